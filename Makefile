@@ -1,0 +1,71 @@
+# podwall. `make help` lists the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+KUBE_VERSION := 1.35.4
+V := k8s.io/component-base/version
+KUBE_LDFLAGS := -s -w -X $(V).gitVersion=v$(KUBE_VERSION) -X $(V).gitMajor=1 -X $(V).gitMinor=35 \
+	-X $(V).gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion=v$(KUBE_VERSION)
+CNI_PLUGINS := github.com/containernetworking/plugins/plugins
+
+.PHONY: help build demo test test-go lint vet staticcheck errcheck prepare kubeapi cni check golden cover clean FORCE
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+build: bin/podwall-agent bin/podwall-lab ## build the programs into bin/
+
+bin/podwall-agent bin/podwall-lab: bin/%: FORCE
+	@mkdir -p bin
+	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
+
+demo: build ## show the five example policies and the functional table on this machine's kernel
+	bin/podwall-lab demo
+
+test: prepare lint build kubeapi cni ## run everything: linters, all tests with the race detector, real kernel and API server
+	$(MAKE) --no-print-directory test-go
+
+test-go: ## run the tests only; make build kubeapi cni must have been run
+	CI=$(CI) PODWALL_AGENT=$(CURDIR)/bin/podwall-agent PODWALL_CNI=$(CURDIR)/bin/cni \
+	go test -race -timeout 20m ./...
+
+prepare: ## install what the tests need beside Go (Debian, as root; else says what is missing)
+	@hack/prepare
+
+lint: vet staticcheck errcheck ## run the linters, versions pinned in tools/go.mod
+	@test -z "$$(gofmt -l cmd internal examples test)" || { echo "gofmt is needed:"; gofmt -l cmd internal examples test; exit 1; }
+
+vet: ## run go vet
+	go vet ./...
+
+staticcheck: ## run staticcheck
+	go tool -modfile=tools/go.mod staticcheck ./...
+
+errcheck: ## find errors that nobody looks at
+	go tool -modfile=tools/go.mod errcheck -ignoretests -exclude tools/errcheck.txt ./...
+
+kubeapi: ## build the API server for integration tests (about 6 CPU minutes the first time)
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/kubeapi .
+
+cni: ## build the CNI plugins that tests wire pods with
+	@mkdir -p bin/cni
+	CGO_ENABLED=0 go build -C test/cni -trimpath -buildvcs=false -o $(CURDIR)/bin/cni/ \
+		$(CNI_PLUGINS)/main/bridge $(CNI_PLUGINS)/main/ptp $(CNI_PLUGINS)/ipam/host-local
+
+check: build ## run the case files on this kernel, both wirings (a few minutes)
+	bin/podwall-lab check --backend kernel --wiring routed testdata/cases/recipes.jsonl testdata/cases/cyclonus.jsonl.gz
+	bin/podwall-lab check --backend kernel --wiring bridge testdata/cases/recipes.jsonl testdata/cases/cyclonus.jsonl.gz
+
+golden: ## write the golden rulesets and the generated references anew
+	go test ./internal/nft ./internal/config ./internal/observe -update
+
+clean: ## remove what was built
+	rm -rf bin
+
+FORCE:
