@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// Label is one key and its value.
+type Label struct{ Key, Value string }
+
+// Labels are sorted by key. They implement labels.Labels, so that upstream's
+// own selectors match them: label semantics are not ours.
+type Labels []Label
+
+var _ labels.Labels = Labels(nil)
+
+// NewLabels sorts a map of labels.
+func NewLabels(m map[string]string) Labels {
+	if len(m) == 0 {
+		return nil
+	}
+	l := make(Labels, 0, len(m))
+	for k, v := range m {
+		l = append(l, Label{k, v})
+	}
+	slices.SortFunc(l, func(a, b Label) int { return strings.Compare(a.Key, b.Key) })
+	return l
+}
+
+// Lookup returns the value of a label and whether it is present.
+func (l Labels) Lookup(key string) (value string, ok bool) {
+	i, ok := slices.BinarySearchFunc(l, key, func(e Label, k string) int { return strings.Compare(e.Key, k) })
+	if !ok {
+		return "", false
+	}
+	return l[i].Value, true
+}
+
+// Get returns the value of a label, or the empty string.
+func (l Labels) Get(key string) string { v, _ := l.Lookup(key); return v }
+
+// Has reports whether the label is present.
+func (l Labels) Has(key string) bool { _, ok := l.Lookup(key); return ok }
+
+// String returns key=value pairs separated by commas.
+func (l Labels) String() string {
+	var b strings.Builder
+	for i, e := range l {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(e.Key + "=" + e.Value)
+	}
+	return b.String()
+}
+
+// Selector matches labels. The zero value matches nothing: a selector that was
+// forgotten or could not be parsed must never match everything.
+type Selector struct {
+	match labels.Selector
+	text  string
+}
+
+// Everything is the empty selector of the API, `{}`.
+func Everything() Selector { return Selector{match: labels.Everything()} }
+
+// NewSelector wraps a parsed selector. Its String must be canonical (upstream
+// sorts requirements by key), since equal text is taken as equal meaning.
+func NewSelector(s labels.Selector) Selector { return Selector{match: s, text: s.String()} }
+
+// Matches reports whether the selector matches the labels.
+func (s Selector) Matches(l Labels) bool { return s.match != nil && s.match.Matches(l) }
+
+// Valid reports whether the selector was set at all.
+func (s Selector) Valid() bool { return s.match != nil }
+
+// MatchesAll reports whether this is the empty selector, which matches
+// everything.
+func (s Selector) MatchesAll() bool { return s.match != nil && s.match.Empty() }
+
+// Text returns the canonical text of the requirements, empty for the empty
+// selector. Two selectors with equal text match the same labels.
+func (s Selector) Text() string {
+	if s.match == nil {
+		return "<none>" // no selector has this text
+	}
+	return s.text
+}
+
+// String returns the canonical text for people: "all" for the empty selector
+// and "none" for the zero value.
+func (s Selector) String() string {
+	switch {
+	case s.match == nil:
+		return "none"
+	case s.match.Empty():
+		return "all"
+	}
+	return s.text
+}

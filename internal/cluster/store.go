@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"reflect"
+	"sync"
+)
+
+// Kind is a watched kind of object.
+type Kind uint8
+
+// The watched kinds.
+const (
+	Namespaces Kind = iota
+	Pods
+	Policies
+	kinds
+)
+
+// String returns the plural resource name.
+func (k Kind) String() string {
+	return [...]string{"namespaces", "pods", "networkpolicies"}[k]
+}
+
+// Change is one object that came, went or changed. Old is nil for a new
+// object, New for a deleted one.
+type Change[T any] struct{ Old, New *T }
+
+// Delta is everything that changed between two calls of Store.Take. Several
+// changes of one object are one Change, from the first Old to the last New.
+type Delta struct {
+	// Revision is the store's revision that applying this delta leads to.
+	Revision   uint64
+	Namespaces []Change[Namespace]
+	Pods       []Change[Pod]
+	Policies   []Change[Policy]
+	// Source identifies the content that the source delivered last; see
+	// Tx.SetSource.
+	Source      string
+	Diagnostics []Diagnostic // all that hold now, sorted; not a difference
+}
+
+// Snapshot is the whole cluster at one revision, each kind sorted by key.
+type Snapshot struct {
+	Revision   uint64
+	Namespaces []*Namespace
+	Pods       []*Pod
+	Policies   []*Policy
+}
+
+// Store is where a source collects objects and where the agent learns what
+// changed. Its methods may be called from several goroutines; the objects are
+// never modified after they were handed over.
+type Store struct {
+	changed chan struct{} // holds at most one wake-up
+
+	mu          sync.Mutex // guards everything below
+	revision    uint64
+	synced      [kinds]bool
+	namespaces  table[string, Namespace]
+	pods        table[Key, Pod]
+	policies    table[Key, Policy]
+	source      string
+	diagnostics map[any][]Diagnostic
+}
+
+// NewStore returns an empty store in which no kind is synced.
+func NewStore() *Store {
+	return &Store{
+		changed:     make(chan struct{}, 1),
+		namespaces:  newTable[string](func(a, b *Namespace) bool { return reflect.DeepEqual(a, b) }),
+		pods:        newTable[Key]((*Pod).Equal),
+		policies:    newTable[Key](func(a, b *Policy) bool { return reflect.DeepEqual(a, b) }),
+		diagnostics: map[any][]Diagnostic{},
+	}
+}
+
+// Changed receives after something changed. One wake-up may stand for many
+// changes.
+func (s *Store) Changed() <-chan struct{} { return s.changed }
+
+// Update applies a batch of changes as one: Take sees all of it or nothing.
+func (s *Store) Update(change func(tx *Tx)) {
+	s.mu.Lock()
+	tx := Tx{store: s}
+	change(&tx)
+	if tx.changed {
+		s.revision++
+	}
+	s.mu.Unlock()
+	if tx.changed {
+		select {
+		case s.changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Missing returns the kinds whose first complete list has not arrived. While
+// there are any, the kernel must not be changed (invariant 2).
+func (s *Store) Missing() []Kind {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var missing []Kind
+	for k := range kinds {
+		if !s.synced[k] {
+			missing = append(missing, k)
+		}
+	}
+	return missing
+}
+
+// Take returns what changed since the last Take.
+func (s *Store) Take() Delta {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Delta{
+		Revision:    s.revision,
+		Namespaces:  s.namespaces.take(),
+		Pods:        s.pods.take(),
+		Policies:    s.policies.take(),
+		Source:      s.source,
+		Diagnostics: s.sortedDiagnostics(),
+	}
+}
+
+// Snapshot returns the whole cluster. Its cost grows with the cluster; the
+// agent's loop uses Take.
+func (s *Store) Snapshot() *Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	snap := &Snapshot{
+		Revision:   s.revision,
+		Namespaces: s.namespaces.list(),
+		Pods:       s.pods.list(),
+		Policies:   s.policies.list(),
+	}
+	snap.sort()
+	return snap
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import "slices"
+
+// Tx is a batch of changes to a Store. It is valid inside the function given
+// to Store.Update only. Storing an equal object again is no change.
+type Tx struct {
+	store   *Store
+	changed bool
+}
+
+// SetNamespace stores a namespace.
+func (tx *Tx) SetNamespace(n *Namespace) { tx.note(tx.store.namespaces.set(n.Name, n)) }
+
+// DeleteNamespace removes a namespace; an unknown one is no error.
+func (tx *Tx) DeleteNamespace(name string) { tx.note(tx.store.namespaces.set(name, nil)) }
+
+// ReplaceNamespaces makes the given namespaces the only ones.
+func (tx *Tx) ReplaceNamespaces(list []*Namespace) {
+	tx.note(tx.store.namespaces.replace(list, func(n *Namespace) string { return n.Name }))
+}
+
+// SetPod stores a pod.
+func (tx *Tx) SetPod(p *Pod) { tx.note(tx.store.pods.set(p.Key, p)) }
+
+// DeletePod removes a pod; an unknown one is no error.
+func (tx *Tx) DeletePod(k Key) { tx.note(tx.store.pods.set(k, nil)) }
+
+// ReplacePods makes the given pods the only ones.
+func (tx *Tx) ReplacePods(list []*Pod) {
+	tx.note(tx.store.pods.replace(list, func(p *Pod) Key { return p.Key }))
+}
+
+// SetPolicy stores a policy.
+func (tx *Tx) SetPolicy(p *Policy) { tx.note(tx.store.policies.set(p.Key, p)) }
+
+// DeletePolicy removes a policy; an unknown one is no error.
+func (tx *Tx) DeletePolicy(k Key) { tx.note(tx.store.policies.set(k, nil)) }
+
+// ReplacePolicies makes the given policies the only ones.
+func (tx *Tx) ReplacePolicies(list []*Policy) {
+	tx.note(tx.store.policies.replace(list, func(p *Policy) Key { return p.Key }))
+}
+
+// SetDiagnostics replaces the diagnostics that are known for one origin: an
+// object or a file. Origins must be comparable values.
+func (tx *Tx) SetDiagnostics(origin any, list []Diagnostic) {
+	s := tx.store
+	if slices.Equal(s.diagnostics[origin], list) {
+		return
+	}
+	if len(list) == 0 {
+		delete(s.diagnostics, origin)
+	} else {
+		s.diagnostics[origin] = list
+	}
+	tx.changed = true
+}
+
+// SetSynced records that the first complete list of a kind is in the store.
+func (tx *Tx) SetSynced(k Kind) {
+	tx.note(!tx.store.synced[k])
+	tx.store.synced[k] = true
+}
+
+// SetSource records what the content now is (for manifests a digest of the
+// files), so that others can ask whether it is enforced yet.
+func (tx *Tx) SetSource(id string) {
+	tx.note(tx.store.source != id)
+	tx.store.source = id
+}
+
+func (tx *Tx) note(changed bool) { tx.changed = tx.changed || changed }
