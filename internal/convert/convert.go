@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package convert turns API objects into cluster values. It owns the defaults
+// of the API and the reading of every text in it (addresses, prefixes,
+// selectors, ports), so that nothing after it parses text again.
+//
+// What it cannot understand fails closed: the smallest part that was not
+// understood matches nothing, the policy still isolates, and a diagnostic names
+// the object, the field and the cure. A warning means that the meaning was
+// clear but is likely not what was wanted.
+//
+// It stands between the sources (packages kube and manifest) and package
+// cluster. It is pure: no I/O, no clock, no logger.
+package convert
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// KindPolicy is the Kind of diagnostics about NetworkPolicies.
+const KindPolicy = "NetworkPolicy"
+
+// Namespace converts a namespace. The label kubernetes.io/metadata.name is
+// taken as it is: the API server sets it, not this package.
+func Namespace(n *corev1.Namespace) *cluster.Namespace {
+	return &cluster.Namespace{Name: n.Name, Labels: cluster.NewLabels(n.Labels)}
+}
+
+// Policy converts a NetworkPolicy. The result is never nil: a policy that
+// cannot be understood at all still isolates. The diagnostics are in the order
+// of the fields.
+func Policy(np *networkingv1.NetworkPolicy) (*cluster.Policy, []cluster.Diagnostic) {
+	r := &reader{object: cluster.Key{Namespace: np.Namespace, Name: np.Name}}
+	p := &cluster.Policy{Key: r.object, UID: string(np.UID)}
+	p.IsolatesIngress, p.IsolatesEgress = r.directions(&np.Spec)
+	subject, ok := r.selector("spec.podSelector", &np.Spec.PodSelector,
+		"the policy isolates every pod of its namespace and allows nothing")
+	if !ok {
+		// Which pods are meant is unknown. A pod that should be isolated must not
+		// be left open, and a pod that should not be selected must not be opened
+		// further than other policies open it.
+		p.Subject = cluster.Everything()
+		return p, r.found
+	}
+	p.Subject = subject
+	if p.IsolatesIngress {
+		p.Ingress = r.rules("spec.ingress", "from", ingressRules(np.Spec.Ingress))
+	}
+	if p.IsolatesEgress {
+		p.Egress = r.rules("spec.egress", "to", egressRules(np.Spec.Egress))
+	}
+	return p, r.found
+}
+
+// reader collects what it finds wrong with one policy.
+type reader struct {
+	object cluster.Key
+	found  []cluster.Diagnostic
+}
+
+func (r *reader) fail(field, message, cure string) {
+	r.add(cluster.Error, field, message, cure)
+}
+
+func (r *reader) warn(field, message, cure string) {
+	r.add(cluster.Warning, field, message, cure)
+}
+
+func (r *reader) add(s cluster.Severity, field, message, cure string) {
+	r.found = append(r.found, cluster.Diagnostic{
+		Severity: s, Kind: KindPolicy, Object: r.object, Field: field, Message: message, Cure: cure,
+	})
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package convert
+
+import (
+	"encoding/binary"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// generation is the number of entries after which an Interner lets the older
+// half of what it remembers go. It bounds the memory that values keep after
+// the last pod that had them is gone.
+const generation = 8192
+
+// Interner makes equal parts of pods share memory: a cluster of 100,000 pods
+// has few different label sets, port lists, namespaces and nodes. What it
+// returns is the same with and without sharing. A nil Interner shares nothing.
+// It is not safe for concurrent use.
+type Interner struct {
+	texts  recent[string]
+	labels recent[cluster.Labels]
+	ports  recent[[]cluster.NamedPort]
+	key    []byte // scratch space, to look up without allocating
+}
+
+// NewInterner returns an empty Interner.
+func NewInterner() *Interner {
+	return &Interner{
+		texts:  newRecent[string](),
+		labels: newRecent[cluster.Labels](),
+		ports:  newRecent[[]cluster.NamedPort](),
+	}
+}
+
+func (in *Interner) text(s string) string {
+	if in == nil || s == "" {
+		return s
+	}
+	in.key = append(in.key[:0], s...)
+	if shared, ok := in.texts.get(in.key); ok {
+		return shared
+	}
+	return in.texts.put(s, s)
+}
+
+func (in *Interner) labelSet(m map[string]string) cluster.Labels {
+	set := cluster.NewLabels(m)
+	if in == nil || set == nil {
+		return set
+	}
+	key := in.key[:0]
+	for _, l := range set {
+		key = appendText(appendText(key, l.Key), l.Value)
+	}
+	in.key = key
+	if shared, ok := in.labels.get(key); ok {
+		return shared
+	}
+	name := string(key)
+	for i, l := range set {
+		set[i] = cluster.Label{Key: in.text(l.Key), Value: in.text(l.Value)}
+	}
+	return in.labels.put(name, set)
+}
+
+func (in *Interner) portList(list []cluster.NamedPort) []cluster.NamedPort {
+	if in == nil || len(list) == 0 {
+		return list
+	}
+	key := in.key[:0]
+	for _, p := range list {
+		key = append(appendText(key, p.Name), byte(p.Protocol))
+		key = binary.BigEndian.AppendUint16(key, p.Port)
+	}
+	in.key = key
+	if shared, ok := in.ports.get(key); ok {
+		return shared
+	}
+	return in.ports.put(string(key), list)
+}
+
+// appendText appends the length before the text, since no separator is safe:
+// ("a", "bc") and ("ab", "c") must differ.
+func appendText(key []byte, s string) []byte {
+	return append(binary.AppendUvarint(key, uint64(len(s))), s...)
+}
+
+// recent remembers the values used lately, in two generations: when the young
+// one is full it becomes the old one, and what was old is forgotten.
+type recent[T any] struct{ young, old map[string]T }
+
+func newRecent[T any]() recent[T] { return recent[T]{young: map[string]T{}} }
+
+func (r *recent[T]) get(key []byte) (T, bool) {
+	if v, ok := r.young[string(key)]; ok {
+		return v, true
+	}
+	v, ok := r.old[string(key)]
+	if ok {
+		r.put(string(key), v)
+	}
+	return v, ok
+}
+
+func (r *recent[T]) put(key string, v T) T {
+	if len(r.young) >= generation {
+		r.old, r.young = r.young, map[string]T{}
+	}
+	r.young[key] = v
+	return v
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package convert
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+const nobody = "this peer matches nothing"
+
+// peers reads from or to. The API: "If this field is empty or missing, this
+// rule matches all sources." A list whose entries were all dropped is not
+// empty: it matches nobody.
+func (r *reader) peers(field string, list []networkingv1.NetworkPolicyPeer) cluster.Peers {
+	if len(list) == 0 {
+		return cluster.Peers{Any: true}
+	}
+	var peers cluster.Peers
+	for i := range list {
+		if p, ok := r.peer(fmt.Sprintf("%s[%d]", field, i), &list[i]); ok {
+			peers.List = append(peers.List, p)
+		}
+	}
+	return peers
+}
+
+func (r *reader) peer(field string, p *networkingv1.NetworkPolicyPeer) (cluster.Peer, bool) {
+	selects := p.PodSelector != nil || p.NamespaceSelector != nil
+	switch {
+	case p.IPBlock != nil && selects:
+		// "If this field is set then neither of the other fields can be."
+		r.fail(field, "ipBlock stands together with a selector: "+nobody, "make them two entries of the list")
+		return cluster.Peer{}, false
+	case p.IPBlock != nil:
+		b, ok := r.block(field+".ipBlock", p.IPBlock)
+		return cluster.Peer{Block: b}, ok
+	case selects:
+		return r.podPeer(field, p)
+	}
+	r.fail(field, "the peer is empty: "+nobody, "set podSelector, namespaceSelector or ipBlock; "+
+		"podSelector: {} means every pod of the policy's namespace")
+	return cluster.Peer{}, false
+}
+
+// podPeer reads the two selectors. Without namespaceSelector "it selects the
+// pods matching podSelector in the policy's own namespace"; without podSelector
+// "it selects all pods in the namespaces selected by namespaceSelector".
+func (r *reader) podPeer(field string, p *networkingv1.NetworkPolicyPeer) (cluster.Peer, bool) {
+	peer := cluster.Peer{Pods: cluster.Everything()}
+	understood := true
+	if p.PodSelector != nil {
+		s, ok := r.selector(field+".podSelector", p.PodSelector, nobody)
+		peer.Pods, understood = s, ok
+	}
+	if p.NamespaceSelector != nil {
+		s, ok := r.selector(field+".namespaceSelector", p.NamespaceSelector, nobody)
+		peer.Namespaces, understood = &s, understood && ok
+	}
+	return peer, understood
+}
+
+// selector reads a label selector; consequence says what happens when it
+// cannot be read.
+func (r *reader) selector(field string, s *metav1.LabelSelector, consequence string) (cluster.Selector, bool) {
+	parsed, err := parseSelector(s)
+	if err != nil {
+		r.fail(field, fmt.Sprintf("bad label selector, %v: %s", err, consequence),
+			"use the operators In and NotIn with values, Exists and DoesNotExist without, and valid label keys and values")
+		return cluster.Selector{}, false
+	}
+	return cluster.NewSelector(canonical(parsed)), true
+}
+
+// parseSelector leaves the meaning to upstream. Of several bad labels it names
+// the first by name, not the one that comes first out of the map.
+func parseSelector(s *metav1.LabelSelector) (labels.Selector, error) {
+	parsed, err := metav1.LabelSelectorAsSelector(s)
+	if err == nil {
+		return parsed, nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.MatchLabels)) {
+		one := metav1.LabelSelector{MatchLabels: map[string]string{key: s.MatchLabels[key]}}
+		if _, err := metav1.LabelSelectorAsSelector(&one); err != nil {
+			return nil, err
+		}
+	}
+	return nil, err
+}
+
+// canonical sorts requirements by their whole text and drops repetitions. Two
+// selectors that differ in order only must have one text, and the order must
+// not come from the map that matchLabels is.
+func canonical(s labels.Selector) labels.Selector {
+	reqs, _ := s.Requirements()
+	if len(reqs) < 2 {
+		return s
+	}
+	texts := make(map[string]labels.Requirement, len(reqs))
+	for _, q := range reqs {
+		texts[q.String()] = q
+	}
+	names := make([]string, 0, len(texts))
+	for text := range texts {
+		names = append(names, text)
+	}
+	slices.Sort(names)
+	sorted := make([]labels.Requirement, len(names))
+	for i, text := range names {
+		sorted[i] = texts[text]
+	}
+	return labels.NewSelector().Add(sorted...)
+}
+
+// block reads an IP block. A hole that cannot be read closes the whole block:
+// without the hole the block would allow more than was written.
+func (r *reader) block(field string, raw *networkingv1.IPBlock) (*cluster.IPBlock, bool) {
+	cidr, ok := r.prefix(field+".cidr", raw.CIDR)
+	b := &cluster.IPBlock{CIDR: cidr}
+	for i, text := range raw.Except {
+		at := fmt.Sprintf("%s.except[%d]", field, i)
+		except, understood := r.prefix(at, text)
+		ok = ok && understood
+		if ok {
+			ok = r.hole(at, cidr, except)
+			b.Except = append(b.Except, except)
+		}
+	}
+	return b, ok
+}
+
+// hole checks an exception against its block and reports whether the block can
+// be used with it.
+func (r *reader) hole(field string, cidr, except netip.Prefix) bool {
+	switch {
+	case cidr.Addr().Is4() != except.Addr().Is4():
+		r.fail(field, fmt.Sprintf("%s is not of the family of %s: %s", except, cidr, nobody),
+			"write an exception of the same family, in one block for each family")
+		return false
+	case !cidr.Overlaps(except):
+		r.warn(field, fmt.Sprintf("%s lies outside %s: it takes nothing away", except, cidr),
+			"remove it, or correct the block")
+	case except.Bits() <= cidr.Bits():
+		r.warn(field, fmt.Sprintf("%s covers all of %s: %s", except, cidr, nobody),
+			"make the exception smaller than the block")
+	}
+	return true
+}
+
+// prefix reads a CIDR. What other programs read in more than one way (leading
+// zeros, IPv4 written as IPv6, zones) is not guessed at.
+func (r *reader) prefix(field, text string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil:
+		r.fail(field, fmt.Sprintf("%q is no CIDR that has one meaning: %s", text, nobody),
+			"write it as 192.0.2.0/24 or 2001:db8::/64, without leading zeros, spaces or zone")
+		return netip.Prefix{}, false
+	case p.Addr().Is4In6():
+		r.fail(field, fmt.Sprintf("%q is IPv4 written as IPv6: %s", text, nobody), "write the IPv4 prefix")
+		return netip.Prefix{}, false
+	case p != p.Masked():
+		r.warn(field, fmt.Sprintf("%s has bits set behind the prefix: read as %s", text, p.Masked()),
+			"write "+p.Masked().String())
+	}
+	return p.Masked(), true
+}

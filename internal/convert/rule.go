@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package convert
+
+import (
+	"fmt"
+	"strings"
+
+	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// directions applies the default of policyTypes. The API: "policies that
+// contain an egress section are assumed to affect egress, and all policies
+// (whether or not they contain an ingress section) are assumed to affect
+// ingress." The default applies when the list is absent or empty, and an empty
+// egress list counts as no section.
+func (r *reader) directions(s *networkingv1.NetworkPolicySpec) (ingress, egress bool) {
+	if len(s.PolicyTypes) == 0 {
+		return true, len(s.Egress) > 0
+	}
+	understood := true
+	for i, t := range s.PolicyTypes {
+		// The API takes the exact spelling only. A direction that is named in
+		// another case is surely meant, so it is isolated.
+		ingress = ingress || strings.EqualFold(string(t), string(networkingv1.PolicyTypeIngress))
+		egress = egress || strings.EqualFold(string(t), string(networkingv1.PolicyTypeEgress))
+		if t != networkingv1.PolicyTypeIngress && t != networkingv1.PolicyTypeEgress {
+			understood = false
+			r.fail(fmt.Sprintf("spec.policyTypes[%d]", i), fmt.Sprintf("unknown policy type %q: "+
+				"the policy isolates ingress, and egress if that is named or has rules", t),
+				"write Ingress or Egress")
+		}
+	}
+	if !understood {
+		// What the unknown word stands for might be isolation. So the policy gets
+		// what it would have without policyTypes on top of what it names: rules
+		// are always a sign that their direction is meant.
+		return true, egress || len(s.Egress) > 0
+	}
+	r.unused("spec.ingress", "Ingress", !ingress && len(s.Ingress) > 0)
+	r.unused("spec.egress", "Egress", !egress && len(s.Egress) > 0)
+	return ingress, egress
+}
+
+func (r *reader) unused(field, direction string, unused bool) {
+	if unused {
+		r.warn(field, "policyTypes does not list "+direction+": these rules mean nothing",
+			"add "+direction+" to spec.policyTypes, or remove the rules")
+	}
+}
+
+// rule is a rule of either direction.
+type rule struct {
+	peers []networkingv1.NetworkPolicyPeer
+	ports []networkingv1.NetworkPolicyPort
+}
+
+func ingressRules(list []networkingv1.NetworkPolicyIngressRule) []rule {
+	rules := make([]rule, len(list))
+	for i, r := range list {
+		rules[i] = rule{r.From, r.Ports}
+	}
+	return rules
+}
+
+func egressRules(list []networkingv1.NetworkPolicyEgressRule) []rule {
+	rules := make([]rule, len(list))
+	for i, r := range list {
+		rules[i] = rule{r.To, r.Ports}
+	}
+	return rules
+}
+
+// rules reads the rules of one direction; peers is the name of their peer list.
+func (r *reader) rules(field, peers string, list []rule) []cluster.Rule {
+	var rules []cluster.Rule
+	for i, raw := range list {
+		at := fmt.Sprintf("%s[%d]", field, i)
+		rules = append(rules, cluster.Rule{
+			Index: i,
+			Peers: r.peers(at+"."+peers, raw.peers),
+			Ports: r.ports(at+".ports", raw.ports),
+		})
+	}
+	return rules
+}
