@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package compile turns what the policies mean (policy.Model) into what packets
+// must match (filter.Program). It is pure, and it is one of the two places that
+// decide what fails closed; the other is datapath.
+//
+// What it decides: which pods share a chain, how peers and ports become sets or
+// literals, and the names of chains and sets. Names are derived from content,
+// so that equal parts are shared and a changed chain is a new chain.
+package compile
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/policy"
+)
+
+// Options are the operator's choices that change a program.
+type Options struct {
+	// ClosedIPv4 and ClosedIPv6 close a family: isolated pods get no traffic of
+	// it beyond what the node sends. A family is never opened by an option.
+	ClosedIPv4, ClosedIPv6 bool
+}
+
+func (o Options) closed(f filter.Family) bool {
+	return f == filter.IPv4 && o.ClosedIPv4 || f == filter.IPv6 && o.ClosedIPv6
+}
+
+// Program compiles a model.
+func Program(m *policy.Model, o Options) *filter.Program {
+	return NewLayout(m.Layout, o).Program(m.Sets)
+}
+
+// Layout is the compiled part of a program that does not depend on the members
+// of sets. As long as the layout of the model is the same, so is this.
+type Layout struct {
+	pods   []filter.Pod
+	chains []*filter.Chain
+	sets   []*setRef
+}
+
+// setRef is a set of the program. spec is nil for sets whose elements are
+// written in a policy and thus known already.
+type setRef struct {
+	key  policy.SetKey
+	spec *policy.SetSpec
+	set  filter.Set
+}
+
+// NewLayout compiles the layout of a model.
+func NewLayout(l *policy.Layout, o Options) *Layout {
+	b := &builder{options: o, chains: map[string]*filter.Chain{}, sets: map[string]*setRef{}, memo: map[memoKey]string{}}
+	for _, e := range byAddress(l.Workloads) {
+		b.pods = append(b.pods, b.pod(e))
+	}
+	b.dropUnusedSets()
+	return &Layout{
+		pods:   b.pods,
+		chains: sortedValues(b.chains, func(c *filter.Chain) string { return c.Name }),
+		sets:   sortedValues(b.sets, func(r *setRef) string { return r.set.Name }),
+	}
+}
+
+// Program fills the layout's sets with their members.
+func (l *Layout) Program(members map[policy.SetKey]policy.Members) *filter.Program {
+	p := &filter.Program{Pods: l.pods, Chains: l.chains, Sets: make([]*filter.Set, len(l.sets))}
+	for i, r := range l.sets {
+		s := r.set
+		if r.spec != nil {
+			s.Elements = members[r.key].Of(s.Family)
+		}
+		p.Sets[i] = &s
+	}
+	return p
+}
+
+// entry is one address and the local pods that claim it.
+type entry struct {
+	addr      netip.Addr
+	workloads []*policy.Workload
+}
+
+// byAddress sorts the addresses of the workloads. When several pods claim an
+// address, those that are being deleted do not count beside one that is not.
+func byAddress(list []policy.Workload) []entry {
+	at := map[netip.Addr]*entry{}
+	for i := range list {
+		w := &list[i]
+		for _, a := range w.Pod.IPs {
+			if at[a] == nil {
+				at[a] = &entry{addr: a}
+			}
+			at[a].workloads = append(at[a].workloads, w)
+		}
+	}
+	entries := make([]entry, 0, len(at))
+	for _, e := range at {
+		staying := slices.DeleteFunc(slices.Clone(e.workloads), func(w *policy.Workload) bool { return w.Pod.Terminating })
+		if len(staying) > 0 {
+			e.workloads = staying
+		}
+		entries = append(entries, *e)
+	}
+	slices.SortFunc(entries, func(a, b entry) int { return a.addr.Compare(b.addr) })
+	return entries
+}
+
+// builder collects the chains and sets of one layout.
+type builder struct {
+	options Options
+	pods    []filter.Pod
+	chains  map[string]*filter.Chain
+	sets    map[string]*setRef
+	memo    map[memoKey]string
+}
+
+func (b *builder) pod(e entry) filter.Pod {
+	p := filter.Pod{Addr: e.addr, Name: e.workloads[0].Pod.Key.String()}
+	family := filter.FamilyOf(e.addr)
+	p.Ingress = b.isolation(e, family, filter.Ingress)
+	p.Egress = b.isolation(e, family, filter.Egress)
+	return p
+}
+
+// isolation returns the chain that judges one direction, or "" if none does.
+func (b *builder) isolation(e entry, f filter.Family, d filter.Direction) string {
+	isolated := slices.ContainsFunc(e.workloads, func(w *policy.Workload) bool { return isolationOf(w, d).Isolated })
+	switch {
+	case !isolated:
+		return ""
+	case len(e.workloads) > 1:
+		// Two live pods claim one address and at least one is isolated. We cannot
+		// tell whose packets these are: closed.
+		return b.chain(f, d, nil)
+	case b.options.closed(f):
+		return b.chain(f, d, nil)
+	}
+	return b.chain(f, d, isolationOf(e.workloads[0], d).Policies)
+}
+
+// dropUnusedSets removes the sets of rules that a more general rule replaced.
+func (b *builder) dropUnusedSets() {
+	used := map[string]bool{}
+	for _, c := range b.chains {
+		for _, r := range c.Rules {
+			used[r.PortSet], used[r.PeerSet], used[r.DestSet] = true, true, true
+		}
+	}
+	maps.DeleteFunc(b.sets, func(name string, _ *setRef) bool { return !used[name] })
+}
+
+func isolationOf(w *policy.Workload, d filter.Direction) policy.Isolation {
+	if d == filter.Egress {
+		return w.Egress
+	}
+	return w.Ingress
+}
+
+func sortedValues[T any](m map[string]T, name func(T) string) []T {
+	list := make([]T, 0, len(m))
+	for _, v := range m {
+		list = append(list, v)
+	}
+	slices.SortFunc(list, func(a, b T) int { return cmp.Compare(name(a), name(b)) })
+	return list
+}

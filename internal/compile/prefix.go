@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// subtract returns the prefixes that cover exactly what is in p and in none of
+// the holes, sorted.
+func subtract(p netip.Prefix, holes []netip.Prefix) []netip.Prefix {
+	p = p.Masked()
+	overlaps := false
+	for _, h := range holes {
+		if h.Bits() <= p.Bits() && h.Overlaps(p) {
+			return nil
+		}
+		overlaps = overlaps || h.Overlaps(p)
+	}
+	if !overlaps {
+		return []netip.Prefix{p}
+	}
+	low, high := halves(p)
+	return append(subtract(low, holes), subtract(high, holes)...)
+}
+
+// halves splits a prefix; it must have at least two addresses.
+func halves(p netip.Prefix) (low, high netip.Prefix) {
+	bits := p.Bits() + 1
+	b := p.Addr().AsSlice()
+	b[p.Bits()/8] |= 0x80 >> (p.Bits() % 8)
+	upper, _ := netip.AddrFromSlice(b)
+	return netip.PrefixFrom(p.Addr(), bits), netip.PrefixFrom(upper, bits)
+}
+
+// mergePrefixes returns the shortest sorted list of disjoint prefixes that
+// covers the same addresses.
+func mergePrefixes(list []netip.Prefix) []netip.Prefix {
+	sorted := make([]netip.Prefix, 0, len(list))
+	for _, p := range list {
+		sorted = append(sorted, p.Masked())
+	}
+	slices.SortFunc(sorted, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	var merged []netip.Prefix
+	for _, p := range sorted {
+		if n := len(merged); n > 0 && merged[n-1].Overlaps(p) {
+			continue // inside the one before
+		}
+		merged = joinHalves(append(merged, p))
+	}
+	return merged
+}
+
+// joinHalves replaces the last two prefixes by the one that they are the
+// halves of, as long as there are such.
+func joinHalves(list []netip.Prefix) []netip.Prefix {
+	for len(list) > 1 {
+		a, b := list[len(list)-2], list[len(list)-1]
+		if a.Bits() != b.Bits() || a.Bits() == 0 {
+			break
+		}
+		parent := netip.PrefixFrom(a.Addr(), a.Bits()-1).Masked()
+		if parent.Addr() != a.Addr() || !parent.Contains(b.Addr()) {
+			break
+		}
+		list = append(list[:len(list)-2], parent)
+	}
+	return list
+}

@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/filter"
+)
+
+// Index keeps the model of one node up to date. The cost of a change follows
+// the change: a remote pod touches the sets it belongs to, a local pod or a
+// policy makes the layout be computed again (which grows with this node, not
+// with the cluster). It is owned by one goroutine.
+type Index struct {
+	node       string
+	namespaces map[string]*cluster.Namespace
+	pods       map[string]map[*cluster.Pod]struct{} // by namespace
+	addrs      map[netip.Addr][]*cluster.Pod        // networked pods by address; two during address reuse
+	local      map[*cluster.Pod]struct{}            // networked pods of this node
+	policies   map[string]map[cluster.Key]*cluster.Policy
+
+	layout *Layout // nil when it has to be computed again
+	sets   map[SetKey]*set
+	// The sets to ask when a pod changes: those of its own namespace, and those
+	// whose namespaces are selected by labels.
+	bound    map[string]map[SetKey]*set
+	selected map[SetKey]*set
+}
+
+// set is a set in use and its members.
+type set struct {
+	key     SetKey
+	spec    *SetSpec
+	members Members
+}
+
+// NewIndex returns the index of an empty cluster.
+func NewIndex(node string) *Index {
+	return &Index{
+		node:       node,
+		namespaces: map[string]*cluster.Namespace{},
+		pods:       map[string]map[*cluster.Pod]struct{}{},
+		addrs:      map[netip.Addr][]*cluster.Pod{},
+		local:      map[*cluster.Pod]struct{}{},
+		policies:   map[string]map[cluster.Key]*cluster.Policy{},
+		sets:       map[SetKey]*set{},
+		bound:      map[string]map[SetKey]*set{},
+		selected:   map[SetKey]*set{},
+	}
+}
+
+// Apply takes in what changed.
+func (x *Index) Apply(d cluster.Delta) {
+	for _, c := range d.Namespaces {
+		x.applyNamespace(c)
+	}
+	for _, c := range d.Pods {
+		x.applyPod(c)
+	}
+	for _, c := range d.Policies {
+		x.applyPolicy(c)
+	}
+}
+
+// Model returns the current model.
+func (x *Index) Model() *Model {
+	if x.layout == nil {
+		x.layout = newLayout(slices.Collect(maps.Keys(x.local)), func(namespace string) []*cluster.Policy {
+			return slices.Collect(maps.Values(x.policies[namespace]))
+		})
+		x.trackSets()
+	}
+	m := &Model{Layout: x.layout, Sets: make(map[SetKey]Members, len(x.sets))}
+	for key, s := range x.sets {
+		m.Sets[key] = s.members
+	}
+	return m
+}
+
+func (x *Index) applyNamespace(c cluster.Change[cluster.Namespace]) {
+	name := nameOf(c)
+	var touched []netip.Addr
+	for p := range x.pods[name] {
+		if p.Networked() {
+			touched = append(touched, p.IPs...)
+		}
+	}
+	x.change(touched, slices.Collect(maps.Values(x.selected)), func() { put(x.namespaces, name, c.New) })
+}
+
+func (x *Index) applyPod(c cluster.Change[cluster.Pod]) {
+	var touched []netip.Addr
+	var namespace string // the same for both
+	for _, p := range []*cluster.Pod{c.Old, c.New} {
+		if p == nil {
+			continue
+		}
+		namespace = p.Key.Namespace
+		if p.Networked() {
+			touched = append(touched, p.IPs...)
+		}
+		if p.Networked() && p.Node == x.node {
+			x.layout = nil
+		}
+	}
+	sets := slices.Collect(maps.Values(x.selected))
+	sets = slices.AppendSeq(sets, maps.Values(x.bound[namespace]))
+	x.change(touched, sets, func() {
+		x.forget(c.Old)
+		x.remember(c.New)
+	})
+}
+
+func (x *Index) applyPolicy(c cluster.Change[cluster.Policy]) {
+	p := c.New
+	if p == nil {
+		p = c.Old
+	}
+	of := x.policies[p.Key.Namespace]
+	if of == nil {
+		of = map[cluster.Key]*cluster.Policy{}
+		x.policies[p.Key.Namespace] = of
+	}
+	put(of, p.Key, c.New)
+	if len(of) == 0 {
+		delete(x.policies, p.Key.Namespace)
+	}
+	x.layout = nil
+}
+
+// change runs mutate and brings the members of the given sets up to date, as
+// far as the touched addresses are concerned. What an address contributes is
+// asked before and after, of all pods that have it, so that an address that
+// two pods share stays a member until both have left.
+func (x *Index) change(touched []netip.Addr, sets []*set, mutate func()) {
+	slices.SortFunc(touched, netip.Addr.Compare)
+	touched = slices.Compact(touched)
+	before := x.contributions(touched, sets)
+	mutate()
+	for i, after := range x.contributions(touched, sets) {
+		for e := range before[i] {
+			if !after[e] {
+				sets[i].members.remove(e)
+			}
+		}
+		for e := range after {
+			sets[i].members.add(e)
+		}
+	}
+}
+
+// contributions returns for each set the elements that come from the addresses.
+func (x *Index) contributions(addrs []netip.Addr, sets []*set) []map[filter.Element]bool {
+	list := make([]map[filter.Element]bool, len(sets))
+	for i, s := range sets {
+		for _, a := range addrs {
+			for _, p := range x.addrs[a] {
+				for _, e := range x.elements(s.spec, p, a) {
+					if list[i] == nil {
+						list[i] = map[filter.Element]bool{}
+					}
+					list[i][e] = true
+				}
+			}
+		}
+	}
+	return list
+}
+
+func (x *Index) elements(spec *SetSpec, p *cluster.Pod, a netip.Addr) []filter.Element {
+	if spec.Local && p.Node != x.node {
+		return nil
+	}
+	return spec.elements(p, x.namespaces[p.Key.Namespace], a)
+}
+
+func (x *Index) remember(p *cluster.Pod) {
+	if p == nil {
+		return
+	}
+	if x.pods[p.Key.Namespace] == nil {
+		x.pods[p.Key.Namespace] = map[*cluster.Pod]struct{}{}
+	}
+	x.pods[p.Key.Namespace][p] = struct{}{}
+	if !p.Networked() {
+		return
+	}
+	for _, a := range p.IPs {
+		x.addrs[a] = append(x.addrs[a], p)
+	}
+	if p.Node == x.node {
+		x.local[p] = struct{}{}
+	}
+}
+
+func (x *Index) forget(p *cluster.Pod) {
+	if p == nil {
+		return
+	}
+	delete(x.pods[p.Key.Namespace], p)
+	if len(x.pods[p.Key.Namespace]) == 0 {
+		delete(x.pods, p.Key.Namespace)
+	}
+	delete(x.local, p)
+	if !p.Networked() {
+		return
+	}
+	for _, a := range p.IPs {
+		rest := slices.DeleteFunc(x.addrs[a], func(o *cluster.Pod) bool { return o == p })
+		if len(rest) == 0 {
+			delete(x.addrs, a)
+		} else {
+			x.addrs[a] = rest
+		}
+	}
+}
+
+// trackSets makes the sets in use those of the layout. A new set is filled
+// from all pods of its namespace, or of the cluster.
+func (x *Index) trackSets() {
+	for key, s := range x.sets {
+		if x.layout.Specs[key] == nil {
+			delete(x.sets, key)
+			delete(x.selected, key)
+			delete(x.bound[s.spec.Namespace], key)
+			if len(x.bound[s.spec.Namespace]) == 0 {
+				delete(x.bound, s.spec.Namespace)
+			}
+		}
+	}
+	for key, spec := range x.layout.Specs {
+		if x.sets[key] == nil {
+			x.track(&set{key: key, spec: spec})
+		}
+	}
+}
+
+func (x *Index) track(s *set) {
+	x.sets[s.key] = s
+	if s.spec.Namespaces == nil {
+		if x.bound[s.spec.Namespace] == nil {
+			x.bound[s.spec.Namespace] = map[SetKey]*set{}
+		}
+		x.bound[s.spec.Namespace][s.key] = s
+		x.fill(s, x.pods[s.spec.Namespace])
+		return
+	}
+	x.selected[s.key] = s
+	for _, pods := range x.pods {
+		x.fill(s, pods)
+	}
+}
+
+func (x *Index) fill(s *set, pods map[*cluster.Pod]struct{}) {
+	for p := range pods {
+		for _, a := range p.IPs {
+			for _, e := range x.elements(s.spec, p, a) {
+				s.members.add(e)
+			}
+		}
+	}
+}
+
+func put[K comparable, V any](m map[K]*V, k K, v *V) {
+	if v == nil {
+		delete(m, k)
+	} else {
+		m[k] = v
+	}
+}
+
+func nameOf(c cluster.Change[cluster.Namespace]) string {
+	if c.New != nil {
+		return c.New.Name
+	}
+	return c.Old.Name
+}
