@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+)
+
+// accept names JSON too, for servers that do not speak protobuf.
+const accept = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
+
+// LoadConfig finds the API server: from a kubeconfig file, whose server address
+// master overrides; from master alone; or, with both empty, from the service
+// account that Kubernetes gives to a pod.
+func LoadConfig(kubeconfig, master string) (*rest.Config, error) {
+	cfg, err := loadConfig(kubeconfig, master)
+	if err != nil {
+		return nil, fmt.Errorf("loading the API server's address and credentials: %w", err)
+	}
+	cfg.UserAgent = userAgent()
+	return cfg, nil
+}
+
+func loadConfig(kubeconfig, master string) (*rest.Config, error) {
+	if kubeconfig == "" && master == "" {
+		return rest.InClusterConfig()
+	}
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}
+	overrides := &clientcmd.ConfigOverrides{ClusterInfo: api.Cluster{Server: master}}
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
+}
+
+// userAgent is how API server logs and metrics name us.
+func userAgent() string {
+	version := "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	return "podwall-agent/" + version
+}
+
+// NodeAddresses asks the API once for the addresses of a node (status.addresses
+// of types InternalIP and ExternalIP), in its order and without repetitions.
+func NodeAddresses(ctx context.Context, cfg *rest.Config, nodeName string) ([]netip.Addr, error) {
+	client, err := newHTTPClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer utilnet.CloseIdleConnectionsFor(client.Transport)
+	c, err := restClient(cfg, client, corev1.SchemeGroupVersion)
+	if err != nil {
+		return nil, err
+	}
+	var node corev1.Node
+	if err := c.Get().Resource("nodes").Name(nodeName).Do(ctx).Into(&node); err != nil {
+		return nil, fmt.Errorf("reading node %s: %w", nodeName, err)
+	}
+	var list []netip.Addr
+	for _, a := range node.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP && a.Type != corev1.NodeExternalIP {
+			continue
+		}
+		if ip, err := netip.ParseAddr(a.Address); err == nil && !slices.Contains(list, ip.Unmap()) {
+			list = append(list, ip.Unmap())
+		}
+	}
+	return list, nil
+}
+
+// newHTTPClient makes the one HTTP client, and so the one connection, that all
+// kinds share.
+func newHTTPClient(cfg *rest.Config) (*http.Client, error) {
+	named := rest.CopyConfig(cfg)
+	named.UserAgent = cmp.Or(cfg.UserAgent, userAgent())
+	client, err := rest.HTTPClientFor(named)
+	if err != nil {
+		return nil, fmt.Errorf("setting up the connection to %s: %w", cfg.Host, err)
+	}
+	return client, nil
+}
+
+// restClient makes a client for one group. It knows the two groups that are
+// read and no others: client-go's whole set of clients costs memory for nothing.
+func restClient(cfg *rest.Config, client *http.Client, gv schema.GroupVersion) (*rest.RESTClient, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, networkingv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("registering API types: %w", err)
+		}
+	}
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	c := rest.CopyConfig(cfg)
+	c.GroupVersion = &gv
+	c.APIPath = "/apis"
+	if gv.Group == "" {
+		c.APIPath = "/api"
+	}
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeProtobuf, accept
+	c.QPS = -1 // three watches need no limit of their own
+	rc, err := rest.RESTClientForConfigAndClient(c, client)
+	if err != nil {
+		return nil, fmt.Errorf("setting up the client for %s: %w", gv, err)
+	}
+	return rc, nil
+}

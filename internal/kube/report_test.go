@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+func TestReporterSpeaksOnChangeAndEveryHalfMinute(t *testing.T) {
+	log := &logBuffer{}
+	r := newReporter(slog.New(slog.NewTextHandler(log, nil)), "", "pods", "https://api")
+	now := time.Unix(0, 0)
+	r.now = func() time.Time { return now }
+	lines := func() int { return strings.Count(log.String(), "\n") }
+	refused := errors.New("connection refused")
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", nil)
+	for i, step := range []struct {
+		after time.Duration
+		err   error
+		lines int
+	}{
+		{0, nil, 0}, {0, refused, 1}, {time.Second, refused, 1}, {28 * time.Second, refused, 1}, {time.Second, refused, 2},
+		{time.Second, forbidden, 3}, {time.Second, apierrors.NewResourceExpired("old"), 3}, {time.Second, nil, 4}, {time.Second, nil, 4},
+	} {
+		now = now.Add(step.after)
+		r.result(t.Context(), step.err)
+		if got := lines(); got != step.lines {
+			t.Fatalf("after step %d there are %d lines, want %d:\n%s", i, got, step.lines, log)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	r.result(ended, refused)
+	if lines() != 4 {
+		t.Error("stopping is reported as a failure")
+	}
+}
+
+func TestForbiddenNamesTheMissingRule(t *testing.T) {
+	s := newAPIServer(t)
+	s.setRefuse("networkpolicies", http.StatusForbidden)
+	store, log := start(t, s)
+	await(t, store, "-networkpolicies")
+	awaitLog(t, log, "level=ERROR", "apiGroups: [networking.k8s.io], resources: [networkpolicies], verbs: [list, watch]")
+}
+
+func TestAServerThatIsAwayIsNamedAndStoppingIsQuick(t *testing.T) {
+	s := newAPIServer(t)
+	s.Close()
+	_, log := start(t, s)
+	awaitLog(t, log, "level=WARN", "the API server cannot be reached", s.URL)
+	// The clean-up of start fails when the source does not stop within seconds.
+}
+
+// TestRefusedConnectionIsHiddenFromTheStreamedListOnly: a watch that goes on
+// must see it, or every restart of the server would cost a new list.
+func TestRefusedConnectionIsHiddenFromTheStreamedListOnly(t *testing.T) {
+	s := newAPIServer(t)
+	s.Close()
+	c, err := restClient(s.cfg, http.DefaultClient, corev1.SchemeGroupVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lw := &listWatch{
+		ListWatch: cache.NewFilteredListWatchFromClient(c, "pods", "", noFilter),
+		report:    newReporter(slog.New(slog.DiscardHandler), "", "pods", s.URL),
+	}
+	for _, stream := range []bool{false, true} {
+		options := metav1.ListOptions{ResourceVersion: "1"}
+		if stream {
+			options.SendInitialEvents = &stream
+		}
+		_, err := lw.WatchWithContext(t.Context(), options)
+		if err == nil || utilnet.IsConnectionRefused(err) == stream {
+			t.Errorf("streamed list %v: got %v", stream, err)
+		}
+	}
+}
+
+// awaitLog waits until the log holds all texts.
+func awaitLog(t *testing.T, log *logBuffer, texts ...string) {
+	t.Helper()
+	limit := time.Now().Add(20 * time.Second)
+	for {
+		missing := ""
+		for _, text := range texts {
+			if !strings.Contains(log.String(), text) {
+				missing = text
+			}
+		}
+		if missing == "" {
+			return
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("the log lacks %q:\n%s", missing, log)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestNodeAddresses(t *testing.T) {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
+		{Type: corev1.NodeHostName, Address: "n1"}, {Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
+		{Type: corev1.NodeInternalIP, Address: "2001:db8::1"}, {Type: corev1.NodeExternalIP, Address: "::ffff:192.0.2.1"},
+		{Type: corev1.NodeExternalIP, Address: "198.51.100.1"},
+	}}}
+	server := newNodeServer(t, node)
+	got, err := NodeAddresses(t.Context(), &rest.Config{Host: server}, "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, a := range got {
+		list = append(list, a.String())
+	}
+	if s := strings.Join(list, " "); s != "192.0.2.1 2001:db8::1 198.51.100.1" {
+		t.Errorf("got %s", s)
+	}
+	if _, err := NodeAddresses(t.Context(), &rest.Config{Host: server}, "n2"); !apierrors.IsNotFound(err) {
+		t.Errorf("an unknown node gives %v", err)
+	}
+}
+
+func TestLoadConfig(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config")
+	text := "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n" +
+		"clusters: [{name: k, cluster: {server: 'https://from-file:6443'}}]\nusers: [{name: u, user: {token: t}}]\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, kubeconfig, master, host, token string }{
+		{"a file alone", file, "", "https://from-file:6443", "t"},
+		{"master overrides the file's server", file, "https://master:6443", "https://master:6443", "t"},
+		{"master alone", "", "http://master:8080", "http://master:8080", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg, err := LoadConfig(c.kubeconfig, c.master)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if cfg.Host != c.host || cfg.BearerToken != c.token || !strings.HasPrefix(cfg.UserAgent, "podwall-agent/") {
+				t.Errorf("got host %q, token %q, agent %q", cfg.Host, cfg.BearerToken, cfg.UserAgent)
+			}
+		})
+	}
+	t.Run("a missing file is an error", func(t *testing.T) {
+		if _, err := LoadConfig(filepath.Join(t.TempDir(), "none"), ""); err == nil {
+			t.Error("there is no error")
+		}
+	})
+	t.Run("nothing outside of a cluster is an error", func(t *testing.T) {
+		t.Setenv("KUBERNETES_SERVICE_HOST", "")
+		if _, err := LoadConfig("", ""); !errors.Is(err, rest.ErrNotInCluster) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestRunRefusesAConfigThatCannotWork(t *testing.T) {
+	cfg := &rest.Config{Host: "https://api", TLSClientConfig: rest.TLSClientConfig{CAFile: "/none/ca.crt"}}
+	if err := New(cfg, slog.New(slog.DiscardHandler)).Run(t.Context(), cluster.NewStore()); err == nil {
+		t.Error("there is no error")
+	}
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// sink is the store that a Reflector writes into: it converts objects of type O
+// to V at once and writes them through to the cluster store. It keeps nothing.
+// One goroutine uses it, the Reflector's.
+type sink[O metav1.Object, V any] struct {
+	store   *cluster.Store
+	kind    cluster.Kind
+	convert func(O) V
+	set     func(*cluster.Tx, V)
+	remove  func(*cluster.Tx, cluster.Key)
+	replace func(*cluster.Tx, []V)
+}
+
+// Transformer converts objects while the first list is still coming in, so
+// that the whole list never is in memory as API objects. It leaves alone what
+// was converted already.
+func (s *sink[O, V]) Transformer() cache.TransformFunc {
+	return func(obj any) (any, error) { return s.value(obj) }
+}
+
+func (s *sink[O, V]) value(obj any) (V, error) {
+	switch o := obj.(type) {
+	case V:
+		return o, nil
+	case O:
+		return s.convert(o), nil
+	}
+	var none V
+	return none, errType(obj)
+}
+
+// Add stores a new object.
+func (s *sink[O, V]) Add(obj any) error { return s.Update(obj) }
+
+// Update stores a changed object.
+func (s *sink[O, V]) Update(obj any) error {
+	v, err := s.value(obj)
+	if err != nil {
+		return err
+	}
+	s.store.Update(func(tx *cluster.Tx) { s.set(tx, v) })
+	return nil
+}
+
+// Delete removes an object.
+func (s *sink[O, V]) Delete(obj any) error {
+	o, ok := obj.(O)
+	if !ok {
+		return errType(obj)
+	}
+	key := cluster.Key{Namespace: o.GetNamespace(), Name: o.GetName()}
+	s.store.Update(func(tx *cluster.Tx) { s.remove(tx, key) })
+	return nil
+}
+
+// Replace makes the list the whole content, after a first list and after one
+// that became necessary because changes were missed. From the first one on the
+// kind counts as synced.
+func (s *sink[O, V]) Replace(list []any, _ string) error {
+	values := make([]V, len(list))
+	for i, obj := range list {
+		v, err := s.value(obj)
+		if err != nil {
+			return err
+		}
+		values[i] = v
+		list[i] = nil // the list is ours; let the object go
+	}
+	s.store.Update(func(tx *cluster.Tx) {
+		s.replace(tx, values)
+		tx.SetSynced(s.kind)
+	})
+	return nil
+}
+
+// Resync does nothing: there is no second state that could differ.
+func (s *sink[O, V]) Resync() error { return nil }

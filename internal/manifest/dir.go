@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// maxFile bounds what is read of one file. A hundred thousand pods with their
+// status take about half of it.
+const maxFile = 256 << 20
+
+// rawFile is the content of a file, or the reason why there is none.
+type rawFile struct {
+	name string // without the directory
+	data []byte
+	err  error
+}
+
+func (f rawFile) parse() (*file, *SyntaxError) {
+	if f.err != nil {
+		return nil, &SyntaxError{File: f.name, Line: 1, Message: f.err.Error(), Cure: "make the file readable"}
+	}
+	parsed, err := parseFile(f.name, f.data)
+	var syntax *SyntaxError
+	if err != nil && !errors.As(err, &syntax) {
+		syntax = &SyntaxError{File: f.name, Line: 1, Message: err.Error()}
+	}
+	return parsed, syntax
+}
+
+// Digest identifies the content of a directory: a hash over the names and
+// contents of the files that are read. Source sets it as the store's source, so
+// that a writer can ask whether what it wrote is enforced.
+func Digest(dir string) (string, error) {
+	files, err := readDir(dir)
+	if err != nil {
+		return "", err
+	}
+	return digest(files), nil
+}
+
+func digest(files []rawFile) string {
+	h := sha256.New()
+	for _, f := range files {
+		data := f.data
+		if f.err != nil {
+			data = []byte("unreadable")
+		}
+		for _, part := range [][]byte{[]byte(f.name), data} {
+			// Lengths first, so that no two directories run together.
+			h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+			h.Write(part)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// readPath reads a directory or a single file.
+func readPath(path string) ([]rawFile, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading manifests: %w", err)
+	}
+	if info.IsDir() {
+		return readDir(path)
+	}
+	data, err := readFile(path)
+	return []rawFile{{filepath.Base(path), data, err}}, nil
+}
+
+// readDir reads the manifests of a directory, sorted by name.
+func readDir(dir string) ([]rawFile, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading manifests: %w", err)
+	}
+	var files []rawFile
+	for _, e := range entries {
+		if !isManifest(e.Name()) {
+			continue
+		}
+		data, err := readFile(filepath.Join(dir, e.Name()))
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoFile) {
+			continue // it went away just now, or it is a directory
+		}
+		files = append(files, rawFile{e.Name(), data, err})
+	}
+	slices.SortFunc(files, func(a, b rawFile) int { return strings.Compare(a.name, b.name) })
+	return files, nil
+}
+
+func isManifest(name string) bool {
+	ext := strings.ToLower(filepath.Ext(name))
+	return !strings.HasPrefix(name, ".") && (ext == ".yaml" || ext == ".yml" || ext == ".json")
+}
+
+var errNoFile = errors.New("not a regular file")
+
+// readFile follows symbolic links: ConfigMap volumes are made of them.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errNoFile // a pipe would block for ever
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("the file is larger than %d MiB", maxFile>>20)
+	}
+	return data, err
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package manifest is the source that needs no cluster: a directory of
+// Kubernetes YAML or JSON. It owns the reading of these files, what happens to
+// files that cannot be read, and the watching of the directory. The meaning of
+// the objects is package convert's, so that text from a file and an object from
+// the API are judged by the same code.
+//
+// It stands at the start of the data path, beside package kube, and fills a
+// cluster.Store. It never writes a file.
+//
+// What it reads:
+//   - the files *.yaml, *.yml and *.json of the directory itself, not of its
+//     sub-directories, and none whose name starts with a dot;
+//   - several documents in one file, and lists of objects;
+//   - Namespace, Pod and NetworkPolicy (networking.k8s.io/v1, and the old
+//     extensions/v1beta1 with a warning); Service and Node are kept for the lab.
+//     Every other kind is left alone, with a diagnostic.
+//
+// As the API server does, it puts namespaced objects without a namespace into
+// "default" and labels every namespace with kubernetes.io/metadata.name. A
+// namespace that is only mentioned exists.
+//
+// A file whose text cannot be understood changes nothing: its last good content
+// stays in force, and before there was one, nothing of it counts. At the start
+// every file has to be understood before anything is enforced. In a policy
+// that can be read except for an unknown field, the smallest part that holds
+// the field matches nothing.
+package manifest
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// KindFile is the Kind of diagnostics about files. Their Object is the file's
+// name and their Field is FILE:LINE.
+const KindFile = "File"
+
+// Result is what files hold, sorted by key, without repetitions.
+type Result struct {
+	Namespaces []*cluster.Namespace
+	Pods       []*cluster.Pod
+	Policies   []*cluster.Policy
+	// Services and Nodes are not the agent's matter; the lab builds them.
+	Services    []*corev1.Service
+	Nodes       []*corev1.Node
+	Diagnostics []cluster.Diagnostic
+}
+
+// Snapshot returns the content as a snapshot of revision 1.
+func (r *Result) Snapshot() *cluster.Snapshot {
+	return &cluster.Snapshot{Revision: 1, Namespaces: r.Namespaces, Pods: r.Pods, Policies: r.Policies}
+}
+
+// SyntaxError says where the text of a file cannot be understood.
+type SyntaxError struct {
+	File    string
+	Line    int // counted from 1
+	Message string
+	Cure    string
+}
+
+func (e *SyntaxError) Error() string {
+	return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Message)
+}
+
+// diagnostic turns the error of a file into what users see; consequence says
+// what holds instead of the file.
+func (e *SyntaxError) diagnostic(consequence string) cluster.Diagnostic {
+	return cluster.Diagnostic{
+		Severity: cluster.Error, Kind: KindFile, Object: cluster.Key{Name: e.File},
+		Field:   fmt.Sprintf("%s:%d", e.File, e.Line),
+		Message: e.Message + ": " + consequence, Cure: e.Cure,
+	}
+}
+
+// Parse reads the text of one file. The error is a *SyntaxError; then nothing
+// of the file counts.
+func Parse(name string, data []byte) (*Result, error) {
+	f, err := parseFile(name, data)
+	if err != nil {
+		return nil, err
+	}
+	return merge([]*file{f}), nil
+}
+
+// Load reads a directory, or a single file. Files whose text cannot be
+// understood are in the diagnostics; the error is about the directory itself.
+func Load(path string) (*Result, error) {
+	files, err := readPath(path)
+	if err != nil {
+		return nil, err
+	}
+	var good []*file
+	var broken []cluster.Diagnostic
+	for _, raw := range files {
+		f, bad := raw.parse()
+		if bad != nil {
+			broken = append(broken, bad.diagnostic("nothing of the file is used"))
+			continue
+		}
+		good = append(good, f)
+	}
+	result := merge(good)
+	result.Diagnostics = append(broken, result.Diagnostics...)
+	return result, nil
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// merge puts files together, in the order given. Of objects with the same key
+// the last one counts.
+func merge(files []*file) *Result {
+	r := &Result{}
+	for _, f := range files {
+		r.Diagnostics = append(r.Diagnostics, f.ignored...)
+	}
+	r.Namespaces = collect(r, "Namespace", files, func(f *file) []placed[*cluster.Namespace] { return f.namespaces })
+	r.Pods = collect(r, "Pod", files, func(f *file) []placed[*cluster.Pod] { return f.pods })
+	r.Policies = collect(r, "NetworkPolicy", files, func(f *file) []placed[*cluster.Policy] { return f.policies })
+	r.Services = collect(r, "Service", files, func(f *file) []placed[*corev1.Service] { return f.services })
+	r.Nodes = collect(r, "Node", files, func(f *file) []placed[*corev1.Node] { return f.nodes })
+	r.addMentionedNamespaces()
+	return r
+}
+
+// collect takes the objects of one kind out of all files, sorted by key, and
+// adds their diagnostics to the result.
+func collect[T any](r *Result, kind string, files []*file, of func(*file) []placed[T]) []T {
+	last := map[cluster.Key]placed[T]{}
+	for _, f := range files {
+		for _, p := range of(f) {
+			if before, twice := last[p.key]; twice {
+				r.Diagnostics = append(r.Diagnostics, cluster.Diagnostic{
+					Severity: cluster.Warning, Kind: kind, Object: p.key,
+					Message: "the object stands in " + before.place + " and in " + p.place + ": the second one counts",
+					Cure:    "remove one of them",
+				})
+			}
+			last[p.key] = p
+		}
+	}
+	keys := make([]cluster.Key, 0, len(last))
+	for k := range last {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, cluster.Key.Compare)
+	var list []T
+	for _, k := range keys {
+		list = append(list, last[k].object)
+		r.Diagnostics = append(r.Diagnostics, last[k].found...)
+	}
+	return list
+}
+
+// addMentionedNamespaces creates the namespaces that pods and policies are in
+// and that no file has.
+func (r *Result) addMentionedNamespaces() {
+	known := map[string]bool{}
+	for _, n := range r.Namespaces {
+		known[n.Name] = true
+	}
+	mention := func(name string) {
+		if !known[name] {
+			known[name] = true
+			labels := map[string]string{corev1.LabelMetadataName: name}
+			r.Namespaces = append(r.Namespaces, &cluster.Namespace{Name: name, Labels: cluster.NewLabels(labels)})
+		}
+	}
+	for _, p := range r.Pods {
+		mention(p.Key.Namespace)
+	}
+	for _, p := range r.Policies {
+		mention(p.Key.Namespace)
+	}
+	slices.SortFunc(r.Namespaces, func(a, b *cluster.Namespace) int { return strings.Compare(a.Name, b.Name) })
+}
