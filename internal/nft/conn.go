@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+)
+
+// Conn talks to the nftables of one network namespace. It is used by one
+// goroutine at a time.
+type Conn struct {
+	nl     *nftables.Conn
+	table  *nftables.Table
+	portID uint32
+}
+
+// batchElements bounds the elements of one transaction. Larger changes are
+// committed in several, which is safe in the order that Diff gives: sets are
+// filled before anything refers to them.
+const batchElements = 50_000
+
+// Open connects to the nftables of the network namespace that netns refers to,
+// or of the calling thread if netns is 0.
+func Open(netns int) (*Conn, error) {
+	nl, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(netns))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to nftables: %w", err)
+	}
+	c := &Conn{nl: nl, table: &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}}
+	if c.portID, err = nl.GetPortID(); err != nil {
+		return nil, errors.Join(fmt.Errorf("asking for the netlink port: %w", err), nl.CloseLasting())
+	}
+	return c, nil
+}
+
+// Close ends the connection.
+func (c *Conn) Close() error { return c.nl.CloseLasting() }
+
+// PortID tells our changes from those of others in notifications.
+func (c *Conn) PortID() uint32 { return c.portID }
+
+// Generation returns the kernel's counter of committed transactions, of all
+// programs.
+func (c *Conn) Generation() (uint32, error) {
+	g, err := c.nl.GetGen()
+	if err != nil {
+		return 0, fmt.Errorf("reading the nftables generation: %w", err)
+	}
+	return g.ID, nil
+}
+
+// Delete removes the whole table; a missing one is no error.
+func (c *Conn) Delete() error {
+	c.nl.AddTable(c.table) // so that the delete finds it, with any kernel
+	c.nl.DelTable(c.table)
+	if err := c.nl.Flush(); err != nil {
+		return fmt.Errorf("deleting table %s: %w", TableName, err)
+	}
+	return nil
+}
+
+// Commit sends the operations. On error the kernel may have taken some of the
+// batches of a large change: read the table back before the next try.
+func (c *Conn) Commit(ops []Op) error {
+	pending := 0
+	for _, op := range ops {
+		if pending += op.Elements(); pending > batchElements {
+			if err := c.flush(); err != nil {
+				return err
+			}
+			pending = op.Elements()
+		}
+		if err := c.queue(op); err != nil {
+			return fmt.Errorf("encoding %q: %w", op, err)
+		}
+	}
+	return c.flush()
+}
+
+func (c *Conn) flush() error {
+	if err := c.nl.Flush(); err != nil {
+		return fmt.Errorf("committing to table %s: %w", TableName, err)
+	}
+	return nil
+}
+
+func (c *Conn) queue(op Op) error {
+	switch op.Kind {
+	case DeleteTable:
+		c.nl.DelTable(c.table)
+	case AddTable:
+		c.nl.AddTable(c.table)
+	case AddCounter:
+		c.nl.AddObj(&nftables.NamedObj{Table: c.table, Name: op.Counter, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
+	case AddSet:
+		return c.nl.AddSet(c.set(op.Set), nil)
+	case AddElements:
+		return c.nl.SetAddElements(c.set(op.Set), elements(op.Set, op.Entries))
+	case DeleteElements:
+		return c.nl.SetDeleteElements(c.set(op.Set), elements(op.Set, op.Entries))
+	case SwapElements:
+		return errors.Join(
+			c.nl.SetDeleteElements(c.set(op.Set), elements(op.Set, op.Removed)),
+			c.nl.SetAddElements(c.set(op.Set), elements(op.Set, op.Entries)))
+	case DeleteSet:
+		c.nl.DelSet(c.set(op.Set))
+	case AddChain:
+		c.nl.AddChain(c.chain(op.Chain))
+	case FlushChain:
+		c.nl.FlushChain(c.chain(op.Chain))
+	case DeleteChain:
+		c.nl.DelChain(c.chain(op.Chain))
+	case AddRules:
+		c.addRules(op.Chain)
+	}
+	return nil
+}
+
+func (c *Conn) addRules(chain *Chain) {
+	for _, r := range chain.Rules {
+		rule := &nftables.Rule{Table: c.table, Chain: c.chain(chain), Exprs: encodeRule(r)}
+		if r.Comment != "" {
+			rule.UserData = userdata.AppendString(nil, userdata.TypeComment, clip(r.Comment))
+		}
+		c.nl.AddRule(rule)
+	}
+}
+
+func (c *Conn) chain(chain *Chain) *nftables.Chain {
+	k := &nftables.Chain{Table: c.table, Name: chain.Name}
+	if b := chain.Base; b != nil {
+		accept := nftables.ChainPolicyAccept
+		k.Type, k.Policy = nftables.ChainType(b.Type), &accept
+		k.Hooknum, k.Priority = hooks()[b.Hook], nftables.ChainPriorityRef(nftables.ChainPriority(b.Priority))
+	}
+	return k
+}
+
+func hooks() map[string]*nftables.ChainHook {
+	return map[string]*nftables.ChainHook{
+		"input":       nftables.ChainHookInput,
+		"forward":     nftables.ChainHookForward,
+		"postrouting": nftables.ChainHookPostrouting,
+	}
+}
+
+func (c *Conn) set(s *Set) *nftables.Set {
+	k := &nftables.Set{
+		Table: c.table, Name: s.Name, KeyType: s.Key.datatype(),
+		Interval: s.Interval, IsMap: s.Map, Comment: clip(s.Comment), KeyByteOrder: binaryutil.BigEndian,
+	}
+	if s.Key == Interface {
+		k.KeyByteOrder = binaryutil.NativeEndian
+	}
+	if s.Map {
+		k.DataType = nftables.TypeVerdict
+	}
+	return k
+}
+
+func elements(s *Set, list []Entry) []nftables.SetElement {
+	var out []nftables.SetElement
+	for _, e := range list {
+		if s.Interval {
+			out = append(out, interval(e)...)
+			continue
+		}
+		k := nftables.SetElement{Key: s.Key.bytes(e.Key), Comment: clip(e.Comment)}
+		if kind, ok := e.Verdict.kernel(); ok {
+			k.VerdictData = &expr.Verdict{Kind: kind, Chain: e.Verdict.Chain}
+		}
+		out = append(out, k)
+	}
+	return out
+}
+
+// interval writes a prefix as the kernel keeps it: the first address, and the
+// first address behind it unless the prefix reaches to the end.
+func interval(e Entry) []nftables.SetElement {
+	p := netip.PrefixFrom(e.Key.Addr, int(e.Key.Bits))
+	next, ok := after(p)
+	first := nftables.SetElement{Key: p.Addr().AsSlice(), IntervalOpen: !ok}
+	if !ok {
+		return []nftables.SetElement{first}
+	}
+	return []nftables.SetElement{first, {Key: next.AsSlice(), IntervalEnd: true}}
+}
+
+// IsMissing reports whether an error says that the kernel knows no such object.
+func IsMissing(err error) bool { return errors.Is(err, unix.ENOENT) }

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/filter"
+)
+
+// OpKind is a kind of kernel change.
+type OpKind uint8
+
+// The kinds, in the order in which they stand in a transaction: what is
+// referred to comes before the reference, and goes after it.
+const (
+	DeleteTable OpKind = iota + 1
+	AddTable
+	AddCounter
+	AddSet
+	AddElements
+	AddChain
+	FlushChain
+	AddRules
+	SwapElements // of a map: delete Removed, then add Entries
+	DeleteElements
+	DeleteSet // a map refers to chains
+	DeleteChain
+)
+
+// Op is one change of the table.
+type Op struct {
+	Kind    OpKind
+	Counter string
+	Set     *Set
+	Chain   *Chain
+	// Entries are added, for AddElements, SwapElements; removed for
+	// DeleteElements.
+	Entries []Entry
+	// Removed are the entries that SwapElements takes out.
+	Removed []Entry
+}
+
+// Diff returns the ordered changes that lead from the actual to the desired
+// table; none if they are equal. Nil stands for no table. If a name stands for
+// another kind of object than ours, the table is replaced as a whole, in the
+// same transaction.
+func Diff(actual, desired *Table) []Op {
+	d := differ{actual: actual}
+	if actual != nil && foreign(actual, desired) {
+		d.add(Op{Kind: DeleteTable})
+		actual = nil
+	}
+	if actual == nil {
+		d.actual = &Table{}
+		d.add(Op{Kind: AddTable})
+	}
+	d.counters(desired)
+	d.sets(desired)
+	d.chains(desired)
+	slices.SortStableFunc(d.ops, func(a, b Op) int { return int(a.Kind) - int(b.Kind) })
+	return d.ops
+}
+
+// foreign reports whether a set or chain has a name of ours and another type.
+func foreign(actual, desired *Table) bool {
+	found := false
+	walk(actual.Sets, desired.Sets, func(s *Set) string { return s.Name }, func(old, now *Set) {
+		if old != nil && now != nil && (old.Key != now.Key || old.Map != now.Map || old.Interval != now.Interval) {
+			found = true
+		}
+	})
+	for _, c := range desired.Chains {
+		if old := actual.Chain(c.Name); old != nil && !sameBase(old.Base, c.Base) {
+			found = true
+		}
+	}
+	return found
+}
+
+func sameBase(a, b *Base) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}
+
+type differ struct {
+	actual *Table
+	ops    []Op
+}
+
+func (d *differ) add(op Op) { d.ops = append(d.ops, op) }
+
+func (d *differ) counters(desired *Table) {
+	for _, c := range desired.Counters {
+		if !slices.Contains(d.actual.Counters, c) {
+			d.add(Op{Kind: AddCounter, Counter: c})
+		}
+	}
+}
+
+func (d *differ) sets(desired *Table) {
+	walk(d.actual.Sets, desired.Sets, func(s *Set) string { return s.Name }, func(old, now *Set) {
+		switch {
+		case now == nil:
+			d.add(Op{Kind: DeleteSet, Set: old})
+		case old == nil:
+			d.add(Op{Kind: AddSet, Set: now})
+			d.fill(now, now.all())
+		default:
+			d.elements(old, now)
+		}
+	})
+}
+
+// fill adds elements: of sets early, since rules will refer to them; of maps
+// late, since they refer to chains.
+func (d *differ) fill(s *Set, list []Entry) {
+	switch {
+	case len(list) == 0:
+	case s.Map:
+		d.add(Op{Kind: SwapElements, Set: s, Entries: list})
+	default:
+		d.add(Op{Kind: AddElements, Set: s, Entries: list})
+	}
+}
+
+func (d *differ) elements(old, now *Set) {
+	added, removed := now.Elements.Diff(old.Elements)
+	more, less := diffEntries(old.Entries, now.Entries)
+	more, less = append(more, entriesOf(added)...), append(less, entriesOf(removed)...)
+	if s := now; s.Map && len(more)+len(less) > 0 {
+		d.add(Op{Kind: SwapElements, Set: s, Entries: more, Removed: less})
+		return
+	}
+	d.fill(now, more)
+	if len(less) > 0 {
+		d.add(Op{Kind: DeleteElements, Set: now, Entries: less})
+	}
+}
+
+func (s *Set) all() []Entry { return append(entriesOf(filter.Sorted(s.Elements)), s.Entries...) }
+
+func entriesOf(list []filter.Element) []Entry {
+	var entries []Entry
+	for _, e := range list {
+		entries = append(entries, Entry{Key: Key{Element: e}})
+	}
+	return entries
+}
+
+// diffEntries compares by key and verdict; comments alone are no difference.
+func diffEntries(old, now []Entry) (added, removed []Entry) {
+	was := make(map[Key]Verdict, len(old))
+	for _, e := range old {
+		was[e.Key] = e.Verdict
+	}
+	stays := make(map[Key]bool, len(now))
+	for _, e := range now {
+		if v, ok := was[e.Key]; ok && v == e.Verdict {
+			stays[e.Key] = true
+		} else {
+			added = append(added, e)
+		}
+	}
+	for _, e := range old {
+		if !stays[e.Key] {
+			removed = append(removed, e)
+		}
+	}
+	return added, removed
+}
+
+func (d *differ) chains(desired *Table) {
+	old, now := slices.Clone(d.actual.Chains), slices.Clone(desired.Chains)
+	byName := func(a, b *Chain) int { return strings.Compare(a.Name, b.Name) }
+	slices.SortFunc(old, byName)
+	slices.SortFunc(now, byName)
+	walk(old, now, func(c *Chain) string { return c.Name }, func(old, now *Chain) {
+		switch {
+		case now == nil:
+			d.add(Op{Kind: FlushChain, Chain: old})
+			d.add(Op{Kind: DeleteChain, Chain: old})
+		case old == nil:
+			d.add(Op{Kind: AddChain, Chain: now})
+			d.add(Op{Kind: AddRules, Chain: now})
+		case !sameRules(old.Rules, now.Rules):
+			d.add(Op{Kind: FlushChain, Chain: now})
+			d.add(Op{Kind: AddRules, Chain: now})
+		}
+	})
+}
+
+func sameRules(a, b []Rule) bool {
+	if len(a) == len(b) && len(a) > 0 && &a[0] == &b[0] {
+		return true // the same slice: nothing was rendered anew
+	}
+	return slices.EqualFunc(a, b, func(x, y Rule) bool { return x.fingerprint() == y.fingerprint() })
+}
+
+// walk calls f for each name of two lists sorted by name, with nil where one
+// list does not have it.
+func walk[T any](old, now []*T, name func(*T) string, f func(old, now *T)) {
+	for len(old) > 0 || len(now) > 0 {
+		order := 0
+		switch {
+		case len(old) == 0:
+			order = 1
+		case len(now) == 0:
+			order = -1
+		default:
+			order = strings.Compare(name(old[0]), name(now[0]))
+		}
+		var a, b *T
+		if order <= 0 {
+			a, old = old[0], old[1:]
+		}
+		if order >= 0 {
+			b, now = now[0], now[1:]
+		}
+		f(a, b)
+	}
+}
+
+// Elements returns how many elements the operation carries.
+func (o Op) Elements() int { return len(o.Entries) + len(o.Removed) }
+
+// String returns the change in nft's language, without listing elements.
+func (o Op) String() string {
+	switch o.Kind {
+	case DeleteTable:
+		return "delete table inet " + TableName
+	case AddTable:
+		return "add table inet " + TableName
+	case AddCounter:
+		return "add counter " + o.Counter
+	case AddSet:
+		return "add set " + o.Set.Name
+	case AddElements:
+		return fmt.Sprintf("add %d elements to %s", len(o.Entries), o.Set.Name)
+	case AddChain:
+		return "add chain " + o.Chain.Name
+	case FlushChain:
+		return "flush chain " + o.Chain.Name
+	case AddRules:
+		return fmt.Sprintf("add %d rules to %s", len(o.Chain.Rules), o.Chain.Name)
+	case SwapElements:
+		return fmt.Sprintf("delete %d and add %d elements in %s", len(o.Removed), len(o.Entries), o.Set.Name)
+	case DeleteElements:
+		return fmt.Sprintf("delete %d elements of %s", len(o.Entries), o.Set.Name)
+	case DeleteChain:
+		return "delete chain " + o.Chain.Name
+	}
+	return "delete set " + o.Set.Name
+}

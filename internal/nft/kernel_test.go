@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/lab/netns"
+)
+
+// sample is a program with every kind of rule and set.
+func sample() *filter.Program {
+	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
+	var many []filter.Rule
+	for port := range uint16(20) {
+		many = append(many, filter.Rule{Protocol: filter.TCP, Ports: filter.PortRange{First: 8000 + port, Last: 8000 + port}, PeerSet: "pods4-web", Comment: "shop/many ingress[0]"})
+	}
+	many = append(many, filter.Rule{Protocol: filter.UDP, Block: filter.Block{CIDR: prefix("10.0.0.0/8")}})
+	return &filter.Program{
+		Pods: []filter.Pod{
+			{Addr: addr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-web", Egress: "egress4-web"},
+			{Addr: addr("10.244.1.6"), Name: "shop/open"},
+			{Addr: addr("10.244.1.7"), Name: "shop/many", Ingress: "ingress4-many"},
+			{Addr: addr("fd00:244:1::5"), Name: "shop/web", Ingress: "ingress6-web"},
+		},
+		Chains: []*filter.Chain{
+			{Name: "egress4-web", Direction: filter.Egress, Family: filter.IPv4, Rules: []filter.Rule{
+				{Protocol: filter.UDP, Ports: filter.PortRange{First: 53, Last: 53}},
+				{Protocol: filter.TCP, DestSet: "ports4-http"},
+				{PortSet: "portlist-a", PeerSet: "blocks4-a"},
+			}},
+			{Name: "ingress4-many", Direction: filter.Ingress, Family: filter.IPv4, Rules: many},
+			{Name: "ingress4-web", Direction: filter.Ingress, Family: filter.IPv4, Rules: []filter.Rule{
+				{Protocol: filter.TCP, Ports: filter.PortRange{First: 80, Last: 90}, Block: filter.Block{CIDR: prefix("14.215.0.0/16"), Except: []netip.Prefix{prefix("14.215.1.0/24"), prefix("14.215.2.2/32")}}, Comment: "shop/web ingress[0]"},
+				{Protocol: filter.SCTP, Block: filter.Block{CIDR: prefix("0.0.0.0/0")}},
+				{PeerSet: "pods4-web"},
+			}},
+			{Name: "ingress6-web", Direction: filter.Ingress, Family: filter.IPv6, Rules: []filter.Rule{
+				{Protocol: filter.TCP, Ports: filter.PortRange{First: 80, Last: 80}, Block: filter.Block{CIDR: prefix("2001:db8::/32")}},
+				{Protocol: filter.TCP, DestSet: "ports6-http", PeerSet: "pods6-web"},
+			}},
+		},
+		Sets: []*filter.Set{
+			{Name: "blocks4-a", Kind: filter.Prefixes, Family: filter.IPv4, Elements: elementsOf(
+				filter.Element{Addr: addr("10.0.0.0"), Bits: 8}, filter.Element{Addr: addr("11.0.0.0"), Bits: 9},
+				filter.Element{Addr: addr("1.2.3.4"), Bits: 32}, filter.Element{Addr: addr("224.0.0.0"), Bits: 3})},
+			{Name: "pods4-web", Kind: filter.Addrs, Family: filter.IPv4, Comment: `pods app=web in "all"`, Elements: elementsOf(filter.Element{Addr: addr("10.244.1.5")}, filter.Element{Addr: addr("10.244.2.9")})},
+			{Name: "pods6-web", Kind: filter.Addrs, Family: filter.IPv6},
+			{Name: "portlist-a", Kind: filter.ProtocolPorts, Elements: elementsOf(filter.Element{Protocol: filter.TCP, Port: 80}, filter.Element{Protocol: filter.UDP, Port: 53})},
+			{Name: "ports4-http", Kind: filter.AddrPorts, Family: filter.IPv4, Elements: elementsOf(filter.Element{Addr: addr("10.244.1.5"), Port: 8080})},
+			{Name: "ports6-http", Kind: filter.AddrPorts, Family: filter.IPv6, Elements: elementsOf(filter.Element{Addr: addr("fd00:244:1::5"), Port: 8080})},
+		},
+	}
+}
+
+func elementsOf(list ...filter.Element) filter.Elements {
+	var s filter.Elements
+	for _, e := range list {
+		s = s.With(e)
+	}
+	return s
+}
+
+// nodes are the variants of the ruleset.
+func nodes() map[string]Node {
+	return map[string]Node{
+		"nat":    {Ingress: []string{"veth1"}, Egress: []string{"veth1", "kube-bridge"}},
+		"guard":  {Guard: true, Ingress: []string{"veth1"}, Restore: []Entry{{Key: Key{Iface: "kube-bridge"}, Comment: "nf_call_iptables=0"}}},
+		"filter": {FilterHook: true},
+	}
+}
+
+func openIn(t *testing.T) (*Conn, *netns.NS) {
+	t.Helper()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	c, err := Open(ns.FD())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c, ns
+}
+
+func TestWhatIsCommittedReadsBackWithoutADifference(t *testing.T) {
+	for name, node := range nodes() {
+		t.Run(name, func(t *testing.T) {
+			c, _ := openIn(t)
+			want := Render(sample(), node)
+			if err := c.Commit(Diff(nil, want)); err != nil {
+				t.Fatal(err)
+			}
+			got, err := c.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, op := range Diff(got, want) {
+				t.Errorf("difference after reading back: %s", op)
+			}
+		})
+	}
+}
+
+func TestEveryVariantCanBecomeEveryOther(t *testing.T) {
+	c, _ := openIn(t)
+	var actual *Table
+	for _, step := range []string{"nat", "guard", "filter", "guard", "nat", "filter", "nat"} {
+		want := Render(sample(), nodes()[step])
+		if err := c.Commit(Diff(actual, want)); err != nil {
+			t.Fatalf("%s: %v", step, err)
+		}
+		got, err := c.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ops := Diff(got, want); len(ops) > 0 {
+			t.Fatalf("%s: difference after reading back: %v", step, ops)
+		}
+		actual = want
+	}
+	empty := Render(&filter.Program{}, nodes()["nat"])
+	if err := c.Commit(Diff(actual, empty)); err != nil {
+		t.Fatalf("emptying: %v", err)
+	}
+	if err := c.Delete(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Read(); got != nil || err != nil {
+		t.Fatalf("after Delete: %v, %v", got, err)
+	}
+}
+
+func TestOurExpressionsAreThoseOfTheNftProgramForOurText(t *testing.T) {
+	for name, node := range nodes() {
+		t.Run(name, func(t *testing.T) {
+			want := Render(sample(), node)
+			byUs, ours := openIn(t)
+			if err := byUs.Commit(Diff(nil, want)); err != nil {
+				t.Fatal(err)
+			}
+			_, theirs := openIn(t)
+			nft(t, theirs, want.String(), "-f", "-")
+			got, expected := nft(t, ours, "", "list", "ruleset"), nft(t, theirs, "", "list", "ruleset")
+			if diff := cmp.Diff(canonical(expected), canonical(got)); diff != "" {
+				t.Errorf("listing, nft -f of our text (-), our netlink messages (+):\n%s", diff)
+			}
+		})
+	}
+}
+
+func nft(t *testing.T, ns *netns.NS, stdin string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("nft", args...)
+	var out strings.Builder
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &out
+	if err := ns.Start(cmd); err != nil {
+		t.Fatalf("nft is needed (Debian package nftables): %v", err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("nft %v: %v\n%s\n%s", args, err, out.String(), stdin)
+	}
+	return out.String()
+}
+
+// canonical makes listings comparable: the order of elements inside a hash is
+// the kernel's.
+func canonical(listing string) []string {
+	text := strings.NewReplacer("elements = {", "", "}", "", ",", "\n").Replace(listing)
+	var lines []string
+	for _, l := range strings.Split(text, "\n") {
+		if l = strings.TrimSpace(l); l != "" {
+			lines = append(lines, l)
+		}
+	}
+	return sortUnique(lines)
+}
+
+func sortUnique(lines []string) []string {
+	slices.Sort(lines)
+	return slices.Compact(lines)
+}

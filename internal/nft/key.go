@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+
+	"github.com/podwall/podwall/internal/filter"
+)
+
+// bytes returns the key as the kernel has it: parts are padded to four bytes.
+func (k KeyType) bytes(key Key) []byte {
+	switch k {
+	case Pair4, Pair6:
+		return append(key.Addr.AsSlice(), key.Addr.AsSlice()...)
+	case Addr4Port, Addr6Port:
+		return append(binary.BigEndian.AppendUint16(key.Addr.AsSlice(), key.Port), 0, 0)
+	case ProtocolPort:
+		return append(binary.BigEndian.AppendUint16([]byte{byte(key.Protocol), 0, 0, 0}, key.Port), 0, 0)
+	case Interface:
+		b := make([]byte, 16)
+		copy(b, key.Iface)
+		return b
+	}
+	return key.Addr.AsSlice()
+}
+
+// parse is the reverse of bytes.
+func (k KeyType) parse(b []byte) (Key, error) {
+	if len(b) != int(k.datatype().Bytes) {
+		return Key{}, fmt.Errorf("parsing a key of type %s: %d bytes", k, len(b))
+	}
+	var key Key
+	switch k {
+	case ProtocolPort:
+		key.Protocol, key.Port = filter.Protocol(b[0]), binary.BigEndian.Uint16(b[4:])
+		return key, nil
+	case Interface:
+		key.Iface = string(bytes.TrimRight(b, "\x00"))
+		return key, nil
+	case Addr4Port, Addr6Port:
+		key.Port = binary.BigEndian.Uint16(b[len(b)-4:])
+		b = b[:len(b)-4]
+	case Pair4, Pair6:
+		b = b[:len(b)/2]
+	}
+	key.Addr, _ = netip.AddrFromSlice(b)
+	return key, nil
+}
+
+func (k KeyType) datatype() nftables.SetDatatype {
+	return [...]nftables.SetDatatype{
+		Addr4: nftables.TypeIPAddr, Addr6: nftables.TypeIP6Addr,
+		Pair4:        nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr),
+		Pair6:        nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeIP6Addr),
+		Addr4Port:    nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService),
+		Addr6Port:    nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService),
+		ProtocolPort: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
+		Interface:    nftables.TypeIFName,
+	}[k]
+}
+
+// keyType finds the type again; ok is false if it is none of ours.
+func keyType(t nftables.SetDatatype) (KeyType, bool) {
+	for k := Addr4; k <= Interface; k++ {
+		if own := k.datatype(); own.GetNFTMagic() == t.GetNFTMagic() {
+			return k, true
+		}
+	}
+	return 0, false
+}
+
+// last returns the first address after the prefix; ok is false if there is
+// none, because the prefix reaches to the end of the family.
+func after(p netip.Prefix) (next netip.Addr, ok bool) {
+	b := p.Masked().Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	a = a.Next()
+	return a, a.IsValid()
+}

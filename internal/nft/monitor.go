@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Notice is what the kernel's notifications say about other programs' changes.
+type Notice struct {
+	// Table is true if somebody else changed our table.
+	Table bool
+	// Others is true if chains or rules outside of it changed, so that Survey
+	// may have another answer.
+	Others bool
+}
+
+// nftables notifications: group NFNLGRP_NFTABLES of NETLINK_NETFILTER.
+const monitorGroup = 7
+
+// Monitor calls report for changes that were not made from the given netlink
+// ports, until ctx ends. Notifications that the kernel had to drop are
+// reported as if everything had changed.
+func Monitor(ctx context.Context, own func(portID uint32) bool, report func(Notice)) error {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: 1 << (monitorGroup - 1)})
+	if err != nil {
+		return fmt.Errorf("watching nftables: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends Receive
+	defer stop()
+	for {
+		messages, err := conn.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			report(Notice{Table: true, Others: true})
+		case err != nil:
+			_ = conn.Close()
+			return fmt.Errorf("watching nftables: %w", err)
+		}
+		var n Notice
+		for _, m := range messages {
+			if !own(m.Header.PID) {
+				n.add(m)
+			}
+		}
+		if n != (Notice{}) {
+			report(n)
+		}
+	}
+}
+
+// add reads one notification. Every nftables message but the generation's has
+// the table's name as its first attribute.
+func (n *Notice) add(m netlink.Message) {
+	const header = 4 // nfgenmsg: family, version, resource id
+	kind := m.Header.Type & 0xff
+	if kind == unix.NFT_MSG_NEWGEN || len(m.Data) < header {
+		return
+	}
+	ours := false
+	if ad, err := netlink.NewAttributeDecoder(m.Data[header:]); err == nil && m.Data[0] == unix.NFPROTO_INET {
+		for ad.Next() {
+			if ad.Type() == unix.NFTA_TABLE_NAME {
+				ours = bytes.Equal(bytes.TrimRight(ad.Bytes(), "\x00"), []byte(TableName))
+				break
+			}
+		}
+	}
+	switch kind {
+	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
+		n.Table = n.Table || ours // elements of others are none of our business
+	default:
+		n.Table, n.Others = n.Table || ours, n.Others || !ours
+	}
+}

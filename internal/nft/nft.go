@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package nft is the nftables backend. Render turns a program into the desired
+// content of podwall's own table, Diff turns two states of the table into an
+// ordered transaction, Table.String prints the ruleset in nft's own language;
+// these are pure. Conn reads the table back and commits transactions, over
+// netlink and without running any program.
+//
+// It knows nothing of Kubernetes. It never looks at another table except to
+// find chains that would run before ours or that drop invalid packets.
+package nft
+
+import (
+	"github.com/podwall/podwall/internal/filter"
+)
+
+// TableName is the name of the only table that podwall owns, in family inet.
+const TableName = "podwall"
+
+// Table is the content of podwall's table, desired or actual. It is immutable
+// once published.
+type Table struct {
+	Counters []string // named counters, sorted
+	Sets     []*Set   // sorted by name
+	Chains   []*Chain // base chains first, then sorted by name
+}
+
+// KeyType is the type of a set's keys.
+type KeyType uint8
+
+// The key types that the ruleset uses.
+const (
+	Addr4 KeyType = iota + 1
+	Addr6
+	Pair4 // source . destination
+	Pair6
+	Addr4Port // destination . port
+	Addr6Port
+	ProtocolPort
+	Interface
+)
+
+// Set is a named set or, with Map, a named verdict map.
+type Set struct {
+	Name     string
+	Key      KeyType
+	Map      bool
+	Interval bool
+	Comment  string
+	// Elements are the members of a set of the program; shared with it.
+	Elements filter.Elements
+	// Entries are the members of maps and of the small sets that the backend
+	// adds, sorted by key. Elements is then empty.
+	Entries []Entry
+}
+
+// Key is one key; which fields count is said by the key type.
+type Key struct {
+	filter.Element
+	Iface string
+}
+
+// Entry is a key and, in a map, its verdict.
+type Entry struct {
+	Key     Key
+	Verdict Verdict
+	// Comment is for people, and for values that a later process must find.
+	Comment string
+}
+
+// Chain is a chain; Base is nil for those that other chains jump to.
+type Chain struct {
+	Name  string
+	Base  *Base
+	Rules []Rule
+}
+
+// Base says where the kernel enters a base chain.
+type Base struct {
+	Type     string // "nat" or "filter"
+	Hook     string // "input", "forward" or "postrouting"
+	Priority int32
+}
+
+// Rule is a list of statements: matches that all have to be met, then what to
+// do.
+type Rule struct {
+	Statements []Statement
+	Comment    string
+	// raw is the fingerprint of a rule that was read from the kernel.
+	raw string
+}
+
+// VerdictKind is what a verdict does.
+type VerdictKind uint8
+
+// The verdicts. The zero value is none: the walk goes on.
+const (
+	None VerdictKind = iota
+	Accept
+	Drop
+	Return
+	Jump
+	Goto
+)
+
+// Verdict ends a rule, or is the value of a map.
+type Verdict struct {
+	Kind  VerdictKind
+	Chain string // for Jump and Goto
+}
+
+// Set returns the set of that name, or nil.
+func (t *Table) Set(name string) *Set {
+	for _, s := range t.Sets {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// Chain returns the chain of that name, or nil.
+func (t *Table) Chain(name string) *Chain {
+	for _, c := range t.Chains {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+// Len returns the number of elements of a set or map.
+func (s *Set) Len() int { return s.Elements.Len() + len(s.Entries) }

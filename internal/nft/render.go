@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/podwall/podwall/internal/filter"
+)
+
+// Node is what Render has to know of the node beside the program.
+type Node struct {
+	// FilterHook renders base chains of type filter instead of nat; see
+	// docs/design/datapath.md.
+	FilterHook bool
+	// Guard adds the chain that drops invalid and untracked packets of isolated
+	// pods, which would skip a nat chain. A filter chain needs no guard.
+	Guard bool
+	// Ingress and Egress are the interfaces that lead to pods which are isolated
+	// in the direction. On them only listed addresses may speak or be spoken to.
+	Ingress, Egress []string
+	// Restore are the bridge settings that the agent found and changed, kept in
+	// the kernel for --cleanup-config.
+	Restore []Entry
+}
+
+// The priorities of our base chains. A nat chain must come before every other
+// nat chain of its hook, since an accept there ends the walk for the
+// connection; the kernel wants more than -200. The filter variant judges after
+// everybody else's filtering (and IPVS), and before source NAT at 100.
+const (
+	PriorityNAT               = -190
+	priorityFilterPostrouting = 99
+	priorityFilterInput       = 101
+	priorityGuard             = 0
+)
+
+// Names of the chains and sets that are always there. `hook` and `ingress` are
+// reserved words of nft and cannot be chain names.
+const (
+	chainPostrouting = "postrouting" // with suffix -filter for type filter,
+	chainInput       = "input"       // so that one transaction can swap them
+	chainToPod       = "to-pod"
+	chainToNode      = "to-node"
+	chainSource      = "known-source"
+	chainTracking    = "tracking"
+	chainSelfTest    = "self-test"
+	chainGuard       = "guard"
+	chainGuarded     = "guarded"
+	chainUntracked   = "untracked-input"
+
+	setIngressLinks = "ingress-links"
+	setEgressLinks  = "egress-links"
+	setRestore      = "restore"
+)
+
+// The counters, one for each reason to drop.
+const (
+	CounterIngress  = "drop-ingress"  // no ingress rule allows it
+	CounterEgress   = "drop-egress"   // no egress rule allows it
+	CounterUnlisted = "drop-unlisted" // to an address that no pod has
+	CounterSource   = "drop-source"   // from an address that no pod has
+	CounterGuard    = "drop-guard"    // invalid or untracked
+	CounterSelfTest = "drop-self-test"
+)
+
+// SelfTest returns the address that is always listed as an isolated pod: what
+// is sent to it must be dropped. Both are from documentation ranges.
+func SelfTest(f filter.Family) netip.Addr {
+	if f == filter.IPv6 {
+		return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0x70, 0x6f, 0x64, 0x77, 0x61, 0x6c, 0x6c, 15: 1})
+	}
+	return netip.AddrFrom4([4]byte{192, 0, 2, 254})
+}
+
+// Render returns the table that makes the program true on the node.
+func Render(p *filter.Program, n Node) *Table {
+	t := &Table{Counters: []string{CounterEgress, CounterGuard, CounterIngress, CounterSelfTest, CounterSource, CounterUnlisted}}
+	for _, s := range p.Sets {
+		t.Sets = append(t.Sets, renderSet(s))
+	}
+	t.Sets = append(t.Sets, podSets(p)...)
+	t.Sets = append(t.Sets,
+		&Set{Name: setIngressLinks, Key: Interface, Entries: interfaces(n.Ingress), Comment: "lead to pods that are isolated for ingress"},
+		&Set{Name: setEgressLinks, Key: Interface, Entries: interfaces(n.Egress), Comment: "lead to pods that are isolated for egress"},
+		&Set{Name: setRestore, Key: Interface, Entries: n.Restore, Comment: "settings to restore with --cleanup-config"},
+	)
+	if n.Guard && !n.FilterHook {
+		t.Sets = append(t.Sets, guardSets(p)...)
+	}
+	t.Chains = baseChains(p, n)
+	for _, c := range p.Chains {
+		chains, dispatch := renderChain(c)
+		t.Chains = append(t.Chains, chains...)
+		if dispatch != nil {
+			t.Sets = append(t.Sets, dispatch)
+		}
+	}
+	slices.SortFunc(t.Sets, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(t.Chains, compareChains)
+	return t
+}
+
+// compareChains puts base chains first.
+func compareChains(a, b *Chain) int {
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Name, b.Name))
+}
+
+func rank(c *Chain) int {
+	if c.Base != nil {
+		return 0
+	}
+	return 1
+}
+
+func renderSet(s *filter.Set) *Set {
+	r := &Set{Name: s.Name, Comment: s.Comment, Elements: s.Elements, Interval: s.Kind == filter.Prefixes}
+	v6 := s.Family == filter.IPv6
+	switch s.Kind {
+	case filter.AddrPorts:
+		r.Key = either(v6, Addr6Port, Addr4Port)
+	case filter.ProtocolPorts:
+		r.Key = ProtocolPort
+	default:
+		r.Key = either(v6, Addr6, Addr4)
+	}
+	return r
+}
+
+func either(v6 bool, six, four KeyType) KeyType {
+	if v6 {
+		return six
+	}
+	return four
+}
+
+// podSets returns the maps and sets that have one entry for each local pod
+// address.
+func podSets(p *filter.Program) []*Set {
+	var sets []*Set
+	for _, f := range filter.Families {
+		v6 := f == filter.IPv6
+		addr, pair := either(v6, Addr6, Addr4), either(v6, Pair6, Pair4)
+		self := &Set{Name: perFamily("self", f), Key: pair, Comment: "a local pod to itself"}
+		local := &Set{Name: perFamily("local", f), Key: addr, Comment: "addresses of local pods"}
+		ingress := &Set{Name: perFamily("to", f), Key: addr, Map: true, Comment: "who judges what goes to a local pod"}
+		egress := &Set{Name: perFamily("from", f), Key: addr, Map: true, Comment: "who judges what an isolated local pod sends"}
+		ingress.Entries = []Entry{{Key: addrKey(SelfTest(f)), Verdict: Verdict{Goto, chainSelfTest}, Comment: "self-test"}}
+		for _, pod := range p.Pods {
+			if filter.FamilyOf(pod.Addr) != f {
+				continue
+			}
+			e := Entry{Key: addrKey(pod.Addr), Comment: pod.Name}
+			self.Entries = append(self.Entries, Entry{Key: e.Key})
+			local.Elements = local.Elements.With(e.Key.Element)
+			ingress.Entries = append(ingress.Entries, judge(e, pod.Ingress, Goto))
+			if pod.Egress != "" {
+				egress.Entries = append(egress.Entries, judge(e, pod.Egress, Jump))
+			}
+		}
+		slices.SortFunc(ingress.Entries, func(a, b Entry) int { return a.Key.Compare(b.Key.Element) })
+		sets = append(sets, self, local, ingress, egress)
+	}
+	return sets
+}
+
+func judge(e Entry, chain string, kind VerdictKind) Entry {
+	e.Verdict = Verdict{Kind: Accept}
+	if chain != "" {
+		e.Verdict = Verdict{kind, chain}
+	}
+	return e
+}
+
+func addrKey(a netip.Addr) Key { return Key{Element: filter.Element{Addr: a}} }
+
+func perFamily(name string, f filter.Family) string {
+	if f == filter.IPv6 {
+		return name + "6"
+	}
+	return name + "4"
+}
+
+func interfaces(names []string) []Entry {
+	var list []Entry
+	for _, n := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		list = append(list, Entry{Key: Key{Iface: n}})
+	}
+	return list
+}
+
+// RestoreEntries returns what a table keeps for --cleanup-config.
+func RestoreEntries(t *Table) []Entry {
+	if s := t.Set(setRestore); s != nil {
+		return s.Entries
+	}
+	return nil
+}
