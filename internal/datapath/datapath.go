@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Package datapath makes the kernel agree with a program. It owns the write
+// side: it asks how the pods are wired (links) and what other programs do at
+// our hooks (nft.Survey), has the table rendered, commits the difference, reads
+// back after failures and when somebody else changed something, and proves at
+// the start that a packet which must be dropped is dropped.
+//
+// It is one of the two places that decide what fails closed: after a failed
+// commit the kernel keeps what it has, and nothing is ever flushed on exit.
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/nft"
+)
+
+// Guard says when the guard against invalid and untracked packets is on.
+type Guard uint8
+
+// The settings of the guard. Auto is on unless somebody else's rules drop
+// invalid packets.
+const (
+	GuardAuto Guard = iota
+	GuardOn
+	GuardOff
+)
+
+// Options are the operator's choices.
+type Options struct {
+	// FilterHook judges packets in filter chains instead of nat chains.
+	FilterHook bool
+	Guard      Guard
+}
+
+// Problem is a state of the node in which policies are not fully true.
+type Problem struct {
+	Subject, Text, Cure string
+	Blocking            bool
+}
+
+// Report says what an Apply did and found.
+type Report struct {
+	Full     bool // the table was read from the kernel first
+	Changes  int  // operations sent
+	Elements int  // elements in them
+	// Drift is the number of differences that somebody else had made.
+	Drift    int
+	Table    *nft.Table // what the kernel now holds
+	Filter   bool       // judged in filter chains
+	Guard    bool
+	GuardWhy string
+	Problems []Problem
+}
+
+// Datapath owns podwall's table in one network namespace. Apply, Cleanup and
+// Close are called by one goroutine; Watch runs in another.
+type Datapath struct {
+	options Options
+	log     *slog.Logger
+	conn    *nft.Conn
+	links   *links.Links
+	events
+
+	actual     *nft.Table // what the kernel holds, nil for no table
+	known      bool       // actual can be trusted
+	written    bool       // by this process, so that a difference is drift
+	generation uint32     // of the kernel's nftables when we last looked
+	survey     *nft.Survey
+	tested     bool             // the self-test ran on the present kind of chain
+	failed     []Problem        // what it found
+	forced     bool             // filter chains, because nat chains do not work here
+	restore    map[string]entry // settings found on bridges, by interface
+}
+
+// Open connects to the kernel and checks that it can do what is needed. The
+// network namespace is that of the calling thread.
+func Open(o Options, log *slog.Logger) (*Datapath, error) {
+	if err := preflight(); err != nil {
+		return nil, err
+	}
+	conn, err := nft.Open(0)
+	if err != nil {
+		return nil, unsupported(err)
+	}
+	if _, err := conn.Read(); err != nil {
+		return nil, errors.Join(unsupported(err), conn.Close())
+	}
+	d := &Datapath{options: o, log: log, conn: conn, links: links.New(), restore: map[string]entry{}}
+	d.events.init(conn.PortID())
+	return d, nil
+}
+
+// Close ends the connection to the kernel. The rules stay.
+func (d *Datapath) Close() error { return d.conn.Close() }
+
+// Apply makes the kernel agree with the program. The same program twice sends
+// nothing. After an error the kernel holds what it held, or part of a very
+// large change; the next Apply reads it back.
+func (d *Datapath) Apply(ctx context.Context, p *filter.Program) (Report, error) {
+	seen := d.take()
+	report := Report{}
+	if seen.Others || d.survey == nil {
+		if err := d.look(); err != nil {
+			return report, err
+		}
+	}
+	if seen.Table {
+		d.known = false
+	}
+	if err := d.make(p, &report); err != nil {
+		return report, err
+	}
+	return report, d.prove(ctx, p, &report)
+}
+
+// Verify makes the next Apply compare the whole table with the kernel, if
+// anything in the kernel's nftables changed since we last knew it.
+func (d *Datapath) Verify() error {
+	g, err := d.conn.Generation()
+	if err != nil {
+		return err
+	}
+	if g != d.generation {
+		d.note(nft.Notice{Table: true, Others: true})
+	}
+	return nil
+}
+
+// look asks what other programs do at our hooks.
+func (d *Datapath) look() error {
+	s, err := d.conn.Survey()
+	if err != nil {
+		return err
+	}
+	if d.survey == nil || len(s.Before) != len(d.survey.Before) {
+		d.tested = false
+	}
+	d.survey = &s
+	return nil
+}
+
+// make renders, compares and commits.
+func (d *Datapath) make(p *filter.Program, report *Report) error {
+	if !d.known {
+		if err := d.read(report); err != nil {
+			return err
+		}
+	}
+	node := d.node(p, report)
+	desired := nft.Render(p, node)
+	ops := nft.Diff(d.actual, desired)
+	if report.Full && d.written {
+		report.Drift = len(ops)
+	}
+	report.Changes = len(ops)
+	for _, op := range ops {
+		report.Elements += op.Elements()
+	}
+	if err := d.commit(ops); err != nil {
+		d.known = false
+		return err
+	}
+	d.actual, d.written, report.Table = desired, true, desired
+	return nil
+}
+
+func (d *Datapath) read(report *Report) error {
+	actual, err := d.conn.Read()
+	if err != nil {
+		return err
+	}
+	report.Full = true
+	d.remember(actual)
+	d.actual, d.known = actual, true
+	return nil
+}
+
+func (d *Datapath) commit(ops []nft.Op) error {
+	if len(ops) > 0 {
+		if err := d.conn.Commit(ops); err != nil {
+			return err
+		}
+	}
+	g, err := d.conn.Generation()
+	if err != nil {
+		return err
+	}
+	d.generation = g
+	return nil
+}
+
+// Counters returns the packets dropped so far, by counter name.
+func (d *Datapath) Counters() (map[string]uint64, error) { return d.conn.Counters() }
+
+// Cleanup removes what is ours: the table, and the bridge settings that were
+// changed. Nobody else's object is touched.
+func (d *Datapath) Cleanup() error {
+	actual, err := d.conn.Read()
+	if err != nil {
+		return err
+	}
+	d.remember(actual)
+	var failed []error
+	for name, e := range d.restore {
+		if err := e.restore(name); err != nil {
+			failed = append(failed, fmt.Errorf("restoring %s: %w", name, err))
+		}
+	}
+	if actual != nil {
+		failed = append(failed, d.conn.Delete())
+	}
+	return errors.Join(append(failed, removeSelfTest())...)
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/nft"
+)
+
+// node finds out what Render has to know of the node, and prepares the bridges
+// that carry pods.
+func (d *Datapath) node(p *filter.Program, report *Report) nft.Node {
+	n := nft.Node{FilterHook: d.options.FilterHook || d.forced || len(d.survey.Before) > 0}
+	n.Guard, report.GuardWhy = d.guard()
+	report.Filter, report.Guard = n.FilterHook, n.Guard && !n.FilterHook
+	if n.FilterHook {
+		report.GuardWhy = "not needed: filter chains see every packet"
+	}
+	if len(d.survey.Before) > 0 && !d.options.FilterHook {
+		report.problem("nat chain before ours", fmt.Sprintf("%s runs before podwall's and could end the walk; judging in filter chains instead",
+			strings.Join(d.survey.Before, ", ")), "give that chain a priority above -190, or run with --datapath=filter")
+	}
+	d.wiring(p, &n, report)
+	report.Problems = append(report.Problems, d.failed...)
+	n.Restore = d.entries()
+	return n
+}
+
+func (r *Report) problem(subject, text, cure string) {
+	r.Problems = append(r.Problems, Problem{Subject: subject, Text: text, Cure: cure, Blocking: true})
+}
+
+func (d *Datapath) guard() (on bool, why string) {
+	switch {
+	case d.options.Guard == GuardOn:
+		return true, "--invalid-guard=on"
+	case d.options.Guard == GuardOff:
+		return false, "--invalid-guard=off"
+	case d.survey.DropsInvalid:
+		return false, "auto: another table drops invalid packets at forward"
+	}
+	return true, "auto: no other table is seen to drop invalid packets at forward"
+}
+
+// wiring finds the interfaces that lead to isolated pods and makes bridges
+// show their packets.
+func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) {
+	addrs := make([]netip.Addr, len(p.Pods))
+	for i, pod := range p.Pods {
+		addrs[i] = pod.Addr
+	}
+	paths, err := d.links.Find(addrs)
+	if err != nil {
+		report.problem("links", err.Error(), "")
+		return
+	}
+	bridges := map[int]links.Path{}
+	for _, pod := range p.Pods {
+		path, ok := paths[pod.Addr]
+		if !ok {
+			continue
+		}
+		if path.Bridge {
+			bridges[path.Index] = path
+		}
+		if path.Uplink {
+			continue // other machines may be behind it
+		}
+		if pod.Ingress != "" {
+			n.Ingress = append(n.Ingress, path.Link)
+		}
+		if pod.Egress != "" {
+			n.Egress = append(n.Egress, path.Link)
+		}
+	}
+	for _, b := range slices.SortedFunc(maps.Values(bridges), func(a, b links.Path) int { return cmp.Compare(a.Link, b.Link) }) {
+		d.bridge(b, report)
+	}
+}
+
+// bridge makes a bridge hand its packets to the IP hooks, also VLAN-tagged
+// ones, and remembers how it was.
+func (d *Datapath) bridge(b links.Path, report *Report) {
+	subject := "bridge " + b.Link
+	if b.Uplink {
+		report.Problems = append(report.Problems, Problem{Subject: subject,
+			Text: "pods and an uplink share this bridge: addresses that belong to no pod are not closed on it"})
+	}
+	found, err := links.EnforceBridge(b.Index)
+	switch {
+	case errors.Is(err, links.ErrNoBridgeFilter):
+		report.problem(subject, "not enforcing between pods of this bridge: br_netfilter is not loaded", "modprobe br_netfilter")
+		return
+	case err != nil:
+		report.problem(subject, "not enforcing between pods of this bridge: "+err.Error(), "give the agent CAP_NET_ADMIN in the host's network namespace")
+		return
+	case !found.All():
+		d.keep(b.Link, entry{text: found.String()})
+		d.log.Info("bridge now hands its packets to the IP hooks", "link", b.Link, "found", found.String())
+	}
+	was, err := links.FilterVLAN()
+	switch {
+	case err != nil:
+		report.problem(subject, "VLAN-tagged frames between pods are not filtered: "+err.Error(), "sysctl net.bridge.bridge-nf-filter-vlan-tagged=1")
+	case !was:
+		d.keep(vlanEntry, entry{text: vlanWasOff})
+	}
+}
+
+// entry is a setting as it was before we changed it, in the form in which it is
+// kept in our table: an element's comment.
+type entry struct{ text string }
+
+// The pseudo interface under which the setting for VLAN-tagged frames is kept;
+// a colon cannot be part of an interface name.
+const (
+	vlanEntry  = "sysctl:vlan"
+	vlanWasOff = "bridge-nf-filter-vlan-tagged=0"
+)
+
+// keep remembers the first value that was found, which is the one to restore.
+func (d *Datapath) keep(name string, e entry) {
+	if _, known := d.restore[name]; !known {
+		d.restore[name] = e
+	}
+}
+
+// remember takes over what an earlier process kept in the table.
+func (d *Datapath) remember(t *nft.Table) {
+	if t == nil {
+		return
+	}
+	for _, e := range nft.RestoreEntries(t) {
+		d.restore[e.Key.Iface] = entry{text: e.Comment}
+	}
+}
+
+func (d *Datapath) entries() []nft.Entry {
+	var list []nft.Entry
+	for _, name := range slices.Sorted(maps.Keys(d.restore)) {
+		list = append(list, nft.Entry{Key: nft.Key{Iface: name}, Comment: d.restore[name].text})
+	}
+	return list
+}
+
+func (e entry) restore(name string) error {
+	if name == vlanEntry {
+		return links.SetVLAN(false)
+	}
+	found, err := links.ParseBridged(e.text)
+	if err != nil {
+		return err
+	}
+	index := links.IndexOf(name)
+	if index == 0 {
+		return nil // the bridge is gone, and its settings with it
+	}
+	return links.SetBridge(index, found)
+}

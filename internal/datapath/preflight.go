@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnsupported says that this machine cannot enforce; the message names what
+// is missing.
+var ErrUnsupported = errors.New("this node cannot enforce network policies")
+
+// The oldest kernel that the datapath was tried on. Nat chains in inet tables
+// exist since 5.2, and the input interface at postrouting since 5.5.
+const minMajor, minMinor = 5, 10
+
+func preflight() error {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return fmt.Errorf("asking for the kernel version: %w", err)
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	return checkRelease(release)
+}
+
+func checkRelease(release string) error {
+	var major, minor int
+	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
+		return nil // an unknown scheme: the self-test decides
+	}
+	if major < minMajor || major == minMajor && minor < minMinor {
+		return fmt.Errorf("%w: kernel %s is too old; %d.%d or newer is needed", ErrUnsupported, release, minMajor, minMinor)
+	}
+	return nil
+}
+
+// unsupported translates the kernel's answers to the first question about
+// nftables.
+func unsupported(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: no right to use nftables; run as root, or with CAP_NET_ADMIN in the host's network namespace (%v)", ErrUnsupported, err)
+	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EAFNOSUPPORT):
+		return fmt.Errorf("%w: the kernel has no nftables; load nf_tables or use a kernel with CONFIG_NF_TABLES_INET (%v)", ErrUnsupported, err)
+	}
+	return err
+}

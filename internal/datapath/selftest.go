@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/nft"
+)
+
+// The self-test sends one packet of each family to an address that the table
+// always lists as an isolated pod (nft.SelfTest), through a pair of interfaces
+// of its own that lead nowhere. The packet passes the same base chain as
+// everybody's: if it is not dropped there, neither would a pod's be. That is
+// the case when connection tracking is off or when somebody else's chain ends
+// the walk before ours.
+const (
+	testLink = "podwall-test0"
+	testPeer = "podwall-test1"
+)
+
+// prove runs the self-test when the kind of base chain is new. If nat chains do
+// not work it switches to filter chains, once, and tests again.
+func (d *Datapath) prove(ctx context.Context, p *filter.Program, report *Report) error {
+	if d.tested {
+		return nil
+	}
+	d.failed = d.selfTest(ctx)
+	d.tested = true
+	if len(d.failed) > 0 && !report.Filter {
+		d.log.Error("a packet that must be dropped passed the nat chain, using filter chains", "problem", d.failed[0].Text)
+		d.forced = true
+		report.Problems = nil
+		if err := d.make(p, report); err != nil {
+			return err
+		}
+		d.failed = append(d.selfTest(ctx), Problem{Subject: "datapath", Blocking: true,
+			Text: "nat chains did not drop the self-test's packet; judging in filter chains instead",
+			Cure: "run with --datapath=filter, and look for programs that use nat chains at priority -190 or below"})
+	}
+	report.Problems = append(report.Problems, d.failed...)
+	return nil
+}
+
+// selfTest returns what went wrong, nothing if every family drops.
+func (d *Datapath) selfTest(ctx context.Context) []Problem {
+	link, err := makeTestLink()
+	if err != nil {
+		return []Problem{{Subject: "self-test", Text: "could not be run: " + err.Error(), Blocking: true,
+			Cure: "give the agent CAP_NET_ADMIN in the host's network namespace"}}
+	}
+	defer func() {
+		if err := removeSelfTest(); err != nil {
+			d.log.Warn("removing the self-test's interfaces", "err", err)
+		}
+	}()
+	var list []Problem
+	for _, f := range filter.Families {
+		if f == filter.IPv6 && ipv6Disabled() {
+			d.log.Info("self-test skipped, the kernel has IPv6 switched off", "family", "ipv6")
+			continue
+		}
+		if err := d.mustDrop(ctx, link, nft.SelfTest(f)); err != nil {
+			list = append(list, Problem{Subject: fmt.Sprintf("self-test ipv%d", f), Text: err.Error(), Blocking: true})
+		}
+	}
+	return list
+}
+
+func ipv6Disabled() bool {
+	text, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")
+	return err != nil || strings.TrimSpace(string(text)) == "1"
+}
+
+// mustDrop sends one packet and wants to be told that it was dropped, and to
+// see it counted.
+func (d *Datapath) mustDrop(ctx context.Context, link netlink.Link, to netip.Addr) error {
+	if err := route(link, to); err != nil {
+		return err
+	}
+	before, err := d.conn.Counters()
+	if err != nil {
+		return err
+	}
+	sent := send(ctx, to)
+	after, err := d.conn.Counters()
+	if err != nil {
+		return err
+	}
+	switch {
+	case sent == nil:
+		return fmt.Errorf("a packet to %s passed, though it must be dropped", to)
+	case !errors.Is(sent, unix.EPERM):
+		return fmt.Errorf("sending the test packet to %s: %w", to, sent)
+	case after[nft.CounterSelfTest] != before[nft.CounterSelfTest]+1:
+		return fmt.Errorf("a packet to %s was dropped, but not by podwall's chain", to)
+	}
+	return nil
+}
+
+// send sends one datagram. A drop in the output path is reported as EPERM.
+func send(ctx context.Context, to netip.Addr) error {
+	var dialer net.Dialer
+	c, err := dialer.DialContext(ctx, "udp", netip.AddrPortFrom(to, 9).String())
+	if err != nil {
+		return err
+	}
+	_, err = c.Write([]byte("podwall self-test"))
+	return errors.Join(err, c.Close())
+}
+
+func makeTestLink() (netlink.Link, error) {
+	if err := removeSelfTest(); err != nil {
+		return nil, err
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = testLink
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: testPeer}); err != nil {
+		return nil, fmt.Errorf("making interface %s: %w", testLink, err)
+	}
+	for _, name := range []string{testPeer, testLink} {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return nil, fmt.Errorf("finding interface %s: %w", name, err)
+		}
+		if err := netlink.LinkSetUp(link); err != nil {
+			return nil, fmt.Errorf("setting interface %s up: %w", name, err)
+		}
+	}
+	return netlink.LinkByName(testLink)
+}
+
+// route gives the test link an address beside the destination and makes the
+// destination a neighbour on it, so that nothing has to be resolved.
+func route(link netlink.Link, to netip.Addr) error {
+	own := netip.PrefixFrom(beside(to), to.BitLen())
+	addr, err := netlink.ParseAddr(own.String())
+	if err != nil {
+		return fmt.Errorf("parsing %s: %w", own, err)
+	}
+	addr.Flags = unix.IFA_F_NODAD
+	if err := netlink.AddrAdd(link, addr); err != nil {
+		return fmt.Errorf("adding address %s: %w", own, err)
+	}
+	index := link.Attrs().Index
+	dst := &net.IPNet{IP: to.AsSlice(), Mask: net.CIDRMask(to.BitLen(), to.BitLen())}
+	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: dst, Scope: netlink.SCOPE_LINK}); err != nil {
+		return fmt.Errorf("adding a route to %s: %w", to, err)
+	}
+	neighbour := &netlink.Neigh{LinkIndex: index, IP: to.AsSlice(), State: netlink.NUD_PERMANENT, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}
+	if err := netlink.NeighSet(neighbour); err != nil {
+		return fmt.Errorf("adding neighbour %s: %w", to, err)
+	}
+	return nil
+}
+
+// beside returns the address with the last bit turned.
+func beside(a netip.Addr) netip.Addr {
+	b := a.AsSlice()
+	b[len(b)-1] ^= 1
+	other, _ := netip.AddrFromSlice(b)
+	return other
+}
+
+// removeSelfTest removes the interfaces, also those of a process that died.
+func removeSelfTest() error {
+	link, err := netlink.LinkByName(testLink)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("looking for interface %s: %w", testLink, err)
+	}
+	if err := netlink.LinkDel(link); err != nil {
+		return fmt.Errorf("removing interface %s: %w", testLink, err)
+	}
+	return nil
+}
