@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package config owns the agent's settings: the Config value, its defaults,
+// its checks, the command line that fills it and the reference page that
+// describes it.
+//
+// The command line is kube-router's, so that a node that runs kube-router's
+// firewall can run this program with the same arguments. It never reads files,
+// never talks to the kernel or to the API server, and never logs: what is worth
+// saying to the operator is returned as Notices. It stands before the data
+// path: the agent parses once and hands values to the parts.
+package config
+
+import (
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Datapath is where packets are judged.
+type Datapath string
+
+// The datapaths. DatapathNAT judges the first packet of a connection in a
+// NAT-type base chain; DatapathFilter judges in a filter-type base chain.
+const (
+	DatapathNAT    Datapath = "nat"
+	DatapathFilter Datapath = "filter"
+)
+
+// Guard says whether packets without a valid connection are dropped for
+// isolated pods.
+type Guard string
+
+// The guard modes. GuardAuto installs the guard where no other program drops
+// such packets already.
+const (
+	GuardAuto Guard = "auto"
+	GuardOn   Guard = "on"
+	GuardOff  Guard = "off"
+)
+
+// LogFormat is the form of log lines.
+type LogFormat string
+
+// The log formats. LogAuto is text on a terminal and JSON elsewhere.
+const (
+	LogAuto LogFormat = "auto"
+	LogText LogFormat = "text"
+	LogJSON LogFormat = "json"
+)
+
+// Config is every setting of the agent. A value from Parse has been checked;
+// one that was put together by hand should be passed to Validate.
+type Config struct {
+	// Kubeconfig is the path of a kubeconfig file. Empty, together with an empty
+	// Master and Manifests, means the in-cluster service account.
+	Kubeconfig string
+	// Master is the address of the API server; it overrides the kubeconfig's.
+	Master string
+	// Manifests is a directory of YAML files that takes the place of the API
+	// server. It excludes Kubeconfig and Master.
+	Manifests string
+	// NodeName is the name under which pods are bound to this node. Never empty
+	// after Parse.
+	NodeName string
+	// CacheSyncTimeout bounds the wait for the first complete list of every
+	// watched kind; after it the agent exits and leaves the kernel as it was.
+	CacheSyncTimeout time.Duration
+
+	// RunFirewall must be true, except together with Cleanup: it is the only
+	// part that exists.
+	RunFirewall bool
+	// RunRouter and RunServiceProxy must be false: those parts do not exist yet.
+	RunRouter, RunServiceProxy bool
+	// Cleanup makes the agent remove what is its own in the kernel and exit.
+	Cleanup bool
+	// Version makes the agent print its version and exit. Nothing else is
+	// checked then.
+	Version bool
+
+	// SyncPeriod is the time between two full comparisons with the kernel.
+	// Changes of the cluster do not wait for it.
+	SyncPeriod time.Duration
+	// Datapath is where packets are judged.
+	Datapath Datapath
+	// Guard says what happens to packets without a valid connection.
+	Guard Guard
+	// IPv4 and IPv6 switch rules for a family on. A family that is off is never
+	// open: isolated pods are closed in it.
+	IPv4, IPv6 bool
+
+	// HealthAddr is the IP address or host name to serve health and status on;
+	// empty means every address.
+	HealthAddr string
+	// HealthPort is the TCP port for health and status; 0 means off.
+	HealthPort uint16
+	// MetricsAddr is the IP address or host name to serve metrics on; empty
+	// means every address.
+	MetricsAddr string
+	// MetricsPort is the TCP port for metrics; 0 means off.
+	MetricsPort uint16
+	// MetricsPath is the path of the metrics, starting with a slash.
+	MetricsPath string
+
+	// LogFormat is the form of log lines.
+	LogFormat LogFormat
+	// Verbosity is 0 for what an operator wants to see; from 1 on every pass of
+	// the loop is logged.
+	Verbosity int
+}
+
+// Default returns the settings of a command line without arguments. NodeName
+// is left empty: it depends on the machine.
+func Default() Config {
+	return Config{
+		CacheSyncTimeout: time.Minute,
+		RunFirewall:      true,
+		SyncPeriod:       5 * time.Minute,
+		Datapath:         DatapathNAT,
+		Guard:            GuardAuto,
+		IPv4:             true,
+		IPv6:             true,
+		HealthPort:       20244,
+		MetricsPath:      "/metrics",
+		LogFormat:        LogAuto,
+	}
+}
+
+// HealthListen returns host:port for the health server, or "" when it is off.
+func (c Config) HealthListen() string { return listen(c.HealthAddr, c.HealthPort) }
+
+// MetricsListen returns host:port for the metrics server, or "" when it is
+// off. It equals HealthListen when one server is meant to do both.
+func (c Config) MetricsListen() string { return listen(c.MetricsAddr, c.MetricsPort) }
+
+func listen(addr string, port uint16) string {
+	if port == 0 {
+		return ""
+	}
+	return net.JoinHostPort(unbracket(addr), strconv.Itoa(int(port)))
+}
+
+// unbracket accepts an IPv6 address in the brackets of a URL.
+func unbracket(addr string) string {
+	if inner, ok := strings.CutPrefix(addr, "["); ok {
+		return strings.TrimSuffix(inner, "]")
+	}
+	return addr
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"flag"
+	"fmt"
+	"time"
+)
+
+// valueKind is the type of a flag's value. Foreign flags have one so that
+// parsing goes on behind them, and so that a typing error in one is seen.
+type valueKind string
+
+const (
+	kindBool     valueKind = "boolean"
+	kindDuration valueKind = "duration"
+	kindInt      valueKind = "number"
+	kindText     valueKind = "text"
+)
+
+// foreign is a flag of kube-router (all that version 2.11 has are here or in
+// groups) that sets nothing in this program.
+type foreign struct {
+	name   string
+	kind   valueKind
+	answer string
+	// refused is set for a switch that asks for an effect which this program
+	// does not have. Turned on it is an error, since ignoring it would enforce
+	// something else than what was asked for; turned off it needs no answer.
+	refused bool
+}
+
+// newValue returns a value that is checked and forgotten.
+func (f foreign) newValue() flag.Value {
+	switch f.kind {
+	case kindBool:
+		return boolean(new(bool))
+	case kindDuration:
+		return duration(new(time.Duration))
+	case kindInt:
+		return integer(new(int))
+	}
+	return text(new(string))
+}
+
+// respond returns what to say about the flag: a notice, a problem that stops
+// the program, or neither.
+func (f foreign) respond(set flag.Value) (*Notice, error) {
+	switch {
+	case !f.refused:
+		return &Notice{Flag: f.name, Text: "not needed: " + f.answer}, nil
+	case set.String() == "true":
+		return nil, fmt.Errorf("--%s=true: not supported yet: %s", f.name, f.answer)
+	}
+	return nil, nil
+}
+
+func foreignFlags() []foreign {
+	var all []foreign
+	all = append(all, foreignFirewall()...)
+	all = append(all, belongingTo("the service proxy, which does not run here", proxyFlags())...)
+	all = append(all, belongingTo("the router, which does not run here", routerFlags())...)
+	return append(all, belongingTo("the load-balancer allocator, which does not run here", allocatorFlags())...)
+}
+
+func foreignFirewall() []foreign {
+	const serviceRanges = "packets are judged by the pod that they reach, after Service addresses are resolved, so Service ranges need no exemption"
+	return []foreign{
+		{name: "netpol-default-deny", kind: kindBool, refused: true,
+			answer: "a pod that is not programmed yet is not closed by this version; leave the flag out"},
+		{name: "run-loadbalancer", kind: kindBool, refused: true,
+			answer: "there is no load-balancer allocator; leave the flag out"},
+		{name: "use-nftables-for-netpol", kind: kindBool,
+			answer: "policies are always written to nftables"},
+		{name: "service-cluster-ip-range", kind: kindText, answer: serviceRanges},
+		{name: "service-external-ip-range", kind: kindText, answer: serviceRanges},
+		{name: "loadbalancer-ip-range", kind: kindText, answer: serviceRanges},
+		{name: "service-node-port-range", kind: kindText,
+			answer: "node ports are judged like every other port of the node, so their range needs no exemption"},
+		{name: "enable-pprof", kind: kindBool,
+			answer: "no profiling port is ever opened"},
+	}
+}
+
+// belongingTo completes flags that configure a part which is not here. In
+// kube-router they have no effect either while that part is switched off.
+func belongingTo(part string, byKind map[valueKind][]string) []foreign {
+	var list []foreign
+	for _, kind := range []valueKind{kindBool, kindDuration, kindInt, kindText} {
+		for _, name := range byKind[kind] {
+			list = append(list, foreign{name: name, kind: kind, answer: "it configures " + part})
+		}
+	}
+	return list
+}
+
+func proxyFlags() map[valueKind][]string {
+	return map[valueKind][]string{
+		kindBool: {"hairpin-mode", "ipvs-graceful-termination", "ipvs-permit-all", "masquerade-all",
+			"nodeport-bindon-all-ip", "strict-external-ip-validation"},
+		kindDuration: {"ipvs-graceful-period", "ipvs-sync-period", "service-tcp-timeout",
+			"service-tcpfin-timeout", "service-udp-timeout"},
+		kindText: {"excluded-cidrs", "runtime-endpoint"},
+	}
+}
+
+func routerFlags() map[valueKind][]string {
+	return map[valueKind][]string{
+		kindBool: {"advertise-cluster-ip", "advertise-external-ip", "advertise-loadbalancer-ip",
+			"advertise-pod-cidr", "auto-mtu", "bgp-graceful-restart", "disable-source-dest-check",
+			"enable-bfd", "enable-cni", "enable-ibgp", "enable-overlay", "enable-pod-egress",
+			"nodes-full-mesh", "override-nexthop"},
+		kindDuration: {"bgp-graceful-restart-deferral-time", "bgp-graceful-restart-time", "bgp-holdtime",
+			"injected-routes-sync-period", "routes-sync-period"},
+		kindInt: {"bfd-desired-min-tx-interval", "bfd-detection-multiplier", "bfd-port",
+			"bfd-required-min-rx-interval", "bgp-port", "cluster-asn", "gobgp-admin-port",
+			"overlay-encap-port", "peer-router-multihop-ttl"},
+		kindText: {"gobgp-admin-address", "overlay-encap", "overlay-type", "peer-router-asns",
+			"peer-router-ips", "peer-router-passwords", "peer-router-passwords-file",
+			"peer-router-ports", "router-id"},
+	}
+}
+
+func allocatorFlags() map[valueKind][]string {
+	return map[valueKind][]string{
+		kindBool:     {"loadbalancer-default-class"},
+		kindDuration: {"loadbalancer-sync-period"},
+	}
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import "flag"
+
+// option is a flag that sets a field of Config.
+type option struct {
+	name  string
+	short string // one letter, as in -V; empty for most
+	arg   string // what stands for the value in the help; empty for booleans
+	help  string
+	// why is set for the flags that kube-router does not have. It answers the
+	// question that each of them must survive: why can the program not know
+	// this itself?
+	why  string
+	bind func(*Config) flag.Value
+}
+
+// group is a section of the help and of the reference page.
+type group struct {
+	title   string
+	options []option
+}
+
+func groups() []group {
+	return []group{
+		{"Where the cluster is read from", sourceOptions()},
+		{"What runs", partOptions()},
+		{"What the kernel does", kernelOptions()},
+		{"Health, status and metrics", servingOptions()},
+		{"Logging and help", loggingOptions()},
+	}
+}
+
+func sourceOptions() []option {
+	return []option{
+		{name: "kubeconfig", arg: "FILE",
+			help: "Kubeconfig file to reach the API server with. Without it, without --master and without --manifests, the service account of the pod is used.",
+			bind: func(c *Config) flag.Value { return text(&c.Kubeconfig) }},
+		{name: "master", arg: "URL",
+			help: "Address of the API server. It overrides the one in the kubeconfig.",
+			bind: func(c *Config) flag.Value { return text(&c.Master) }},
+		{name: "manifests", arg: "DIR",
+			help: "Read namespaces, pods and policies from the YAML files in this directory, and again when they change, instead of from an API server. Excludes --kubeconfig and --master.",
+			why:  "a machine outside a cluster looks like a node whose kubeconfig is missing; only you know that the directory is the truth.",
+			bind: func(c *Config) flag.Value { return text(&c.Manifests) }},
+		{name: "hostname-override", arg: "NAME",
+			help: "Name of this node, as pods have it in spec.nodeName. Without it the environment variable NODE_NAME is taken, and without that the host name in lower case.",
+			bind: func(c *Config) flag.Value { return text(&c.NodeName) }},
+		{name: "cache-sync-timeout", arg: "DURATION",
+			help: "How long to wait at the start for the first complete list of namespaces, pods and policies. When it is over the program exits and leaves the kernel as it was.",
+			bind: func(c *Config) flag.Value { return duration(&c.CacheSyncTimeout) }},
+	}
+}
+
+func partOptions() []option {
+	return []option{
+		{name: "run-firewall",
+			help: "Enforce network policies. It is the only part that exists, so false makes sense together with --cleanup-config only.",
+			bind: func(c *Config) flag.Value { return boolean(&c.RunFirewall) }},
+		{name: "run-router",
+			help: "Wire pods together and announce routes. Not supported yet: true is an error. In kube-router the default is true.",
+			bind: func(c *Config) flag.Value { return boolean(&c.RunRouter) }},
+		{name: "run-service-proxy",
+			help: "Make Services work. Not supported yet: true is an error. In kube-router the default is true.",
+			bind: func(c *Config) flag.Value { return boolean(&c.RunServiceProxy) }},
+		{name: "cleanup-config",
+			help: "Remove what this program made in the kernel, and nothing else, then exit. Pods are no longer isolated after that.",
+			bind: func(c *Config) flag.Value { return boolean(&c.Cleanup) }},
+	}
+}
+
+func kernelOptions() []option {
+	return []option{
+		{name: "iptables-sync-period", arg: "DURATION",
+			help: "Time between two full comparisons of the kernel with what it should hold. Changes of pods, namespaces and policies are applied at once and do not wait for it. The name is kube-router's; no iptables program is used.",
+			bind: func(c *Config) flag.Value { return duration(&c.SyncPeriod) }},
+		{name: "enable-ipv4",
+			help: "Allow what policies allow over IPv4. False never opens the family: isolated pods are closed in it.",
+			bind: func(c *Config) flag.Value { return boolean(&c.IPv4) }},
+		{name: "enable-ipv6",
+			help: "Allow what policies allow over IPv6. False never opens the family: isolated pods are closed in it, link-local addresses included. In kube-router the default is false, and false leaves IPv6 unfiltered there.",
+			bind: func(c *Config) flag.Value { return boolean(&c.IPv6) }},
+		{name: "datapath", arg: "nat|filter",
+			help: "Where packets are judged: nat judges the first packet of a connection only, filter judges in the ordinary filter hooks. The verdicts are the same.",
+			why:  "it sees another program's NAT chain that stands in the way and says so, but it cannot know what will be installed later, or that you want to compare the two.",
+			bind: func(c *Config) flag.Value { return oneOf(&c.Datapath, DatapathNAT, DatapathFilter) }},
+		{name: "invalid-guard", arg: "auto|on|off",
+			help: "Drop packets from and to isolated pods that belong to no valid connection. auto: on where no other program is seen to drop them.",
+			why:  "rules that the old iptables backend installed cannot be seen, and only you know whether packets of isolated pods take different paths out and back.",
+			bind: func(c *Config) flag.Value { return oneOf(&c.Guard, GuardAuto, GuardOn, GuardOff) }},
+	}
+}
+
+func servingOptions() []option {
+	return []option{
+		{name: "health-addr", arg: "ADDR",
+			help: "Address to serve /healthz, /readyz and /statusz on. Empty: every address.",
+			bind: func(c *Config) flag.Value { return text(&c.HealthAddr) }},
+		{name: "health-port", arg: "PORT",
+			help: "TCP port for health and status; 0 switches them off.",
+			bind: func(c *Config) flag.Value { return port(&c.HealthPort) }},
+		{name: "metrics-addr", arg: "ADDR",
+			help: "Address to serve metrics on. Empty: every address.",
+			bind: func(c *Config) flag.Value { return text(&c.MetricsAddr) }},
+		{name: "metrics-port", arg: "PORT",
+			help: "TCP port for metrics; 0 switches them off. With the address and port of health, one server does both.",
+			bind: func(c *Config) flag.Value { return port(&c.MetricsPort) }},
+		{name: "metrics-path", arg: "PATH",
+			help: "Path of the metrics.",
+			bind: func(c *Config) flag.Value { return text(&c.MetricsPath) }},
+	}
+}
+
+func loggingOptions() []option {
+	return []option{
+		{name: "v", short: "v", arg: "LEVEL",
+			help: "How much to log: 0 for what an operator wants to see, 1 and more for every pass.",
+			bind: func(c *Config) flag.Value { return integer(&c.Verbosity) }},
+		{name: "log-format", arg: "auto|text|json",
+			help: "Form of the log lines. auto: text on a terminal, JSON elsewhere.",
+			why:  "it sees whether a terminal reads its log, but not what the log collector behind a pipe expects.",
+			bind: func(c *Config) flag.Value { return oneOf(&c.LogFormat, LogAuto, LogText, LogJSON) }},
+		{name: "version", short: "V",
+			help: "Print the version and exit.",
+			bind: func(c *Config) flag.Value { return boolean(&c.Version) }},
+		{name: "help", short: "h",
+			help: "Print this help and exit.",
+			bind: func(*Config) flag.Value { return boolean(new(bool)) }},
+	}
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Validate returns all problems of the settings, joined, or nil. Each is
+// written in terms of the flags, with the cure.
+func (c Config) Validate() error {
+	return errors.Join(c.checkParts(), c.checkSource(), c.checkTimes(), c.checkChoices(), c.checkServing())
+}
+
+func (c Config) checkParts() error {
+	var problems []error
+	if c.RunRouter {
+		problems = append(problems, errors.New("--run-router=true: not supported yet: this program does not wire pods together; leave the flag out (its default is false here, while it is true in kube-router)"))
+	}
+	if c.RunServiceProxy {
+		problems = append(problems, errors.New("--run-service-proxy=true: not supported yet: this program does not handle Services, keep kube-proxy; leave the flag out (its default is false here, while it is true in kube-router)"))
+	}
+	if !c.RunFirewall && !c.Cleanup {
+		problems = append(problems, errors.New("--run-firewall=false leaves nothing to run; leave it out, or remove what is in the kernel with --cleanup-config"))
+	}
+	return errors.Join(problems...)
+}
+
+func (c Config) checkSource() error {
+	if c.Manifests != "" && (c.Kubeconfig != "" || c.Master != "") {
+		return errors.New("--manifests excludes --kubeconfig and --master: the cluster is read from one place")
+	}
+	return nil
+}
+
+func (c Config) checkTimes() error {
+	positive := func(name string, d time.Duration) error {
+		if d > 0 {
+			return nil
+		}
+		return fmt.Errorf("--%s=%s: must be longer than 0", name, shortDuration(d))
+	}
+	return errors.Join(
+		positive("iptables-sync-period", c.SyncPeriod),
+		positive("cache-sync-timeout", c.CacheSyncTimeout),
+	)
+}
+
+// checkChoices matters for values that were put together by hand; the command
+// line cannot produce them, except for the families and the verbosity.
+func (c Config) checkChoices() error {
+	var problems []error
+	if !c.IPv4 && !c.IPv6 {
+		problems = append(problems, errors.New("--enable-ipv4=false with --enable-ipv6=false would close isolated pods completely; enable at least one family"))
+	}
+	if c.Verbosity < 0 {
+		problems = append(problems, fmt.Errorf("-v=%d: must not be negative", c.Verbosity))
+	}
+	return errors.Join(append(problems,
+		among("datapath", c.Datapath, DatapathNAT, DatapathFilter),
+		among("invalid-guard", c.Guard, GuardAuto, GuardOn, GuardOff),
+		among("log-format", c.LogFormat, LogAuto, LogText, LogJSON))...)
+}
+
+func among[T ~string](name string, got T, choices ...T) error {
+	if slices.Contains(choices, got) {
+		return nil
+	}
+	return fmt.Errorf("--%s=%s: is none of %s", name, got, join(choices))
+}
+
+func (c Config) checkServing() error {
+	problems := []error{checkAddr("health-addr", c.HealthAddr), checkAddr("metrics-addr", c.MetricsAddr)}
+	if !strings.HasPrefix(c.MetricsPath, "/") || strings.ContainsAny(c.MetricsPath, " {}") {
+		problems = append(problems, fmt.Errorf("--metrics-path=%s: must start with a slash and hold no space and no brace", c.MetricsPath))
+	}
+	shared := c.HealthPort != 0 && c.HealthPort == c.MetricsPort
+	sameAddr := unbracket(c.HealthAddr) == unbracket(c.MetricsAddr)
+	switch {
+	case shared && sameAddr && slices.Contains([]string{"/healthz", "/readyz", "/statusz"}, c.MetricsPath):
+		problems = append(problems, fmt.Errorf("--metrics-path=%s: is taken on this port; choose another path or another --metrics-port", c.MetricsPath))
+	case shared && !sameAddr && (everyAddr(c.HealthAddr) || everyAddr(c.MetricsAddr)):
+		problems = append(problems, fmt.Errorf("--health-port and --metrics-port are both %d, and one of them listens on every address; give both the same address, or different ports", c.HealthPort))
+	}
+	return errors.Join(problems...)
+}
+
+// checkAddr refuses an address that carries a port: host names and addresses
+// are left to the system.
+func checkAddr(name, addr string) error {
+	bare := unbracket(addr)
+	if _, err := netip.ParseAddr(bare); err == nil || !strings.ContainsAny(bare, ":/ ") {
+		return nil
+	}
+	return fmt.Errorf("--%s=%s: is neither an IP address nor a host name; the port has its own flag", name, addr)
+}
+
+func everyAddr(addr string) bool {
+	ip, err := netip.ParseAddr(unbracket(addr))
+	return addr == "" || err == nil && ip.IsUnspecified()
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// value binds a flag to a variable of type T. It implements flag.Value, and
+// its errors say what would have been right.
+type value[T any] struct {
+	target *T
+	parse  func(string) (T, error)
+	format func(T) string
+	isBool bool
+}
+
+// Set parses a value and stores it.
+func (v value[T]) Set(s string) error {
+	parsed, err := v.parse(s)
+	if err != nil {
+		return err
+	}
+	*v.target = parsed
+	return nil
+}
+
+// String returns the current value.
+func (v value[T]) String() string {
+	if v.target == nil { // the flag package asks the zero value
+		return ""
+	}
+	return v.format(*v.target)
+}
+
+// IsBoolFlag tells whether the flag may stand without a value.
+func (v value[T]) IsBoolFlag() bool { return v.isBool }
+
+func boolean(target *bool) value[bool] {
+	parse := func(s string) (bool, error) {
+		b, err := strconv.ParseBool(s)
+		if err != nil {
+			return false, fmt.Errorf("%q is not a boolean; write true or false", s)
+		}
+		return b, nil
+	}
+	return value[bool]{target, parse, strconv.FormatBool, true}
+}
+
+func text(target *string) value[string] {
+	same := func(s string) string { return s }
+	return value[string]{target, func(s string) (string, error) { return s, nil }, same, false}
+}
+
+func duration(target *time.Duration) value[time.Duration] {
+	parse := func(s string) (time.Duration, error) {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			return 0, fmt.Errorf("%q is not a duration; write for example 30s or 5m", s)
+		}
+		return d, nil
+	}
+	return value[time.Duration]{target, parse, shortDuration, false}
+}
+
+// shortDuration leaves out what Duration.String appends: 5m0s is 5m.
+func shortDuration(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+func port(target *uint16) value[uint16] {
+	parse := func(s string) (uint16, error) {
+		n, err := strconv.ParseUint(s, 10, 16)
+		if err != nil {
+			return 0, fmt.Errorf("%q is not a port; write a number from 0 to 65535", s)
+		}
+		return uint16(n), nil
+	}
+	return value[uint16]{target, parse, func(n uint16) string { return strconv.Itoa(int(n)) }, false}
+}
+
+func integer(target *int) value[int] {
+	parse := func(s string) (int, error) {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return 0, fmt.Errorf("%q is not a whole number", s)
+		}
+		return n, nil
+	}
+	return value[int]{target, parse, strconv.Itoa, false}
+}
+
+func oneOf[T ~string](target *T, choices ...T) value[T] {
+	parse := func(s string) (T, error) {
+		for _, c := range choices {
+			if string(c) == s {
+				return c, nil
+			}
+		}
+		return "", fmt.Errorf("%q is none of %s", s, join(choices))
+	}
+	return value[T]{target, parse, func(v T) string { return string(v) }, false}
+}
+
+func join[T ~string](list []T) string {
+	words := make([]string, len(list))
+	for i, w := range list {
+		words[i] = string(w)
+	}
+	return strings.Join(words, ", ")
+}

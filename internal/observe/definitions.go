@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package observe
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const prefix = "podwall_"
+
+// builder makes and registers metrics, and keeps for each what the reference
+// page says about it. So a metric cannot exist without being documented.
+type builder struct {
+	reg         prometheus.Registerer
+	definitions []definition
+}
+
+// definition is what people read about a metric.
+type definition struct {
+	name, kind, labels, help string
+}
+
+func (b *builder) define(name, kind, help, labels string) {
+	b.definitions = append(b.definitions, definition{prefix + name, kind, labels, help})
+}
+
+func (b *builder) gauge(name, help string) prometheus.Gauge {
+	b.define(name, "gauge", help, "")
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + name, Help: help})
+	b.reg.MustRegister(g)
+	return g
+}
+
+// predicate is a gauge of 0 or 1 that is asked for at each reading.
+func (b *builder) predicate(name, help string, holds func() bool) {
+	b.define(name, "gauge", help, "")
+	b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: prefix + name, Help: help}, func() float64 {
+		if holds() {
+			return 1
+		}
+		return 0
+	}))
+}
+
+// info is a gauge that is always 1 and says something by its labels.
+func (b *builder) info(name, help string, labels prometheus.Labels) {
+	b.define(name, "gauge", help, "`"+strings.Join(slices.Sorted(maps.Keys(labels)), "`, `")+"`")
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + name, Help: help, ConstLabels: labels})
+	g.Set(1)
+	b.reg.MustRegister(g)
+}
+
+func (b *builder) gauges(name, help, label string, values ...string) *prometheus.GaugeVec {
+	b.define(name, "gauge", help, closed(label, values))
+	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: prefix + name, Help: help}, []string{label})
+	b.reg.MustRegister(v)
+	for _, value := range values {
+		v.WithLabelValues(value)
+	}
+	return v
+}
+
+func (b *builder) counter(name, help string) prometheus.Counter {
+	b.define(name, "counter", help, "")
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: prefix + name, Help: help})
+	b.reg.MustRegister(c)
+	return c
+}
+
+// counters start at 0 for every value, so that a rate sees the first event.
+func (b *builder) counters(name, help, label string, values ...string) *prometheus.CounterVec {
+	v := b.laterCounters(name, help, label, values...)
+	for _, value := range values {
+		v.WithLabelValues(value)
+	}
+	return v
+}
+
+// laterCounters do not exist before they are first counted.
+func (b *builder) laterCounters(name, help, label string, values ...string) *prometheus.CounterVec {
+	b.define(name, "counter", help, closed(label, values))
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + name, Help: help}, []string{label})
+	b.reg.MustRegister(v)
+	return v
+}
+
+func (b *builder) histograms(name, help string, buckets []float64, label string, values ...string) *prometheus.HistogramVec {
+	b.define(name, "histogram", help, closed(label, values))
+	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: prefix + name, Help: help, Buckets: buckets}, []string{label})
+	b.reg.MustRegister(v)
+	for _, value := range values {
+		v.WithLabelValues(value)
+	}
+	return v
+}
+
+// closed writes a label with all of its values: `kind`: delta, full.
+func closed(label string, values []string) string {
+	return "`" + label + "`: " + strings.Join(values, ", ")
+}
+
+// Reference writes docs/metrics.md. A test compares the committed file with
+// it.
+func Reference(out io.Writer) error {
+	b := &builder{reg: prometheus.NewRegistry()}
+	newMetrics(b, "", func() bool { return false })
+	slices.SortFunc(b.definitions, func(x, y definition) int { return strings.Compare(x.name, y.name) })
+	var text strings.Builder
+	text.WriteString(referenceHead())
+	for _, d := range b.definitions {
+		fmt.Fprintf(&text, "| `%s` | %s | %s | %s |\n", d.name, d.kind, cmp.Or(d.labels, "none"), d.help)
+	}
+	text.WriteString(referenceAlerts())
+	_, err := io.WriteString(out, text.String())
+	return err
+}
+
+func referenceHead() string {
+	return "# Metrics of podwall-agent\n\n" +
+		"<!-- Generated from internal/observe. Change it there, then run: go test ./internal/observe -update -->\n\n" +
+		"They are off by default; `--metrics-port` switches them on. The names start with\n" +
+		"`" + prefix + "`; the figures of the Go runtime (`go_`) and of the process (`process_`)\n" +
+		"are there as well. No label ever holds a pod, a policy or an address.\n\n" +
+		"| metric | type | labels | meaning |\n|---|---|---|---|\n"
+}
+
+func referenceAlerts() string {
+	rows := []struct{ expression, meaning string }{
+		{prefix + "ready == 0", "The node does not enforce everything; `/readyz` and `/statusz` say why."},
+		{prefix + "snapshot_revision > " + prefix + "applied_revision", "Changes are seen but not enforced; passes fail."},
+		{"time() - " + prefix + "last_apply_timestamp_seconds > 1200", "No pass has succeeded for 20 minutes; take four times `--iptables-sync-period`."},
+		{"increase(" + prefix + "drift_repairs_total[1h]) > 0", "Another program changes what this agent made in the kernel."},
+		{prefix + `policy_diagnostics{severity="error"} > 0`, "A part of a policy was not understood and matches nothing; `/statusz` names it."},
+		{prefix + `problems{blocking="true"} > 0`, "Something about the node keeps policies from being enforced; `/statusz` has the cure."},
+	}
+	var b strings.Builder
+	b.WriteString("\n## What to alert on\n\n| expression | meaning |\n|---|---|\n")
+	for _, r := range rows {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", r.expression, r.meaning)
+	}
+	return b.String()
+}

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package observe
+
+import (
+	"io"
+	"log/slog"
+)
+
+// NewLogger returns a logger that writes to w. format is "text", "json" or
+// "auto", which is text on a terminal and JSON elsewhere. Verbosity 0 shows
+// what an operator wants to see, 1 and more every pass.
+func NewLogger(format string, verbosity int, w io.Writer, isTerminal bool) *slog.Logger {
+	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if verbosity >= 1 {
+		options.Level = slog.LevelDebug
+	}
+	if format == "text" || format != "json" && isTerminal {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}

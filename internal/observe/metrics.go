@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package observe
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// NewRegistry returns a registry of its own, with the figures of the Go
+// runtime and of the process.
+func NewRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return reg
+}
+
+// metrics is every metric of the agent. Labels come from small closed sets:
+// never a pod, a policy or an address.
+type metrics struct {
+	applyDuration *prometheus.HistogramVec
+	applies       *prometheus.CounterVec
+	lastApply     prometheus.Gauge
+	snapshot      prometheus.Gauge
+	applied       prometheus.Gauge
+	workloads     prometheus.Gauge
+	isolated      prometheus.Gauge
+	policies      prometheus.Gauge
+	diagnostics   *prometheus.GaugeVec
+	elements      prometheus.Gauge
+	objects       *prometheus.GaugeVec
+	repairs       prometheus.Counter
+	drops         *prometheus.CounterVec
+	problems      *prometheus.GaugeVec
+}
+
+func newMetrics(b *builder, version string, ready func() bool) *metrics {
+	b.info("build_info", "Always 1; the labels tell the version of the agent and of Go.",
+		prometheus.Labels{"version": version, "goversion": runtime.Version()})
+	b.predicate("ready", "1 when the kernel enforces the last revision and nothing is known that speaks against it, as /readyz says.", ready)
+	return &metrics{
+		applyDuration: b.histograms("apply_duration_seconds", "Time that a pass took, from the change taken to the kernel's answer. Kind full compares the whole table, delta writes a change.",
+			[]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}, "kind", "delta", "full"),
+		applies:     b.counters("apply_total", "Passes by result.", "result", "ok", "error"),
+		lastApply:   b.gauge("last_apply_timestamp_seconds", "Unix time of the last pass that succeeded; 0 before it."),
+		snapshot:    b.gauge("snapshot_revision", "Revision of the cluster that the last pass tried to enforce. It counts changes since the agent started."),
+		applied:     b.gauge("applied_revision", "Revision of the cluster that the kernel enforces. Less than snapshot_revision after an error."),
+		workloads:   b.gauge("workloads", "Pods of this node that policies can speak about."),
+		isolated:    b.gauge("isolated_workloads", "Pods of this node that a policy isolates in a direction or in both."),
+		policies:    b.gauge("policies", "Policies of the cluster that were read."),
+		diagnostics: b.gauges("policy_diagnostics", "Findings about users' objects. Severity error: a part was not understood and matches nothing.", "severity", cluster.Warning.String(), cluster.Error.String()),
+		elements:    b.gauge("set_elements", "Elements of all sets and maps in the kernel."),
+		objects:     b.gauges("kernel_objects", "Objects in the kernel by type.", "type", "chain", "rule", "set"),
+		repairs:     b.counter("drift_repairs_total", "Differences in the kernel that this agent did not make and repaired."),
+		drops:       b.laterCounters("dropped_packets_total", "Packets dropped, by the direction of the policy that dropped them. Read from the kernel; absent until it was read.", "direction", "ingress", "egress"),
+		problems:    b.gauges("problems", "Problems of the node. Blocking true: policies are not fully enforced while it lasts.", "blocking", "true", "false"),
+	}
+}
+
+// record takes over a pass that ended at the given time.
+func (m *metrics) record(p Pass, now time.Time) {
+	m.applyDuration.WithLabelValues(kind(p.Full)).Observe(p.Elapsed.Seconds())
+	m.snapshot.Set(float64(p.Revision))
+	m.setDiagnostics(p.Diagnostics)
+	if p.Err != nil {
+		m.applies.WithLabelValues("error").Inc()
+		return
+	}
+	m.applies.WithLabelValues("ok").Inc()
+	m.lastApply.Set(float64(now.UnixMilli()) / 1000)
+	m.applied.Set(float64(p.Revision))
+	m.workloads.Set(float64(p.Pods))
+	m.isolated.Set(float64(p.IsolatedPods))
+	m.policies.Set(float64(p.Policies))
+	m.elements.Set(float64(p.Elements))
+	m.objects.WithLabelValues("chain").Set(float64(p.Chains))
+	m.objects.WithLabelValues("rule").Set(float64(p.Rules))
+	m.objects.WithLabelValues("set").Set(float64(p.Sets))
+	m.repairs.Add(float64(p.Repairs))
+}
+
+func (m *metrics) setDiagnostics(list []cluster.Diagnostic) {
+	count := map[cluster.Severity]int{}
+	for _, d := range list {
+		count[d.Severity]++
+	}
+	for _, s := range []cluster.Severity{cluster.Warning, cluster.Error} {
+		m.diagnostics.WithLabelValues(s.String()).Set(float64(count[s]))
+	}
+}
+
+func (m *metrics) setProblems(problems map[string]Problem) {
+	blocking := 0
+	for _, p := range problems {
+		if p.Blocking {
+			blocking++
+		}
+	}
+	m.problems.WithLabelValues("true").Set(float64(blocking))
+	m.problems.WithLabelValues("false").Set(float64(len(problems) - blocking))
+}

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package observe
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// Info is what never changes while the agent runs.
+type Info struct {
+	Node    string
+	Version string
+	Source  string // "manifests" or "kubernetes"
+	// Period is the longest time that the loop sleeps between two passes. The
+	// health answer allows twice of it, and one minute at least.
+	Period time.Duration
+}
+
+// Pass is the outcome of one turn of the agent's loop that touched the kernel,
+// or found that it need not.
+type Pass struct {
+	// Revision and SourceID are those of the cluster.Delta that the pass tried
+	// to enforce.
+	Revision uint64
+	SourceID string
+	// Full is true when the pass compared the whole kernel state, false when it
+	// wrote a change only.
+	Full    bool
+	Elapsed time.Duration
+	// Err is why the kernel does not agree now. The counts below are ignored
+	// when it is set.
+	Err error
+
+	Pods, IsolatedPods, Policies  int
+	Chains, Sets, Rules, Elements int
+	// Repairs is the number of differences found that nobody here made.
+	Repairs int
+	// Diagnostics are all that hold now. The slice must not be changed later.
+	Diagnostics []cluster.Diagnostic
+}
+
+// Observer collects what the agent does. Its methods may be called from
+// several goroutines. It starts none itself.
+type Observer struct {
+	info    Info
+	reg     *prometheus.Registry
+	metrics *metrics
+
+	mu       sync.Mutex // guards everything below
+	status   Status     // without Ready, NotReady and Problems, which are derived
+	beat     time.Time
+	missing  []cluster.Kind
+	pending  error // why the last pass failed
+	enforced bool  // one pass has succeeded
+	problems map[string]Problem
+	drops    Drops
+}
+
+// New returns an observer that waits for the first sync. It registers its
+// metrics with reg, which must not hold another observer's.
+func New(reg *prometheus.Registry, info Info) *Observer {
+	now := time.Now()
+	o := &Observer{
+		info: info,
+		reg:  reg,
+		status: Status{Schema: Schema, Node: info.Node, Version: info.Version,
+			Source: info.Source, Started: now},
+		beat:     now,
+		missing:  []cluster.Kind{cluster.Namespaces, cluster.Pods, cluster.Policies},
+		problems: map[string]Problem{},
+	}
+	o.metrics = newMetrics(&builder{reg: reg}, info.Version, o.isReady)
+	return o
+}
+
+// Beat records that the loop turned. The loop calls it at least once in
+// Info.Period, also while it waits for the first sync.
+func (o *Observer) Beat() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.beat = time.Now()
+}
+
+// SetMissing records the kinds whose first complete list has not arrived, as
+// cluster.Store.Missing returns them. None means that everything is synced.
+func (o *Observer) SetMissing(missing []cluster.Kind) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.missing = slices.Clone(missing)
+}
+
+// SetDatapath records how packets are judged.
+func (o *Observer) SetDatapath(d Datapath) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	d.Families = slices.Clone(d.Families)
+	o.status.Datapath = d
+}
+
+// Record takes the outcome of a pass. A pass that failed leaves the counts and
+// the applied revision as they were: they describe what the kernel holds.
+func (o *Observer) Record(p Pass) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := &o.status
+	s.SeenRevision = p.Revision
+	s.Diagnostics = p.Diagnostics
+	s.LastApply = &Apply{Time: time.Now(), Seconds: p.Elapsed.Seconds(), Kind: kind(p.Full)}
+	o.pending = p.Err
+	if p.Err != nil {
+		s.LastApply.Error = p.Err.Error()
+	} else {
+		o.enforced = true
+		s.Revision, s.SourceID = p.Revision, p.SourceID
+		s.Pods, s.IsolatedPods, s.Policies = p.Pods, p.IsolatedPods, p.Policies
+		s.Chains, s.Sets, s.Rules, s.Elements = p.Chains, p.Sets, p.Rules, p.Elements
+		s.DriftRepairs += uint64(p.Repairs)
+	}
+	o.metrics.record(p, s.LastApply.Time)
+}
+
+func kind(full bool) string {
+	if full {
+		return "full"
+	}
+	return "delta"
+}
+
+// SetProblem adds a problem, or replaces the one of the same subject. It keeps
+// the time at which the subject first had one.
+func (o *Observer) SetProblem(p Problem) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p.Since = time.Now()
+	if old, ok := o.problems[p.Subject]; ok {
+		p.Since = old.Since
+	}
+	o.problems[p.Subject] = p
+	o.metrics.setProblems(o.problems)
+}
+
+// ClearProblem removes the problem of a subject; none is no error.
+func (o *Observer) ClearProblem(subject string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.problems, subject)
+	o.metrics.setProblems(o.problems)
+}
+
+// Drops are packets dropped, as the kernel's counters stand now, by the
+// direction of the rule that dropped them.
+type Drops struct{ Ingress, Egress uint64 }
+
+// SetDrops records the kernel's counters. A counter that went back was made
+// anew by the kernel, so its value is new drops as a whole.
+func (o *Observer) SetDrops(now Drops) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	in, out := grown(o.drops.Ingress, now.Ingress), grown(o.drops.Egress, now.Egress)
+	o.drops = now
+	o.status.Drops += in + out
+	o.metrics.drops.WithLabelValues("ingress").Add(float64(in))
+	o.metrics.drops.WithLabelValues("egress").Add(float64(out))
+}
+
+func grown(before, now uint64) uint64 {
+	if now < before {
+		return now
+	}
+	return now - before
+}
+
+// Status returns the state at this moment. The caller may keep it.
+func (o *Observer) Status() Status {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := o.status
+	if s.LastApply != nil {
+		last := *s.LastApply
+		s.LastApply = &last
+	}
+	// A program that reads the JSON should meet lists, not null.
+	s.Diagnostics = append([]cluster.Diagnostic{}, s.Diagnostics...)
+	s.Problems = o.sortedProblems()
+	s.NotReady = o.notReady(time.Now())
+	s.Ready = len(s.NotReady) == 0
+	return s
+}
+
+func (o *Observer) sortedProblems() []Problem {
+	list := make([]Problem, 0, len(o.problems))
+	for _, p := range o.problems {
+		list = append(list, p)
+	}
+	slices.SortFunc(list, func(a, b Problem) int { return strings.Compare(a.Subject, b.Subject) })
+	return list
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package observe
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) {
+	flag.Bool("update", false, "rewrite the generated page")
+	goleak.VerifyTestMain(m)
+}
+
+// get fetches a page without keeping the connection.
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
+
+// run starts a server and returns a function that ends it and its error.
+func run(t *testing.T, s *Server) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	return func() error { cancel(); return <-done }
+}
+
+func TestOneServerAnswersForBothWhenTheAddressesAreEqual(t *testing.T) {
+	s, err := enforcing().Listen(Endpoints{Health: "127.0.0.1:0", Metrics: "127.0.0.1:0", MetricsPath: "/m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, s)
+	if len(s.Addrs()) != 1 {
+		t.Fatalf("open addresses = %v, want one", s.Addrs())
+	}
+	for path, want := range map[string]struct {
+		code int
+		part string
+	}{
+		"/healthz": {200, "OK"}, "/readyz": {200, "ready"}, "/statusz": {200, Schema},
+		"/m": {200, "podwall_applied_revision 7"}, "/metrics": {404, ""}, "/": {404, ""},
+	} {
+		code, body := get(t, "http://"+s.Addrs()[0].String()+path)
+		if code != want.code || !strings.Contains(body, want.part) {
+			t.Errorf("%s = %d %.60q, want %d with %q", path, code, body, want.code, want.part)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Errorf("stopping: %v", err)
+	}
+}
+
+func TestTwoAddressesAreTwoServersThatDoNotMix(t *testing.T) {
+	s, err := enforcing().Listen(Endpoints{Health: "127.0.0.1:0", Metrics: "localhost:0", MetricsPath: "/metrics"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, s)
+	health, metrics := "http://"+s.Addrs()[0].String(), "http://"+s.Addrs()[1].String()
+	for url, want := range map[string]int{
+		health + "/healthz": 200, health + "/metrics": 404, metrics + "/metrics": 200, metrics + "/statusz": 404,
+	} {
+		if code, _ := get(t, url); code != want {
+			t.Errorf("%s = %d, want %d", url, code, want)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Errorf("stopping: %v", err)
+	}
+}
+
+func TestAPortInUseIsAClearErrorAndLeavesNothingOpen(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	health := free.Addr().String()
+	free.Close()
+	err = newObserver(time.Second).Serve(t.Context(), Endpoints{Health: health, Metrics: taken.Addr().String()})
+	if err == nil || !strings.Contains(err.Error(), "the port is in use by another program") || !strings.Contains(err.Error(), "--metrics-port") {
+		t.Fatalf("error = %v, want that the port is in use and which flag changes it", err)
+	}
+	again, err := net.Listen("tcp", health)
+	if err != nil {
+		t.Fatalf("the health port stayed open: %v", err)
+	}
+	again.Close()
+}
+
+func TestWithEverythingOffServeOnlyWaits(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := newObserver(time.Second).Serve(ctx, Endpoints{}); err != nil {
+		t.Errorf("error = %v, want nil", err)
+	}
+}
+
+func TestTheLoggerFollowsFormatAndVerbosity(t *testing.T) {
+	tests := []struct {
+		format    string
+		verbosity int
+		terminal  bool
+		want      string // beginning of the line
+		debug     bool
+	}{
+		{"auto", 0, true, "time=", false},
+		{"auto", 0, false, `{"time":`, false},
+		{"text", 1, false, "time=", true},
+		{"json", 2, true, `{"time":`, true},
+	}
+	for _, tt := range tests {
+		var b bytes.Buffer
+		log := NewLogger(tt.format, tt.verbosity, &b, tt.terminal)
+		log.Info("started")
+		if !strings.HasPrefix(b.String(), tt.want) {
+			t.Errorf("format %s, terminal %t: %q, want it to begin with %q", tt.format, tt.terminal, &b, tt.want)
+		}
+		if got := log.Enabled(t.Context(), slog.LevelDebug); got != tt.debug {
+			t.Errorf("verbosity %d: debug enabled = %t, want %t", tt.verbosity, got, tt.debug)
+		}
+	}
+}

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package observe says what the agent is doing: health and readiness for
+// probes, a status page for people and programs, metrics, and the logger.
+//
+// It stands at the end of the data path. The agent's loop tells it the result
+// of every pass; it keeps the last one and answers questions about it. It
+// decides nothing, changes nothing and never looks at the kernel or at the API
+// server by itself, so what it says is as true as what it was told. The three
+// answers are kept apart on purpose: /healthz says that the loop turns,
+// /readyz that the node enforces, /statusz everything.
+package observe
+
+import (
+	"time"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// Schema names the form of Status. Fields may be added under the same name;
+// when one changes its meaning the name changes.
+const Schema = "podwall.status/v1"
+
+// Status is the state of one agent. Counts and revisions named without "seen"
+// describe the last pass that succeeded, that is, what the kernel holds.
+type Status struct {
+	Schema  string    `json:"schema"` // always Schema
+	Node    string    `json:"node"`
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+
+	// Source is "manifests" or "kubernetes".
+	Source string `json:"source"`
+	// SourceID is the source's own name for the content that is enforced: for
+	// manifests a digest of the files, else empty.
+	SourceID string `json:"sourceID,omitempty"`
+	// Revision is the revision of the store that is enforced; SeenRevision is
+	// the one that the last pass tried to enforce. They differ after an error.
+	Revision     uint64 `json:"revision"`
+	SeenRevision uint64 `json:"seenRevision"`
+
+	// Ready is true when the kernel enforces Revision and nothing is known that
+	// speaks against it. NotReady holds the reasons otherwise, sorted by
+	// importance.
+	Ready    bool     `json:"ready"`
+	NotReady []string `json:"notReady,omitempty"`
+
+	Datapath
+
+	Pods         int `json:"pods"` // local pods that policies can speak about
+	IsolatedPods int `json:"isolatedPods"`
+	Policies     int `json:"policies"`
+	Chains       int `json:"chains"`
+	Sets         int `json:"sets"`
+	Rules        int `json:"rules"`
+	Elements     int `json:"elements"` // of all sets and maps
+
+	// LastApply is the last pass, nil before the first.
+	LastApply *Apply `json:"lastApply,omitempty"`
+	// DriftRepairs counts differences in the kernel that this agent did not
+	// make and repaired, since it started.
+	DriftRepairs uint64 `json:"driftRepairs"`
+	// Drops is the number of packets dropped, both directions, as far as it was
+	// read from the kernel.
+	Drops uint64 `json:"drops"`
+
+	Problems    []Problem            `json:"problems"`
+	Diagnostics []cluster.Diagnostic `json:"diagnostics"`
+}
+
+// Datapath is how packets are judged on this node.
+type Datapath struct {
+	Datapath string `json:"datapath,omitempty"` // "nat" or "filter"
+	Guard    string `json:"guard,omitempty"`    // "on" or "off"
+	// GuardReason says why the guard is on or off.
+	GuardReason string `json:"guardReason,omitempty"`
+	// Families are the families in which policies allow anything: "ipv4",
+	// "ipv6". In one that is missing, isolated pods are closed.
+	Families []string `json:"families,omitempty"`
+}
+
+// Apply is one pass that was meant to make the kernel agree.
+type Apply struct {
+	Time    time.Time `json:"time"` // when it ended
+	Seconds float64   `json:"seconds"`
+	Kind    string    `json:"kind"` // "full" or "delta"
+	Error   string    `json:"error,omitempty"`
+}
+
+// Problem is something about the node that the operator should change. Subject
+// is its identity: one problem per subject.
+type Problem struct {
+	Subject string `json:"subject"` // as in "bridge kube-bridge"
+	Text    string `json:"text"`
+	Cure    string `json:"cure,omitempty"`
+	// Blocking problems mean that policies are not fully enforced; the node is
+	// not ready while there is one.
+	Blocking bool `json:"blocking"`
+	// Since is when the problem was first set; the Observer fills it in.
+	Since time.Time `json:"since"`
+}

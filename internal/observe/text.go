@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package observe
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// WriteText writes the status for people: what matters first, one fact a line.
+func (s Status) WriteText(w io.Writer) error {
+	var b strings.Builder
+	tab := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(tab, "%s\t"+format+"\n", append([]any{name}, args...)...)
+	}
+	row("node", "%s", s.Node)
+	row("ready", "%s", yesNo(s.Ready))
+	for _, reason := range s.NotReady {
+		row("", "- %s", reason)
+	}
+	row("revision", "%s", s.revisions())
+	row("source", "%s", strings.TrimSpace(s.Source+" "+s.SourceID))
+	row("datapath", "%s", cmp.Or(s.Datapath.Datapath, "not known yet"))
+	row("guard", "%s", s.guard())
+	row("families", "%s", cmp.Or(strings.Join(s.Families, ", "), "not known yet"))
+	row("pods here", "%d, %d of them isolated", s.Pods, s.IsolatedPods)
+	row("policies", "%d", s.Policies)
+	row("kernel", "%d chains, %d rules, %d sets, %d elements", s.Chains, s.Rules, s.Sets, s.Elements)
+	row("last apply", "%s", s.LastApply)
+	row("repairs", "%d", s.DriftRepairs)
+	row("drops", "%d packets", s.Drops)
+	row("version", "%s, started %s", s.Version, s.Started.Format(time.RFC3339))
+	tab.Flush() //nolint:errcheck // a strings.Builder takes everything
+	s.writeFindings(&b)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (s Status) writeFindings(b *strings.Builder) {
+	if len(s.Problems) > 0 {
+		b.WriteString("\nproblems of the node\n")
+	}
+	for _, p := range s.Problems {
+		fmt.Fprintf(b, "  %s\n", p)
+	}
+	if len(s.Diagnostics) > 0 {
+		b.WriteString("\nfindings about objects\n")
+	}
+	for _, d := range s.Diagnostics {
+		fmt.Fprintf(b, "  %s\n", d)
+	}
+}
+
+// String returns one line for people.
+func (p Problem) String() string {
+	line := p.Subject + ": " + p.Text
+	if p.Cure != "" {
+		line += "; " + p.Cure
+	}
+	if p.Blocking {
+		line += " (not enforced meanwhile)"
+	}
+	return line
+}
+
+// String returns one line for people.
+func (a *Apply) String() string {
+	if a == nil {
+		return "never"
+	}
+	took := time.Duration(a.Seconds * float64(time.Second)).Round(time.Microsecond)
+	line := fmt.Sprintf("%s, %s, took %s", a.Time.Format(time.RFC3339), a.Kind, took)
+	if a.Error != "" {
+		line += ", failed: " + a.Error
+	}
+	return line
+}
+
+func (s Status) revisions() string {
+	if s.Revision == s.SeenRevision {
+		return fmt.Sprintf("%d", s.Revision)
+	}
+	return fmt.Sprintf("%d enforced, %d seen", s.Revision, s.SeenRevision)
+}
+
+func (s Status) guard() string {
+	line := cmp.Or(s.Guard, "not known yet")
+	if s.GuardReason != "" {
+		line += ": " + s.GuardReason
+	}
+	return line
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
