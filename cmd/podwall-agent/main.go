@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Command podwall-agent makes Kubernetes NetworkPolicy true on the node that it
+// runs on. It takes the place of kube-router's firewall and accepts its command
+// line; see docs/configuration.md.
+//
+// Exit status: 0 stopped by a signal or done, 1 failed while running (among
+// them: the first sync did not complete in time), 2 wrong command line, 3 this
+// machine cannot enforce (no right, no nftables, kernel too old), 4 wrong place
+// (not the node's network namespace, or another agent runs in it).
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/term"
+	"k8s.io/klog/v2"
+
+	"github.com/podwall/podwall/internal/agent"
+	"github.com/podwall/podwall/internal/config"
+	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/observe"
+)
+
+// version is set by the build.
+var version = "development"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	cfg, notices, err := config.Parse(args, os.Getenv, stdout)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(stderr, "podwall-agent: %v\n", err)
+		return 2
+	case cfg.Version:
+		fmt.Fprintf(stdout, "podwall-agent %s\n", version)
+		return 0
+	}
+	log := observe.NewLogger(string(cfg.LogFormat), cfg.Verbosity, stderr, term.IsTerminal(int(os.Stderr.Fd())))
+	klog.SetSlogLogger(log)
+	for _, n := range notices {
+		log.Info("flag has no effect here", "flag", n.Flag, "why", n.Text)
+	}
+	if cfg.Cleanup {
+		err = agent.Cleanup(cfg, log)
+	} else {
+		log.Info("podwall-agent starts", "version", version, "node", cfg.NodeName)
+		err = agent.Run(ctx, cfg, version, log)
+	}
+	if err != nil {
+		log.Error("podwall-agent stops", "err", err)
+	}
+	return status(err)
+}
+
+func status(err error) int {
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, datapath.ErrUnsupported):
+		return 3
+	case errors.Is(err, agent.ErrPlacement):
+		return 4
+	}
+	return 1
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Package agent wires the parts of the node agent together and runs its loop:
+// what changed → index → model → program → kernel → report. It holds no logic
+// of its own beyond the order of things and the waiting.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/compile"
+	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/policy"
+)
+
+// Source delivers the cluster into the store until ctx ends.
+type Source interface {
+	Run(ctx context.Context, store *cluster.Store) error
+}
+
+// Kernel is the datapath as the loop uses it.
+type Kernel interface {
+	Apply(ctx context.Context, p *filter.Program) (datapath.Report, error)
+	// Verify makes the next Apply compare everything, if the kernel changed.
+	Verify() error
+	// Changed receives when something in the kernel needs an Apply.
+	Changed() <-chan struct{}
+	Counters() (map[string]uint64, error)
+}
+
+// Loop turns what a source delivers into what the kernel does.
+type Loop struct {
+	Node        string
+	Store       *cluster.Store
+	Kernel      Kernel
+	Observer    *observe.Observer
+	Log         *slog.Logger
+	Options     compile.Options
+	SyncPeriod  time.Duration // between two verifications against the kernel
+	SyncTimeout time.Duration // for the first complete list of every kind
+
+	index  *policy.Index
+	layout *policy.Layout  // of the program below
+	chains *compile.Layout // compiled from layout
+	last   cluster.Delta   // what the last pass wanted, without the changes
+	ready  bool            // the first pass succeeded
+	known  map[string]bool // subjects of the problems of the last pass
+}
+
+// ErrNotSynced says that the source did not deliver everything in time.
+var ErrNotSynced = errors.New("the first sync did not complete in time")
+
+// window is how long the loop waits for more changes before it acts on the
+// first, so that a burst costs one pass.
+const window = 5 * time.Millisecond
+
+// retry is the wait after a failed pass.
+const retry = 500 * time.Millisecond
+
+// Run runs the loop until ctx ends. The kernel is not touched before every
+// watched kind is complete; if that takes longer than SyncTimeout, Run returns
+// ErrNotSynced.
+func (l *Loop) Run(ctx context.Context) error {
+	if err := l.awaitSync(ctx); err != nil {
+		return err
+	}
+	l.index = policy.NewIndex(l.Node)
+	verify := time.NewTicker(l.SyncPeriod)
+	defer verify.Stop()
+	again := time.NewTimer(0)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-verify.C:
+			l.verify()
+			continue // Verify wakes us through Changed if there is something to do
+		case <-l.Store.Changed():
+			pause(ctx, window)
+		case <-l.Kernel.Changed():
+			pause(ctx, window)
+		case <-again.C:
+		}
+		if err := l.pass(ctx); err != nil && ctx.Err() == nil {
+			l.Log.Error("enforcing failed, the kernel keeps what it had", "revision", l.last.Revision, "err", err)
+			again.Reset(retry)
+		}
+	}
+}
+
+// awaitSync waits for the first complete list of every kind.
+func (l *Loop) awaitSync(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, l.SyncTimeout, ErrNotSynced)
+	defer cancel()
+	beat := time.NewTicker(min(l.SyncPeriod, time.Second))
+	defer beat.Stop()
+	for {
+		missing := l.Store.Missing()
+		l.Observer.Beat()
+		l.Observer.SetMissing(missing)
+		if len(missing) == 0 {
+			l.Log.Info("first sync complete")
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), ErrNotSynced) {
+				return fmt.Errorf("%w: no complete list of %v after %s", ErrNotSynced, missing, l.SyncTimeout)
+			}
+			return nil
+		case <-l.Store.Changed():
+		case <-beat.C:
+		}
+	}
+}
+
+// pass is one turn: the table of contents of this program.
+func (l *Loop) pass(ctx context.Context) error {
+	start := time.Now()
+	delta := l.Store.Take()
+	l.index.Apply(delta)
+	delta.Namespaces, delta.Pods, delta.Policies = nil, nil, nil
+	l.last = delta
+
+	model := l.index.Model()
+	program := l.compile(model)
+	report, err := l.Kernel.Apply(ctx, program)
+
+	l.record(start, model, program, report, err)
+	return err
+}
+
+// compile compiles a model. As long as only the members of sets changed, the
+// chains are taken from the last pass.
+func (l *Loop) compile(m *policy.Model) *filter.Program {
+	if l.chains == nil || l.layout != m.Layout {
+		l.layout, l.chains = m.Layout, compile.NewLayout(m.Layout, l.Options)
+	}
+	return l.chains.Program(m.Sets)
+}
+
+func (l *Loop) verify() {
+	l.Observer.Beat()
+	if err := l.Kernel.Verify(); err != nil {
+		l.Log.Error("verifying against the kernel failed", "err", err)
+		return
+	}
+	if counters, err := l.Kernel.Counters(); err == nil && l.ready {
+		l.Observer.SetDrops(drops(counters))
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

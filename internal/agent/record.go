@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent
+
+import (
+	"time"
+
+	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/policy"
+)
+
+// record tells the observer what a pass did and found.
+func (l *Loop) record(start time.Time, m *policy.Model, p *filter.Program, r datapath.Report, err error) {
+	elapsed := time.Since(start)
+	pass := observe.Pass{
+		Revision: l.last.Revision, SourceID: l.last.Source, Diagnostics: l.last.Diagnostics,
+		Full: r.Full, Elapsed: elapsed, Err: err, Repairs: r.Drift,
+		Pods: len(m.Layout.Workloads), IsolatedPods: isolated(m), Policies: policies(m),
+		Chains: len(p.Chains), Sets: len(p.Sets),
+	}
+	for _, c := range p.Chains {
+		pass.Rules += len(c.Rules)
+	}
+	for _, s := range p.Sets {
+		pass.Elements += s.Elements.Len()
+	}
+	l.Observer.Beat()
+	l.Observer.SetDatapath(l.datapath(r))
+	l.problems(r.Problems)
+	l.Observer.Record(pass)
+	if counters, failed := l.Kernel.Counters(); err == nil && failed == nil {
+		l.Observer.SetDrops(drops(counters))
+	}
+	l.report(pass, r)
+}
+
+func (l *Loop) report(pass observe.Pass, r datapath.Report) {
+	if pass.Err != nil {
+		return // the caller logs it
+	}
+	if r.Drift > 0 {
+		l.Log.Warn("somebody else changed podwall's table, repaired", "count", r.Drift)
+	}
+	if !l.ready {
+		l.ready = true
+		l.Log.Info("policies are enforced", "revision", pass.Revision, "pods", pass.Pods, "isolated", pass.IsolatedPods, "elapsed", pass.Elapsed)
+		return
+	}
+	l.Log.Debug("pass", "revision", pass.Revision, "full", pass.Full, "changes", r.Changes, "count", r.Elements, "elapsed", pass.Elapsed)
+}
+
+// problems replaces what the last pass said by what this one says.
+func (l *Loop) problems(now []datapath.Problem) {
+	stays := map[string]bool{}
+	for _, p := range now {
+		stays[p.Subject] = true
+		if !l.known[p.Subject] {
+			l.Log.Error("problem", "subject", p.Subject, "problem", p.Text, "cure", p.Cure)
+		}
+		l.Observer.SetProblem(observe.Problem{Subject: p.Subject, Text: p.Text, Cure: p.Cure, Blocking: p.Blocking})
+	}
+	for subject := range l.known {
+		if !stays[subject] {
+			l.Log.Info("problem is gone", "subject", subject)
+			l.Observer.ClearProblem(subject)
+		}
+	}
+	l.known = stays
+}
+
+func (l *Loop) datapath(r datapath.Report) observe.Datapath {
+	d := observe.Datapath{Datapath: "nat", Guard: "off", GuardReason: r.GuardWhy}
+	if r.Filter {
+		d.Datapath = "filter"
+	}
+	if r.Guard {
+		d.Guard = "on"
+	}
+	if !l.Options.ClosedIPv4 {
+		d.Families = append(d.Families, "ipv4")
+	}
+	if !l.Options.ClosedIPv6 {
+		d.Families = append(d.Families, "ipv6")
+	}
+	return d
+}
+
+// drops sums the counters by the direction that was denied.
+func drops(counters map[string]uint64) observe.Drops {
+	return observe.Drops{
+		Ingress: counters[nft.CounterIngress] + counters[nft.CounterUnlisted],
+		Egress:  counters[nft.CounterEgress] + counters[nft.CounterSource],
+	}
+}
+
+func isolated(m *policy.Model) int {
+	n := 0
+	for _, w := range m.Layout.Workloads {
+		if w.Ingress.Isolated || w.Egress.Isolated {
+			n++
+		}
+	}
+	return n
+}
+
+// policies counts the policies that isolate a local pod.
+func policies(m *policy.Model) int {
+	seen := map[*policy.Resolved]bool{}
+	for _, w := range m.Layout.Workloads {
+		for _, list := range [][]*policy.Resolved{w.Ingress.Policies, w.Egress.Policies} {
+			for _, r := range list {
+				seen[r] = true
+			}
+		}
+	}
+	return len(seen)
+}

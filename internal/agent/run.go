@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/compile"
+	"github.com/podwall/podwall/internal/config"
+	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/kube"
+	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/manifest"
+	"github.com/podwall/podwall/internal/observe"
+)
+
+// ErrPlacement says that this process is in the wrong place: in a network
+// namespace that is not the node's, or beside another agent.
+var ErrPlacement = errors.New("cannot run here")
+
+// Run runs the agent until ctx ends. Rules stay in the kernel when it returns.
+func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) error {
+	alone, err := lock()
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
+	kernel, err := datapath.Open(datapathOptions(cfg), log)
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	source, kind, err := newSource(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	observer := observe.New(observe.NewRegistry(), observe.Info{Node: cfg.NodeName, Version: version, Source: kind, Period: cfg.SyncPeriod})
+	server, err := observer.Listen(observe.Endpoints{Health: cfg.HealthListen(), Metrics: cfg.MetricsListen(), MetricsPath: cfg.MetricsPath, Log: log})
+	if err != nil {
+		return err
+	}
+	store := cluster.NewStore()
+	loop := &Loop{
+		Node: cfg.NodeName, Store: store, Kernel: kernel, Observer: observer, Log: log,
+		Options:    compile.Options{ClosedIPv4: !cfg.IPv4, ClosedIPv6: !cfg.IPv6},
+		SyncPeriod: cfg.SyncPeriod, SyncTimeout: cfg.CacheSyncTimeout,
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error { return source.Run(ctx, store) })
+	g.Go(func() error { return kernel.Watch(ctx) })
+	g.Go(func() error { return loop.Run(ctx) })
+	return g.Wait()
+}
+
+// Cleanup removes everything that is podwall's from the kernel.
+func Cleanup(cfg config.Config, log *slog.Logger) error {
+	alone, err := lock()
+	if err != nil {
+		return err
+	}
+	defer alone.Close()
+	kernel, err := datapath.Open(datapathOptions(cfg), log)
+	if err != nil {
+		return err
+	}
+	return errors.Join(kernel.Cleanup(), kernel.Close())
+}
+
+func datapathOptions(cfg config.Config) datapath.Options {
+	guards := map[config.Guard]datapath.Guard{
+		config.GuardAuto: datapath.GuardAuto, config.GuardOn: datapath.GuardOn, config.GuardOff: datapath.GuardOff,
+	}
+	return datapath.Options{FilterHook: cfg.Datapath == config.DatapathFilter, Guard: guards[cfg.Guard]}
+}
+
+// lock makes sure that there is one agent in a network namespace. An abstract
+// socket belongs to the network namespace and goes away with the process.
+func lock() (net.Listener, error) {
+	l, err := net.Listen("unix", "@podwall-agent")
+	if err != nil {
+		return nil, fmt.Errorf("%w: another podwall-agent runs in this network namespace (%v)", ErrPlacement, err)
+	}
+	return l, nil
+}
+
+// newSource returns the source and its name in the status.
+func newSource(ctx context.Context, cfg config.Config, log *slog.Logger) (Source, string, error) {
+	if cfg.Manifests != "" {
+		if err := checkManifestNode(cfg); err != nil {
+			return nil, "", err
+		}
+		return manifest.New(cfg.Manifests, log), "manifests", nil
+	}
+	rest, err := kube.LoadConfig(cfg.Kubeconfig, cfg.Master)
+	if err != nil {
+		return nil, "", err
+	}
+	return &placed{Source: kube.New(rest, log), node: cfg.NodeName, log: log, addresses: func() ([]netip.Addr, error) {
+		return kube.NodeAddresses(ctx, rest, cfg.NodeName)
+	}}, "kubernetes", nil
+}
+
+// checkManifestNode refuses a Node object of ours whose addresses are not
+// here. Without such an object there is nothing to check.
+func checkManifestNode(cfg config.Config) error {
+	result, err := manifest.Load(cfg.Manifests)
+	if err != nil {
+		return nil // the source says what is wrong, and goes on
+	}
+	for _, n := range result.Nodes {
+		if n.Name != cfg.NodeName {
+			continue
+		}
+		var want []netip.Addr
+		for _, a := range n.Status.Addresses {
+			if ip, err := netip.ParseAddr(a.Address); err == nil {
+				want = append(want, ip.Unmap())
+			}
+		}
+		return checkAddresses(cfg.NodeName, want)
+	}
+	return nil
+}
+
+// checkAddresses refuses to run where none of the node's addresses is local:
+// an agent in a pod's own network namespace would enforce nothing, in silence.
+func checkAddresses(node string, want []netip.Addr) error {
+	if len(want) == 0 {
+		return nil
+	}
+	have, err := links.LocalAddresses()
+	if err != nil {
+		return err
+	}
+	for _, a := range want {
+		if slices.Contains(have, a) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: none of the addresses of node %s (%s) is in this network namespace; run with hostNetwork, or correct --hostname-override",
+		ErrPlacement, node, join(want))
+}
+
+func join(list []netip.Addr) string {
+	var s []string
+	for _, a := range list {
+		s = append(s, a.String())
+	}
+	return strings.Join(s, ", ")
+}
