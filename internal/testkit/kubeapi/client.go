@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubeapi
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// RESTConfig returns a client configuration with all rights and without
+// client-side limits. Its connections start inside the server's own network
+// namespace, so a test can use it from wherever it runs.
+func (s *Server) RESTConfig() (*rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", s.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("reading the kubeconfig of the API server: %w", err)
+	}
+	config.QPS = -1
+	config.Dial = s.dial
+	return config, nil
+}
+
+func (s *Server) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	var conn net.Conn
+	err := s.netns.Do(func() (err error) {
+		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kubeapi starts a real kube-apiserver with a real etcd for a test,
+// and ends it again.
+//
+// It stands outside the data path: tests use it where the API's own
+// semantics count (resource versions, watches, validation, status). It only
+// starts the program of the module test/kubeapi as a process and never links
+// any of it. The process ends with the test, and also when the test program
+// dies. There are no controllers behind this API: nobody schedules pods, makes
+// EndpointSlices or ends the deletion of a namespace, so a test that wants an
+// empty namespace takes a new name.
+package kubeapi
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"testing"
+)
+
+// Profile says how much of the API server is on.
+type Profile string
+
+// The profiles. Min is the default: the API groups that an agent needs, no
+// authorization and no admission but NamespaceLifecycle; ready in less than a
+// second. Full has every group, RBAC and all default admission but
+// ServiceAccount, and takes about two seconds.
+const (
+	Min  Profile = "min"
+	Full Profile = "full"
+)
+
+// Options say where and how to serve. The zero value is a free port on
+// loopback in the caller's network namespace.
+type Options struct {
+	// NetnsFD is an open file of the network namespace in which the whole
+	// process lives; 0 means the caller's own. Its loopback link must be up,
+	// since etcd is on 127.0.0.1. The caller keeps the file and may close it
+	// after the start.
+	NetnsFD int
+	// Bind is the address to serve on; the zero value means 127.0.0.1. It is
+	// in the certificate and in the kubeconfig, so it must be an address that
+	// the clients reach. Services get the family of this address.
+	Bind netip.Addr
+	// Port is the port to serve on; 0 picks a free one.
+	Port int
+	// Profile is Min if empty.
+	Profile Profile
+	// Flags are further flags of kube-apiserver; they win over our own.
+	Flags []string
+}
+
+// Start starts a server on loopback and ends it when the test ends. If the
+// program has not been built, the test is skipped, or fails where CI=true.
+func Start(tb testing.TB) *Server {
+	tb.Helper()
+	return StartWith(tb, Options{})
+}
+
+// StartWith is Start with options.
+func StartWith(tb testing.TB, o Options) *Server {
+	tb.Helper()
+	// The directory first: clean-ups run in reverse order, and the directory
+	// must not vanish under a running etcd.
+	dir := tb.TempDir()
+	s, err := Launch(tb.Context(), dir, o)
+	if errors.Is(err, ErrNotBuilt) && os.Getenv("CI") != "true" {
+		tb.Skip(err)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Stop(); err != nil {
+			tb.Errorf("stopping the API server: %v", err)
+		}
+	})
+	return s
+}
