@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package internal_test holds the rules of the code base as tests: which
+// package may import what and why, and the form of every file. It reads source
+// text only and compiles nothing.
+package internal_test
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// strict makes it a failure when a listed package does not exist, when a
+// package below internal/ is not listed, and when a module is explained that is
+// an indirect requirement. It is false while the first packages are being
+// written.
+const strict = false
+
+const (
+	module       = "github.com/podwall/podwall/"
+	licence      = "// SPDX-License-Identifier: Apache-2.0\n\n"
+	maxFileLines = 500
+	maxFuncLines = 80
+)
+
+// layer says what a package, and the packages below it, may import. Standard
+// library imports are free unless the layer is pure.
+type layer struct {
+	pkg    string
+	pure   bool     // no effects: nothing of effects() may be imported
+	may    []string // imports beside the standard library; nil means any
+	never  []string // imports that are refused even when may is nil
+	reason string
+}
+
+func layers() []layer {
+	k8s := []string{"k8s.io/api", "k8s.io/apimachinery"}
+	kernel := []string{"github.com/google/nftables", "github.com/mdlayher/netlink",
+		"github.com/vishvananda/netlink", "golang.org/x/sys", "golang.org/x/sync"}
+	return []layer{
+		{pkg: "internal/cluster", pure: true, may: []string{"k8s.io/apimachinery/pkg/labels"}, reason: "it is the vocabulary of all others"},
+		{pkg: "internal/persist", pure: true, may: []string{}, reason: "a container knows nothing of what it holds"},
+		{pkg: "internal/filter", pure: true, may: ours("persist"), reason: "a program must be readable without Kubernetes and without nftables"},
+		{pkg: "internal/policy", pure: true, may: ours("cluster", "persist", "filter"), reason: "what policies mean is a function of the cluster, said in the program's words"},
+		{pkg: "internal/compile", pure: true, may: ours("cluster", "persist", "policy", "filter"), reason: "it turns a model into a program and knows no backend"},
+		{pkg: "internal/oracle", pure: true, may: ours("cluster"), reason: "a witness that shares code with policy, compile or filter repeats their mistakes"},
+		{pkg: "internal/convert", pure: true, may: append(ours("cluster"), k8s...), reason: "API objects become cluster values here and nothing else happens"},
+		{pkg: "internal/cases", pure: true, may: append(ours("cluster", "convert", "filter", "oracle"), append(k8s, "sigs.k8s.io/yaml")...), reason: "a case is data; the backends are given to it"},
+		{pkg: "internal/nft", may: append(ours("persist", "filter"), kernel...), reason: "a backend knows nothing of Kubernetes and of policies"},
+		{pkg: "internal/datapath", may: append(ours("persist", "filter", "nft", "links"), kernel...), reason: "it makes the kernel agree with a program, whatever the program means"},
+		{pkg: "internal/links", may: append(ours("filter"), kernel...), reason: "it looks at interfaces, not at policies"},
+		{pkg: "internal/kube", never: ours("policy", "compile", "filter", "nft", "datapath", "agent"), reason: "a source fills the store and decides nothing"},
+		{pkg: "internal/manifest", never: ours("policy", "compile", "filter", "nft", "datapath", "agent", "kube"), reason: "a source fills the store and decides nothing"},
+		{pkg: "internal/observe", never: append(ours("policy", "compile", "filter", "nft", "datapath", "agent", "kube"), kernel[:3]...), reason: "it says what it was told"},
+		{pkg: "internal/config", may: []string{}, reason: "settings are values; those who use them are told by the agent"},
+		{pkg: "internal/agent", never: ours("lab", "oracle", "cases", "testkit"), reason: "what serves tests is not in the agent"},
+		{pkg: "internal/cli", never: ours("agent", "datapath"), reason: "the commands for people only look"},
+		{pkg: "internal/testkit", never: ours("agent"), reason: "tests run an agent as a process, as a node does"},
+		{pkg: "internal/lab", never: ours("agent"), reason: "the bed runs an agent as a process, as a node does"},
+	}
+}
+
+// owners lists modules that only some packages may import outside of tests.
+func owners() map[string][]string {
+	return map[string][]string{
+		"github.com/google/nftables":   {"internal/nft", "internal/datapath", "internal/lab"},
+		"k8s.io/client-go":             {"internal/kube", "internal/testkit"},
+		"github.com/prometheus":        {"internal/observe"},
+		"github.com/fsnotify/fsnotify": {"internal/manifest"},
+		module + "internal/testkit":    {"internal/testkit"},
+		"github.com/google/go-cmp":     {"internal/testkit"},
+		"go.uber.org/goleak":           {},
+		"pgregory.net/rapid":           {"internal/testkit"},
+	}
+}
+
+// effects are the imports that a pure package must not have: files, network,
+// clock, chance, logs, and the libraries that talk to something.
+func effects() []string {
+	return []string{"os", "net", "net/http", "log", "time", "math/rand", "syscall", "golang.org/x/sys",
+		"k8s.io/client-go", "k8s.io/klog", "github.com/prometheus", "github.com/google/nftables",
+		"github.com/mdlayher", "github.com/vishvananda"}
+}
+
+// exceptions are the files and functions that may be larger than the limits,
+// each with its reason, as in "internal/x/y.go" or "internal/x/y.go:Func".
+func exceptions() map[string]string { return map[string]string{} }
+
+func ours(names ...string) []string {
+	list := make([]string, len(names))
+	for i, n := range names {
+		list[i] = module + "internal/" + n
+	}
+	return list
+}
+
+// within reports whether an import path is one of the list or below it. net is
+// the exception: net/netip is a value type.
+func within(path string, list []string) bool {
+	return slices.ContainsFunc(list, func(p string) bool {
+		return path == p || p != "net" && strings.HasPrefix(path, p+"/")
+	})
+}
+
+// breach says why a package of the layer must not import path, or "".
+func (l layer) breach(path string) string {
+	first, _, _ := strings.Cut(path, "/")
+	standard := !strings.Contains(first, ".")
+	self := within(path, []string{module + l.pkg})
+	switch {
+	case l.pure && within(path, effects()):
+		return "the package is pure: " + l.reason
+	case within(path, l.never), l.may != nil && !standard && !self && !within(path, l.may):
+		return l.reason
+	}
+	return ""
+}
+
+// source is one Go file of the repository.
+type source struct {
+	name   string // from the top of the repository
+	text   []byte
+	file   *ast.File
+	set    *token.FileSet
+	nested bool // belongs to another module of the repository
+}
+
+func (s source) test() bool  { return strings.HasSuffix(s.name, "_test.go") }
+func (s source) dir() string { return path.Dir(s.name) }
+func (s source) imports() []string {
+	var list []string
+	for _, spec := range s.file.Imports {
+		p, err := strconv.Unquote(spec.Path.Value)
+		if err == nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+func parse(t *testing.T, name string, text []byte) source {
+	t.Helper()
+	set := token.NewFileSet()
+	file, err := parser.ParseFile(set, name, text, parser.ParseComments|parser.SkipObjectResolution)
+	if err != nil {
+		t.Fatalf("parsing %s: %v", name, err)
+	}
+	return source{name: name, text: text, file: file, set: set}
+}
+
+// sources reads every Go file of the repository, sorted by name.
+func sources(t *testing.T) []source {
+	t.Helper()
+	var list []source
+	var modules []string // directories of nested modules
+	root := os.DirFS("..")
+	err := fs.WalkDir(root, ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (strings.HasPrefix(d.Name(), ".") && name != "." || d.Name() == "testdata" || d.Name() == "zdeps"):
+			return fs.SkipDir
+		case d.IsDir() && name != ".":
+			if _, err := fs.Stat(root, name+"/go.mod"); err == nil {
+				modules = append(modules, name)
+			}
+		case strings.HasSuffix(name, ".go"):
+			text, err := fs.ReadFile(root, name)
+			if err != nil {
+				return err
+			}
+			s := parse(t, name, text)
+			s.nested = within(name, modules)
+			list = append(list, s)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// layerOf returns the layer with the longest name that covers the directory.
+func layerOf(dir string) (layer, bool) {
+	var best layer
+	for _, l := range layers() {
+		if within(dir, []string{l.pkg}) && len(l.pkg) > len(best.pkg) {
+			best = l
+		}
+	}
+	return best, best.pkg != ""
+}
+
+// importProblems checks one file against its layer and against the owners.
+func importProblems(s source) []string {
+	if s.test() || s.nested {
+		return nil
+	}
+	var problems []string
+	for _, p := range s.imports() {
+		if l, ok := layerOf(s.dir()); ok {
+			if why := l.breach(p); why != "" {
+				problems = append(problems, fmt.Sprintf("%s imports %s: %s", s.name, p, why))
+			}
+		}
+		for mod, by := range owners() {
+			if within(p, []string{mod}) && !within(s.dir(), by) {
+				problems = append(problems, fmt.Sprintf("%s imports %s, which only %v may", s.name, p, by))
+			}
+		}
+	}
+	return problems
+}
+
+func TestImportsPointTheRightWay(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, problem := range importProblems(s) {
+			t.Error(problem)
+		}
+	}
+}
+
+func TestListedPackagesExistAndExistingOnesAreListed(t *testing.T) {
+	exists := map[string]bool{}
+	for _, s := range sources(t) {
+		exists[s.dir()] = true
+		_, listed := layerOf(s.dir())
+		if strict && !listed && !s.test() && strings.HasPrefix(s.name, "internal/") {
+			t.Errorf("%s belongs to no layer; add one", s.name)
+		}
+	}
+	for _, l := range layers() {
+		if strict && !exists[l.pkg] {
+			t.Errorf("package %s is listed and does not exist", l.pkg)
+		}
+	}
+}
+
+func TestEveryPackageHasOnePackageComment(t *testing.T) {
+	comments := map[string][]string{}
+	for _, s := range sources(t) {
+		if s.test() {
+			continue
+		}
+		list := comments[s.dir()]
+		if s.file.Doc != nil {
+			list = append(list, s.name)
+		}
+		comments[s.dir()] = list
+	}
+	for _, dir := range slices.Sorted(maps.Keys(comments)) {
+		if files := comments[dir]; len(files) != 1 {
+			t.Errorf("package %s has %d package comments, want 1: %v", dir, len(files), files)
+		}
+	}
+}
+
+func TestEveryFileBeginsWithTheLicence(t *testing.T) {
+	for _, s := range sources(t) {
+		if !bytes.HasPrefix(s.text, []byte(licence)) {
+			t.Errorf("%s does not begin with %q and an empty line", s.name, strings.TrimSpace(licence))
+		}
+	}
+}
+
+// sizes returns the lines of a file and of each of its functions, by the name
+// that exceptions uses.
+func sizes(s source) (file int, functions map[string]int) {
+	functions = map[string]int{}
+	for _, decl := range s.file.Decls {
+		if f, ok := decl.(*ast.FuncDecl); ok {
+			lines := s.set.Position(f.End()).Line - s.set.Position(f.Pos()).Line + 1
+			name := s.name + ":" + f.Name.Name
+			functions[name] = max(functions[name], lines)
+		}
+	}
+	return bytes.Count(s.text, []byte("\n")), functions
+}
+
+func TestFilesAndFunctionsStaySmall(t *testing.T) {
+	unused := exceptions()
+	check := func(name string, lines, limit int) {
+		if lines <= limit {
+			return
+		}
+		if _, ok := exceptions()[name]; !ok {
+			t.Errorf("%s has %d lines, more than %d; split it", name, lines, limit)
+		}
+		delete(unused, name)
+	}
+	for _, s := range sources(t) {
+		file, functions := sizes(s)
+		check(s.name, file, maxFileLines)
+		for _, name := range slices.Sorted(maps.Keys(functions)) {
+			check(name, functions[name], maxFuncLines)
+		}
+	}
+	for name := range unused {
+		t.Errorf("the exception for %s is not needed any more", name)
+	}
+}
+
+// directDependencies reads the modules of go.mod that are not indirect.
+func directDependencies(gomod string) []string {
+	var list []string
+	inside := false
+	for line := range strings.Lines(gomod) {
+		line, single := strings.CutPrefix(strings.TrimSpace(line), "require ")
+		switch {
+		case single && line == "(":
+			inside = true
+		case line == ")":
+			inside = false
+		case (inside || single) && line != "" && !strings.HasSuffix(line, "// indirect"):
+			list = append(list, strings.Fields(line)[0])
+		}
+	}
+	return list
+}
+
+func TestEveryDirectDependencyIsExplainedAndNoOther(t *testing.T) {
+	gomod, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	adr, err := os.ReadFile(filepath.FromSlash("../docs/adr/0002-dependencies.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := directDependencies(string(gomod))
+	if len(direct) == 0 {
+		t.Fatal("no dependencies found in go.mod")
+	}
+	for _, mod := range direct {
+		if !strings.Contains(string(adr), "\n| `"+mod+"` |") {
+			t.Errorf("docs/adr/0002-dependencies.md has no row for %s: say why it and not another", mod)
+		}
+	}
+	for line := range strings.Lines(string(adr)) {
+		mod, ok := strings.CutPrefix(line, "| `")
+		mod, _, _ = strings.Cut(mod, "`")
+		known := slices.Contains(direct, mod) || !strict && strings.Contains(string(gomod), "\t"+mod+" v")
+		if ok && !known {
+			t.Errorf("docs/adr/0002-dependencies.md explains %s, which go.mod does not require directly", mod)
+		}
+	}
+}
+
+func TestTheRulesSeeABreach(t *testing.T) {
+	tests := []struct {
+		name, file, path string
+		breach           bool
+	}{
+		{"a pure package reads the clock", "internal/policy/x.go", "time", true},
+		{"a pure package reads files through a sub-package", "internal/filter/x.go", "os/exec", true},
+		{"addresses are values", "internal/filter/x.go", "net/netip", false},
+		{"connections are not", "internal/filter/x.go", "net", true},
+		{"the oracle borrows from the compiler", "internal/oracle/x.go", module + "internal/compile", true},
+		{"the oracle borrows the program's vocabulary", "internal/oracle/x.go", module + "internal/filter", true},
+		{"the oracle reads the cluster", "internal/oracle/x.go", module + "internal/cluster", false},
+		{"the cluster uses upstream's labels", "internal/cluster/x.go", "k8s.io/apimachinery/pkg/labels", false},
+		{"the cluster uses more of upstream", "internal/cluster/x.go", "k8s.io/apimachinery/pkg/types", true},
+		{"the program learns of policies", "internal/filter/x.go", module + "internal/policy", true},
+		{"a backend learns of policies", "internal/nft/x.go", module + "internal/policy", true},
+		{"a backend's sub-package does", "internal/nft/text/x.go", module + "internal/policy", true},
+		{"a backend uses its own sub-package", "internal/nft/x.go", module + "internal/nft/text", false},
+		{"a command talks to the API server", "cmd/podwall-agent/x.go", "k8s.io/client-go/rest", true},
+		{"the source does", "internal/kube/x.go", "k8s.io/client-go/rest", false},
+		{"a test may import anything", "internal/policy/x_test.go", "os", false},
+		{"the agent takes the bed along", "internal/agent/x.go", module + "internal/lab/netns", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := parse(t, tt.file, []byte("package x\n\nimport _ \""+tt.path+"\"\n"))
+			if got := importProblems(s); (len(got) > 0) != tt.breach {
+				t.Errorf("problems = %v, want some: %t", got, tt.breach)
+			}
+		})
+	}
+}
+
+func TestSizesAndDependenciesAreCounted(t *testing.T) {
+	s := parse(t, "x.go", []byte("package x\n\nfunc F() {\n\tprintln()\n}\n"))
+	if file, functions := sizes(s); file != 5 || functions["x.go:F"] != 3 {
+		t.Errorf("sizes = %d, %v, want 5 lines with F of 3", file, functions)
+	}
+	got := directDependencies("module m\n\nrequire a/b v1\n\nrequire (\n\tc/d v1\n\te/f v1 // indirect\n)\n")
+	if !slices.Equal(got, []string{"a/b", "c/d"}) {
+		t.Errorf("direct dependencies = %v, want a/b and c/d", got)
+	}
+}
