@@ -31,7 +31,7 @@ test: prepare lint build kubeapi cni ## run everything: linters, all tests with 
 	$(MAKE) --no-print-directory test-go
 
 test-go: ## run the tests only; make build kubeapi cni must have been run
-	CI=$(CI) PODWALL_AGENT=$(CURDIR)/bin/podwall-agent PODWALL_CNI=$(CURDIR)/bin/cni \
+	CI=$(CI) PODWALL_AGENT=$(CURDIR)/bin/podwall-agent PODWALL_CNI_BIN=$(CURDIR)/bin/cni \
 	go test -race -timeout 20m ./...
 
 prepare: ## install what the tests need beside Go (Debian, as root; else says what is missing)
