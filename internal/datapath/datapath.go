@@ -108,7 +108,7 @@ func (d *Datapath) Close() error { return d.conn.Close() }
 func (d *Datapath) Apply(ctx context.Context, p *filter.Program) (Report, error) {
 	seen := d.take()
 	report := Report{}
-	if seen.Others || d.survey == nil {
+	if seen.Hooks || d.survey == nil {
 		if err := d.look(); err != nil {
 			return report, err
 		}
@@ -130,7 +130,7 @@ func (d *Datapath) Verify() error {
 		return err
 	}
 	if g != d.generation {
-		d.note(nft.Notice{Table: true, Others: true})
+		d.note(nft.Notice{Table: true, Hooks: true})
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ package datapath
 import (
 	"context"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,8 +19,9 @@ type events struct {
 	wake chan struct{} // holds at most one wake-up
 	port uint32
 
-	mu      sync.Mutex // guards pending
+	mu      sync.Mutex // guards the fields below
 	pending nft.Notice
+	soon    *time.Timer // set while a look at other programs' rules is due
 }
 
 func (e *events) init(port uint32) {
@@ -30,11 +32,21 @@ func (e *events) init(port uint32) {
 // look at.
 func (e *events) Changed() <-chan struct{} { return e.wake }
 
+// soonest is how often rules of others, which a service proxy may change many
+// times a second, make us look at them.
+const soonest = time.Second
+
 func (e *events) note(n nft.Notice) {
 	e.mu.Lock()
 	e.pending.Table = e.pending.Table || n.Table
-	e.pending.Others = e.pending.Others || n.Others
+	e.pending.Hooks = e.pending.Hooks || n.Hooks
+	if n.Rules && e.soon == nil {
+		e.soon = time.AfterFunc(soonest, func() { e.note(nft.Notice{Hooks: true}) })
+	}
 	e.mu.Unlock()
+	if !n.Table && !n.Hooks {
+		return
+	}
 	select {
 	case e.wake <- struct{}{}:
 	default:
@@ -46,6 +58,10 @@ func (e *events) take() nft.Notice {
 	defer e.mu.Unlock()
 	n := e.pending
 	e.pending = nft.Notice{}
+	if n.Hooks && e.soon != nil {
+		e.soon.Stop()
+		e.soon = nil
+	}
 	return n
 }
 

@@ -16,9 +16,12 @@ import (
 type Notice struct {
 	// Table is true if somebody else changed our table.
 	Table bool
-	// Others is true if chains or rules outside of it changed, so that Survey
-	// may have another answer.
-	Others bool
+	// Hooks is true if base chains outside of it came, or a whole table went: the
+	// order at our hooks may have changed.
+	Hooks bool
+	// Rules is true if other chains or rules changed. Survey may have another
+	// answer, but a service proxy does this all the time: look now and then.
+	Rules bool
 }
 
 // nftables notifications: group NFNLGRP_NFTABLES of NETLINK_NETFILTER.
@@ -40,7 +43,7 @@ func Monitor(ctx context.Context, own func(portID uint32) bool, report func(Noti
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
-			report(Notice{Table: true, Others: true})
+			report(Notice{Table: true, Hooks: true})
 		case err != nil:
 			_ = conn.Close()
 			return fmt.Errorf("watching nftables: %w", err)
@@ -65,19 +68,26 @@ func (n *Notice) add(m netlink.Message) {
 	if kind == unix.NFT_MSG_NEWGEN || len(m.Data) < header {
 		return
 	}
-	ours := false
-	if ad, err := netlink.NewAttributeDecoder(m.Data[header:]); err == nil && m.Data[0] == unix.NFPROTO_INET {
+	ours, base := false, false
+	if ad, err := netlink.NewAttributeDecoder(m.Data[header:]); err == nil {
 		for ad.Next() {
-			if ad.Type() == unix.NFTA_TABLE_NAME {
-				ours = bytes.Equal(bytes.TrimRight(ad.Bytes(), "\x00"), []byte(TableName))
-				break
+			switch {
+			case ad.Type() == unix.NFTA_TABLE_NAME:
+				name := bytes.TrimRight(ad.Bytes(), "\x00")
+				ours = m.Data[0] == unix.NFPROTO_INET && bytes.Equal(name, []byte(TableName))
+			case ad.Type() == unix.NFTA_CHAIN_HOOK && kind == unix.NFT_MSG_NEWCHAIN:
+				base = true
 			}
 		}
 	}
-	switch kind {
-	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM:
-		n.Table = n.Table || ours // elements of others are none of our business
+	switch {
+	case ours:
+		n.Table = true
+	case base, kind == unix.NFT_MSG_DELTABLE:
+		n.Hooks = true
+	case kind == unix.NFT_MSG_NEWSETELEM, kind == unix.NFT_MSG_DELSETELEM:
+		// elements of others are none of our business
 	default:
-		n.Table, n.Others = n.Table || ours, n.Others || !ours
+		n.Rules = true
 	}
 }
