@@ -70,8 +70,8 @@ const retry = 500 * time.Millisecond
 // watched kind is complete; if that takes longer than SyncTimeout, Run returns
 // ErrNotSynced.
 func (l *Loop) Run(ctx context.Context) error {
-	if err := l.awaitSync(ctx); err != nil {
-		return err
+	if err := l.awaitSync(ctx); err != nil || ctx.Err() != nil {
+		return err // ended early: what the store holds may be nothing yet
 	}
 	l.index = policy.NewIndex(l.Node)
 	verify := time.NewTicker(l.SyncPeriod)
@@ -91,6 +91,9 @@ func (l *Loop) Run(ctx context.Context) error {
 			pause(ctx, window)
 		case <-again.C:
 		}
+		if ctx.Err() != nil {
+			return nil // select does not prefer it
+		}
 		if err := l.pass(ctx); err != nil && ctx.Err() == nil {
 			l.Log.Error("enforcing failed, the kernel keeps what it had", "revision", l.last.Revision, "err", err)
 			again.Reset(retry)
@@ -98,7 +101,8 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// awaitSync waits for the first complete list of every kind.
+// awaitSync waits for the first complete list of every kind. It returns nil
+// also when ctx ends.
 func (l *Loop) awaitSync(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, l.SyncTimeout, ErrNotSynced)
 	defer cancel()

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/agent"
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/observe"
+)
+
+// kernel counts what the loop asks for.
+type kernel struct{ applied int }
+
+func (k *kernel) Apply(context.Context, *filter.Program) (datapath.Report, error) {
+	k.applied++
+	return datapath.Report{}, nil
+}
+func (k *kernel) Verify() error                        { return nil }
+func (k *kernel) Changed() <-chan struct{}             { return nil }
+func (k *kernel) Counters() (map[string]uint64, error) { return nil, nil }
+
+func newLoop(k *kernel) *agent.Loop {
+	return &agent.Loop{
+		Node: "node1", Store: cluster.NewStore(), Kernel: k, Log: slog.New(slog.DiscardHandler),
+		Observer:   observe.New(observe.NewRegistry(), observe.Info{Node: "node1"}),
+		SyncPeriod: time.Minute, SyncTimeout: time.Minute,
+	}
+}
+
+// Invariant 2. A store that is not synced is empty: its program opens
+// everything that an earlier process had closed.
+func TestAgentThatStopsBeforeTheFirstSyncLeavesTheKernelAlone(t *testing.T) {
+	for range 100 { // one wrong turn of a select is enough
+		k := &kernel{}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := newLoop(k).Run(ctx); err != nil {
+			t.Fatalf("running: %v, want no error from being stopped", err)
+		}
+		if k.applied > 0 {
+			t.Fatal("the loop applied a program before the first sync")
+		}
+	}
+}
+
+func TestSyncThatTakesTooLongIsAnErrorAndLeavesTheKernelAlone(t *testing.T) {
+	k := &kernel{}
+	loop := newLoop(k)
+	loop.SyncTimeout = time.Millisecond
+	if err := loop.Run(t.Context()); err == nil || k.applied > 0 {
+		t.Errorf("error %v after %d programs, want an error after none", err, k.applied)
+	}
+}

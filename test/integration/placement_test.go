@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/podwall/podwall/internal/lab"
+)
+
+func TestAgentRefusesANamespaceThatIsNotItsNodes(t *testing.T) {
+	w := newWorld(t, lab.Routed, "node1")
+	w.createNode("node9", addrs("172.30.0.99", "fd00:172:30::99"))
+	a := startAgent(t, w.bed.Node("node1").NS, "node9", seedArguments(w.server.Kubeconfig)...)
+	a.exits(4)
+	a.complains("none of the addresses of node node9 (172.30.0.99, fd00:172:30::99) is in this network namespace")
+	w.untouched("node1")
+}
+
+func TestSecondAgentOnANodeRefuses(t *testing.T) {
+	w := newWorld(t, lab.Routed, "node1")
+	first := w.agent("node1").ready()
+	second := w.agent("node1")
+	second.exits(4)
+	second.complains("another podwall-agent runs in this network namespace")
+	first.ready() // and goes on
+}
+
+func TestAgentWithoutPrivilegeSaysWhatIsMissing(t *testing.T) {
+	const nobody = 65534
+	if text, err := os.ReadFile("/proc/self/uid_map"); err != nil || len(strings.Fields(string(text))) != 3 || !strings.HasSuffix(strings.TrimSpace(string(text)), "4294967295") {
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("all users are needed, but these exist (%v): %s", err, text)
+		}
+		t.Skip("running a process as another user needs root")
+	}
+	program, err := os.Open(agentProgram(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close() // the process has its own descriptor
+	w := newLab(t, lab.Routed, "node1")
+	// By its descriptor, since the user need not be able to reach the file.
+	cmd := exec.Command("/proc/self/fd/3", seedArguments("/nonexistent")...)
+	cmd.ExtraFiles = []*os.File{program}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	a := launch(t, w.bed.Node("node1").NS, "node1", cmd)
+	a.exits(3)
+	a.complains("no right to use nftables; run as root, or with CAP_NET_ADMIN in the host's network namespace")
+	w.untouched("node1")
+}
+
+func TestUnknownFlagIsAUsageError(t *testing.T) {
+	w := newLab(t, lab.Routed, "node1")
+	a := startAgent(t, w.bed.Node("node1").NS, "node1", "--run-firewal=true")
+	a.exits(2)
+	text, err := os.ReadFile(a.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "podwall-agent: unknown flag --run-firewal; did you mean --run-firewall?\n"; string(text) != want {
+		t.Errorf("the agent says %q, want %q", text, want)
+	}
+	w.untouched("node1")
+}
+
+// untouched wants that nobody has used nftables of a node.
+func (w *world) untouched(node string) {
+	w.t.Helper()
+	if table := w.table(node); table != "" {
+		w.t.Errorf("there is a table on %s:\n%s", node, table)
+	}
+}
