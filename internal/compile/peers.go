@@ -103,8 +103,10 @@ func (b *builder) blockSet(f filter.Family, clauses []policy.Clause) string {
 		prefixes = append(prefixes, subtract(e.CIDR, e.Except)...)
 	}
 	prefixes = mergePrefixes(prefixes)
+	// Like the name, the comment must follow from the content alone: rules that
+	// write the same addresses differently share the set.
 	var text []string
-	s := filter.Set{Kind: filter.Prefixes, Family: f, Comment: fmt.Sprintf("%d ipBlock peers of one rule", len(blocks))}
+	s := filter.Set{Kind: filter.Prefixes, Family: f, Comment: fmt.Sprintf("ipBlock peers of a rule, %d prefixes", len(prefixes))}
 	for _, p := range prefixes {
 		text = append(text, p.String())
 		s.Elements = s.Elements.With(filter.Element{Addr: p.Addr(), Bits: uint8(p.Bits())})

@@ -59,8 +59,8 @@ func rangesOf(ports []*cluster.Port, protocol cluster.Protocol) (ranges []filter
 	return mergeRanges(ranges), false
 }
 
-// mergeRanges joins ranges that overlap or touch. Single ports that merely
-// touch stay apart: a rule that lists 80 and 81 reads better as written.
+// mergeRanges joins ranges that overlap. Those that merely touch stay apart: a
+// rule that lists 80 and 81 reads better as written.
 func mergeRanges(list []filter.PortRange) []filter.PortRange {
 	slices.SortFunc(list, func(a, b filter.PortRange) int {
 		return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last))

@@ -73,7 +73,7 @@ type Datapath struct {
 	actual     *nft.Table // what the kernel holds, nil for no table
 	known      bool       // actual can be trusted
 	written    bool       // by this process, so that a difference is drift
-	generation uint32     // of the kernel's nftables when we last looked
+	generation uint32     // of the kernel's nftables, up to which actual is known
 	survey     *nft.Survey
 	tested     bool             // the self-test ran on the present kind of chain
 	failed     []Problem        // what it found
@@ -108,13 +108,14 @@ func (d *Datapath) Close() error { return d.conn.Close() }
 func (d *Datapath) Apply(ctx context.Context, p *filter.Program) (Report, error) {
 	seen := d.take()
 	report := Report{}
+	if seen.Table {
+		d.known = false // first, so that it outlives a failure below
+	}
 	if seen.Hooks || d.survey == nil {
 		if err := d.look(); err != nil {
+			d.survey = nil
 			return report, err
 		}
-	}
-	if seen.Table {
-		d.known = false
 	}
 	if err := d.make(p, &report); err != nil {
 		return report, err
@@ -174,27 +175,37 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 }
 
 func (d *Datapath) read(report *Report) error {
+	// Asked first: what changes while we read counts as not known.
+	g, err := d.conn.Generation()
+	if err != nil {
+		return err
+	}
 	actual, err := d.conn.Read()
 	if err != nil {
 		return err
 	}
 	report.Full = true
 	d.remember(actual)
-	d.actual, d.known = actual, true
+	d.actual, d.known, d.generation = actual, true, g
 	return nil
 }
 
+// commit sends the operations. The generation is taken as known only if ours
+// was the one transaction since: otherwise Verify has to look.
 func (d *Datapath) commit(ops []nft.Op) error {
-	if len(ops) > 0 {
-		if err := d.conn.Commit(ops); err != nil {
-			return err
-		}
+	if len(ops) == 0 {
+		return nil
+	}
+	if err := d.conn.Commit(ops); err != nil {
+		return err
 	}
 	g, err := d.conn.Generation()
 	if err != nil {
 		return err
 	}
-	d.generation = g
+	if g == d.generation+1 {
+		d.generation = g
+	}
 	return nil
 }
 

@@ -32,21 +32,24 @@ const (
 )
 
 // prove runs the self-test when the kind of base chain is new. If nat chains do
-// not work it switches to filter chains, once, and tests again.
+// not drop it switches to filter chains, once, and tests again.
 func (d *Datapath) prove(ctx context.Context, p *filter.Program, report *Report) error {
 	if d.tested {
 		return nil
 	}
-	d.failed = d.selfTest(ctx)
-	d.tested = true
-	if len(d.failed) > 0 && !report.Filter {
-		d.log.Error("a packet that must be dropped passed the nat chain, using filter chains", "problem", d.failed[0].Text)
-		d.forced = true
-		report.Problems = nil
+	passed, err := d.selfTest(ctx)
+	if ctx.Err() != nil {
+		return fmt.Errorf("running the self-test: %w", ctx.Err()) // broken off, it says nothing
+	}
+	d.tested, d.failed = true, selfTestProblems(passed, err)
+	if len(passed) > 0 && !report.Filter {
+		d.log.Error("a packet that must be dropped passed the nat chain, using filter chains", "problem", passed[0].Text)
+		d.forced, report.Problems, d.failed = true, nil, nil
 		if err := d.make(p, report); err != nil {
 			return err
 		}
-		d.failed = append(d.selfTest(ctx), Problem{Subject: "datapath", Blocking: true,
+		passed, err = d.selfTest(ctx)
+		d.failed = append(selfTestProblems(passed, err), Problem{Subject: "datapath", Blocking: true,
 			Text: "nat chains did not drop the self-test's packet; judging in filter chains instead",
 			Cure: "run with --datapath=filter, and look for programs that use nat chains at priority -190 or below"})
 	}
@@ -54,60 +57,82 @@ func (d *Datapath) prove(ctx context.Context, p *filter.Program, report *Report)
 	return nil
 }
 
-// selfTest returns what went wrong, nothing if every family drops.
-func (d *Datapath) selfTest(ctx context.Context) []Problem {
+// selfTestProblems adds a test that could not be run to those that failed.
+func selfTestProblems(passed []Problem, err error) []Problem {
+	if err == nil {
+		return passed
+	}
+	return append(passed, Problem{Subject: "self-test", Text: "could not be run: " + err.Error(), Blocking: true,
+		Cure: "give the agent CAP_NET_ADMIN in the host's network namespace"})
+}
+
+// selfTest returns the families in which the packet passed. The error says
+// that it could not be sent.
+func (d *Datapath) selfTest(ctx context.Context) (passed []Problem, err error) {
 	link, err := makeTestLink()
 	if err != nil {
-		return []Problem{{Subject: "self-test", Text: "could not be run: " + err.Error(), Blocking: true,
-			Cure: "give the agent CAP_NET_ADMIN in the host's network namespace"}}
+		return nil, err
 	}
 	defer func() {
 		if err := removeSelfTest(); err != nil {
 			d.log.Warn("removing the self-test's interfaces", "err", err)
 		}
 	}()
-	var list []Problem
+	var failed []error
 	for _, f := range filter.Families {
-		if f == filter.IPv6 && ipv6Disabled() {
-			d.log.Info("self-test skipped, the kernel has IPv6 switched off", "family", "ipv6")
+		if f == filter.IPv6 && !ipv6Enabled() {
+			d.log.Info("self-test skipped, IPv6 is switched off", "family", "ipv6")
 			continue
 		}
-		if err := d.mustDrop(ctx, link, nft.SelfTest(f)); err != nil {
-			list = append(list, Problem{Subject: fmt.Sprintf("self-test ipv%d", f), Text: err.Error(), Blocking: true})
+		verdict, err := d.mustDrop(ctx, link, nft.SelfTest(f))
+		if verdict != "" {
+			passed = append(passed, Problem{Subject: fmt.Sprintf("self-test ipv%d", f), Text: verdict, Blocking: true})
 		}
+		failed = append(failed, err)
 	}
-	return list
+	return passed, errors.Join(failed...)
 }
 
-func ipv6Disabled() bool {
-	text, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/disable_ipv6")
-	return err != nil || strings.TrimSpace(string(text)) == "1"
+// ipv6Enabled makes sure that the test link has IPv6, unless the kernel has it
+// off for all. New links may have it off on hosts that use it elsewhere.
+func ipv6Enabled() bool {
+	const settings = "/proc/sys/net/ipv6/conf/"
+	off := func(link string) bool {
+		text, err := os.ReadFile(settings + link + "/disable_ipv6")
+		return err != nil || strings.TrimSpace(string(text)) == "1"
+	}
+	if off("all") {
+		return false
+	}
+	if !off(testLink) {
+		return true
+	}
+	return os.WriteFile(settings+testLink+"/disable_ipv6", []byte("0"), 0) == nil
 }
 
 // mustDrop sends one packet and wants to be told that it was dropped, and to
-// see it counted.
-func (d *Datapath) mustDrop(ctx context.Context, link netlink.Link, to netip.Addr) error {
+// see it counted; passed says what happened instead.
+func (d *Datapath) mustDrop(ctx context.Context, link netlink.Link, to netip.Addr) (passed string, err error) {
 	if err := route(link, to); err != nil {
-		return err
+		return "", err
 	}
 	before, err := d.conn.Counters()
 	if err != nil {
-		return err
+		return "", err
 	}
 	sent := send(ctx, to)
 	after, err := d.conn.Counters()
-	if err != nil {
-		return err
-	}
 	switch {
+	case err != nil:
+		return "", err
 	case sent == nil:
-		return fmt.Errorf("a packet to %s passed, though it must be dropped", to)
+		return fmt.Sprintf("a packet to %s passed, though it must be dropped", to), nil
 	case !errors.Is(sent, unix.EPERM):
-		return fmt.Errorf("sending the test packet to %s: %w", to, sent)
+		return "", fmt.Errorf("sending the test packet to %s: %w", to, sent)
 	case after[nft.CounterSelfTest] != before[nft.CounterSelfTest]+1:
-		return fmt.Errorf("a packet to %s was dropped, but not by podwall's chain", to)
+		return fmt.Sprintf("a packet to %s was dropped, but not by podwall's chain", to), nil
 	}
-	return nil
+	return "", nil
 }
 
 // send sends one datagram. A drop in the output path is reported as EPERM.

@@ -3,6 +3,8 @@
 package nft
 
 import (
+	"net/netip"
+
 	"github.com/podwall/podwall/internal/filter"
 )
 
@@ -69,11 +71,14 @@ func trackedFirst() []Rule {
 }
 
 // addDiscovery frees IPv6 neighbour discovery and multicast listener reports,
-// without which there is no IPv6 at all. Conntrack does not track them.
+// without which there is no IPv6 at all. Conntrack does not track them. Only as
+// they are on a link: never through a router, reports never to one receiver.
+// Otherwise these types would be a tunnel between nodes.
 func (c *Chain) addDiscovery(v Verdict) {
-	c.add("multicast listeners", MatchICMP{130, 132}, v)
-	c.add("neighbour discovery", MatchICMP{133, 137}, v)
-	c.add("multicast listeners", MatchICMP{143, 143}, v)
+	multicast := MatchPrefix{Field: Destination, Prefix: netip.PrefixFrom(netip.AddrFrom16([16]byte{0xff}), 8)}
+	c.add("multicast listeners", multicast, MatchICMP{130, 132}, v)
+	c.add("neighbour discovery", MatchHopLimit{255}, MatchICMP{133, 137}, v)
+	c.add("multicast listeners", multicast, MatchICMP{143, 143}, v)
 }
 
 // addEgress calls the egress chain of the source; it comes back if the chain
@@ -96,7 +101,9 @@ func toPod() *Chain {
 	for _, f := range filter.Families {
 		c.add("", Lookup{Field: Destination, Family: f, Set: perFamily("to", f), Map: true})
 	}
-	c.add("no known pod", Lookup{Field: OutputInterface, Set: setIngressLinks}, MatchLocalSource{Negate: true}, Count{CounterUnlisted}, Verdict{Kind: Drop})
+	behind := Lookup{Field: OutputInterface, Set: setIngressLinks}
+	c.add("the node to no known pod", behind, MatchNoInput{}, MatchLocalSource{}, Verdict{Kind: Accept})
+	c.add("no known pod", behind, Count{CounterUnlisted}, Verdict{Kind: Drop})
 	return c
 }
 
@@ -182,10 +189,11 @@ func guardSets(p *filter.Program) []*Set {
 	return sets
 }
 
-// untrackedInput judges what somebody's notrack rule (a node-local DNS cache
-// brings one) keeps away from the nat chain at input.
+// untrackedInput judges what never enters the nat chain at input: packets that
+// somebody's notrack rule (a node-local DNS cache brings one) keeps from being
+// tracked, and invalid ones.
 func untrackedInput() *Chain {
 	c := &Chain{Name: chainUntracked, Base: &Base{"filter", "input", priorityGuard}}
-	c.add("", MatchState{CtUntracked}, Verdict{Goto, chainToNode})
+	c.add("", MatchState{CtInvalid | CtUntracked}, Verdict{Goto, chainToNode})
 	return c
 }

@@ -69,13 +69,14 @@ func portChain(c *filter.Chain, key Key, rules []filter.Rule) *Chain {
 }
 
 // finish ends a chain: what the node sends to its own pod is always allowed,
-// the rest is dropped.
+// the rest is dropped. A packet with the node's address that came in by an
+// interface is forged; IPv6 would forward it.
 func (c *Chain) finish(d filter.Direction) {
 	if d == filter.Egress {
 		c.Rules = append(c.Rules, dropped(CounterEgress, ""))
 		return
 	}
-	c.add("the node to its own pod", MatchLocalSource{}, Verdict{Kind: Accept})
+	c.add("the node to its own pod", MatchNoInput{}, MatchLocalSource{}, Verdict{Kind: Accept})
 	c.Rules = append(c.Rules, dropped(CounterIngress, ""))
 }
 

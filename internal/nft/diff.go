@@ -24,7 +24,7 @@ const (
 	AddChain
 	FlushChain
 	AddRules
-	SwapElements // of a map: delete Removed, then add Entries
+	SwapElements // delete Removed, then add Entries
 	DeleteElements
 	DeleteSet // a map refers to chains
 	DeleteChain
@@ -64,9 +64,10 @@ func Diff(actual, desired *Table) []Op {
 	return d.ops
 }
 
-// foreign reports whether a set or chain has a name of ours and another type.
+// foreign reports whether a set or chain has a name of ours and another type,
+// or whether the table as a whole was switched off.
 func foreign(actual, desired *Table) bool {
-	found := false
+	found := actual.Dormant
 	walk(actual.Sets, desired.Sets, func(s *Set) string { return s.Name }, func(old, now *Set) {
 		if old != nil && now != nil && (old.Key != now.Key || old.Map != now.Map || old.Interval != now.Interval) {
 			found = true
@@ -132,8 +133,11 @@ func (d *differ) elements(old, now *Set) {
 	added, removed := now.Elements.Diff(old.Elements)
 	more, less := diffEntries(old.Entries, now.Entries)
 	more, less = append(more, entriesOf(added)...), append(less, entriesOf(removed)...)
-	if s := now; s.Map && len(more)+len(less) > 0 {
-		d.add(Op{Kind: SwapElements, Set: s, Entries: more, Removed: less})
+	// Delete before add where a new element may stand in the way of one that
+	// goes: in maps, in interval sets, and where only a comment changes.
+	clash := now.Map || len(less) > 0 && (now.Interval || len(old.Entries) > 0)
+	if clash && len(more)+len(less) > 0 {
+		d.add(Op{Kind: SwapElements, Set: now, Entries: more, Removed: less})
 		return
 	}
 	d.fill(now, more)
@@ -152,15 +156,16 @@ func entriesOf(list []filter.Element) []Entry {
 	return entries
 }
 
-// diffEntries compares by key and verdict; comments alone are no difference.
+// diffEntries compares keys, verdicts and comments: a comment names the pod, or
+// holds a value for a later process.
 func diffEntries(old, now []Entry) (added, removed []Entry) {
-	was := make(map[Key]Verdict, len(old))
+	was := make(map[Key]Entry, len(old))
 	for _, e := range old {
-		was[e.Key] = e.Verdict
+		was[e.Key] = e
 	}
 	stays := make(map[Key]bool, len(now))
 	for _, e := range now {
-		if v, ok := was[e.Key]; ok && v == e.Verdict {
+		if o, ok := was[e.Key]; ok && o.Verdict == e.Verdict && clip(o.Comment) == clip(e.Comment) {
 			stays[e.Key] = true
 		} else {
 			added = append(added, e)

@@ -221,6 +221,12 @@ func (s MatchICMP) encode(e *encoder) {
 	e.cmp(expr.CmpOpLte, []byte{s.Last})
 }
 
+func (s MatchHopLimit) encode(e *encoder) {
+	e.needFamily(filter.IPv6)
+	e.add(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 7, Len: 1})
+	e.cmp(expr.CmpOpEq, []byte{s.Hops})
+}
+
 func (s MatchICMPAny) encode(e *encoder) {
 	if s.Family == filter.IPv6 {
 		e.needProtocol(protoICMPv6)

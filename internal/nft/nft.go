@@ -23,6 +23,8 @@ type Table struct {
 	Counters []string // named counters, sorted
 	Sets     []*Set   // sorted by name
 	Chains   []*Chain // base chains first, then sorted by name
+	// Dormant is true of an actual table whose chains somebody switched off.
+	Dormant bool
 }
 
 // KeyType is the type of a set's keys.

@@ -21,11 +21,11 @@ import (
 // Read returns the actual table, or nil if there is none. Sets and chains that
 // are not of our making are part of it, so that Diff removes them.
 func (c *Conn) Read() (*Table, error) {
-	exists, err := c.exists()
-	if err != nil || !exists {
+	found, err := c.find()
+	if err != nil || found == nil {
 		return nil, err
 	}
-	t := &Table{}
+	t := &Table{Dormant: found.Flags&nftables.TableFlagDormant != 0}
 	for _, read := range []func(*Table) error{c.readCounters, c.readSets, c.readChains} {
 		if err := read(t); err != nil {
 			return nil, fmt.Errorf("reading table %s: %w", TableName, err)
@@ -34,12 +34,17 @@ func (c *Conn) Read() (*Table, error) {
 	return t, nil
 }
 
-func (c *Conn) exists() (bool, error) {
+// find returns our table as the kernel has it, nil for none.
+func (c *Conn) find() (*nftables.Table, error) {
 	tables, err := c.nl.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return false, fmt.Errorf("listing tables: %w", err)
+		return nil, fmt.Errorf("listing tables: %w", err)
 	}
-	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == TableName }), nil
+	i := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == TableName })
+	if i < 0 {
+		return nil, nil
+	}
+	return tables[i], nil
 }
 
 func (c *Conn) readCounters(t *Table) error {
@@ -74,13 +79,16 @@ func (c *Conn) readSets(t *Table) error {
 		return err
 	}
 	for _, k := range sets {
+		if k.Anonymous {
+			continue // part of a rule that is not ours, and goes with it
+		}
 		s := &Set{Name: k.Name, Map: k.IsMap, Interval: k.Interval, Comment: k.Comment}
 		var ok bool
 		if s.Key, ok = keyType(k.KeyType); !ok {
 			t.Sets = append(t.Sets, s) // foreign: Diff deletes it
 			continue
 		}
-		list, err := c.nl.GetSetElements(k)
+		list, err := c.elements(k)
 		if err != nil {
 			return fmt.Errorf("set %s: %w", k.Name, err)
 		}
@@ -91,6 +99,25 @@ func (c *Conn) readSets(t *Table) error {
 	}
 	slices.SortFunc(t.Sets, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
 	return nil
+}
+
+// elements reads a set. The kernel resizes a large hash in the background, and
+// a listing meanwhile misses elements without a word (seen on 6.18 right after
+// tens of thousands of insertions), so a large set is read until two listings
+// agree in length.
+func (c *Conn) elements(k *nftables.Set) ([]nftables.SetElement, error) {
+	const small, tries = 512, 10
+	list, err := c.nl.GetSetElements(k)
+	for try := 0; err == nil && len(list) > small; try++ {
+		before := len(list)
+		if list, err = c.nl.GetSetElements(k); err == nil && len(list) == before {
+			break
+		}
+		if try == tries {
+			return nil, fmt.Errorf("the listing did not settle in %d tries", tries)
+		}
+	}
+	return list, err
 }
 
 // take turns the kernel's elements into ours.
@@ -122,8 +149,8 @@ func (s *Set) take(list []nftables.SetElement) error {
 	return nil
 }
 
-// takeIntervals pairs starts with ends. Ours are always prefixes; what is none
-// of them is kept under its first address and thus found as a difference.
+// takeIntervals pairs starts with ends. Ours are always prefixes; a set with an
+// interval that is none is not ours any more, which its missing type says.
 func (s *Set) takeIntervals(list []nftables.SetElement) error {
 	bits := uint8(s.Key.datatype().Bytes * 8)
 	ends := map[netip.Addr]bool{}
@@ -141,24 +168,29 @@ func (s *Set) takeIntervals(list []nftables.SetElement) error {
 		if !ok {
 			return fmt.Errorf("parsing an interval of %d bytes", len(k.Key))
 		}
-		s.Elements = s.Elements.With(filter.Element{Addr: a, Bits: prefixLength(a, bits, ends)})
+		length, ok := prefixLength(a, bits, ends)
+		if !ok {
+			s.Key, s.Elements = 0, filter.Elements{}
+			return nil
+		}
+		s.Elements = s.Elements.With(filter.Element{Addr: a, Bits: length})
 	}
 	return nil
 }
 
 // prefixLength finds the narrowest prefix that starts at the address and ends
 // at an end mark; intervals do not overlap, so that is its own end.
-func prefixLength(a netip.Addr, max uint8, ends map[netip.Addr]bool) uint8 {
+func prefixLength(a netip.Addr, max uint8, ends map[netip.Addr]bool) (bits uint8, ok bool) {
 	for bits := max; ; bits-- {
 		p := netip.PrefixFrom(a, int(bits))
 		if p.Masked().Addr() != a {
-			return max
+			return 0, false
 		}
 		if next, ok := after(p); !ok || ends[next] {
-			return bits
+			return bits, true
 		}
 		if bits == 0 {
-			return max
+			return 0, false
 		}
 	}
 }
@@ -221,6 +253,9 @@ func baseOf(k *nftables.Chain) *Base {
 		return nil
 	}
 	b := &Base{Type: string(k.Type), Priority: int32(*k.Priority)}
+	if k.Policy != nil && *k.Policy == nftables.ChainPolicyDrop {
+		b.Type += " policy drop" // no base of ours: Diff replaces it
+	}
 	for name, hook := range hooks() {
 		if *hook == *k.Hooknum {
 			b.Hook = name

@@ -27,7 +27,7 @@ type Node struct {
 }
 
 // The priorities of our base chains. A nat chain must come before every other
-// nat chain of its hook, since an accept there ends the walk for the
+// nat chain of its hook, since a translation there ends the walk for the
 // connection; the kernel wants more than -200. The filter variant judges after
 // everybody else's filtering (and IPVS), and before source NAT at 100.
 const (

@@ -85,6 +85,10 @@ type MatchNoInput struct{}
 // MatchICMP matches a range of ICMPv6 types.
 type MatchICMP struct{ First, Last uint8 }
 
+// MatchHopLimit compares the hop limit of an IPv6 packet. 255 says that no router
+// has carried it (RFC 4861, 6.1): a router takes one off.
+type MatchHopLimit struct{ Hops uint8 }
+
 // MatchICMPAny matches every ICMP packet of the family.
 type MatchICMPAny struct{ Family filter.Family }
 

@@ -16,7 +16,7 @@ import (
 // Survey is what other programs' rules mean for ours.
 type Survey struct {
 	// Before are nat chains of others that run before ours at the same hook: an
-	// accept or a translation there ends the walk, and ours sees nothing.
+	// source translation there ends the walk, and ours sees nothing.
 	Before []string
 	// DropsInvalid is true if somebody drops invalid packets at forward, in both
 	// families, so that our guard is not needed. Rules of iptables-legacy cannot

@@ -230,6 +230,8 @@ func (s MatchICMP) text() string {
 	return fmt.Sprintf("icmpv6 type %d-%d", s.First, s.Last)
 }
 
+func (s MatchHopLimit) text() string { return fmt.Sprintf("ip6 hoplimit %d", s.Hops) }
+
 func (s MatchICMPAny) text() string {
 	if s.Family == filter.IPv6 {
 		return "meta l4proto ipv6-icmp"

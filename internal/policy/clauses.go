@@ -83,8 +83,7 @@ func namedPort(p *cluster.Policy, d filter.Direction, pods *SetSpec, port *clust
 	case pods != nil:
 		spec = *pods
 	default:
-		everywhere := cluster.Everything()
-		spec = SetSpec{Namespaces: &everywhere, Pods: cluster.Everything()}
+		spec = SetSpec{Pods: cluster.Everything()}
 	}
 	spec.PortName, spec.Protocol = port.Name, port.Protocol
 	return &spec

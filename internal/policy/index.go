@@ -26,7 +26,7 @@ type Index struct {
 	layout *Layout // nil when it has to be computed again
 	sets   map[SetKey]*set
 	// The sets to ask when a pod changes: those of its own namespace, and those
-	// whose namespaces are selected by labels.
+	// of several namespaces.
 	bound    map[string]map[SetKey]*set
 	selected map[SetKey]*set
 }
@@ -241,7 +241,7 @@ func (x *Index) trackSets() {
 
 func (x *Index) track(s *set) {
 	x.sets[s.key] = s
-	if s.spec.Namespaces == nil {
+	if s.spec.Namespace != "" {
 		if x.bound[s.spec.Namespace] == nil {
 			x.bound[s.spec.Namespace] = map[SetKey]*set{}
 		}

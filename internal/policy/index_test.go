@@ -95,3 +95,24 @@ func TestARemotePodKeepsTheLayout(t *testing.T) {
 		t.Error("a local pod kept the layout")
 	}
 }
+
+// The destination of an ingress rule is a local subject, so the set of a named
+// port there does not grow with the cluster.
+func TestNamedPortsOfIngressRulesAreLocal(t *testing.T) {
+	for direction, want := range map[string]string{"ingress": "10.0.0.1:80", "egress": "10.0.0.1:80 10.0.0.2:81"} {
+		t.Run(direction, func(t *testing.T) {
+			w := newWorld()
+			w.set(w.namespace("shop", ""), w.podWithPort("shop/web", "one", "10.0.0.1", 80), w.podWithPort("shop/far", "two", "10.0.0.2", 81))
+			w.set(w.namedPortPolicy("shop/p", "http", direction == "ingress"))
+			model := w.model()
+			if len(model.Sets) != 1 {
+				t.Fatalf("%d sets, want 1", len(model.Sets))
+			}
+			for _, m := range model.Sets {
+				if got := portsOf(m); got != want {
+					t.Errorf("members = %s, want %s", got, want)
+				}
+			}
+		})
+	}
+}

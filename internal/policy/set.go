@@ -25,8 +25,8 @@ type SetKey struct {
 // that both selectors match, for a named port together with the numbers that
 // each pod declares under the name.
 type SetSpec struct {
-	Namespace  string            // the only namespace, if Namespaces is nil
-	Namespaces *cluster.Selector // else the namespaces that match
+	Namespace  string            // the only namespace; empty means any, known or not
+	Namespaces *cluster.Selector // if set, the namespaces that match
 	Pods       cluster.Selector
 	// Local restricts the set to pods of this node. It serves the named ports of
 	// ingress rules, whose destination is always a local subject.
@@ -39,8 +39,11 @@ type SetSpec struct {
 // Key returns the identity of the set.
 func (s *SetSpec) Key() SetKey {
 	k := SetKey{Namespace: s.Namespace, Pods: s.Pods.Text(), Local: s.Local, PortName: s.PortName, Protocol: s.Protocol}
-	if s.Namespaces != nil {
+	switch {
+	case s.Namespaces != nil:
 		k.Namespaces = s.Namespaces.Text()
+	case s.Namespace == "":
+		k.Namespaces = "<any>" // no selector has this text
 	}
 	return k
 }
@@ -48,8 +51,11 @@ func (s *SetSpec) Key() SetKey {
 // String describes the set for people.
 func (s *SetSpec) String() string {
 	where := "namespace " + s.Namespace
-	if s.Namespaces != nil {
+	switch {
+	case s.Namespaces != nil:
 		where = "namespaces " + s.Namespaces.String()
+	case s.Namespace == "":
+		where = "any namespace"
 	}
 	text := fmt.Sprintf("pods %s in %s", s.Pods, where)
 	if s.PortName != "" {
@@ -65,11 +71,12 @@ func (s *SetSpec) elements(p *cluster.Pod, namespace *cluster.Namespace, a netip
 	if !p.Networked() || !s.Pods.Matches(p.Labels) {
 		return nil
 	}
-	if s.Namespaces == nil {
-		if p.Key.Namespace != s.Namespace {
+	switch {
+	case s.Namespaces != nil:
+		if namespace == nil || !s.Namespaces.Matches(namespace.Labels) {
 			return nil
 		}
-	} else if namespace == nil || !s.Namespaces.Matches(namespace.Labels) {
+	case s.Namespace != "" && s.Namespace != p.Key.Namespace:
 		return nil
 	}
 	if s.PortName == "" {

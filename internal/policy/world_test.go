@@ -93,6 +93,34 @@ func (w *world) noPolicy(name string) func(*cluster.Tx) {
 	return func(tx *cluster.Tx) { tx.DeletePolicy(keyOf(name)) }
 }
 
+func (w *world) podWithPort(name, node, ip string, port uint16) func(*cluster.Tx) {
+	return func(tx *cluster.Tx) {
+		tx.SetPod(&cluster.Pod{Key: keyOf(name), Node: node, IPs: []netip.Addr{netip.MustParseAddr(ip)},
+			Ports: []cluster.NamedPort{{Name: "http", Protocol: cluster.TCP, Port: port}}})
+	}
+}
+
+// namedPortPolicy isolates every pod in one direction and allows one named
+// port, for anybody.
+func (w *world) namedPortPolicy(name, port string, ingress bool) func(*cluster.Tx) {
+	rules := []cluster.Rule{{Peers: cluster.Peers{Any: true}, Ports: cluster.Ports{List: []cluster.Port{{Protocol: cluster.TCP, Name: port}}}}}
+	p := &cluster.Policy{Key: keyOf(name), Subject: cluster.Everything(), IsolatesIngress: ingress, IsolatesEgress: !ingress}
+	if ingress {
+		p.Ingress = rules
+	} else {
+		p.Egress = rules
+	}
+	return func(tx *cluster.Tx) { tx.SetPolicy(p) }
+}
+
+func portsOf(m policy.Members) string {
+	var list []string
+	for _, e := range filter.Sorted(m.V4) {
+		list = append(list, netip.AddrPortFrom(e.Addr, e.Port).String())
+	}
+	return strings.Join(list, " ")
+}
+
 func keyOf(name string) cluster.Key {
 	namespace, name, _ := strings.Cut(name, "/")
 	return cluster.Key{Namespace: namespace, Name: name}

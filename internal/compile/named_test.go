@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/compile"
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/policy"
+)
+
+// A named port means, for each destination pod, the numbers that this pod
+// declares under the name for the rule's protocol.
+func TestNamedPortsAreLookedUpInEachDestination(t *testing.T) {
+	web, far, outside := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("198.51.100.7")
+	pods := []*cluster.Pod{
+		{Key: cluster.Key{Namespace: "shop", Name: "web"}, Node: "one", IPs: []netip.Addr{web}, Ports: []cluster.NamedPort{
+			{Name: "dns", Protocol: cluster.TCP, Port: 53}, {Name: "dns", Protocol: cluster.UDP, Port: 54}, {Name: "dns", Protocol: cluster.UDP, Port: 55}}},
+		{Key: cluster.Key{Namespace: "shop", Name: "far"}, Node: "two", IPs: []netip.Addr{far}, Ports: []cluster.NamedPort{
+			{Name: "dns", Protocol: cluster.UDP, Port: 80}, {Name: "other", Protocol: cluster.UDP, Port: 81}}},
+	}
+	rule := []cluster.Rule{{Peers: cluster.Peers{Any: true}, Ports: cluster.Ports{List: []cluster.Port{{Protocol: cluster.UDP, Name: "dns"}}}}}
+	p := &cluster.Policy{Key: cluster.Key{Namespace: "shop", Name: "p"}, Subject: cluster.Everything(),
+		IsolatesIngress: true, IsolatesEgress: true, Ingress: rule, Egress: rule}
+	program := compile.Program(policy.Resolve(&cluster.Snapshot{
+		Namespaces: []*cluster.Namespace{{Name: "shop"}}, Pods: pods, Policies: []*cluster.Policy{p}}, "one"), compile.Options{})
+	tests := []struct {
+		name     string
+		src, dst netip.Addr
+		protocol filter.Protocol
+		port     uint16
+		want     filter.Verdict
+	}{
+		{"the number of the pod", outside, web, filter.UDP, 54, filter.Accept},
+		{"a second number under the name", outside, web, filter.UDP, 55, filter.Accept},
+		{"the number of the other protocol", outside, web, filter.UDP, 53, filter.Drop},
+		{"the protocol of the other number", outside, web, filter.TCP, 53, filter.Drop},
+		{"the number of another pod", outside, web, filter.UDP, 80, filter.Drop},
+		{"egress, the number of the destination", web, far, filter.UDP, 80, filter.Accept},
+		{"egress, the number of the source", web, far, filter.UDP, 54, filter.Drop},
+		{"egress, another name of the destination", web, far, filter.UDP, 81, filter.Drop},
+		{"egress to an address that is no pod", web, outside, filter.UDP, 80, filter.Drop},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := filter.Flow{Protocol: tt.protocol, Src: tt.src, Dst: tt.dst, DstPort: tt.port}
+			if got := filter.Eval(program, f); got != tt.want {
+				t.Errorf("verdict = %s, want %s\n%s", got, tt.want, program)
+			}
+		})
+	}
+}

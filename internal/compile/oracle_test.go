@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile_test
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/compile"
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/oracle"
+	"github.com/podwall/podwall/internal/policy"
+	"github.com/podwall/podwall/internal/testkit/gen"
+)
+
+// end is one end of a flow as both witnesses see it.
+type end struct {
+	addr   netip.Addr
+	node   string // whose own address this is
+	oracle oracle.Endpoint
+}
+
+// ends returns the addresses that a question can be about: those that exactly
+// one running pod claims (what happens to the others is closed, and has a test of its
+// own), the nodes' own, and two outside.
+func ends(snap *cluster.Snapshot) []end {
+	claims := map[netip.Addr]int{}
+	for _, p := range snap.Pods {
+		if p.Networked() {
+			for _, a := range p.IPs {
+				claims[a]++
+			}
+		}
+	}
+	var list []end
+	for _, p := range snap.Pods {
+		for _, a := range p.IPs {
+			if p.Networked() && p.Node != "" && claims[a] == 1 {
+				list = append(list, end{addr: a, oracle: oracle.Endpoint{Pod: p.Key, Addr: a}})
+			}
+		}
+	}
+	for _, node := range gen.Nodes() {
+		for _, v4 := range []bool{true, false} {
+			a := gen.NodeAddr(node, v4)
+			list = append(list, end{addr: a, node: node, oracle: oracle.Node(node, a)})
+		}
+	}
+	for _, text := range []string{"198.51.100.7", "2001:db8::7"} {
+		a := netip.MustParseAddr(text)
+		list = append(list, end{addr: a, oracle: oracle.Addr(a)})
+	}
+	return list
+}
+
+// probes are the protocols and ports that are asked about: those of the
+// generator's policies and pods, their neighbours, and ICMP.
+func probes() []filter.Flow {
+	var list []filter.Flow
+	for _, p := range cluster.Protocols {
+		for _, port := range []uint16{1, 53, 54, 79, 80, 81, 85, 443, 8080, 65535} {
+			list = append(list, filter.Flow{Protocol: filter.Protocol(p), DstPort: port})
+		}
+	}
+	return append(list, filter.Flow{Protocol: 1})
+}
+
+// programs compiles the cluster for every node.
+func programs(snap *cluster.Snapshot) map[string]*filter.Program {
+	list := map[string]*filter.Program{}
+	for _, node := range gen.Nodes() {
+		list[node] = compile.Program(policy.Resolve(snap, node), compile.Options{})
+	}
+	return list
+}
+
+// judge asks both nodes: a flow is allowed if every node that sees it lets it
+// pass. A node that is neither end's answers for addresses that are not its
+// pods', and must accept.
+func judge(list map[string]*filter.Program, f filter.Flow, src, dst end) bool {
+	f.Src, f.Dst = src.addr, dst.addr
+	for node, p := range list {
+		f.FromNode, f.ToNode = src.node == node, dst.node == node
+		if filter.Eval(p, f) != filter.Accept {
+			return false
+		}
+	}
+	return true
+}
+
+// The first two witnesses agree: the API's text read plainly, and the compiled
+// programs of both nodes.
+func TestProgramsAgreeWithTheOracle(t *testing.T) {
+	byRule, denied := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		snap := gen.Snapshot(t)
+		list := programs(snap)
+		for _, src := range ends(snap) {
+			for _, dst := range ends(snap) {
+				if src.addr.Is4() != dst.addr.Is4() || src.addr == dst.addr {
+					continue
+				}
+				for _, f := range probes() {
+					want := oracle.Judge(snap, oracle.Flow{Protocol: cluster.Protocol(f.Protocol), Src: src.oracle, Dst: dst.oracle, Port: f.DstPort})
+					got := judge(list, f, src, dst)
+					if got != want.Allowed {
+						t.Fatalf("%s %d from %s to %s: programs allow: %t, oracle: %s\n%s%s", f.Protocol, f.DstPort, src.addr, dst.addr, got, want, gen.Describe(snap), describe(list))
+					}
+					switch {
+					case !want.Allowed:
+						denied++
+					case want.Ingress.Cause == oracle.Rule || want.Egress.Cause == oracle.Rule:
+						byRule++
+					}
+				}
+			}
+		}
+	})
+	if byRule < 1000 || denied < 1000 {
+		t.Errorf("%d flows allowed by a rule and %d denied: the clusters are too dull to show anything", byRule, denied)
+	}
+	t.Logf("%d flows allowed by a rule, %d denied", byRule, denied)
+}
+
+func describe(list map[string]*filter.Program) string {
+	text := ""
+	for _, node := range gen.Nodes() {
+		text += fmt.Sprintf("program of %s:\n%s", node, list[node])
+	}
+	return text
+}
+
+// A pod reaches itself, whatever policies say.
+func TestAPodReachesItself(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		snap := gen.Snapshot(t)
+		for node, p := range programs(snap) {
+			for _, pod := range p.Pods {
+				f := filter.Flow{Protocol: filter.TCP, Src: pod.Addr, Dst: pod.Addr, DstPort: 80}
+				if filter.Eval(p, f) != filter.Accept {
+					t.Fatalf("node %s: %s does not reach itself", node, pod.Name)
+				}
+			}
+		}
+	})
+}
+
+// An option never opens a family: with a family closed, what is allowed in it
+// is allowed without the option too, and isolated pods get nothing.
+func TestClosedFamiliesOnlyTakeAway(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		snap := gen.Snapshot(t)
+		model := policy.Resolve(snap, "one")
+		open := compile.Program(model, compile.Options{})
+		closed := compile.Program(model, compile.Options{ClosedIPv4: true, ClosedIPv6: true})
+		for _, src := range ends(snap) {
+			for _, dst := range ends(snap) {
+				if src.addr.Is4() != dst.addr.Is4() || src.addr == dst.addr {
+					continue
+				}
+				for _, f := range probes() {
+					f.Src, f.Dst = src.addr, dst.addr
+					f.FromNode, f.ToNode = src.node == "one", dst.node == "one"
+					got := filter.Eval(closed, f)
+					if got == filter.Accept && filter.Eval(open, f) != filter.Accept {
+						t.Fatalf("closing the families opened %+v", f)
+					}
+					if got == filter.Accept && !f.FromNode && !f.ToNode && isolated(closed, dst.addr, filter.Ingress) {
+						t.Fatalf("an isolated pod gets %+v in a closed family", f)
+					}
+				}
+			}
+		}
+	})
+}
+
+func isolated(p *filter.Program, a netip.Addr, d filter.Direction) bool {
+	for _, pod := range p.Pods {
+		if pod.Addr == a {
+			return d == filter.Ingress && pod.Ingress != "" || d == filter.Egress && pod.Egress != ""
+		}
+	}
+	return false
+}

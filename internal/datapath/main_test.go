@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/lab/netns"
+)
+
+// TestMain gives the tests the right to make network namespaces, in a user
+// namespace if need be. Without it the tests of pure functions still run.
+func TestMain(m *testing.M) {
+	status, again, err := netns.Enter()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	if again {
+		os.Exit(status)
+	}
+	os.Exit(m.Run())
+}
+
+const marker = "PODWALL_DATAPATH_TEST"
+
+// inOwnNamespace runs f in a process of its own, inside a network namespace of
+// its own: the datapath works where its process is, with all its goroutines.
+// Nothing that f leaves behind outlives it.
+func inOwnNamespace(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	if os.Getenv(marker) == t.Name() {
+		f(t)
+		return
+	}
+	ns, err := netns.New()
+	if err != nil {
+		if os.Getenv("CI") != "true" {
+			t.Skip(err)
+		}
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.timeout=60s", "-test.v")
+	cmd.Env = append(os.Environ(), marker+"="+t.Name())
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := ns.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	if !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
+		t.Fatalf("the test did not run inside:\n%s", out.String())
+	}
+}
+
+func open(t *testing.T, o Options) *Datapath {
+	t.Helper()
+	d, err := Open(o, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() }) // may be closed already
+	return d
+}
+
+func apply(t *testing.T, d *Datapath, p *filter.Program) Report {
+	t.Helper()
+	r, err := d.Apply(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// healthy applies and wants no problem.
+func healthy(t *testing.T, d *Datapath, p *filter.Program) Report {
+	t.Helper()
+	r := apply(t, d, p)
+	for _, problem := range r.Problems {
+		t.Errorf("problem: %+v", problem)
+	}
+	return r
+}
+
+// brief is a report without the table.
+func brief(r Report) string {
+	r.Table = nil
+	return fmt.Sprintf("%+v", r)
+}
+
+// verify is what the agent does once in a period.
+func verify(t *testing.T, d *Datapath) {
+	t.Helper()
+	if err := d.Verify(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// isolated is a program with one pod that the given peers reach.
+func isolated(peers ...string) *filter.Program {
+	set := &filter.Set{Name: "pods4-peers", Kind: filter.Addrs, Family: filter.IPv4}
+	for _, a := range peers {
+		set.Elements = set.Elements.With(filter.Element{Addr: netip.MustParseAddr(a)})
+	}
+	return &filter.Program{
+		Pods: []filter.Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-web"}},
+		Chains: []*filter.Chain{{Name: "ingress4-web", Direction: filter.Ingress, Family: filter.IPv4,
+			Rules: []filter.Rule{{PeerSet: set.Name}}}},
+		Sets: []*filter.Set{set},
+	}
+}
+
+// run runs a program in this process' network namespace.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func nftRun(t *testing.T, commands ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "nft", "-f", "-")
+	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n") + "\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("nft: %v\n%s\n%s", err, out, strings.Join(commands, "\n"))
+	}
+}
+
+// listing is our table as nft shows it, without counts.
+func listing(t *testing.T) string {
+	t.Helper()
+	return run(t, "nft", "--stateless", "list", "table", "inet", "podwall")
+}
+
+// woken waits until the datapath says that somebody changed something.
+func woken(t *testing.T, d *Datapath) {
+	t.Helper()
+	select {
+	case <-d.Changed():
+	case <-time.After(10 * time.Second):
+		t.Fatal("a change was not noticed in 10 s")
+	}
+}

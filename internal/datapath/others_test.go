@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/links"
+)
+
+// An accept in a nat chain before ours could end the walk: not ready, and
+// judged in filter chains as long as that chain is there.
+func TestANatChainBeforeOursMeansFilterChains(t *testing.T) {
+	for name, family := range map[string]string{"IPv4": "ip", "IPv6": "ip6", "Inet": "inet"} {
+		t.Run(name, func(t *testing.T) {
+			inOwnNamespace(t, func(t *testing.T) {
+				d := open(t, Options{})
+				healthy(t, d, isolated("10.244.2.5"))
+				nftRun(t, "add table "+family+" theirs",
+					"add chain "+family+" theirs early { type nat hook postrouting priority -195; }")
+				verify(t, d)
+				r := apply(t, d, isolated("10.244.2.5"))
+				if !r.Filter || len(r.Problems) != 1 || !r.Problems[0].Blocking || !strings.Contains(r.Problems[0].Text, "theirs early priority -195") {
+					t.Errorf("report = %s, want filter chains and a blocking problem that names the chain", brief(r))
+				}
+				if text := listing(t); !strings.Contains(text, "type filter hook postrouting") || strings.Contains(text, "type nat") {
+					t.Errorf("not only filter chains:\n%s", text)
+				}
+				nftRun(t, "delete table "+family+" theirs")
+				verify(t, d)
+				if r := healthy(t, d, isolated("10.244.2.5")); r.Filter {
+					t.Errorf("report = %s, want nat chains again", brief(r))
+				}
+				if text := listing(t); strings.Contains(text, "type filter hook postrouting") {
+					t.Errorf("filter chains are left:\n%s", text)
+				}
+			})
+		})
+	}
+}
+
+// Usual nat chains come after ours and are no problem.
+func TestLaterNatChainsAreNoProblem(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		nftRun(t, "add table ip theirs", "add chain ip theirs masq { type nat hook postrouting priority 100; }",
+			"add rule ip theirs masq masquerade", "add chain ip theirs pre { type nat hook prerouting priority -195; }")
+		if r := healthy(t, open(t, Options{}), isolated("10.244.2.5")); r.Filter {
+			t.Errorf("report = %s, want nat chains", brief(r))
+		}
+	})
+}
+
+// The guard is on unless somebody else drops invalid packets in both families.
+func TestGuardFollowsOtherTables(t *testing.T) {
+	inet := []string{"add table inet fw", "add chain inet fw forward { type filter hook forward priority 0; }"}
+	tests := []struct {
+		name     string
+		commands [][]string // programs with arguments; nft gets its text by -f
+		want     bool
+	}{
+		{"NobodyElse", nil, true},
+		{"Inet", [][]string{{"nft", strings.Join(append(inet, "add rule inet fw forward ct state invalid drop"), "; ")}}, false},
+		{"InetWithOtherStates", [][]string{{"nft", strings.Join(append(inet, "add rule inet fw forward ct state { invalid, untracked } drop"), "; ")}}, true},
+		{"InetInvalidOrUntracked", [][]string{{"nft", strings.Join(append(inet, "add rule inet fw forward ct state invalid,untracked counter drop"), "; ")}}, false},
+		{"InetInAChainBehind", [][]string{{"nft", strings.Join(append(inet, "add chain inet fw more", "add rule inet fw more ct state invalid drop", "add rule inet fw forward jump more"), "; ")}}, false},
+		{"InetBehindAnAccept", [][]string{{"nft", strings.Join(append(inet, "add rule inet fw forward accept", "add rule inet fw forward ct state invalid drop"), "; ")}}, true},
+		{"InetForOneInterface", [][]string{{"nft", strings.Join(append(inet, `add rule inet fw forward iifname "eth0" ct state invalid drop`), "; ")}}, true},
+		{"InetAtInput", [][]string{{"nft", "add table inet fw; add chain inet fw input { type filter hook input priority 0; }; add rule inet fw input ct state invalid drop"}}, true},
+		{"IptablesBoth", [][]string{{"iptables-nft", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"}, {"ip6tables-nft", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"}}, false},
+		{"IptablesIPv4Only", [][]string{{"iptables-nft", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"}}, true},
+		{"IptablesNotInvalid", [][]string{{"iptables-nft", "-A", "FORWARD", "-m", "conntrack", "!", "--ctstate", "INVALID", "-j", "DROP"}, {"ip6tables-nft", "-A", "FORWARD", "-m", "conntrack", "!", "--ctstate", "INVALID", "-j", "DROP"}}, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inOwnNamespace(t, func(t *testing.T) {
+				d := open(t, Options{})
+				if r := healthy(t, d, isolated()); !r.Guard {
+					t.Errorf("off at the start: %s", r.GuardWhy)
+				}
+				for _, c := range tt.commands {
+					if c[0] == "nft" {
+						nftRun(t, strings.Split(c[1], "; add")[0]+strings.ReplaceAll(strings.TrimPrefix(c[1], strings.Split(c[1], "; add")[0]), "; add", "\nadd"))
+						continue
+					}
+					run(t, c[0], c[1:]...)
+				}
+				verify(t, d)
+				r := healthy(t, d, isolated())
+				if r.Guard != tt.want {
+					t.Errorf("guard = %t (%s), want %t", r.Guard, r.GuardWhy, tt.want)
+				}
+				if got := strings.Contains(listing(t), "hook forward"); got != tt.want {
+					t.Errorf("there is a chain at forward: %t, want %t", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+func TestGuardCanBeForced(t *testing.T) {
+	for name, o := range map[string]Options{"On": {Guard: GuardOn}, "Off": {Guard: GuardOff}, "Filter": {FilterHook: true, Guard: GuardOn}} {
+		t.Run(name, func(t *testing.T) {
+			inOwnNamespace(t, func(t *testing.T) {
+				nftRun(t, "add table inet fw", "add chain inet fw forward { type filter hook forward priority 0; }", "add rule inet fw forward ct state invalid drop")
+				if r := healthy(t, open(t, o), isolated()); r.Guard != (name == "On") {
+					t.Errorf("guard = %t (%s)", r.Guard, r.GuardWhy)
+				}
+			})
+		})
+	}
+}
+
+// Cleanup removes the table and restores the bridges; nobody else's object is
+// touched. A process that did not make the changes can do it as well.
+func TestCleanupRemovesOnlyWhatIsOurs(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		nftRun(t, "add table inet other", "add chain inet other c { type nat hook postrouting priority 100; }", "add table ip podwall")
+		run(t, "ip", "link", "add", "br0", "type", "bridge")
+		run(t, "ip", "addr", "add", "10.244.1.1/24", "dev", "br0")
+		run(t, "ip", "link", "set", "br0", "up")
+		index := links.IndexOf("br0")
+		before := bridged(t, index)
+		vlan, err := links.ReadVLAN()
+		if err != nil {
+			t.Skip("br_netfilter is not loaded:", err)
+		}
+		others := foreign(t)
+		first := open(t, Options{})
+		healthy(t, first, isolated("10.244.2.5"))
+		if now := bridged(t, index); !now.All() {
+			t.Errorf("bridge settings = %s, want both on", now)
+		}
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
+		second := open(t, Options{})
+		if err := second.Cleanup(); err != nil {
+			t.Fatal(err)
+		}
+		if now := bridged(t, index); now != before {
+			t.Errorf("bridge settings = %s, want %s as before", now, before)
+		}
+		if now, _ := links.ReadVLAN(); now != vlan {
+			t.Errorf("the setting for VLAN frames = %t, want %t as before", now, vlan)
+		}
+		if tables := foreign(t); tables != others {
+			t.Errorf("ruleset after cleaning up:\n%s\nwant:\n%s", tables, others)
+		}
+		if err := second.Cleanup(); err != nil {
+			t.Errorf("cleaning up twice: %v", err)
+		}
+	})
+}
+
+func foreign(t *testing.T) string {
+	t.Helper()
+	return run(t, "nft", "--stateless", "list", "ruleset")
+}
+
+func bridged(t *testing.T, index int) links.Bridged {
+	t.Helper()
+	b, err := links.ReadBridge(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// Interfaces of isolated pods are closed for addresses that nobody has.
+func TestInterfacesOfIsolatedPodsAreListed(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		run(t, "ip", "link", "add", "veth-web", "type", "veth", "peer", "name", "far")
+		run(t, "ip", "link", "set", "veth-web", "up")
+		run(t, "ip", "route", "add", "10.244.1.5/32", "dev", "veth-web")
+		d := open(t, Options{})
+		p := isolated("10.244.2.5")
+		p.Pods = append(p.Pods, filter.Pod{Addr: netip.MustParseAddr("10.244.1.6"), Name: "shop/unwired", Ingress: "ingress4-web"})
+		r := healthy(t, d, p)
+		in, out := r.Table.Set("ingress-links"), r.Table.Set("egress-links")
+		if in.Len() != 1 || in.Entries[0].Key.Iface != "veth-web" || out.Len() != 0 {
+			t.Errorf("links of isolated pods: ingress %v, egress %v, want veth-web and none", in.Entries, out.Entries)
+		}
+	})
+}
