@@ -210,11 +210,24 @@ func (b *Bed) RemoveHost(name string) error {
 
 func (b *Bed) removeHost(h *host) error {
 	delete(b.hosts, h.Name)
-	var errs []error
+	errs := []error{h.cut()}
 	for _, other := range b.outsiders() {
 		errs = append(errs, other.forget(h.Addrs, nil))
 	}
 	return errors.Join(append(errs, b.proxyAll(), h.close())...)
+}
+
+// cut removes the link, if there is one. The kernel would do it too, but some
+// time after the namespace is gone; until then the host would answer for its
+// addresses.
+func (h *host) cut() error {
+	if h.link == nil {
+		return nil
+	}
+	if err := h.LinkDel(h.link); err != nil {
+		return fmt.Errorf("removing the link of %s: %w", h.Name, err)
+	}
+	return nil
 }
 
 // outsiders are the members that are on the fabric themselves.

@@ -5,7 +5,9 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -52,4 +54,24 @@ func (s *space) patient(link netlink.Link) error {
 		}
 		return nil
 	})
+}
+
+// unlearn removes what a link knows about the neighbours with the addresses.
+// Their next owner has another hardware address, and nobody would tell: a
+// plugin on a real node announces new pods, the lab makes all forget old ones.
+func (s *space) unlearn(link netlink.Link, addrs []netip.Addr) error {
+	for _, a := range addrs {
+		neighbour := &netlink.Neigh{LinkIndex: link.Attrs().Index, Family: addressFamily(a), IP: a.AsSlice()}
+		if err := s.NeighDel(neighbour); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("forgetting neighbour %s on %s: %w", a, link.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+func addressFamily(a netip.Addr) int {
+	if a.Is6() {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
 }

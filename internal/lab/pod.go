@@ -110,7 +110,22 @@ func (b *Bed) removePod(p *pod) error {
 			errs = append(errs, other.forget(p.Addrs, p.node))
 		}
 	}
-	return errors.Join(append(errs, b.proxyAll(), p.close())...)
+	return errors.Join(append(errs, b.unlearnPod(p), b.proxyAll(), p.close())...)
+}
+
+// unlearnPod makes those who were on one bridge with the pod forget it.
+func (b *Bed) unlearnPod(p *pod) error {
+	n := p.node
+	if n.bridge == nil {
+		return nil
+	}
+	errs := []error{n.unlearn(n.bridge, p.Addrs)}
+	for _, other := range b.pods {
+		if other.node == n && other.link != nil {
+			errs = append(errs, other.unlearn(other.link, p.Addrs))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (b *Bed) taken(name string) bool {
@@ -162,6 +177,9 @@ func (m *member) forget(addrs []netip.Addr, through *node) error {
 	var errs []error
 	for _, a := range addrs {
 		errs = append(errs, m.unroute(m.link, single(a), via(a, through)))
+	}
+	if through == nil {
+		errs = append(errs, m.unlearn(m.link, addrs))
 	}
 	return errors.Join(errs...)
 }
@@ -218,27 +236,22 @@ func (b *Bed) elsewhere(n *node) []netip.Addr {
 func (n *node) proxy(want map[netip.Addr]bool) error {
 	for a := range n.proxied {
 		if !want[a] {
-			if err := n.NeighDel(n.proxyEntry(a)); err != nil {
+			// The kernel drops them itself when the bridge has no port any more.
+			if err := n.NeighDel(n.proxyEntry(a)); err != nil && !errors.Is(err, unix.ENOENT) {
 				return fmt.Errorf("ending to answer for %s: %w", a, err)
 			}
 			delete(n.proxied, a)
 		}
 	}
 	for a := range want {
-		if !n.proxied[a] {
-			if err := n.NeighSet(n.proxyEntry(a)); err != nil {
-				return fmt.Errorf("answering for %s: %w", a, err)
-			}
-			n.proxied[a] = true
+		if err := n.NeighSet(n.proxyEntry(a)); err != nil {
+			return fmt.Errorf("answering for %s: %w", a, err)
 		}
+		n.proxied[a] = true
 	}
 	return nil
 }
 
 func (n *node) proxyEntry(a netip.Addr) *netlink.Neigh {
-	family := unix.AF_INET
-	if a.Is6() {
-		family = unix.AF_INET6
-	}
-	return &netlink.Neigh{LinkIndex: n.bridge.Attrs().Index, Family: family, Flags: netlink.NTF_PROXY, IP: a.AsSlice()}
+	return &netlink.Neigh{LinkIndex: n.bridge.Attrs().Index, Family: addressFamily(a), Flags: netlink.NTF_PROXY, IP: a.AsSlice()}
 }

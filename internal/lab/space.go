@@ -54,6 +54,9 @@ func quick() []netns.Sysctl {
 		{Path: "ipv6/conf/default/router_solicitations", Value: "0"},
 		{Path: "ipv4/icmp_ratelimit", Value: "0"},
 		{Path: "ipv6/icmp/ratelimit", Value: "0", Optional: true},
+		// Bridges report their own groups a moment after they came up, and an
+		// agent that drops such a report counts it.
+		{Path: "ipv4/igmp_link_local_mcast_reports", Value: "0", Optional: true},
 		{Path: "ipv4/icmp_msgs_per_sec", Value: "1000000", Optional: true},
 		{Path: "ipv4/icmp_msgs_burst", Value: "1000000", Optional: true},
 	}
