@@ -26,7 +26,7 @@ func Usage(out io.Writer) {
 	b.WriteString("\nFlags of kube-router that are refused when true:\n")
 	wrap(&b, "  ", strings.Join(foreignNames(true), ", "))
 	b.WriteString("\nThe exit code is 2 for a command line that cannot be run.\n")
-	io.WriteString(out, b.String()) //nolint:errcheck // help that cannot be written has no better place to go
+	_, _ = io.WriteString(out, b.String()) // help that cannot be written has no better place to go
 }
 
 func writeOption(b *strings.Builder, o option, byDefault string) {

@@ -60,10 +60,10 @@ func (o *Observer) serveStatus(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		enc := json.NewEncoder(w)
 		enc.SetIndent("", "  ")
-		enc.Encode(s) //nolint:errcheck // the client went away
+		_ = enc.Encode(s) // the client went away
 	case "text":
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		s.WriteText(w) //nolint:errcheck // the client went away
+		_ = s.WriteText(w) // the client went away
 	default:
 		http.Error(w, "format is json or text", http.StatusBadRequest)
 	}

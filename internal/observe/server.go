@@ -129,7 +129,7 @@ func (s *Server) shutdown() {
 	defer cancel()
 	for _, p := range s.parts {
 		if p.server.Shutdown(ctx) != nil {
-			p.server.Close() //nolint:errcheck // it is going away in any case
+			_ = p.server.Close() // it is going away in any case
 		}
 	}
 }

@@ -35,7 +35,7 @@ func (s Status) WriteText(w io.Writer) error {
 	row("repairs", "%d", s.DriftRepairs)
 	row("drops", "%d packets", s.Drops)
 	row("version", "%s, started %s", s.Version, s.Started.Format(time.RFC3339))
-	tab.Flush() //nolint:errcheck // a strings.Builder takes everything
+	_ = tab.Flush() // a strings.Builder takes everything
 	s.writeFindings(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
