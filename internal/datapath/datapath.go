@@ -79,6 +79,9 @@ type Datapath struct {
 	failed     []Problem        // what it found
 	forced     bool             // filter chains, because nat chains do not work here
 	restore    map[string]entry // settings found on bridges, by interface
+	bridged    bool             // a bridge carries a pod
+
+	tagsKnown, tagsDropped bool // the state of the table of family bridge
 }
 
 // Open connects to the kernel and checks that it can do what is needed. The
@@ -109,7 +112,7 @@ func (d *Datapath) Apply(ctx context.Context, p *filter.Program) (Report, error)
 	seen := d.take()
 	report := Report{}
 	if seen.Table {
-		d.known = false // first, so that it outlives a failure below
+		d.known, d.tagsKnown = false, false // first, so that it outlives a failure below
 	}
 	if seen.Hooks || d.survey == nil {
 		if err := d.look(); err != nil {
@@ -120,17 +123,19 @@ func (d *Datapath) Apply(ctx context.Context, p *filter.Program) (Report, error)
 	if err := d.make(p, &report); err != nil {
 		return report, err
 	}
+	d.tags(&report)
 	return report, d.prove(ctx, p, &report)
 }
 
 // Verify makes the next Apply compare the whole table with the kernel, if
-// anything in the kernel's nftables changed since we last knew it.
+// anything in the kernel's nftables changed since we last knew it, or if a
+// setting that we need was taken back.
 func (d *Datapath) Verify() error {
 	g, err := d.conn.Generation()
 	if err != nil {
 		return err
 	}
-	if g != d.generation {
+	if g != d.generation || d.vlanLost() {
 		d.note(nft.Notice{Table: true, Hooks: true})
 	}
 	return nil
@@ -228,6 +233,9 @@ func (d *Datapath) Cleanup() error {
 	}
 	if actual != nil {
 		failed = append(failed, d.conn.Delete())
+	}
+	if _, exists, err := d.conn.DropsStackedTags(); err != nil || exists {
+		failed = append(failed, err, d.conn.DropStackedTags(false))
 	}
 	return errors.Join(append(failed, removeSelfTest())...)
 }

@@ -84,6 +84,7 @@ func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) {
 			n.Egress = append(n.Egress, path.Link)
 		}
 	}
+	d.bridged = len(bridges) > 0
 	for _, b := range slices.SortedFunc(maps.Values(bridges), func(a, b links.Path) int { return cmp.Compare(a.Link, b.Link) }) {
 		d.bridge(b, report)
 	}

@@ -162,6 +162,32 @@ func TestOurExpressionsAreThoseOfTheNftProgramForOurText(t *testing.T) {
 	}
 }
 
+func TestTheBridgesTableIsThatOfItsText(t *testing.T) {
+	byUs, ours := openIn(t)
+	if err := byUs.DropStackedTags(true); err != nil {
+		t.Fatal(err)
+	}
+	_, theirs := openIn(t)
+	nft(t, theirs, BridgeText, "-f", "-")
+	got, want := nft(t, ours, "", "list", "ruleset"), nft(t, theirs, "", "list", "ruleset")
+	if diff := cmp.Diff(canonical(want), canonical(got)); diff != "" {
+		t.Errorf("listing, nft -f of our text (-), our netlink messages (+):\n%s", diff)
+	}
+	if right, exists, err := byUs.DropsStackedTags(); !right || !exists || err != nil {
+		t.Errorf("after writing: right %t, exists %t, %v", right, exists, err)
+	}
+	nft(t, ours, "", "flush", "chain", "bridge", TableName, chainStacked)
+	if right, exists, err := byUs.DropsStackedTags(); right || !exists || err != nil {
+		t.Errorf("after a foreign flush: right %t, exists %t, %v", right, exists, err)
+	}
+	if err := byUs.DropStackedTags(false); err != nil {
+		t.Fatal(err)
+	}
+	if _, exists, err := byUs.DropsStackedTags(); exists || err != nil {
+		t.Errorf("after removing: exists %t, %v", exists, err)
+	}
+}
+
 func nft(t *testing.T, ns *netns.NS, stdin string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("nft", args...)

@@ -74,7 +74,7 @@ func (n *Notice) add(m netlink.Message) {
 			switch {
 			case ad.Type() == unix.NFTA_TABLE_NAME:
 				name := bytes.TrimRight(ad.Bytes(), "\x00")
-				ours = m.Data[0] == unix.NFPROTO_INET && bytes.Equal(name, []byte(TableName))
+				ours = (m.Data[0] == unix.NFPROTO_INET || m.Data[0] == unix.NFPROTO_BRIDGE) && bytes.Equal(name, []byte(TableName))
 			case ad.Type() == unix.NFTA_CHAIN_HOOK && kind == unix.NFT_MSG_NEWCHAIN:
 				base = true
 			}

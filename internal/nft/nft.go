@@ -14,7 +14,8 @@ import (
 	"github.com/podwall/podwall/internal/filter"
 )
 
-// TableName is the name of the only table that podwall owns, in family inet.
+// TableName is the name of podwall's table of family inet, and of the small one
+// of family bridge (see BridgeText). It owns no other.
 const TableName = "podwall"
 
 // Table is the content of podwall's table, desired or actual. It is immutable

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package attack_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+
+	"github.com/podwall/podwall/internal/lab/packet"
+	"github.com/podwall/podwall/internal/nft"
+)
+
+// strays are packets that belong to no connection, as stealth scans use them.
+// A bare ACK is not among them: the kernel picks up a connection from it.
+func (w *world) strays(t *testing.T, from, to string, v6 bool) []shot {
+	t.Helper()
+	dst := w.addr(t, to, v6)
+	var list []shot
+	for _, k := range []struct {
+		name  string
+		flags uint8
+	}{{"RST", packet.RST}, {"FIN", packet.FIN}, {"SYN+FIN", packet.SYN | packet.FIN}, {"NULL", 0},
+		{"FIN+ACK", packet.FIN | packet.ACK}, {"SYN+ACK", packet.SYN | packet.ACK}} {
+		list = append(list, w.raw(t, k.name, from, to, packet.Packet{Dst: dst, Proto: packet.TCP, Flags: k.flags, SrcPort: 1000 + uint16(k.flags), DstPort: 80, Seq: 7, Window: 1000}))
+	}
+	return append(list, w.raw(t, "UDP with a bad checksum", from, to,
+		packet.Packet{Dst: dst, Proto: packet.UDP, SrcPort: 1000, DstPort: 80, BadChecksum: true}))
+}
+
+func (w *world) bareACK(t *testing.T, from, to string, v6 bool) shot {
+	t.Helper()
+	return w.raw(t, "ACK", from, to, packet.Packet{Dst: w.addr(t, to, v6), Proto: packet.TCP, Flags: packet.ACK, SrcPort: 999, DstPort: 80, Seq: 7, Window: 1000})
+}
+
+// paths are the ways on which the guarded pods can be met.
+func paths() [][2]string {
+	return [][2]string{{near, victim}, {far, victim}, {jailed, open}, {jailed, yonder}}
+}
+
+// strayCounter counts forwarded packets that have no connection: the guard's,
+// and that of the sender's or receiver's isolation in filter chains.
+func (w *world) strayCounter(from string) string {
+	switch {
+	case !w.filter():
+		return nft.CounterGuard
+	case from == jailed:
+		return nft.CounterEgress
+	}
+	return nft.CounterIngress
+}
+
+func TestStrayPacketsToTheNodeAreStopped(t *testing.T) {
+	for _, args := range [][]string{{"--datapath=nat"}, {"--datapath=filter"}, {"--invalid-guard=off"}} {
+		eachWiring(t, setup{args: args}, func(t *testing.T, w *world) {
+			families(t, func(t *testing.T, v6 bool) {
+				strays := append(w.strays(t, jailed, node1, v6), w.bareACK(t, jailed, node1, v6))
+				for i := range strays {
+					strays[i].to = open // nodes have no tap: the counters tell
+				}
+				w.stopped(t, drops{nft.CounterEgress: uint64(len(strays))}, strays...)
+			})
+		})
+	}
+}
+
+func TestStrayPacketsOfIsolatedPodsAreStopped(t *testing.T) {
+	eachWiring(t, setup{}, func(t *testing.T, w *world) {
+		families(t, func(t *testing.T, v6 bool) {
+			for _, p := range paths() {
+				strays := w.strays(t, p[0], p[1], v6)
+				w.stopped(t, drops{nft.CounterGuard: uint64(len(strays))}, strays...)
+			}
+			w.stopped(t, drops{nft.CounterIngress: 2}, w.bareACK(t, near, victim, v6), w.bareACK(t, far, victim, v6))
+			w.stopped(t, drops{nft.CounterEgress: 2}, w.bareACK(t, jailed, open, v6), w.bareACK(t, jailed, yonder, v6))
+		})
+	})
+}
+
+func TestStrayPacketsOfOpenPodsAreLeftAlone(t *testing.T) {
+	eachWiring(t, setup{}, func(t *testing.T, w *world) {
+		families(t, func(t *testing.T, v6 bool) {
+			w.arrive(t, append(w.strays(t, near, yonder, v6), w.strays(t, far, open, v6)...)...)
+			w.arrive(t, w.strays(t, near, open, v6)...)
+		})
+	})
+}
+
+// Why the guard is there: such packets have no connection, so the nat chain is
+// not entered.
+func TestStrayPacketsArriveWithoutTheGuard(t *testing.T) {
+	eachWiring(t, setup{args: []string{"--invalid-guard=off"}}, func(t *testing.T, w *world) {
+		families(t, func(t *testing.T, v6 bool) {
+			for _, p := range paths() {
+				w.arrive(t, w.strays(t, p[0], p[1], v6)...)
+			}
+			w.stopped(t, drops{nft.CounterIngress: 2}, w.bareACK(t, near, victim, v6), w.bareACK(t, far, victim, v6))
+		})
+	})
+}
+
+func TestFilterChainsStopStrayPacketsWithoutAGuard(t *testing.T) {
+	eachWiring(t, setup{args: []string{"--datapath=filter", "--invalid-guard=off"}}, func(t *testing.T, w *world) {
+		families(t, func(t *testing.T, v6 bool) {
+			for _, p := range paths() {
+				counter := w.strayCounter(p[0])
+				strays := append(w.strays(t, p[0], p[1], v6), w.bareACK(t, p[0], p[1], v6))
+				w.stopped(t, drops{counter: uint64(len(strays))}, strays...)
+			}
+		})
+	})
+}
+
+func TestTheGuardLeavesWhenSomebodyElseDropsStrayPackets(t *testing.T) {
+	eachWiring(t, setup{}, func(t *testing.T, w *world) {
+		other := w.dropInvalid(t, node1)
+		w.awaitGuard(t, false)
+		families(t, func(t *testing.T, v6 bool) {
+			for _, p := range paths() {
+				before := other.packets(t)
+				strays := w.strays(t, p[0], p[1], v6)
+				w.stopped(t, drops{}, strays...)
+				for end := time.Now().Add(patience); other.packets(t) < before+uint64(len(strays)) && time.Now().Before(end); {
+					time.Sleep(time.Millisecond)
+				}
+				if got := other.packets(t) - before; got != uint64(len(strays)) {
+					t.Errorf("the other table dropped %d of %d", got, len(strays))
+				}
+				w.stopped(t, drops{}, strays...) // all are on their way by now: look again
+			}
+			w.stopped(t, drops{nft.CounterIngress: 1}, w.bareACK(t, near, victim, v6))
+		})
+		other.delete(t)
+		w.awaitGuard(t, true)
+		strays := w.strays(t, near, victim, false)
+		w.stopped(t, drops{nft.CounterGuard: uint64(len(strays))}, strays...)
+	})
+}
+
+// awaitGuard waits until the agent of node1 has its guard, or not.
+func (w *world) awaitGuard(t *testing.T, want bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		table, err := w.conns[node1].Read()
+		if err == nil && table != nil && (table.Chain("guard") != nil) == want { // a read may meet a change
+			return
+		}
+	}
+	t.Fatalf("the guard did not become %t", want)
+}
+
+// otherTable is a table of another program, loaded into a node.
+type otherTable struct {
+	conn  *nftables.Conn
+	table *nftables.Table
+	chain *nftables.Chain // whose first rule begins with a counter
+	at    int             // place of the counter in the rule
+}
+
+// other opens an empty table in a node.
+func (w *world) other(t *testing.T, node string) *otherTable {
+	t.Helper()
+	conn, err := nftables.New(nftables.WithNetNSFd(w.ns(t, node).FD()), nftables.AsLasting())
+	check(t, err)
+	t.Cleanup(func() { check(t, conn.CloseLasting()) })
+	return &otherTable{conn: conn, table: conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "other"})}
+}
+
+func (o *otherTable) add(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority, rules ...[]expr.Any) {
+	accept := nftables.ChainPolicyAccept
+	c := o.conn.AddChain(&nftables.Chain{Table: o.table, Name: name, Type: kind, Hooknum: hook, Priority: &priority, Policy: &accept})
+	for _, r := range rules {
+		o.conn.AddRule(&nftables.Rule{Table: o.table, Chain: c, Exprs: r})
+	}
+	o.chain = c
+}
+
+// dropInvalid loads what kube-proxy's iptables mode has at forward.
+func (w *world) dropInvalid(t *testing.T, node string) *otherTable {
+	t.Helper()
+	o := w.other(t, node)
+	o.at = 3
+	o.add("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, 0, []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitINVALID), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+		&expr.Counter{},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	})
+	check(t, o.conn.Flush())
+	return o
+}
+
+// packets is what the rule has counted.
+func (o *otherTable) packets(t *testing.T) uint64 {
+	t.Helper()
+	rules, err := o.conn.GetRules(o.table, o.chain)
+	check(t, err)
+	return rules[0].Exprs[o.at].(*expr.Counter).Packets
+}
+
+func (o *otherTable) delete(t *testing.T) {
+	t.Helper()
+	o.conn.DelTable(o.table)
+	check(t, o.conn.Flush())
+}
