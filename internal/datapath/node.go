@@ -108,7 +108,8 @@ func (d *Datapath) bridge(b links.Path, report *Report) {
 		return
 	case !found.All():
 		d.keep(b.Link, entry{text: found.String()})
-		d.log.Info("bridge now hands its packets to the IP hooks", "link", b.Link, "found", found.String())
+		d.log.Info("bridge now hands its packets to the IP hooks", "link", b.Link, "found", found.String(),
+			"note", "a pod on it reaches itself through a Service only if its bridge port has hairpin mode")
 	}
 	was, err := links.FilterVLAN()
 	switch {

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package trial
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// publisher writes a directory of manifests as a ConfigMap volume does: the
+// files are links into a hidden directory, and one rename exchanges that. A
+// reader sees the content before or the content after.
+type publisher struct {
+	dir     string
+	version int
+	files   map[string][]byte
+}
+
+// current is the hidden link to the present version.
+const current = "..data"
+
+func newPublisher(dir string) (*publisher, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making a directory for manifests: %w", err)
+	}
+	return &publisher{dir: dir}, nil
+}
+
+func (p *publisher) path(name string) string { return filepath.Join(p.dir, name) }
+
+// publish makes the files the only ones.
+func (p *publisher) publish(files map[string][]byte) error {
+	old := fmt.Sprintf("..%d", p.version)
+	p.version++
+	if err := p.write(fmt.Sprintf("..%d", p.version), files); err != nil {
+		return fmt.Errorf("publishing manifests: %w", err)
+	}
+	for name := range p.files {
+		if _, stays := files[name]; !stays {
+			if err := os.Remove(p.path(name)); err != nil {
+				return fmt.Errorf("publishing manifests: %w", err)
+			}
+		}
+	}
+	p.files = files
+	if err := os.RemoveAll(p.path(old)); err != nil {
+		return fmt.Errorf("publishing manifests: %w", err)
+	}
+	return nil
+}
+
+func (p *publisher) write(version string, files map[string][]byte) error {
+	if err := os.Mkdir(p.path(version), 0o700); err != nil {
+		return err
+	}
+	for name, data := range files {
+		if err := os.WriteFile(filepath.Join(p.path(version), name), data, 0o600); err != nil {
+			return err
+		}
+		if _, linked := p.files[name]; linked {
+			continue
+		}
+		// A link whose target does not exist yet is no file for the reader.
+		if err := os.Symlink(filepath.Join(current, name), p.path(name)); err != nil {
+			return err
+		}
+	}
+	next := p.path("..next")
+	if err := os.Symlink(version, next); err != nil {
+		return err
+	}
+	return os.Rename(next, p.path(current))
+}
