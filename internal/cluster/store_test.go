@@ -338,3 +338,19 @@ func TestTheZeroSelectorMatchesNothing(t *testing.T) {
 		t.Error("no selector and the empty selector have the same text")
 	}
 }
+
+// Whoever takes the changes keeps what it was given. After a pod went there and
+// back, the next change must name that very value as the old one.
+func TestAfterThereAndBackTheNextChangeNamesTheValueThatWasGiven(t *testing.T) {
+	first := pod("a", "10.0.0.1")
+	s := NewStore()
+	s.Update(set(first))
+	s.Take()
+	s.Update(set(pod("a", "10.0.0.2")))
+	s.Update(set(pod("a", "10.0.0.1")))
+	s.Take()
+	s.Update(remove(first.Key))
+	if d := s.Take(); len(d.Pods) != 1 || d.Pods[0].Old != first {
+		t.Errorf("changes %v, want the removal of the value that was given first", changes(d))
+	}
+}

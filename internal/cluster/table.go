@@ -58,7 +58,13 @@ func (t *table[K, T]) take() []Change[T] {
 	var list []Change[T]
 	for k, old := range t.before {
 		now := t.objects[k]
-		if old != now && (old == nil || now == nil || !t.equal(old, now)) {
+		switch {
+		case old == now:
+		case old != nil && now != nil && t.equal(old, now):
+			// It went there and back. Whoever takes the changes still holds the
+			// old value, which the next change has to name.
+			t.objects[k] = old
+		default:
 			list = append(list, Change[T]{Old: old, New: now})
 		}
 	}

@@ -4,7 +4,9 @@ package compile_test
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -24,24 +26,23 @@ type end struct {
 	oracle oracle.Endpoint
 }
 
-// ends returns the addresses that a question can be about: those that exactly
-// one running pod claims (what happens to the others is closed, and has a test of its
-// own), the nodes' own, and two outside.
+// ends returns the addresses that a question can be about: those of pods that
+// own them, the nodes' own, and two outside. An address that several running
+// pods claim is closed, and has a test of its own; so is one that a pod which
+// is being deleted keeps on another node than its heir.
 func ends(snap *cluster.Snapshot) []end {
-	claims := map[netip.Addr]int{}
+	claimants := map[netip.Addr][]*cluster.Pod{}
 	for _, p := range snap.Pods {
 		if p.Networked() {
 			for _, a := range p.IPs {
-				claims[a]++
+				claimants[a] = append(claimants[a], p)
 			}
 		}
 	}
 	var list []end
-	for _, p := range snap.Pods {
-		for _, a := range p.IPs {
-			if p.Networked() && p.Node != "" && claims[a] == 1 {
-				list = append(list, end{addr: a, oracle: oracle.Endpoint{Pod: p.Key, Addr: a}})
-			}
+	for _, a := range slices.SortedFunc(maps.Keys(claimants), netip.Addr.Compare) {
+		if p := soleOwner(claimants[a]); p != nil && p.Node != "" {
+			list = append(list, end{addr: a, oracle: oracle.Endpoint{Pod: p.Key, Addr: a}})
 		}
 	}
 	for _, node := range gen.Nodes() {
@@ -55,6 +56,24 @@ func ends(snap *cluster.Snapshot) []end {
 		list = append(list, end{addr: a, oracle: oracle.Addr(a)})
 	}
 	return list
+}
+
+// soleOwner returns the pod that stays, if it is the only one, and the others
+// are on its node.
+func soleOwner(claimants []*cluster.Pod) *cluster.Pod {
+	var owner *cluster.Pod
+	for _, p := range claimants {
+		switch {
+		case p.Node != claimants[0].Node:
+			return nil
+		case p.Terminating && len(claimants) > 1:
+		case owner != nil:
+			return nil
+		default:
+			owner = p
+		}
+	}
+	return owner
 }
 
 // probes are the protocols and ports that are asked about: those of the

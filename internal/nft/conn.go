@@ -20,11 +20,13 @@ type Conn struct {
 	nl     *nftables.Conn
 	table  *nftables.Table
 	portID uint32
+	batch  int // elements of one transaction
 }
 
 // batchElements bounds the elements of one transaction. Larger changes are
 // committed in several, which is safe in the order that Diff gives: sets are
-// filled before anything refers to them.
+// filled before anything refers to them, and chains are emptied after nothing
+// does. Only the replacement of the whole table is never cut.
 const batchElements = 50_000
 
 // Open connects to the nftables of the network namespace that netns refers to,
@@ -34,7 +36,7 @@ func Open(netns int) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to nftables: %w", err)
 	}
-	c := &Conn{nl: nl, table: &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}}
+	c := &Conn{nl: nl, batch: batchElements, table: &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}}
 	if c.portID, err = nl.GetPortID(); err != nil {
 		return nil, errors.Join(fmt.Errorf("asking for the netlink port: %w", err), nl.CloseLasting())
 	}
@@ -71,8 +73,9 @@ func (c *Conn) Delete() error {
 // batches of a large change: read the table back before the next try.
 func (c *Conn) Commit(ops []Op) error {
 	pending := 0
+	whole := len(ops) > 0 && ops[0].Kind == DeleteTable
 	for _, op := range ops {
-		if pending += op.Elements(); pending > batchElements {
+		if pending += op.Elements(); pending > c.batch && op.Elements() > 0 && !whole {
 			if err := c.flush(); err != nil {
 				return err
 			}
@@ -114,7 +117,7 @@ func (c *Conn) queue(op Op) error {
 		c.nl.DelSet(c.set(op.Set))
 	case AddChain:
 		c.nl.AddChain(c.chain(op.Chain))
-	case FlushChain:
+	case FlushChain, RetireChain:
 		c.nl.FlushChain(c.chain(op.Chain))
 	case DeleteChain:
 		c.nl.DelChain(c.chain(op.Chain))

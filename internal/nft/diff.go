@@ -13,8 +13,9 @@ import (
 // OpKind is a kind of kernel change.
 type OpKind uint8
 
-// The kinds, in the order in which they stand in a transaction: what is
-// referred to comes before the reference, and goes after it.
+// The kinds, in the order in which they stand in a change: what is referred to
+// comes before the reference, and goes after it. The change may be committed in
+// several transactions, cut anywhere before an operation with elements.
 const (
 	DeleteTable OpKind = iota + 1
 	AddTable
@@ -25,6 +26,7 @@ const (
 	FlushChain
 	AddRules
 	SwapElements // delete Removed, then add Entries
+	RetireChain  // empty a chain that nothing refers to any more
 	DeleteElements
 	DeleteSet // a map refers to chains
 	DeleteChain
@@ -187,7 +189,7 @@ func (d *differ) chains(desired *Table) {
 	walk(old, now, func(c *Chain) string { return c.Name }, func(old, now *Chain) {
 		switch {
 		case now == nil:
-			d.add(Op{Kind: FlushChain, Chain: old})
+			d.add(Op{Kind: RetireChain, Chain: old})
 			d.add(Op{Kind: DeleteChain, Chain: old})
 		case old == nil:
 			d.add(Op{Kind: AddChain, Chain: now})
@@ -248,7 +250,7 @@ func (o Op) String() string {
 		return fmt.Sprintf("add %d elements to %s", len(o.Entries), o.Set.Name)
 	case AddChain:
 		return "add chain " + o.Chain.Name
-	case FlushChain:
+	case FlushChain, RetireChain:
 		return "flush chain " + o.Chain.Name
 	case AddRules:
 		return fmt.Sprintf("add %d rules to %s", len(o.Chain.Rules), o.Chain.Name)

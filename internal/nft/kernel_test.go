@@ -219,3 +219,40 @@ func sortUnique(lines []string) []string {
 	slices.Sort(lines)
 	return slices.Compact(lines)
 }
+
+// A change with more elements than fit one transaction is cut. Wherever it is
+// cut, what packets meet is the old rules or the new ones.
+func TestAChangeThatIsCutNeverEmptiesAChainInUse(t *testing.T) {
+	c, _ := openIn(t)
+	c.batch = 1
+	old := Render(sample(), nodes()["nat"])
+	if err := c.Commit(Diff(nil, old)); err != nil {
+		t.Fatal(err)
+	}
+	p := sample()
+	p.Chains[2] = &filter.Chain{Name: "ingress4-web2", Direction: filter.Ingress, Family: filter.IPv4}
+	p.Pods[0].Ingress = "ingress4-web2"
+	now := Render(p, nodes()["nat"])
+	swapped, emptied := -1, -1
+	for i, op := range Diff(old, now) {
+		switch {
+		case op.Kind == SwapElements && op.Set.Name == "to4":
+			swapped = i
+		case (op.Kind == FlushChain || op.Kind == RetireChain) && op.Chain.Name == "ingress4-web":
+			emptied = i
+		}
+	}
+	if swapped < 0 || emptied < swapped {
+		t.Errorf("the map leaves the chain in operation %d, the chain is emptied in %d", swapped, emptied)
+	}
+	if err := c.Commit(Diff(old, now)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.Read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ops := Diff(got, now); len(ops) > 0 {
+		t.Errorf("difference after reading back: %v", ops)
+	}
+}

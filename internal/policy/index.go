@@ -107,9 +107,7 @@ func (x *Index) applyPod(c cluster.Change[cluster.Pod]) {
 			x.layout = nil
 		}
 	}
-	sets := slices.Collect(maps.Values(x.selected))
-	sets = slices.AppendSeq(sets, maps.Values(x.bound[namespace]))
-	x.change(touched, sets, func() {
+	x.change(touched, x.setsOf(namespace, touched), func() {
 		x.forget(c.Old)
 		x.remember(c.New)
 	})
@@ -130,6 +128,22 @@ func (x *Index) applyPolicy(c cluster.Change[cluster.Policy]) {
 		delete(x.policies, p.Key.Namespace)
 	}
 	x.layout = nil
+}
+
+// setsOf returns the sets that a pod of the namespace can be in, and those of
+// other pods with its addresses: who owns an address decides for all of them.
+func (x *Index) setsOf(namespace string, addrs []netip.Addr) []*set {
+	namespaces := map[string]bool{namespace: true}
+	for _, a := range addrs {
+		for _, p := range x.addrs[a] {
+			namespaces[p.Key.Namespace] = true
+		}
+	}
+	sets := slices.Collect(maps.Values(x.selected))
+	for ns := range namespaces {
+		sets = slices.AppendSeq(sets, maps.Values(x.bound[ns]))
+	}
+	return sets
 }
 
 // change runs mutate and brings the members of the given sets up to date, as
@@ -158,7 +172,7 @@ func (x *Index) contributions(addrs []netip.Addr, sets []*set) []map[filter.Elem
 	list := make([]map[filter.Element]bool, len(sets))
 	for i, s := range sets {
 		for _, a := range addrs {
-			for _, p := range x.addrs[a] {
+			for _, p := range owners(x.addrs[a]) {
 				for _, e := range x.elements(s.spec, p, a) {
 					if list[i] == nil {
 						list[i] = map[filter.Element]bool{}
@@ -258,6 +272,9 @@ func (x *Index) track(s *set) {
 func (x *Index) fill(s *set, pods map[*cluster.Pod]struct{}) {
 	for p := range pods {
 		for _, a := range p.IPs {
+			if !slices.Contains(owners(x.addrs[a]), p) {
+				continue
+			}
 			for _, e := range x.elements(s.spec, p, a) {
 				s.members.add(e)
 			}

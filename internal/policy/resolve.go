@@ -4,6 +4,7 @@ package policy
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 
 	"github.com/podwall/podwall/internal/cluster"
@@ -14,7 +15,13 @@ import (
 // models.
 func Resolve(snap *cluster.Snapshot, node string) *Model {
 	var local []*cluster.Pod
+	claimants := map[netip.Addr][]*cluster.Pod{}
 	for _, p := range snap.Pods {
+		if p.Networked() {
+			for _, a := range p.IPs {
+				claimants[a] = append(claimants[a], p)
+			}
+		}
 		if p.Networked() && p.Node == node {
 			local = append(local, p)
 		}
@@ -24,12 +31,12 @@ func Resolve(snap *cluster.Snapshot, node string) *Model {
 	})
 	sets := map[SetKey]Members{}
 	for key, spec := range layout.Specs {
-		sets[key] = membersOf(spec, snap, node)
+		sets[key] = membersOf(spec, snap, claimants, node)
 	}
 	return &Model{Layout: layout, Sets: sets}
 }
 
-func membersOf(spec *SetSpec, snap *cluster.Snapshot, node string) Members {
+func membersOf(spec *SetSpec, snap *cluster.Snapshot, claimants map[netip.Addr][]*cluster.Pod, node string) Members {
 	var m Members
 	for _, p := range snap.Pods {
 		if spec.Local && p.Node != node {
@@ -41,6 +48,9 @@ func membersOf(spec *SetSpec, snap *cluster.Snapshot, node string) Members {
 			namespace = snap.Namespaces[i]
 		}
 		for _, a := range p.IPs {
+			if !slices.Contains(owners(claimants[a]), p) {
+				continue
+			}
 			for _, e := range spec.elements(p, namespace, a) {
 				m.add(e)
 			}

@@ -64,6 +64,25 @@ func (s *SetSpec) String() string {
 	return text
 }
 
+// owners returns the pods to which an address belongs, of all that have it in
+// their status. While a pod that is being deleted still names an address that
+// another one got, it belongs to the other.
+func owners(claimants []*cluster.Pod) []*cluster.Pod {
+	if len(claimants) < 2 {
+		return claimants
+	}
+	var staying []*cluster.Pod
+	for _, p := range claimants {
+		if !p.Terminating {
+			staying = append(staying, p)
+		}
+	}
+	if len(staying) == 0 {
+		return claimants
+	}
+	return staying
+}
+
 // elements returns what a pod puts into the set for one of its addresses.
 // namespace is the pod's namespace, nil while it is not known: then no
 // namespace selector matches it, not even the empty one.

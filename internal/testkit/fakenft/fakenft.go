@@ -121,7 +121,7 @@ func (t *table) apply(op nft.Op) error {
 		return cmp.Or(t.deleteElements(op.Set.Name, op.Removed), t.addElements(op.Set.Name, op.Entries))
 	case nft.AddChain:
 		return t.addChain(op.Chain)
-	case nft.FlushChain:
+	case nft.FlushChain, nft.RetireChain:
 		return t.flushChain(op.Chain.Name)
 	case nft.DeleteChain:
 		return t.deleteChain(op.Chain.Name)
