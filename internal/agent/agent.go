@@ -63,8 +63,11 @@ var ErrNotSynced = errors.New("the first sync did not complete in time")
 // first, so that a burst costs one pass.
 const window = 5 * time.Millisecond
 
-// retry is the wait after a failed pass.
-const retry = 500 * time.Millisecond
+// The wait after a failed pass doubles from the first to the last.
+const (
+	firstRetry = 500 * time.Millisecond
+	lastRetry  = 30 * time.Second
+)
 
 // Run runs the loop until ctx ends. The kernel is not touched before every
 // watched kind is complete; if that takes longer than SyncTimeout, Run returns
@@ -76,7 +79,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	l.index = policy.NewIndex(l.Node)
 	verify := time.NewTicker(l.SyncPeriod)
 	defer verify.Stop()
-	again := time.NewTimer(0)
+	again, retry := time.NewTimer(0), firstRetry
 	defer again.Stop()
 	for {
 		select {
@@ -94,9 +97,18 @@ func (l *Loop) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil // select does not prefer it
 		}
-		if err := l.pass(ctx); err != nil && ctx.Err() == nil {
+		err := l.pass(ctx)
+		switch {
+		case err == nil:
+			retry = firstRetry
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, datapath.ErrUnsupported):
+			return err
+		default:
 			l.Log.Error("enforcing failed, the kernel keeps what it had", "revision", l.last.Revision, "err", err)
 			again.Reset(retry)
+			retry = min(2*retry, lastRetry)
 		}
 	}
 }
@@ -140,7 +152,7 @@ func (l *Loop) pass(ctx context.Context) error {
 	program := l.compile(model)
 	report, err := l.Kernel.Apply(ctx, program)
 
-	l.record(start, model, program, report, err)
+	l.record(start, model, report, err)
 	return err
 }
 

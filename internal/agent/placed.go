@@ -21,17 +21,26 @@ import (
 type placed struct {
 	Source
 	node      string
-	addresses func() ([]netip.Addr, error)
+	addresses func(ctx context.Context) ([]netip.Addr, error)
 	log       *slog.Logger
 }
 
-// askAgain is the wait between two questions.
-const askAgain = time.Second
+// askAgain is the wait between two questions, askTimeout that for an answer.
+const (
+	askAgain   = time.Second
+	askTimeout = 10 * time.Second
+)
+
+func (p *placed) ask(ctx context.Context) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return p.addresses(ctx)
+}
 
 // Run checks the place, then runs the source.
 func (p *placed) Run(ctx context.Context, store *cluster.Store) error {
 	for first := true; ctx.Err() == nil; first = false {
-		addresses, err := p.addresses()
+		addresses, err := p.ask(ctx)
 		switch {
 		case err == nil:
 			if err := checkAddresses(p.node, addresses); err != nil {

@@ -8,30 +8,25 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/nft"
 	"github.com/podwall/podwall/internal/observe"
 	"github.com/podwall/podwall/internal/policy"
 )
 
 // record tells the observer what a pass did and found.
-func (l *Loop) record(start time.Time, m *policy.Model, p *filter.Program, r datapath.Report, err error) {
+func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err error) {
 	elapsed := time.Since(start)
 	pass := observe.Pass{
 		Revision: l.last.Revision, SourceID: l.last.Source, Diagnostics: l.last.Diagnostics,
 		Full: r.Full, Elapsed: elapsed, Err: err, Repairs: r.Drift,
 		Pods: len(m.Layout.Workloads), IsolatedPods: isolated(m), Policies: policies(m),
-		Chains: len(p.Chains), Sets: len(p.Sets),
 	}
-	for _, c := range p.Chains {
-		pass.Rules += len(c.Rules)
-	}
-	for _, s := range p.Sets {
-		pass.Elements += s.Elements.Len()
-	}
+	count(&pass, r.Table)
 	l.Observer.Beat()
-	l.Observer.SetDatapath(l.datapath(r))
-	l.problems(r.Problems)
+	if err == nil { // else the report is not complete
+		l.Observer.SetDatapath(l.datapath(r))
+		l.problems(r.Problems)
+	}
 	l.Observer.Record(pass)
 	if counters, failed := l.Kernel.Counters(); err == nil && failed == nil {
 		l.Observer.SetDrops(drops(counters))
@@ -52,6 +47,20 @@ func (l *Loop) report(pass observe.Pass, r datapath.Report) {
 		return
 	}
 	l.Log.Debug("pass", "revision", pass.Revision, "full", pass.Full, "changes", r.Changes, "count", r.Elements, "elapsed", pass.Elapsed)
+}
+
+// count adds what the kernel holds; the table is nil after a failure.
+func count(pass *observe.Pass, t *nft.Table) {
+	if t == nil {
+		return
+	}
+	pass.Chains, pass.Sets = len(t.Chains), len(t.Sets)
+	for _, c := range t.Chains {
+		pass.Rules += len(c.Rules)
+	}
+	for _, s := range t.Sets {
+		pass.Elements += s.Len()
+	}
 }
 
 // problems replaces what the last pass said by what this one says.

@@ -42,7 +42,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		return err
 	}
 	defer kernel.Close()
-	source, kind, err := newSource(ctx, cfg, log)
+	source, kind, err := newSource(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func lock() (net.Listener, error) {
 }
 
 // newSource returns the source and its name in the status.
-func newSource(ctx context.Context, cfg config.Config, log *slog.Logger) (Source, string, error) {
+func newSource(cfg config.Config, log *slog.Logger) (Source, string, error) {
 	if cfg.Manifests != "" {
 		if err := checkManifestNode(cfg); err != nil {
 			return nil, "", err
@@ -108,7 +108,7 @@ func newSource(ctx context.Context, cfg config.Config, log *slog.Logger) (Source
 	if err != nil {
 		return nil, "", err
 	}
-	return &placed{Source: kube.New(rest, log), node: cfg.NodeName, log: log, addresses: func() ([]netip.Addr, error) {
+	return &placed{Source: kube.New(rest, log), node: cfg.NodeName, log: log, addresses: func(ctx context.Context) ([]netip.Addr, error) {
 		return kube.NodeAddresses(ctx, rest, cfg.NodeName)
 	}}, "kubernetes", nil
 }

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/links"
@@ -70,12 +71,14 @@ type Datapath struct {
 	links   *links.Links
 	events
 
+	renderer   nft.Renderer
 	actual     *nft.Table // what the kernel holds, nil for no table
 	known      bool       // actual can be trusted
-	written    bool       // by this process, so that a difference is drift
+	wrote      *nft.Table // what this process committed last: another difference is drift
 	generation uint32     // of the kernel's nftables, up to which actual is known
 	survey     *nft.Survey
 	tested     bool             // the self-test ran on the present kind of chain
+	lastTest   time.Time        // when it was tried
 	failed     []Problem        // what it found
 	forced     bool             // filter chains, because nat chains do not work here
 	restore    map[string]entry // settings found on bridges, by interface
@@ -121,10 +124,12 @@ func (d *Datapath) Apply(ctx context.Context, p *filter.Program) (Report, error)
 		}
 	}
 	if err := d.make(p, &report); err != nil {
-		return report, err
+		return report, d.first(err)
 	}
+	err := d.prove(ctx, p, &report)
 	d.tags(&report)
-	return report, d.prove(ctx, p, &report)
+	report.Problems = append(report.Problems, d.failed...)
+	return report, err
 }
 
 // Verify makes the next Apply compare the whole table with the kernel, if
@@ -135,7 +140,7 @@ func (d *Datapath) Verify() error {
 	if err != nil {
 		return err
 	}
-	if g != d.generation || d.vlanLost() {
+	if g != d.generation || d.vlanLost() || !d.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
 	}
 	return nil
@@ -161,21 +166,25 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 			return err
 		}
 	}
-	node := d.node(p, report)
-	desired := nft.Render(p, node)
+	node, err := d.node(p, report)
+	if err != nil {
+		return err
+	}
+	desired := d.renderer.Render(p, node)
 	ops := nft.Diff(d.actual, desired)
-	if report.Full && d.written {
-		report.Drift = len(ops)
+	if report.Full && d.wrote != nil && len(ops) > 0 {
+		// What is desired may have changed too, and that is nobody's fault.
+		report.Drift = len(nft.Diff(d.actual, d.wrote))
 	}
 	report.Changes = len(ops)
 	for _, op := range ops {
 		report.Elements += op.Elements()
 	}
 	if err := d.commit(ops); err != nil {
-		d.known = false
+		d.known, d.wrote = false, nil
 		return err
 	}
-	d.actual, d.written, report.Table = desired, true, desired
+	d.actual, d.wrote, report.Table = desired, desired, desired
 	return nil
 }
 

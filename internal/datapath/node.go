@@ -20,7 +20,7 @@ import (
 
 // node finds out what Render has to know of the node, and prepares the bridges
 // that carry pods.
-func (d *Datapath) node(p *filter.Program, report *Report) nft.Node {
+func (d *Datapath) node(p *filter.Program, report *Report) (nft.Node, error) {
 	n := nft.Node{FilterHook: d.options.FilterHook || d.forced || len(d.survey.Before) > 0}
 	n.Guard, report.GuardWhy = d.guard()
 	report.Filter, report.Guard = n.FilterHook, n.Guard && !n.FilterHook
@@ -31,10 +31,11 @@ func (d *Datapath) node(p *filter.Program, report *Report) nft.Node {
 		report.problem("nat chain before ours", fmt.Sprintf("%s runs before podwall's and could end the walk; judging in filter chains instead",
 			strings.Join(d.survey.Before, ", ")), "give that chain a priority above -190, or run with --datapath=filter")
 	}
-	d.wiring(p, &n, report)
-	report.Problems = append(report.Problems, d.failed...)
+	if err := d.wiring(p, &n, report); err != nil {
+		return n, err
+	}
 	n.Restore = d.entries()
-	return n
+	return n, nil
 }
 
 func (r *Report) problem(subject, text, cure string) {
@@ -55,15 +56,14 @@ func (d *Datapath) guard() (on bool, why string) {
 
 // wiring finds the interfaces that lead to isolated pods and makes bridges
 // show their packets.
-func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) {
+func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) error {
 	addrs := make([]netip.Addr, len(p.Pods))
 	for i, pod := range p.Pods {
 		addrs[i] = pod.Addr
 	}
 	paths, err := d.links.Find(addrs)
 	if err != nil {
-		report.problem("links", err.Error(), "")
-		return
+		return err // without it the closing rules would be taken away
 	}
 	bridges := map[int]links.Path{}
 	for _, pod := range p.Pods {
@@ -88,6 +88,7 @@ func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) {
 	for _, b := range slices.SortedFunc(maps.Values(bridges), func(a, b links.Path) int { return cmp.Compare(a.Link, b.Link) }) {
 		d.bridge(b, report)
 	}
+	return nil
 }
 
 // bridge makes a bridge hand its packets to the IP hooks, also VLAN-tagged
@@ -129,6 +130,9 @@ type entry struct{ text string }
 const (
 	vlanEntry  = "sysctl:vlan"
 	vlanWasOff = "bridge-nf-filter-vlan-tagged=0"
+	// forcedEntry is kept when nat chains did not drop the self-test's packet, so
+	// that the next process does not try them on a node that enforces.
+	forcedEntry = "forced:filter"
 )
 
 // keep remembers the first value that was found, which is the one to restore.
@@ -146,6 +150,10 @@ func (d *Datapath) remember(t *nft.Table) {
 	for _, e := range nft.RestoreEntries(t) {
 		d.restore[e.Key.Iface] = entry{text: e.Comment}
 	}
+	if d.options.FilterHook {
+		delete(d.restore, forcedEntry) // now it is what the operator wants
+	}
+	_, d.forced = d.restore[forcedEntry]
 }
 
 func (d *Datapath) entries() []nft.Entry {
@@ -157,8 +165,11 @@ func (d *Datapath) entries() []nft.Entry {
 }
 
 func (e entry) restore(name string) error {
-	if name == vlanEntry {
+	switch name {
+	case vlanEntry:
 		return links.SetVLAN(false)
+	case forcedEntry:
+		return nil
 	}
 	found, err := links.ParseBridged(e.text)
 	if err != nil {

@@ -91,8 +91,8 @@ func TestGuardFollowsOtherTables(t *testing.T) {
 				}
 				verify(t, d)
 				r := healthy(t, d, isolated())
-				if r.Guard != tt.want {
-					t.Errorf("guard = %t (%s), want %t", r.Guard, r.GuardWhy, tt.want)
+				if r.Guard != tt.want || r.Drift != 0 {
+					t.Errorf("guard = %t (%s), want %t; drift = %d, want none: nobody changed our table", r.Guard, r.GuardWhy, tt.want, r.Drift)
 				}
 				if got := strings.Contains(listing(t), "hook forward"); got != tt.want {
 					t.Errorf("there is a chain at forward: %t, want %t", got, tt.want)

@@ -39,6 +39,16 @@ func checkRelease(release string) error {
 	return nil
 }
 
+// first translates the error of the first commit. Nothing of ours was there, so
+// what the kernel does not find is a part of itself.
+func (d *Datapath) first(err error) error {
+	missing := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EAFNOSUPPORT)
+	if d.actual != nil || !missing {
+		return err
+	}
+	return fmt.Errorf("%w: the kernel lacks a part of nftables that the rules need (%v); CONFIG_NF_TABLES_INET, NFT_CT, NFT_NAT, NFT_FIB_INET and NF_NAT are needed", ErrUnsupported, err)
+}
+
 // unsupported translates the kernel's answers to the first question about
 // nftables.
 func unsupported(err error) error {

@@ -9,8 +9,11 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/nft"
 )
 
 // early ends the walk of new connections before ours: an address translation
@@ -47,12 +50,43 @@ func TestSelfTestNoticesAPacketThatSomebodyElseDrops(t *testing.T) {
 		d := open(t, Options{})
 		healthy(t, d, isolated("10.244.2.5"))
 		nftRun(t, "add table inet theirs", "add chain inet theirs out { type filter hook output priority 0; policy drop; }")
-		problems, err := d.selfTest(t.Context())
-		if err != nil {
-			t.Fatal(err)
+		passed, err := d.selfTest(t.Context())
+		if len(passed) > 0 || err == nil || !strings.Contains(err.Error(), "not by podwall") {
+			t.Errorf("passed = %+v, err = %v, want a test that could not be run", passed, err)
 		}
-		if len(problems) != 2 || !strings.Contains(problems[0].Text, "not by podwall") {
-			t.Errorf("problems = %+v, want one for each family", problems)
+	})
+}
+
+// What could not be tested is not called enforced, and is no reason for another
+// kind of chain; it is tried again.
+func TestASelfTestThatCouldNotBeRunIsTriedAgain(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		nftRun(t, "add table inet theirs", "add chain inet theirs out { type filter hook output priority 0; policy drop; }")
+		if r := apply(t, d, isolated("10.244.2.5")); r.Filter || len(r.Problems) != 1 || r.Problems[0].Subject != "self-test" {
+			t.Errorf("report = %s, want nat chains and one problem", brief(r))
+		}
+		nftRun(t, "delete table inet theirs")
+		d.lastTest = time.Time{} // as if the wait were over
+		if r := apply(t, d, isolated("10.244.2.5")); r.Filter || len(r.Problems) != 0 {
+			t.Errorf("report = %s, want nat chains and no problem", brief(r))
+		}
+	})
+}
+
+// A node on which nat chains do not work must not be opened by the next process
+// that tries them.
+func TestTheNextProcessKeepsFilterChains(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		first := open(t, Options{})
+		healthy(t, first, isolated("10.244.2.5"))
+		early(t)
+		first.tested = false
+		apply(t, first, isolated("10.244.2.5"))
+		second := open(t, Options{})
+		second.survey = &nft.Survey{} // as if nobody were seen before our chain
+		if r := apply(t, second, isolated("10.244.2.5")); !r.Filter || r.Changes > 0 {
+			t.Errorf("report = %s, want filter chains and no change", brief(r))
 		}
 	})
 }

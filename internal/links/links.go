@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -28,9 +29,9 @@ type Path struct {
 	Index  int
 	Link   string // the interface's name
 	Bridge bool
-	// Uplink is true if the interface also leads out of the node, by a route
-	// with a gateway. Then other machines may be behind it, so that addresses
-	// which belong to no pod are no sign of anything wrong.
+	// Uplink is true if the interface also leads out of the node. Then other
+	// machines may be behind it, so that addresses which belong to no pod are no
+	// sign of anything wrong.
 	Uplink bool
 }
 
@@ -71,34 +72,55 @@ func (l *Links) Find(addrs []netip.Addr) (map[netip.Addr]Path, error) {
 	return found, nil
 }
 
-// survey lists the interfaces and marks those that lead out of the node.
+// survey lists the interfaces and marks those that lead out of the node: by a
+// route with a gateway in any table, or a bridge with a port that is not made for
+// a pod or a virtual machine (a network card, a bond, a tunnel).
 func survey() (map[int]Path, error) {
-	list, err := netlink.LinkList()
+	list, err := complete(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("listing links: %w", err)
 	}
 	names := map[int]Path{}
+	uplink := map[int]bool{}
 	for _, link := range list {
 		a := link.Attrs()
 		names[a.Index] = Path{Index: a.Index, Link: a.Name, Bridge: link.Type() == "bridge"}
+		if kind := link.Type(); a.MasterIndex != 0 && kind != "veth" && kind != "tuntap" {
+			uplink[a.MasterIndex] = true
+		}
 	}
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_ALL)
+	routes, err := complete(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("listing routes: %w", err)
 	}
 	for _, r := range routes {
-		hops := r.MultiPath
 		if r.Gw != nil || r.Via != nil {
-			hops = append(hops, &netlink.NexthopInfo{LinkIndex: r.LinkIndex})
+			uplink[r.LinkIndex] = true
 		}
-		for _, h := range hops {
-			if p, ok := names[h.LinkIndex]; ok {
-				p.Uplink = true
-				names[h.LinkIndex] = p
-			}
+		for _, h := range r.MultiPath {
+			uplink[h.LinkIndex] = true
+		}
+	}
+	for index := range uplink {
+		if p, ok := names[index]; ok {
+			p.Uplink = true
+			names[index] = p
 		}
 	}
 	return names, nil
+}
+
+// complete repeats a listing that was interrupted by a change: then it may lack
+// anything.
+func complete[T any](list func() ([]T, error)) (found []T, err error) {
+	for range 10 {
+		if found, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return found, err
 }
 
 // lookup asks the kernel which way a packet to the address would take.
@@ -115,53 +137,65 @@ func (l *Links) lookup(a netip.Addr) (Path, bool) {
 	return p, ok
 }
 
-// Watch wakes the channel whenever links or routes change, until ctx ends. A
-// notification that the kernel had to drop counts as a change.
+// quiet is the least time between two wake-ups: pods come in bursts, and each
+// brings several changes.
+const quiet = 50 * time.Millisecond
+
+// Watch wakes the channel whenever links or routes changed, until ctx ends. A
+// subscription that breaks off, because notifications came faster than they
+// were read, counts as a change and is made again.
 func (l *Links) Watch(ctx context.Context, wake chan<- struct{}) error {
 	for ctx.Err() == nil {
-		if err := l.watch(ctx, wake); err != nil && !errors.Is(err, unix.ENOBUFS) {
+		if err := l.watch(ctx, wake); err != nil {
 			return err
 		}
-		l.changed(wake)
+		l.changed(ctx, wake)
 	}
 	return nil
 }
 
+// watch returns nil when the subscription ended, an error when it cannot be had.
 func (l *Links) watch(ctx context.Context, wake chan<- struct{}) error {
-	done, failed := make(chan struct{}), make(chan error, 2)
-	fail := func(err error) {
+	done := make(chan struct{})
+	broken := make(chan struct{}, 2)
+	ended := func(error) {
 		select {
-		case failed <- err:
+		case broken <- struct{}{}:
 		default:
 		}
 	}
 	linksChanged, routesChanged := make(chan netlink.LinkUpdate, 64), make(chan netlink.RouteUpdate, 64)
-	if err := netlink.LinkSubscribeWithOptions(linksChanged, done, netlink.LinkSubscribeOptions{ErrorCallback: fail}); err != nil {
+	if err := netlink.LinkSubscribeWithOptions(linksChanged, done, netlink.LinkSubscribeOptions{ErrorCallback: ended}); err != nil {
 		close(done)
 		return fmt.Errorf("watching links: %w", err)
 	}
-	if err := netlink.RouteSubscribeWithOptions(routesChanged, done, netlink.RouteSubscribeOptions{ErrorCallback: fail}); err != nil {
+	if err := netlink.RouteSubscribeWithOptions(routesChanged, done, netlink.RouteSubscribeOptions{ErrorCallback: ended}); err != nil {
 		close(done)
 		return fmt.Errorf("watching routes: %w", err)
 	}
 	defer drain(linksChanged, routesChanged)
 	defer close(done)
 	for {
+		open := true
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-failed:
-			return err
-		case _, ok := <-linksChanged:
-			if !ok {
-				return unix.ENOBUFS
-			}
-		case _, ok := <-routesChanged:
-			if !ok {
-				return unix.ENOBUFS
+		case <-broken:
+			return nil
+		case _, open = <-linksChanged:
+		case _, open = <-routesChanged:
+		}
+		if !open {
+			return nil
+		}
+		for len(linksChanged)+len(routesChanged) > 0 { // one wake-up for all that came meanwhile
+			select {
+			case <-linksChanged:
+			case <-routesChanged:
+			default:
 			}
 		}
-		l.changed(wake)
+		l.changed(ctx, wake)
 	}
 }
 
@@ -174,17 +208,21 @@ func drain(a <-chan netlink.LinkUpdate, b <-chan netlink.RouteUpdate) {
 	}
 }
 
-func (l *Links) changed(wake chan<- struct{}) {
+func (l *Links) changed(ctx context.Context, wake chan<- struct{}) {
 	l.stale.Store(true)
 	select {
 	case wake <- struct{}{}:
 	default:
 	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(quiet):
+	}
 }
 
 // LocalAddresses returns every address of this network namespace.
 func LocalAddresses() ([]netip.Addr, error) {
-	list, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	list, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("listing addresses: %w", err)
 	}

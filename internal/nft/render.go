@@ -76,7 +76,31 @@ func SelfTest(f filter.Family) netip.Addr {
 }
 
 // Render returns the table that makes the program true on the node.
-func Render(p *filter.Program, n Node) *Table {
+func Render(p *filter.Program, n Node) *Table { return new(Renderer).Render(p, n) }
+
+// Renderer renders one program after another. It keeps the chains of the last
+// one: a program shares those that did not change with its predecessor, and Diff
+// need not compare what is the same.
+type Renderer struct {
+	chains map[*filter.Chain]rendered
+}
+
+type rendered struct {
+	chains   []*Chain
+	dispatch *Set
+}
+
+// chain renders a chain of the program, or finds it.
+func (r *Renderer) chain(c *filter.Chain) rendered {
+	if done, ok := r.chains[c]; ok {
+		return done
+	}
+	chains, dispatch := renderChain(c)
+	return rendered{chains, dispatch}
+}
+
+// Render returns what the function of that name returns.
+func (r *Renderer) Render(p *filter.Program, n Node) *Table {
 	t := &Table{Counters: []string{CounterEgress, CounterGuard, CounterIngress, CounterSelfTest, CounterSource, CounterUnlisted}}
 	for _, s := range p.Sets {
 		t.Sets = append(t.Sets, renderSet(s))
@@ -91,13 +115,16 @@ func Render(p *filter.Program, n Node) *Table {
 		t.Sets = append(t.Sets, guardSets(p)...)
 	}
 	t.Chains = baseChains(p, n)
+	kept := make(map[*filter.Chain]rendered, len(p.Chains))
 	for _, c := range p.Chains {
-		chains, dispatch := renderChain(c)
-		t.Chains = append(t.Chains, chains...)
-		if dispatch != nil {
-			t.Sets = append(t.Sets, dispatch)
+		done := r.chain(c)
+		kept[c] = done
+		t.Chains = append(t.Chains, done.chains...)
+		if done.dispatch != nil {
+			t.Sets = append(t.Sets, done.dispatch)
 		}
 	}
+	r.chains = kept
 	slices.SortFunc(t.Sets, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(t.Chains, compareChains)
 	return t

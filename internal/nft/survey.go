@@ -32,24 +32,47 @@ func (c *Conn) Survey() (Survey, error) {
 	}
 	var s Survey
 	drops := map[nftables.TableFamily]bool{}
+	dormant, err := c.dormant()
+	if err != nil {
+		return Survey{}, err
+	}
 	for _, k := range chains {
-		if k.Table.Name == TableName && k.Table.Family == nftables.TableFamilyINet || k.Hooknum == nil || k.Priority == nil {
+		own := k.Table.Name == TableName && k.Table.Family == nftables.TableFamilyINet
+		if own || k.Hooknum == nil || k.Priority == nil || dormant[tableKey{k.Table.Family, k.Table.Name}] {
 			continue
 		}
 		if precedes(k) {
 			s.Before = append(s.Before, fmt.Sprintf("%s %s priority %d", k.Table.Name, k.Name, *k.Priority))
 		}
 		if !drops[k.Table.Family] && *k.Hooknum == *nftables.ChainHookForward && ipFamily(k.Table.Family) {
-			found, err := c.dropsInvalid(k, chains, 0)
+			found, err := c.follow(k, chains, 0)
 			if err != nil && !IsMissing(err) { // a table may go while we look
 				return Survey{}, err
 			}
-			drops[k.Table.Family] = found
+			drops[k.Table.Family] = found == stopped
 		}
 	}
 	slices.Sort(s.Before)
 	s.DropsInvalid = drops[nftables.TableFamilyINet] || drops[nftables.TableFamilyIPv4] && drops[nftables.TableFamilyIPv6]
 	return s, nil
+}
+
+type tableKey struct {
+	family nftables.TableFamily
+	name   string
+}
+
+// dormant lists the tables whose chains somebody switched off.
+func (c *Conn) dormant() (map[tableKey]bool, error) {
+	tables, err := c.nl.ListTables()
+	if err != nil {
+		return nil, fmt.Errorf("listing tables: %w", err)
+	}
+	off := map[tableKey]bool{}
+	for _, t := range tables {
+		off[tableKey{t.Family, t.Name}] = t.Flags&nftables.TableFlagDormant != 0
+	}
+	return off, nil
 }
 
 func ipFamily(f nftables.TableFamily) bool {
@@ -66,88 +89,136 @@ func precedes(k *nftables.Chain) bool {
 // maxJumps bounds how far a forward chain is followed.
 const maxJumps = 3
 
-// dropsInvalid looks for a rule that drops every invalid packet, in a chain or
-// where the chain jumps to without a condition.
-func (c *Conn) dropsInvalid(k *nftables.Chain, all []*nftables.Chain, depth int) (bool, error) {
+// fate is what surely happens to every invalid packet in a chain.
+type fate uint8
+
+const (
+	unsure  fate = iota // some may be accepted, or we cannot tell
+	falls               // all reach the end
+	stopped             // all are dropped
+)
+
+// follow walks a chain as an invalid packet would.
+func (c *Conn) follow(k *nftables.Chain, all []*nftables.Chain, depth int) (fate, error) {
 	rules, err := c.nl.GetRules(k.Table, k)
 	if err != nil {
-		return false, fmt.Errorf("reading chain %s: %w", k.Name, err)
+		return unsure, fmt.Errorf("reading chain %s: %w", k.Name, err)
 	}
+	some := false // some may have gone back to the chain that jumped here
 	for _, r := range rules {
-		invalid, verdict, other := classify(r.Exprs)
+		met, verdict := classify(r.Exprs)
+		if met == never || verdict == nil || verdict.Kind == expr.VerdictContinue {
+			continue
+		}
+		jump := verdict.Kind == expr.VerdictJump || verdict.Kind == expr.VerdictGoto
 		switch {
-		case other || verdict == nil:
-		case invalid && verdict.Kind == expr.VerdictDrop:
-			return true, nil
-		case !invalid && verdict.Kind == expr.VerdictAccept:
-			return false, nil // nothing behind it is reached
-		case !invalid && depth < maxJumps && (verdict.Kind == expr.VerdictJump || verdict.Kind == expr.VerdictGoto):
-			for _, next := range all {
-				if next.Table.Name == k.Table.Name && next.Table.Family == k.Table.Family && next.Name == verdict.Chain {
-					if found, err := c.dropsInvalid(next, all, depth+1); found || err != nil {
-						return found, err
-					}
-				}
-			}
+		case verdict.Kind == expr.VerdictDrop && met == always && !some:
+			return stopped, nil
+		case verdict.Kind == expr.VerdictDrop && met == always:
+			return falls, nil // those that went back are the caller's
+		case verdict.Kind == expr.VerdictDrop:
+			continue // fewer packets
+		case verdict.Kind == expr.VerdictReturn && depth > 0 && met == always:
+			return falls, nil
+		case verdict.Kind == expr.VerdictReturn && depth > 0:
+			some = true
+			continue
+		case !jump || met != always || depth == maxJumps:
+			return unsure, nil
+		}
+		result, err := c.jump(k, verdict.Chain, all, depth)
+		if err != nil || result != falls || verdict.Kind == expr.VerdictGoto {
+			return result, err
 		}
 	}
-	return false, nil
+	return falls, nil
 }
 
-// classify takes a rule apart: does it ask for invalid packets, what does it
-// do, and does it have other conditions that we do not follow.
-func classify(list []expr.Any) (invalid bool, verdict *expr.Verdict, other bool) {
+func (c *Conn) jump(from *nftables.Chain, to string, all []*nftables.Chain, depth int) (fate, error) {
+	for _, k := range all {
+		if k.Table.Name == from.Table.Name && k.Table.Family == from.Table.Family && k.Name == to {
+			return c.follow(k, all, depth+1)
+		}
+	}
+	return unsure, nil
+}
+
+// applies says whether a rule is met by invalid packets.
+type applies uint8
+
+const (
+	perhaps applies = iota // it has conditions that we do not follow
+	never
+	always
+)
+
+// classify takes a rule apart: whether invalid packets meet it, and what it
+// does. A rule for certain connection states is the one condition we follow.
+func classify(list []expr.Any) (met applies, verdict *expr.Verdict) {
+	met = always
 	for i := 0; i < len(list); i++ {
+		state := always
 		switch e := list[i].(type) {
 		case *expr.Counter:
 		case *expr.Verdict:
 			verdict = e
 		case *expr.Match:
-			state, known := matchesInvalid(e)
-			invalid, other = invalid || state, other || !known
+			state = matchesInvalid(e)
 		case *expr.Ct:
-			if !asksInvalid(list[i:]) {
-				return false, verdict, true
+			if state = asksInvalid(list[i:]); state != perhaps {
+				i += 2
 			}
-			invalid = true
-			i += 2
 		default:
-			other = true
+			state = perhaps
+		}
+		switch {
+		case state == never:
+			met = never
+		case state == perhaps && met == always:
+			met = perhaps
 		}
 	}
-	return invalid, verdict, other
+	return met, verdict
 }
 
-// asksInvalid recognises `ct state invalid`, alone or in a list, as nft writes
-// it: load, mask, compare with zero.
-func asksInvalid(list []expr.Any) bool {
+// asksInvalid recognises `ct state …` as nft writes it: load, mask, compare
+// with zero.
+func asksInvalid(list []expr.Any) applies {
 	if len(list) < 3 {
-		return false
+		return perhaps
 	}
 	ct, ok1 := list[0].(*expr.Ct)
 	mask, ok2 := list[1].(*expr.Bitwise)
 	compare, ok3 := list[2].(*expr.Cmp)
-	if !ok1 || !ok2 || !ok3 || ct.Key != expr.CtKeySTATE || len(mask.Mask) != 4 {
-		return false
+	if !ok1 || !ok2 || !ok3 || ct.Key != expr.CtKeySTATE || len(mask.Mask) != 4 ||
+		compare.Op != expr.CmpOpNeq || !bytes.Equal(compare.Data, make([]byte, 4)) {
+		return perhaps
 	}
-	bits := CtState(binaryutil.NativeEndian.Uint32(mask.Mask))
-	return bits&CtInvalid != 0 && compare.Op == expr.CmpOpNeq && bytes.Equal(compare.Data, make([]byte, 4))
+	if CtState(binaryutil.NativeEndian.Uint32(mask.Mask))&CtInvalid == 0 {
+		return never
+	}
+	return always
 }
 
-// matchesInvalid recognises iptables' conntrack match; known is false for
-// matches that narrow the rule in a way that we do not follow.
-func matchesInvalid(m *expr.Match) (invalid, known bool) {
+// matchesInvalid recognises iptables' conntrack match by state, and matches
+// that narrow nothing.
+func matchesInvalid(m *expr.Match) applies {
 	const (
 		invalidBit = 1 << 0 // XT_CONNTRACK_STATE_INVALID
 		byState    = 1 << 0 // XT_CONNTRACK_STATE
 	)
 	switch m.Name {
 	case "comment", "nfacct":
-		return false, true
+		return always
 	case "conntrack":
-		if info, ok := m.Info.(*xt.ConntrackMtinfo3); ok && info.MatchFlags == byState && info.InvertFlags == 0 {
-			return info.StateMask&invalidBit != 0, true
+		info, ok := m.Info.(*xt.ConntrackMtinfo3)
+		switch {
+		case !ok || info.MatchFlags != byState || info.InvertFlags != 0:
+			return perhaps
+		case info.StateMask&invalidBit == 0:
+			return never
 		}
+		return always
 	}
-	return false, false
+	return perhaps
 }

@@ -52,7 +52,7 @@ func newMetrics(b *builder, version string, ready func() bool) *metrics {
 		applied:     b.gauge("applied_revision", "Revision of the cluster that the kernel enforces. Less than snapshot_revision after an error."),
 		workloads:   b.gauge("workloads", "Pods of this node that policies can speak about."),
 		isolated:    b.gauge("isolated_workloads", "Pods of this node that a policy isolates in a direction or in both."),
-		policies:    b.gauge("policies", "Policies of the cluster that were read."),
+		policies:    b.gauge("policies", "Policies that isolate a pod of this node."),
 		diagnostics: b.gauges("policy_diagnostics", "Findings about users' objects. Severity error: a part was not understood and matches nothing.", "severity", cluster.Warning.String(), cluster.Error.String()),
 		elements:    b.gauge("set_elements", "Elements of all sets and maps in the kernel."),
 		objects:     b.gauges("kernel_objects", "Objects in the kernel by type.", "type", "chain", "rule", "set"),

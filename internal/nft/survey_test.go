@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestSurveyFindsADropOfEveryInvalidPacket(t *testing.T) {
+	const forward = "table inet theirs {\nchain user {\n%user%\n}\nchain forward {\ntype filter hook forward priority 0\n%forward%\n}\n}\n"
+	tests := []struct {
+		name          string
+		forward, user string
+		want          bool
+	}{
+		{"the rule alone", "ct state invalid drop", "", true},
+		{"one state of several", "ct state invalid,untracked counter drop", "", true},
+		{"another state", "ct state untracked drop", "", false},
+		{"behind an accept of established packets", "ct state established,related accept; ct state invalid drop", "", true},
+		{"behind an accept for some addresses", "ip saddr 10.0.0.0/8 accept; ct state invalid drop", "", false},
+		{"behind a drop for some addresses", "ip saddr 10.0.0.0/8 drop; ct state invalid drop", "", true},
+		{"behind an accept of all", "accept; ct state invalid drop", "", false},
+		{"with another condition", "tcp dport 80 ct state invalid drop", "", false},
+		{"in a chain that is jumped to", "jump user", "ct state invalid drop", true},
+		{"behind a chain that returns", "jump user; ct state invalid drop", "return", true},
+		{"behind a chain that returns some", "jump user; ct state invalid drop", "tcp dport 80 return; drop", true},
+		{"behind a chain that accepts some", "jump user; ct state invalid drop", "tcp dport 80 accept", false},
+		{"behind a jump with a condition", "tcp dport 80 jump user; ct state invalid drop", "accept", false},
+		{"behind a jump for new packets", "ct state new jump user; ct state invalid drop", "accept", true},
+		{"behind a goto", "goto user; ct state invalid drop", "counter", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, ns := openIn(t)
+			nft(t, ns, strings.NewReplacer("%user%", tt.user, "%forward%", tt.forward).Replace(forward), "-f", "-")
+			s, err := c.Survey()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.DropsInvalid != tt.want {
+				t.Errorf("DropsInvalid = %t, want %t", s.DropsInvalid, tt.want)
+			}
+			nft(t, ns, "table inet theirs { flags dormant; }", "-f", "-")
+			if s, err := c.Survey(); err != nil || s.DropsInvalid {
+				t.Errorf("in a dormant table: DropsInvalid = %t, %v", s.DropsInvalid, err)
+			}
+		})
+	}
+}
