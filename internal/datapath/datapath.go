@@ -83,6 +83,7 @@ type Datapath struct {
 	forced     bool             // filter chains, because nat chains do not work here
 	restore    map[string]entry // settings found on bridges, by interface
 	bridged    bool             // a bridge carries a pod
+	unreached  unreached
 
 	tagsKnown, tagsDropped bool // the state of the table of family bridge
 }
@@ -100,7 +101,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	if _, err := conn.Read(); err != nil {
 		return nil, errors.Join(unsupported(err), conn.Close())
 	}
-	d := &Datapath{options: o, log: log, conn: conn, links: links.New(), restore: map[string]entry{}}
+	d := &Datapath{options: o, log: log, conn: conn, links: links.New(), restore: map[string]entry{}, unreached: unreached{}}
 	d.events.init(conn.PortID())
 	return d, nil
 }
@@ -142,6 +143,8 @@ func (d *Datapath) Verify() error {
 	}
 	if g != d.generation || d.vlanLost() || !d.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
+	} else if len(d.unreached) > 0 {
+		d.note(nft.Notice{Hooks: true}) // look again whether they are there
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/links"
@@ -69,7 +70,7 @@ func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) error 
 	for _, pod := range p.Pods {
 		path, ok := paths[pod.Addr]
 		if !ok {
-			continue
+			continue // see unreached
 		}
 		if path.Bridge {
 			bridges[path.Index] = path
@@ -84,6 +85,8 @@ func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) error 
 			n.Egress = append(n.Egress, path.Link)
 		}
 	}
+	d.unreached.update(p, paths, time.Now())
+	report.Problems = append(report.Problems, d.unreached.problems(time.Now())...)
 	d.bridged = len(bridges) > 0
 	for _, b := range slices.SortedFunc(maps.Values(bridges), func(a, b links.Path) int { return cmp.Compare(a.Link, b.Link) }) {
 		d.bridge(b, report)
