@@ -49,9 +49,9 @@ staticcheck: ## run staticcheck
 errcheck: ## find errors that nobody looks at
 	go tool -modfile=tools/go.mod errcheck -ignoretests -exclude tools/errcheck.txt ./...
 
-kubeapi: ## build the API server for integration tests (about 6 CPU minutes the first time)
+kubeapi: ## build the API server and kube-proxy for integration tests (about 6 CPU minutes the first time)
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/kubeapi .
+	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/ . ./kube-proxy
 
 cni: ## build the CNI plugins that tests wire pods with
 	@mkdir -p bin/cni

@@ -57,7 +57,7 @@ func launch(t *testing.T, ns *netns.NS, node string, cmd *exec.Cmd) *agent {
 	}
 	defer log.Close() // the process has its own descriptor
 	a := &agent{t: t, name: "agent of " + node, cmd: cmd, log: log.Name(), ended: make(chan struct{})}
-	cmd.Env = []string{"NODE_NAME=" + node}
+	cmd.Env = append(cmd.Env, "NODE_NAME="+node)
 	cmd.Stdout, cmd.Stderr = log, log
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

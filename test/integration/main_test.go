@@ -43,23 +43,37 @@ func TestMain(m *testing.M) {
 // `make build` made.
 func agentProgram(t *testing.T) string {
 	t.Helper()
-	if path := os.Getenv("PODWALL_AGENT"); path != "" {
+	return program(t, "podwall-agent", "PODWALL_AGENT", "make build")
+}
+
+// program returns the path of a program: what a variable of the environment
+// says, else what a target of the Makefile puts into bin. One that is missing
+// skips the test, or fails it in CI.
+func program(t *testing.T, name, variable, target string) string {
+	t.Helper()
+	if path := os.Getenv(variable); path != "" {
 		if _, err := os.Stat(path); err != nil {
-			t.Fatalf("reading PODWALL_AGENT: %v", err)
+			t.Fatalf("reading %s: %v", variable, err)
 		}
 		return path
 	}
-	path, err := filepath.Abs(filepath.Join(root, "bin", "podwall-agent"))
+	path, err := filepath.Abs(filepath.Join(root, "bin", name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(path); err == nil {
 		return path
 	}
-	const cure = "podwall-agent is not built: run `make build`, or set PODWALL_AGENT"
-	if os.Getenv("CI") == "true" {
-		t.Fatal(cure)
-	}
-	t.Skip(cure)
+	lacking(t, fmt.Sprintf("%s is not built: run `%s`, or set %s", name, target, variable))
 	return ""
+}
+
+// lacking ends a test that needs what this machine has not: outside CI it is
+// skipped.
+func lacking(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
 }

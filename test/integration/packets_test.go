@@ -125,7 +125,10 @@ func (w *world) round() ([]verdict, []uint32) {
 }
 
 func (w *world) batch() (batch []probe.Probe, ids []uint32) {
-	port := w.nextPort()
+	var port uint16 // 0: the prober takes another one for each packet
+	if !w.mixed {
+		port = w.nextPort()
+	}
 	for _, f := range w.flows {
 		id := w.prober.NextID()
 		ids = append(ids, id)
@@ -146,6 +149,9 @@ func (w *world) arrivedRight(f flow, id uint32) {
 	for _, a := range w.prober.Arrived(id) {
 		if a.Endpoint != f.to.Name {
 			w.t.Errorf("%s: arrived at %s", f, a.Endpoint)
+		}
+		if w.look != nil {
+			w.look(f, a)
 		}
 	}
 }

@@ -28,9 +28,11 @@ type world struct {
 	server *kubeapi.Server
 	api    kubernetes.Interface
 
-	port  uint16          // source port of the last round
-	flows []flow          // what rounds ask
-	now   func(flow) bool // what holds at present
+	port  uint16                    // source port of the last round
+	mixed bool                      // flows of one round may meet at one place, and must differ in their source ports
+	flows []flow                    // what rounds ask
+	now   func(flow) bool           // what holds at present
+	look  func(flow, probe.Arrival) // looks closer at what arrives; may be nil
 }
 
 // Where the API server is: a host of its own beside the nodes.
@@ -97,7 +99,8 @@ func (w *world) atEnd(closing func() error) {
 }
 
 func (w *world) serverOptions(host *lab.Endpoint) kubeapi.Options {
-	return kubeapi.Options{NetnsFD: host.NS.FD(), Bind: host.Addrs[0], Port: serverPort}
+	return kubeapi.Options{NetnsFD: host.NS.FD(), Bind: host.Addrs[0], Port: serverPort,
+		Flags: []string{"--service-cluster-ip-range=10.96.0.0/16,fd96::/112"}}
 }
 
 // stopServer takes the API server away; its objects stay.
