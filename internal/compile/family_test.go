@@ -199,6 +199,7 @@ func form(t *nft.Table) []string {
 		for _, r := range c.Rules {
 			rules = append(rules, len(r.Statements))
 		}
+		slices.Sort(rules) // they are in the order of their texts
 		list = append(list, fmt.Sprint(text, rules))
 	}
 	for _, s := range t.Sets {
