@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/labels"
+
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/compile"
 	"github.com/podwall/podwall/internal/filter"
@@ -52,4 +54,49 @@ func TestNamedPortsAreLookedUpInEachDestination(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Beside a named port the peers still count: an ingress rule looks at the
+// source and finds the number in the subject, an egress rule looks at the
+// destination and finds it there.
+func TestNamedPortsKeepTheirPeers(t *testing.T) {
+	pod := func(name, node, ip string, port uint16) *cluster.Pod {
+		return &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: name}, Node: node, IPs: []netip.Addr{netip.MustParseAddr(ip)},
+			Labels: cluster.NewLabels(map[string]string{"app": name}),
+			Ports:  []cluster.NamedPort{{Name: "http", Protocol: cluster.TCP, Port: port}}}
+	}
+	web, db, other := pod("web", "one", "10.0.0.1", 81), pod("db", "two", "10.0.0.2", 82), pod("other", "two", "10.0.0.3", 83)
+	snap := &cluster.Snapshot{Namespaces: []*cluster.Namespace{{Name: "shop"}}, Pods: []*cluster.Pod{web, db, other}}
+	rules := []cluster.Rule{{
+		Peers: cluster.Peers{List: []cluster.Peer{{Pods: labelled("app", "db")}}},
+		Ports: cluster.Ports{List: []cluster.Port{{Protocol: cluster.TCP, Name: "http"}}},
+	}}
+	snap.Policies = []*cluster.Policy{{Key: cluster.Key{Namespace: "shop", Name: "p"}, Subject: labelled("app", "web"),
+		IsolatesIngress: true, IsolatesEgress: true, Ingress: rules, Egress: rules}}
+	program := compile.Program(policy.Resolve(snap, "one"), compile.Options{})
+	tests := []struct {
+		name     string
+		src, dst *cluster.Pod
+		port     uint16
+		want     filter.Verdict
+	}{
+		{"the peer to the number of the subject", db, web, 81, filter.Accept},
+		{"the peer to its own number", db, web, 82, filter.Drop},
+		{"another pod to the number of the subject", other, web, 81, filter.Drop},
+		{"to the peer with its number", web, db, 82, filter.Accept},
+		{"to the peer with the number of the subject", web, db, 81, filter.Drop},
+		{"to another pod with its number", web, other, 83, filter.Drop},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := filter.Flow{Protocol: filter.TCP, Src: tt.src.IPs[0], Dst: tt.dst.IPs[0], DstPort: tt.port}
+			if got := filter.Eval(program, f); got != tt.want {
+				t.Errorf("verdict = %s, want %s\n%s", got, tt.want, program)
+			}
+		})
+	}
+}
+
+func labelled(key, value string) cluster.Selector {
+	return cluster.NewSelector(labels.SelectorFromSet(labels.Set{key: value}))
 }

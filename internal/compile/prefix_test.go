@@ -21,12 +21,17 @@ import (
 // open: few enough to ask every address.
 const width = 6
 
+// base returns the first address of the small world of a family.
+func base(v4 bool) netip.Addr {
+	if v4 {
+		return netip.AddrFrom4([4]byte{10})
+	}
+	return netip.AddrFrom16([16]byte{0xfd})
+}
+
 // space returns every address of the small world of a family.
 func space(v4 bool) []netip.Addr {
-	a := netip.MustParseAddr("10.0.0.0")
-	if !v4 {
-		a = netip.MustParseAddr("fd00::")
-	}
+	a := base(v4)
 	var list []netip.Addr
 	for range 1 << width {
 		list = append(list, a)
@@ -103,7 +108,7 @@ func disjointAndSorted(t *rapid.T, list []netip.Prefix) {
 // prefix whose addresses are all meant, and none inside one that was taken.
 // The world above the small one is covered if one of the list holds all of it.
 func fewest(list []netip.Prefix, v4 bool) int {
-	bits := space(v4)[0].BitLen()
+	bits := base(v4).BitLen()
 	var taken []netip.Prefix
 	for open := width + 1; open >= 0; open-- {
 		for i := 0; i < 1<<(width+1); i += 1 << open {
@@ -126,7 +131,7 @@ func all(list []netip.Prefix, v4 bool, from, n int) bool {
 }
 
 func nth(v4 bool, i int) netip.Addr {
-	b := space(v4)[0].AsSlice()
+	b := base(v4).AsSlice()
 	b[len(b)-1] = byte(i)
 	a, _ := netip.AddrFromSlice(b)
 	return a

@@ -66,6 +66,11 @@ func TestSharingKeepsLookAlikesApart(t *testing.T) {
 	if one.Get("a") != "bc" || two.Get("ab") != "c" {
 		t.Errorf("%s and %s were mixed up", one, two)
 	}
+	tcp := in.portList([]cluster.NamedPort{{Name: "dns", Protocol: cluster.TCP, Port: 53}})
+	udp := in.portList([]cluster.NamedPort{{Name: "dns", Protocol: cluster.UDP, Port: 53}})
+	if tcp[0].Protocol != cluster.TCP || udp[0].Protocol != cluster.UDP {
+		t.Errorf("%v and %v were mixed up", tcp, udp)
+	}
 }
 
 func TestInternerForgets(t *testing.T) {

@@ -121,6 +121,10 @@ func service(front string, proto packet.Protocol, backends ...string) lab.Servic
 func (b *bed) oneArrival(f flow) probe.Arrival {
 	b.Helper()
 	ids := b.send([]flow{f})
+	// First the arrival: the answer may be read before it.
+	if _, err := b.prober.Collect(b.Context(), ids, nil, time.Now().Add(2*time.Second)); err != nil {
+		b.Fatal(err)
+	}
 	if missing := b.prober.WaitReplies(b.Context(), ids, time.Now().Add(2*time.Second)); len(missing) > 0 {
 		b.Errorf("%s from %s to %s: no answer", f.Proto, f.From, f.Dst)
 	}

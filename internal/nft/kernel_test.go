@@ -78,7 +78,7 @@ func nodes() map[string]Node {
 	}
 }
 
-func openIn(t *testing.T) (*Conn, *netns.NS) {
+func openIn(t testing.TB) (*Conn, *netns.NS) {
 	t.Helper()
 	ns, err := netns.New()
 	if err != nil && os.Getenv("CI") != "true" {

@@ -5,7 +5,6 @@ package nft
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 
 	"github.com/google/nftables"
@@ -30,19 +29,26 @@ func (k KeyType) bytes(key Key) []byte {
 	return key.Addr.AsSlice()
 }
 
-// parse is the reverse of bytes.
-func (k KeyType) parse(b []byte) (Key, error) {
+// parse is the reverse of bytes. ok is false for what bytes never writes: a
+// pair of two addresses, padding that is not zero, or no key at all, which is
+// how the kernel shows the element that matches everything.
+func (k KeyType) parse(b []byte) (key Key, ok bool) {
 	if len(b) != int(k.datatype().Bytes) {
-		return Key{}, fmt.Errorf("parsing a key of type %s: %d bytes", k, len(b))
+		return Key{}, false
 	}
-	var key Key
+	key = k.fields(b)
+	return key, bytes.Equal(k.bytes(key), b)
+}
+
+// fields takes a key of the right length apart.
+func (k KeyType) fields(b []byte) (key Key) {
 	switch k {
 	case ProtocolPort:
 		key.Protocol, key.Port = filter.Protocol(b[0]), binary.BigEndian.Uint16(b[4:])
-		return key, nil
+		return key
 	case Interface:
 		key.Iface = string(bytes.TrimRight(b, "\x00"))
-		return key, nil
+		return key
 	case Addr4Port, Addr6Port:
 		key.Port = binary.BigEndian.Uint16(b[len(b)-4:])
 		b = b[:len(b)-4]
@@ -50,7 +56,7 @@ func (k KeyType) parse(b []byte) (Key, error) {
 		b = b[:len(b)/2]
 	}
 	key.Addr, _ = netip.AddrFromSlice(b)
-	return key, nil
+	return key
 }
 
 func (k KeyType) datatype() nftables.SetDatatype {

@@ -61,23 +61,27 @@ func Monitor(ctx context.Context, own func(portID uint32) bool, report func(Noti
 }
 
 // add reads one notification. Every nftables message but the generation's has
-// the table's name as its first attribute.
+// the table's name as its first attribute. One that cannot be read may be about
+// our table.
 func (n *Notice) add(m netlink.Message) {
 	const header = 4 // nfgenmsg: family, version, resource id
 	kind := m.Header.Type & 0xff
-	if kind == unix.NFT_MSG_NEWGEN || len(m.Data) < header {
+	if kind == unix.NFT_MSG_NEWGEN {
+		return
+	}
+	ad, err := netlink.NewAttributeDecoder(m.Data[min(header, len(m.Data)):])
+	if err != nil || len(m.Data) < header {
+		n.Table = true
 		return
 	}
 	ours, base := false, false
-	if ad, err := netlink.NewAttributeDecoder(m.Data[header:]); err == nil {
-		for ad.Next() {
-			switch {
-			case ad.Type() == unix.NFTA_TABLE_NAME:
-				name := bytes.TrimRight(ad.Bytes(), "\x00")
-				ours = (m.Data[0] == unix.NFPROTO_INET || m.Data[0] == unix.NFPROTO_BRIDGE) && bytes.Equal(name, []byte(TableName))
-			case ad.Type() == unix.NFTA_CHAIN_HOOK && kind == unix.NFT_MSG_NEWCHAIN:
-				base = true
-			}
+	for ad.Next() {
+		switch {
+		case ad.Type() == unix.NFTA_TABLE_NAME:
+			name := bytes.TrimRight(ad.Bytes(), "\x00")
+			ours = (m.Data[0] == unix.NFPROTO_INET || m.Data[0] == unix.NFPROTO_BRIDGE) && bytes.Equal(name, []byte(TableName))
+		case ad.Type() == unix.NFTA_CHAIN_HOOK && kind == unix.NFT_MSG_NEWCHAIN:
+			base = true
 		}
 	}
 	switch {

@@ -120,19 +120,23 @@ func (c *Conn) elements(k *nftables.Set) ([]nftables.SetElement, error) {
 	return list, err
 }
 
-// take turns the kernel's elements into ours.
+// take turns the kernel's elements into ours. A set with an element that we
+// never write is not ours any more.
 func (s *Set) take(list []nftables.SetElement) error {
 	if s.Interval {
-		return s.takeIntervals(list)
+		s.takeIntervals(list)
+		return nil
 	}
 	plain := !s.Map && s.Key != Interface && s.Key != Pair4 && s.Key != Pair6
 	for _, k := range list {
-		key, err := s.Key.parse(k.Key)
-		if err != nil {
-			return err
+		key, ok := s.Key.parse(k.Key)
+		if !ok {
+			s.disown()
+			return nil
 		}
 		e := Entry{Key: key, Comment: k.Comment}
 		if s.Map {
+			var err error
 			if e.Verdict, err = verdictOf(k.Val); err != nil {
 				return err
 			}
@@ -149,50 +153,56 @@ func (s *Set) take(list []nftables.SetElement) error {
 	return nil
 }
 
-// takeIntervals pairs starts with ends. Ours are always prefixes; a set with an
-// interval that is none is not ours any more, which its missing type says.
-func (s *Set) takeIntervals(list []nftables.SetElement) error {
-	bits := uint8(s.Key.datatype().Bytes * 8)
-	ends := map[netip.Addr]bool{}
+// disown says that the set is not one of ours any more: its missing type makes
+// Diff replace the table.
+func (s *Set) disown() { s.Key, s.Elements, s.Entries = 0, filter.Elements{}, nil }
+
+// takeIntervals pairs starts with ends. Ours are always prefixes.
+func (s *Set) takeIntervals(list []nftables.SetElement) {
+	var starts, ends []netip.Addr
 	for _, k := range list {
-		if k.IntervalEnd {
-			a, _ := netip.AddrFromSlice(k.Key)
-			ends[a] = true
-		}
-	}
-	for _, k := range list {
-		if k.IntervalEnd {
-			continue
-		}
 		a, ok := netip.AddrFromSlice(k.Key)
-		if !ok {
-			return fmt.Errorf("parsing an interval of %d bytes", len(k.Key))
+		switch {
+		case !ok || a.BitLen() != int(s.Key.datatype().Bytes*8):
+			s.disown()
+			return
+		case k.IntervalEnd:
+			ends = append(ends, a)
+		default:
+			starts = append(starts, a)
 		}
-		length, ok := prefixLength(a, bits, ends)
-		if !ok {
-			s.Key, s.Elements = 0, filter.Elements{}
-			return nil
-		}
-		s.Elements = s.Elements.With(filter.Element{Addr: a, Bits: length})
 	}
-	return nil
+	slices.SortFunc(ends, netip.Addr.Compare)
+	ends = slices.Compact(ends)
+	for _, a := range starts {
+		bits, ok := prefixLength(a, ends)
+		if !ok {
+			s.disown()
+			return
+		}
+		s.Elements = s.Elements.With(filter.Element{Addr: a, Bits: bits})
+	}
 }
 
-// prefixLength finds the narrowest prefix that starts at the address and ends
-// at an end mark; intervals do not overlap, so that is its own end.
-func prefixLength(a netip.Addr, max uint8, ends map[netip.Addr]bool) (bits uint8, ok bool) {
-	for bits := max; ; bits-- {
-		p := netip.PrefixFrom(a, int(bits))
+// prefixLength returns the length of the prefix that starts at the address and
+// ends before the next end mark. Intervals do not overlap, so the next mark is
+// its own; there is none if it reaches to the end of the family.
+func prefixLength(a netip.Addr, ends []netip.Addr) (bits uint8, ok bool) {
+	i, found := slices.BinarySearchFunc(ends, a, netip.Addr.Compare)
+	if found {
+		i++
+	}
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		p := netip.PrefixFrom(a, bits)
 		if p.Masked().Addr() != a {
-			return 0, false
+			break
 		}
-		if next, ok := after(p); !ok || ends[next] {
-			return bits, true
-		}
-		if bits == 0 {
-			return 0, false
+		next, inside := after(p)
+		if i < len(ends) && inside && next == ends[i] || i == len(ends) && !inside {
+			return uint8(bits), true
 		}
 	}
+	return 0, false
 }
 
 // verdictOf decodes the value of a map element, which the library hands over

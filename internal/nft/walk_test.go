@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/gen"
+)
+
+// walker takes one packet through a table as the kernel does.
+type walker struct {
+	table *nft.Table
+	flow  filter.Flow
+	state nft.CtState
+}
+
+// hook returns what becomes of the packet at a base chain, whose own end lets
+// it pass.
+func (w walker) hook(base *nft.Chain) nft.VerdictKind {
+	if kind := w.chain(base, 0); kind == nft.Drop {
+		return nft.Drop
+	}
+	return nft.Accept
+}
+
+// chain returns the end of the walk, or Return when it goes back to the caller.
+func (w walker) chain(c *nft.Chain, depth int) nft.VerdictKind {
+	if c == nil || depth > 10 {
+		panic("a verdict leads to no chain, or in a circle")
+	}
+	for _, r := range c.Rules {
+		v := w.rule(r)
+		switch v.Kind {
+		case nft.Accept, nft.Drop, nft.Return:
+			return v.Kind
+		case nft.Goto:
+			return w.chain(w.table.Chain(v.Chain), depth+1)
+		case nft.Jump:
+			if kind := w.chain(w.table.Chain(v.Chain), depth+1); kind != nft.Return {
+				return kind
+			}
+		}
+	}
+	return nft.Return
+}
+
+// rule returns the verdict of a rule, the zero one if the walk goes on.
+func (w walker) rule(r nft.Rule) nft.Verdict {
+	for _, s := range r.Statements {
+		switch s := s.(type) {
+		case nft.Verdict:
+			return s
+		case nft.Lookup:
+			entry, found := w.lookup(s)
+			if found == s.Negate {
+				return nft.Verdict{}
+			}
+			if s.Map {
+				return entry.Verdict
+			}
+		default:
+			if !w.matches(s) {
+				return nft.Verdict{}
+			}
+		}
+	}
+	return nft.Verdict{}
+}
+
+func (w walker) matches(s nft.Statement) bool {
+	f := w.flow
+	switch s := s.(type) {
+	case nft.MatchProtocol:
+		return f.Protocol == s.Protocol
+	case nft.MatchPort:
+		return f.Protocol == s.Protocol && s.Ports.First <= f.DstPort && f.DstPort <= s.Ports.Last
+	case nft.MatchPrefix:
+		a := map[nft.Field]netip.Addr{nft.Source: f.Src, nft.Destination: f.Dst}[s.Field]
+		return a.Is4() == s.Prefix.Addr().Is4() && s.Prefix.Contains(a) != s.Negate
+	case nft.MatchFamily:
+		return filter.FamilyOf(f.Src) == s.Family
+	case nft.MatchLocalSource:
+		return f.FromNode != s.Negate
+	case nft.MatchNoInput:
+		return f.FromNode
+	case nft.MatchState:
+		return w.state&s.States != 0
+	case nft.MatchICMPAny:
+		return f.Protocol == map[filter.Family]filter.Protocol{filter.IPv4: 1, filter.IPv6: 58}[s.Family]
+	case nft.Count:
+		return true
+	case nft.MatchICMP, nft.MatchHopLimit:
+		return false // the walks here have no neighbour discovery
+	}
+	panic(fmt.Sprintf("the walk does not know %T", s))
+}
+
+// lookup finds what a set has for the packet.
+func (w walker) lookup(l nft.Lookup) (nft.Entry, bool) {
+	f, s := w.flow, w.table.Set(l.Set)
+	if s == nil {
+		panic("there is no set " + l.Set)
+	}
+	family, key := filter.FamilyOf(f.Src), filter.Element{}
+	switch l.Field {
+	case nft.Source:
+		key.Addr = f.Src
+	case nft.Destination:
+		key.Addr = f.Dst
+	case nft.SourceDestination:
+		if f.Src != f.Dst {
+			return nft.Entry{}, false
+		}
+		key.Addr = f.Src
+	case nft.DestinationPort:
+		key.Addr, key.Port = f.Dst, f.DstPort
+		if f.Protocol != l.Protocol {
+			return nft.Entry{}, false
+		}
+	case nft.ProtocolAndPort:
+		key.Protocol, key.Port, family = f.Protocol, f.DstPort, l.Family
+	default:
+		return nft.Entry{}, false // no interface is listed here
+	}
+	if family != l.Family {
+		return nft.Entry{}, false
+	}
+	if i := slices.IndexFunc(s.Entries, func(e nft.Entry) bool { return e.Key.Element == key }); i >= 0 {
+		return s.Entries[i], true
+	}
+	return nft.Entry{}, has(s, key)
+}
+
+func has(s *nft.Set, key filter.Element) bool {
+	if !s.Interval {
+		return s.Elements.Has(key)
+	}
+	for e := range s.Elements.All() {
+		if netip.PrefixFrom(e.Addr, int(e.Bits)).Contains(key.Addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// verdict walks the base chain that judges the flow's first packet.
+func verdict(table *nft.Table, f filter.Flow) filter.Verdict {
+	hook := "postrouting"
+	if f.ToNode {
+		hook = "input"
+	}
+	for _, c := range table.Chains {
+		// The chain for untracked packets is at input too, and sees none here.
+		w := walker{table, f, nft.CtNew}
+		if c.Base != nil && c.Base.Hook == hook && w.hook(c) == nft.Drop {
+			return filter.Drop
+		}
+	}
+	return filter.Accept
+}
+
+// flows are questions to a program: between all addresses that it and the test
+// know, with the ports that rules of this package's tests name.
+func flows(p *filter.Program, more ...string) (list []filter.Flow) {
+	var addrs []netip.Addr
+	for _, pod := range p.Pods {
+		addrs = append(addrs, pod.Addr)
+	}
+	for _, text := range append(more, "10.0.0.3", "fd10::3", "198.51.100.7", "2001:db8::7") {
+		addrs = append(addrs, netip.MustParseAddr(text))
+	}
+	for _, v4 := range []bool{true, false} {
+		addrs = append(addrs, gen.NodeAddr("one", v4))
+	}
+	for _, src := range addrs {
+		for _, dst := range addrs {
+			f := filter.Flow{Src: src, Dst: dst, FromNode: src == gen.NodeAddr("one", src.Is4()), ToNode: dst == gen.NodeAddr("one", dst.Is4())}
+			if src.Is4() != dst.Is4() || f.FromNode && f.ToNode {
+				continue
+			}
+			for _, f.Protocol = range []filter.Protocol{filter.TCP, filter.UDP, filter.SCTP} {
+				for _, f.DstPort = range []uint16{53, 79, 80, 81, 85, 443, 8080, 8001, 8002, 8100, 8200} {
+					list = append(list, f)
+				}
+			}
+			f.Protocol, f.DstPort = 47, 0
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// agree walks every flow and compares with the interpreter of programs.
+func agree(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, p *filter.Program, n nft.Node, list []filter.Flow) {
+	t.Helper()
+	table := nft.Render(p, n)
+	for _, f := range list {
+		if got, want := verdict(table, f), filter.Eval(p, f); got != want {
+			t.Fatalf("%+v: the table says %s, the program %s\n%s\n%s", f, got, want, p, table)
+		}
+	}
+}
+
+// What is rendered means what the program means, in every variant.
+func TestTablesMeanWhatTheProgramMeans(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := program(gen.Snapshot(t))
+		n := nft.Node{FilterHook: rapid.Bool().Draw(t, "filter hook"), Guard: rapid.Bool().Draw(t, "guard")}
+		agree(t, p, n, flows(p))
+	})
+}
+
+// Many ports: the dispatch finds the rules of the protocol and the port, and
+// leaves ranges, sets and rules without port to be walked.
+func TestALongChainMeansTheSame(t *testing.T) {
+	port := func(first, last uint16) filter.PortRange { return filter.PortRange{First: first, Last: last} }
+	block := func(text string) filter.Block { return filter.Block{CIDR: netip.MustParsePrefix(text)} }
+	var rules []filter.Rule
+	for i := range uint16(20) {
+		rules = append(rules,
+			filter.Rule{Protocol: filter.TCP, Ports: port(8000+i, 8000+i), Block: block("10.0.0.2/32")},
+			filter.Rule{Protocol: filter.UDP, Ports: port(8000+i, 8000+i), Block: block("10.0.0.3/32")})
+	}
+	rules = append(rules,
+		filter.Rule{Protocol: filter.TCP, Ports: port(8100, 8200), Block: block("10.0.0.4/32")},
+		filter.Rule{Protocol: filter.SCTP, Block: block("10.0.0.5/32")},
+		filter.Rule{Protocol: filter.UDP, DestSet: "ports4-a", PeerSet: "pods4-a"},
+		filter.Rule{Protocol: 47})
+	for _, d := range []filter.Direction{filter.Ingress, filter.Egress} {
+		t.Run(d.String(), func(t *testing.T) {
+			p := &filter.Program{
+				Pods:   []filter.Pod{{Addr: netip.MustParseAddr("10.0.0.1"), Name: "a/p"}},
+				Chains: []*filter.Chain{{Name: "long", Direction: d, Family: filter.IPv4, Rules: rules}},
+				Sets: []*filter.Set{
+					{Name: "pods4-a", Kind: filter.Addrs, Family: filter.IPv4},
+					{Name: "ports4-a", Kind: filter.AddrPorts, Family: filter.IPv4},
+				},
+			}
+			for _, text := range []string{"10.0.0.1", "10.0.0.6"} {
+				a := netip.MustParseAddr(text)
+				p.Sets[0].Elements = p.Sets[0].Elements.With(filter.Element{Addr: a})
+				p.Sets[1].Elements = p.Sets[1].Elements.With(filter.Element{Addr: a, Port: 53})
+			}
+			if p.Pods[0].Ingress = "long"; d == filter.Egress {
+				p.Pods[0].Ingress, p.Pods[0].Egress = "", "long"
+			}
+			agree(t, p, nft.Node{}, flows(p, "10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7"))
+		})
+	}
+}
+
+// The guard drops stray packets of isolated pods, in the isolated direction.
+func TestTheGuardKnowsTheDirection(t *testing.T) {
+	in, out, outside := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("198.51.100.7")
+	p := &filter.Program{
+		Pods:   []filter.Pod{{Addr: in, Ingress: "in"}, {Addr: out, Egress: "out"}},
+		Chains: []*filter.Chain{{Name: "in", Direction: filter.Ingress, Family: filter.IPv4}, {Name: "out", Direction: filter.Egress, Family: filter.IPv4}},
+	}
+	table := nft.Render(p, nft.Node{Guard: true})
+	tests := []struct {
+		name     string
+		src, dst netip.Addr
+		want     nft.VerdictKind
+	}{
+		{"to a pod isolated for ingress", outside, in, nft.Drop},
+		{"from it", in, outside, nft.Accept},
+		{"from a pod isolated for egress", out, outside, nft.Drop},
+		{"to it", outside, out, nft.Accept},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := filter.Flow{Protocol: filter.TCP, Src: tt.src, Dst: tt.dst, DstPort: 80}
+			for _, state := range []nft.CtState{nft.CtInvalid, nft.CtUntracked} {
+				if got := (walker{table, f, state}).hook(table.Chain("guard")); got != tt.want {
+					t.Errorf("state %d: verdict %d, want %d", state, got, tt.want)
+				}
+			}
+			if got := (walker{table, f, nft.CtEstablished}).hook(table.Chain("guard")); got != nft.Accept {
+				t.Errorf("an established packet: verdict %d", got)
+			}
+		})
+	}
+}
+
+// A rule that changes is replaced, even when only its statements differ.
+func TestDiffSeesAChangedRule(t *testing.T) {
+	chain := func(kind nft.VerdictKind) *nft.Table {
+		return &nft.Table{Chains: []*nft.Chain{{Name: "c", Rules: []nft.Rule{{Statements: []nft.Statement{nft.Verdict{Kind: kind}}, Comment: "as before"}}}}}
+	}
+	ops := nft.Diff(chain(nft.Accept), chain(nft.Drop))
+	if len(ops) != 2 || ops[0].Kind != nft.FlushChain || ops[1].Kind != nft.AddRules {
+		t.Errorf("changes = %v, want the chain flushed and filled", ops)
+	}
+	if ops := nft.Diff(chain(nft.Drop), chain(nft.Drop)); len(ops) > 0 {
+		t.Errorf("changes of an equal rule = %v", ops)
+	}
+}
