@@ -13,7 +13,7 @@ KUBE_LDFLAGS := -s -w -X $(V).gitVersion=v$(KUBE_VERSION) -X $(V).gitMajor=1 -X 
 	-X $(V).gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion=v$(KUBE_VERSION)
 CNI_PLUGINS := github.com/containernetworking/plugins/plugins
 
-.PHONY: help build demo test test-go lint vet staticcheck errcheck prepare kubeapi cni check golden cover clean FORCE
+.PHONY: help build demo test test-go fuzz lint vet staticcheck errcheck prepare kubeapi cni check mutants golden cover clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,14 @@ test: prepare lint build kubeapi cni ## run everything: linters, all tests with 
 test-go: ## run the tests only; make build kubeapi cni must have been run
 	CI=$(CI) PODWALL_AGENT=$(CURDIR)/bin/podwall-agent PODWALL_CNI_BIN=$(CURDIR)/bin/cni \
 	go test -race -timeout 20m ./...
+
+FUZZTIME ?= 20s
+
+fuzz: ## run every fuzz target for FUZZTIME (20s); their seeds also run in every test
+	@set -eo pipefail; grep -rHoE '^func Fuzz[[:alnum:]]+' --include='*_test.go' internal | sort | while IFS=: read -r file target; do \
+		echo "== $${file%/*} $${target#func }"; \
+		go test ./$${file%/*} -run '^$$' -fuzz "^$${target#func }\$$" -fuzztime $(FUZZTIME); \
+	done
 
 prepare: ## install what the tests need beside Go (Debian, as root; else says what is missing)
 	@hack/prepare
@@ -61,6 +69,9 @@ cni: ## build the CNI plugins that tests wire pods with
 check: build ## run the case files on this kernel, both wirings (a few minutes)
 	bin/podwall-lab check --backend kernel --wiring routed testdata/cases/recipes.jsonl testdata/cases/cyclonus.jsonl.gz
 	bin/podwall-lab check --backend kernel --wiring bridge testdata/cases/recipes.jsonl testdata/cases/cyclonus.jsonl.gz
+
+mutants: ## put typical mistakes in, one at a time; every one must be noticed by a test (8 minutes)
+	go run ./test/mutants
 
 golden: ## write the golden rulesets and the generated references anew
 	go test ./internal/nft ./internal/config ./internal/observe -update

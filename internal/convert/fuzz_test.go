@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 
 	"github.com/podwall/podwall/internal/cluster"
@@ -58,6 +60,11 @@ func checkRest(t *testing.T, np *networkingv1.NetworkPolicy, p *cluster.Policy) 
 	}
 	if rest.IsolatesIngress && !p.IsolatesIngress || rest.IsolatesEgress && !p.IsolatesEgress {
 		t.Errorf("parts that are not understood open a direction: %+v", p)
+	}
+	// An unknown type may stand for any, so the default counts too.
+	unknown := len(understood(np).Spec.PolicyTypes) < len(np.Spec.PolicyTypes)
+	if unknown && (!p.IsolatesIngress || !p.IsolatesEgress && len(np.Spec.Egress) > 0) {
+		t.Errorf("an unknown type opens a direction: %+v", p)
 	}
 	if rest.Subject.Text() != p.Subject.Text() {
 		t.Errorf("subject %s, without the parts that are not understood %s", p.Subject, rest.Subject)
@@ -118,7 +125,7 @@ func understoodRule(r rule) (rest rule, some bool) {
 		}
 	}
 	for _, p := range r.ports {
-		if _, ok := new(reader).port("", &p); ok {
+		if plainPort(p) {
 			rest.ports = append(rest.ports, p)
 		}
 	}
@@ -139,6 +146,19 @@ func plain(b *networkingv1.IPBlock) bool {
 		ok = ok && err == nil && e.Addr().Is4() == cidr.Addr().Is4() && !e.Addr().Is4In6()
 	}
 	return ok
+}
+
+// plainPort reports whether an entry is what the API allows, in its own words.
+func plainPort(p networkingv1.NetworkPolicyPort) bool {
+	protocol := p.Protocol == nil || slices.Contains([]corev1.Protocol{"TCP", "UDP", "SCTP"}, *p.Protocol)
+	switch {
+	case p.Port == nil:
+		return protocol && p.EndPort == nil
+	case p.Port.Type == intstr.String:
+		return protocol && p.EndPort == nil && len(validation.IsValidPortName(p.Port.StrVal)) == 0
+	}
+	first := p.Port.IntVal
+	return protocol && first > 0 && first < 1<<16 && (p.EndPort == nil || *p.EndPort >= first && *p.EndPort < 1<<16)
 }
 
 // FuzzPod checks that no pod makes the conversion panic, and that what comes
