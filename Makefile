@@ -13,7 +13,7 @@ KUBE_LDFLAGS := -s -w -X $(V).gitVersion=v$(KUBE_VERSION) -X $(V).gitMajor=1 -X 
 	-X $(V).gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion=v$(KUBE_VERSION)
 CNI_PLUGINS := github.com/containernetworking/plugins/plugins
 
-.PHONY: help build demo test test-go fuzz lint vet staticcheck errcheck prepare kubeapi cni check mutants golden cover clean FORCE
+.PHONY: help build demo test test-go fuzz lint vet staticcheck errcheck prepare kubeapi cni check mutants golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
