@@ -56,7 +56,13 @@ func run(ctx context.Context, only string, seed uint64) (int, error) {
 	if err := t.healthy(ctx, list); err != nil {
 		return 0, err
 	}
-	return report(list, t.all(ctx, list))
+	ctx, cancel := context.WithCancel(ctx)
+	results := t.all(ctx, list)
+	survivors, err := report(list, results)
+	cancel()
+	for range results { // after an error: until the tests under way have ended
+	}
+	return survivors, err
 }
 
 func choose(list []mutant, only string) []mutant {
