@@ -15,6 +15,7 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/stage"
 	"github.com/podwall/podwall/internal/trial"
 )
 
@@ -25,71 +26,64 @@ func single(a netip.Addr) *net.IPNet {
 // take gives an endpoint one more address.
 func (w *world) take(t *testing.T, name string, a netip.Addr) {
 	t.Helper()
-	h := w.handle(t, name)
+	h := w.Handle(t, name)
 	link, err := h.LinkByName("eth0")
-	check(t, err)
+	stage.Check(t, err)
 	addr := &netlink.Addr{IPNet: single(a)}
 	if a.Is6() {
 		addr.Flags = unix.IFA_F_NODAD
 	}
-	check(t, h.AddrAdd(link, addr))
+	stage.Check(t, h.AddrAdd(link, addr))
 }
 
 // route makes a node know the way to an address: over one of its links, or
 // through another node.
 func (w *world) route(t *testing.T, node, device string, a netip.Addr, via netip.Addr) {
 	t.Helper()
-	h := w.handle(t, node)
+	h := w.Handle(t, node)
 	link, err := h.LinkByName(device)
-	check(t, err)
+	stage.Check(t, err)
 	r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: single(a), Scope: netlink.SCOPE_LINK}
 	if via.IsValid() {
 		r.Gw, r.Scope = via.AsSlice(), netlink.SCOPE_UNIVERSE
 	}
-	check(t, h.RouteReplace(r))
-}
-
-func pick(v6 bool, six, four string) netip.Addr {
-	if v6 {
-		return netip.MustParseAddr(six)
-	}
-	return netip.MustParseAddr(four)
+	stage.Check(t, h.RouteReplace(r))
 }
 
 func TestAPodThatMayNotSendGainsNothingByAnotherAddress(t *testing.T) {
-	eachDatapath(t, setup{}, func(t *testing.T, w *world) {
-		families(t, func(t *testing.T, v6 bool) {
-			second := pick(v6, "fd00:244:1::99", "10.244.1.99")
+	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			second := stage.Pick(v6, "fd00:244:1::99", "10.244.1.99")
 			w.take(t, jailed, second)
-			sources := []netip.Addr{second, pick(v6, "fd00:244:1::9a", "10.244.1.98"), // nobody's, of the pod's subnet
-				pick(v6, "fd00:9::9", "10.9.9.9"), pick(v6, "2001:db8::9", "198.51.100.9")} // and of others
+			sources := []netip.Addr{second, stage.Pick(v6, "fd00:244:1::9a", "10.244.1.98"), // nobody's, of the pod's subnet
+				stage.Pick(v6, "fd00:9::9", "10.9.9.9"), stage.Pick(v6, "2001:db8::9", "198.51.100.9")} // and of others
 			for _, to := range []string{open, yonder, out, node1, node2} {
 				var list []trial.Question
 				for i, src := range sources {
-					q := w.ask(t, jailed, to, v6, []packet.Protocol{packet.TCP, packet.UDP, packet.ICMP, packet.SCTP}[i], 80)
+					q := w.Ask(t, jailed, to, v6, []packet.Protocol{packet.TCP, packet.UDP, packet.ICMP, packet.SCTP}[i], 80)
 					q.Src = src
 					list = append(list, q)
 				}
-				w.denied(t, nft.CounterSource, list...)
+				w.Denied(t, nft.CounterSource, list...)
 			}
 		})
 	})
 }
 
 func TestASecondAddressOfAClosedPodIsClosed(t *testing.T) {
-	eachDatapath(t, setup{}, func(t *testing.T, w *world) {
-		families(t, func(t *testing.T, v6 bool) {
-			second := pick(v6, "fd00:244:1::77", "10.244.1.77")
+	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			second := stage.Pick(v6, "fd00:244:1::77", "10.244.1.77")
 			w.take(t, victim, second)
-			if w.wiring == lab.Routed {
-				w.route(t, node1, w.endpoint(t, victim).HostDevice, second, netip.Addr{})
+			if w.Wiring == lab.Routed {
+				w.route(t, node1, w.Endpoint(t, victim).HostDevice, second, netip.Addr{})
 			}
-			w.route(t, node2, "eth0", second, w.addr(t, node1, v6))
+			w.route(t, node2, "eth0", second, w.Addr(t, node1, v6))
 			ask := func(from string) trial.Question {
 				return trial.Question{From: from, To: victim, Dst: second, Proto: packet.TCP, Port: 80}
 			}
-			w.denied(t, nft.CounterUnlisted, ask(near), ask(peer), ask(far))
-			w.allowed(t, ask(node1))
+			w.Denied(t, nft.CounterUnlisted, ask(near), ask(peer), ask(far))
+			w.Allowed(t, ask(node1))
 		})
 	})
 }

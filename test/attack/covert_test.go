@@ -15,24 +15,25 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/stage"
 )
 
 func TestProtocolsThatPoliciesCannotNameAreDenied(t *testing.T) {
-	eachDatapath(t, setup{}, func(t *testing.T, w *world) {
-		families(t, func(t *testing.T, v6 bool) {
+	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
 			for _, p := range [][2]string{{near, victim}, {far, victim}, {jailed, open}, {jailed, yonder}} {
 				counter := nft.CounterIngress
 				if p[0] == jailed {
 					counter = nft.CounterEgress
 				}
-				var list []shot
+				var list []stage.Shot
 				for _, number := range []uint8{4, 41, 50, 97, 253} { // IPIP, 6in4, ESP, EtherIP, experiments
-					m := mark()
-					dst := w.addr(t, p[1], v6)
-					b := ip(w.addr(t, p[0], v6), dst, number, number, 64, m)
-					list = append(list, w.bytes(fmt.Sprintf("protocol %d", number), p[0], p[1], packet.Packet{Dst: dst, Payload: m}, b))
+					m := w.Marks.Next()
+					dst := w.Addr(t, p[1], v6)
+					b := stage.IP(w.Addr(t, p[0], v6), dst, number, number, 64, m)
+					list = append(list, w.Bytes(fmt.Sprintf("protocol %d", number), p[0], p[1], dst, m, b))
 				}
-				w.stopped(t, drops{counter: uint64(len(list))}, list...)
+				w.Stopped(t, stage.Drops{counter: uint64(len(list))}, list...)
 			}
 		})
 	})
@@ -40,17 +41,17 @@ func TestProtocolsThatPoliciesCannotNameAreDenied(t *testing.T) {
 
 // The ports of a packet stand behind the extension headers, not at a fixed place.
 func TestExtensionHeadersHideNothing(t *testing.T) {
-	eachDatapath(t, setup{}, func(t *testing.T, w *world) {
+	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		for _, header := range []uint8{0, 60, 43} { // hop-by-hop and destination options, routing
-			behind := func(from, to string, port uint16) shot {
-				p := packet.Packet{Src: w.addr(t, from, true), Dst: w.addr(t, to, true), Proto: packet.TCP, Flags: packet.SYN,
-					SrcPort: 4300 + uint16(header), DstPort: port, Window: 1000, Payload: mark()}
+			behind := func(from, to string, port uint16) stage.Shot {
+				p := packet.Packet{Src: w.Addr(t, from, true), Dst: w.Addr(t, to, true), Proto: packet.TCP, Flags: packet.SYN,
+					SrcPort: 4300 + uint16(header), DstPort: port, Window: 1000, Payload: w.Marks.Next()}
 				body := append([]byte{unix.IPPROTO_TCP, 0, 1, 4, 0, 0, 0, 0}, p.Bytes()[40:]...) // padding, 6 bytes
-				return w.bytes(fmt.Sprintf("SYN behind header %d", header), from, to, p, ip(p.Src, p.Dst, 0, header, 64, body))
+				return w.Bytes(fmt.Sprintf("SYN behind header %d", header), from, to, p.Dst, p.Payload, stage.IP(p.Src, p.Dst, 0, header, 64, body))
 			}
-			w.arrive(t, behind(peer, victim, 80))
-			w.stopped(t, drops{nft.CounterIngress: 3}, behind(peer, victim, 81), behind(near, victim, 80), behind(far, victim, 80))
-			w.stopped(t, drops{nft.CounterEgress: 2}, behind(jailed, open, 80), behind(jailed, yonder, 80))
+			w.Arrive(t, behind(peer, victim, 80))
+			w.Stopped(t, stage.Drops{nft.CounterIngress: 3}, behind(peer, victim, 81), behind(near, victim, 80), behind(far, victim, 80))
+			w.Stopped(t, stage.Drops{nft.CounterEgress: 2}, behind(jailed, open, 80), behind(jailed, yonder, 80))
 		}
 	})
 }
@@ -58,15 +59,15 @@ func TestExtensionHeadersHideNothing(t *testing.T) {
 // Neighbour discovery is not tracked and must pass on a link, but a router must
 // not carry it: its messages could hold anything.
 func TestNeighbourDiscoveryIsNoTunnelBetweenNodes(t *testing.T) {
-	eachDatapath(t, setup{}, func(t *testing.T, w *world) {
+	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		for _, p := range [][2]string{{far, victim}, {jailed, yonder}} {
 			counter := w.strayCounter(p[0])
 			for _, hops := range []uint8{255, 64, 3} { // 3 become 1 on the way, as reports have
-				var list []shot
+				var list []stage.Shot
 				for _, kind := range discovery() {
 					list = append(list, w.discover(t, p[0], p[1], true, kind, hops))
 				}
-				w.stopped(t, drops{counter: uint64(len(list))}, list...)
+				w.Stopped(t, stage.Drops{counter: uint64(len(list))}, list...)
 			}
 		}
 	})
@@ -77,34 +78,34 @@ func discovery() []uint8 { return []uint8{130, 131, 132, 133, 134, 135, 136, 137
 
 // discover is such a message to one address, with something else in it. In IPv4
 // it is nothing but a protocol that nobody knows.
-func (w *world) discover(t *testing.T, from, to string, v6 bool, kind, hops uint8) shot {
+func (w *world) discover(t *testing.T, from, to string, v6 bool, kind, hops uint8) stage.Shot {
 	t.Helper()
-	m := mark()
-	src, dst := w.addr(t, from, v6), w.addr(t, to, v6)
-	b := message(src, dst, kind, 0, hops, 0, append(dst.AsSlice(), m...))
+	m := w.Marks.Next()
+	src, dst := w.Addr(t, from, v6), w.Addr(t, to, v6)
+	b := stage.ICMP(src, dst, kind, 0, hops, 0, append(dst.AsSlice(), m...))
 	if !v6 {
 		b[9] = unix.IPPROTO_ICMPV6 // the kernel writes the header's checksum
 	}
-	return w.bytes(fmt.Sprintf("ICMPv6 type %d", kind), from, to, packet.Packet{Dst: dst, Payload: m}, b)
+	return w.Bytes(fmt.Sprintf("ICMPv6 type %d", kind), from, to, dst, m, b)
 }
 
 func TestNeighbourDiscoveryOverIPv4IsNothingSpecial(t *testing.T) {
-	eachDatapath(t, setup{}, func(t *testing.T, w *world) {
+	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		for _, p := range paths() {
 			counter := w.strayCounter(p[0])
-			var list []shot
+			var list []stage.Shot
 			for _, kind := range discovery() {
 				list = append(list, w.discover(t, p[0], p[1], false, kind, 255))
 			}
-			w.stopped(t, drops{counter: uint64(len(list))}, list...)
+			w.Stopped(t, stage.Drops{counter: uint64(len(list))}, list...)
 		}
-		var list []shot
+		var list []stage.Shot
 		for _, kind := range discovery() {
 			s := w.discover(t, jailed, node1, false, kind, 255)
-			s.to = open // a node has no tap: the counters tell
+			s.To = open // a node has no tap: the counters tell
 			list = append(list, s)
 		}
-		w.stopped(t, drops{nft.CounterEgress: uint64(len(list))}, list...)
+		w.Stopped(t, stage.Drops{nft.CounterEgress: uint64(len(list))}, list...)
 	})
 }
 
@@ -117,14 +118,14 @@ func TestNeighbourDiscoveryOverIPv4IsNothingSpecial(t *testing.T) {
 func TestBroadcastsReachNoIsolatedPod(t *testing.T) {
 	for _, d := range []string{"nat", "filter"} {
 		t.Run(d, func(t *testing.T) {
-			w := newWorld(t, lab.Bridge, setup{args: []string{"--datapath=" + d}})
-			w.apply(t)
-			families(t, func(t *testing.T, v6 bool) { w.arrive(t, w.flood(t, v6, 5000)...) })
-			w.apply(t, usual()...)
-			families(t, func(t *testing.T, v6 bool) {
+			w := &world{stage.New(t, lab.Bridge, stage.Setup{Args: []string{"--datapath=" + d}})}
+			w.Enforce(t)
+			stage.Families(t, func(t *testing.T, v6 bool) { w.Arrive(t, w.flood(t, v6, 5000)...) })
+			w.Enforce(t, stage.Usual()...)
+			stage.Families(t, func(t *testing.T, v6 bool) {
 				list := w.flood(t, v6, 5001) // the old flow goes on
 				ports := len(list) * 4       // to the victim, the peer, the jailed and the open pod
-				w.stopped(t, drops{nft.CounterUnlisted: uint64(ports)}, list...)
+				w.Stopped(t, stage.Drops{nft.CounterUnlisted: uint64(ports)}, list...)
 			})
 		})
 	}
@@ -132,14 +133,14 @@ func TestBroadcastsReachNoIsolatedPod(t *testing.T) {
 
 // flood is a flow of UDP packets to every group that reaches all pods of a
 // bridge.
-func (w *world) flood(t *testing.T, v6 bool, port uint16) []shot {
+func (w *world) flood(t *testing.T, v6 bool, port uint16) []stage.Shot {
 	t.Helper()
 	groups := map[string]net.HardwareAddr{"255.255.255.255": {255, 255, 255, 255, 255, 255},
 		"10.244.1.255": {255, 255, 255, 255, 255, 255}, "224.0.0.1": {1, 0, 0x5e, 0, 0, 1}}
 	if v6 {
 		groups = map[string]net.HardwareAddr{"ff02::1": {0x33, 0x33, 0, 0, 0, 1}}
 	}
-	var list []shot
+	var list []stage.Shot
 	for group, mac := range groups {
 		for i := range 4 {
 			list = append(list, w.frame(t, fmt.Sprintf("UDP to %s, number %d,", group, i+1), near, victim, mac, nil,

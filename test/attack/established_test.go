@@ -10,12 +10,13 @@ import (
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/stage"
 )
 
 func TestNothingOfOursLooksAtEveryForwardedPacket(t *testing.T) {
-	eachWiring(t, setup{args: []string{"--invalid-guard=off"}}, func(t *testing.T, w *world) {
-		table, err := w.conns[node1].Read()
-		check(t, err)
+	eachWiring(t, stage.Setup{Args: []string{"--invalid-guard=off"}}, func(t *testing.T, w *world) {
+		table, err := w.Conns[node1].Read()
+		stage.Check(t, err)
 		nat := 0
 		for _, c := range table.Chains {
 			switch {
@@ -35,20 +36,20 @@ func TestNothingOfOursLooksAtEveryForwardedPacket(t *testing.T) {
 // A connection is judged by its first packet: what comes later is not asked
 // again, even if the answer were another by now. New ones are.
 func TestAConnectionIsJudgedOnce(t *testing.T) {
-	eachWiring(t, setup{}, func(t *testing.T, w *world) {
-		families(t, func(t *testing.T, v6 bool) {
-			w.apply(t, usual()...)
-			flow := packet.Packet{Src: w.addr(t, peer, v6), Dst: w.addr(t, victim, v6), Proto: packet.UDP, SrcPort: 6000, DstPort: 80}
-			w.one(t, probe.Probe{From: peer, Dst: flow.Dst, Proto: flow.Proto, SrcPort: flow.SrcPort, DstPort: flow.DstPort})
-			w.apply(t, policy("victim", "victim", `policyTypes: [Ingress]`))
-			w.denied(t, nft.CounterIngress, w.ask(t, peer, victim, v6, packet.UDP, 80))
-			before := w.counters(t)
-			var more []shot
+	eachWiring(t, stage.Setup{}, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			w.Enforce(t, stage.Usual()...)
+			flow := packet.Packet{Src: w.Addr(t, peer, v6), Dst: w.Addr(t, victim, v6), Proto: packet.UDP, SrcPort: 6000, DstPort: 80}
+			w.One(t, probe.Probe{From: peer, Dst: flow.Dst, Proto: flow.Proto, SrcPort: flow.SrcPort, DstPort: flow.DstPort})
+			w.Enforce(t, stage.Policy("victim", "victim", `policyTypes: [Ingress]`))
+			w.Denied(t, nft.CounterIngress, w.Ask(t, peer, victim, v6, packet.UDP, 80))
+			before := w.Counters(t)
+			var more []stage.Shot
 			for range 100 {
-				more = append(more, w.raw(t, "next packet", peer, victim, flow))
+				more = append(more, w.Raw(t, "next packet", peer, victim, flow))
 			}
-			w.arrive(t, more...)
-			if moved := w.quiet(drops{}, w.since(t, before)); len(moved) > 0 {
+			w.Arrive(t, more...)
+			if moved := w.Quiet(stage.Drops{}, w.Since(t, before)); len(moved) > 0 {
 				t.Errorf("packets of a judged connection moved %v", moved)
 			}
 		})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/stage"
 )
 
 func TestASwitchedOffFamilyIsClosedForIsolatedPodsAndOpenForOthers(t *testing.T) {
@@ -17,18 +18,18 @@ func TestASwitchedOffFamilyIsClosedForIsolatedPodsAndOpenForOthers(t *testing.T)
 		v6   bool
 	}{{"--enable-ipv6=false", true}, {"--enable-ipv4=false", false}} {
 		t.Run(off.flag, func(t *testing.T) {
-			eachWiring(t, setup{args: []string{off.flag}}, func(t *testing.T, w *world) {
-				w.apply(t, usual()[0], policy("jailed", "jailed", `policyTypes: [Egress], egress: [{}]`))
+			eachWiring(t, stage.Setup{Args: []string{off.flag}}, func(t *testing.T, w *world) {
+				w.Enforce(t, stage.Usual()[0], stage.Policy("jailed", "jailed", `policyTypes: [Egress], egress: [{}]`))
 				for _, proto := range []packet.Protocol{packet.TCP, packet.UDP} {
-					w.denied(t, nft.CounterIngress, w.ask(t, peer, victim, off.v6, proto, 80), w.ask(t, far, victim, off.v6, proto, 80))
-					w.denied(t, nft.CounterEgress, w.ask(t, jailed, open, off.v6, proto, 80), w.ask(t, jailed, yonder, off.v6, proto, 80),
-						w.ask(t, jailed, node1, off.v6, proto, 80), w.ask(t, jailed, out, off.v6, proto, 80))
-					w.allowed(t, w.ask(t, peer, victim, !off.v6, proto, 80), w.ask(t, jailed, open, !off.v6, proto, 80))
-					w.allowed(t, w.ask(t, near, open, off.v6, proto, 80), w.ask(t, near, yonder, off.v6, proto, 80),
-						w.ask(t, node1, victim, off.v6, proto, 80), w.ask(t, near, node1, off.v6, proto, 80))
+					w.Denied(t, nft.CounterIngress, w.Ask(t, peer, victim, off.v6, proto, 80), w.Ask(t, far, victim, off.v6, proto, 80))
+					w.Denied(t, nft.CounterEgress, w.Ask(t, jailed, open, off.v6, proto, 80), w.Ask(t, jailed, yonder, off.v6, proto, 80),
+						w.Ask(t, jailed, node1, off.v6, proto, 80), w.Ask(t, jailed, out, off.v6, proto, 80))
+					w.Allowed(t, w.Ask(t, peer, victim, !off.v6, proto, 80), w.Ask(t, jailed, open, !off.v6, proto, 80))
+					w.Allowed(t, w.Ask(t, near, open, off.v6, proto, 80), w.Ask(t, near, yonder, off.v6, proto, 80),
+						w.Ask(t, node1, victim, off.v6, proto, 80), w.Ask(t, near, node1, off.v6, proto, 80))
 				}
 				if off.v6 {
-					w.denied(t, nft.CounterSource, w.podLocal(t, jailed).to(w.nodeLocal(t, jailed))...)
+					w.Denied(t, nft.CounterSource, w.podLocal(t, jailed).to(w.nodeLocal(t, jailed))...)
 				}
 			})
 		})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/stage"
 )
 
 // split cuts a packet in two fragments; at counts from the end of the IP header
@@ -44,27 +45,28 @@ func fragment6(head, body []byte, id, place uint16) []byte {
 	return append(h, body...)
 }
 
+// number makes an identification of a mark, which ends in a number of its own.
+func number(mark []byte) uint16 { return binary.BigEndian.Uint16(mark[len(mark)-2:]) }
+
 // datagram is a UDP datagram in two fragments, each with a mark of its own.
-func (w *world) datagram(t *testing.T, from, to string, v6 bool, port uint16) (first, later shot) {
+func (w *world) datagram(t *testing.T, from, to string, v6 bool, port uint16) (first, later stage.Shot) {
 	t.Helper()
-	a, b := mark(), mark()
-	p := packet.Packet{Src: w.addr(t, from, v6), Dst: w.addr(t, to, v6), Proto: packet.UDP, SrcPort: 4000, DstPort: port,
+	a, b := w.Marks.Next(), w.Marks.Next()
+	p := packet.Packet{Src: w.Addr(t, from, v6), Dst: w.Addr(t, to, v6), Proto: packet.UDP, SrcPort: 4000, DstPort: port,
 		Payload: append(bytes.Clone(a), b...)}
-	one, two := split(p, uint16(marks.Load()), 8+len(a))
-	p.Payload = a
-	first = w.bytes("first fragment", from, to, p, one)
-	p.Payload = b
-	return first, w.bytes("later fragment", from, to, p, two)
+	one, two := split(p, number(p.Payload), 8+len(a))
+	first = w.Bytes("first fragment", from, to, p.Dst, a, one)
+	return first, w.Bytes("later fragment", from, to, p.Dst, b, two)
 }
 
 func TestFragmentsAreJudgedAsTheirDatagram(t *testing.T) {
-	eachDatapath(t, setup{}, func(t *testing.T, w *world) {
-		families(t, func(t *testing.T, v6 bool) {
+	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
 			for _, p := range [][2]string{{peer, victim}, {near, open}, {far, open}, {victim, yonder}} {
 				first, later := w.datagram(t, p[0], p[1], v6, 80)
-				w.arrive(t, first, later)
+				w.Arrive(t, first, later)
 				first, later = w.datagram(t, p[0], p[1], v6, 80)
-				w.arrive(t, later, first)
+				w.Arrive(t, later, first)
 			}
 			for _, p := range [][2]string{{near, victim}, {far, victim}, {jailed, open}, {jailed, yonder}} {
 				counter := nft.CounterIngress
@@ -72,32 +74,32 @@ func TestFragmentsAreJudgedAsTheirDatagram(t *testing.T) {
 					counter = nft.CounterEgress
 				}
 				first, later := w.datagram(t, p[0], p[1], v6, 80)
-				w.stopped(t, drops{counter: 1}, first, later)
+				w.Stopped(t, stage.Drops{counter: 1}, first, later)
 				first, later = w.datagram(t, p[0], p[1], v6, 80)
-				w.stopped(t, drops{counter: 1}, later, first)
+				w.Stopped(t, stage.Drops{counter: 1}, later, first)
 			}
 			first, later := w.datagram(t, peer, victim, v6, 81)
-			w.stopped(t, drops{nft.CounterIngress: 1}, first, later)
+			w.Stopped(t, stage.Drops{nft.CounterIngress: 1}, first, later)
 		})
 	})
 }
 
 func TestAFragmentAloneNeverArrives(t *testing.T) {
-	eachDatapath(t, setup{}, func(t *testing.T, w *world) {
-		families(t, func(t *testing.T, v6 bool) {
-			var alone []shot
+	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			var alone []stage.Shot
 			for _, from := range []string{near, peer, far} {
 				first, _ := w.datagram(t, from, victim, v6, 80)
 				_, later := w.datagram(t, from, victim, v6, 80)
 				alone = append(alone, first, later)
 			}
-			w.stopped(t, drops{}, alone...)
+			w.Stopped(t, stage.Drops{}, alone...)
 			first, later := w.datagram(t, peer, victim, v6, 80) // what comes behind them arrives
-			w.arrive(t, first, later)
-			w.stopped(t, drops{})
+			w.Arrive(t, first, later)
+			w.Stopped(t, stage.Drops{})
 			for _, s := range alone {
-				if w.taps[victim].saw(t, s.mark) {
-					t.Errorf("%s arrived", s.name)
+				if w.Taps[victim].Saw(t, s.Mark) {
+					t.Errorf("%s arrived", s.Name)
 				}
 			}
 		})
@@ -107,20 +109,18 @@ func TestAFragmentAloneNeverArrives(t *testing.T) {
 // The first fragment ends before the flags: who looks at fragments one by one
 // sees no SYN. IPv6 forbids such fragments, so there it is invalid by itself.
 func TestATinyFirstFragmentHidesNothing(t *testing.T) {
-	eachDatapath(t, setup{}, func(t *testing.T, w *world) {
-		families(t, func(t *testing.T, v6 bool) {
+	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
 			counter := nft.CounterIngress
-			if v6 && !w.filter() {
+			if v6 && !w.Filter() {
 				counter = nft.CounterGuard
 			}
 			for i, from := range []string{near, far} {
-				p := packet.Packet{Src: w.addr(t, from, v6), Dst: w.addr(t, victim, v6), Proto: packet.TCP, Flags: packet.SYN,
-					SrcPort: 4100 + uint16(i), DstPort: 80, Window: 1000, Payload: mark()}
-				one, two := split(p, uint16(marks.Load()), 8)
-				second := w.bytes("rest of a SYN", from, victim, p, two)
-				p.Payload = one[len(one)-8:] // the ports and the sequence number
-				w.stopped(t, drops{counter: 1}, shot{name: "start of a SYN", to: victim, mark: second.mark,
-					send: w.bytes("", from, victim, p, one).send}, second)
+				p := packet.Packet{Src: w.Addr(t, from, v6), Dst: w.Addr(t, victim, v6), Proto: packet.TCP, Flags: packet.SYN,
+					SrcPort: 4100 + uint16(i), DstPort: 80, Window: 1000, Payload: w.Marks.Next()}
+				one, two := split(p, number(p.Payload), 8)
+				w.Stopped(t, stage.Drops{counter: 1}, w.Bytes("start of a SYN", from, victim, p.Dst, p.Payload, one),
+					w.Bytes("rest of a SYN", from, victim, p.Dst, p.Payload, two))
 			}
 		})
 	})

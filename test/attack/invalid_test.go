@@ -14,28 +14,29 @@ import (
 
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/stage"
 )
 
 // strays are packets that belong to no connection, as stealth scans use them.
 // A bare ACK is not among them: the kernel picks up a connection from it.
-func (w *world) strays(t *testing.T, from, to string, v6 bool) []shot {
+func (w *world) strays(t *testing.T, from, to string, v6 bool) []stage.Shot {
 	t.Helper()
-	dst := w.addr(t, to, v6)
-	var list []shot
+	dst := w.Addr(t, to, v6)
+	var list []stage.Shot
 	for _, k := range []struct {
 		name  string
 		flags uint8
 	}{{"RST", packet.RST}, {"FIN", packet.FIN}, {"SYN+FIN", packet.SYN | packet.FIN}, {"NULL", 0},
 		{"FIN+ACK", packet.FIN | packet.ACK}, {"SYN+ACK", packet.SYN | packet.ACK}} {
-		list = append(list, w.raw(t, k.name, from, to, packet.Packet{Dst: dst, Proto: packet.TCP, Flags: k.flags, SrcPort: 1000 + uint16(k.flags), DstPort: 80, Seq: 7, Window: 1000}))
+		list = append(list, w.Raw(t, k.name, from, to, packet.Packet{Dst: dst, Proto: packet.TCP, Flags: k.flags, SrcPort: 1000 + uint16(k.flags), DstPort: 80, Seq: 7, Window: 1000}))
 	}
-	return append(list, w.raw(t, "UDP with a bad checksum", from, to,
+	return append(list, w.Raw(t, "UDP with a bad checksum", from, to,
 		packet.Packet{Dst: dst, Proto: packet.UDP, SrcPort: 1000, DstPort: 80, BadChecksum: true}))
 }
 
-func (w *world) bareACK(t *testing.T, from, to string, v6 bool) shot {
+func (w *world) bareACK(t *testing.T, from, to string, v6 bool) stage.Shot {
 	t.Helper()
-	return w.raw(t, "ACK", from, to, packet.Packet{Dst: w.addr(t, to, v6), Proto: packet.TCP, Flags: packet.ACK, SrcPort: 999, DstPort: 80, Seq: 7, Window: 1000})
+	return w.Raw(t, "ACK", from, to, packet.Packet{Dst: w.Addr(t, to, v6), Proto: packet.TCP, Flags: packet.ACK, SrcPort: 999, DstPort: 80, Seq: 7, Window: 1000})
 }
 
 // paths are the ways on which the guarded pods can be met.
@@ -47,7 +48,7 @@ func paths() [][2]string {
 // and that of the sender's or receiver's isolation in filter chains.
 func (w *world) strayCounter(from string) string {
 	switch {
-	case !w.filter():
+	case !w.Filter():
 		return nft.CounterGuard
 	case from == jailed:
 		return nft.CounterEgress
@@ -57,36 +58,36 @@ func (w *world) strayCounter(from string) string {
 
 func TestStrayPacketsToTheNodeAreStopped(t *testing.T) {
 	for _, args := range [][]string{{"--datapath=nat"}, {"--datapath=filter"}, {"--invalid-guard=off"}} {
-		eachWiring(t, setup{args: args}, func(t *testing.T, w *world) {
-			families(t, func(t *testing.T, v6 bool) {
+		eachWiring(t, stage.Setup{Args: args}, func(t *testing.T, w *world) {
+			stage.Families(t, func(t *testing.T, v6 bool) {
 				strays := append(w.strays(t, jailed, node1, v6), w.bareACK(t, jailed, node1, v6))
 				for i := range strays {
-					strays[i].to = open // nodes have no tap: the counters tell
+					strays[i].To = open // nodes have no tap: the counters tell
 				}
-				w.stopped(t, drops{nft.CounterEgress: uint64(len(strays))}, strays...)
+				w.Stopped(t, stage.Drops{nft.CounterEgress: uint64(len(strays))}, strays...)
 			})
 		})
 	}
 }
 
 func TestStrayPacketsOfIsolatedPodsAreStopped(t *testing.T) {
-	eachWiring(t, setup{}, func(t *testing.T, w *world) {
-		families(t, func(t *testing.T, v6 bool) {
+	eachWiring(t, stage.Setup{}, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
 			for _, p := range paths() {
 				strays := w.strays(t, p[0], p[1], v6)
-				w.stopped(t, drops{nft.CounterGuard: uint64(len(strays))}, strays...)
+				w.Stopped(t, stage.Drops{nft.CounterGuard: uint64(len(strays))}, strays...)
 			}
-			w.stopped(t, drops{nft.CounterIngress: 2}, w.bareACK(t, near, victim, v6), w.bareACK(t, far, victim, v6))
-			w.stopped(t, drops{nft.CounterEgress: 2}, w.bareACK(t, jailed, open, v6), w.bareACK(t, jailed, yonder, v6))
+			w.Stopped(t, stage.Drops{nft.CounterIngress: 2}, w.bareACK(t, near, victim, v6), w.bareACK(t, far, victim, v6))
+			w.Stopped(t, stage.Drops{nft.CounterEgress: 2}, w.bareACK(t, jailed, open, v6), w.bareACK(t, jailed, yonder, v6))
 		})
 	})
 }
 
 func TestStrayPacketsOfOpenPodsAreLeftAlone(t *testing.T) {
-	eachWiring(t, setup{}, func(t *testing.T, w *world) {
-		families(t, func(t *testing.T, v6 bool) {
-			w.arrive(t, append(w.strays(t, near, yonder, v6), w.strays(t, far, open, v6)...)...)
-			w.arrive(t, w.strays(t, near, open, v6)...)
+	eachWiring(t, stage.Setup{}, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			w.Arrive(t, append(w.strays(t, near, yonder, v6), w.strays(t, far, open, v6)...)...)
+			w.Arrive(t, w.strays(t, near, open, v6)...)
 		})
 	})
 }
@@ -94,51 +95,51 @@ func TestStrayPacketsOfOpenPodsAreLeftAlone(t *testing.T) {
 // Why the guard is there: such packets have no connection, so the nat chain is
 // not entered.
 func TestStrayPacketsArriveWithoutTheGuard(t *testing.T) {
-	eachWiring(t, setup{args: []string{"--invalid-guard=off"}}, func(t *testing.T, w *world) {
-		families(t, func(t *testing.T, v6 bool) {
+	eachWiring(t, stage.Setup{Args: []string{"--invalid-guard=off"}}, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
 			for _, p := range paths() {
-				w.arrive(t, w.strays(t, p[0], p[1], v6)...)
+				w.Arrive(t, w.strays(t, p[0], p[1], v6)...)
 			}
-			w.stopped(t, drops{nft.CounterIngress: 2}, w.bareACK(t, near, victim, v6), w.bareACK(t, far, victim, v6))
+			w.Stopped(t, stage.Drops{nft.CounterIngress: 2}, w.bareACK(t, near, victim, v6), w.bareACK(t, far, victim, v6))
 		})
 	})
 }
 
 func TestFilterChainsStopStrayPacketsWithoutAGuard(t *testing.T) {
-	eachWiring(t, setup{args: []string{"--datapath=filter", "--invalid-guard=off"}}, func(t *testing.T, w *world) {
-		families(t, func(t *testing.T, v6 bool) {
+	eachWiring(t, stage.Setup{Args: []string{"--datapath=filter", "--invalid-guard=off"}}, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
 			for _, p := range paths() {
 				counter := w.strayCounter(p[0])
 				strays := append(w.strays(t, p[0], p[1], v6), w.bareACK(t, p[0], p[1], v6))
-				w.stopped(t, drops{counter: uint64(len(strays))}, strays...)
+				w.Stopped(t, stage.Drops{counter: uint64(len(strays))}, strays...)
 			}
 		})
 	})
 }
 
 func TestTheGuardLeavesWhenSomebodyElseDropsStrayPackets(t *testing.T) {
-	eachWiring(t, setup{}, func(t *testing.T, w *world) {
+	eachWiring(t, stage.Setup{}, func(t *testing.T, w *world) {
 		other := w.dropInvalid(t, node1)
 		w.awaitGuard(t, false)
-		families(t, func(t *testing.T, v6 bool) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
 			for _, p := range paths() {
 				before := other.packets(t)
 				strays := w.strays(t, p[0], p[1], v6)
-				w.stopped(t, drops{}, strays...)
-				for end := time.Now().Add(patience); other.packets(t) < before+uint64(len(strays)) && time.Now().Before(end); {
+				w.Stopped(t, stage.Drops{}, strays...)
+				for end := time.Now().Add(stage.Patience); other.packets(t) < before+uint64(len(strays)) && time.Now().Before(end); {
 					time.Sleep(time.Millisecond)
 				}
 				if got := other.packets(t) - before; got != uint64(len(strays)) {
 					t.Errorf("the other table dropped %d of %d", got, len(strays))
 				}
-				w.stopped(t, drops{}, strays...) // all are on their way by now: look again
+				w.Stopped(t, stage.Drops{}, strays...) // all are on their way by now: look again
 			}
-			w.stopped(t, drops{nft.CounterIngress: 1}, w.bareACK(t, near, victim, v6))
+			w.Stopped(t, stage.Drops{nft.CounterIngress: 1}, w.bareACK(t, near, victim, v6))
 		})
 		other.delete(t)
 		w.awaitGuard(t, true)
 		strays := w.strays(t, near, victim, false)
-		w.stopped(t, drops{nft.CounterGuard: uint64(len(strays))}, strays...)
+		w.Stopped(t, stage.Drops{nft.CounterGuard: uint64(len(strays))}, strays...)
 	})
 }
 
@@ -146,7 +147,7 @@ func TestTheGuardLeavesWhenSomebodyElseDropsStrayPackets(t *testing.T) {
 func (w *world) awaitGuard(t *testing.T, want bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		table, err := w.conns[node1].Read()
+		table, err := w.Conns[node1].Read()
 		if err == nil && table != nil && (table.Chain("guard") != nil) == want { // a read may meet a change
 			return
 		}
@@ -165,9 +166,9 @@ type otherTable struct {
 // other opens an empty table in a node.
 func (w *world) other(t *testing.T, node string) *otherTable {
 	t.Helper()
-	conn, err := nftables.New(nftables.WithNetNSFd(w.ns(t, node).FD()), nftables.AsLasting())
-	check(t, err)
-	t.Cleanup(func() { check(t, conn.CloseLasting()) })
+	conn, err := nftables.New(nftables.WithNetNSFd(w.NS(t, node).FD()), nftables.AsLasting())
+	stage.Check(t, err)
+	t.Cleanup(func() { stage.Check(t, conn.CloseLasting()) })
 	return &otherTable{conn: conn, table: conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "other"})}
 }
 
@@ -192,7 +193,7 @@ func (w *world) dropInvalid(t *testing.T, node string) *otherTable {
 		&expr.Counter{},
 		&expr.Verdict{Kind: expr.VerdictDrop},
 	})
-	check(t, o.conn.Flush())
+	stage.Check(t, o.conn.Flush())
 	return o
 }
 
@@ -200,12 +201,12 @@ func (w *world) dropInvalid(t *testing.T, node string) *otherTable {
 func (o *otherTable) packets(t *testing.T) uint64 {
 	t.Helper()
 	rules, err := o.conn.GetRules(o.table, o.chain)
-	check(t, err)
+	stage.Check(t, err)
 	return rules[0].Exprs[o.at].(*expr.Counter).Packets
 }
 
 func (o *otherTable) delete(t *testing.T) {
 	t.Helper()
 	o.conn.DelTable(o.table)
-	check(t, o.conn.Flush())
+	stage.Check(t, o.conn.Flush())
 }

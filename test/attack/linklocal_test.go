@@ -14,6 +14,7 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/stage"
 	"github.com/podwall/podwall/internal/trial"
 )
 
@@ -32,8 +33,8 @@ func (w *world) podLocal(t *testing.T, pod string) local {
 // nodeLocal is the node's own address on the link that leads to a pod.
 func (w *world) nodeLocal(t *testing.T, pod string) local {
 	t.Helper()
-	e := w.endpoint(t, pod)
-	if w.wiring == lab.Bridge {
+	e := w.Endpoint(t, pod)
+	if w.Wiring == lab.Bridge {
 		return w.localOn(t, e.Node, lab.BridgeName)
 	}
 	return w.localOn(t, e.Node, e.HostDevice)
@@ -41,11 +42,11 @@ func (w *world) nodeLocal(t *testing.T, pod string) local {
 
 func (w *world) localOn(t *testing.T, endpoint, device string) local {
 	t.Helper()
-	h := w.handle(t, endpoint)
+	h := w.Handle(t, endpoint)
 	link, err := h.LinkByName(device)
-	check(t, err)
+	stage.Check(t, err)
 	addrs, err := h.AddrList(link, netlink.FAMILY_V6)
-	check(t, err)
+	stage.Check(t, err)
 	for _, a := range addrs {
 		if ip, _ := netip.AddrFromSlice(a.IP); ip.IsLinkLocalUnicast() {
 			return local{endpoint, ip, link.Attrs().Index}
@@ -68,10 +69,10 @@ func (l local) to(dst local) []trial.Question {
 func TestLinkLocalAddressesAreNoWayAroundPolicies(t *testing.T) {
 	for _, v4only := range []bool{false, true} {
 		t.Run("v4only="+strconv.FormatBool(v4only), func(t *testing.T) {
-			eachDatapath(t, setup{v4only: v4only}, func(t *testing.T, w *world) {
+			eachDatapath(t, stage.Setup{V4Only: v4only}, func(t *testing.T, w *world) {
 				t.Run("out of an isolated pod", w.linkLocalOut)
 				t.Run("between the node and its pods", w.linkLocalNode)
-				if w.wiring == lab.Bridge {
+				if w.Wiring == lab.Bridge {
 					t.Run("into an isolated pod", w.linkLocalIn)
 					t.Run("on a bridge without isolated pods", w.linkLocalOpen)
 				}
@@ -82,32 +83,32 @@ func TestLinkLocalAddressesAreNoWayAroundPolicies(t *testing.T) {
 
 func (w *world) linkLocalOut(t *testing.T) {
 	from := w.podLocal(t, jailed)
-	w.denied(t, nft.CounterSource, from.to(w.nodeLocal(t, jailed))...)
-	if w.wiring == lab.Bridge {
-		w.denied(t, nft.CounterSource, append(from.to(w.podLocal(t, open)), from.to(w.podLocal(t, victim))...)...)
+	w.Denied(t, nft.CounterSource, from.to(w.nodeLocal(t, jailed))...)
+	if w.Wiring == lab.Bridge {
+		w.Denied(t, nft.CounterSource, append(from.to(w.podLocal(t, open)), from.to(w.podLocal(t, victim))...)...)
 	}
 }
 
 // linkLocalNode has probes of the kubelet in mind, and what an open pod may do.
 func (w *world) linkLocalNode(t *testing.T) {
 	for _, pod := range []string{victim, jailed, near, far} {
-		w.allowed(t, w.nodeLocal(t, pod).to(w.podLocal(t, pod))...)
+		w.Allowed(t, w.nodeLocal(t, pod).to(w.podLocal(t, pod))...)
 	}
-	w.allowed(t, w.podLocal(t, far).to(w.nodeLocal(t, far))...)
-	if w.wiring == lab.Routed {
-		w.allowed(t, w.podLocal(t, near).to(w.nodeLocal(t, near))...)
+	w.Allowed(t, w.podLocal(t, far).to(w.nodeLocal(t, far))...)
+	if w.Wiring == lab.Routed {
+		w.Allowed(t, w.podLocal(t, near).to(w.nodeLocal(t, near))...)
 	}
 }
 
 // linkLocalIn has nobody isolated for egress, so that only the victim's own
 // isolation counts.
 func (w *world) linkLocalIn(t *testing.T) {
-	w.apply(t, usual()[0])
-	defer w.apply(t, usual()...)
+	w.Enforce(t, stage.Usual()[0])
+	defer w.Enforce(t, stage.Usual()...)
 	to := w.podLocal(t, victim)
-	w.denied(t, nft.CounterUnlisted, append(w.podLocal(t, near).to(to), w.podLocal(t, peer).to(to)...)...)
+	w.Denied(t, nft.CounterUnlisted, append(w.podLocal(t, near).to(to), w.podLocal(t, peer).to(to)...)...)
 }
 
 func (w *world) linkLocalOpen(t *testing.T) {
-	w.allowed(t, append(w.podLocal(t, far).to(w.podLocal(t, yonder)), w.podLocal(t, yonder).to(w.podLocal(t, far))...)...)
+	w.Allowed(t, append(w.podLocal(t, far).to(w.podLocal(t, yonder)), w.podLocal(t, yonder).to(w.podLocal(t, far))...)...)
 }

@@ -5,7 +5,6 @@
 package attack_test
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/google/nftables"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/stage"
 	"github.com/podwall/podwall/internal/trial"
 )
 
@@ -31,34 +31,29 @@ func (w *world) untrackDNS(t *testing.T, node string) {
 	o := w.other(t, node)
 	o.add("prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -300, rule)
 	o.add("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, -300, rule)
-	check(t, o.conn.Flush())
+	stage.Check(t, o.conn.Flush())
 }
 
 func TestUntrackedPacketsAreJudged(t *testing.T) {
-	eachDatapath(t, setup{}, func(t *testing.T, w *world) {
+	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		w.untrackDNS(t, node1)
-		guard, filter := nft.CounterGuard, w.filter()
-		families(t, func(t *testing.T, v6 bool) {
-			dns := func(from, to string) trial.Question { return w.ask(t, from, to, v6, packet.UDP, 53) }
-			w.denied(t, nft.CounterEgress, dns(jailed, node1))
-			w.allowed(t, dns(near, node1), dns(far, node1), dns(node1, victim), dns(near, open))
+		guard, filter := nft.CounterGuard, w.Filter()
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			dns := func(from, to string) trial.Question { return w.Ask(t, from, to, v6, packet.UDP, 53) }
+			w.Denied(t, nft.CounterEgress, dns(jailed, node1))
+			w.Allowed(t, dns(near, node1), dns(far, node1), dns(node1, victim), dns(near, open))
 			if filter {
-				w.denied(t, nft.CounterIngress, dns(near, victim), dns(far, victim))
-				w.denied(t, nft.CounterEgress, dns(jailed, open), dns(jailed, yonder))
+				w.Denied(t, nft.CounterIngress, dns(near, victim), dns(far, victim))
+				w.Denied(t, nft.CounterEgress, dns(jailed, open), dns(jailed, yonder))
 				return
 			}
-			w.denied(t, guard, dns(near, victim), dns(far, victim), dns(jailed, open), dns(jailed, yonder))
+			w.Denied(t, guard, dns(near, victim), dns(far, victim), dns(jailed, open), dns(jailed, yonder))
 		})
-		w.apply(t, usual()[0], policy("jailed", "jailed", `policyTypes: [Egress], egress: [{ports: [{port: 53, protocol: UDP}]}]`))
-		families(t, func(t *testing.T, v6 bool) {
-			dns := func(from, to string) trial.Question { return w.ask(t, from, to, v6, packet.UDP, 53) }
-			w.allowed(t, dns(jailed, node1))
-			w.denied(t, nft.CounterEgress, w.ask(t, jailed, node1, v6, packet.UDP, 54), w.ask(t, jailed, node1, v6, packet.TCP, 53))
+		w.Enforce(t, stage.Usual()[0], stage.Policy("jailed", "jailed", `policyTypes: [Egress], egress: [{ports: [{port: 53, protocol: UDP}]}]`))
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			dns := func(from, to string) trial.Question { return w.Ask(t, from, to, v6, packet.UDP, 53) }
+			w.Allowed(t, dns(jailed, node1))
+			w.Denied(t, nft.CounterEgress, w.Ask(t, jailed, node1, v6, packet.UDP, 54), w.Ask(t, jailed, node1, v6, packet.TCP, 53))
 		})
 	})
-}
-
-// filter reports whether the agents judge in filter chains.
-func (w *world) filter() bool {
-	return strings.Contains(strings.Join(w.setup.args, " "), "datapath=filter")
 }

@@ -12,54 +12,55 @@ import (
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/stage"
 )
 
 // frame is a shot of a whole frame from one pod to another on its bridge.
-func (w *world) frame(t *testing.T, name, from, to string, mac net.HardwareAddr, tags []uint16, p packet.Packet) shot {
+func (w *world) frame(t *testing.T, name, from, to string, mac net.HardwareAddr, tags []uint16, p packet.Packet) stage.Shot {
 	t.Helper()
 	if !p.Src.IsValid() {
-		p.Src = w.addr(t, from, p.Dst.Is6())
+		p.Src = w.Addr(t, from, p.Dst.Is6())
 	}
-	p.Payload = mark()
+	p.Payload = w.Marks.Next()
 	frame := packet.Ethernet(mac, w.Prober().HardwareAddr(from), tags, p.Bytes())
-	return shot{name: name + " from " + from, to: to, mark: p.Payload,
-		send: func() error { return w.Prober().SendFrame(from, frame) }}
+	return stage.Shot{Name: name + " from " + from, To: to, Mark: p.Payload,
+		Send: func() error { return w.Prober().SendFrame(from, frame) }}
 }
 
-func (w *world) taggedSYN(t *testing.T, v6 bool, port uint16, tags ...uint16) shot {
+func (w *world) taggedSYN(t *testing.T, v6 bool, port uint16, tags ...uint16) stage.Shot {
 	t.Helper()
 	return w.frame(t, "tagged SYN", near, victim, w.Prober().HardwareAddr(victim), tags,
-		packet.Packet{Dst: w.addr(t, victim, v6), Proto: packet.TCP, Flags: packet.SYN, SrcPort: port, DstPort: 80, Window: 1000})
+		packet.Packet{Dst: w.Addr(t, victim, v6), Proto: packet.TCP, Flags: packet.SYN, SrcPort: port, DstPort: 80, Window: 1000})
 }
 
 func TestTaggedFramesOnABridgeAreStopped(t *testing.T) {
-	w := newWorld(t, lab.Bridge, setup{})
-	families(t, func(t *testing.T, v6 bool) {
-		w.stopped(t, drops{nft.CounterIngress: 2}, w.taggedSYN(t, v6, 1000, 0), w.taggedSYN(t, v6, 1001, 5))
+	w := &world{stage.New(t, lab.Bridge, stage.Setup{})}
+	stage.Families(t, func(t *testing.T, v6 bool) {
+		w.Stopped(t, stage.Drops{nft.CounterIngress: 2}, w.taggedSYN(t, v6, 1000, 0), w.taggedSYN(t, v6, 1001, 5))
 	})
 }
 
 func TestTaggedFramesOnABridgeArriveWithoutTheSetting(t *testing.T) {
-	w := newWorld(t, lab.Bridge, setup{})
-	check(t, w.ns(t, node1).SetSysctls([]netns.Sysctl{{Path: "bridge/bridge-nf-filter-vlan-tagged", Value: "0"}}))
-	w.arrive(t, w.taggedSYN(t, false, 1000, 0))
+	w := &world{stage.New(t, lab.Bridge, stage.Setup{})}
+	stage.Check(t, w.NS(t, node1).SetSysctls([]netns.Sysctl{{Path: "bridge/bridge-nf-filter-vlan-tagged", Value: "0"}}))
+	w.Arrive(t, w.taggedSYN(t, false, 1000, 0))
 }
 
 // Receivers take off any number of tags with VLAN 0, br_netfilter looks behind
 // one only: such frames meet no IP hook, so the table of family bridge drops
 // them, and nothing else.
 func TestStackedTagsOnABridgeAreStopped(t *testing.T) {
-	w := newWorld(t, lab.Bridge, setup{})
-	families(t, func(t *testing.T, v6 bool) {
-		w.stopped(t, drops{}, w.taggedSYN(t, v6, 1000, 0, 0), w.taggedSYN(t, v6, 1001, 0, 5), w.taggedSYN(t, v6, 1002, 0, 0, 0))
-		w.stopped(t, drops{nft.CounterIngress: 2}, w.taggedSYN(t, v6, 2100, 0), w.taggedSYN(t, v6, 2101, 5))
-		w.allowed(t, w.ask(t, peer, victim, v6, packet.TCP, 80), w.ask(t, node1, victim, v6, packet.TCP, 80))
+	w := &world{stage.New(t, lab.Bridge, stage.Setup{})}
+	stage.Families(t, func(t *testing.T, v6 bool) {
+		w.Stopped(t, stage.Drops{}, w.taggedSYN(t, v6, 1000, 0, 0), w.taggedSYN(t, v6, 1001, 0, 5), w.taggedSYN(t, v6, 1002, 0, 0, 0))
+		w.Stopped(t, stage.Drops{nft.CounterIngress: 2}, w.taggedSYN(t, v6, 2100, 0), w.taggedSYN(t, v6, 2101, 5))
+		w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80), w.Ask(t, node1, victim, v6, packet.TCP, 80))
 	})
 }
 
 // With the guard off the table of family bridge is not there either: both keep
 // a hook on every packet.
 func TestStackedTagsArriveWithoutTheGuard(t *testing.T) {
-	w := newWorld(t, lab.Bridge, setup{args: []string{"--invalid-guard=off"}})
-	w.arrive(t, w.taggedSYN(t, false, 1000, 0, 0))
+	w := &world{stage.New(t, lab.Bridge, stage.Setup{Args: []string{"--invalid-guard=off"}})}
+	w.Arrive(t, w.taggedSYN(t, false, 1000, 0, 0))
 }
