@@ -85,6 +85,8 @@ type Datapath struct {
 	bridged    bool             // a bridge carries a pod
 	unreached  unreached
 
+	untracked string // what hides packets of IPVS from our chains, "" for nothing
+
 	tagsKnown, tagsDropped bool // the state of the table of family bridge
 }
 
@@ -129,6 +131,7 @@ func (d *Datapath) Apply(ctx context.Context, p *filter.Program) (Report, error)
 	}
 	err := d.prove(ctx, p, &report)
 	d.tags(&report)
+	d.ipvs(&report)
 	report.Problems = append(report.Problems, d.failed...)
 	return report, err
 }
@@ -143,7 +146,7 @@ func (d *Datapath) Verify() error {
 	}
 	if g != d.generation || d.vlanLost() || !d.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
-	} else if len(d.unreached) > 0 {
+	} else if len(d.unreached) > 0 || d.ipvsMoved() {
 		d.note(nft.Notice{Hooks: true}) // look again whether they are there
 	}
 	return nil

@@ -5,39 +5,35 @@
 package integration
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/testkit/entry"
 )
 
 // patience is how long a change may take to be enforced before the test gives
 // up on it. Nobody waits for it when all is well.
-const patience = 10 * time.Second
+var patience = slowly(10 * time.Second)
+
+// slowly stretches a time for a machine that is PODWALL_SLOW times slower than
+// usual, as an emulated one is.
+func slowly(d time.Duration) time.Duration {
+	factor, err := strconv.Atoi(os.Getenv("PODWALL_SLOW"))
+	if err != nil || factor < 1 {
+		return d
+	}
+	return d * time.Duration(factor)
+}
 
 // root is the top of the repository, seen from this package.
 const root = "../.."
 
-// TestMain runs the tests in a world of their own. Without the right to make
-// one they are skipped, except in CI.
-func TestMain(m *testing.M) {
-	status, again, err := netns.Enter()
-	switch {
-	case errors.Is(err, netns.ErrNoPrivilege) && os.Getenv("CI") != "true":
-		fmt.Println("skipping:", err)
-		os.Exit(0)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	case again:
-		os.Exit(status)
-	}
-	os.Exit(m.Run())
-}
+// TestMain runs the tests in a world of their own.
+func TestMain(m *testing.M) { entry.Main(m) }
 
 // agentProgram returns the program to test: PODWALL_AGENT, else what
 // `make build` made.

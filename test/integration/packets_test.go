@@ -97,7 +97,7 @@ func (w *world) round() ([]verdict, []uint32) {
 		now, err := w.countDrops()
 		return now - before, err
 	}
-	out, err := w.prober.Collect(w.t.Context(), ids, moved, time.Now().Add(2*time.Second))
+	out, err := w.prober.Collect(w.t.Context(), ids, moved, time.Now().Add(slowly(2*time.Second)))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func (w *world) stays(what string) {
 	if len(wrong) > 0 {
 		w.t.Fatalf("%s:\n\t%s", what, list(wrong))
 	}
-	if silent := w.prober.WaitReplies(w.t.Context(), arrived, time.Now().Add(2*time.Second)); len(silent) > 0 {
+	if silent := w.prober.WaitReplies(w.t.Context(), arrived, time.Now().Add(slowly(2*time.Second))); len(silent) > 0 {
 		w.t.Errorf("%s: %d of %d packets that arrived were not answered", what, len(silent), len(arrived))
 	}
 }

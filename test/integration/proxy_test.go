@@ -59,7 +59,7 @@ func (w *world) kubeProxy(node, mode string) *agent {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	cmd := exec.Command(kubeProxyProgram(w.t), "--config="+file, "-v=2")
+	cmd := exec.Command(kubeProxyProgram(w.t), "--config="+file, "-v=4")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	p := launch(w.t, w.bed.Node(node).NS, node, cmd)
 	p.name = "kube-proxy of " + node
@@ -73,15 +73,15 @@ func (w *world) kubeProxy(node, mode string) *agent {
 }
 
 // synced reports whether kube-proxy has written its rules once, by its own
-// account. Its /healthz is content before that, and asking for its metrics
-// fills the log.
+// account, which IPVS mode gives at -v=4 only. Its /healthz is content before
+// that, and asking for its metrics fills the log.
 func (a *agent) synced() bool {
 	text, err := os.ReadFile(a.log)
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	for _, family := range []string{"IPv4", "IPv6"} {
-		if !strings.Contains(string(text), `"SyncProxyRules complete" ipFamily="`+family+`"`) {
+		if !strings.Contains(string(text), `yncProxyRules complete" ipFamily="`+family+`"`) {
 			return false
 		}
 	}

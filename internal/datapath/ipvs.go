@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+)
+
+// Where the kernel shows IPVS, as the calling thread's network namespace has
+// it.
+const (
+	ipvsServices = "/proc/thread-self/net/ip_vs"
+	ipvsTracking = "/proc/sys/net/ipv4/vs/conntrack"
+)
+
+// ipvs reports IPVS services whose packets connection tracking does not see:
+// IPVS marks them as untracked where the setting is 0, which is the kernel's
+// own default. Untracked packets enter no nat chain, and those of IPVS do not
+// cross forward, where the guard is.
+func (d *Datapath) ipvs(report *Report) {
+	d.untracked = untrackedIPVS()
+	if d.untracked != "" {
+		report.problem("ipvs", d.untracked, "sysctl net.ipv4.vs.conntrack=1")
+	}
+}
+
+// ipvsMoved reports whether that has changed: the kernel does not notify about
+// it.
+func (d *Datapath) ipvsMoved() bool { return untrackedIPVS() != d.untracked }
+
+// untrackedIPVS says what is wrong, "" if nothing is.
+func untrackedIPVS() string {
+	file, err := os.Open(ipvsServices)
+	if err != nil {
+		return "" // the kernel has no IPVS, or it is not loaded
+	}
+	defer file.Close()
+	used, err := usesIPVS(file)
+	if err != nil {
+		return "policies may not hold for Services of IPVS: " + err.Error()
+	}
+	if !used {
+		return ""
+	}
+	text, err := os.ReadFile(ipvsTracking)
+	if err != nil {
+		// A kernel without this file never tracks packets of IPVS.
+		return "policies do not hold for Services of IPVS: " + err.Error()
+	}
+	if strings.TrimSpace(string(text)) == "0" {
+		return "policies do not hold for Services of IPVS: net.ipv4.vs.conntrack is 0, so IPVS hides their packets from connection tracking and from our chains"
+	}
+	return ""
+}
+
+// usesIPVS reports whether a listing of IPVS has a service: a line that is not
+// indented, after those of the heading. It reads no further than the first.
+func usesIPVS(listing io.Reader) (bool, error) {
+	lines := bufio.NewScanner(listing)
+	for lines.Scan() {
+		line := lines.Text()
+		switch {
+		case line == "", strings.HasPrefix(line, " "), strings.HasPrefix(line, "IP Virtual Server "), strings.HasPrefix(line, "Prot "):
+			continue
+		}
+		return true, nil
+	}
+	if err := lines.Err(); err != nil {
+		return false, fmt.Errorf("reading the services of IPVS: %w", err)
+	}
+	return false, nil
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/netns"
+)
+
+// IPVS takes a packet out of the node's input and sends it on as if the node
+// had made it, so it passes neither the forward hook nor our chain at input.
+// Who is judged as whom is as in the other modes.
+func TestPoliciesHoldBesideKubeProxyInIPVSMode(t *testing.T) {
+	kubeProxyProgram(t)
+	needIPVS(t) // both skip before anything is built
+	tests := []struct {
+		name     string
+		wiring   lab.Wiring
+		datapath string
+		guard    string
+	}{
+		{"routed", lab.Routed, "nat", "on"},
+		{"bridge", lab.Bridge, "nat", "on"},
+		{"filter chains", lab.Routed, "filter", "off"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, tt.wiring, "node1", "node2")
+			asked := w.populateForServices(tt.wiring)
+			first := w.agent("node1", "--datapath="+tt.datapath).ready() // the other one comes after kube-proxy
+			w.kubeProxy("node1", "ipvs")
+			w.kubeProxy("node2", "ipvs")
+			second := w.agent("node2", "--datapath="+tt.datapath).ready()
+			for _, a := range []*agent{first, second} {
+				a.await("guard "+tt.guard, func() bool { return a.status().Datapath.Guard == tt.guard })
+			}
+			w.judgeServices("ipvs", first, asked)
+			for _, node := range []string{"node1", "node2"} {
+				w.ipvsCarries(node, asked)
+			}
+			w.untrackedIPVSIsSaid(first)
+			w.stays("tracked again")
+			for _, a := range []*agent{first, second} {
+				s := a.status()
+				if !s.Ready || s.DriftRepairs != 0 || len(s.Problems) > 0 || len(s.Diagnostics) > 0 {
+					t.Errorf("%s: status at the end is %+v, want ready and nothing else to say", a.name, s)
+				}
+			}
+		})
+	}
+}
+
+// needIPVS skips on a kernel without IPVS.
+func needIPVS(t *testing.T) {
+	t.Helper()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	err = ns.Do(func() error {
+		_, err := os.Stat("/proc/thread-self/net/ip_vs")
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Skip("this kernel has no IPVS: run `make vm-ipvs`")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ipvsCarries wants IPVS to know connections to the Services' own addresses
+// and to ports of the node, by both protocols and in both families.
+func (w *world) ipvsCarries(node string, asked map[flow]call) {
+	w.t.Helper()
+	var text []byte
+	err := w.bed.Node(node).NS.Do(func() (err error) {
+		text, err = os.ReadFile("/proc/thread-self/net/ip_vs_conn")
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 5 { // protocol, client, port, front, port, …
+			known[f[0]+" "+f[3]+" "+f[4]] = true
+		}
+	}
+	for f, c := range asked {
+		home := c.at == "" && f.from.Node == node || c.at == node
+		front := fmt.Sprintf("%s %s %04X", strings.ToUpper(f.proto.String()), inIPVS(f.dst), f.port)
+		if home && !known[front] {
+			w.t.Errorf("%s: IPVS of %s has no connection for it (%s)", f, node, front)
+		}
+	}
+}
+
+// inIPVS writes an address as the kernel's listing of connections does.
+func inIPVS(a netip.Addr) string {
+	if a.Is4() {
+		return fmt.Sprintf("%X", a.AsSlice())
+	}
+	return a.StringExpanded()
+}
+
+// untrackedIPVSIsSaid has IPVS hide its packets from connection tracking, and
+// so from our nat chains. The agent must not claim to enforce then.
+func (w *world) untrackedIPVSIsSaid(a *agent) {
+	w.t.Helper()
+	w.trackIPVS("node1", "0")
+	why := a.answers("/readyz", http.StatusServiceUnavailable)
+	if !strings.Contains(why, "net.ipv4.vs.conntrack") {
+		w.t.Errorf("/readyz says %q, want the setting that hides packets of IPVS", why)
+	}
+	w.trackIPVS("node1", "1")
+	a.ready()
+}
+
+func (w *world) trackIPVS(node, value string) {
+	w.t.Helper()
+	err := w.bed.Node(node).NS.Do(func() error {
+		return os.WriteFile("/proc/sys/net/ipv4/vs/conntrack", []byte(value), 0)
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
