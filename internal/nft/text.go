@@ -122,9 +122,19 @@ func (r Rule) String() string {
 const maxComment = 128
 
 // clip shortens a comment to what nft accepts. It replaces what nft cannot
-// print inside a quoted string.
+// read inside a quoted string: it knows no escapes.
 func clip(s string) string {
-	s = strings.NewReplacer(`"`, "'", "\n", " ").Replace(s)
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r == '"':
+			return '\''
+		case r == '\n':
+			return ' '
+		case r < ' ' || r > '~' || r == '\\':
+			return '?'
+		}
+		return r
+	}, s)
 	if len(s) > maxComment {
 		s = s[:maxComment-3] + "..."
 	}
