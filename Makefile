@@ -13,7 +13,7 @@ KUBE_LDFLAGS := -s -w -X $(V).gitVersion=v$(KUBE_VERSION) -X $(V).gitMajor=1 -X 
 	-X $(V).gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion=v$(KUBE_VERSION)
 CNI_PLUGINS := github.com/containernetworking/plugins/plugins
 
-.PHONY: help build demo test test-go fuzz lint vet staticcheck errcheck prepare kubeapi cni check mutants golden clean FORCE
+.PHONY: help build demo test test-go fuzz lint vet staticcheck errcheck prepare kubeapi cni check vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,14 +64,20 @@ kubeapi: ## build the API server and kube-proxy for integration tests (about 6 C
 cni: ## build the CNI plugins that tests wire pods with
 	@mkdir -p bin/cni
 	CGO_ENABLED=0 go build -C test/cni -trimpath -buildvcs=false -o $(CURDIR)/bin/cni/ \
-		$(CNI_PLUGINS)/main/bridge $(CNI_PLUGINS)/main/ptp $(CNI_PLUGINS)/ipam/host-local
+		$(CNI_PLUGINS)/main/bridge $(CNI_PLUGINS)/main/ptp $(CNI_PLUGINS)/ipam/host-local $(CNI_PLUGINS)/meta/portmap
 
 check: build ## run the case files on this kernel, both wirings (a few minutes)
 	bin/podwall-lab check --backend kernel --wiring routed testdata/cases/recipes.jsonl testdata/cases/cyclonus.jsonl.gz
 	bin/podwall-lab check --backend kernel --wiring bridge testdata/cases/recipes.jsonl testdata/cases/cyclonus.jsonl.gz
 
+vm-ipvs: build kubeapi ## run beside kube-proxy in IPVS mode, in virtual machines with kernels 5.10 and 6.1 (15 minutes)
+	hack/vm/ipvs
+
 mutants: ## put typical mistakes in, one at a time; every one must be noticed by a test (8 minutes)
 	go run ./test/mutants
+
+soak: build ## judge random cases: 10,000,000 verdicts by programs, 2,000 clusters by packets (10 minutes)
+	PODWALL_SOAK=1 PODWALL_AGENT=$(CURDIR)/bin/podwall-agent go test ./test/soak -count=1 -v -timeout 3h
 
 golden: ## write the golden rulesets and the generated references anew
 	go test ./internal/nft ./internal/config ./internal/observe -update

@@ -83,21 +83,35 @@ type Namespace struct {
 	Labels map[string]string `json:"labels"`
 }
 
-// Pod is a pod of a step. HostNetwork and Phase do not occur in the files
-// known so far; absent they mean a running pod with a network of its own.
+// Pod is a pod of a step. The fields after Ports do not occur in the files that
+// others wrote; absent they mean a running pod with one address and a network
+// of its own.
 type Pod struct {
-	Namespace   string            `json:"namespace"`
-	Name        string            `json:"name"`
-	Node        string            `json:"node"`
-	IP          netip.Addr        `json:"ip"`
-	Labels      map[string]string `json:"labels"`
-	Ports       []ContainerPort   `json:"ports"`
-	HostNetwork bool              `json:"hostNetwork,omitempty"`
-	Phase       string            `json:"phase,omitempty"`
+	Namespace string            `json:"namespace"`
+	Name      string            `json:"name"`
+	Node      string            `json:"node"`
+	IP        netip.Addr        `json:"ip"`
+	Labels    map[string]string `json:"labels"`
+	Ports     []ContainerPort   `json:"ports"`
+	// OtherIPs come after IP, as in status.podIPs.
+	OtherIPs    []netip.Addr `json:"otherIPs,omitempty"`
+	HostNetwork bool         `json:"hostNetwork,omitempty"`
+	Phase       string       `json:"phase,omitempty"`
+	Terminating bool         `json:"terminating,omitempty"`
 }
 
 // Key returns the pod's key.
 func (p *Pod) Key() cluster.Key { return cluster.Key{Namespace: p.Namespace, Name: p.Name} }
+
+// Addrs returns all addresses, in order; none if the pod has none yet.
+func (p *Pod) Addrs() []netip.Addr { return addrs(p.IP, p.OtherIPs) }
+
+func addrs(first netip.Addr, others []netip.Addr) []netip.Addr {
+	if !first.IsValid() {
+		return nil
+	}
+	return append([]netip.Addr{first}, others...)
+}
 
 // ContainerPort is a port that a pod declares; the name may be empty.
 type ContainerPort struct {
@@ -109,9 +123,13 @@ type ContainerPort struct {
 // External is a host outside the cluster. Its address may lie in the range
 // that pods have theirs from; it is still no pod.
 type External struct {
-	Name string     `json:"name"`
-	IP   netip.Addr `json:"ip"`
+	Name     string       `json:"name"`
+	IP       netip.Addr   `json:"ip"`
+	OtherIPs []netip.Addr `json:"otherIPs,omitempty"`
 }
+
+// Addrs returns all addresses, in order.
+func (e External) Addrs() []netip.Addr { return addrs(e.IP, e.OtherIPs) }
 
 // Probe is one port and protocol, tried from each endpoint to each. The rows
 // of a matrix are sources, the columns destinations, in the order of
@@ -148,16 +166,17 @@ type End struct {
 	Addr netip.Addr
 }
 
-// Ends returns the endpoints in order. A name that is neither a pod nor an
-// external is an error.
+// Ends returns the endpoints in order, each with its first address of the
+// step's family, or with its first address if it has none of that family. A
+// name that is neither a pod nor an external is an error.
 func (s *Step) Ends() ([]End, error) {
 	known := make(map[string]End, len(s.Pods)+len(s.Externals))
 	for _, e := range s.Externals {
-		known[e.Name] = End{Name: e.Name, Addr: e.IP}
+		known[e.Name] = End{Name: e.Name, Addr: s.address(e.Addrs())}
 	}
 	for i := range s.Pods {
 		p := &s.Pods[i]
-		known[p.Key().String()] = End{Name: p.Key().String(), Pod: p, Addr: p.IP}
+		known[p.Key().String()] = End{Name: p.Key().String(), Pod: p, Addr: s.address(p.Addrs())}
 	}
 	ends := make([]End, len(s.Endpoints))
 	for i, name := range s.Endpoints {
@@ -168,6 +187,18 @@ func (s *Step) Ends() ([]End, error) {
 		ends[i] = end
 	}
 	return ends, nil
+}
+
+func (s *Step) address(list []netip.Addr) netip.Addr {
+	for _, a := range list {
+		if a.Is4() == (s.Family == "IPv4") {
+			return a
+		}
+	}
+	if len(list) == 0 {
+		return netip.Addr{}
+	}
+	return list[0]
 }
 
 // Nodes returns the nodes that the pods are on, sorted.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -156,6 +157,24 @@ func TestHostNetworkAndPhaseAreUnderstood(t *testing.T) {
 	}
 	if p := list[0].Steps[0].Snapshot().Pods[0]; !p.HostNetwork || !p.Finished {
 		t.Errorf("got %+v", p)
+	}
+}
+
+func TestAnEndpointHasTheAddressOfTheStepsFamily(t *testing.T) {
+	step := one(t)
+	step.Family, step.Pods[0].Terminating = "IPv6", true
+	step.Pods[0].OtherIPs = []netip.Addr{netip.MustParseAddr("fd00::5")}
+	step.Externals[0].OtherIPs = []netip.Addr{netip.MustParseAddr("2001:db8::9")}
+	ends, err := step.Ends()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(ends[0].Addr, ends[1].Addr, ends[2].Addr)
+	if want := "fd00::5 10.0.2.1 2001:db8::9"; got != want { // the second has no other address
+		t.Errorf("got %s, want %s", got, want)
+	}
+	if web := step.Snapshot().Pods[1]; len(web.IPs) != 2 || !web.Terminating {
+		t.Errorf("got %+v", web)
 	}
 }
 

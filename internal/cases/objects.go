@@ -88,11 +88,13 @@ func (s *Step) pods() []*corev1.Pod {
 
 func (p *Pod) object() *corev1.Pod {
 	status := corev1.PodStatus{Phase: cmp.Or(corev1.PodPhase(p.Phase), corev1.PodRunning)}
-	if p.IP.IsValid() {
-		status.PodIP = p.IP.String()
-		status.PodIPs = []corev1.PodIP{{IP: status.PodIP}}
+	for _, a := range p.Addrs() {
+		status.PodIPs = append(status.PodIPs, corev1.PodIP{IP: a.String()})
 	}
-	return &corev1.Pod{
+	if len(status.PodIPs) > 0 {
+		status.PodIP = status.PodIPs[0].IP
+	}
+	pod := &corev1.Pod{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: p.Namespace, Name: p.Name, Labels: p.Labels,
@@ -105,6 +107,10 @@ func (p *Pod) object() *corev1.Pod {
 		},
 		Status: status,
 	}
+	if p.Terminating {
+		pod.DeletionTimestamp = &metav1.Time{Time: metav1.Unix(1, 0).UTC()}
+	}
+	return pod
 }
 
 func (p *Pod) containerPorts() []corev1.ContainerPort {

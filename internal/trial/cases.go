@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/podwall/podwall/internal/cases"
 	"github.com/podwall/podwall/internal/cluster"
@@ -63,10 +62,10 @@ func stateOf(step *cases.Step) (s State, err error) {
 		if p.HostNetwork || finished(p) || !p.IP.IsValid() {
 			continue
 		}
-		s.Pods = append(s.Pods, lab.PodSpec{Key: p.Key(), Node: p.Node, IPs: []netip.Addr{p.IP}})
+		s.Pods = append(s.Pods, lab.PodSpec{Key: p.Key(), Node: p.Node, IPs: p.Addrs()})
 	}
 	for _, e := range step.Externals {
-		s.Hosts = append(s.Hosts, Host{Name: e.Name, Addrs: []netip.Addr{e.IP}})
+		s.Hosts = append(s.Hosts, Host{Name: e.Name, Addrs: e.Addrs()})
 	}
 	return s, nil
 }

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package soak_test
+
+import (
+	"testing"
+
+	"github.com/podwall/podwall/internal/testkit/entry"
+)
+
+// TestMain runs the tests in a world of their own, against the agent that is
+// built.
+func TestMain(m *testing.M) { entry.Main(m, entry.BuiltAgent("../..")) }
