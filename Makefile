@@ -64,11 +64,12 @@ kubeapi: ## build the API server and kube-proxy for integration tests (about 6 C
 cni: ## build the CNI plugins that tests wire pods with
 	@mkdir -p bin/cni
 	CGO_ENABLED=0 go build -C test/cni -trimpath -buildvcs=false -o $(CURDIR)/bin/cni/ \
-		$(CNI_PLUGINS)/main/bridge $(CNI_PLUGINS)/main/ptp $(CNI_PLUGINS)/ipam/host-local $(CNI_PLUGINS)/meta/portmap
+		$(CNI_PLUGINS)/main/bridge $(CNI_PLUGINS)/main/ptp \
+		$(CNI_PLUGINS)/ipam/host-local $(CNI_PLUGINS)/meta/portmap
 
 check: build ## run the case files on this kernel, both wirings (a few minutes)
-	bin/podwall-lab check --backend kernel --wiring routed testdata/cases/recipes.jsonl testdata/cases/cyclonus.jsonl.gz
-	bin/podwall-lab check --backend kernel --wiring bridge testdata/cases/recipes.jsonl testdata/cases/cyclonus.jsonl.gz
+	bin/podwall-lab check --backend kernel --wiring routed testdata/cases/recipes.jsonl testdata/cases/checklist.jsonl testdata/cases/cyclonus.jsonl.gz
+	bin/podwall-lab check --backend kernel --wiring bridge testdata/cases/recipes.jsonl testdata/cases/checklist.jsonl testdata/cases/cyclonus.jsonl.gz
 
 vm-ipvs: build kubeapi ## run beside kube-proxy in IPVS mode, in virtual machines with kernels 5.10 and 6.1 (15 minutes)
 	hack/vm/ipvs

@@ -3,6 +3,8 @@
 package compile
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -80,5 +82,25 @@ func TestListsOfPoliciesThatRunTogetherAreNotTheSame(t *testing.T) {
 	}
 	if len(known) != 7 {
 		t.Errorf("%d texts for 7 lists", len(known))
+	}
+}
+
+// A digest is short so that names fit wherever the kernel keeps them. It must
+// still tell apart what large clusters hold; names that are shortened further
+// would meet here.
+func TestManyContentsHaveManyNames(t *testing.T) {
+	const many = 300_000 // a digest of 30 bits would meet dozens of times
+	known := make(map[string]bool, 2*many)
+	for i := range many {
+		known[digest(fmt.Sprintf("team-%d", i), "app")] = true
+		known[digest("team-", fmt.Sprintf("%dapp", i))] = true
+	}
+	if len(known) != 2*many {
+		t.Errorf("%d names for %d contents", len(known), 2*many)
+	}
+	long := strings.Repeat("n", 63)
+	spec := policy.SetSpec{Namespace: long, Pods: selectorOf(t, "app="+long), PortName: strings.Repeat("p", 15), Protocol: cluster.SCTP}
+	if name := newTestBuilder().podSet(filter.IPv6, &spec, filter.AddrPorts); len(name) > 27 {
+		t.Errorf("%s has %d characters; older tools take 27", name, len(name))
 	}
 }

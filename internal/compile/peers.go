@@ -87,11 +87,13 @@ func block(from *cluster.IPBlock) (filter.Block, bool) {
 // the family, or "" if they are few enough to be spelled out.
 func (b *builder) blockSet(f filter.Family, clauses []policy.Clause) string {
 	var blocks []*cluster.IPBlock
+	seen := map[*cluster.IPBlock]bool{} // one block has a clause for each port
 	literals := 0
 	for _, c := range clauses {
-		if c.Block == nil || filter.FamilyOf(c.Block.CIDR.Addr()) != f || slices.Contains(blocks, c.Block) {
+		if c.Block == nil || filter.FamilyOf(c.Block.CIDR.Addr()) != f || seen[c.Block] {
 			continue
 		}
+		seen[c.Block] = true
 		blocks = append(blocks, c.Block)
 		literals += 1 + len(c.Block.Except)
 	}

@@ -18,7 +18,7 @@ import (
 // Invariant 1, over the scenarios that others wrote: however a case is told,
 // the incremental state equals the recomputed one after every step.
 func TestInvariant1EveryWayToTellACase(t *testing.T) {
-	for _, name := range []string{"churn-seed3-4th.jsonl.gz", "cyclonus.jsonl.gz"} {
+	for _, name := range []string{"churn-seed3-4th.jsonl.gz", "cyclonus.jsonl.gz", "checklist.jsonl"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			replays, changed := 0, 0
