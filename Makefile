@@ -77,8 +77,10 @@ vm-ipvs: build kubeapi ## run beside kube-proxy in IPVS mode, in virtual machine
 mutants: ## put typical mistakes in, one at a time; every one must be noticed by a test (8 minutes)
 	go run ./test/mutants
 
-soak: build ## judge random cases: 10,000,000 verdicts by programs, 2,000 clusters by packets (10 minutes)
+soak: build ## the long runs: random cases by programs and packets, mutants, IPVS in virtual machines (35 minutes)
 	PODWALL_SOAK=1 PODWALL_AGENT=$(CURDIR)/bin/podwall-agent go test ./test/soak -count=1 -v -timeout 3h
+	$(MAKE) --no-print-directory mutants
+	@if [ -d bin/vm/bookworm ]; then $(MAKE) --no-print-directory vm-ipvs; else echo "IPVS skipped: no kernels in bin/vm, see hack/vm/README.md"; fi
 
 golden: ## write the golden rulesets and the generated references anew
 	go test ./internal/nft ./internal/config ./internal/observe -update
