@@ -22,6 +22,7 @@ type placed struct {
 	Source
 	node      string
 	addresses func(ctx context.Context) ([]netip.Addr, error)
+	found     func([]netip.Addr) // is told them
 	log       *slog.Logger
 }
 
@@ -46,6 +47,7 @@ func (p *placed) Run(ctx context.Context, store *cluster.Store) error {
 			if err := checkAddresses(p.node, addresses); err != nil {
 				return err
 			}
+			p.found(addresses)
 			return p.Source.Run(ctx, store)
 		case apierrors.IsNotFound(err), apierrors.IsForbidden(err):
 			p.log.Warn("cannot check that this is the node's network namespace", "node", p.node, "err", err)

@@ -103,7 +103,7 @@ func (l *Loop) datapath(r datapath.Report) observe.Datapath {
 func drops(counters map[string]uint64) observe.Drops {
 	return observe.Drops{
 		Ingress: counters[nft.CounterIngress] + counters[nft.CounterUnlisted],
-		Egress:  counters[nft.CounterEgress] + counters[nft.CounterSource],
+		Egress:  counters[nft.CounterEgress] + counters[nft.CounterSource] + counters[nft.CounterPort],
 	}
 }
 

@@ -42,7 +42,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		return err
 	}
 	defer kernel.Close()
-	source, kind, err := newSource(cfg, log)
+	source, kind, err := newSource(cfg, kernel.SetNodeAddresses, log)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,10 @@ func datapathOptions(cfg config.Config) datapath.Options {
 	guards := map[config.Guard]datapath.Guard{
 		config.GuardAuto: datapath.GuardAuto, config.GuardOn: datapath.GuardOn, config.GuardOff: datapath.GuardOff,
 	}
-	return datapath.Options{FilterHook: cfg.Datapath == config.DatapathFilter, Guard: guards[cfg.Guard]}
+	return datapath.Options{
+		FilterHook: cfg.Datapath == config.DatapathFilter, Guard: guards[cfg.Guard],
+		OpenUnknown: cfg.UnknownPods == config.UnknownOpen, Uplinks: cfg.Uplinks,
+	}
 }
 
 // lock makes sure that there is one agent in a network namespace. An abstract
@@ -96,10 +99,13 @@ func lock() (net.Listener, error) {
 	return l, nil
 }
 
-// newSource returns the source and its name in the status.
-func newSource(cfg config.Config, log *slog.Logger) (Source, string, error) {
+// newSource returns the source and its name in the status. It says which
+// addresses the node has before the source delivers anything.
+func newSource(cfg config.Config, found func([]netip.Addr), log *slog.Logger) (Source, string, error) {
 	if cfg.Manifests != "" {
-		if err := checkManifestNode(cfg); err != nil {
+		addresses := manifestNode(cfg)
+		found(addresses)
+		if err := checkAddresses(cfg.NodeName, addresses); err != nil {
 			return nil, "", err
 		}
 		return manifest.New(cfg.Manifests, log), "manifests", nil
@@ -108,14 +114,14 @@ func newSource(cfg config.Config, log *slog.Logger) (Source, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	return &placed{Source: kube.New(rest, log), node: cfg.NodeName, log: log, addresses: func(ctx context.Context) ([]netip.Addr, error) {
+	return &placed{Source: kube.New(rest, log), node: cfg.NodeName, found: found, log: log, addresses: func(ctx context.Context) ([]netip.Addr, error) {
 		return kube.NodeAddresses(ctx, rest, cfg.NodeName)
 	}}, "kubernetes", nil
 }
 
-// checkManifestNode refuses a Node object of ours whose addresses are not
-// here. Without such an object there is nothing to check.
-func checkManifestNode(cfg config.Config) error {
+// manifestNode returns the addresses of our Node object in the manifests, if
+// there is one.
+func manifestNode(cfg config.Config) (addresses []netip.Addr) {
 	result, err := manifest.Load(cfg.Manifests)
 	if err != nil {
 		return nil // the source says what is wrong, and goes on
@@ -124,15 +130,13 @@ func checkManifestNode(cfg config.Config) error {
 		if n.Name != cfg.NodeName {
 			continue
 		}
-		var want []netip.Addr
 		for _, a := range n.Status.Addresses {
 			if ip, err := netip.ParseAddr(a.Address); err == nil {
-				want = append(want, ip.Unmap())
+				addresses = append(addresses, ip.Unmap())
 			}
 		}
-		return checkAddresses(cfg.NodeName, want)
 	}
-	return nil
+	return addresses
 }
 
 // checkAddresses refuses to run where none of the node's addresses is local:

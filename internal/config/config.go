@@ -40,6 +40,15 @@ const (
 	GuardOff  Guard = "off"
 )
 
+// Unknown says what happens to what no known pod sends or receives.
+type Unknown string
+
+// The settings for unknown pods.
+const (
+	UnknownClosed Unknown = "closed"
+	UnknownOpen   Unknown = "open"
+)
+
 // LogFormat is the form of log lines.
 type LogFormat string
 
@@ -86,6 +95,11 @@ type Config struct {
 	Datapath Datapath
 	// Guard says what happens to packets without a valid connection.
 	Guard Guard
+	// UnknownPods says what happens on interfaces that may lead to pods to
+	// addresses that no known pod has.
+	UnknownPods Unknown
+	// Uplinks are names of interfaces, also with * and ?, that never lead to pods.
+	Uplinks []string
 	// IPv4 and IPv6 switch rules for a family on. A family that is off is never
 	// open: isolated pods are closed in it.
 	IPv4, IPv6 bool
@@ -119,6 +133,7 @@ func Default() Config {
 		SyncPeriod:       5 * time.Minute,
 		Datapath:         DatapathNAT,
 		Guard:            GuardAuto,
+		UnknownPods:      UnknownClosed,
 		IPv4:             true,
 		IPv6:             true,
 		HealthPort:       20244,

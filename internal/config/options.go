@@ -90,6 +90,14 @@ func kernelOptions() []option {
 			help: "Drop packets from and to isolated pods that belong to no valid connection. auto: on where no other program is seen to drop them.",
 			why:  "rules that the old iptables backend installed cannot be seen, and only you know whether packets of isolated pods take different paths out and back.",
 			bind: func(c *Config) flag.Value { return oneOf(&c.Guard, GuardAuto, GuardOn, GuardOff) }},
+		{name: "unknown-pods", arg: "closed|open",
+			help: "What happens to packets from and to addresses that no known pod has, on interfaces that may lead to pods: a pod that was just made, before the API names its address. closed: dropped, except what the node sends.",
+			why:  "it cannot know whether this node also forwards for other things that look like pods, such as containers of another manager on interfaces of their own.",
+			bind: func(c *Config) flag.Value { return oneOf(&c.UnknownPods, UnknownClosed, UnknownOpen) }},
+		{name: "uplink-interfaces", arg: "NAME,…",
+			help: "Interfaces that lead elsewhere than to pods, beside those that are found: with a route through a gateway or an address of the node, network cards, tunnels, bridges of others. Names may have * and ?.",
+			why:  "a pair of virtual interfaces whose other end is in another network namespace looks like a pod, whatever is behind it.",
+			bind: func(c *Config) flag.Value { return names(&c.Uplinks) }},
 	}
 }
 

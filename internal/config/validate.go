@@ -64,6 +64,7 @@ func (c Config) checkChoices() error {
 	return errors.Join(append(problems,
 		among("datapath", c.Datapath, DatapathNAT, DatapathFilter),
 		among("invalid-guard", c.Guard, GuardAuto, GuardOn, GuardOff),
+		among("unknown-pods", c.UnknownPods, UnknownClosed, UnknownOpen),
 		among("log-format", c.LogFormat, LogAuto, LogText, LogJSON))...)
 }
 

@@ -4,6 +4,7 @@ package config
 
 import (
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -98,6 +99,22 @@ func integer(target *int) value[int] {
 		return n, nil
 	}
 	return value[int]{target, parse, strconv.Itoa, false}
+}
+
+func names(target *[]string) value[[]string] {
+	parse := func(s string) (list []string, err error) {
+		for name := range strings.SplitSeq(s, ",") {
+			if name = strings.TrimSpace(name); name == "" {
+				continue
+			}
+			if _, err := path.Match(name, ""); err != nil {
+				return nil, fmt.Errorf("%q is no name and no pattern: a bracket is not closed", name)
+			}
+			list = append(list, name)
+		}
+		return list, nil
+	}
+	return value[[]string]{target, parse, func(list []string) string { return strings.Join(list, ",") }, false}
 }
 
 func oneOf[T ~string](target *T, choices ...T) value[T] {

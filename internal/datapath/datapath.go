@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/podwall/podwall/internal/filter"
@@ -40,6 +41,10 @@ type Options struct {
 	// FilterHook judges packets in filter chains instead of nat chains.
 	FilterHook bool
 	Guard      Guard
+	// OpenUnknown lets pass what is to or from an address that no known pod has.
+	OpenUnknown bool
+	// Uplinks are patterns of interfaces that never lead to pods.
+	Uplinks []string
 }
 
 // Problem is a state of the node in which policies are not fully true.
@@ -83,7 +88,9 @@ type Datapath struct {
 	forced     bool             // filter chains, because nat chains do not work here
 	restore    map[string]entry // settings found on bridges, by interface
 	bridged    bool             // a bridge carries a pod
-	unreached  unreached
+	unreached  missing          // no route
+	unbound    missing          // no bridge port
+	ports      map[filter.Family]portTable
 
 	untracked string // what hides packets of IPVS from our chains, "" for nothing
 
@@ -103,9 +110,16 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	if _, err := conn.Read(); err != nil {
 		return nil, errors.Join(unsupported(err), conn.Close())
 	}
-	d := &Datapath{options: o, log: log, conn: conn, links: links.New(), restore: map[string]entry{}, unreached: unreached{}}
+	d := &Datapath{options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}), restore: map[string]entry{}, unreached: missing{}, unbound: missing{}, ports: map[filter.Family]portTable{}}
 	d.events.init(conn.PortID())
 	return d, nil
+}
+
+// SetNodeAddresses says which addresses the Node object has. It may be called
+// by any goroutine.
+func (d *Datapath) SetNodeAddresses(list []netip.Addr) {
+	d.links.SetNodeAddresses(list)
+	d.note(nft.Notice{Hooks: true})
 }
 
 // Close ends the connection to the kernel. The rules stay.
@@ -119,6 +133,7 @@ func (d *Datapath) Apply(ctx context.Context, p *filter.Program) (Report, error)
 	report := Report{}
 	if seen.Table {
 		d.known, d.tagsKnown = false, false // first, so that it outlives a failure below
+		clear(d.ports)
 	}
 	if seen.Hooks || d.survey == nil {
 		if err := d.look(); err != nil {
@@ -146,7 +161,7 @@ func (d *Datapath) Verify() error {
 	}
 	if g != d.generation || d.vlanLost() || !d.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
-	} else if len(d.unreached) > 0 || d.ipvsMoved() {
+	} else if len(d.unreached)+len(d.unbound) > 0 || d.ipvsMoved() {
 		d.note(nft.Notice{Hooks: true}) // look again whether they are there
 	}
 	return nil
@@ -176,6 +191,7 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 	if err != nil {
 		return err
 	}
+	d.bindPorts(node, report) // before anybody at the ports is let speak
 	desired := d.renderer.Render(p, node)
 	ops := nft.Diff(d.actual, desired)
 	if report.Full && d.wrote != nil && len(ops) > 0 {
@@ -210,13 +226,17 @@ func (d *Datapath) read(report *Report) error {
 	return nil
 }
 
-// commit sends the operations. The generation is taken as known only if ours
-// was the one transaction since: otherwise Verify has to look.
 func (d *Datapath) commit(ops []nft.Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	if err := d.conn.Commit(ops); err != nil {
+	return d.committed(d.conn.Commit(ops))
+}
+
+// committed ends a commit. The generation is taken as known only if ours was
+// the one transaction since: otherwise Verify has to look.
+func (d *Datapath) committed(err error) error {
+	if err != nil {
 		return err
 	}
 	g, err := d.conn.Generation()
@@ -230,7 +250,7 @@ func (d *Datapath) commit(ops []nft.Op) error {
 }
 
 // Counters returns the packets dropped so far, by counter name.
-func (d *Datapath) Counters() (map[string]uint64, error) { return d.conn.Counters() }
+func (d *Datapath) Counters() (map[string]uint64, error) { return d.conn.AllCounters() }
 
 // Cleanup removes what is ours: the table, and the bridge settings that were
 // changed. Nobody else's object is touched.
@@ -252,5 +272,5 @@ func (d *Datapath) Cleanup() error {
 	if _, exists, err := d.conn.DropsStackedTags(); err != nil || exists {
 		failed = append(failed, err, d.conn.DropStackedTags(false))
 	}
-	return errors.Join(append(failed, removeSelfTest())...)
+	return errors.Join(append(failed, d.deletePorts(), removeSelfTest())...)
 }

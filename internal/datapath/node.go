@@ -78,6 +78,7 @@ func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) error 
 		if path.Uplink {
 			continue // other machines may be behind it
 		}
+		n.Attached = append(n.Attached, nft.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port})
 		if pod.Ingress != "" {
 			n.Ingress = append(n.Ingress, path.Link)
 		}
@@ -85,8 +86,8 @@ func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) error 
 			n.Egress = append(n.Egress, path.Link)
 		}
 	}
-	d.unreached.update(p, paths, time.Now())
-	report.Problems = append(report.Problems, d.unreached.problems(time.Now())...)
+	n.Closed, n.Open, n.Carried = !d.options.OpenUnknown, append(d.links.Open(), testLink), d.links.Carried()
+	report.Problems = append(report.Problems, d.lookForPods(p, paths, time.Now())...)
 	d.bridged = len(bridges) > 0
 	for _, b := range slices.SortedFunc(maps.Values(bridges), func(a, b links.Path) int { return cmp.Compare(a.Link, b.Link) }) {
 		d.bridge(b, report)
@@ -153,6 +154,7 @@ func (d *Datapath) remember(t *nft.Table) {
 	for _, e := range nft.RestoreEntries(t) {
 		d.restore[e.Key.Iface] = entry{text: e.Comment}
 	}
+	d.links.Remember(nft.CarriedLinks(t))
 	if d.options.FilterHook {
 		delete(d.restore, forcedEntry) // now it is what the operator wants
 	}

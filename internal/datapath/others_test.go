@@ -119,7 +119,7 @@ func TestGuardCanBeForced(t *testing.T) {
 // touched. A process that did not make the changes can do it as well.
 func TestCleanupRemovesOnlyWhatIsOurs(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
-		nftRun(t, "add table inet other", "add chain inet other c { type nat hook postrouting priority 100; }", "add table ip podwall")
+		nftRun(t, "add table inet other", "add chain inet other c { type nat hook postrouting priority 100; }", "add table arp podwall")
 		run(t, "ip", "link", "add", "br0", "type", "bridge")
 		run(t, "ip", "addr", "add", "10.244.1.1/24", "dev", "br0")
 		run(t, "ip", "link", "set", "br0", "up")

@@ -33,25 +33,48 @@ type Path struct {
 	// machines may be behind it, so that addresses which belong to no pod are no
 	// sign of anything wrong.
 	Uplink bool
+	// Port is the port of the bridge that the address is behind; empty if there is
+	// none or if it is not known.
+	Port string
 }
 
 // Links finds paths, and remembers them until the kernel says that links or
 // routes changed. Find is called by one goroutine; Watch runs in another.
 type Links struct {
-	stale atomic.Bool
-	known map[netip.Addr]Path
-	names map[int]Path // by index, without addresses
+	options Options
+	stale   atomic.Bool
+	node    atomic.Pointer[[]netip.Addr] // addresses of the Node object
+	known   map[netip.Addr]Path
+	names   map[int]device // by index
+	carried map[string]bool
+	ports   ports
+}
+
+// Options are the operator's choices.
+type Options struct {
+	// Uplinks are names, also with * and ?, of interfaces that lead elsewhere than
+	// to pods, whatever they look like.
+	Uplinks []string
 }
 
 // New returns an empty memory.
-func New() *Links { return &Links{} }
+func New(o Options) *Links {
+	return &Links{options: o, carried: map[string]bool{}, ports: ports{of: map[device][]netip.Addr{}}}
+}
+
+// SetNodeAddresses says which addresses the Node object has: an interface with
+// one of them leads out of the node.
+func (l *Links) SetNodeAddresses(list []netip.Addr) {
+	l.node.Store(&list)
+	l.stale.Store(true)
+}
 
 // Find returns the paths of the addresses that a direct route leads to. An
 // address without one (a pod whose interface is not there yet, a network that
 // does not pass this node's IP layer) is left out.
 func (l *Links) Find(addrs []netip.Addr) (map[netip.Addr]Path, error) {
 	if l.stale.Swap(false) || l.known == nil {
-		names, err := survey()
+		names, err := l.survey()
 		if err != nil {
 			l.stale.Store(true)
 			return nil, err
@@ -69,47 +92,29 @@ func (l *Links) Find(addrs []netip.Addr) (map[netip.Addr]Path, error) {
 		found[a] = p
 	}
 	l.known = found
-	return found, nil
+	return found, l.findPorts(found)
 }
 
-// survey lists the interfaces and marks those that lead out of the node: by a
-// route with a gateway in any table, or a bridge with a port that is not made for
-// a pod or a virtual machine (a network card, a bond, a tunnel).
-func survey() (map[int]Path, error) {
-	list, err := complete(netlink.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("listing links: %w", err)
-	}
-	names := map[int]Path{}
-	uplink := map[int]bool{}
-	for _, link := range list {
-		a := link.Attrs()
-		names[a.Index] = Path{Index: a.Index, Link: a.Name, Bridge: link.Type() == "bridge"}
-		if kind := link.Type(); a.MasterIndex != 0 && kind != "veth" && kind != "tuntap" {
-			uplink[a.MasterIndex] = true
+// findPorts adds the ports of bridges to the paths.
+func (l *Links) findPorts(paths map[netip.Addr]Path) error {
+	bridged := map[netip.Addr]bool{}
+	for a, p := range paths {
+		if p.Bridge {
+			l.carried[p.Link] = true
+			bridged[a] = true
 		}
 	}
-	routes, err := complete(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing routes: %w", err)
+	if len(bridged) == 0 {
+		return nil
 	}
-	for _, r := range routes {
-		if r.Gw != nil || r.Via != nil {
-			uplink[r.LinkIndex] = true
-		}
-		for _, h := range r.MultiPath {
-			uplink[h.LinkIndex] = true
+	found, err := l.ports.find(l.names, bridged)
+	for a, p := range paths {
+		if p.Bridge {
+			p.Port = found[a]
+			paths[a] = p
 		}
 	}
-	for index := range uplink {
-		if p, ok := names[index]; ok {
-			p.Uplink = true
-			names[index] = p
-		}
-	}
-	return names, nil
+	return err
 }
 
 // complete repeats a listing that was interrupted by a change: then it may lack
@@ -133,8 +138,8 @@ func (l *Links) lookup(a netip.Addr) (Path, bool) {
 	if r.Gw != nil || r.Via != nil || r.Type != unix.RTN_UNICAST {
 		return Path{}, false
 	}
-	p, ok := l.names[r.LinkIndex]
-	return p, ok
+	d, ok := l.names[r.LinkIndex]
+	return Path{Index: d.index, Link: d.name, Bridge: d.kind == "bridge", Uplink: d.uplink}, ok
 }
 
 // quiet is the least time between two wake-ups: pods come in bursts, and each

@@ -13,17 +13,18 @@ import (
 func baseChains(p *filter.Program, n Node) []*Chain {
 	chains := []*Chain{
 		postrouting(n),
-		toPod(),
+		toPod(n),
 		input(n),
-		toNode(),
+		toNode(n),
 		knownSource(),
+		noInput(n),
 		tracking(),
 		{Name: chainSelfTest, Rules: []Rule{dropped(CounterSelfTest, "must drop what the self-test sends")}},
 	}
 	if n.Guard && !n.FilterHook {
-		chains = append(chains, guard()...)
+		chains = append(chains, guard(n)...)
 	}
-	if !n.FilterHook && isolatesEgress(p) {
+	if !n.FilterHook && (isolatesEgress(p) || n.Closed && n.Guard) {
 		chains = append(chains, untrackedInput())
 	}
 	return chains
@@ -47,11 +48,13 @@ func postrouting(n Node) *Chain {
 		c.Name, c.Base = chainPostrouting+"-filter", &Base{"filter", "postrouting", priorityFilterPostrouting}
 		c.Rules = trackedFirst()
 	}
+	c.addSource(n)
+	if !n.Closed {
+		c.add("inside one bridge", Lookup{Field: OutputInterface, Set: setPodLinks}, MatchNoInput{}, Verdict{Jump, chainSource})
+	}
 	for _, f := range filter.Families {
 		c.add("a pod reaches itself", Lookup{Field: SourceDestination, Family: f, Set: perFamily("self", f)}, Verdict{Kind: Accept})
 	}
-	c.add("", Lookup{Field: InputInterface, Set: setEgressLinks}, Verdict{Jump, chainSource})
-	c.add("inside one bridge", Lookup{Field: OutputInterface, Set: setEgressLinks}, MatchNoInput{}, MatchLocalSource{Negate: true}, Verdict{Jump, chainSource})
 	c.addEgress()
 	c.add("", Verdict{Goto, chainToPod})
 	return c
@@ -93,18 +96,47 @@ func (c *Chain) add(comment string, s ...Statement) {
 	c.Rules = append(c.Rules, Rule{Statements: s, Comment: comment})
 }
 
-// toPod judges the ingress of local pods. An unlisted address behind an
-// interface of an isolated pod (its link-local address, an address that it took
-// by itself) is closed for everybody but the node.
-func toPod() *Chain {
+// toPod judges the ingress of local pods. What no pod has is closed behind the
+// interfaces that may lead to one, for everybody but the node: link-local
+// addresses of isolated pods, addresses that a pod took by itself, and, if the
+// node is closed, pods that nobody has told us of yet.
+func toPod(n Node) *Chain {
 	c := &Chain{Name: chainToPod}
 	for _, f := range filter.Families {
 		c.add("", Lookup{Field: Destination, Family: f, Set: perFamily("to", f), Map: true})
 	}
-	behind := Lookup{Field: OutputInterface, Set: setIngressLinks}
-	c.add("the node to no known pod", behind, MatchNoInput{}, MatchLocalSource{}, Verdict{Kind: Accept})
-	c.add("no known pod", behind, Count{CounterUnlisted}, Verdict{Kind: Drop})
+	if n.Closed {
+		c.add("not where pods are", Lookup{Field: OutputInterface, Set: setOpenLinks}, Verdict{Kind: Accept})
+	} else {
+		c.add("no isolated pod there", Lookup{Field: OutputInterface, Set: setIngressLinks, Negate: true}, Verdict{Kind: Accept})
+	}
+	c.add("the node to no known pod", MatchNoInput{}, MatchLocalSource{}, Verdict{Kind: Accept})
+	if n.Closed {
+		c.addLinkScope(Destination, OutputInterface, setIngressLinks, Verdict{Kind: Accept})
+	}
+	c.Rules = append(c.Rules, dropped(CounterUnlisted, "no known pod"))
 	return c
+}
+
+// linkScope are the addresses that mean somebody on the same link.
+func linkScope(f Field) []netip.Prefix {
+	if f == Source {
+		return []netip.Prefix{netip.MustParsePrefix("0.0.0.0/32"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fe80::/10")}
+	}
+	return []netip.Prefix{netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("169.254.0.0/16"),
+		netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8")}
+}
+
+// addLinkScope lets open pods use their link as they could without us:
+// link-local addresses, multicast, broadcast.
+func (c *Chain) addLinkScope(f, iface Field, isolated string, v Verdict) {
+	of := []Statement{Lookup{Field: iface, Set: setPodLinks}, Lookup{Field: iface, Set: isolated, Negate: true}}
+	for _, p := range linkScope(f) {
+		c.add("open pods on their link", append([]Statement{MatchPrefix{Field: f, Prefix: p}}, append(of, v)...)...)
+	}
+	if f == Destination {
+		c.add("open pods on their link", append(of, MatchBroadcast{}, v)...)
+	}
 }
 
 // input judges what pods send to their own node.
@@ -118,22 +150,52 @@ func input(n Node) *Chain {
 	return c
 }
 
-func toNode() *Chain {
+func toNode(n Node) *Chain {
 	c := &Chain{Name: chainToNode}
 	c.addDiscovery(Verdict{Kind: Return})
-	c.add("", Lookup{Field: InputInterface, Set: setEgressLinks}, Verdict{Jump, chainSource})
+	c.addSource(n)
 	c.addEgress()
 	return c
 }
 
-// knownSource drops what comes from the interface of an isolated pod with an
-// address that no pod has.
+// addSource has the source checked of what comes from where pods are. Packets
+// without an input interface come from no interface that is open.
+func (c *Chain) addSource(n Node) {
+	if n.Closed {
+		c.add("", Lookup{Field: InputInterface, Set: setOpenLinks, Negate: true}, Verdict{Jump, chainSource})
+		return
+	}
+	c.add("", Lookup{Field: InputInterface, Set: setPodLinks}, Verdict{Jump, chainSource})
+}
+
+// knownSource drops what has a source address that does not belong to the
+// interface it came from: forged ones, and those of pods that nobody has told
+// us of yet.
 func knownSource() *Chain {
 	c := &Chain{Name: chainSource}
+	c.add("", MatchNoInput{}, Verdict{Goto, chainNoInput})
 	for _, f := range filter.Families {
-		c.add("", Lookup{Field: Source, Family: f, Set: perFamily("local", f)}, Verdict{Kind: Return})
+		c.add("", Lookup{Field: InputSource, Family: f, Set: perFamily("source", f)}, Verdict{Kind: Return})
 	}
-	c.Rules = append(c.Rules, dropped(CounterSource, "no known pod"))
+	c.addLinkScope(Source, InputInterface, setEgressLinks, Verdict{Kind: Return})
+	c.Rules = append(c.Rules, dropped(CounterSource, "of no known pod"))
+	return c
+}
+
+// noInput does the same for packets without an input interface: the node's own,
+// and those that a bridge forwards by itself, whose source must be on the same
+// bridge.
+func noInput(n Node) *Chain {
+	c := &Chain{Name: chainNoInput}
+	if n.Closed {
+		c.add("not where pods are", Lookup{Field: OutputInterface, Set: setOpenLinks}, Verdict{Kind: Return})
+	}
+	for _, f := range filter.Families {
+		c.add("", Lookup{Field: OutputSource, Family: f, Set: perFamily("source", f)}, Verdict{Kind: Return})
+	}
+	c.add("the node", MatchLocalSource{}, Verdict{Kind: Return})
+	c.addLinkScope(Source, OutputInterface, setEgressLinks, Verdict{Kind: Return})
+	c.Rules = append(c.Rules, dropped(CounterSource, "of no known pod"))
 	return c
 }
 
@@ -152,15 +214,25 @@ func tracking() *Chain {
 
 // guard drops what conntrack could not place in a connection: such packets
 // never enter a nat chain.
-func guard() []*Chain {
+func guard(n Node) []*Chain {
 	base := &Chain{Name: chainGuard, Base: &Base{"filter", "forward", priorityGuard}}
 	base.add("", MatchState{CtInvalid | CtUntracked}, Verdict{Goto, chainGuarded})
 	c := &Chain{Name: chainGuarded}
 	c.addDiscovery(Verdict{Kind: Return})
+	behind := Lookup{Field: OutputInterface, Set: setIngressLinks}
+	if n.Closed {
+		behind = Lookup{Field: OutputInterface, Set: setOpenLinks, Negate: true}
+	}
 	for _, f := range filter.Families {
 		c.add("", Lookup{Field: Source, Family: f, Set: perFamily("guard-from", f)}, Count{CounterGuard}, Verdict{Kind: Drop})
 		c.add("", Lookup{Field: Destination, Family: f, Set: perFamily("guard-to", f)}, Count{CounterGuard}, Verdict{Kind: Drop})
-		c.add("", MatchFamily{f}, Lookup{Field: OutputInterface, Set: setIngressLinks}, Lookup{Field: Destination, Family: f, Set: perFamily("local", f), Negate: true}, Count{CounterGuard}, Verdict{Kind: Drop})
+		unlisted := Lookup{Field: Destination, Family: f, Set: perFamily("local", f), Negate: true}
+		c.add("to no known pod", MatchFamily{f}, behind, unlisted, Count{CounterGuard}, Verdict{Kind: Drop})
+		if n.Closed {
+			from := Lookup{Field: InputInterface, Set: setOpenLinks, Negate: true}
+			unlisted.Field = Source
+			c.add("from no known pod", MatchFamily{f}, from, unlisted, Count{CounterGuard}, Verdict{Kind: Drop})
+		}
 	}
 	return []*Chain{base, c}
 }

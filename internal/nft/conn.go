@@ -160,7 +160,7 @@ func (c *Conn) set(s *Set) *nftables.Set {
 		Table: c.table, Name: s.Name, KeyType: s.Key.datatype(),
 		Interval: s.Interval, IsMap: s.Map, Comment: clip(s.Comment), KeyByteOrder: binaryutil.BigEndian,
 	}
-	if s.Key == Interface {
+	if s.Key >= Interface {
 		k.KeyByteOrder = binaryutil.NativeEndian
 	}
 	if s.Map {

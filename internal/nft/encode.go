@@ -23,10 +23,11 @@ type encoder struct {
 }
 
 const (
-	register      = unix.NFT_REG_1
-	protoICMP     = 1
-	protoICMPv6   = 58
-	addrTypeLocal = 2 // RTN_LOCAL
+	register          = unix.NFT_REG_1
+	protoICMP         = 1
+	protoICMPv6       = 58
+	addrTypeLocal     = 2 // RTN_LOCAL
+	addrTypeBroadcast = 3 // RTN_BROADCAST
 )
 
 // second returns the register that follows a first part of n bytes; the kernel
@@ -39,7 +40,7 @@ func second(n uint32) uint32 {
 }
 
 func encodeRule(r Rule) []expr.Any {
-	e := &encoder{}
+	e := &encoder{family: r.family}
 	for _, s := range r.Statements {
 		s.encode(e)
 	}
@@ -145,6 +146,14 @@ func (s Lookup) encode(e *encoder) {
 		e.add(&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register})
 	case OutputInterface:
 		e.add(&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: register})
+	case InputSource, OutputSource:
+		key := expr.MetaKeyIIFNAME
+		if s.Field == OutputSource {
+			key = expr.MetaKeyOIFNAME
+		}
+		e.needFamily(s.Family)
+		e.add(&expr.Meta{Key: key, Register: register})
+		e.address(Source, s.Family, second(16))
 	}
 	l := &expr.Lookup{SourceRegister: register, SetName: s.Set, Invert: s.Negate}
 	if s.Map {
@@ -194,6 +203,11 @@ func (s MatchFamily) encode(e *encoder) { e.needFamily(s.Family) }
 func (s MatchLocalSource) encode(e *encoder) {
 	e.add(&expr.Fib{Register: register, FlagSADDR: true, ResultADDRTYPE: true})
 	e.cmp(equal(s.Negate), binaryutil.NativeEndian.PutUint32(addrTypeLocal))
+}
+
+func (MatchBroadcast) encode(e *encoder) {
+	e.add(&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true})
+	e.cmp(expr.CmpOpEq, binaryutil.NativeEndian.PutUint32(addrTypeBroadcast))
 }
 
 func (s MatchState) encode(e *encoder) {

@@ -4,6 +4,7 @@ package nft_test
 
 import (
 	"flag"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,10 +34,12 @@ func scenarios(t *testing.T) map[string]scenario {
 		"dual-stack":        {[]string{"testdata/dual-stack.yaml"}, nft.Node{Ingress: []string{"veth1"}, Egress: []string{"veth1"}}},
 		"dual-stack-guard":  {[]string{"testdata/dual-stack.yaml"}, nft.Node{Guard: true}},
 		"dual-stack-filter": {[]string{"testdata/dual-stack.yaml"}, nft.Node{FilterHook: true}},
-		"many-ports":        {manifests: []string{"testdata/many-ports.yaml"}},
-		"many-policies":     {manifests: []string{"testdata/many-policies.yaml"}},
-		"many-blocks":       {manifests: []string{"testdata/many-blocks.yaml"}},
-		"nothing":           {},
+		"dual-stack-closed": {[]string{"testdata/dual-stack.yaml"}, nft.Node{Guard: true, Closed: true, Open: []string{"eth0"}, Carried: []string{"cni0"},
+			Attached: []nft.Attachment{{Link: "veth1", Addr: netip.MustParseAddr("10.244.1.5")}}}},
+		"many-ports":    {manifests: []string{"testdata/many-ports.yaml"}},
+		"many-policies": {manifests: []string{"testdata/many-policies.yaml"}},
+		"many-blocks":   {manifests: []string{"testdata/many-blocks.yaml"}},
+		"nothing":       {},
 	}
 	seeds, err := filepath.Glob("../../examples/seed/*.yaml")
 	if err != nil || len(seeds) != 5 {

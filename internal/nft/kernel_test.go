@@ -75,6 +75,9 @@ func nodes() map[string]Node {
 		"nat":    {Ingress: []string{"veth1"}, Egress: []string{"veth1", "kube-bridge"}},
 		"guard":  {Guard: true, Ingress: []string{"veth1"}, Restore: []Entry{{Key: Key{Iface: "kube-bridge"}, Comment: "nf_call_iptables=0"}}},
 		"filter": {FilterHook: true},
+		"closed": {Guard: true, Closed: true, Open: []string{"eth0", "docker0"}, Carried: []string{"kube-bridge"}, Attached: []Attachment{
+			{Link: "veth1", Addr: netip.MustParseAddr("10.244.1.5")}, {Link: "veth1", Addr: netip.MustParseAddr("fd00:244:1::5")},
+			{Link: "kube-bridge", Addr: netip.MustParseAddr("10.244.1.6"), Port: "veth2"}}},
 	}
 }
 
@@ -118,7 +121,7 @@ func TestWhatIsCommittedReadsBackWithoutADifference(t *testing.T) {
 func TestEveryVariantCanBecomeEveryOther(t *testing.T) {
 	c, _ := openIn(t)
 	var actual *Table
-	for _, step := range []string{"nat", "guard", "filter", "guard", "nat", "filter", "nat"} {
+	for _, step := range []string{"nat", "guard", "filter", "closed", "nat", "filter", "closed", "filter", "nat"} {
 		want := Render(sample(), nodes()[step])
 		if err := c.Commit(Diff(actual, want)); err != nil {
 			t.Fatalf("%s: %v", step, err)

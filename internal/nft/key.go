@@ -22,11 +22,18 @@ func (k KeyType) bytes(key Key) []byte {
 	case ProtocolPort:
 		return append(binary.BigEndian.AppendUint16([]byte{byte(key.Protocol), 0, 0, 0}, key.Port), 0, 0)
 	case Interface:
-		b := make([]byte, 16)
-		copy(b, key.Iface)
-		return b
+		return interfaceName(key.Iface)
+	case InterfaceAddr4, InterfaceAddr6:
+		return append(interfaceName(key.Iface), key.Addr.AsSlice()...)
 	}
 	return key.Addr.AsSlice()
+}
+
+// interfaceName is how the kernel keeps a name: padded with zeros.
+func interfaceName(name string) []byte {
+	b := make([]byte, 16)
+	copy(b, name)
+	return b
 }
 
 // parse is the reverse of bytes. ok is false for what bytes never writes: a
@@ -49,6 +56,9 @@ func (k KeyType) fields(b []byte) (key Key) {
 	case Interface:
 		key.Iface = string(bytes.TrimRight(b, "\x00"))
 		return key
+	case InterfaceAddr4, InterfaceAddr6:
+		key.Iface = string(bytes.TrimRight(b[:16], "\x00"))
+		b = b[16:]
 	case Addr4Port, Addr6Port:
 		key.Port = binary.BigEndian.Uint16(b[len(b)-4:])
 		b = b[:len(b)-4]
@@ -62,18 +72,20 @@ func (k KeyType) fields(b []byte) (key Key) {
 func (k KeyType) datatype() nftables.SetDatatype {
 	return [...]nftables.SetDatatype{
 		Addr4: nftables.TypeIPAddr, Addr6: nftables.TypeIP6Addr,
-		Pair4:        nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr),
-		Pair6:        nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeIP6Addr),
-		Addr4Port:    nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService),
-		Addr6Port:    nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService),
-		ProtocolPort: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
-		Interface:    nftables.TypeIFName,
+		Pair4:          nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr),
+		Pair6:          nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeIP6Addr),
+		Addr4Port:      nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService),
+		Addr6Port:      nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService),
+		ProtocolPort:   nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
+		Interface:      nftables.TypeIFName,
+		InterfaceAddr4: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIPAddr),
+		InterfaceAddr6: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIP6Addr),
 	}[k]
 }
 
 // keyType finds the type again; ok is false if it is none of ours.
 func keyType(t nftables.SetDatatype) (KeyType, bool) {
-	for k := Addr4; k <= Interface; k++ {
+	for k := Addr4; k <= InterfaceAddr6; k++ {
 		if own := k.datatype(); own.GetNFTMagic() == t.GetNFTMagic() {
 			return k, true
 		}

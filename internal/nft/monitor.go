@@ -79,7 +79,7 @@ func (n *Notice) add(m netlink.Message) {
 		switch {
 		case ad.Type() == unix.NFTA_TABLE_NAME:
 			name := bytes.TrimRight(ad.Bytes(), "\x00")
-			ours = (m.Data[0] == unix.NFPROTO_INET || m.Data[0] == unix.NFPROTO_BRIDGE) && bytes.Equal(name, []byte(TableName))
+			ours = bytes.Equal(name, []byte(TableName)) && ownFamily(m.Data[0])
 		case ad.Type() == unix.NFTA_CHAIN_HOOK && kind == unix.NFT_MSG_NEWCHAIN:
 			base = true
 		}
@@ -94,4 +94,9 @@ func (n *Notice) add(m netlink.Message) {
 	default:
 		n.Rules = true
 	}
+}
+
+// ownFamily reports whether a table of that family and our name is ours.
+func ownFamily(f byte) bool {
+	return f == unix.NFPROTO_INET || f == unix.NFPROTO_BRIDGE || f == unix.NFPROTO_IPV4 || f == unix.NFPROTO_IPV6
 }

@@ -14,13 +14,17 @@ import (
 	"github.com/podwall/podwall/internal/filter"
 )
 
-// TableName is the name of podwall's table of family inet, and of the small one
-// of family bridge (see BridgeText). It owns no other.
+// TableName is the name of podwall's table of family inet, and of the small ones
+// of the families bridge (see BridgeText), ip and ip6 (see RenderPorts). It owns
+// no other.
 const TableName = "podwall"
 
 // Table is the content of podwall's table, desired or actual. It is immutable
 // once published.
 type Table struct {
+	// Family is set for the two small tables of RenderPorts; otherwise the family
+	// is inet.
+	Family   filter.Family
 	Counters []string // named counters, sorted
 	Sets     []*Set   // sorted by name
 	Chains   []*Chain // base chains first, then sorted by name
@@ -41,6 +45,8 @@ const (
 	Addr6Port
 	ProtocolPort
 	Interface
+	InterfaceAddr4 // interface . source
+	InterfaceAddr6
 )
 
 // Set is a named set or, with Map, a named verdict map.
@@ -90,6 +96,8 @@ type Base struct {
 type Rule struct {
 	Statements []Statement
 	Comment    string
+	// family is that of a table which has only one: then it is not compared.
+	family filter.Family
 	// raw is the fingerprint of a rule that was read from the kernel.
 	raw string
 }

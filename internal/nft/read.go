@@ -25,7 +25,7 @@ func (c *Conn) Read() (*Table, error) {
 	if err != nil || found == nil {
 		return nil, err
 	}
-	t := &Table{Dormant: found.Flags&nftables.TableFlagDormant != 0}
+	t := &Table{Family: c.family(), Dormant: found.Flags&nftables.TableFlagDormant != 0}
 	for _, read := range []func(*Table) error{c.readCounters, c.readSets, c.readChains} {
 		if err := read(t); err != nil {
 			return nil, fmt.Errorf("reading table %s: %w", TableName, err)
@@ -34,9 +34,19 @@ func (c *Conn) Read() (*Table, error) {
 	return t, nil
 }
 
+func (c *Conn) family() filter.Family {
+	switch c.table.Family {
+	case nftables.TableFamilyIPv4:
+		return filter.IPv4
+	case nftables.TableFamilyIPv6:
+		return filter.IPv6
+	}
+	return 0
+}
+
 // find returns our table as the kernel has it, nil for none.
 func (c *Conn) find() (*nftables.Table, error) {
-	tables, err := c.nl.ListTablesOfFamily(nftables.TableFamilyINet)
+	tables, err := c.nl.ListTablesOfFamily(c.table.Family)
 	if err != nil {
 		return nil, fmt.Errorf("listing tables: %w", err)
 	}
@@ -58,19 +68,35 @@ func (c *Conn) readCounters(t *Table) error {
 
 // Counters returns the packets counted by each named counter of the table.
 func (c *Conn) Counters() (map[string]uint64, error) {
-	objects, err := c.nl.GetNamedObjects(c.table)
-	if err != nil {
-		return nil, fmt.Errorf("reading counters: %w", err)
-	}
 	packets := map[string]uint64{}
+	return packets, c.count(packets)
+}
+
+// AllCounters returns those of all our tables that judge packets.
+func (c *Conn) AllCounters() (map[string]uint64, error) {
+	packets, err := c.Counters()
+	for _, f := range filter.Families {
+		if err == nil {
+			err = c.Ports(f).count(packets)
+		}
+	}
+	return packets, err
+}
+
+// count adds the table's counters; a table that does not exist has none.
+func (c *Conn) count(packets map[string]uint64) error {
+	objects, err := c.nl.GetNamedObjects(c.table)
+	if err != nil && !IsMissing(err) {
+		return fmt.Errorf("reading counters: %w", err)
+	}
 	for _, o := range objects {
 		if named, ok := o.(*nftables.NamedObj); ok {
 			if counter, ok := named.Obj.(*expr.Counter); ok {
-				packets[named.Name] = counter.Packets
+				packets[named.Name] += counter.Packets
 			}
 		}
 	}
-	return packets, nil
+	return nil
 }
 
 func (c *Conn) readSets(t *Table) error {
@@ -127,7 +153,7 @@ func (s *Set) take(list []nftables.SetElement) error {
 		s.takeIntervals(list)
 		return nil
 	}
-	plain := !s.Map && s.Key != Interface && s.Key != Pair4 && s.Key != Pair6
+	plain := !s.Map && !slices.Contains([]KeyType{Interface, InterfaceAddr4, InterfaceAddr6, Pair4, Pair6}, s.Key)
 	for _, k := range list {
 		key, ok := s.Key.parse(k.Key)
 		if !ok {
@@ -147,9 +173,7 @@ func (s *Set) take(list []nftables.SetElement) error {
 			s.Entries = append(s.Entries, e)
 		}
 	}
-	slices.SortFunc(s.Entries, func(a, b Entry) int {
-		return cmp.Or(a.Key.Compare(b.Key.Element), cmp.Compare(a.Key.Iface, b.Key.Iface))
-	})
+	slices.SortFunc(s.Entries, compareEntries)
 	return nil
 }
 
@@ -235,7 +259,7 @@ func verdictKind(k expr.VerdictKind) VerdictKind {
 }
 
 func (c *Conn) readChains(t *Table) error {
-	chains, err := c.nl.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	chains, err := c.nl.ListChainsOfTableFamily(c.table.Family)
 	if err != nil {
 		return err
 	}

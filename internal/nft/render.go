@@ -18,12 +18,33 @@ type Node struct {
 	// Guard adds the chain that drops invalid and untracked packets of isolated
 	// pods, which would skip a nat chain. A filter chain needs no guard.
 	Guard bool
+	// Closed drops what is to or from an address that no known pod has, on every
+	// interface that is not in Open.
+	Closed bool
+	// Open are the interfaces that lead elsewhere than to pods: network cards,
+	// tunnels, bridges of others. They count if Closed is true.
+	Open []string
+	// Attached says on which interface each local pod speaks. From an interface
+	// that is named here nobody else may.
+	Attached []Attachment
 	// Ingress and Egress are the interfaces that lead to pods which are isolated
 	// in the direction. On them only listed addresses may speak or be spoken to.
 	Ingress, Egress []string
+	// Carried are bridges that carry pods or did, kept in the kernel for the next
+	// process: they stay closed.
+	Carried []string
 	// Restore are the bridge settings that the agent found and changed, kept in
 	// the kernel for --cleanup-config.
 	Restore []Entry
+}
+
+// Attachment is an address of a local pod and the interface that leads to it.
+type Attachment struct {
+	Link string
+	Addr netip.Addr
+	// Port is the port of the bridge Link that the pod is on; empty if Link is no
+	// bridge, or if the port is not known.
+	Port string
 }
 
 // The priorities of our base chains. A nat chain must come before every other
@@ -45,14 +66,18 @@ const (
 	chainToPod       = "to-pod"
 	chainToNode      = "to-node"
 	chainSource      = "known-source"
+	chainNoInput     = "no-input"
 	chainTracking    = "tracking"
 	chainSelfTest    = "self-test"
 	chainGuard       = "guard"
 	chainGuarded     = "guarded"
 	chainUntracked   = "untracked-input"
 
+	setOpenLinks    = "open-links"
+	setPodLinks     = "pod-links"
 	setIngressLinks = "ingress-links"
 	setEgressLinks  = "egress-links"
+	setCarried      = "carried-pods"
 	setRestore      = "restore"
 )
 
@@ -61,7 +86,7 @@ const (
 	CounterIngress  = "drop-ingress"  // no ingress rule allows it
 	CounterEgress   = "drop-egress"   // no egress rule allows it
 	CounterUnlisted = "drop-unlisted" // to an address that no pod has
-	CounterSource   = "drop-source"   // from an address that no pod has
+	CounterSource   = "drop-source"   // from an address that no pod has there
 	CounterGuard    = "drop-guard"    // invalid or untracked
 	CounterSelfTest = "drop-self-test"
 )
@@ -106,9 +131,13 @@ func (r *Renderer) Render(p *filter.Program, n Node) *Table {
 		t.Sets = append(t.Sets, renderSet(s))
 	}
 	t.Sets = append(t.Sets, podSets(p)...)
+	t.Sets = append(t.Sets, sourceSets(n.Attached)...)
 	t.Sets = append(t.Sets,
+		&Set{Name: setOpenLinks, Key: Interface, Entries: interfaces(n.open()), Comment: "lead elsewhere than to pods"},
+		&Set{Name: setPodLinks, Key: Interface, Entries: interfaces(n.podLinks()), Comment: "lead to pods"},
 		&Set{Name: setIngressLinks, Key: Interface, Entries: interfaces(n.Ingress), Comment: "lead to pods that are isolated for ingress"},
 		&Set{Name: setEgressLinks, Key: Interface, Entries: interfaces(n.Egress), Comment: "lead to pods that are isolated for egress"},
+		&Set{Name: setCarried, Key: Interface, Entries: interfaces(n.Carried), Comment: "bridges that are closed, since pods are or were on them"},
 		&Set{Name: setRestore, Key: Interface, Entries: n.Restore, Comment: "settings to restore with --cleanup-config"},
 	)
 	if n.Guard && !n.FilterHook {
@@ -193,6 +222,43 @@ func podSets(p *filter.Program) []*Set {
 	return sets
 }
 
+// open returns the interfaces that are not closed; the node itself never is.
+func (n Node) open() []string {
+	if !n.Closed {
+		return nil
+	}
+	return append(slices.Clone(n.Open), "lo")
+}
+
+func (n Node) podLinks() []string {
+	links := make([]string, len(n.Attached))
+	for i, s := range n.Attached {
+		links[i] = s.Link
+	}
+	return links
+}
+
+// sourceSets returns who may speak on which interface.
+func sourceSets(list []Attachment) []*Set {
+	var sets []*Set
+	for _, f := range filter.Families {
+		s := &Set{Name: perFamily("source", f), Key: either(f == filter.IPv6, InterfaceAddr6, InterfaceAddr4), Comment: "who may speak where"}
+		for _, from := range list {
+			if filter.FamilyOf(from.Addr) == f {
+				s.Entries = append(s.Entries, Entry{Key: Key{Element: filter.Element{Addr: from.Addr}, Iface: from.Link}})
+			}
+		}
+		slices.SortFunc(s.Entries, compareEntries)
+		s.Entries = slices.CompactFunc(s.Entries, func(a, b Entry) bool { return a.Key == b.Key })
+		sets = append(sets, s)
+	}
+	return sets
+}
+
+func compareEntries(a, b Entry) int {
+	return cmp.Or(a.Key.Compare(b.Key.Element), cmp.Compare(a.Key.Iface, b.Key.Iface))
+}
+
 func judge(e Entry, chain string, kind VerdictKind) Entry {
 	e.Verdict = Verdict{Kind: Accept}
 	if chain != "" {
@@ -216,6 +282,17 @@ func interfaces(names []string) []Entry {
 		list = append(list, Entry{Key: Key{Iface: n}})
 	}
 	return list
+}
+
+// CarriedLinks returns the bridges that a table remembers to have carried pods.
+func CarriedLinks(t *Table) []string {
+	var names []string
+	if s := t.Set(setCarried); s != nil {
+		for _, e := range s.Entries {
+			names = append(names, e.Key.Iface)
+		}
+	}
+	return names
 }
 
 // RestoreEntries returns what a table keeps for --cleanup-config.

@@ -29,6 +29,8 @@ const (
 	ProtocolAndPort
 	InputInterface
 	OutputInterface
+	InputSource  // input interface . source address
+	OutputSource // output interface . source address
 )
 
 // Lookup asks a named set, or takes the verdict from a named map.
@@ -62,6 +64,10 @@ type MatchFamily struct{ Family filter.Family }
 
 // MatchLocalSource asks whether the source address is one of the node's own.
 type MatchLocalSource struct{ Negate bool }
+
+// MatchBroadcast asks whether the destination is a broadcast address of one of
+// the node's networks.
+type MatchBroadcast struct{}
 
 // CtState is a set of conntrack states, with the kernel's bits.
 type CtState uint32

@@ -37,7 +37,7 @@ func (c *Conn) Survey() (Survey, error) {
 		return Survey{}, err
 	}
 	for _, k := range chains {
-		own := k.Table.Name == TableName && k.Table.Family == nftables.TableFamilyINet
+		own := k.Table.Name == TableName && ipFamily(k.Table.Family)
 		if own || k.Hooknum == nil || k.Priority == nil || dormant[tableKey{k.Table.Family, k.Table.Name}] {
 			continue
 		}

@@ -13,7 +13,7 @@ import (
 // loads with `nft -f`, and two equal tables have equal text.
 func (t *Table) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "table inet %s {\n", TableName)
+	fmt.Fprintf(&b, "table %s %s {\n", t.family(), TableName)
 	for _, c := range t.Counters {
 		fmt.Fprintf(&b, "\tcounter %s {\n\t}\n", c)
 	}
@@ -27,6 +27,16 @@ func (t *Table) String() string {
 	}
 	b.WriteString("}\n")
 	return b.String()
+}
+
+func (t *Table) family() string {
+	switch t.Family {
+	case filter.IPv4:
+		return "ip"
+	case filter.IPv6:
+		return "ip6"
+	}
+	return "inet"
 }
 
 func (s *Set) write(b *strings.Builder) {
@@ -69,6 +79,8 @@ func (s *Set) format(k Key) string {
 	switch s.Key {
 	case Interface:
 		return fmt.Sprintf("%q", k.Iface)
+	case InterfaceAddr4, InterfaceAddr6:
+		return fmt.Sprintf("%q . %s", k.Iface, k.Addr)
 	case Pair4, Pair6:
 		return fmt.Sprintf("%s . %s", k.Addr, k.Addr)
 	case Addr4Port, Addr6Port:
@@ -89,6 +101,7 @@ func (k KeyType) String() string {
 		Pair4: "ipv4_addr . ipv4_addr", Pair6: "ipv6_addr . ipv6_addr",
 		Addr4Port: "ipv4_addr . inet_service", Addr6Port: "ipv6_addr . inet_service",
 		ProtocolPort: "inet_proto . inet_service", Interface: "ifname",
+		InterfaceAddr4: "ifname . ipv4_addr", InterfaceAddr6: "ifname . ipv6_addr",
 	}[k]
 }
 
@@ -186,6 +199,10 @@ func (f Field) text(family filter.Family, p filter.Protocol) string {
 		return "meta l4proto . th dport"
 	case InputInterface:
 		return "iifname"
+	case InputSource:
+		return "iifname . " + ip + " saddr"
+	case OutputSource:
+		return "oifname . " + ip + " saddr"
 	}
 	return "oifname"
 }
@@ -217,6 +234,8 @@ func (s MatchLocalSource) text() string {
 	}
 	return "fib saddr type local"
 }
+
+func (MatchBroadcast) text() string { return "fib daddr type broadcast" }
 
 func (s MatchState) text() string {
 	var names []string

@@ -20,6 +20,9 @@ type walker struct {
 	table *nft.Table
 	flow  filter.Flow
 	state nft.CtState
+	// in and out are the packet's interfaces; in is empty for what the node makes
+	// and for what a bridge forwards by itself.
+	in, out string
 }
 
 // hook returns what becomes of the packet at a base chain, whose own end lets
@@ -90,15 +93,15 @@ func (w walker) matches(s nft.Statement) bool {
 	case nft.MatchLocalSource:
 		return f.FromNode != s.Negate
 	case nft.MatchNoInput:
-		return f.FromNode
+		return w.in == ""
 	case nft.MatchState:
 		return w.state&s.States != 0
 	case nft.MatchICMPAny:
 		return f.Protocol == map[filter.Family]filter.Protocol{filter.IPv4: 1, filter.IPv6: 58}[s.Family]
 	case nft.Count:
 		return true
-	case nft.MatchICMP, nft.MatchHopLimit:
-		return false // the walks here have no neighbour discovery
+	case nft.MatchICMP, nft.MatchHopLimit, nft.MatchBroadcast:
+		return false // the walks here have no neighbour discovery, and no broadcast
 	}
 	panic(fmt.Sprintf("the walk does not know %T", s))
 }
@@ -109,8 +112,16 @@ func (w walker) lookup(l nft.Lookup) (nft.Entry, bool) {
 	if s == nil {
 		panic("there is no set " + l.Set)
 	}
-	family, key := filter.FamilyOf(f.Src), filter.Element{}
+	family, key, link := filter.FamilyOf(f.Src), filter.Element{}, ""
 	switch l.Field {
+	case nft.InputInterface:
+		link, family = w.in, l.Family
+	case nft.OutputInterface:
+		link, family = w.out, l.Family
+	case nft.InputSource:
+		link, key.Addr = w.in, f.Src
+	case nft.OutputSource:
+		link, key.Addr = w.out, f.Src
 	case nft.Source:
 		key.Addr = f.Src
 	case nft.Destination:
@@ -127,16 +138,14 @@ func (w walker) lookup(l nft.Lookup) (nft.Entry, bool) {
 		}
 	case nft.ProtocolAndPort:
 		key.Protocol, key.Port, family = f.Protocol, f.DstPort, l.Family
-	default:
-		return nft.Entry{}, false // no interface is listed here
 	}
 	if family != l.Family {
 		return nft.Entry{}, false
 	}
-	if i := slices.IndexFunc(s.Entries, func(e nft.Entry) bool { return e.Key.Element == key }); i >= 0 {
+	if i := slices.IndexFunc(s.Entries, func(e nft.Entry) bool { return e.Key == nft.Key{Element: key, Iface: link} }); i >= 0 {
 		return s.Entries[i], true
 	}
-	return nft.Entry{}, has(s, key)
+	return nft.Entry{}, link == "" && has(s, key)
 }
 
 func has(s *nft.Set, key filter.Element) bool {
@@ -152,19 +161,51 @@ func has(s *nft.Set, key filter.Element) bool {
 }
 
 // verdict walks the base chain that judges the flow's first packet.
-func verdict(table *nft.Table, f filter.Flow) filter.Verdict {
+func verdict(table *nft.Table, n nft.Node, f filter.Flow) filter.Verdict {
+	in, out := link(n, f.Src), link(n, f.Dst)
+	if f.FromNode || in == out && in == bridge {
+		in = ""
+	}
 	hook := "postrouting"
 	if f.ToNode {
-		hook = "input"
+		hook, out = "input", ""
 	}
 	for _, c := range table.Chains {
 		// The chain for untracked packets is at input too, and sees none here.
-		w := walker{table, f, nft.CtNew}
+		w := walker{table, f, nft.CtNew, in, out}
 		if c.Base != nil && c.Base.Hook == hook && w.hook(c) == nft.Drop {
 			return filter.Drop
 		}
 	}
 	return filter.Accept
+}
+
+// The interfaces of the walks, beside those of routed pods.
+const (
+	uplink = "eth0"
+	bridge = "br0"
+)
+
+// link returns the interface that leads to an address.
+func link(n nft.Node, a netip.Addr) string {
+	for _, at := range n.Attached {
+		if at.Addr == a {
+			return at.Link
+		}
+	}
+	return uplink
+}
+
+// attached wires the pods: some on a bridge, some with an interface of their own.
+func attached(p *filter.Program) (list []nft.Attachment) {
+	for i, pod := range p.Pods {
+		at := nft.Attachment{Link: bridge, Addr: pod.Addr}
+		if i%3 == 0 {
+			at.Link = fmt.Sprintf("veth%d", i)
+		}
+		list = append(list, at)
+	}
+	return list
 }
 
 // flows are questions to a program: between all addresses that it and the test
@@ -206,7 +247,7 @@ func agree(t interface {
 	t.Helper()
 	table := nft.Render(p, n)
 	for _, f := range list {
-		if got, want := verdict(table, f), filter.Eval(p, f); got != want {
+		if got, want := verdict(table, n, f), filter.Eval(p, f); got != want {
 			t.Fatalf("%+v: the table says %s, the program %s\n%s\n%s", f, got, want, p, table)
 		}
 	}
@@ -216,7 +257,8 @@ func agree(t interface {
 func TestTablesMeanWhatTheProgramMeans(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := program(gen.Snapshot(t))
-		n := nft.Node{FilterHook: rapid.Bool().Draw(t, "filter hook"), Guard: rapid.Bool().Draw(t, "guard")}
+		n := nft.Node{FilterHook: rapid.Bool().Draw(t, "filter hook"), Guard: rapid.Bool().Draw(t, "guard"), Closed: rapid.Bool().Draw(t, "closed"),
+			Open: []string{uplink}, Attached: attached(p)}
 		agree(t, p, n, flows(p))
 	})
 }
@@ -282,11 +324,11 @@ func TestTheGuardKnowsTheDirection(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f := filter.Flow{Protocol: filter.TCP, Src: tt.src, Dst: tt.dst, DstPort: 80}
 			for _, state := range []nft.CtState{nft.CtInvalid, nft.CtUntracked} {
-				if got := (walker{table, f, state}).hook(table.Chain("guard")); got != tt.want {
+				if got := (walker{table: table, flow: f, state: state, in: uplink, out: uplink}).hook(table.Chain("guard")); got != tt.want {
 					t.Errorf("state %d: verdict %d, want %d", state, got, tt.want)
 				}
 			}
-			if got := (walker{table, f, nft.CtEstablished}).hook(table.Chain("guard")); got != nft.Accept {
+			if got := (walker{table: table, flow: f, state: nft.CtEstablished}).hook(table.Chain("guard")); got != nft.Accept {
 				t.Errorf("an established packet: verdict %d", got)
 			}
 		})

@@ -4,8 +4,12 @@ package trial
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/podwall/podwall/internal/lab"
 )
 
 // publisher writes a directory of manifests as a ConfigMap volume does: the
@@ -14,6 +18,7 @@ import (
 type publisher struct {
 	dir     string
 	version int
+	base    map[string][]byte // in every version
 	files   map[string][]byte
 }
 
@@ -29,8 +34,13 @@ func newPublisher(dir string) (*publisher, error) {
 
 func (p *publisher) path(name string) string { return filepath.Join(p.dir, name) }
 
-// publish makes the files the only ones.
+// publish makes the files the only ones, beside the base.
 func (p *publisher) publish(files map[string][]byte) error {
+	files = maps.Clone(files)
+	if files == nil {
+		files = map[string][]byte{}
+	}
+	maps.Copy(files, p.base)
 	old := fmt.Sprintf("..%d", p.version)
 	p.version++
 	if err := p.write(fmt.Sprintf("..%d", p.version), files); err != nil {
@@ -71,4 +81,18 @@ func (p *publisher) write(version string, files map[string][]byte) error {
 		return err
 	}
 	return os.Rename(next, p.path(current))
+}
+
+// nodeObjects returns the manifest of the bed's nodes. The agents take from it
+// which of their interfaces lead to other nodes.
+func nodeObjects(bed *lab.Bed, names []string) []byte {
+	var b strings.Builder
+	for _, name := range names {
+		fmt.Fprintf(&b, "apiVersion: v1\nkind: Node\nmetadata:\n  name: %s\nstatus:\n  addresses:\n", name)
+		for _, a := range bed.Node(name).Addrs {
+			fmt.Fprintf(&b, "  - type: InternalIP\n    address: %q\n", a)
+		}
+		b.WriteString("---\n")
+	}
+	return []byte(b.String())
 }

@@ -228,11 +228,11 @@ func (t *Trial) isNode(name string) bool {
 func (t *Trial) Drops() (uint64, error) {
 	var sum uint64
 	for _, n := range t.nodes {
-		counters, err := n.counters.Counters()
+		counters, err := n.counters.AllCounters()
 		if err != nil {
 			return 0, fmt.Errorf("on node %s: %w", n.name, err)
 		}
-		for _, name := range []string{nft.CounterIngress, nft.CounterEgress, nft.CounterUnlisted, nft.CounterSource, nft.CounterGuard} {
+		for _, name := range []string{nft.CounterIngress, nft.CounterEgress, nft.CounterUnlisted, nft.CounterSource, nft.CounterPort, nft.CounterGuard} {
 			sum += counters[name]
 		}
 	}

@@ -110,7 +110,12 @@ func (t *Trial) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(slices.Values(t.cfg.Nodes)) {
+	names := slices.Sorted(slices.Values(t.cfg.Nodes))
+	t.manifests.base = map[string][]byte{"trial-nodes.yaml": nodeObjects(t.bed, names)}
+	if err := t.manifests.publish(nil); err != nil {
+		return err
+	}
+	for _, name := range names {
 		if err := t.startNode(name); err != nil {
 			return fmt.Errorf("starting node %s: %w", name, err)
 		}

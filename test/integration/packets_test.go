@@ -169,7 +169,7 @@ func (w *world) drops() uint64 {
 func (w *world) countDrops() (uint64, error) {
 	var sum uint64
 	for _, conn := range w.tables {
-		counters, err := conn.Counters()
+		counters, err := conn.AllCounters()
 		if err != nil {
 			return 0, err
 		}

@@ -5,8 +5,11 @@
 package packets_test
 
 import (
+	"errors"
+	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/nft"
@@ -68,17 +71,22 @@ func TestAHalfClosedConnectionGoesOn(t *testing.T) {
 			client, server := w.connect(t, peer, to, w.listen(t, victim, to))
 			carries(t, client, server, 1000)
 			stage.Check(t, client.CloseWrite())
-			if n, err := server.Read(make([]byte, 1)); n != 0 || err == nil {
-				t.Errorf("the server read %d bytes behind the end (error %v)", n, err)
-			}
+			ends(t, server)
 			for range 3 {
 				carries(t, server, client, 100_000)
 			}
 			stage.Check(t, server.CloseWrite())
-			if n, err := client.Read(make([]byte, 1)); n != 0 || err == nil {
-				t.Errorf("the client read %d bytes behind the end (error %v)", n, err)
-			}
+			ends(t, client)
 			w.Moved(t, "a half-closed connection", before, stage.Drops{})
 		})
 	})
+}
+
+// ends wants the other end to have closed its direction.
+func ends(t *testing.T, c net.Conn) {
+	t.Helper()
+	stage.Check(t, c.SetReadDeadline(time.Now().Add(stage.Patience)))
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("%s read %d bytes and %v, want the end", c.LocalAddr(), n, err)
+	}
 }

@@ -61,7 +61,7 @@ func (w *World) Counters(t *testing.T) Drops {
 	t.Helper()
 	total := Drops{}
 	for _, c := range w.Conns {
-		list, err := c.Counters()
+		list, err := c.AllCounters()
 		Check(t, err)
 		for name, n := range list {
 			if name != nft.CounterSelfTest {

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/links"
+)
+
+func TestPodsThatCannotBeFoundAreReportedAfterAWhile(t *testing.T) {
+	start := time.Unix(0, 0)
+	addr := netip.MustParseAddr
+	p := &filter.Program{Pods: []filter.Pod{
+		{Addr: addr("10.0.0.1"), Name: "a/isolated", Ingress: "x"},
+		{Addr: addr("10.0.0.2"), Name: "a/open"},
+		{Addr: addr("10.0.0.3"), Name: "a/here", Egress: "y"},
+		{Addr: addr("10.0.0.4"), Name: "a/bridged"},
+	}}
+	bridge := links.Path{Link: "cni0", Bridge: true}
+	paths := map[netip.Addr]links.Path{addr("10.0.0.3"): {Link: "veth3"}, addr("10.0.0.4"): bridge}
+	d := &Datapath{unreached: missing{}, unbound: missing{}}
+	if d.lookForPods(p, paths, start); d.lookForPods(p, paths, start.Add(grace-1)) != nil {
+		t.Error("a problem within the grace")
+	}
+	got := d.lookForPods(p, paths, start.Add(grace))
+	if len(got) != 2 || got[0].Blocking || got[1].Blocking {
+		t.Fatalf("after the grace: %+v, want two problems", got)
+	}
+	for i, want := range []string{"a/isolated (10.0.0.1)", "a/bridged (10.0.0.4)"} {
+		if !strings.HasSuffix(got[i].Text, ": "+want) {
+			t.Errorf("after the grace: %q, want it to name %s alone", got[i].Text, want)
+		}
+	}
+	bridge.Port = "veth4"
+	paths[addr("10.0.0.1")], paths[addr("10.0.0.4")] = links.Path{Link: "veth1"}, bridge
+	if got := d.lookForPods(p, paths, start.Add(2*grace)); got != nil || len(d.unreached)+len(d.unbound) != 0 {
+		t.Errorf("once they are there: %+v, want nothing", got)
+	}
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package links
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"path"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// device is what an interface tells about where it leads.
+type device struct {
+	index  int
+	name   string
+	kind   string // "veth", "bridge", "device" for a network card, …
+	master int    // the bridge or bond that it is a port of, 0 for none
+	// away is true if the other end of a pair is in another network namespace.
+	away        bool
+	netns, peer int  // the id of that namespace, and the other end's index
+	uplink      bool // leads out of the node
+}
+
+// survey lists the interfaces and marks those that lead out of the node: they
+// carry a route with a gateway in any table, or an address of the Node object,
+// or they are a bridge with a port that is not made for a pod or a virtual
+// machine (a network card, a bond, a tunnel), or the operator says so.
+func (l *Links) survey() (map[int]device, error) {
+	list, err := complete(netlink.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("listing links: %w", err)
+	}
+	out := map[int]bool{}
+	if err := gateways(out); err != nil {
+		return nil, err
+	}
+	if err := l.nodeLinks(out); err != nil {
+		return nil, err
+	}
+	devices := map[int]device{}
+	for _, link := range list {
+		a := link.Attrs()
+		devices[a.Index] = device{index: a.Index, name: a.Name, kind: link.Type(), master: a.MasterIndex, away: a.NetNsID >= 0, netns: a.NetNsID, peer: a.ParentIndex}
+		if kind := link.Type(); a.MasterIndex != 0 && !pair(kind) && kind != "tuntap" {
+			out[a.MasterIndex] = true
+		}
+		if matches(a.Name, l.options.Uplinks) {
+			out[a.Index] = true
+		}
+	}
+	for index, d := range devices {
+		d.uplink = out[index]
+		devices[index] = d
+	}
+	return devices, nil
+}
+
+// pair reports whether such interfaces come in pairs, one end for a pod.
+func pair(kind string) bool { return kind == "veth" || kind == "netkit" }
+
+func gateways(out map[int]bool) error {
+	routes, err := complete(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return fmt.Errorf("listing routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Gw != nil || r.Via != nil {
+			out[r.LinkIndex] = true
+		}
+		for _, h := range r.MultiPath {
+			out[h.LinkIndex] = true
+		}
+	}
+	return nil
+}
+
+func (l *Links) nodeLinks(out map[int]bool) error {
+	node := l.node.Load()
+	if node == nil || len(*node) == 0 {
+		return nil
+	}
+	addrs, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return fmt.Errorf("listing addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && slices.Contains(*node, ip.Unmap()) {
+			out[a.LinkIndex] = true
+		}
+	}
+	return nil
+}
+
+func matches(name string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		ok, err := path.Match(p, name)
+		return ok && err == nil
+	})
+}
+
+// Names that tell what an interface is for. An interface is closed as soon as
+// the kernel has it, before anybody could ask what it carries, so names count.
+var (
+	podBridges   = []string{"cni0", "cbr0", "kube-bridge", "weave"}
+	foreignPairs = []string{"ve-*", "vb-*"} // systemd-nspawn
+)
+
+// mayLeadToPods reports whether pods may be behind the interface that nobody
+// has told us of yet: one end of a pair whose other end is in another network
+// namespace, or a bridge of the pod network. Bridges of others (docker0,
+// virbr0, lxdbr0 and what they are called) never carried a pod.
+func (l *Links) mayLeadToPods(d device) bool {
+	switch {
+	case d.uplink:
+		return false
+	case d.kind == "bridge":
+		return l.carried[d.name] || slices.Contains(podBridges, d.name)
+	}
+	return pair(d.kind) && d.away && d.master == 0 && !matches(d.name, foreignPairs)
+}
+
+// Open returns the interfaces that lead elsewhere than to pods, sorted, as the
+// last Find saw them.
+func (l *Links) Open() []string {
+	var names []string
+	for _, d := range l.names {
+		port := pair(d.kind) && d.master != 0 // the bridge stands for it at the IP hooks
+		if !port && !l.mayLeadToPods(d) {
+			names = append(names, d.name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Carried returns the bridges that carry a pod or did since the memory began.
+func (l *Links) Carried() []string { return slices.Sorted(maps.Keys(l.carried)) }
+
+// Remember adds bridges that carried pods in the time of an earlier process.
+func (l *Links) Remember(bridges []string) {
+	for _, name := range bridges {
+		l.carried[name] = true
+	}
+}

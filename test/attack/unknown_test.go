@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package attack_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/packet"
+	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/stage"
+	"github.com/podwall/podwall/internal/trial"
+)
+
+// newcomer is a pod that is wired and that nobody has told the agents of.
+const newcomer = "new/comer"
+
+func (w *world) wireNewcomer(t *testing.T) {
+	t.Helper()
+	e, err := w.Bed().AddPod(lab.PodSpec{Key: cluster.Key{Namespace: "new", Name: "comer"}, Node: node1,
+		IPs: []netip.Addr{netip.MustParseAddr("10.244.1.200"), netip.MustParseAddr("fd00:244:1::200")}})
+	stage.Check(t, err)
+	stage.Check(t, w.Prober().Add(e.Probe()))
+	t.Cleanup(func() { w.Prober().Remove(newcomer) })
+}
+
+// A pod is closed from the moment it has an interface: the kernel knows which
+// interfaces do not lead to pods, and this is none of them.
+func TestAPodThatNobodyToldOfIsClosed(t *testing.T) {
+	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
+		w.wireNewcomer(t)
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			var from, to []trial.Question
+			for _, proto := range []packet.Protocol{packet.TCP, packet.UDP, packet.ICMP, packet.SCTP} {
+				for _, other := range []string{open, yonder, out} {
+					from = append(from, w.Ask(t, newcomer, other, v6, proto, 80))
+					to = append(to, w.Ask(t, other, newcomer, v6, proto, 80))
+				}
+				for _, node := range []string{node1, node2} {
+					from = append(from, w.Ask(t, newcomer, node, v6, proto, 80))
+				}
+			}
+			w.Denied(t, nft.CounterSource, from...)
+			w.Denied(t, nft.CounterUnlisted, to...)
+			w.Allowed(t, w.Ask(t, node1, newcomer, v6, packet.TCP, 80))
+		})
+	})
+}
+
+func TestUnknownPodsAreOpenWhereTheOperatorSaysSo(t *testing.T) {
+	for name, args := range map[string][]string{"unknown pods": {"--unknown-pods=open"}, "uplinks": {"--uplink-interfaces=x*,veth*"}} {
+		t.Run(name, func(t *testing.T) {
+			w := &world{stage.New(t, lab.Routed, stage.Setup{Args: args})}
+			w.wireNewcomer(t)
+			if name == "uplinks" {
+				w.awaitOpen(t, newcomer)
+			}
+			stage.Families(t, func(t *testing.T, v6 bool) {
+				w.Allowed(t, w.Ask(t, newcomer, open, v6, packet.TCP, 80))
+				w.Allowed(t, w.Ask(t, out, newcomer, v6, packet.TCP, 80))
+				w.Denied(t, nft.CounterIngress, w.Ask(t, newcomer, victim, v6, packet.TCP, 80))
+			})
+		})
+	}
+}
+
+// awaitOpen returns when the agent has seen the interface of a pod.
+func (w *world) awaitOpen(t *testing.T, pod string) {
+	t.Helper()
+	device := w.Endpoint(t, pod).HostDevice
+	for end := time.Now().Add(stage.Patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		table, err := w.Conns[node1].Read()
+		stage.Check(t, err)
+		if slices.ContainsFunc(table.Set("open-links").Entries, func(e nft.Entry) bool { return e.Key.Iface == device }) {
+			return
+		}
+	}
+	t.Fatalf("%s is not among the open interfaces", device)
+}
