@@ -90,6 +90,7 @@ type Datapath struct {
 	bridged    bool             // a bridge carries a pod
 	unreached  missing          // no route
 	unbound    missing          // no bridge port
+	bypassed   missing          // not behind an interface of the IP layer
 	ports      map[filter.Family]portTable
 
 	untracked string // what hides packets of IPVS from our chains, "" for nothing
@@ -110,7 +111,11 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	if _, err := conn.Read(); err != nil {
 		return nil, errors.Join(unsupported(err), conn.Close())
 	}
-	d := &Datapath{options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}), restore: map[string]entry{}, unreached: missing{}, unbound: missing{}, ports: map[filter.Family]portTable{}}
+	d := &Datapath{
+		options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}),
+		restore: map[string]entry{}, ports: map[filter.Family]portTable{},
+		unreached: missing{}, unbound: missing{}, bypassed: missing{},
+	}
 	d.events.init(conn.PortID())
 	return d, nil
 }
@@ -161,7 +166,7 @@ func (d *Datapath) Verify() error {
 	}
 	if g != d.generation || d.vlanLost() || !d.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
-	} else if len(d.unreached)+len(d.unbound) > 0 || d.ipvsMoved() {
+	} else if len(d.unreached)+len(d.unbound)+len(d.bypassed) > 0 || d.ipvsMoved() {
 		d.note(nft.Notice{Hooks: true}) // look again whether they are there
 	}
 	return nil

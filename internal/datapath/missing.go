@@ -58,12 +58,18 @@ func (d *Datapath) lookForPods(p *filter.Program, paths map[netip.Addr]links.Pat
 		path := paths[pod.Addr]
 		return path.Bridge && !path.Uplink && path.Port == ""
 	}, now)
-	return append(
+	d.bypassed.update(p, func(pod filter.Pod) bool {
+		return paths[pod.Addr].Beside && (pod.Ingress != "" || pod.Egress != "")
+	}, now)
+	return slices.Concat(
+		d.bypassed.problems(now, Problem{Subject: "bypassed", Blocking: true,
+			Text: "the interface that leads to isolated pods shows no pod's packets to the IP hooks, so policies are not enforced between pods beside it",
+			Cure: "use a pod network of pairs of interfaces or bridges; macvlan, ipvlan, Open vSwitch, SR-IOV and Cilium's host routing are out of reach"}),
 		d.unreached.problems(now, Problem{Subject: "pods without an interface",
 			Text: "no direct route of this node leads to isolated pods, so their traffic may pass beside the rules",
 			Cure: "use a pod network whose packets pass the host's IP hooks, or delete pods that are gone"}),
 		d.unbound.problems(now, Problem{Subject: "pods without a port",
-			Text: "no port of their bridge is known to have these addresses, so that a neighbour can forge them"})...)
+			Text: "no port of their bridge is known to have these addresses, so that a neighbour can forge them"}))
 }
 
 // problems completes the problem with those that are missing for longer than

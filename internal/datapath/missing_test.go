@@ -22,25 +22,29 @@ func TestPodsThatCannotBeFoundAreReportedAfterAWhile(t *testing.T) {
 		{Addr: addr("10.0.0.2"), Name: "a/open"},
 		{Addr: addr("10.0.0.3"), Name: "a/here", Egress: "y"},
 		{Addr: addr("10.0.0.4"), Name: "a/bridged"},
+		{Addr: addr("10.0.0.5"), Name: "a/macvlan", Ingress: "x"},
+		{Addr: addr("10.0.0.6"), Name: "a/macvlan-open"},
 	}}
 	bridge := links.Path{Link: "cni0", Bridge: true}
-	paths := map[netip.Addr]links.Path{addr("10.0.0.3"): {Link: "veth3"}, addr("10.0.0.4"): bridge}
-	d := &Datapath{unreached: missing{}, unbound: missing{}}
+	paths := map[netip.Addr]links.Path{addr("10.0.0.3"): {Link: "veth3"}, addr("10.0.0.4"): bridge,
+		addr("10.0.0.5"): {Link: "eth0", Beside: true}, addr("10.0.0.6"): {Link: "eth0", Beside: true}}
+	d := &Datapath{unreached: missing{}, unbound: missing{}, bypassed: missing{}}
 	if d.lookForPods(p, paths, start); d.lookForPods(p, paths, start.Add(grace-1)) != nil {
 		t.Error("a problem within the grace")
 	}
 	got := d.lookForPods(p, paths, start.Add(grace))
-	if len(got) != 2 || got[0].Blocking || got[1].Blocking {
-		t.Fatalf("after the grace: %+v, want two problems", got)
+	if len(got) != 3 || !got[0].Blocking || got[1].Blocking || got[2].Blocking {
+		t.Fatalf("after the grace: %+v, want three problems", got)
 	}
-	for i, want := range []string{"a/isolated (10.0.0.1)", "a/bridged (10.0.0.4)"} {
+	for i, want := range []string{"a/macvlan (10.0.0.5)", "a/isolated (10.0.0.1)", "a/bridged (10.0.0.4)"} {
 		if !strings.HasSuffix(got[i].Text, ": "+want) {
 			t.Errorf("after the grace: %q, want it to name %s alone", got[i].Text, want)
 		}
 	}
 	bridge.Port = "veth4"
 	paths[addr("10.0.0.1")], paths[addr("10.0.0.4")] = links.Path{Link: "veth1"}, bridge
-	if got := d.lookForPods(p, paths, start.Add(2*grace)); got != nil || len(d.unreached)+len(d.unbound) != 0 {
+	paths[addr("10.0.0.5")] = links.Path{Link: "veth5"}
+	if got := d.lookForPods(p, paths, start.Add(2*grace)); got != nil || len(d.unreached)+len(d.unbound)+len(d.bypassed) != 0 {
 		t.Errorf("once they are there: %+v, want nothing", got)
 	}
 }

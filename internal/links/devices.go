@@ -64,6 +64,12 @@ func (l *Links) survey() (map[int]device, error) {
 // pair reports whether such interfaces come in pairs, one end for a pod.
 func pair(kind string) bool { return kind == "veth" || kind == "netkit" }
 
+// beside reports whether an interface is no place where the IP layer meets
+// pods. Both ends of Cilium's own pair are here, for example.
+func (d device) beside() bool {
+	return d.kind != "bridge" && d.kind != "tuntap" && !(pair(d.kind) && d.away)
+}
+
 func gateways(out map[int]bool) error {
 	routes, err := complete(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)

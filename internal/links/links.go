@@ -36,6 +36,10 @@ type Path struct {
 	// Port is the port of the bridge that the address is behind; empty if there is
 	// none or if it is not known.
 	Port string
+	// Beside is true if the interface is none that a pod, or a bridge of pods,
+	// hands its packets to the node's IP layer with. Then pods may talk to each
+	// other beside it (macvlan, ipvlan, Open vSwitch, a network card's functions).
+	Beside bool
 }
 
 // Links finds paths, and remembers them until the kernel says that links or
@@ -139,7 +143,7 @@ func (l *Links) lookup(a netip.Addr) (Path, bool) {
 		return Path{}, false
 	}
 	d, ok := l.names[r.LinkIndex]
-	return Path{Index: d.index, Link: d.name, Bridge: d.kind == "bridge", Uplink: d.uplink}, ok
+	return Path{Index: d.index, Link: d.name, Bridge: d.kind == "bridge", Uplink: d.uplink, Beside: d.beside()}, ok
 }
 
 // quiet is the least time between two wake-ups: pods come in bursts, and each
