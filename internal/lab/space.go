@@ -135,14 +135,14 @@ func (s *space) local(link netlink.Link, a netip.Addr) error {
 	if a.IsLinkLocalUnicast() {
 		o = &netlink.RouteGetOptions{OifIndex: link.Attrs().Index}
 	}
-	for range 1000 {
+	for range 10_000 { // on a busy machine too
 		routes, err := s.RouteGetWithOptions(a.AsSlice(), o)
 		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
 			return nil
 		}
 		time.Sleep(500 * time.Microsecond)
 	}
-	return fmt.Errorf("waiting for address %s of %s: not usable in half a second", a, link.Attrs().Name)
+	return fmt.Errorf("waiting for address %s of %s: not usable in five seconds", a, link.Attrs().Name)
 }
 
 // route adds a route, or replaces the one with the same destination. An

@@ -3,12 +3,15 @@
 package nft
 
 import (
+	"fmt"
 	"net/netip"
 	"os/exec"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/lab/netns"
@@ -26,15 +29,62 @@ func TestOnlyKnownPortsAreBound(t *testing.T) {
 	if got := RenderPorts(filter.IPv6, Node{Attached: bridged().Attached[2:]}); got != nil {
 		t.Errorf("no port has an IPv6 address, got\n%s", got)
 	}
-	const want = `	map ports {
+	const want = `table ip podwall {
+	counter drop-port {
+	}
+
+	map ports {
 		type ipv4_addr : verdict
 		comment "which bridge port an address belongs to"
 		elements = { 10.244.1.5 : jump port-veth5,
 			     10.244.1.6 : jump port-veth6 }
 	}
+
+	chain input {
+		type nat hook input priority -191; policy accept;
+		ip saddr vmap @ports
+	}
+
+	chain postrouting {
+		type nat hook postrouting priority -191; policy accept;
+		ip saddr vmap @ports
+		meta iif 0 xt match "physdev" /* from a bridge port */ fib saddr type local goto forged comment "a bridged packet with an address of the node"
+	}
+
+	chain forged {
+		counter name drop-port drop
+	}
+
+	chain port-veth5 {
+		xt match "physdev" /* from another bridge port than veth5 */ goto forged
+	}
+
+	chain port-veth6 {
+		xt match "physdev" /* from another bridge port than veth6 */ goto forged
+	}
+}
 `
-	if got := RenderPorts(filter.IPv4, bridged()).String(); !strings.Contains(got, want) {
-		t.Errorf("got\n%s\nwant in it\n%s", got, want)
+	if diff := cmp.Diff(want, RenderPorts(filter.IPv4, bridged()).String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// The bytes of struct xt_physdev_info: the name, its mask with the final zero,
+// the same for the output, what is inverted (1: the input), and what is asked
+// (1: which input, 8: whether there is one).
+func TestThePhysdevMatch(t *testing.T) {
+	for other, want := range map[string]string{
+		"":      strings.Repeat("00", 65) + "08" + strings.Repeat("00", 6),
+		"veth5": "7665746835" + strings.Repeat("00", 11) + strings.Repeat("ff", 6) + strings.Repeat("00", 10) + strings.Repeat("00", 32) + "0109" + strings.Repeat("00", 6),
+	} {
+		list := encodeRule(Rule{Statements: []Statement{MatchBridgePort{Other: other}}})
+		m, ok := list[0].(*expr.Match)
+		if !ok || m.Name != "physdev" || m.Rev != 0 {
+			t.Fatalf("got %+v", list[0])
+		}
+		if got := fmt.Sprintf("%x", []byte(*m.Info.(*xt.Unknown))); got != want {
+			t.Errorf("%q: %s, want %s", other, got, want)
+		}
 	}
 }
 

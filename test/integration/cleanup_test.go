@@ -46,7 +46,7 @@ func (w *world) addForeignTable(node string) {
 	chain := c.AddChain(&nftables.Chain{Table: table, Name: "forward", Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter})
 	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Counter{}}})
-	c.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "podwall"})
+	c.AddTable(&nftables.Table{Family: nftables.TableFamilyARP, Name: "podwall"})
 	if err := c.Flush(); err != nil {
 		w.t.Fatal(err)
 	}

@@ -30,6 +30,7 @@ func suites() map[string][]string {
 		"internal/policy":  {"policy", "compile", "cases"},
 		"internal/compile": {"compile", "cases"},
 		"internal/filter":  {"filter", "compile"},
+		"internal/links":   {"links"},
 		"internal/nft":     {"nft"},
 	}
 }

@@ -7,7 +7,6 @@ package packets_test
 import (
 	"testing"
 
-	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
 	"github.com/podwall/podwall/internal/nft"
@@ -51,21 +50,18 @@ func TestPoliciesSeeThePodBehindAMasqueradingNode(t *testing.T) {
 }
 
 // A packet is judged before its source is hidden, also where that hides pods of
-// one node from each other. (Bridges do not translate what stays on them.)
+// one node from each other.
 func TestPoliciesSeeThePodBehindANodeThatHidesPodsFromEachOther(t *testing.T) {
-	for _, d := range []string{"nat", "filter"} {
-		t.Run(d, func(t *testing.T) {
-			w := &world{stage.New(t, lab.Routed, stage.Setup{Args: []string{"--datapath=" + d}})}
-			w.load(t, node1, always)
-			stage.Families(t, func(t *testing.T, v6 bool) {
-				got := w.One(t, probe.Probe{From: peer, Dst: w.Addr(t, victim, v6), Proto: packet.TCP, DstPort: 80})
-				if got.Src.Addr() == w.Addr(t, peer, v6) {
-					t.Error("the victim saw the peer: nothing is masqueraded")
-				}
-				w.Allowed(t, w.Ask(t, peer, victim, v6, packet.UDP, 80))
-				w.Denied(t, nft.CounterIngress, w.Ask(t, near, victim, v6, packet.TCP, 80), w.Ask(t, peer, victim, v6, packet.TCP, 81))
-				w.Denied(t, nft.CounterEgress, w.Ask(t, jailed, open, v6, packet.TCP, 80))
-			})
+	eachDatapath(t, func(t *testing.T, w *world) {
+		w.load(t, node1, always)
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			got := w.One(t, probe.Probe{From: peer, Dst: w.Addr(t, victim, v6), Proto: packet.TCP, DstPort: 80})
+			if got.Src.Addr() == w.Addr(t, peer, v6) {
+				t.Error("the victim saw the peer: nothing is masqueraded")
+			}
+			w.Allowed(t, w.Ask(t, peer, victim, v6, packet.UDP, 80))
+			w.Denied(t, nft.CounterIngress, w.Ask(t, near, victim, v6, packet.TCP, 80), w.Ask(t, peer, victim, v6, packet.TCP, 81))
+			w.Denied(t, nft.CounterEgress, w.Ask(t, jailed, open, v6, packet.TCP, 80))
 		})
-	}
+	})
 }
