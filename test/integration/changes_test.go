@@ -101,6 +101,7 @@ func TestChangesTakeEffect(t *testing.T) {
 func (w *world) replaceSubject(m meaning) {
 	w.t.Helper()
 	ips := w.bed.Pod(key(m.subject)).Addrs
+	w.unwire(m.gone)
 	w.deletePod(m.subject)
 	w.unwire(m.subject)
 	w.pod("nsb/b2", "node1", ips)
