@@ -5,40 +5,84 @@
 package datapath
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/filter"
-	"golang.org/x/sys/unix"
+	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/nft"
 )
 
-// Skeleton loads the table of a closed node that knows no pod, if the network
-// namespace has no table of ours. The start gate calls it for a pod that starts
-// before the agent has ever run since the node booted: it is the one exception
-// to invariant 2 (no kernel change before the first sync), and it opens nothing.
-// The agent takes the table over like one that an earlier process left.
-func Skeleton(log *slog.Logger) (loaded bool, err error) {
-	alone, err := net.Listen("unix", "@podwall-skeleton")
-	if errors.Is(err, unix.EADDRINUSE) {
-		return false, nil // somebody else does it right now
-	}
+// Skeleton makes sure that a pod behind the named interfaces is closed while no
+// agent answers: it loads the table of a closed node that knows no pod, if there
+// is none of ours, and makes those of the interfaces that are bridges show their
+// packets. The start gate calls it; it is the one exception to invariant 2 (no
+// kernel change before the first sync), and it opens nothing. An agent takes over
+// what it did like what an earlier process left. Repeated it changes nothing.
+func Skeleton(ctx context.Context, pod []string, log *slog.Logger) error {
+	alone, err := lockSkeleton(ctx)
 	if err != nil {
-		return false, fmt.Errorf("taking the lock for the skeleton: %w", err)
+		return err
 	}
 	defer alone.Close()
 	d, err := Open(Options{}, log)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer d.Close()
 	var report Report
-	if err := d.read(&report); err != nil || d.actual != nil {
-		return false, err
+	if err := d.read(&report); err != nil {
+		return err
 	}
-	if err := d.look(); err != nil {
-		return false, err
+	d.showBridges(pod, &report)
+	if d.actual == nil {
+		if err := d.look(); err != nil {
+			return err
+		}
+		err = d.make(&filter.Program{}, &report)
+	} else {
+		err = d.commit(nft.Diff(d.actual, nft.WithMemory(d.actual, d.links.Carried(), d.entries())))
 	}
-	return true, d.make(&filter.Program{}, &report)
+	return errors.Join(err, report.blocking())
+}
+
+// lockSkeleton waits for its turn: pods start side by side.
+func lockSkeleton(ctx context.Context) (net.Listener, error) {
+	for {
+		alone, err := net.Listen("unix", "@podwall-skeleton")
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return alone, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for another pod's start: %w", ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// showBridges makes bridges hand their packets to the IP hooks.
+func (d *Datapath) showBridges(names []string, report *Report) {
+	for _, name := range names {
+		if index, ok := links.BridgeIndex(name); ok {
+			d.links.Remember([]string{name})
+			d.bridge(links.Path{Index: index, Link: name, Bridge: true}, report)
+		}
+	}
+}
+
+// blocking returns the problems because of which policies are not true.
+func (r *Report) blocking() error {
+	var errs []error
+	for _, p := range slices.DeleteFunc(slices.Clone(r.Problems), func(p Problem) bool { return !p.Blocking }) {
+		errs = append(errs, fmt.Errorf("%s: %s (%s)", p.Subject, p.Text, p.Cure))
+	}
+	return errors.Join(errs...)
 }

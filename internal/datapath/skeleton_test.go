@@ -8,24 +8,55 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+
+	"github.com/podwall/podwall/internal/links"
 )
 
 func TestTheSkeletonIsClosedAndTakenOver(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		log := slog.New(slog.NewTextHandler(t.Output(), nil))
-		if loaded, err := Skeleton(log); err != nil || !loaded {
-			t.Fatalf("loaded %t, %v", loaded, err)
+		skeleton := func() string {
+			t.Helper()
+			if err := Skeleton(t.Context(), []string{"veth0", "br0", "nothing"}, log); err != nil {
+				t.Fatal(err)
+			}
+			return listing(t)
 		}
-		before := listing(t)
-		if !strings.Contains(before, "iifname != @open-links jump known-source") {
-			t.Errorf("the skeleton does not close unknown sources:\n%s", before)
+		run(t, "ip", "link", "add", "br0", "type", "bridge")
+		run(t, "ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+		first := skeleton()
+		for _, want := range []string{"iifname != @open-links jump known-source", `elements = { "br0" }`, "nf_call_iptables=0"} {
+			if !strings.Contains(first, want) {
+				t.Errorf("the skeleton lacks %q:\n%s", want, first)
+			}
 		}
-		if loaded, err := Skeleton(log); err != nil || loaded {
-			t.Errorf("a second time: loaded %t, %v", loaded, err)
+		if second := skeleton(); second != first {
+			t.Errorf("a second time it is other:\n%s", second)
 		}
+		index, _ := links.BridgeIndex("br0")
+		if found, err := links.EnforceBridge(index); err != nil || !found.All() {
+			t.Errorf("the bridge does not show its packets: %+v %v", found, err)
+		}
+		d := open(t, Options{})
+		healthy(t, d, isolated())
+		if taken := listing(t); !strings.Contains(taken, "nf_call_iptables=0") || !strings.Contains(taken, `elements = { "br0" }`) {
+			t.Errorf("the agent forgot what the skeleton found:\n%s", taken)
+		}
+		run(t, "ip", "link", "add", "br1", "type", "bridge")
 		healthy(t, open(t, Options{}), isolated())
-		if loaded, err := Skeleton(log); err != nil || loaded {
-			t.Errorf("beside the agent's table: loaded %t, %v", loaded, err)
+		if isIn(t, "carried-pods", "br1") || !isIn(t, "open-links", "br1") {
+			t.Error("a bridge without pods is not open")
+		}
+		if err := Skeleton(t.Context(), []string{"br1"}, log); err != nil {
+			t.Fatal(err)
+		}
+		if !isIn(t, "carried-pods", "br1") || isIn(t, "open-links", "br1") || !strings.Contains(listing(t), "ingress4-web") {
+			t.Errorf("beside the agent's table:\n%s", listing(t))
 		}
 	})
+}
+
+func isIn(t *testing.T, set, link string) bool {
+	t.Helper()
+	return strings.Contains(run(t, "nft", "list", "set", "inet", "podwall", set), `"`+link+`"`)
 }

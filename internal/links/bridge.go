@@ -170,3 +170,13 @@ func IndexOf(name string) int {
 	}
 	return link.Attrs().Index
 }
+
+// BridgeIndex returns the index of a bridge; ok is false if there is no
+// interface of that name or if it is none.
+func BridgeIndex(name string) (index int, ok bool) {
+	link, err := netlink.LinkByName(name)
+	if err != nil || link.Type() != "bridge" {
+		return 0, false
+	}
+	return link.Attrs().Index, true
+}
