@@ -117,8 +117,12 @@ func merge(list []filter.Rule) []filter.Rule {
 	return merged
 }
 
+// enough is where a comment is cut anyway. Beyond it nothing is joined: many
+// policies with one rule would cost the square of their number.
+const enough = 128
+
 func joinComments(a, b string) string {
-	if slices.Contains(strings.Split(a, ", "), b) {
+	if len(a) >= enough || slices.Contains(strings.Split(a, ", "), b) {
 		return a
 	}
 	return a + ", " + b

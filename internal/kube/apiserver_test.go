@@ -149,7 +149,12 @@ func (s *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 	case q.Get("watch") == "true" || q.Get("watch") == "1":
 		from, _ := strconv.Atoi(q.Get("resourceVersion"))
 		s.watch(w, r, resource, from, stream)
+	case q.Get("limit") == "1": // asks for the revision only
+		s.list(w, resource)
 	default:
+		s.mu.Lock()
+		s.lists[resource]++
+		s.mu.Unlock()
 		s.list(w, resource)
 	}
 }
@@ -174,7 +179,6 @@ var kindOf = map[string][2]string{
 
 func (s *apiServer) list(w http.ResponseWriter, resource string) {
 	s.mu.Lock()
-	s.lists[resource]++
 	items := make([]metav1.Object, 0, len(s.objects[resource]))
 	for _, o := range s.objects[resource] {
 		items = append(items, o)

@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
@@ -36,8 +38,32 @@ func (lw *listWatch) ListWithContext(ctx context.Context, options metav1.ListOpt
 	return list, err
 }
 
+// restored reports whether the server's newest revision is older than one that
+// it has shown us: its store was put back. A watch from a revision that does not
+// exist yet is silent until that one is reached, and then misses what came before.
+// A list that cannot be had says nothing; the watch will.
+func (lw *listWatch) restored(ctx context.Context, seen string) bool {
+	was, err := strconv.ParseUint(seen, 10, 64)
+	if err != nil || was == 0 {
+		return false
+	}
+	list, err := lw.ListWatch.ListWithContext(ctx, metav1.ListOptions{Limit: 1})
+	if err != nil {
+		return false
+	}
+	meta, err := apimeta.ListAccessor(list)
+	if err != nil {
+		return false
+	}
+	is, err := strconv.ParseUint(meta.GetResourceVersion(), 10, 64)
+	return err == nil && is < was
+}
+
 // WatchWithContext opens a watch.
 func (lw *listWatch) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
+	if options.SendInitialEvents == nil && lw.restored(ctx, options.ResourceVersion) {
+		return nil, apierrors.NewResourceExpired("the server's store was put back to an older state")
+	}
 	w, err := lw.ListWatch.WatchWithContext(ctx, options)
 	if err != nil && options.SendInitialEvents != nil {
 		if utilnet.IsConnectionRefused(err) {
