@@ -63,6 +63,9 @@ type Store struct {
 	policies    table[Key, Policy]
 	source      string
 	diagnostics map[any][]Diagnostic
+	announced   announcements
+	holders     holders
+	settled     bool // nothing changed that an announcement speaks about
 }
 
 // NewStore returns an empty store in which no kind is synced.
@@ -73,6 +76,8 @@ func NewStore() *Store {
 		pods:        newTable[Key]((*Pod).Equal),
 		policies:    newTable[Key](func(a, b *Policy) bool { return reflect.DeepEqual(a, b) }),
 		diagnostics: map[any][]Diagnostic{},
+		announced:   newAnnouncements(),
+		holders:     holders{},
 	}
 }
 
@@ -87,6 +92,10 @@ func (s *Store) Update(change func(tx *Tx)) {
 	change(&tx)
 	if tx.changed {
 		s.revision++
+	}
+	if !s.settled {
+		s.settle()
+		s.settled = true
 	}
 	s.mu.Unlock()
 	if tx.changed {

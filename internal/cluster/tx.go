@@ -23,14 +23,14 @@ func (tx *Tx) ReplaceNamespaces(list []*Namespace) {
 }
 
 // SetPod stores a pod.
-func (tx *Tx) SetPod(p *Pod) { tx.note(tx.store.pods.set(p.Key, p)) }
+func (tx *Tx) SetPod(p *Pod) { tx.note(tx.store.setPod(p.Key, p)) }
 
 // DeletePod removes a pod; an unknown one is no error.
-func (tx *Tx) DeletePod(k Key) { tx.note(tx.store.pods.set(k, nil)) }
+func (tx *Tx) DeletePod(k Key) { tx.note(tx.store.setPod(k, nil)) }
 
 // ReplacePods makes the given pods the only ones.
 func (tx *Tx) ReplacePods(list []*Pod) {
-	tx.note(tx.store.pods.replace(list, func(p *Pod) Key { return p.Key }))
+	tx.note(tx.store.replacePods(list))
 }
 
 // SetPolicy stores a policy.

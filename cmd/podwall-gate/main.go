@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Command podwall-gate holds a pod's start until the kernel has its verdicts.
+// Container runtimes run it as a chained CNI plugin (with CNI_COMMAND set), or
+// it runs as a plugin of their Node Resource Interface; people run it to install
+// the former. See docs/gate.md.
+//
+// Exit status: 0 done, 1 failed (as a CNI plugin: with the error on standard
+// output), 2 wrong command line.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/podwall/podwall/internal/gate"
+	"github.com/podwall/podwall/internal/gatecni"
+)
+
+// version is set by the build.
+var version = "development"
+
+func main() {
+	if os.Getenv("CNI_COMMAND") != "" {
+		os.Exit(gatecni.New(skeleton).Main(version))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+const usage = `podwall-gate holds a pod's start until the kernel has its verdicts.
+
+  podwall-gate install [--watch]   add the CNI plugin to the pod network's configuration
+  podwall-gate uninstall           take it out again
+  podwall-gate status              say whether it is in use and whether an agent answers
+  podwall-gate list                list the announced pods
+  podwall-gate nri                 run as a plugin of the Node Resource Interface instead
+  podwall-gate version
+
+Container runtimes run it as a CNI plugin, with CNI_COMMAND set.
+Flags of a command: podwall-gate COMMAND --help
+`
+
+// errUsage says that the command line is wrong; it has been explained.
+var errUsage = errors.New("wrong command line")
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) == 0 {
+		fmt.Fprint(stderr, usage)
+		return 2
+	}
+	var err error
+	switch args[0] {
+	case "install", "uninstall", "status":
+		err = installer(ctx, args[0], args[1:], stdout, stderr)
+	case "list":
+		err = list(ctx, args[1:], stdout, stderr)
+	case "nri":
+		err = nri(ctx, args[1:], stderr)
+	case "version", "--version":
+		fmt.Fprintln(stdout, "podwall-gate", version)
+	case "help", "--help", "-h":
+		fmt.Fprint(stdout, usage)
+	default:
+		fmt.Fprintf(stderr, "podwall-gate: unknown command %q\n%s", args[0], usage)
+		err = errUsage
+	}
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return 0
+	case errors.Is(err, errUsage):
+		return 2
+	}
+	fmt.Fprintf(stderr, "podwall-gate: %v\n", err)
+	return 1
+}
+
+// newFlags returns the flags that all commands have.
+func newFlags(command string, stderr io.Writer) (*flag.FlagSet, *string) {
+	f := flag.NewFlagSet("podwall-gate "+command, flag.ContinueOnError)
+	f.SetOutput(stderr)
+	return f, f.String("socket", "", "the agent's --gate-socket (default "+gate.DefaultSocket+")")
+}
+
+func parse(f *flag.FlagSet, args []string) error {
+	err := f.Parse(args)
+	switch {
+	case err == nil && f.NArg() > 0:
+		fmt.Fprintf(f.Output(), "%s: unexpected argument %q\n", f.Name(), f.Arg(0))
+		return errUsage
+	case err == nil, errors.Is(err, flag.ErrHelp):
+		return err
+	}
+	return errUsage // flag has said what is wrong
+}
+
+func installer(ctx context.Context, command string, args []string, stdout, stderr io.Writer) error {
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("finding this program: %w", err)
+	}
+	f, socket := newFlags(command, stderr)
+	i := gatecni.Installer{Program: program, Entry: gatecni.Entry{Type: gatecni.Name}, Out: stdout}
+	f.StringVar(&i.ConfDir, "conf-dir", gatecni.DefaultConfDir, "directory of network configurations")
+	f.StringVar(&i.BinDir, "bin-dir", gatecni.DefaultBinDir, "directory of CNI plugins")
+	watch := new(bool)
+	if command == "install" {
+		f.StringVar(&i.Entry.Timeout, "timeout", "", "how long a pod's start waits (default "+gatecni.DefaultTimeout.String()+")")
+		f.StringVar(&i.Entry.OnTimeout, "on-timeout", "", "isolated: the pod starts closed (default); refuse: it does not start")
+		f.BoolVar(watch, "watch", false, "go on, and install again whenever the pod network writes its configuration anew")
+	}
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	i.Entry.Socket = *socket
+	switch {
+	case command == "uninstall":
+		return i.Uninstall()
+	case command == "status":
+		return i.Status(ctx)
+	}
+	if err := i.Entry.Check(); err != nil {
+		return err
+	}
+	if *watch {
+		return i.Watch(ctx)
+	}
+	return i.Install()
+}
+
+func list(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	f, socket := newFlags("list", stderr)
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	if *socket == "" {
+		*socket = gate.DefaultSocket
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	known, err := gate.Client{Socket: *socket}.List(ctx)
+	for _, k := range known {
+		fmt.Fprintf(stdout, "%-12.12s %-11s %s/%s %v %s\n", k.Pod.Sandbox, k.State, k.Pod.Namespace, k.Pod.Name, k.Pod.IPs, k.Text)
+	}
+	return err
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Announce says that a sandbox exists. Its pod has the sandbox's addresses as
+// soon as the store has the pod's object, until the API names other ones than
+// those that it named before. Every other pod loses these addresses at once,
+// whatever the API still says: the newest sandbox owns an address. The same
+// announcement again is no change.
+func (tx *Tx) Announce(s Sandbox) {
+	n := &tx.store.announced
+	if a := n.byID[s.ID]; a != nil && a.equal(s) {
+		return
+	}
+	n.remove(s.ID)
+	n.add(s)
+	if p := tx.store.rawPod(s.Pod); p != nil {
+		n.meet(p)
+	}
+	tx.note(tx.store.refresh(s.Pod))
+}
+
+// Withdraw says that a sandbox is gone; an unknown one is no error. It never
+// touches what another sandbox announced, also not one of the same pod.
+func (tx *Tx) Withdraw(id string) {
+	a := tx.store.announced.byID[id]
+	if a == nil {
+		return
+	}
+	tx.store.announced.remove(id)
+	tx.note(tx.store.refresh(a.Pod))
+}
+
+// Sandbox says how far an announced sandbox is.
+func (s *Store) Sandbox(id string) SandboxStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.announced.byID[id]
+	if a == nil {
+		return SandboxStatus{}
+	}
+	return SandboxStatus{Phase: s.phase(a), Revision: a.since}
+}
+
+// Sandboxes returns all announced sandboxes, sorted by ID.
+func (s *Store) Sandboxes() []Sandbox {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []Sandbox
+	for _, id := range slices.Sorted(maps.Keys(s.announced.byID)) {
+		list = append(list, s.announced.byID[id].Sandbox)
+	}
+	return list
+}
+
+func (s *Store) phase(a *announcement) SandboxPhase {
+	p := s.pods.objects[a.Pod]
+	switch {
+	case p == nil || !a.matches(p):
+		return Waiting
+	case s.announced.newest(p) != a || !p.Networked():
+		return Overtaken
+	}
+	for _, ip := range a.IPs {
+		if !slices.Contains(p.IPs, ip) {
+			return Overtaken
+		}
+	}
+	return Known
+}
+
+// settle notes from which revision on the announced pods are known.
+func (s *Store) settle() {
+	for _, a := range s.announced.byID {
+		switch known := s.phase(a) == Known; {
+		case !known:
+			a.since = 0
+		case a.since == 0:
+			a.since = s.revision
+		}
+	}
+}
+
+// rawPod returns a pod as the API has it, or nil.
+func (s *Store) rawPod(k Key) *Pod {
+	if p := s.announced.raw[k]; p != nil {
+		return p
+	}
+	return s.pods.objects[k]
+}
+
+// setPod stores a pod, or removes it when it is nil.
+func (s *Store) setPod(k Key, p *Pod) (changed bool) {
+	s.holders.count(s.rawPod(k), -1)
+	s.holders.count(p, 1)
+	if p == nil {
+		delete(s.announced.raw, k)
+		changed = s.pods.set(k, nil)
+	} else {
+		s.announced.meet(p)
+		changed = s.place(p)
+	}
+	if len(s.announced.byPod[k]) > 0 { // who owns its addresses may be another matter now
+		changed = s.refresh(k) || changed
+	}
+	return changed
+}
+
+func (s *Store) replacePods(list []*Pod) (changed bool) {
+	clear(s.holders)
+	if len(s.announced.byID) == 0 {
+		changed = s.pods.replace(list, func(p *Pod) Key { return p.Key })
+		for _, p := range s.pods.objects {
+			s.holders.count(p, 1)
+		}
+		return changed
+	}
+	raw := make(map[Key]*Pod, len(list))
+	for _, p := range list {
+		raw[p.Key] = p
+	}
+	for _, p := range raw {
+		s.holders.count(p, 1)
+	}
+	for k := range maps.Keys(s.pods.objects) {
+		if raw[k] == nil {
+			changed = s.pods.set(k, nil) || changed
+		}
+	}
+	s.announced.raw = raw // place takes out what need not be there
+	for _, p := range raw {
+		s.announced.meet(p)
+	}
+	return s.refresh() || changed
+}
+
+// refresh computes anew who owns which address, and then the pods that can
+// differ: the named ones, those that are announced, those that are not as the
+// API has them, and those that an address went away from. To find these all pods are looked at, but only
+// if there are any.
+func (s *Store) refresh(keys ...Key) (changed bool) {
+	before := s.announced.owners
+	s.announced.owners = s.owners()
+	moved := map[netip.Addr]bool{}
+	for ip, a := range s.announced.owners {
+		if before[ip] != a && s.holders.others(ip, s.rawPod(a.Pod)) {
+			moved[ip] = true
+		}
+	}
+	if len(moved) > 0 {
+		keys = append(keys, s.listing(moved)...)
+	}
+	keys = slices.AppendSeq(keys, maps.Keys(s.announced.raw))
+	keys = slices.AppendSeq(keys, maps.Keys(s.announced.byPod))
+	for _, k := range keys {
+		if p := s.rawPod(k); p != nil {
+			changed = s.place(p) || changed
+		}
+	}
+	s.settled = false
+	return changed
+}
+
+// listing returns the pods that have one of the addresses.
+func (s *Store) listing(ips map[netip.Addr]bool) (keys []Key) {
+	for k, p := range s.pods.objects {
+		if slices.ContainsFunc(p.IPs, func(ip netip.Addr) bool { return ips[ip] }) {
+			keys = append(keys, k)
+		}
+	}
+	return keys
+}
+
+// place puts a pod into the table as it counts.
+func (s *Store) place(raw *Pod) bool {
+	p := s.counts(raw)
+	if p == raw {
+		delete(s.announced.raw, raw.Key)
+	} else {
+		s.announced.raw[raw.Key] = raw
+	}
+	return s.pods.set(raw.Key, p)
+}
+
+// counts returns the pod with the addresses that it has after the
+// announcements; the same value when that changes nothing.
+func (s *Store) counts(p *Pod) *Pod {
+	if len(s.announced.byID) == 0 || p.HostNetwork || p.Finished {
+		return p
+	}
+	ips := p.IPs
+	if a := s.announced.newest(p); a != nil {
+		ips = a.addresses(p)
+	}
+	lost := func(ip netip.Addr) bool {
+		a := s.announced.owners[ip]
+		return a != nil && !a.matches(p)
+	}
+	if slices.ContainsFunc(ips, lost) {
+		ips = slices.DeleteFunc(slices.Clone(ips), lost)
+	}
+	if slices.Equal(ips, p.IPs) {
+		return p
+	}
+	q := *p
+	q.IPs = ips
+	return &q
+}
+
+// owners returns for each announced address the newest sandbox that has it.
+func (s *Store) owners() map[netip.Addr]*announcement {
+	list := map[netip.Addr]*announcement{}
+	for _, a := range s.announced.byID {
+		for _, ip := range s.claims(a) {
+			if o := list[ip]; o == nil || o.seq < a.seq {
+				list[ip] = a
+			}
+		}
+	}
+	return list
+}
+
+// claims returns the addresses that a sandbox may own. Before its pod's object
+// came it is believed: a new pod may have the address of one that is still
+// listed. After the object went, or the pod finished, the runtime may just have
+// failed to say so.
+func (s *Store) claims(a *announcement) []netip.Addr {
+	p := s.rawPod(a.Pod)
+	switch {
+	case p == nil || !a.matches(p):
+		if a.met || s.announced.overtaken(a) {
+			return nil
+		}
+		return a.IPs
+	case p.HostNetwork || p.Finished || s.announced.newest(p) != a:
+		return nil
+	}
+	has := a.addresses(p)
+	return slices.DeleteFunc(slices.Clone(a.IPs), func(ip netip.Addr) bool { return !slices.Contains(has, ip) })
+}
