@@ -18,9 +18,9 @@ CNI_PLUGINS := github.com/containernetworking/plugins/plugins
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-build: bin/podwall-agent bin/podwall-lab ## build the programs into bin/
+build: bin/podwall-agent bin/podwall-gate bin/podwall-lab ## build the programs into bin/
 
-bin/podwall-agent bin/podwall-lab: bin/%: FORCE
+bin/podwall-agent bin/podwall-gate bin/podwall-lab: bin/%: FORCE
 	@mkdir -p bin
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
 
@@ -78,7 +78,7 @@ mutants: ## put typical mistakes in, one at a time; every one must be noticed by
 	go run ./test/mutants
 
 soak: build ## the long runs: random cases by programs and packets, mutants, IPVS in virtual machines (35 minutes)
-	PODWALL_SOAK=1 PODWALL_AGENT=$(CURDIR)/bin/podwall-agent go test ./test/soak -count=1 -v -timeout 3h
+	PODWALL_SOAK=1 PODWALL_AGENT=$(CURDIR)/bin/podwall-agent go test ./test/soak ./test/cut ./test/faults -count=1 -v -timeout 3h
 	$(MAKE) --no-print-directory mutants
 	@if [ -d bin/vm/bookworm ]; then $(MAKE) --no-print-directory vm-ipvs; else echo "IPVS skipped: no kernels in bin/vm, see hack/vm/README.md"; fi
 

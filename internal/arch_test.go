@@ -52,12 +52,17 @@ func layers() []layer {
 		{pkg: "internal/oracle", pure: true, may: ours("cluster"), reason: "a witness that shares code with policy, compile or filter repeats their mistakes"},
 		{pkg: "internal/convert", pure: true, may: append(ours("cluster"), k8s...), reason: "API objects become cluster values here and nothing else happens"},
 		{pkg: "internal/cases", pure: true, may: append(ours("cluster", "convert", "filter", "oracle"), append(k8s, "sigs.k8s.io/yaml")...), reason: "a case is data; the backends are given to it"},
+		{pkg: "internal/cut", pure: true, may: ours("filter"), reason: "which connections end is a function of the program and of what the table says"},
+		{pkg: "internal/conntrack", may: append(ours("filter", "cut"), kernel...), reason: "it reads and deletes what it is told to"},
 		{pkg: "internal/nft", may: append(ours("persist", "filter"), kernel...), reason: "a backend knows nothing of Kubernetes and of policies"},
-		{pkg: "internal/datapath", may: append(ours("persist", "filter", "nft", "links"), kernel...), reason: "it makes the kernel agree with a program, whatever the program means"},
+		{pkg: "internal/datapath", may: append(ours("persist", "filter", "nft", "links", "cut", "conntrack"), kernel...), reason: "it makes the kernel agree with a program, whatever the program means"},
 		{pkg: "internal/links", may: append(ours("filter"), kernel...), reason: "it looks at interfaces, not at policies"},
 		{pkg: "internal/kube", never: ours("policy", "compile", "filter", "nft", "datapath", "agent"), reason: "a source fills the store and decides nothing"},
 		{pkg: "internal/manifest", never: ours("policy", "compile", "filter", "nft", "datapath", "agent", "kube"), reason: "a source fills the store and decides nothing"},
 		{pkg: "internal/observe", never: append(ours("policy", "compile", "filter", "nft", "datapath", "agent", "kube"), kernel[:3]...), reason: "it says what it was told"},
+		{pkg: "internal/gate", may: []string{"golang.org/x/sys"}, reason: "a protocol knows neither of its ends"},
+		{pkg: "internal/gatecni", never: append(ours("cluster", "policy", "compile", "filter", "nft", "datapath", "agent"), "k8s.io"), reason: "it announces pods and decides nothing; it must start in milliseconds"},
+		{pkg: "internal/gatenri", never: append(ours("cluster", "policy", "compile", "filter", "nft", "datapath", "agent"), "k8s.io"), reason: "it announces pods and decides nothing"},
 		{pkg: "internal/config", may: []string{}, reason: "settings are values; those who use them are told by the agent"},
 		{pkg: "internal/agent", never: ours("lab", "oracle", "cases", "testkit"), reason: "what serves tests is not in the agent"},
 		{pkg: "internal/trial", never: append(ours("agent", "datapath", "policy", "compile", "observe"), "k8s.io/client-go"), reason: "it runs agents as processes and believes packets only"},
@@ -70,14 +75,16 @@ func layers() []layer {
 // owners lists modules that only some packages may import outside of tests.
 func owners() map[string][]string {
 	return map[string][]string{
-		"github.com/google/nftables":   {"internal/nft", "internal/datapath", "internal/lab"},
-		"k8s.io/client-go":             {"internal/kube", "internal/testkit"},
-		"github.com/prometheus":        {"internal/observe"},
-		"github.com/fsnotify/fsnotify": {"internal/manifest"},
-		module + "internal/testkit":    {"internal/testkit"},
-		"github.com/google/go-cmp":     {"internal/testkit"},
-		"go.uber.org/goleak":           {},
-		"pgregory.net/rapid":           {"internal/testkit"},
+		"github.com/google/nftables":         {"internal/nft", "internal/datapath", "internal/lab"},
+		"k8s.io/client-go":                   {"internal/kube", "internal/testkit"},
+		"github.com/prometheus":              {"internal/observe"},
+		"github.com/fsnotify/fsnotify":       {"internal/manifest", "internal/gatecni"},
+		"github.com/containernetworking/cni": {"internal/gatecni"},
+		"github.com/containerd/nri":          {"internal/gatenri"},
+		module + "internal/testkit":          {"internal/testkit"},
+		"github.com/google/go-cmp":           {"internal/testkit"},
+		"go.uber.org/goleak":                 {},
+		"pgregory.net/rapid":                 {"internal/testkit"},
 	}
 }
 

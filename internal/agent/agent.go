@@ -47,6 +47,7 @@ type Loop struct {
 	Options     compile.Options
 	SyncPeriod  time.Duration // between two verifications against the kernel
 	SyncTimeout time.Duration // for the first complete list of every kind
+	Door        *Door         // is told what the kernel enforces; may be nil
 
 	index  *policy.Index
 	layout *policy.Layout  // of the program below
@@ -89,9 +90,10 @@ func (l *Loop) Run(ctx context.Context) error {
 			l.verify()
 			continue // Verify wakes us through Changed if there is something to do
 		case <-l.Store.Changed():
-			pause(ctx, window)
+			l.gather(ctx)
 		case <-l.Kernel.Changed():
-			pause(ctx, window)
+			l.gather(ctx)
+		case <-l.hurry():
 		case <-again.C:
 		}
 		if ctx.Err() != nil {
@@ -153,7 +155,28 @@ func (l *Loop) pass(ctx context.Context) error {
 	report, err := l.Kernel.Apply(ctx, program)
 
 	l.record(start, model, report, err)
+	if err == nil && l.Door != nil {
+		l.Door.done.reach(delta.Revision)
+	}
 	return err
+}
+
+// gather waits for more changes, so that a burst is one pass. A pod that waits
+// at the gate ends it.
+func (l *Loop) gather(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-l.hurry():
+	case <-time.After(window):
+	}
+}
+
+// hurry receives when somebody waits at the gate.
+func (l *Loop) hurry() <-chan struct{} {
+	if l.Door == nil {
+		return nil
+	}
+	return l.Door.hurry
 }
 
 // compile compiles a model. As long as only the members of sets changed, the

@@ -25,6 +25,8 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 	l.Observer.Beat()
 	if err == nil { // else the report is not complete
 		l.Observer.SetDatapath(l.datapath(r))
+		l.Observer.AddCuts(observe.Cuts{Ingress: r.Cuts.Ingress, Egress: r.Cuts.Egress, Reused: r.Cuts.Reused, Refused: r.Cuts.Refused,
+			Looks: r.Cuts.Looked.Times, Entries: r.Cuts.Looked.Entries, Elapsed: r.Cuts.Looked.Duration})
 		l.problems(r.Problems)
 	}
 	l.Observer.Record(pass)

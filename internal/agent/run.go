@@ -20,6 +20,7 @@ import (
 	"github.com/podwall/podwall/internal/compile"
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/gate"
 	"github.com/podwall/podwall/internal/kube"
 	"github.com/podwall/podwall/internal/links"
 	"github.com/podwall/podwall/internal/manifest"
@@ -56,13 +57,38 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		Node: cfg.NodeName, Store: store, Kernel: kernel, Observer: observer, Log: log,
 		Options:    compile.Options{ClosedIPv4: !cfg.IPv4, ClosedIPv6: !cfg.IPv6},
 		SyncPeriod: cfg.SyncPeriod, SyncTimeout: cfg.CacheSyncTimeout,
+		Door: NewDoor(cfg.NodeName, store),
 	}
+	opened := openGate(cfg.GateSocket, loop.Door, observer, log)
 	g, ctx := errgroup.WithContext(ctx)
+	if opened != nil {
+		g.Go(func() error {
+			opened.Run(ctx)
+			return nil
+		})
+	}
 	g.Go(func() error { return server.Run(ctx) })
 	g.Go(func() error { return source.Run(ctx, store) })
 	g.Go(func() error { return kernel.Watch(ctx) })
 	g.Go(func() error { return loop.Run(ctx) })
 	return g.Wait()
+}
+
+// openGate opens the gate for the container runtime. Without one the agent works
+// as well: pods are closed until the API names their addresses. So what stands
+// in the way is a problem, and no reason to stop.
+func openGate(socket string, door *Door, observer *observe.Observer, log *slog.Logger) *gate.Server {
+	if socket == "" {
+		return nil
+	}
+	s := &gate.Server{Keeper: door, Log: log}
+	if err := s.Listen(socket); err != nil {
+		log.Error("the start gate is not open", "err", err)
+		observer.SetProblem(observe.Problem{Subject: "start gate", Text: err.Error(),
+			Cure: "correct --gate-socket, or switch the gate off with --gate-socket="})
+		return nil
+	}
+	return s
 }
 
 // Cleanup removes everything that is podwall's from the kernel.
@@ -86,6 +112,7 @@ func datapathOptions(cfg config.Config) datapath.Options {
 	return datapath.Options{
 		FilterHook: cfg.Datapath == config.DatapathFilter, Guard: guards[cfg.Guard],
 		OpenUnknown: cfg.UnknownPods == config.UnknownOpen, Uplinks: cfg.Uplinks,
+		KeepConnections: cfg.OnPolicyChange == config.OnChangeKeep,
 	}
 }
 

@@ -20,7 +20,7 @@ func TestSemanticsPageNamesWhatExists(t *testing.T) {
 		t.Errorf("found only %d named rows", rows)
 	}
 	all := testText(t, "../internal/oracle") + testText(t, "../internal/convert") +
-		testText(t, "integration") + testText(t, "attack") + testText(t, "packets")
+		testText(t, "integration") + testText(t, "attack") + testText(t, "packets") + testText(t, "cut") + testText(t, "gate") + testText(t, "faults")
 	for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(page, -1) {
 		if !strings.Contains(all, "func "+name+"(") {
 			t.Errorf("no test is called %s", name)
@@ -150,11 +150,13 @@ func namesTests(t *testing.T, page string) int {
 	t.Helper()
 	names := regexp.MustCompile("`([a-z]+)\\.((?:Test|Fuzz)\\w+)`").FindAllStringSubmatch(page, -1)
 	for _, n := range names {
-		dir := "../internal/" + n[1]
-		if _, err := os.Stat("../" + n[1]); err != nil {
-			dir = n[1]
+		text := ""
+		for _, dir := range []string{n[1], "../internal/" + n[1]} { // cut and gate are both
+			if _, err := os.Stat("../../test/" + dir); err == nil {
+				text += testText(t, dir)
+			}
 		}
-		if !strings.Contains(testText(t, dir), "func "+n[2]+"(") {
+		if !strings.Contains(text, "func "+n[2]+"(") {
 			t.Errorf("package %s has no test %s", n[1], n[2])
 		}
 	}

@@ -49,6 +49,16 @@ const (
 	UnknownOpen   Unknown = "open"
 )
 
+// OnChange says what happens to connections that exist when a change denies
+// them.
+type OnChange string
+
+// The settings for connections that exist.
+const (
+	OnChangeCut  OnChange = "cut"
+	OnChangeKeep OnChange = "keep"
+)
+
 // LogFormat is the form of log lines.
 type LogFormat string
 
@@ -100,9 +110,15 @@ type Config struct {
 	UnknownPods Unknown
 	// Uplinks are names of interfaces, also with * and ?, that never lead to pods.
 	Uplinks []string
+	// OnPolicyChange says what happens to connections that a change denies.
+	OnPolicyChange OnChange
 	// IPv4 and IPv6 switch rules for a family on. A family that is off is never
 	// open: isolated pods are closed in it.
 	IPv4, IPv6 bool
+
+	// GateSocket is the Unix socket at which the container runtime's side
+	// announces pods before they start; empty means none.
+	GateSocket string
 
 	// HealthAddr is the IP address or host name to serve health and status on;
 	// empty means every address.
@@ -134,8 +150,10 @@ func Default() Config {
 		Datapath:         DatapathNAT,
 		Guard:            GuardAuto,
 		UnknownPods:      UnknownClosed,
+		OnPolicyChange:   OnChangeCut,
 		IPv4:             true,
 		IPv6:             true,
+		GateSocket:       "/run/podwall/gate.sock",
 		HealthPort:       20244,
 		MetricsPath:      "/metrics",
 		LogFormat:        LogAuto,

@@ -94,10 +94,18 @@ func kernelOptions() []option {
 			help: "What happens to packets from and to addresses that no known pod has, on interfaces that may lead to pods: a pod that was just made, before the API names its address. closed: dropped, except what the node sends.",
 			why:  "it cannot know whether this node also forwards for other things that look like pods, such as containers of another manager on interfaces of their own.",
 			bind: func(c *Config) flag.Value { return oneOf(&c.UnknownPods, UnknownClosed, UnknownOpen) }},
+		{name: "on-policy-change", arg: "cut|keep",
+			help: "What happens to connections that exist when a change denies them. cut: they end, and stay cut; those that are still allowed go on. keep: they go on until one end closes them. Connections of a pod whose address another pod gets always end.",
+			why:  "Kubernetes leaves it open, and only you know whether a connection that was allowed when it began may be finished.",
+			bind: func(c *Config) flag.Value { return oneOf(&c.OnPolicyChange, OnChangeCut, OnChangeKeep) }},
 		{name: "uplink-interfaces", arg: "NAME,…",
 			help: "Interfaces that lead elsewhere than to pods, beside those that are found: with a route through a gateway or an address of the node, network cards, tunnels, bridges of others. Names may have * and ?.",
 			why:  "a pair of virtual interfaces whose other end is in another network namespace looks like a pod, whatever is behind it.",
 			bind: func(c *Config) flag.Value { return names(&c.Uplinks) }},
+		{name: "gate-socket", arg: "FILE",
+			help: "Unix socket at which podwall-gate announces pods before their containers start; see docs/gate.md. Empty: none, and a pod is closed until the API names its address.",
+			why:  "podwall-gate must find it too, and only you know which directory of the node is visible in the agent's container.",
+			bind: func(c *Config) flag.Value { return text(&c.GateSocket) }},
 	}
 }
 

@@ -65,6 +65,7 @@ func (c Config) checkChoices() error {
 		among("datapath", c.Datapath, DatapathNAT, DatapathFilter),
 		among("invalid-guard", c.Guard, GuardAuto, GuardOn, GuardOff),
 		among("unknown-pods", c.UnknownPods, UnknownClosed, UnknownOpen),
+		among("on-policy-change", c.OnPolicyChange, OnChangeCut, OnChangeKeep),
 		among("log-format", c.LogFormat, LogAuto, LogText, LogJSON))...)
 }
 

@@ -45,6 +45,8 @@ type Options struct {
 	OpenUnknown bool
 	// Uplinks are patterns of interfaces that never lead to pods.
 	Uplinks []string
+	// KeepConnections lets connections that exist go on when a change denies them.
+	KeepConnections bool
 }
 
 // Problem is a state of the node in which policies are not fully true.
@@ -65,6 +67,7 @@ type Report struct {
 	Guard    bool
 	GuardWhy string
 	Problems []Problem
+	Cuts     Cuts
 }
 
 // Datapath owns podwall's table in one network namespace. Apply, Cleanup and
@@ -79,21 +82,25 @@ type Datapath struct {
 	renderer   nft.Renderer
 	actual     *nft.Table // what the kernel holds, nil for no table
 	known      bool       // actual can be trusted
+	recalled   bool       // what an earlier process left in the table is taken over
 	wrote      *nft.Table // what this process committed last: another difference is drift
 	generation uint32     // of the kernel's nftables, up to which actual is known
-	survey     *nft.Survey
-	tested     bool             // the self-test ran on the present kind of chain
-	lastTest   time.Time        // when it was tried
-	failed     []Problem        // what it found
-	forced     bool             // filter chains, because nat chains do not work here
-	restore    map[string]entry // settings found on bridges, by interface
-	bridged    bool             // a bridge carries a pod
-	unreached  missing          // no route
-	unbound    missing          // no bridge port
-	bypassed   missing          // not behind an interface of the IP layer
-	ports      map[filter.Family]portTable
+	// transactions of ours, up to the generation
+	transactions uint32
+	survey       *nft.Survey
+	tested       bool             // the self-test ran on the present kind of chain
+	lastTest     time.Time        // when it was tried
+	failed       []Problem        // what it found
+	forced       bool             // filter chains, because nat chains do not work here
+	restore      map[string]entry // settings found on bridges, by interface
+	bridged      bool             // a bridge carries a pod
+	unreached    missing          // no route
+	unbound      missing          // no bridge port
+	bypassed     missing          // not behind an interface of the IP layer
+	ports        map[filter.Family]portTable
 
 	untracked string // what hides packets of IPVS from our chains, "" for nothing
+	cuts      cuts
 
 	tagsKnown, tagsDropped bool // the state of the table of family bridge
 }
@@ -117,6 +124,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 		unreached: missing{}, unbound: missing{}, bypassed: missing{},
 	}
 	d.events.init(conn.PortID())
+	d.cuts.open(o, log, d.awake)
 	return d, nil
 }
 
@@ -128,7 +136,7 @@ func (d *Datapath) SetNodeAddresses(list []netip.Addr) {
 }
 
 // Close ends the connection to the kernel. The rules stay.
-func (d *Datapath) Close() error { return d.conn.Close() }
+func (d *Datapath) Close() error { return errors.Join(d.conn.Close(), d.cuts.close()) }
 
 // Apply makes the kernel agree with the program. The same program twice sends
 // nothing. After an error the kernel holds what it held, or part of a very
@@ -169,7 +177,7 @@ func (d *Datapath) Verify() error {
 	} else if len(d.unreached)+len(d.unbound)+len(d.bypassed) > 0 || d.ipvsMoved() {
 		d.note(nft.Notice{Hooks: true}) // look again whether they are there
 	}
-	return nil
+	return d.sweep(time.Now())
 }
 
 // look asks what other programs do at our hooks.
@@ -192,10 +200,16 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 			return err
 		}
 	}
-	node, err := d.node(p, report)
+	todo, err := d.plan(p, report)
 	if err != nil {
 		return err
 	}
+	node, err := d.node(p, report)
+	if err != nil {
+		d.cuts.audit.giveBack(todo.cuts)
+		return err
+	}
+	node.Cut = todo.cutting
 	d.bindPorts(node, report) // before anybody at the ports is let speak
 	desired := d.renderer.Render(p, node)
 	ops := nft.Diff(d.actual, desired)
@@ -203,16 +217,18 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 		// What is desired may have changed too, and that is nobody's fault.
 		report.Drift = len(nft.Diff(d.actual, d.wrote))
 	}
+	ops = nft.JoinOps(ops, d.cuts.ops(todo, ops))
 	report.Changes = len(ops)
 	for _, op := range ops {
 		report.Elements += op.Elements()
 	}
 	if err := d.commit(ops); err != nil {
 		d.known, d.wrote = false, nil
+		d.cuts.audit.giveBack(todo.cuts)
 		return err
 	}
 	d.actual, d.wrote, report.Table = desired, desired, desired
-	return nil
+	return d.finish(p, todo, report)
 }
 
 func (d *Datapath) read(report *Report) error {
@@ -226,8 +242,11 @@ func (d *Datapath) read(report *Report) error {
 		return err
 	}
 	report.Full = true
-	d.remember(actual)
-	d.actual, d.known, d.generation = actual, true, g
+	if !d.recalled { // later, what is not ours there is not believed
+		d.remember(actual)
+		d.recalled = true
+	}
+	d.actual, d.known, d.generation, d.transactions = actual, true, g, d.conn.Transactions()
 	return nil
 }
 
@@ -238,8 +257,8 @@ func (d *Datapath) commit(ops []nft.Op) error {
 	return d.committed(d.conn.Commit(ops))
 }
 
-// committed ends a commit. The generation is taken as known only if ours was
-// the one transaction since: otherwise Verify has to look.
+// committed ends a commit. The generation is taken as known only if the
+// transactions since then were all ours: otherwise Verify has to look.
 func (d *Datapath) committed(err error) error {
 	if err != nil {
 		return err
@@ -248,8 +267,8 @@ func (d *Datapath) committed(err error) error {
 	if err != nil {
 		return err
 	}
-	if g == d.generation+1 {
-		d.generation = g
+	if taken := d.conn.Transactions(); g == d.generation+taken-d.transactions {
+		d.generation, d.transactions = g, taken
 	}
 	return nil
 }

@@ -47,6 +47,11 @@ func (e *events) note(n nft.Notice) {
 	if !n.Table && !n.Hooks {
 		return
 	}
+	e.awake()
+}
+
+// awake asks for an Apply.
+func (e *events) awake() {
 	select {
 	case e.wake <- struct{}{}:
 	default:
@@ -74,5 +79,11 @@ func (d *Datapath) Watch(ctx context.Context) error {
 		return nft.Monitor(ctx, own, d.note)
 	})
 	g.Go(func() error { return d.links.Watch(ctx, d.wake) })
+	if d.cuts.conn != nil {
+		g.Go(func() error {
+			d.cuts.audit.run(ctx)
+			return nil
+		})
+	}
 	return g.Wait()
 }

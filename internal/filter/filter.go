@@ -99,6 +99,9 @@ type Program struct {
 type Pod struct {
 	Addr netip.Addr
 	Name string // namespace/name, for people
+	// ID tells a pod from a later one with the same name and address; empty where
+	// nobody says it.
+	ID string
 	// Ingress and Egress name the chain of the direction. Empty means not
 	// isolated: all traffic is allowed.
 	Ingress, Egress string

@@ -13,7 +13,7 @@ import (
 func (p *Program) String() string {
 	var b strings.Builder
 	for _, pod := range p.Pods {
-		fmt.Fprintf(&b, "pod %s %s ingress %s egress %s\n", pod.Addr, pod.Name, cmp.Or(pod.Ingress, "open"), cmp.Or(pod.Egress, "open"))
+		fmt.Fprintf(&b, "pod %s %s%s ingress %s egress %s\n", pod.Addr, pod.Name, idText(pod.ID), cmp.Or(pod.Ingress, "open"), cmp.Or(pod.Egress, "open"))
 	}
 	for _, c := range p.Chains {
 		fmt.Fprintf(&b, "chain %s\n", c.Name)
@@ -72,4 +72,11 @@ func (b Block) String() string {
 		s += " except " + e.String()
 	}
 	return s
+}
+
+func idText(id string) string {
+	if id == "" {
+		return ""
+	}
+	return " id " + id
 }

@@ -77,26 +77,46 @@ func (l *Links) SetNodeAddresses(list []netip.Addr) {
 // address without one (a pod whose interface is not there yet, a network that
 // does not pass this node's IP layer) is left out.
 func (l *Links) Find(addrs []netip.Addr) (map[netip.Addr]Path, error) {
+	found, all, err := l.find(addrs)
+	if err == nil && !all {
+		l.stale.Store(true) // a link that is too new to have been heard of
+		found, _, err = l.find(addrs)
+	}
+	if err != nil {
+		return nil, err
+	}
+	l.known = found
+	return found, l.findPorts(found)
+}
+
+// find returns the paths, and whether every route led to a link that is known.
+func (l *Links) find(addrs []netip.Addr) (found map[netip.Addr]Path, all bool, err error) {
 	if l.stale.Swap(false) || l.known == nil {
 		names, err := l.survey()
 		if err != nil {
 			l.stale.Store(true)
-			return nil, err
+			return nil, false, err
 		}
 		l.known, l.names = map[netip.Addr]Path{}, names
 	}
-	found := make(map[netip.Addr]Path, len(addrs))
+	found, all = make(map[netip.Addr]Path, len(addrs)), true
 	for _, a := range addrs {
 		p, ok := l.known[a]
 		if !ok {
-			if p, ok = l.lookup(a); !ok {
+			var index int
+			if index, ok = lookup(a); !ok {
 				continue
 			}
+			d, known := l.names[index]
+			all = all && known
+			if !known {
+				continue
+			}
+			p = Path{Index: d.index, Link: d.name, Bridge: d.kind == "bridge", Uplink: d.uplink, Beside: d.beside()}
 		}
 		found[a] = p
 	}
-	l.known = found
-	return found, l.findPorts(found)
+	return found, all, nil
 }
 
 // findPorts adds the ports of bridges to the paths.
@@ -132,18 +152,15 @@ func complete[T any](list func() ([]T, error)) (found []T, err error) {
 	return found, err
 }
 
-// lookup asks the kernel which way a packet to the address would take.
-func (l *Links) lookup(a netip.Addr) (Path, bool) {
+// lookup asks the kernel by which link a packet to the address would go there.
+func lookup(a netip.Addr) (index int, ok bool) {
 	routes, err := netlink.RouteGet(a.AsSlice())
 	if err != nil || len(routes) == 0 {
-		return Path{}, false // unreachable: no route is the normal case here
+		return 0, false // unreachable: no route is the normal case here
 	}
 	r := routes[0]
-	if r.Gw != nil || r.Via != nil || r.Type != unix.RTN_UNICAST {
-		return Path{}, false
-	}
-	d, ok := l.names[r.LinkIndex]
-	return Path{Index: d.index, Link: d.name, Bridge: d.kind == "bridge", Uplink: d.uplink, Beside: d.beside()}, ok
+	direct := r.Gw == nil && r.Via == nil && r.Type == unix.RTN_UNICAST
+	return r.LinkIndex, direct
 }
 
 // quiet is the least time between two wake-ups: pods come in bursts, and each

@@ -50,17 +50,14 @@ func (p *ports) find(devices map[int]device, wanted map[netip.Addr]bool) (map[ne
 
 // ask asks the ports that nothing is known about.
 func (p *ports) ask(all map[device]bool, found map[netip.Addr]string) error {
-	var conn *netlink.Conn
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Strict: true})
+	if err != nil {
+		return fmt.Errorf("connecting to rtnetlink: %w", err)
+	}
+	defer func() { _ = conn.Close() }() // it only asked
 	for d := range all {
 		if len(p.of[d]) > 0 {
 			continue
-		}
-		if conn == nil {
-			var err error
-			if conn, err = dial(); err != nil {
-				return err
-			}
-			defer conn.Close()
 		}
 		addrs, err := addressesAway(conn, d.netns, d.peer)
 		if err != nil {
@@ -74,14 +71,6 @@ func (p *ports) ask(all map[device]bool, found map[netip.Addr]string) error {
 		}
 	}
 	return nil
-}
-
-func dial() (*netlink.Conn, error) {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Strict: true})
-	if err != nil {
-		return nil, fmt.Errorf("connecting to rtnetlink: %w", err)
-	}
-	return conn, nil
 }
 
 // addressesAway lists the addresses of an interface in the namespace with that

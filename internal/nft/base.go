@@ -24,6 +24,9 @@ func baseChains(p *filter.Program, n Node) []*Chain {
 	if n.Guard && !n.FilterHook {
 		chains = append(chains, guard(n)...)
 	}
+	if n.Cut {
+		chains = append(chains, cutRules())
+	}
 	if !n.FilterHook && (isolatesEgress(p) || n.Closed && n.Guard) {
 		chains = append(chains, untrackedInput())
 	}
@@ -48,6 +51,7 @@ func postrouting(n Node) *Chain {
 		c.Name, c.Base = chainPostrouting+"-filter", &Base{"filter", "postrouting", priorityFilterPostrouting}
 		c.Rules = trackedFirst()
 	}
+	c.addCut(n)
 	c.addSource(n)
 	if !n.Closed {
 		c.add("inside one bridge", Lookup{Field: OutputInterface, Set: setPodLinks}, MatchNoInput{}, Verdict{Jump, chainSource})
@@ -219,6 +223,7 @@ func guard(n Node) []*Chain {
 	base.add("", MatchState{CtInvalid | CtUntracked}, Verdict{Goto, chainGuarded})
 	c := &Chain{Name: chainGuarded}
 	c.addDiscovery(Verdict{Kind: Return})
+	c.addCut(n)
 	behind := Lookup{Field: OutputInterface, Set: setIngressLinks}
 	if n.Closed {
 		behind = Lookup{Field: OutputInterface, Set: setOpenLinks, Negate: true}

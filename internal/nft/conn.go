@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -20,7 +21,8 @@ type Conn struct {
 	nl     *nftables.Conn
 	table  *nftables.Table
 	portID uint32
-	batch  int // elements of one transaction
+	batch  int     // elements of one transaction
+	taken  *uint32 // transactions, shared with the views of Ports
 }
 
 // batchElements bounds the elements of one transaction. Larger changes are
@@ -29,6 +31,27 @@ type Conn struct {
 // does. Only the replacement of the whole table is never cut.
 const batchElements = 50_000
 
+// stage says in which transaction of a change an operation belongs: what will be
+// referred to, the references, and what nothing refers to any more. A packet
+// that is under way while a transaction takes effect keeps the old rules but
+// meets the new elements, and a chain that is new in the same transaction is
+// still empty for it: it would pass.
+func (k OpKind) stage() int {
+	switch {
+	case k < SwapElements:
+		return 0
+	case k == SwapElements:
+		return 1
+	}
+	return 2
+}
+
+// inStages reports whether a change needs a transaction for each stage: chains
+// come or go while packets meet the table. Nobody meets a new one yet.
+func inStages(ops []Op) bool {
+	return ops[0].Kind > AddTable && slices.ContainsFunc(ops, func(op Op) bool { return op.Kind == AddChain || op.Kind == DeleteChain })
+}
+
 // Open connects to the nftables of the network namespace that netns refers to,
 // or of the calling thread if netns is 0.
 func Open(netns int) (*Conn, error) {
@@ -36,7 +59,7 @@ func Open(netns int) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connecting to nftables: %w", err)
 	}
-	c := &Conn{nl: nl, batch: batchElements, table: &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}}
+	c := &Conn{nl: nl, batch: batchElements, taken: new(uint32), table: &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}}
 	if c.portID, err = nl.GetPortID(); err != nil {
 		return nil, errors.Join(fmt.Errorf("asking for the netlink port: %w", err), nl.CloseLasting())
 	}
@@ -45,6 +68,10 @@ func Open(netns int) (*Conn, error) {
 
 // Close ends the connection.
 func (c *Conn) Close() error { return c.nl.CloseLasting() }
+
+// Transactions returns how many the kernel has taken from Commit and Delete, of
+// all tables of ours: by so much they have moved the generation.
+func (c *Conn) Transactions() uint32 { return *c.taken }
 
 // PortID tells our changes from those of others in notifications.
 func (c *Conn) PortID() uint32 { return c.portID }
@@ -66,16 +93,23 @@ func (c *Conn) Delete() error {
 	if err := c.nl.Flush(); err != nil {
 		return fmt.Errorf("deleting table %s: %w", TableName, err)
 	}
+	*c.taken++
 	return nil
 }
 
 // Commit sends the operations. On error the kernel may have taken some of the
 // batches of a large change: read the table back before the next try.
 func (c *Conn) Commit(ops []Op) error {
-	pending := 0
-	whole := len(ops) > 0 && ops[0].Kind == DeleteTable
+	if len(ops) == 0 {
+		return nil
+	}
+	pending, stage := 0, ops[0].Kind.stage()
+	whole, staged := ops[0].Kind == DeleteTable, inStages(ops)
 	for _, op := range ops {
-		if pending += op.Elements(); pending > c.batch && op.Elements() > 0 && !whole {
+		pending += op.Elements()
+		next := staged && op.Kind.stage() != stage
+		stage = op.Kind.stage()
+		if next || pending > c.batch && op.Elements() > 0 && !whole {
 			if err := c.flush(); err != nil {
 				return err
 			}
@@ -92,6 +126,7 @@ func (c *Conn) flush() error {
 	if err := c.nl.Flush(); err != nil {
 		return fmt.Errorf("committing to table %s: %w", TableName, err)
 	}
+	*c.taken++
 	return nil
 }
 
@@ -113,6 +148,8 @@ func (c *Conn) queue(op Op) error {
 		return errors.Join(
 			c.nl.SetDeleteElements(c.set(op.Set), elements(op.Set, op.Removed)),
 			c.nl.SetAddElements(c.set(op.Set), elements(op.Set, op.Entries)))
+	case ChangeCut:
+		return c.changeCut(op)
 	case DeleteSet:
 		c.nl.DelSet(c.set(op.Set))
 	case AddChain:
@@ -160,11 +197,14 @@ func (c *Conn) set(s *Set) *nftables.Set {
 		Table: c.table, Name: s.Name, KeyType: s.Key.datatype(),
 		Interval: s.Interval, IsMap: s.Map, Comment: clip(s.Comment), KeyByteOrder: binaryutil.BigEndian,
 	}
-	if s.Key >= Interface {
+	if s.Key >= Interface && s.Key <= InterfaceAddr6 {
 		k.KeyByteOrder = binaryutil.NativeEndian
 	}
 	if s.Map {
 		k.DataType = nftables.TypeVerdict
+	}
+	if s.Timeout > 0 {
+		k.HasTimeout, k.Dynamic, k.Timeout = true, true, s.Timeout
 	}
 	return k
 }

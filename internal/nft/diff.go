@@ -22,6 +22,7 @@ const (
 	AddCounter
 	AddSet
 	AddElements
+	ChangeCut // see CutOps
 	AddChain
 	FlushChain
 	AddRules
@@ -71,7 +72,7 @@ func Diff(actual, desired *Table) []Op {
 func foreign(actual, desired *Table) bool {
 	found := actual.Dormant
 	walk(actual.Sets, desired.Sets, func(s *Set) string { return s.Name }, func(old, now *Set) {
-		if old != nil && now != nil && (old.Key != now.Key || old.Map != now.Map || old.Interval != now.Interval) {
+		if old != nil && now != nil && (old.Key != now.Key || old.Map != now.Map || old.Interval != now.Interval || old.Timeout != now.Timeout) {
 			found = true
 		}
 	})
@@ -113,6 +114,8 @@ func (d *differ) sets(desired *Table) {
 		case old == nil:
 			d.add(Op{Kind: AddSet, Set: now})
 			d.fill(now, now.all())
+		case now.Key == Flow4 || now.Key == Flow6:
+			// What is in it is not for the program to say: see CutOps.
 		default:
 			d.elements(old, now)
 		}
@@ -254,6 +257,8 @@ func (o Op) String() string {
 		return "flush chain " + o.Chain.Name
 	case AddRules:
 		return fmt.Sprintf("add %d rules to %s", len(o.Chain.Rules), o.Chain.Name)
+	case ChangeCut:
+		return fmt.Sprintf("add %d elements to %s, delete %d", len(o.Entries), o.Set.Name, len(o.Removed))
 	case SwapElements:
 		return fmt.Sprintf("delete %d and add %d elements in %s", len(o.Removed), len(o.Entries), o.Set.Name)
 	case DeleteElements:

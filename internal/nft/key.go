@@ -25,6 +25,10 @@ func (k KeyType) bytes(key Key) []byte {
 		return interfaceName(key.Iface)
 	case InterfaceAddr4, InterfaceAddr6:
 		return append(interfaceName(key.Iface), key.Addr.AsSlice()...)
+	case Flow4, Flow6:
+		b := append(binary.BigEndian.AppendUint16(key.Addr.AsSlice(), key.Port), 0, 0)
+		b = append(b, key.Dst.Addr().AsSlice()...)
+		return append(binary.BigEndian.AppendUint16(b, key.Dst.Port()), 0, 0)
 	}
 	return key.Addr.AsSlice()
 }
@@ -64,6 +68,13 @@ func (k KeyType) fields(b []byte) (key Key) {
 		b = b[:len(b)-4]
 	case Pair4, Pair6:
 		b = b[:len(b)/2]
+	case Flow4, Flow6:
+		end := b[len(b)/2:]
+		b = b[:len(b)/2]
+		key.Port = binary.BigEndian.Uint16(b[len(b)-4:])
+		to, _ := netip.AddrFromSlice(end[:len(end)-4])
+		key.Dst = netip.AddrPortFrom(to, binary.BigEndian.Uint16(end[len(end)-4:]))
+		b = b[:len(b)-4]
 	}
 	key.Addr, _ = netip.AddrFromSlice(b)
 	return key
@@ -80,12 +91,14 @@ func (k KeyType) datatype() nftables.SetDatatype {
 		Interface:      nftables.TypeIFName,
 		InterfaceAddr4: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIPAddr),
 		InterfaceAddr6: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIP6Addr),
+		Flow4:          nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService, nftables.TypeIPAddr, nftables.TypeInetService),
+		Flow6:          nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService, nftables.TypeIP6Addr, nftables.TypeInetService),
 	}[k]
 }
 
 // keyType finds the type again; ok is false if it is none of ours.
 func keyType(t nftables.SetDatatype) (KeyType, bool) {
-	for k := Addr4; k <= InterfaceAddr6; k++ {
+	for k := Addr4; k <= Flow6; k++ {
 		if own := k.datatype(); own.GetNFTMagic() == t.GetNFTMagic() {
 			return k, true
 		}

@@ -11,6 +11,9 @@
 package nft
 
 import (
+	"net/netip"
+	"time"
+
 	"github.com/podwall/podwall/internal/filter"
 )
 
@@ -47,6 +50,8 @@ const (
 	Interface
 	InterfaceAddr4 // interface . source
 	InterfaceAddr6
+	Flow4 // source . port . destination . port
+	Flow6
 )
 
 // Set is a named set or, with Map, a named verdict map.
@@ -56,6 +61,9 @@ type Set struct {
 	Map      bool
 	Interval bool
 	Comment  string
+	// Timeout is after how long without use the kernel forgets an element; 0 for
+	// never.
+	Timeout time.Duration
 	// Elements are the members of a set of the program; shared with it.
 	Elements filter.Elements
 	// Entries are the members of maps and of the small sets that the backend
@@ -67,6 +75,9 @@ type Set struct {
 type Key struct {
 	filter.Element
 	Iface string
+	// Dst is the destination in a key of type Flow4 or Flow6; Element is the
+	// source.
+	Dst netip.AddrPort
 }
 
 // Entry is a key and, in a map, its verdict.

@@ -108,7 +108,7 @@ func (c *Conn) readSets(t *Table) error {
 		if k.Anonymous {
 			continue // part of a rule that is not ours, and goes with it
 		}
-		s := &Set{Name: k.Name, Map: k.IsMap, Interval: k.Interval, Comment: k.Comment}
+		s := &Set{Name: k.Name, Map: k.IsMap, Interval: k.Interval, Comment: k.Comment, Timeout: k.Timeout}
 		var ok bool
 		if s.Key, ok = keyType(k.KeyType); !ok {
 			t.Sets = append(t.Sets, s) // foreign: Diff deletes it
@@ -153,7 +153,7 @@ func (s *Set) take(list []nftables.SetElement) error {
 		s.takeIntervals(list)
 		return nil
 	}
-	plain := !s.Map && !slices.Contains([]KeyType{Interface, InterfaceAddr4, InterfaceAddr6, Pair4, Pair6}, s.Key)
+	plain := !s.Map && !slices.Contains([]KeyType{Interface, InterfaceAddr4, InterfaceAddr6, Pair4, Pair6, Flow4, Flow6}, s.Key)
 	for _, k := range list {
 		key, ok := s.Key.parse(k.Key)
 		if !ok {

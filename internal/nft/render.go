@@ -33,6 +33,9 @@ type Node struct {
 	// Carried are bridges that carry pods or did, kept in the kernel for the next
 	// process: they stay closed.
 	Carried []string
+	// Cut is true while a connection is cut: then the sets are asked that refuse
+	// what would revive it.
+	Cut bool
 	// Restore are the bridge settings that the agent found and changed, kept in
 	// the kernel for --cleanup-config.
 	Restore []Entry
@@ -143,6 +146,10 @@ func (r *Renderer) Render(p *filter.Program, n Node) *Table {
 	if n.Guard && !n.FilterHook {
 		t.Sets = append(t.Sets, guardSets(p)...)
 	}
+	if n.Cut {
+		t.Sets = append(t.Sets, cutSets()...)
+		t.Counters = slices.Sorted(slices.Values(append(t.Counters, CounterCut)))
+	}
 	t.Chains = baseChains(p, n)
 	kept := make(map[*filter.Chain]rendered, len(p.Chains))
 	for _, c := range p.Chains {
@@ -203,15 +210,16 @@ func podSets(p *filter.Program) []*Set {
 		local := &Set{Name: perFamily("local", f), Key: addr, Comment: "addresses of local pods"}
 		ingress := &Set{Name: perFamily("to", f), Key: addr, Map: true, Comment: "who judges what goes to a local pod"}
 		egress := &Set{Name: perFamily("from", f), Key: addr, Map: true, Comment: "who judges what an isolated local pod sends"}
-		ingress.Entries = []Entry{{Key: addrKey(SelfTest(f)), Verdict: Verdict{Goto, chainSelfTest}, Comment: "self-test"}}
+		ingress.Entries = []Entry{{Key: addrKey(SelfTest(f)), Verdict: Verdict{Jump, chainSelfTest}, Comment: "self-test"}}
 		for _, pod := range p.Pods {
 			if filter.FamilyOf(pod.Addr) != f {
 				continue
 			}
-			e := Entry{Key: addrKey(pod.Addr), Comment: pod.Name}
+			e := Entry{Key: addrKey(pod.Addr), Comment: podComment(pod)}
 			self.Entries = append(self.Entries, Entry{Key: e.Key})
 			local.Elements = local.Elements.With(e.Key.Element)
-			ingress.Entries = append(ingress.Entries, judge(e, pod.Ingress, Goto))
+			// Jump: if a chain let somebody fall through, what follows drops it.
+			ingress.Entries = append(ingress.Entries, judge(e, pod.Ingress, Jump))
 			if pod.Egress != "" {
 				egress.Entries = append(egress.Entries, judge(e, pod.Egress, Jump))
 			}
@@ -257,6 +265,14 @@ func sourceSets(list []Attachment) []*Set {
 
 func compareEntries(a, b Entry) int {
 	return cmp.Or(a.Key.Compare(b.Key.Element), cmp.Compare(a.Key.Iface, b.Key.Iface))
+}
+
+// podComment names a pod in the maps, for people and for the next process.
+func podComment(pod filter.Pod) string {
+	if pod.ID == "" {
+		return pod.Name
+	}
+	return pod.Name + " " + pod.ID
 }
 
 func judge(e Entry, chain string, kind VerdictKind) Entry {

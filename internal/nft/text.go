@@ -48,6 +48,9 @@ func (s *Set) write(b *strings.Builder) {
 	if s.Interval {
 		b.WriteString("\t\tflags interval\n")
 	}
+	if s.Timeout > 0 {
+		fmt.Fprintf(b, "\t\tflags dynamic,timeout\n\t\ttimeout %ds\n", int(s.Timeout.Seconds()))
+	}
 	if s.Comment != "" {
 		fmt.Fprintf(b, "\t\tcomment %q\n", clip(s.Comment))
 	}
@@ -81,6 +84,8 @@ func (s *Set) format(k Key) string {
 		return fmt.Sprintf("%q", k.Iface)
 	case InterfaceAddr4, InterfaceAddr6:
 		return fmt.Sprintf("%q . %s", k.Iface, k.Addr)
+	case Flow4, Flow6:
+		return fmt.Sprintf("%s . %d . %s . %d", k.Addr, k.Port, k.Dst.Addr(), k.Dst.Port())
 	case Pair4, Pair6:
 		return fmt.Sprintf("%s . %s", k.Addr, k.Addr)
 	case Addr4Port, Addr6Port:
@@ -102,6 +107,7 @@ func (k KeyType) String() string {
 		Addr4Port: "ipv4_addr . inet_service", Addr6Port: "ipv6_addr . inet_service",
 		ProtocolPort: "inet_proto . inet_service", Interface: "ifname",
 		InterfaceAddr4: "ifname . ipv4_addr", InterfaceAddr6: "ifname . ipv6_addr",
+		Flow4: "ipv4_addr . inet_service . ipv4_addr . inet_service", Flow6: "ipv6_addr . inet_service . ipv6_addr . inet_service",
 	}[k]
 }
 

@@ -37,6 +37,11 @@ type metrics struct {
 	repairs       prometheus.Counter
 	drops         *prometheus.CounterVec
 	problems      *prometheus.GaugeVec
+	cuts          *prometheus.CounterVec
+	refused       prometheus.Gauge
+	looks         prometheus.Counter
+	lookedAt      prometheus.Counter
+	lookDuration  prometheus.Counter
 }
 
 func newMetrics(b *builder, version string, ready func() bool) *metrics {
@@ -46,19 +51,24 @@ func newMetrics(b *builder, version string, ready func() bool) *metrics {
 	return &metrics{
 		applyDuration: b.histograms("apply_duration_seconds", "Time that a pass took, from the change taken to the kernel's answer. Kind full compares the whole table, delta writes a change.",
 			[]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}, "kind", "delta", "full"),
-		applies:     b.counters("apply_total", "Passes by result.", "result", "ok", "error"),
-		lastApply:   b.gauge("last_apply_timestamp_seconds", "Unix time of the last pass that succeeded; 0 before it."),
-		snapshot:    b.gauge("snapshot_revision", "Revision of the cluster that the last pass tried to enforce. It counts changes since the agent started."),
-		applied:     b.gauge("applied_revision", "Revision of the cluster that the kernel enforces. Less than snapshot_revision after an error."),
-		workloads:   b.gauge("workloads", "Pods of this node that policies can speak about."),
-		isolated:    b.gauge("isolated_workloads", "Pods of this node that a policy isolates in a direction or in both."),
-		policies:    b.gauge("policies", "Policies that isolate a pod of this node."),
-		diagnostics: b.gauges("policy_diagnostics", "Findings about users' objects. Severity error: a part was not understood and matches nothing.", "severity", cluster.Warning.String(), cluster.Error.String()),
-		elements:    b.gauge("set_elements", "Elements of all sets and maps in the kernel."),
-		objects:     b.gauges("kernel_objects", "Objects in the kernel by type.", "type", "chain", "rule", "set"),
-		repairs:     b.counter("drift_repairs_total", "Differences in the kernel that this agent did not make and repaired."),
-		drops:       b.laterCounters("dropped_packets_total", "Packets dropped, by the direction of the policy that dropped them. Read from the kernel; absent until it was read.", "direction", "ingress", "egress"),
-		problems:    b.gauges("problems", "Problems of the node. Blocking true: policies are not fully enforced while it lasts.", "blocking", "true", "false"),
+		applies:      b.counters("apply_total", "Passes by result.", "result", "ok", "error"),
+		lastApply:    b.gauge("last_apply_timestamp_seconds", "Unix time of the last pass that succeeded; 0 before it."),
+		snapshot:     b.gauge("snapshot_revision", "Revision of the cluster that the last pass tried to enforce. It counts changes since the agent started."),
+		applied:      b.gauge("applied_revision", "Revision of the cluster that the kernel enforces. Less than snapshot_revision after an error."),
+		workloads:    b.gauge("workloads", "Pods of this node that policies can speak about."),
+		isolated:     b.gauge("isolated_workloads", "Pods of this node that a policy isolates in a direction or in both."),
+		policies:     b.gauge("policies", "Policies that isolate a pod of this node."),
+		diagnostics:  b.gauges("policy_diagnostics", "Findings about users' objects. Severity error: a part was not understood and matches nothing.", "severity", cluster.Warning.String(), cluster.Error.String()),
+		elements:     b.gauge("set_elements", "Elements of all sets and maps in the kernel."),
+		objects:      b.gauges("kernel_objects", "Objects in the kernel by type.", "type", "chain", "rule", "set"),
+		repairs:      b.counter("drift_repairs_total", "Differences in the kernel that this agent did not make and repaired."),
+		drops:        b.laterCounters("dropped_packets_total", "Packets dropped, by the direction of the policy that dropped them. Read from the kernel; absent until it was read.", "direction", "ingress", "egress"),
+		cuts:         b.counters("connections_cut_total", "Connections that were ended: the policies of a direction deny them now, or an address of theirs was reused.", "reason", "ingress", "egress", "reused"),
+		refused:      b.gauge("connections_refused", "Connections that were cut and that the end which answered cannot revive."),
+		looks:        b.counter("connection_looks_total", "How often the connection table was looked at after a change."),
+		lookedAt:     b.counter("connection_entries_total", "Entries of the connection table that were judged."),
+		lookDuration: b.counter("connection_looks_seconds_total", "Time that looking at the connection table took."),
+		problems:     b.gauges("problems", "Problems of the node. Blocking true: policies are not fully enforced while it lasts.", "blocking", "true", "false"),
 	}
 }
 
@@ -82,6 +92,16 @@ func (m *metrics) record(p Pass, now time.Time) {
 	m.objects.WithLabelValues("rule").Set(float64(p.Rules))
 	m.objects.WithLabelValues("set").Set(float64(p.Sets))
 	m.repairs.Add(float64(p.Repairs))
+}
+
+func (m *metrics) addCuts(c Cuts) {
+	m.cuts.WithLabelValues("ingress").Add(float64(c.Ingress))
+	m.cuts.WithLabelValues("egress").Add(float64(c.Egress))
+	m.cuts.WithLabelValues("reused").Add(float64(c.Reused))
+	m.refused.Set(float64(c.Refused))
+	m.looks.Add(float64(c.Looks))
+	m.lookedAt.Add(float64(c.Entries))
+	m.lookDuration.Add(c.Elapsed.Seconds())
 }
 
 func (m *metrics) setDiagnostics(list []cluster.Diagnostic) {

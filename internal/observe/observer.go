@@ -177,6 +177,27 @@ func grown(before, now uint64) uint64 {
 	return now - before
 }
 
+// Cuts are connections that were ended, and what it took to find them.
+type Cuts struct {
+	// Ingress and Egress were ended because the policies of that direction deny
+	// them now, Reused because an address has another pod now, or none.
+	Ingress, Egress, Reused int
+	// Refused is how many packets are refused now that would revive connections.
+	Refused int
+	// Looks at the connection table, with so many entries, took Elapsed.
+	Looks, Entries int
+	Elapsed        time.Duration
+}
+
+// AddCuts adds what was done since the last call.
+func (o *Observer) AddCuts(c Cuts) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.status.Cut += uint64(c.Ingress + c.Egress + c.Reused)
+	o.status.Refused = c.Refused
+	o.metrics.addCuts(c)
+}
+
 // Status returns the state at this moment. The caller may keep it.
 func (o *Observer) Status() Status {
 	o.mu.Lock()

@@ -231,6 +231,7 @@ kernel      6 chains, 9 rules, 4 sets, 40 elements
 last apply  TIME, delta, took 0s, failed: no memory
 repairs     1
 drops       0 packets
+cut         0 connections, 0 refused a revival
 version     v0, started TIME
 
 problems of the node

@@ -63,6 +63,11 @@ type Status struct {
 	// Drops is the number of packets dropped, both directions, as far as it was
 	// read from the kernel.
 	Drops uint64 `json:"drops"`
+	// Cut is the number of connections that were ended because a change denied
+	// them or gave their address to another pod, since the agent started. Refused is
+	// how many connections cannot be revived now by the end that answered.
+	Cut     uint64 `json:"cut"`
+	Refused int    `json:"refused"`
 
 	Problems    []Problem            `json:"problems"`
 	Diagnostics []cluster.Diagnostic `json:"diagnostics"`

@@ -34,6 +34,7 @@ func (s Status) WriteText(w io.Writer) error {
 	row("last apply", "%s", s.LastApply)
 	row("repairs", "%d", s.DriftRepairs)
 	row("drops", "%d packets", s.Drops)
+	row("cut", "%d connections, %d refused a revival", s.Cut, s.Refused)
 	row("version", "%s, started %s", s.Version, s.Started.Format(time.RFC3339))
 	_ = tab.Flush() // a strings.Builder takes everything
 	s.writeFindings(&b)

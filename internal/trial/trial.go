@@ -137,9 +137,13 @@ func (t *Trial) startNode(name string) error {
 		return err
 	}
 	n.agent, err = startAgent(at, t.cfg.Agent, filepath.Join(t.dir, name+".log"),
-		append([]string{"--manifests", t.manifests.dir, "--hostname-override", name, "--iptables-sync-period=1s", "--log-format=text"}, t.cfg.AgentArgs...))
+		append([]string{"--manifests", t.manifests.dir, "--hostname-override", name, "--iptables-sync-period=1s", "--log-format=text",
+			"--gate-socket=" + t.Gate(name)}, t.cfg.AgentArgs...))
 	return err
 }
+
+// Gate returns the socket at which a node's agent takes announcements.
+func (t *Trial) Gate(node string) string { return filepath.Join(t.dir, node+".sock") }
 
 // Bed returns the bed. Pods and hosts are changed by Apply only.
 func (t *Trial) Bed() *lab.Bed { return t.bed }

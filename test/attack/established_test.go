@@ -36,7 +36,7 @@ func TestNothingOfOursLooksAtEveryForwardedPacket(t *testing.T) {
 // A connection is judged by its first packet: what comes later is not asked
 // again, even if the answer were another by now. New ones are.
 func TestAConnectionIsJudgedOnce(t *testing.T) {
-	eachWiring(t, stage.Setup{}, func(t *testing.T, w *world) {
+	eachWiring(t, stage.Setup{Args: []string{"--on-policy-change=keep"}}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Enforce(t, stage.Usual()...)
 			flow := packet.Packet{Src: w.Addr(t, peer, v6), Dst: w.Addr(t, victim, v6), Proto: packet.UDP, SrcPort: 6000, DstPort: 80}

@@ -46,7 +46,8 @@ type agent struct {
 // must then end as on a node: by SIGTERM, with status 0.
 func startAgent(t *testing.T, ns *netns.NS, node string, args ...string) *agent {
 	t.Helper()
-	return launch(t, ns, node, exec.Command(agentProgram(t), args...))
+	// The nodes of a test share a file system, unlike real ones.
+	return launch(t, ns, node, exec.Command(agentProgram(t), append(args, "--gate-socket="+filepath.Join(t.TempDir(), "gate.sock"))...))
 }
 
 func launch(t *testing.T, ns *netns.NS, node string, cmd *exec.Cmd) *agent {

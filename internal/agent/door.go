@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/gate"
+)
+
+// Door is the agent's side of the gate: it puts what the runtime announces into
+// the store, and knows from the loop when the kernel has it.
+type Door struct {
+	node  string
+	store *cluster.Store
+	done  *progress
+	// hurry holds at most one wish that the loop does not wait for more changes.
+	hurry chan struct{}
+
+	mu   sync.Mutex          // guards pods
+	pods map[string]gate.Pod // as announced, by sandbox
+}
+
+var _ gate.Keeper = (*Door)(nil)
+
+// NewDoor returns the door of a node's agent. The loop that makes the answers
+// true gets it as Loop.Door.
+func NewDoor(node string, store *cluster.Store) *Door {
+	return &Door{node: node, store: store, done: newProgress(), hurry: make(chan struct{}, 1), pods: map[string]gate.Pod{}}
+}
+
+// errWithdrawn ends the wait for a sandbox that went meanwhile.
+var errWithdrawn = errors.New("the sandbox was withdrawn")
+
+// Announce puts a pod's sandbox into the store and returns nil when a pass whose
+// model had it was committed by the kernel. It waits for the pod's object, which
+// the watch may bring later than the runtime starts the pod.
+func (d *Door) Announce(ctx context.Context, p gate.Pod) error {
+	d.put(p)
+	for {
+		status := d.store.Sandbox(p.Sandbox)
+		enforced, next := d.done.has(status.Revision)
+		switch {
+		case status.Phase == cluster.Unannounced:
+			return errWithdrawn
+		case status.Phase == cluster.Overtaken:
+			return d.why(p, status)
+		case status.Phase == cluster.Known && enforced:
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return d.why(p, d.store.Sandbox(p.Sandbox))
+		case <-next:
+		}
+	}
+}
+
+func (d *Door) put(p gate.Pod) {
+	d.mu.Lock()
+	d.pods[p.Sandbox] = p
+	d.mu.Unlock()
+	s := cluster.Sandbox{ID: p.Sandbox, Pod: cluster.Key{Namespace: p.Namespace, Name: p.Name}, UID: p.UID, Node: d.node, IPs: unmapped(p.IPs)}
+	d.store.Update(func(tx *cluster.Tx) { tx.Announce(s) })
+	select {
+	case d.hurry <- struct{}{}:
+	default:
+	}
+}
+
+func unmapped(ips []netip.Addr) []netip.Addr {
+	var list []netip.Addr
+	for _, ip := range ips {
+		if ip = ip.Unmap(); !slices.Contains(list, ip) {
+			list = append(list, ip)
+		}
+	}
+	return list
+}
+
+// Withdraw takes a sandbox out of the store.
+func (d *Door) Withdraw(sandbox string) {
+	d.mu.Lock()
+	delete(d.pods, sandbox)
+	d.mu.Unlock()
+	d.store.Update(func(tx *cluster.Tx) { tx.Withdraw(sandbox) })
+	d.done.wake()
+}
+
+// Announced returns the announced pods and what the kernel does with them.
+func (d *Door) Announced() []gate.Known {
+	var list []gate.Known
+	for _, s := range d.store.Sandboxes() {
+		d.mu.Lock()
+		p, ok := d.pods[s.ID]
+		d.mu.Unlock()
+		if !ok {
+			continue // it is being withdrawn
+		}
+		k := gate.Known{Pod: p, State: gate.Enforced}
+		status := d.store.Sandbox(s.ID)
+		if enforced, _ := d.done.has(status.Revision); status.Phase != cluster.Known || !enforced {
+			err := d.why(p, status)
+			k.State, k.Text = gate.Isolated, err.Error()
+			if errors.Is(err, gate.ErrUnknown) {
+				k.State = gate.Unknown
+			}
+		}
+		list = append(list, k)
+	}
+	return list
+}
+
+// why says what a sandbox waits for.
+func (d *Door) why(p gate.Pod, s cluster.SandboxStatus) error {
+	missing := d.store.Missing()
+	switch {
+	case len(missing) > 0:
+		return fmt.Errorf("the agent has no complete list of %v yet: is the API server reachable?", missing)
+	case s.Phase == cluster.Waiting:
+		return fmt.Errorf("%w: no pod %s/%s with UID %q on node %s has come from the API", gate.ErrUnknown, p.Namespace, p.Name, p.UID, d.node)
+	case s.Phase == cluster.Overtaken:
+		return fmt.Errorf("a newer sandbox has the addresses or the pod, or the API says that the pod has others or is finished")
+	case s.Phase == cluster.Unannounced:
+		return errWithdrawn
+	}
+	return errors.New("the kernel has not taken the pod's verdicts yet; see /statusz of the agent")
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cut
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/filter"
+)
+
+// Change is what can have become worse between two programs. The lists are
+// sorted. An address is in one of them at most.
+type Change struct {
+	// Denied are pods that may be denied now what they were allowed.
+	Denied []netip.Addr
+	// Came are addresses that no pod had before; Left are those that no pod has
+	// any more; Moved are those that another pod has now.
+	Came, Left, Moved []netip.Addr
+}
+
+// None reports whether no connection can have become a denied one.
+func (c Change) None() bool { return len(c.Denied)+len(c.Came)+len(c.Left)+len(c.Moved) == 0 }
+
+// Touched returns all addresses of the change, sorted.
+func (c Change) Touched() []netip.Addr {
+	all := slices.Concat(c.Denied, c.Came, c.Left, c.Moved)
+	slices.SortFunc(all, netip.Addr.Compare)
+	return all
+}
+
+// Compare returns what can have become worse from one program to the next. It
+// errs on the safe side: another chain counts as worse, whatever is in it. Only
+// what a pod is known to be allowed still is left out: the same rules, with sets
+// that lost no member.
+func Compare(before, now *filter.Program) Change {
+	var c Change
+	w := worse{before: before, now: now, chains: map[string]bool{}}
+	old, pods := before.Pods, now.Pods
+	for len(old) > 0 || len(pods) > 0 {
+		switch {
+		case len(pods) == 0 || len(old) > 0 && old[0].Addr.Compare(pods[0].Addr) < 0:
+			c.Left = append(c.Left, old[0].Addr)
+			old = old[1:]
+		case len(old) == 0 || old[0].Addr != pods[0].Addr:
+			c.Came = append(c.Came, pods[0].Addr)
+			pods = pods[1:]
+		default:
+			a, b := old[0], pods[0]
+			old, pods = old[1:], pods[1:]
+			switch {
+			case a.Name != b.Name || a.ID != b.ID:
+				c.Moved = append(c.Moved, b.Addr)
+			case w.chain(a.Ingress, b.Ingress) || w.chain(a.Egress, b.Egress):
+				c.Denied = append(c.Denied, b.Addr)
+			}
+		}
+	}
+	return c
+}
+
+// worse finds chains that may deny more than before, each once.
+type worse struct {
+	before, now *filter.Program
+	chains      map[string]bool // by name
+	shrunk      map[string]bool // sets that lost a member, made when first needed
+}
+
+func (w *worse) chain(before, now string) bool {
+	switch {
+	case now == "":
+		return false
+	case before != now:
+		return true
+	}
+	found, known := w.chains[now]
+	if !known {
+		found = w.rules(w.before.Chain(now), w.now.Chain(now))
+		w.chains[now] = found
+	}
+	return found
+}
+
+func (w *worse) rules(before, now *filter.Chain) bool {
+	if now == nil || before != now && !reflect.DeepEqual(before, now) {
+		return true
+	}
+	if w.shrunk == nil {
+		w.shrunk = shrunk(w.before.Sets, w.now.Sets)
+	}
+	return slices.ContainsFunc(setsOf(now), func(name string) bool { return w.shrunk[name] })
+}
+
+// shrunk returns the sets that lost a member or are gone.
+func shrunk(before, now []*filter.Set) map[string]bool {
+	found := map[string]bool{}
+	for _, old := range before {
+		i, ok := slices.BinarySearchFunc(now, old.Name, func(s *filter.Set, name string) int { return strings.Compare(s.Name, name) })
+		if !ok {
+			found[old.Name] = true
+			continue
+		}
+		if _, removed := now[i].Elements.Diff(old.Elements); len(removed) > 0 {
+			found[old.Name] = true
+		}
+	}
+	return found
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cut
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/podwall/podwall/internal/filter"
+)
+
+// Judge judges entries of the connection table as the datapath would judge the
+// first packets of their connections now. It is immutable: several goroutines
+// may use it.
+type Judge struct {
+	ends map[netip.Addr]*end
+	node map[netip.Addr]bool // the node's own
+}
+
+// end is an address that entries are looked up by.
+type end struct {
+	name            string
+	egress, ingress side
+	reused          bool
+}
+
+// side is one direction of a pod: a program with nothing but its chain, or nil
+// if the pod is not isolated. Eval searches chains and sets by name, one after
+// the other; in a program of one chain it finds them at once.
+type side struct {
+	chain   string
+	program *filter.Program
+}
+
+// NewJudge returns the judge of a program. node are the node's own addresses.
+// Connections of the addresses in reused are denied whatever the program says,
+// except those that the node itself began: it is not policed.
+func NewJudge(p *filter.Program, node, reused []netip.Addr) *Judge {
+	j := &Judge{ends: make(map[netip.Addr]*end, len(p.Pods)+len(reused)), node: make(map[netip.Addr]bool, len(node))}
+	parts := parts{program: p, known: map[string]*filter.Program{}}
+	for _, pod := range p.Pods {
+		e := &end{name: pod.Name}
+		if pod.Egress != "" {
+			e.egress = parts.side(pod.Egress, filter.Pod{Addr: pod.Addr, Egress: pod.Egress})
+		}
+		if pod.Ingress != "" {
+			e.ingress = parts.side(pod.Ingress, filter.Pod{Addr: pod.Addr, Ingress: pod.Ingress})
+		}
+		j.ends[pod.Addr] = e
+	}
+	for _, a := range reused {
+		e := j.ends[a]
+		if e == nil {
+			e = &end{}
+			j.ends[a] = e
+		}
+		e.reused = true
+	}
+	for _, a := range node {
+		j.node[a] = true
+	}
+	return j
+}
+
+// parts are programs of one chain each, without pods.
+type parts struct {
+	program *filter.Program
+	known   map[string]*filter.Program
+}
+
+func (p parts) side(chain string, pod filter.Pod) side {
+	part := p.known[chain]
+	if part == nil {
+		part = &filter.Program{}
+		if c := p.program.Chain(chain); c != nil {
+			part.Chains = []*filter.Chain{c}
+			part.Sets = p.sets(c)
+		}
+		p.known[chain] = part
+	}
+	return side{chain, &filter.Program{Pods: []filter.Pod{pod}, Chains: part.Chains, Sets: part.Sets}}
+}
+
+func (p parts) sets(c *filter.Chain) (list []*filter.Set) {
+	for _, name := range setsOf(c) {
+		if s := p.program.Set(name); s != nil {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// setsOf returns the names of the sets that a chain refers to.
+func setsOf(c *filter.Chain) (names []string) {
+	for _, r := range c.Rules {
+		for _, name := range []string{r.PeerSet, r.DestSet, r.PortSet} {
+			if name != "" {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// Judge reports whether the connection of the entry must end, and why. An entry
+// of others costs two lookups.
+func (j *Judge) Judge(e *Entry) (Cut, bool) {
+	// Who began it, before any masquerading on this node, and who answers, after a
+	// Service was resolved: what the chains saw of its first packet.
+	client, server := j.ends[e.Orig.Src], j.ends[e.Reply.Src]
+	if client == nil && server == nil {
+		return Cut{}, false
+	}
+	begun := filter.Flow{Protocol: e.Protocol, Src: e.Orig.Src, Dst: e.Reply.Src, DstPort: e.Reply.SrcPort}
+	if a, gone := j.reused(begun, client, server); gone {
+		return Cut{Entry: *e, Reason: Reused, Addr: a, Pod: j.ends[a].name, Flow: begun}, true
+	}
+	c, denied := j.flow(begun, client, server)
+	isTurned := false
+	if e.PickedUp {
+		turned := filter.Flow{Protocol: e.Protocol, Src: e.Reply.Src, Dst: e.Orig.Src, DstPort: e.Orig.SrcPort}
+		other, otherDenied := j.flow(turned, server, client)
+		if isTurned = denied != otherDenied && e.turned(otherDenied); isTurned {
+			c, denied = other, otherDenied
+		}
+	}
+	if denied {
+		c.Entry, c.Revival = *e, revival(e, isTurned)
+	}
+	return c, denied
+}
+
+// Denied reports whether the program denies the connection now, and why.
+func (j *Judge) Denied(f filter.Flow) (Reason, bool) {
+	c, denied := j.flow(f, j.ends[f.Src], j.ends[f.Dst])
+	return c.Reason, denied
+}
+
+// reused returns the address that was another pod's when the connection began.
+// What the node itself began goes on.
+func (j *Judge) reused(f filter.Flow, client, server *end) (a netip.Addr, gone bool) {
+	switch {
+	case j.node[f.Src]:
+	case client != nil && client.reused:
+		return f.Src, true
+	case server != nil && server.reused:
+		return f.Dst, true
+	}
+	return netip.Addr{}, false
+}
+
+// flow judges as filter.Eval does, in two steps: what lets the first direction
+// through must be let through by the second too.
+func (j *Judge) flow(f filter.Flow, src, dst *end) (Cut, bool) {
+	f.FromNode, f.ToNode = j.node[f.Src], j.node[f.Dst]
+	if src != nil && denies(src.egress, f) {
+		return Cut{Reason: Egress, Addr: f.Src, Pod: src.name, Chain: src.egress.chain, Flow: f}, true
+	}
+	if dst != nil && denies(dst.ingress, f) {
+		return Cut{Reason: Ingress, Addr: f.Dst, Pod: dst.name, Chain: dst.ingress.chain, Flow: f}, true
+	}
+	return Cut{}, false
+}
+
+func denies(s side, f filter.Flow) bool {
+	return s.program != nil && filter.Eval(s.program, f) == filter.Drop
+}
+
+// ephemeral is the first port that Linux gives to those who begin a connection
+// (net.ipv4.ip_local_port_range). Servers sit below it, as a rule.
+const ephemeral = 32768
+
+// turned says which verdict counts for an entry that was picked up, when the
+// program lets one direction begin and not the other: that of the entry as it
+// stands, or that of the entry turned round. The ports tell who began it. Where
+// they do not, the denied direction counts: who was cut and may do so begins a
+// new connection, while one that is denied would go on for ever.
+func (e *Entry) turned(otherDenied bool) bool {
+	high, otherHigh := e.Orig.SrcPort >= ephemeral, e.Reply.SrcPort >= ephemeral
+	if high != otherHigh {
+		return otherHigh
+	}
+	return otherDenied
+}
+
+// revival returns what the answering end would send.
+func revival(e *Entry, turned bool) Revival {
+	switch e.Protocol {
+	case filter.TCP, filter.UDP, filter.SCTP:
+	default:
+		return Revival{} // no ports to tell one packet from another
+	}
+	if turned {
+		return Revival{e.Protocol, e.Orig.Src, e.Reply.Src, e.Orig.SrcPort, e.Reply.SrcPort}
+	}
+	if e.Reply.Dst != e.Orig.Src {
+		// Masqueraded on this node: the answer is for the node, which resets it.
+		return Revival{}
+	}
+	return Revival{e.Protocol, e.Reply.Src, e.Reply.Dst, e.Reply.SrcPort, e.Reply.DstPort}
+}

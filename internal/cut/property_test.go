@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cut
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/compile"
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/policy"
+	"github.com/podwall/podwall/internal/testkit/gen"
+)
+
+func equal(a, b Change) bool {
+	return slices.Equal(a.Denied, b.Denied) && slices.Equal(a.Came, b.Came) && slices.Equal(a.Left, b.Left) && slices.Equal(a.Moved, b.Moved)
+}
+
+func compiled(s *cluster.Snapshot) *filter.Program {
+	return compile.Program(policy.Resolve(s, "one"), compile.Options{})
+}
+
+func nodeAddrs() []netip.Addr {
+	return []netip.Addr{gen.NodeAddr("one", true), gen.NodeAddr("one", false)}
+}
+
+// flows are all between the pods of the program, the node, and some others.
+func flows(p *filter.Program) (list []filter.Flow) {
+	addrs := append(nodeAddrs(), addr("10.0.0.3"), addr("fd10::3"), addr("198.51.100.7"), addr("2001:db8::7"))
+	for _, pod := range p.Pods {
+		addrs = append(addrs, pod.Addr)
+	}
+	for _, src := range addrs {
+		for _, dst := range addrs {
+			f := filter.Flow{Src: src, Dst: dst, FromNode: slices.Contains(nodeAddrs(), src), ToNode: slices.Contains(nodeAddrs(), dst)}
+			if src.Is4() != dst.Is4() || f.FromNode && f.ToNode {
+				continue
+			}
+			for _, f.Protocol = range []filter.Protocol{filter.TCP, filter.UDP, filter.SCTP} {
+				for _, f.DstPort = range []uint16{53, 80, 81, 443, 8080} {
+					list = append(list, f)
+				}
+			}
+			f.Protocol, f.DstPort = 47, 0
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// The model: ask the whole program about the first packet.
+func TestAJudgeSaysWhatTheProgramSaysOfTheFirstPacket(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p := compiled(gen.Snapshot(t))
+		j := NewJudge(p, nodeAddrs(), nil)
+		for _, f := range flows(p) {
+			e := plain(f.Protocol, f.Src, 40000, f.Dst, f.DstPort)
+			c, denied := j.Judge(&e)
+			if want := filter.Eval(p, f) == filter.Drop; denied != want {
+				t.Fatalf("%+v: cut %t, the program wants %t\n%s", f, denied, want, p)
+			}
+			if denied && c.Flow != f {
+				t.Fatalf("the cut flow is %+v, want %+v", c.Flow, f)
+			}
+			picked := e.pickedUp()
+			turned := filter.Flow{Protocol: f.Protocol, Src: f.Dst, Dst: f.Src, DstPort: 40000, FromNode: f.ToNode, ToNode: f.FromNode}
+			c, denied = j.Judge(&picked)
+			if allowed := filter.Eval(p, f) == filter.Accept; denied && allowed && f.DstPort < ephemeral {
+				t.Fatalf("%+v was picked up as it began and is cut although it is allowed: %+v", f, c)
+			}
+			if !denied && filter.Eval(p, f) == filter.Drop && filter.Eval(p, turned) == filter.Drop {
+				t.Fatalf("%+v is denied both ways and goes on", f)
+			}
+		}
+	})
+}
+
+// No connection that was allowed and is denied now is overlooked.
+func TestAChangeTouchesEveryConnectionThatItDenies(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := cluster.NewStore()
+		gen.Fill(t, s)
+		before := compiled(s.Snapshot())
+		for range rapid.IntRange(1, 3).Draw(t, "changes") {
+			s.Update(gen.Change(t))
+		}
+		now := compiled(s.Snapshot())
+		change := Compare(before, now)
+		touched := change.Touched()
+		if !slices.IsSortedFunc(touched, netip.Addr.Compare) || len(slices.Compact(slices.Clone(touched))) != len(touched) {
+			t.Fatalf("touched are %v", touched)
+		}
+		for _, f := range flows(before) {
+			if filter.Eval(before, f) == filter.Drop || filter.Eval(now, f) == filter.Accept {
+				continue
+			}
+			if !slices.Contains(touched, f.Src) && !slices.Contains(touched, f.Dst) {
+				t.Fatalf("%+v is denied now, and the change is %+v\nbefore:\n%s\nnow:\n%s", f, change, before, now)
+			}
+		}
+		if c := Compare(now, now); !c.None() {
+			t.Fatalf("the same program twice is a change: %+v", c)
+		}
+	})
+}
+
+func BenchmarkJudgeOfEntriesOfOthers(b *testing.B) {
+	j := NewJudge(program(), []netip.Addr{own}, nil)
+	e := plain(filter.TCP, peer, 40000, stranger, 80)
+	for b.Loop() {
+		if _, denied := j.Judge(&e); denied {
+			b.Fatal("denied")
+		}
+	}
+}
+
+func BenchmarkJudgeOfAnIsolatedPod(b *testing.B) {
+	j := NewJudge(program(), []netip.Addr{own}, nil)
+	e := plain(filter.TCP, peer, 40000, web, 80)
+	for b.Loop() {
+		if _, denied := j.Judge(&e); denied {
+			b.Fatal("denied")
+		}
+	}
+}

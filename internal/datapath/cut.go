@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/podwall/podwall/internal/conntrack"
+	"github.com/podwall/podwall/internal/cut"
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/nft"
+)
+
+// cuts ends connections that exist and must not. Where a nat chain judges, the
+// connection table is the memory of verdicts, so after a change that can deny
+// something the table is judged (audit.go). What is denied is first refused in
+// the answering direction (the cut sets of package nft) and then deleted. It is
+// used by the goroutine of Apply, except for the audit.
+type cuts struct {
+	log   *slog.Logger
+	keep  bool            // connections that a change denies go on
+	conn  *conntrack.Conn // nil if the kernel has no such interface
+	why   error           // then
+	audit audit
+
+	judged  *filter.Program // the program up to which connections are judged
+	refused map[nft.Refused]refusal
+	count   uint64
+	swept   time.Time
+	lenient time.Duration // see lenience
+	release *time.Timer   // for those that are allowed again
+}
+
+const (
+	// maxCuts bounds how many connections one Apply cuts; the next takes the rest.
+	maxCuts = 4096
+	// maxLogged is how many connections of one Apply are named in the log.
+	maxLogged = 10
+	// maxClear is the size of the connection table up to which Apply itself looks
+	// for connections of a reused address.
+	maxClear = 1 << 18
+)
+
+// Cuts says which connections an Apply ended.
+type Cuts struct {
+	Ingress, Egress, Reused int
+	// Refused is how many packets the sets hold that would revive them.
+	Refused int
+	Looked  Looked
+}
+
+func (c *cuts) open(o Options, log *slog.Logger, wake func()) {
+	c.log, c.keep, c.refused, c.lenient = log, o.KeepConnections, map[nft.Refused]refusal{}, lenience
+	c.release = time.AfterFunc(time.Hour, wake)
+	c.release.Stop()
+	c.audit.log, c.audit.wake, c.audit.due = log, wake, make(chan struct{}, 1)
+	if c.conn, c.why = conntrack.Open(); c.why != nil {
+		return
+	}
+	if _, _, c.why = c.conn.Count(); c.why == nil {
+		c.audit.conn, c.why = conntrack.Open()
+	}
+	if c.why != nil {
+		_ = c.conn.Close() // of no use
+		c.conn = nil
+	}
+}
+
+func (c *cuts) close() error {
+	c.release.Stop()
+	if c.conn == nil {
+		return nil
+	}
+	return errors.Join(c.conn.Close(), c.audit.conn.Close())
+}
+
+// plan is what one Apply does about connections.
+type plan struct {
+	judge   *cut.Judge
+	node    []netip.Addr
+	scope   *scope    // to look at afterwards; nil for nothing
+	cuts    []cut.Cut // to be deleted
+	add     map[nft.Refused]bool
+	remove  map[nft.Refused]bool
+	again   []nft.Refused // somebody took them out of the sets
+	cutting bool          // the sets hold something
+	moved   []netip.Addr  // addresses that went from one pod to another
+	reused  int           // connections of reused addresses, deleted already
+	looked  Looked
+}
+
+// plan prepares what is committed with the program. Connections of addresses
+// that have a new owner are deleted here: before anything speaks of the owner.
+func (d *Datapath) plan(p *filter.Program, report *Report) (*plan, error) {
+	c := &d.cuts
+	todo := &plan{add: map[nft.Refused]bool{}, remove: map[nft.Refused]bool{}}
+	if c.conn == nil {
+		report.Problems = append(report.Problems, Problem{Subject: "connections", Blocking: !c.keep,
+			Text: "connections that a change denies are not cut: the connection table cannot be read: " + c.why.Error(),
+			Cure: "load nf_conntrack_netlink, or accept it with --on-policy-change=keep"})
+		return todo, nil
+	}
+	if report.Full && d.actual != nil {
+		c.adopt(nft.Refusals(d.actual), todo)
+	}
+	var found []cut.Cut
+	found, todo.looked = c.audit.take(maxCuts)
+	if todo.looked.Err != nil {
+		report.Problems = append(report.Problems, Problem{Subject: "connections", Blocking: !c.keep,
+			Text: "connections that a change denies may go on: " + todo.looked.Err.Error()})
+	}
+	if len(found) > 0 || c.judged != p {
+		node, err := links.LocalAddresses()
+		if err != nil {
+			c.audit.giveBack(found)
+			return nil, err
+		}
+		todo.node, todo.judge = node, cut.NewJudge(c.policed(p), node, nil)
+	}
+	if c.judged != p {
+		d.compare(p, todo)
+	}
+	c.free(time.Now(), todo)
+	c.confirm(p, found, todo)
+	c.bound(todo)
+	todo.cutting = len(c.refused)+len(todo.add)-len(todo.remove) > 0
+	return todo, nil
+}
+
+// policed returns the program that connections are judged by.
+func (c *cuts) policed(p *filter.Program) *filter.Program {
+	if !c.keep {
+		return p
+	}
+	open := &filter.Program{Pods: slices.Clone(p.Pods)}
+	for i := range open.Pods {
+		open.Pods[i].Ingress, open.Pods[i].Egress = "", ""
+	}
+	return open
+}
+
+// compare finds out what to look at after the program changed, deletes the
+// connections of reused addresses, and finds what need not be refused any more.
+func (d *Datapath) compare(p *filter.Program, todo *plan) {
+	c, s := &d.cuts, newScope()
+	before := c.judged
+	if before == nil {
+		s.whole = !c.keep // nobody knows what was judged by what
+		before = &filter.Program{Pods: nft.LocalPods(d.actual, p)}
+	}
+	change := cut.Compare(c.policed(before), c.policed(p))
+	reused := change.Moved
+	if !d.options.OpenUnknown {
+		// Else a pod has connections of its own before it is known.
+		reused = slices.Concat(reused, change.Came)
+	}
+	s.touch(slices.Concat(change.Denied, change.Came, change.Moved))
+	for _, a := range change.Left {
+		s.left[a] = true
+	}
+	todo.moved = change.Moved
+	todo.reused = c.clear(reused, cut.NewJudge(&filter.Program{}, todo.node, reused))
+	if s.whole || len(s.touched)+len(s.left) > 0 {
+		todo.scope = s
+	}
+	others := map[netip.Addr]bool{}
+	for _, a := range slices.Concat(reused, change.Left) {
+		others[a] = true
+	}
+	now := time.Now()
+	for r, known := range c.refused {
+		switch _, denied := todo.judge.Denied(cut.Revival(r).Flow()); {
+		case others[r.Src] || others[r.Dst]:
+			todo.remove[r] = true
+		case denied:
+			known.allowed = time.Time{}
+		case known.allowed.IsZero():
+			known.allowed = now
+			c.release.Reset(c.lenient)
+		}
+		c.refused[r] = known
+	}
+}
+
+func (s *scope) touch(list []netip.Addr) {
+	for _, a := range list {
+		s.touched[a] = true
+	}
+}
+
+// clear deletes those of the connections of some addresses that the judge
+// denies. It takes a part of a second where the table is huge; where it is larger
+// still that is left to the audit.
+func (c *cuts) clear(addrs []netip.Addr, j *cut.Judge) (deleted int) {
+	if len(addrs) == 0 {
+		return 0
+	}
+	var old []cut.Entry
+	entries, _, err := c.conn.Count()
+	switch {
+	case err == nil && entries > maxClear:
+		c.log.Warn("the connection table is too large to look through when an address gets a new owner, doing it later", "entries", entries)
+		return 0
+	case err == nil:
+		s := newScope()
+		s.touch(addrs)
+		err = s.dump(c.conn, func(e *cut.Entry) {
+			if _, denied := j.Judge(e); denied {
+				old = append(old, *e)
+			}
+		})
+	}
+	if err == nil {
+		deleted, err = c.conn.Delete(old)
+	}
+	if err != nil {
+		c.log.Error("deleting connections of reused addresses failed", "err", err)
+	}
+	if deleted > 0 {
+		c.log.Info("connections of reused addresses cut", "count", deleted)
+	}
+	return deleted
+}
+
+// confirm asks again about what the audit found: the program may have changed
+// since.
+func (c *cuts) confirm(p *filter.Program, found []cut.Cut, todo *plan) {
+	type name struct {
+		id   [4]byte
+		orig cut.Tuple
+	}
+	seen := map[name]bool{}
+	for _, f := range found {
+		n := name{f.Entry.ID, f.Entry.Orig}
+		if seen[n] {
+			continue
+		}
+		seen[n] = true
+		if f.Reason == cut.Reused {
+			if !owned(p, f.Addr) {
+				todo.cuts = append(todo.cuts, f)
+			}
+			continue
+		}
+		again, denied := todo.judge.Judge(&f.Entry)
+		if !denied {
+			continue
+		}
+		todo.cuts = append(todo.cuts, again)
+		if !again.Revival.IsZero() {
+			r := nft.Refused(again.Revival)
+			todo.add[r] = true
+			delete(todo.remove, r)
+		}
+	}
+	for r := range todo.add {
+		if _, there := c.refused[r]; there {
+			delete(todo.add, r)
+		}
+	}
+}
+
+func owned(p *filter.Program, a netip.Addr) bool {
+	_, found := slices.BinarySearchFunc(p.Pods, a, func(e filter.Pod, a netip.Addr) int { return e.Addr.Compare(a) })
+	return found
+}
+
+// finish follows a commit: it deletes what must end, and has the connections
+// looked at that the change may have made denied ones.
+func (d *Datapath) finish(p *filter.Program, todo *plan, report *Report) error {
+	c := &d.cuts
+	if c.conn == nil {
+		return nil
+	}
+	for r := range todo.remove {
+		delete(c.refused, r)
+	}
+	for r := range todo.add {
+		c.count++
+		c.refused[r] = refusal{number: c.count}
+	}
+	c.judged = p
+	if todo.judge != nil {
+		c.audit.learn(c.policed(p), todo.node)
+	}
+	if report.Drift > 0 && !c.keep { // nobody knows what was let through meanwhile
+		c.audit.look(&scope{whole: true})
+	}
+	if todo.scope != nil {
+		c.audit.look(todo.scope)
+	}
+	// What came since, the rules for the former owner let through.
+	todo.reused += c.clear(todo.moved, todo.judge)
+	report.Cuts = Cuts{Refused: len(c.refused), Reused: todo.reused, Looked: todo.looked}
+	if len(todo.cuts) == maxCuts {
+		d.events.awake() // there may be more
+	}
+	return c.end(todo.cuts, &report.Cuts)
+}
+
+// end deletes connections and says so.
+func (c *cuts) end(list []cut.Cut, sum *Cuts) error {
+	if len(list) == 0 {
+		return nil
+	}
+	entries := make([]cut.Entry, len(list))
+	for i, l := range list {
+		entries[i] = l.Entry
+		switch l.Reason {
+		case cut.Ingress:
+			sum.Ingress++
+		case cut.Egress:
+			sum.Egress++
+		default:
+			sum.Reused++
+		}
+		if i < maxLogged {
+			c.log.Info("connection cut", "flow", l.String(), "reason", l.Reason.String(), "pod", l.Pod, "chain", l.Chain)
+		}
+	}
+	if more := len(list) - maxLogged; more > 0 {
+		c.log.Info("more connections cut", "count", more)
+	}
+	if _, err := c.conn.Delete(entries); err != nil {
+		c.audit.giveBack(list)
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/conntrack"
+	"github.com/podwall/podwall/internal/cut"
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/nft"
+)
+
+const (
+	webPod         = "10.244.1.5"
+	first, second  = "10.244.2.5", "10.244.2.6"
+	elsewhere      = "10.244.9.9"
+	tcpPort, reply = 80, 40000
+)
+
+// connect puts a connection into the table of this process' network namespace.
+func connect(t *testing.T, p filter.Protocol, src, dst string) {
+	t.Helper()
+	tuple := func(src, dst string, sport, dport uint16) netlink.IPTuple {
+		return netlink.IPTuple{Protocol: uint8(p), SrcIP: netip.MustParseAddr(src).AsSlice(), DstIP: netip.MustParseAddr(dst).AsSlice(), SrcPort: sport, DstPort: dport}
+	}
+	flow := &netlink.ConntrackFlow{FamilyType: unix.AF_INET, TimeOut: 300, Forward: tuple(src, dst, reply, tcpPort), Reverse: tuple(dst, src, tcpPort, reply)}
+	if p == filter.TCP {
+		flow.ProtoInfo = &netlink.ProtoInfoTCP{State: 3}
+	}
+	if err := netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, flow); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// connections lists the table.
+func connections(t *testing.T) []string {
+	t.Helper()
+	c, err := conntrack.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var list []string
+	if err := c.Dump(0, func(e *cut.Entry) { list = append(list, line(e.Protocol, e.Orig.Src.String(), e.Orig.Dst.String())) }); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func line(p filter.Protocol, src, dst string) string { return fmt.Sprintf("%s %s > %s", p, src, dst) }
+
+// watch runs what runs beside the loop, until the test ends.
+func watch(t *testing.T, d *Datapath) {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Watch(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("Watch: %v", err)
+		}
+	})
+}
+
+// drive applies whenever it is asked to, until the connections are the wanted
+// ones. It returns what was cut.
+func drive(t *testing.T, d *Datapath, p *filter.Program, want ...string) (sum Cuts) {
+	t.Helper()
+	slices.Sort(want)
+	for end := time.Now().Add(10 * time.Second); ; {
+		r := apply(t, d, p)
+		sum.Ingress, sum.Egress, sum.Reused, sum.Refused = sum.Ingress+r.Cuts.Ingress, sum.Egress+r.Cuts.Egress, sum.Reused+r.Cuts.Reused, r.Cuts.Refused
+		if slices.Equal(connections(t), want) {
+			return sum
+		}
+		if time.Now().After(end) {
+			t.Fatalf("connections (-want +got):\n%s", cmp.Diff(want, connections(t)))
+		}
+		select {
+		case <-d.Changed():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// fill connects both peers to the pod, and others.
+func fill(t *testing.T) {
+	t.Helper()
+	for _, p := range []filter.Protocol{filter.TCP, filter.UDP} {
+		connect(t, p, first, webPod)
+		connect(t, p, second, webPod)
+		connect(t, p, second, elsewhere)
+	}
+}
+
+func lines(pairs ...string) (list []string) {
+	for i := 0; i < len(pairs); i += 2 {
+		for _, p := range []filter.Protocol{filter.TCP, filter.UDP} {
+			list = append(list, line(p, pairs[i], pairs[i+1]))
+		}
+	}
+	return list
+}
+
+func refusedElement(t *testing.T) bool {
+	t.Helper()
+	return strings.Contains(listing(t), fmt.Sprintf("%s . %d . %s . %d", webPod, tcpPort, second, reply))
+}
+
+func TestAChangeCutsWhatItDeniesAndNothingElse(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		watch(t, d)
+		apply(t, d, isolated(first, second))
+		fill(t)
+		before := listing(t)
+		got := drive(t, d, isolated(first), lines(first, webPod, second, elsewhere)...)
+		if want := (Cuts{Ingress: 2, Refused: 2}); got != want {
+			t.Errorf("cut %+v, want %+v", got, want)
+		}
+		if !refusedElement(t) {
+			t.Errorf("the answering end is not refused:\n%s", listing(t))
+		}
+		if r := apply(t, d, isolated(first)); r.Changes != 0 {
+			t.Errorf("the same program again: %s", brief(r))
+		}
+		d.cuts.lenient = time.Hour
+		if apply(t, d, isolated(first, second)); !refusedElement(t) {
+			t.Error("allowed again, the answering end may speak first")
+		}
+		d.cuts.lenient = 0
+		apply(t, d, isolated(first, second))                                         // long enough
+		after := strings.Replace(listing(t), "\tcounter drop-cut {\n\t}\n\n", "", 1) // stays, for what it has counted
+		if diff := cmp.Diff(before, after); diff != "" {
+			t.Errorf("the table, before the cut (-) and after it was taken back (+):\n%s", diff)
+		}
+	})
+}
+
+func TestConnectionsThatAreDeniedAtTheStartAreCutAndStayCutOverARestart(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		nftRun(t, "add table inet other", "add chain inet other c { type filter hook output priority 0; }", "add rule inet other c ct state new accept")
+		fill(t)
+		d := open(t, Options{})
+		watch(t, d)
+		drive(t, d, isolated(first), lines(first, webPod, second, elsewhere)...)
+		table := listing(t)
+
+		again := open(t, Options{})
+		if r := apply(t, again, isolated(first)); r.Changes != 0 || r.Cuts.Refused != 2 {
+			t.Errorf("a second process: %s", brief(r))
+		}
+		if diff := cmp.Diff(table, listing(t)); diff != "" || !refusedElement(t) {
+			t.Errorf("the table after a restart (-before +after):\n%s", diff)
+		}
+		nftRun(t, "delete table inet podwall")
+		again.known = false
+		if apply(t, again, isolated(first)); !refusedElement(t) {
+			t.Errorf("after the table was lost the answering end is not refused:\n%s", listing(t))
+		}
+		nftRun(t, fmt.Sprintf("delete element inet podwall cut4-tcp { %s . %d . %s . %d }", webPod, tcpPort, second, reply),
+			fmt.Sprintf("delete element inet podwall cut4-udp { %s . %d . %s . %d }", webPod, tcpPort, second, reply))
+		verify(t, again)
+		if r := apply(t, again, isolated(first)); !refusedElement(t) || r.Cuts.Refused != 1 {
+			t.Errorf("what somebody took out is not there again, except where the kernel may have forgotten it: %s\n%s", brief(r), listing(t))
+		}
+	})
+}
+
+func TestConnectionsAreKeptIfToldSo(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{KeepConnections: true})
+		watch(t, d)
+		apply(t, d, isolated(first, second))
+		fill(t)
+		apply(t, d, isolated())
+		all := lines(first, webPod, second, webPod, second, elsewhere)
+		select {
+		case <-d.Changed():
+			drive(t, d, isolated(), all...)
+		case <-time.After(300 * time.Millisecond): // nothing is to come
+		}
+		if diff := cmp.Diff(all, connections(t)); len(connections(t)) != len(all) {
+			t.Errorf("connections (-before +after):\n%s", diff)
+		}
+		next := isolated()
+		next.Pods[0].Name = "shop/next"
+		drive(t, d, next, lines(second, elsewhere)...)
+	})
+}
+
+func TestConnectionsOfAReusedAddressAreGoneBeforeItsNewOwnerIsProgrammed(t *testing.T) {
+	tests := []struct {
+		name string
+		next func(p *filter.Program)
+	}{
+		{"another name", func(p *filter.Program) { p.Pods[0].Name = "shop/next" }},
+		{"known for the first time", func(p *filter.Program) {
+			p.Pods[0].Addr = netip.MustParseAddr(elsewhere)
+			p.Pods = append(p.Pods, filter.Pod{Addr: netip.MustParseAddr("10.244.9.10")})
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(strings.ReplaceAll(tt.name, " ", ""), func(t *testing.T) {
+			inOwnNamespace(t, func(t *testing.T) {
+				d := open(t, Options{})
+				apply(t, d, isolated(first, second))
+				fill(t)
+				p := isolated(first, second) // which would allow them
+				tt.next(p)
+				apply(t, d, p)
+				owner := p.Pods[0].Addr.String()
+				for _, l := range connections(t) {
+					if strings.HasSuffix(l, owner) {
+						t.Errorf("%s is still there", l)
+					}
+				}
+				if len(connections(t)) == 0 {
+					t.Error("connections of others are gone too")
+				}
+			})
+		})
+	}
+}
+
+func TestConnectionsOfAPodThatIsGoneGoToo(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		watch(t, d)
+		apply(t, d, isolated(first, second))
+		fill(t)
+		p := isolated(first, second)
+		p.Pods = nil
+		drive(t, d, p, lines(second, elsewhere)...)
+	})
+}
+
+func TestTheSetsAreBounded(t *testing.T) {
+	c := cuts{log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	c.refused = refusedMany(maxRefused)
+	todo := &plan{add: refusedMore(10), remove: refusedFirst(&c, 3)}
+	c.bound(todo)
+	if n := len(c.refused) + len(todo.add) - len(todo.remove); n != maxRefused {
+		t.Errorf("%d would be refused, want %d", n, maxRefused)
+	}
+	for r := range todo.remove {
+		if c.refused[r].number > 10 {
+			t.Errorf("the %dth goes, which is not one of the oldest", c.refused[r].number)
+		}
+	}
+}
+
+func refusedMany(n int) map[nft.Refused]refusal {
+	m := map[nft.Refused]refusal{}
+	for i := range n {
+		m[nft.Refused{Protocol: filter.TCP, SrcPort: uint16(i), DstPort: uint16(i >> 16)}] = refusal{number: uint64(i)}
+	}
+	return m
+}
+
+func refusedMore(n int) map[nft.Refused]bool {
+	m := map[nft.Refused]bool{}
+	for i := range n {
+		m[nft.Refused{Protocol: filter.UDP, SrcPort: uint16(i)}] = true
+	}
+	return m
+}
+
+func refusedFirst(c *cuts, n uint64) map[nft.Refused]bool {
+	m := map[nft.Refused]bool{}
+	for r, at := range c.refused {
+		if at.number < n {
+			m[r] = true
+		}
+	}
+	return m
+}

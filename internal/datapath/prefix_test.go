@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/nft"
+)
+
+// A process dies after each of the operations of a change, every one of them a
+// transaction of its own: the kernel takes each, and the next process finds what
+// is there and ends where the dead one wanted to.
+func TestInvariant5TheNextProcessFinishesWhatADeadOneBegan(t *testing.T) {
+	changes := []struct {
+		name    string
+		options Options // of the process that dies, and of the next
+		to      *filter.Program
+	}{
+		{"another policy", Options{}, closedProgram()},
+		{"another policy and other chains", Options{FilterHook: true}, closedProgram()},
+		{"unknown pods become open", Options{OpenUnknown: true}, isolated("10.244.2.9")},
+	}
+	inOwnNamespace(t, func(t *testing.T) {
+		for _, change := range changes {
+			t.Run(change.name, func(t *testing.T) {
+				from := isolated("10.244.2.8", "10.244.2.9")
+				old := once(t, Options{}, from)
+				now := once(t, change.options, change.to)
+				want := listing(t)
+				conn, err := nft.Open(0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				ops := nft.Diff(old, now)
+				if len(ops) < 3 {
+					t.Fatalf("the change has %d operations, too few to die between them", len(ops))
+				}
+				for k := range len(ops) + 1 {
+					once(t, Options{}, from)
+					for _, op := range ops[:k] {
+						if err := conn.Commit([]nft.Op{op}); err != nil {
+							t.Fatalf("after %d of %d operations, %q: %v", k, len(ops), op, err)
+						}
+					}
+					once(t, change.options, change.to)
+					if now := listing(t); now != want {
+						t.Errorf("after %d of %d operations the next process ends at\n%s\nwant\n%s", k, len(ops), now, want)
+					}
+				}
+			})
+		}
+	})
+}
+
+// once is a process that applies a program and ends; it returns what it wrote.
+func once(t *testing.T, o Options, p *filter.Program) *nft.Table {
+	t.Helper()
+	d := open(t, o)
+	table := healthy(t, d, p).Table
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// closedProgram has the pod of isolated, closed in both directions, and another
+// one beside it.
+func closedProgram() *filter.Program {
+	return &filter.Program{
+		Pods: []filter.Pod{
+			{Addr: netip.MustParseAddr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-none", Egress: "egress4-none"},
+			{Addr: netip.MustParseAddr("10.244.1.6"), Name: "shop/db"},
+		},
+		Chains: []*filter.Chain{
+			{Name: "egress4-none", Direction: filter.Egress, Family: filter.IPv4},
+			{Name: "ingress4-none", Direction: filter.Ingress, Family: filter.IPv4},
+		},
+	}
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/nft"
+)
+
+// The other half of a cut: what is kept of connections that were cut, so that the
+// end which answered does not revive them. The kernel's sets hold it, and the map
+// refused says what they hold.
+
+// refusal is what is known of an element of the sets.
+type refusal struct {
+	number  uint64    // the order in which they came
+	allowed time.Time // since when the connection is allowed again; zero if it is not
+}
+
+const (
+	// lenience is for how long a revival is refused after the connection is allowed
+	// again. The end that began it should speak first: only then is it the same
+	// connection, by its Service and judged as what it is. A TCP end of
+	// Linux that has something to say repeats it at least every two minutes.
+	lenience = 2 * time.Minute
+	// maxRefused bounds what the sets hold. Beyond it the oldest go.
+	maxRefused = 1 << 16
+	// sweepPeriod is how often the kernel is asked what it has forgotten.
+	sweepPeriod = time.Minute
+)
+
+// free takes out of the sets what has been allowed again for long enough.
+func (c *cuts) free(now time.Time, todo *plan) {
+	for r, known := range c.refused {
+		if !known.allowed.IsZero() && now.Sub(known.allowed) >= c.lenient {
+			todo.remove[r] = true
+		}
+	}
+}
+
+// bound makes room in the sets: the oldest go.
+func (c *cuts) bound(todo *plan) {
+	excess := len(c.refused) + len(todo.add) - len(todo.remove) - maxRefused
+	if excess <= 0 {
+		return
+	}
+	stay := slices.DeleteFunc(slices.Collect(maps.Keys(c.refused)), func(r nft.Refused) bool { return todo.remove[r] })
+	slices.SortFunc(stay, func(a, b nft.Refused) int { return cmp.Compare(c.refused[a].number, c.refused[b].number) })
+	for _, r := range stay[:min(excess, len(stay))] {
+		todo.remove[r] = true
+	}
+	c.log.Warn("too many connections are cut: the answering ends of the oldest may revive them", "limit", maxRefused, "count", excess)
+}
+
+// adopt compares with what the kernel holds. What an earlier process left is
+// taken over. What is missing of protocols that have a time was forgotten by the
+// kernel, and is forgotten here; the rest is written again.
+func (c *cuts) adopt(list []nft.Refused, todo *plan) {
+	there := make(map[nft.Refused]bool, len(list))
+	for _, r := range list {
+		there[r] = true
+		if _, known := c.refused[r]; !known {
+			c.refused[r] = refusal{number: c.count}
+		}
+	}
+	for r := range c.refused {
+		switch {
+		case there[r]:
+		case r.Protocol == filter.TCP:
+			todo.again = append(todo.again, r)
+		default:
+			delete(c.refused, r)
+		}
+	}
+}
+
+// ops returns the changes of the sets that go with those of the table.
+func (c *cuts) ops(todo *plan, table []nft.Op) []nft.Op {
+	if !todo.cutting {
+		return nil // the sets go, or are not there
+	}
+	add := slices.DeleteFunc(todo.again, func(r nft.Refused) bool { return todo.remove[r] })
+	add = slices.AppendSeq(add, maps.Keys(todo.add))
+	if len(table) > 0 && table[0].Kind <= nft.AddTable { // everything is made anew
+		for r := range c.refused {
+			if !todo.remove[r] {
+				add = append(add, r)
+			}
+		}
+		return nft.CutOps(add, nil)
+	}
+	return nft.CutOps(add, slices.Collect(maps.Keys(todo.remove)))
+}
+
+// sweep asks the kernel now and then what it has forgotten, so that the rules go
+// when nothing is left to refuse.
+func (d *Datapath) sweep(now time.Time) error {
+	c := &d.cuts
+	if len(c.refused) == 0 || now.Sub(c.swept) < sweepPeriod || !d.known {
+		return nil
+	}
+	c.swept = now
+	list, err := d.conn.ReadRefusals()
+	if err != nil {
+		return err
+	}
+	var todo plan
+	if c.adopt(list, &todo); len(todo.again) > 0 {
+		d.note(nft.Notice{Table: true})
+	}
+	if len(c.refused) == 0 {
+		d.events.awake()
+	}
+	return nil
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package faults
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/packet"
+	"github.com/podwall/podwall/internal/nft"
+)
+
+// flips is a program that closes the victim and the jailed pod by chains that
+// have other names and rules in every version, as after a change of policies.
+func flips(version int) *filter.Program {
+	var rules []filter.Rule
+	for i := range 50 {
+		port := uint16(1 + i + version%1000)
+		rules = append(rules, filter.Rule{Protocol: filter.TCP, Ports: filter.PortRange{First: port, Last: port},
+			Block: filter.Block{CIDR: netip.MustParsePrefix("198.51.100.0/24")}})
+	}
+	in, out := fmt.Sprintf("ingress4-v%d", version), fmt.Sprintf("egress4-v%d", version)
+	return &filter.Program{
+		Pods: []filter.Pod{{Addr: cast()[0].addrs[0], Name: victim, Ingress: in}, {Addr: cast()[2].addrs[0], Name: jailed, Egress: out}},
+		Chains: []*filter.Chain{{Name: out, Direction: filter.Egress, Family: filter.IPv4, Rules: rules},
+			{Name: in, Direction: filter.Ingress, Family: filter.IPv4, Rules: rules}},
+	}
+}
+
+// The kernel takes a transaction as a whole, but a packet that is under way in
+// that moment may meet the old rules and the new elements: no change may open
+// for it.
+func TestAPacketInTheMiddleOfACommitIsNotLetThrough(t *testing.T) {
+	w := newWorld(t, lab.Routed)
+	table := nft.Render(flips(0), nft.Node{})
+	check(t, w.table.Commit(nft.Diff(nil, table)))
+	tr := &traffic{w: w, taps: []*tap{newTap(t, victim, w.ns(victim)), newTap(t, stranger, w.ns(stranger))}}
+	tr.lane(stranger, victim, 0)
+	tr.lane(jailed, stranger, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	for _, l := range tr.closed {
+		running.Go(func() {
+			for n := 0; ctx.Err() == nil; n++ {
+				_ = l.send(n, packet.Packet{Proto: packet.TCP, Flags: packet.SYN, Window: markWindow, Seq: uint32(n)}, &tr.sent)
+			}
+		})
+	}
+	commits := 0
+	for end := time.Now().Add(time.Duration(times(2, 60)) * time.Second); time.Now().Before(end); commits++ {
+		next := nft.Render(flips(commits+1), nft.Node{})
+		check(t, w.table.Commit(nft.Diff(table, next)))
+		table = next
+	}
+	cancel()
+	running.Wait()
+	t.Logf("%d packets during %d commits, %d arrived", tr.sent.Load(), commits, tr.closedEnd())
+}

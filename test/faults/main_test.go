@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/lab/netns"
+)
+
+// patience is how long something may take that is right in the end. Nobody
+// waits for it when all is well.
+const patience = 20 * time.Second
+
+// TestMain runs the tests in a world of their own. Without the right to make
+// one, or without an agent, they are skipped, except in CI.
+func TestMain(m *testing.M) {
+	status, again, err := netns.Enter()
+	if err == nil && !again {
+		_, err = os.Stat(agentProgram())
+	}
+	switch {
+	case (errors.Is(err, netns.ErrNoPrivilege) || os.IsNotExist(err)) && os.Getenv("CI") != "true":
+		fmt.Println("skipping:", err)
+		os.Exit(0)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	case again:
+		os.Exit(status)
+	}
+	os.Exit(m.Run())
+}
+
+// agentProgram is the agent under test: PODWALL_AGENT, else the one that
+// `make build` leaves in bin.
+func agentProgram() string {
+	if p := os.Getenv("PODWALL_AGENT"); p != "" {
+		return p
+	}
+	return "../../bin/podwall-agent"
+}
+
+// soak reports whether the long versions were asked for.
+func soak() bool { return os.Getenv("PODWALL_SOAK") == "1" }
+
+// times is how often something is done: in the normal run, and in a long one.
+func times(normal, long int) int {
+	if soak() {
+		return long
+	}
+	return normal
+}
+
+// check fails the test at once. It is for what must work before anything can be
+// tested.
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// needs ends a test that needs a program which this machine has not: outside CI
+// it is skipped.
+func needs(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, name := range programs {
+		if _, err := exec.LookPath(name); err == nil {
+			continue
+		}
+		if os.Getenv("CI") == "true" {
+			t.Fatalf("%s is missing: run `make prepare`", name)
+		}
+		t.Skipf("%s is missing: run `make prepare`", name)
+	}
+}
+
+// await waits until a condition holds.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no %s within %s", what, patience)
+		}
+	}
+}

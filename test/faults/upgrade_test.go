@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package faults
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/podwall/podwall/internal/lab"
+)
+
+// olderTable is the cast's table in the shape that a release had before there
+// were lists of open interfaces and of who speaks where: interfaces of isolated
+// pods were closed, and a source had to be any local pod.
+const olderTable = `
+add table inet podwall
+delete table inet podwall
+table inet podwall {
+	counter drop-egress { }
+	counter drop-guard { }
+	counter drop-ingress { }
+	counter drop-self-test { }
+	counter drop-source { }
+	counter drop-unlisted { }
+	set egress-links { type ifname; elements = { LINKS } }
+	set ingress-links { type ifname; elements = { LINKS } }
+	set restore { type ifname; comment "settings to restore with --cleanup-config"; RESTORE }
+	SETS
+	chain input {
+		type nat hook input priority -190; policy accept;
+		goto to-node
+	}
+	chain postrouting {
+		type nat hook postrouting priority -190; policy accept;
+		ip saddr . ip daddr @self4 accept
+		ip6 saddr . ip6 daddr @self6 accept
+		iifname @egress-links jump known-source
+		oifname @egress-links meta iif 0 fib saddr type != local jump known-source
+		ip saddr vmap @from4
+		ip6 saddr vmap @from6
+		goto to-pod
+	}
+	chain untracked-input {
+		type filter hook input priority 0; policy accept;
+		ct state invalid,untracked goto to-node
+	}
+	chain known-source {
+		ip saddr @local4 return
+		ip6 saddr @local6 return
+		counter name drop-source drop
+	}
+	chain self-test { counter name drop-self-test drop; }
+	chain to-node {
+		ip6 daddr ff00::/8 icmpv6 type 130-132 return
+		ip6 hoplimit 255 icmpv6 type 133-137 return
+		ip6 daddr ff00::/8 icmpv6 type 143 return
+		iifname @egress-links jump known-source
+		ip saddr vmap @from4
+		ip6 saddr vmap @from6
+	}
+	chain to-pod {
+		ip daddr vmap @to4
+		ip6 daddr vmap @to6
+		oifname @ingress-links meta iif 0 fib saddr type local accept
+		oifname @ingress-links counter name drop-unlisted drop
+	}
+	chain tracking { ct state new return; }
+}
+`
+
+// olderSets are the sets and the pods' chains of one family.
+const olderSets = `
+	set localN { type IPTYPE; elements = { VICTIM, PEER, JAILED, STRANGER } }
+	set selfN { type IPTYPE . IPTYPE; elements = { VICTIM . VICTIM, PEER . PEER, JAILED . JAILED, STRANGER . STRANGER } }
+	set podsN-peer { type IPTYPE; elements = { PEER } }
+	chain egressN-jailed { counter name drop-egress drop; }
+	chain ingressN-victim {
+		IP saddr @podsN-peer accept
+		meta iif 0 fib saddr type local accept
+		counter name drop-ingress drop
+	}
+	map fromN { type IPTYPE : verdict; elements = { JAILED : jump egressN-jailed } }
+	map toN { type IPTYPE : verdict; elements = { VICTIM : goto ingressN-victim, SELFTEST : goto self-test } }
+`
+
+// older writes the table for this world, and replaces it in one transaction.
+func (w *world) older() string {
+	sets, links := "", fmt.Sprintf("%q", lab.BridgeName)
+	if w.wiring == lab.Routed {
+		links = fmt.Sprintf("%q, %q", w.bed.Pod(key(victim)).HostDevice, w.bed.Pod(key(jailed)).HostDevice)
+	}
+	for family, names := range [][]string{{"4", "ipv4_addr", "ip", "192.0.2.254"}, {"6", "ipv6_addr", "ip6", "2001:db8:706f:6477:616c:6c00:0:1"}} {
+		words := []string{"localN", "local" + names[0], "selfN", "self" + names[0], "podsN", "pods" + names[0], "egressN", "egress" + names[0],
+			"ingressN", "ingress" + names[0], "fromN", "from" + names[0], "toN", "to" + names[0],
+			"IPTYPE", names[1], "IP saddr", names[2] + " saddr", "SELFTEST", names[3]}
+		for _, a := range cast() {
+			words = append(words, strings.ToUpper(key(a.name).Name), a.addrs[family].String())
+		}
+		sets += strings.NewReplacer(words...).Replace(olderSets)
+	}
+	restore := ""
+	if w.wiring == lab.Bridge {
+		restore = fmt.Sprintf("elements = { %q comment \"nf_call_iptables=0 nf_call_ip6tables=0\", \"sysctl:vlan\" comment \"bridge-nf-filter-vlan-tagged=0\" }", lab.BridgeName)
+	}
+	return strings.NewReplacer("LINKS", links, "SETS", sets, "RESTORE", restore).Replace(olderTable)
+}
+
+// A new release finds the table of an older one, or one that only looks like
+// ours, and makes it its own without a moment in which nobody judges.
+func TestUpgradesUnderTraffic(t *testing.T) {
+	needs(t, "nft")
+	shapes := []struct {
+		name   string
+		change *strings.Replacer
+	}{
+		{"an older release", strings.NewReplacer()},
+		{"chains of other names", strings.NewReplacer("chain postrouting", "chain judge", "chain input", "chain node", "to-pod", "deliver", "known-source", "who")},
+		{"a set of another type", strings.NewReplacer("set local4 { type ipv4_addr;", "set local4 { type ipv4_addr; flags interval;")},
+		{"a base chain at another place", strings.NewReplacer("hook postrouting priority -190", "hook postrouting priority -180")},
+	}
+	eachWiring(t, func(t *testing.T, w *world) {
+		a := w.enforced(w.start())
+		want := w.tables()
+		tr := w.traffic()
+		for range times(1, 20) {
+			for _, shape := range shapes {
+				a.stop()
+				w.nft(shape.change.Replace(w.older()))
+				if w.tables() == want {
+					t.Fatalf("%s: the older table is not another one", shape.name)
+				}
+				tr.pause(200)
+				a = w.enforced(w.start())
+				w.same("after the upgrade from "+shape.name, want)
+			}
+		}
+		tr.pause(200)
+		tr.finish(false)
+	})
+}

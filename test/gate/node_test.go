@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package gate_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containernetworking/cni/libcni"
+
+	"github.com/podwall/podwall/internal/gate"
+	"github.com/podwall/podwall/internal/lab/netns"
+)
+
+// node is a network namespace with a runtime: the library that runtimes run CNI
+// plugins with, and what they keep on disk.
+type node struct {
+	t         *testing.T
+	ns        *netns.NS
+	dir       string
+	manifests string
+	socket    string
+	runtime   *libcni.CNIConfig
+	networks  *libcni.NetworkConfigList
+	plugin    string // that wires pods
+}
+
+// settings are the fields of our plugin's entry in the configuration.
+type settings string
+
+const quick settings = `"timeout": "300ms"`
+
+// eachPlugin runs a test on a node with each of the plugins that wire pods.
+func eachPlugin(t *testing.T, s settings, test func(t *testing.T, n *node)) {
+	for _, plugin := range []string{"bridge", "ptp"} {
+		t.Run(plugin, func(t *testing.T) { test(t, newNode(t, plugin, s)) })
+	}
+}
+
+func newNode(t *testing.T, plugin string, s settings) *node {
+	t.Helper()
+	ns := newNamespace(t)
+	// A Unix socket's path is short; that of t.TempDir need not be.
+	dir, err := os.MkdirTemp("", "podwall-gate-")
+	check(t, err)
+	t.Cleanup(func() { check(t, os.RemoveAll(dir)) })
+	n := &node{t: t, ns: ns, dir: dir, plugin: plugin, manifests: filepath.Join(dir, "manifests"), socket: filepath.Join(dir, "gate.sock")}
+	check(t, os.Mkdir(n.manifests, 0o700))
+	cache := filepath.Join(dir, "cache")
+	n.runtime = libcni.NewCNIConfigWithCacheDir([]string{cniBin(), os.Getenv(gateVariable)}, cache, nil)
+	n.networks, err = libcni.NetworkConfFromBytes([]byte(fmt.Sprintf(`{
+  "cniVersion": "1.1.0", "name": "pods", "plugins": [
+    {"type": %q, %s "ipMasq": false,
+     "ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd00:88::/64"}]], "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}},
+    {"type": "podwall-gate", "socket": %q, %s}]}`, plugin, map[string]string{"bridge": `"bridge": "cni0", "isGateway": true,`}[plugin], filepath.Join(dir, "ipam"), n.socket, s)))
+	check(t, err)
+	return n
+}
+
+// newNamespace makes an empty namespace in which addresses may be used at once,
+// as a pod's first packet does. IP filtering of bridges is off in it, as on a
+// node before anybody switched it on.
+func newNamespace(t *testing.T) *netns.NS {
+	t.Helper()
+	ns, err := netns.New()
+	check(t, err)
+	t.Cleanup(func() { check(t, ns.Close()) })
+	check(t, ns.SetSysctls([]netns.Sysctl{
+		{Path: "ipv6/conf/default/accept_dad", Value: "0"}, {Path: "ipv6/conf/default/dad_transmits", Value: "0"},
+		{Path: "bridge/bridge-nf-call-iptables", Value: "0", Optional: true}, {Path: "bridge/bridge-nf-call-ip6tables", Value: "0", Optional: true},
+	}))
+	return ns
+}
+
+// check fails the test at once. It is for what must work before anything can be
+// tested.
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// publish makes a file the only manifest, in one step.
+func (n *node) publish(docs ...string) {
+	n.t.Helper()
+	docs = append(docs, "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n")
+	next := filepath.Join(n.dir, "next")
+	check(n.t, os.WriteFile(next, []byte(strings.Join(docs, "---\n")), 0o600))
+	check(n.t, os.Rename(next, filepath.Join(n.manifests, "cluster.yaml")))
+}
+
+// object is a pod as it is before it started: bound, without an address.
+func object(name, uid string) string {
+	return fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: shop, uid: %q, labels: {app: %s}}\n"+
+		"spec: {nodeName: node1, containers: [{name: main, image: none}]}\nstatus: {phase: Pending}\n", name, uid, name)
+}
+
+// onlyFromFriend lets the pod friend in at web, and nobody else.
+const onlyFromFriend = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web, namespace: shop}\n" +
+	"spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {app: friend}}}]}]}\n"
+
+// agent is a podwall-agent in the node.
+type agent struct {
+	t     *testing.T
+	cmd   *exec.Cmd
+	log   string
+	ended chan struct{}
+}
+
+// startAgent starts an agent and returns when it enforces something.
+func (n *node) startAgent() *agent {
+	n.t.Helper()
+	log, err := os.CreateTemp(n.dir, "agent-*.log")
+	check(n.t, err)
+	defer log.Close() // the process has its own descriptor
+	a := &agent{t: n.t, log: log.Name(), ended: make(chan struct{}), cmd: exec.Command(agentProgram(), "--manifests", n.manifests, "--hostname-override=node1",
+		"--gate-socket", n.socket, "--log-format=text", "-v=1")}
+	a.cmd.Stdout, a.cmd.Stderr = log, log
+	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error, 1)
+	go func() { // the thread that starts it must outlive it
+		defer close(a.ended)
+		err := n.ns.Do(func() error {
+			err := a.cmd.Start()
+			started <- err
+			if err == nil {
+				_ = a.cmd.Wait() // nobody asks how it ended
+			}
+			return nil
+		})
+		if err != nil {
+			started <- err
+		}
+	}()
+	check(n.t, <-started)
+	n.t.Cleanup(func() {
+		a.stop(syscall.SIGTERM)
+		if n.t.Failed() {
+			text, _ := os.ReadFile(a.log) // the test has failed anyway
+			n.t.Logf("log of the agent:\n%s", text)
+		}
+	})
+	n.await(func() bool {
+		_, err := gate.Client{Socket: n.socket}.List(n.t.Context())
+		return err == nil
+	})
+	return a
+}
+
+func (a *agent) stop(s syscall.Signal) {
+	_ = a.cmd.Process.Signal(s) // it may have ended by itself
+	<-a.ended
+}
+
+// await returns when a condition holds.
+func (n *node) await(holds func() bool) {
+	n.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			n.t.Fatal("a condition does not come true")
+		}
+	}
+}
+
+// sandbox is a pod's network namespace and what the runtime knows about it.
+type sandbox struct {
+	ns   *netns.NS
+	conf *libcni.RuntimeConf
+}
+
+func (n *node) sandbox(id, name, uid string) sandbox {
+	n.t.Helper()
+	ns := newNamespace(n.t)
+	return sandbox{ns, &libcni.RuntimeConf{ContainerID: id, NetNS: ns.Path(), IfName: "eth0", Args: [][2]string{
+		{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "shop"}, {"K8S_POD_NAME", name}, {"K8S_POD_INFRA_CONTAINER_ID", id}, {"K8S_POD_UID", uid}}}}
+}
+
+// state asks the agent about a sandbox.
+func (n *node) state(s sandbox) gate.State {
+	n.t.Helper()
+	r, err := gate.Client{Socket: n.socket}.Check(n.t.Context(), s.conf.ContainerID)
+	check(n.t, err)
+	return r.State
+}
+
+// in runs a call of the CNI library as a runtime does: in the node's namespace.
+func (n *node) in(call func(ctx context.Context) error) error {
+	return n.ns.Do(func() error { return call(n.t.Context()) })
+}
+
+func (n *node) del(s sandbox) {
+	n.t.Helper()
+	check(n.t, n.in(func(ctx context.Context) error { return n.runtime.DelNetworkList(ctx, n.networks, s.conf) }))
+}
+
+// runPlugin runs our plugin alone, as the library does.
+func (n *node) runPlugin(command string, config []byte) error {
+	cmd := exec.Command(filepath.Join(os.Getenv(gateVariable), "podwall-gate"))
+	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_PATH=" + cniBin()}
+	cmd.Stdin = bytes.NewReader(config)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", command, err, out)
+	}
+	return nil
+}
