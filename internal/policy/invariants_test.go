@@ -40,7 +40,7 @@ func TestInvariantsPageNamesWhatExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := testsOf(t, "../*/*_test.go", "../testkit/*/*_test.go")
+	known := testsOf(t, "../*/*_test.go", "../testkit/*/*_test.go", "../../test/*/*_test.go")
 	sections := strings.Split(string(page), "\n## ")[1:]
 	if len(sections) != 12 {
 		t.Errorf("%d invariants, want 12", len(sections))
