@@ -118,12 +118,12 @@ func (s *Server) Run(ctx context.Context) {
 func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	defer func() { _ = conn.Close() }() // what was to be said has been
 	start := time.Now()
-	if err := s.admit(conn); err != nil {
-		s.Log.Warn("a stranger asked at the gate", "err", err)
-		s.send(conn, Reply{Error: err.Error()}, start)
+	request, err := receive(conn)
+	if refused := s.admit(conn); refused != nil { // after reading, so that the answer is not lost
+		s.Log.Warn("a stranger asked at the gate", "err", refused)
+		s.send(conn, Reply{Error: refused.Error()}, start)
 		return
 	}
-	request, err := receive(conn)
 	if err != nil {
 		s.send(conn, Reply{Error: err.Error()}, start)
 		return

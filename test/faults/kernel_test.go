@@ -24,7 +24,7 @@ func TestLostNotificationsCountAsAChange(t *testing.T) {
 	needs(t, "nft")
 	w := newWorld(t, lab.Routed)
 	w.publish(usual()...)
-	a := launch(t, w.node(), agentProgram(), "--gate-socket=", "--manifests", w.dir, "--hostname-override=node1", "--iptables-sync-period=1h")
+	a := launch(t, w.node(), agentProgram(), "--gate-socket=", "--manifests", w.dir, "--hostname-override=node1", "--iptables-sync-period=1h", "--on-policy-change=keep")
 	w.enforced(a)
 	want := w.tables()
 	tr := w.traffic()
