@@ -16,8 +16,11 @@ func Pod(p *corev1.Pod) *cluster.Pod { return (*Interner)(nil).Pod(p) }
 
 // Pod converts a pod. The result keeps nothing of p alive.
 func (in *Interner) Pod(p *corev1.Pod) *cluster.Pod {
-	// One allocation for the two texts that no other pod shares.
-	own := p.Name + string(p.UID)
+	uid := string(p.UID)
+	if static := p.Annotations[corev1.MirrorPodAnnotationKey]; static != "" {
+		uid = static // under this UID the kubelet runs it; the object is a mirror with one of its own
+	}
+	own := p.Name + uid // one allocation for the two texts that no other pod shares
 	return &cluster.Pod{
 		Key:         cluster.Key{Namespace: in.text(p.Namespace), Name: own[:len(p.Name)]},
 		UID:         own[len(p.Name):],
