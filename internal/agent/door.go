@@ -45,20 +45,21 @@ var errWithdrawn = errors.New("the sandbox was withdrawn")
 // the watch may bring later than the runtime starts the pod.
 func (d *Door) Announce(ctx context.Context, p gate.Pod) error {
 	d.put(p)
-	for {
+	for late := false; ; late = ctx.Err() != nil {
+		next := d.done.later() // before asking, so that no pass is missed
 		status := d.store.Sandbox(p.Sandbox)
-		enforced, next := d.done.has(status.Revision)
 		switch {
 		case status.Phase == cluster.Unannounced:
 			return errWithdrawn
 		case status.Phase == cluster.Overtaken:
 			return d.why(p, status)
-		case status.Phase == cluster.Known && enforced:
+		case status.Phase == cluster.Known && d.done.has(status.Revision):
 			return nil
+		case late:
+			return d.why(p, status)
 		}
 		select {
 		case <-ctx.Done():
-			return d.why(p, d.store.Sandbox(p.Sandbox))
 		case <-next:
 		}
 	}
@@ -107,7 +108,7 @@ func (d *Door) Announced() []gate.Known {
 		}
 		k := gate.Known{Pod: p, State: gate.Enforced}
 		status := d.store.Sandbox(s.ID)
-		if enforced, _ := d.done.has(status.Revision); status.Phase != cluster.Known || !enforced {
+		if status.Phase != cluster.Known || !d.done.has(status.Revision) {
 			err := d.why(p, status)
 			k.State, k.Text = gate.Isolated, err.Error()
 			if errors.Is(err, gate.ErrUnknown) {

@@ -37,10 +37,16 @@ func (p *progress) awake() {
 	p.next = make(chan struct{})
 }
 
-// has reports whether the kernel enforces at least that revision; the channel
-// is closed when it is worth asking again.
-func (p *progress) has(revision uint64) (bool, <-chan struct{}) {
+// has reports whether the kernel enforces at least that revision.
+func (p *progress) has(revision uint64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.some && p.revision >= revision, p.next
+	return p.some && p.revision >= revision
+}
+
+// later returns a channel that is closed when it is worth asking again.
+func (p *progress) later() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.next
 }

@@ -119,7 +119,7 @@ func datapathOptions(cfg config.Config) datapath.Options {
 // lock makes sure that there is one agent in a network namespace. An abstract
 // socket belongs to the network namespace and goes away with the process.
 func lock() (net.Listener, error) {
-	l, err := net.Listen("unix", "@podwall-agent")
+	l, err := net.Listen("unix", datapath.AgentLock)
 	if err != nil {
 		return nil, fmt.Errorf("%w: another podwall-agent runs in this network namespace (%v)", ErrPlacement, err)
 	}

@@ -56,7 +56,7 @@ func (d *Datapath) lookForPods(p *filter.Program, paths map[netip.Addr]links.Pat
 	}, now)
 	d.unbound.update(p, func(pod filter.Pod) bool {
 		path := paths[pod.Addr]
-		return path.Bridge && !path.Uplink && path.Port == ""
+		return path.Bridge && path.Port == ""
 	}, now)
 	d.bypassed.update(p, func(pod filter.Pod) bool {
 		return paths[pod.Addr].Beside && (pod.Ingress != "" || pod.Egress != "")

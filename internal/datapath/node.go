@@ -75,10 +75,12 @@ func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) error 
 		if path.Bridge {
 			bridges[path.Index] = path
 		}
+		at := nft.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port}
+		n.Ported = append(n.Ported, at)
 		if path.Uplink {
 			continue // other machines may be behind it
 		}
-		n.Attached = append(n.Attached, nft.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port})
+		n.Attached = append(n.Attached, at)
 		if pod.Ingress != "" {
 			n.Ingress = append(n.Ingress, path.Link)
 		}

@@ -41,6 +41,9 @@ func Skeleton(ctx context.Context, pod []string, log *slog.Logger) error {
 	if err := d.read(&report); err != nil {
 		return err
 	}
+	if d.actual != nil && agentLives(ctx) {
+		return nil // it looks after its table itself
+	}
 	d.showBridges(pod, &report)
 	if d.actual == nil {
 		if err := d.look(); err != nil {
@@ -51,6 +54,19 @@ func Skeleton(ctx context.Context, pod []string, log *slog.Logger) error {
 		err = d.commit(nft.Diff(d.actual, nft.WithMemory(d.actual, d.links.Carried(), d.entries())))
 	}
 	return errors.Join(err, report.blocking())
+}
+
+// AgentLock is the abstract socket that the agent of a network namespace holds
+// for as long as it lives.
+const AgentLock = "@podwall-agent"
+
+func agentLives(ctx context.Context) bool {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", AgentLock)
+	if err == nil {
+		_ = conn.Close() // nobody reads it
+	}
+	return !errors.Is(err, unix.ECONNREFUSED)
 }
 
 // lockSkeleton waits for its turn: pods start side by side.

@@ -91,14 +91,13 @@ func (p Plugin) announce(c config, pod gate.Pod) error {
 	switch {
 	case err == nil && reply.State == gate.Enforced:
 		return nil
-	case errors.Is(err, gate.ErrNoAnswer):
-		if err := p.close(pod.Links); err != nil {
-			return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s/%s would start open: no podwall-agent answers, and it could not be closed", pod.Namespace, pod.Name),
-				err.Error()+"; start podwall-agent on this node")
-		}
-		why = err.Error()
 	case err != nil:
 		why = err.Error()
+	}
+	// An agent that answers may not have had its first sync yet.
+	if err := p.close(pod.Links); err != nil {
+		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s/%s would start open: it is not enforced (%s), and it could not be closed", pod.Namespace, pod.Name, why),
+			err.Error()+"; start podwall-agent on this node")
 	}
 	if c.OnTimeout == onTimeoutRefuse {
 		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s/%s is not enforced after %s (onTimeout is %q)", pod.Namespace, pod.Name, c.wait, onTimeoutRefuse), why)

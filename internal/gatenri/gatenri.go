@@ -173,6 +173,9 @@ func (s *session) RunPodSandbox(_ context.Context, sandbox *api.PodSandbox) erro
 	switch {
 	case err != nil: // its addresses are not known: it is closed, whatever we do
 		s.Log.Warn("a pod starts closed", "pod", sandbox.GetNamespace()+"/"+sandbox.GetName(), "err", err)
+		if err := s.close(nil); err != nil {
+			return fmt.Errorf("pod %s/%s would start open: it could not be closed: %w", sandbox.GetNamespace(), sandbox.GetName(), err)
+		}
 		if s.Refuse {
 			return err
 		}
@@ -207,18 +210,25 @@ func (p *Plugin) announce(pod gate.Pod, limit time.Duration) error {
 	if err == nil && reply.State == gate.Enforced {
 		return nil
 	}
-	if errors.Is(err, gate.ErrNoAnswer) && p.Skeleton != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), shortWait)
-		defer cancel()
-		if err := p.Skeleton(ctx, pod.Links); err != nil {
-			return fmt.Errorf("pod %s/%s would start open: no podwall-agent answers, and it could not be closed: %w", pod.Namespace, pod.Name, err)
-		}
+	// An agent that answers may not have had its first sync yet.
+	if err := p.close(pod.Links); err != nil {
+		return fmt.Errorf("pod %s/%s would start open: it is not enforced, and it could not be closed: %w", pod.Namespace, pod.Name, err)
 	}
 	if p.Refuse {
 		return fmt.Errorf("pod %s/%s is not enforced yet (%s: %s): %w", pod.Namespace, pod.Name, reply.State, reply.Text, errors.Join(errLate, err))
 	}
 	p.Log.Warn("a pod starts closed", "pod", pod.Namespace+"/"+pod.Name, "state", reply.State, "why", reply.Text, "err", err)
 	return nil
+}
+
+// close loads the closed rules if there are none.
+func (p *Plugin) close(links []string) error {
+	if p.Skeleton == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shortWait)
+	defer cancel()
+	return p.Skeleton(ctx, links)
 }
 
 // errLate says why a pod does not start.

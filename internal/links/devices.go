@@ -25,6 +25,7 @@ type device struct {
 	away        bool
 	netns, peer int  // the id of that namespace, and the other end's index
 	uplink      bool // leads out of the node
+	named       bool // because the operator or the Node object says so
 }
 
 // survey lists the interfaces and marks those that lead out of the node: they
@@ -40,22 +41,21 @@ func (l *Links) survey() (map[int]device, error) {
 	if err := gateways(out); err != nil {
 		return nil, err
 	}
-	if err := l.nodeLinks(out); err != nil {
+	named := map[int]bool{}
+	if err := l.nodeLinks(named); err != nil {
 		return nil, err
 	}
 	devices := map[int]device{}
 	for _, link := range list {
 		a := link.Attrs()
 		devices[a.Index] = device{index: a.Index, name: a.Name, kind: link.Type(), master: a.MasterIndex, away: a.NetNsID >= 0, netns: a.NetNsID, peer: a.ParentIndex}
-		if kind := link.Type(); a.MasterIndex != 0 && !pair(kind) && kind != "tuntap" {
+		if kind := link.Type(); a.MasterIndex != 0 && kind != "tuntap" && !(pair(kind) && a.NetNsID >= 0) {
 			out[a.MasterIndex] = true
-		}
-		if matches(a.Name, l.options.Uplinks) {
-			out[a.Index] = true
 		}
 	}
 	for index, d := range devices {
-		d.uplink = out[index]
+		d.named = named[index] || matches(d.name, l.options.Uplinks)
+		d.uplink = out[index] || d.named
 		devices[index] = d
 	}
 	return devices, nil
@@ -78,6 +78,9 @@ func gateways(out map[int]bool) error {
 		return fmt.Errorf("listing routes: %w", err)
 	}
 	for _, r := range routes {
+		if r.Protocol == unix.RTPROT_RA {
+			continue // anybody on the link can advertise a router, a pod too
+		}
 		if r.Gw != nil || r.Via != nil {
 			out[r.LinkIndex] = true
 		}
@@ -137,9 +140,13 @@ func (l *Links) mayLeadToPods(d device) bool {
 // last Find saw them.
 func (l *Links) Open() []string {
 	var names []string
+	carrying := map[int]bool{}
+	for _, p := range l.known {
+		carrying[p.Index] = carrying[p.Index] || !p.Uplink && !p.Beside
+	}
 	for _, d := range l.names {
 		port := pair(d.kind) && d.master != 0 // the bridge stands for it at the IP hooks
-		if !port && !l.mayLeadToPods(d) {
+		if !port && !carrying[d.index] && !l.mayLeadToPods(d) {
 			names = append(names, d.name)
 		}
 	}

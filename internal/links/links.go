@@ -85,8 +85,28 @@ func (l *Links) Find(addrs []netip.Addr) (map[netip.Addr]Path, error) {
 	if err != nil {
 		return nil, err
 	}
+	before := l.known
+	l.known = found
+	if err := l.findPorts(found); err != nil || !newWithoutPort(found, before) {
+		return found, err
+	}
+	l.stale.Store(true) // its port may be too new to have been heard of
+	if found, _, err = l.find(addrs); err != nil {
+		return nil, err
+	}
 	l.known = found
 	return found, l.findPorts(found)
+}
+
+// newWithoutPort reports whether a pod on a bridge that was not known before has
+// no port there.
+func newWithoutPort(found, before map[netip.Addr]Path) bool {
+	for a, p := range found {
+		if _, known := before[a]; !known && p.Bridge && p.Port == "" {
+			return true
+		}
+	}
+	return false
 }
 
 // find returns the paths, and whether every route led to a link that is known.
@@ -113,6 +133,9 @@ func (l *Links) find(addrs []netip.Addr) (found map[netip.Addr]Path, all bool, e
 				continue
 			}
 			p = Path{Index: d.index, Link: d.name, Bridge: d.kind == "bridge", Uplink: d.uplink, Beside: d.beside()}
+			if pair(d.kind) && d.away && !d.named {
+				p.Uplink = false // a pod that routes for others is a pod
+			}
 		}
 		found[a] = p
 	}

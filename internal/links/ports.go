@@ -5,10 +5,12 @@
 package links
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -55,7 +57,8 @@ func (p *ports) ask(all map[device]bool, found map[netip.Addr]string) error {
 		return fmt.Errorf("connecting to rtnetlink: %w", err)
 	}
 	defer func() { _ = conn.Close() }() // it only asked
-	for d := range all {
+	older := func(a, b device) int { return cmp.Compare(a.index, b.index) }
+	for _, d := range slices.SortedFunc(maps.Keys(all), older) {
 		if len(p.of[d]) > 0 {
 			continue
 		}

@@ -122,12 +122,16 @@ func (d *differ) sets(desired *Table) {
 	})
 }
 
-// fill adds elements: of sets early, since rules will refer to them; of maps
-// late, since they refer to chains.
+// late reports whether the elements of a set belong to the moment at which
+// packets get another way: those of maps lead to chains, and who may speak on an
+// interface must not be known before it is known who judges it.
+func (s *Set) late() bool { return s.Map || s.Key == InterfaceAddr4 || s.Key == InterfaceAddr6 }
+
+// fill adds elements: of most sets early, since rules will refer to them.
 func (d *differ) fill(s *Set, list []Entry) {
 	switch {
 	case len(list) == 0:
-	case s.Map:
+	case s.late():
 		d.add(Op{Kind: SwapElements, Set: s, Entries: list})
 	default:
 		d.add(Op{Kind: AddElements, Set: s, Entries: list})
@@ -140,7 +144,7 @@ func (d *differ) elements(old, now *Set) {
 	more, less = append(more, entriesOf(added)...), append(less, entriesOf(removed)...)
 	// Delete before add where a new element may stand in the way of one that
 	// goes: in maps, in interval sets, and where only a comment changes.
-	clash := now.Map || len(less) > 0 && (now.Interval || len(old.Entries) > 0)
+	clash := now.late() || len(less) > 0 && (now.Interval || len(old.Entries) > 0)
 	if clash && len(more)+len(less) > 0 {
 		d.add(Op{Kind: SwapElements, Set: now, Entries: more, Removed: less})
 		return

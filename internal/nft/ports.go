@@ -38,7 +38,7 @@ func RenderPorts(f filter.Family, n Node) *Table {
 	t := &Table{Family: f, Counters: []string{CounterPort}}
 	ports := &Set{Name: setPorts, Key: either(f == filter.IPv6, Addr6, Addr4), Map: true, Comment: "which bridge port an address belongs to"}
 	chains := map[string]*Chain{}
-	for _, at := range n.Attached {
+	for _, at := range n.Ported {
 		if at.Port == "" || filter.FamilyOf(at.Addr) != f {
 			continue
 		}

@@ -19,14 +19,14 @@ import (
 
 func bridged() Node {
 	addr := netip.MustParseAddr
-	return Node{Attached: []Attachment{
+	return Node{Ported: []Attachment{
 		{Link: "cni0", Addr: addr("10.244.1.6"), Port: "veth6"}, {Link: "cni0", Addr: addr("fd00:244:1::6"), Port: "veth6"},
 		{Link: "cni0", Addr: addr("10.244.1.5"), Port: "veth5"}, {Link: "cni0", Addr: addr("10.244.1.7")}, {Link: "veth9", Addr: addr("10.244.1.9")},
 	}}
 }
 
 func TestOnlyKnownPortsAreBound(t *testing.T) {
-	if got := RenderPorts(filter.IPv6, Node{Attached: bridged().Attached[2:]}); got != nil {
+	if got := RenderPorts(filter.IPv6, Node{Ported: bridged().Ported[2:]}); got != nil {
 		t.Errorf("no port has an IPv6 address, got\n%s", got)
 	}
 	const want = `table ip podwall {

@@ -27,6 +27,9 @@ type Node struct {
 	// Attached says on which interface each local pod speaks. From an interface
 	// that is named here nobody else may.
 	Attached []Attachment
+	// Ported are those of the pods whose bridge port is known, also on bridges that
+	// lead out of the node.
+	Ported []Attachment
 	// Ingress and Egress are the interfaces that lead to pods which are isolated
 	// in the direction. On them only listed addresses may speak or be spoken to.
 	Ingress, Egress []string
