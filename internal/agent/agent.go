@@ -35,6 +35,8 @@ type Kernel interface {
 	// Changed receives when something in the kernel needs an Apply.
 	Changed() <-chan struct{}
 	Counters() (map[string]uint64, error)
+	// Connections is how full the connection table is; a limit of 0 is none.
+	Connections() (entries, limit uint32, err error)
 }
 
 // Loop turns what a source delivers into what the kernel does.
@@ -55,6 +57,8 @@ type Loop struct {
 	last   cluster.Delta   // what the last pass wanted, without the changes
 	ready  bool            // the first pass succeeded
 	known  map[string]bool // subjects of the problems of the last pass
+	counts counts          // what can reach a limit
+	full   map[string]bool // subjects of the limits that have a problem
 }
 
 // ErrNotSynced says that the source did not deliver everything in time.
@@ -196,6 +200,10 @@ func (l *Loop) verify() {
 	}
 	if counters, err := l.Kernel.Counters(); err == nil && l.ready {
 		l.Observer.SetDrops(drops(counters))
+	}
+	if l.ready {
+		l.connections()
+		l.compare()
 	}
 }
 

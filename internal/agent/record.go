@@ -21,13 +21,17 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 		Full: r.Full, Elapsed: elapsed, Err: err, Repairs: r.Drift,
 		Pods: len(m.Layout.Workloads), IsolatedPods: isolated(m), Policies: policies(m),
 	}
-	count(&pass, r.Table)
+	l.count(&pass, r)
 	l.Observer.Beat()
 	if err == nil { // else the report is not complete
 		l.Observer.SetDatapath(l.datapath(r))
 		l.Observer.AddCuts(observe.Cuts{Ingress: r.Cuts.Ingress, Egress: r.Cuts.Egress, Reused: r.Cuts.Reused, Refused: r.Cuts.Refused,
 			Looks: r.Cuts.Looked.Times, Entries: r.Cuts.Looked.Entries, Elapsed: r.Cuts.Looked.Duration})
 		l.problems(r.Problems)
+		if !l.ready {
+			l.connections() // later once in a period
+		}
+		l.compare()
 	}
 	l.Observer.Record(pass)
 	if counters, failed := l.Kernel.Counters(); err == nil && failed == nil {
@@ -52,17 +56,14 @@ func (l *Loop) report(pass observe.Pass, r datapath.Report) {
 }
 
 // count adds what the kernel holds; the table is nil after a failure.
-func count(pass *observe.Pass, t *nft.Table) {
+func (l *Loop) count(pass *observe.Pass, r datapath.Report) {
+	t := r.Table
 	if t == nil {
 		return
 	}
+	l.counts.take(t, r.Cuts.Refused)
 	pass.Chains, pass.Sets = len(t.Chains), len(t.Sets)
-	for _, c := range t.Chains {
-		pass.Rules += len(c.Rules)
-	}
-	for _, s := range t.Sets {
-		pass.Elements += s.Len()
-	}
+	pass.Rules, pass.Elements = l.counts.rules, l.counts.elements
 }
 
 // problems replaces what the last pass said by what this one says.

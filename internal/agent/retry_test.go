@@ -191,3 +191,28 @@ func peersIn(program string) string {
 	}
 	return strings.Join(list, " ")
 }
+
+// The connection table fills up while no policy changes, so it is looked at in
+// each period of verification; nobody is made not ready by it.
+func TestAConnectionTableThatFillsUpIsSaidWithoutAChange(t *testing.T) {
+	r := &recorder{}
+	r.entries.Store(50)
+	run(t, r, func(l *agent.Loop, settle func()) {
+		for _, step := range []struct {
+			entries  uint32
+			problems int
+		}{{50, 0}, {85, 1}, {78, 1}, {70, 0}, {78, 0}, {100, 1}} {
+			settle() // the first pass, or after the tick
+			r.entries.Store(step.entries)
+			time.Sleep(l.SyncPeriod)
+			settle()
+			s := l.Observer.Status()
+			if len(s.Problems) != step.problems || !s.Ready || s.Connections == nil || s.Connections.Entries != int(step.entries) {
+				t.Errorf("with %d of 100 entries: %v, ready %v, problems %v, want %d", step.entries, s.Connections, s.Ready, s.Problems, step.problems)
+			}
+		}
+	})
+	if len(r.programs) != 1 {
+		t.Errorf("%d passes, want one: nothing changed", len(r.programs))
+	}
+}

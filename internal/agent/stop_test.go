@@ -7,6 +7,7 @@ package agent_test
 import (
 	"context"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,7 +19,10 @@ import (
 )
 
 // kernel counts what the loop asks for.
-type kernel struct{ applied int }
+type kernel struct {
+	applied int
+	entries atomic.Uint32 // of the connection table, which can have 100
+}
 
 func (k *kernel) Apply(context.Context, *filter.Program) (datapath.Report, error) {
 	k.applied++
@@ -27,6 +31,9 @@ func (k *kernel) Apply(context.Context, *filter.Program) (datapath.Report, error
 func (k *kernel) Verify() error                        { return nil }
 func (k *kernel) Changed() <-chan struct{}             { return nil }
 func (k *kernel) Counters() (map[string]uint64, error) { return nil, nil }
+func (k *kernel) Connections() (entries, limit uint32, err error) {
+	return k.entries.Load(), 100, nil
+}
 
 func newLoop(k *kernel) *agent.Loop {
 	return &agent.Loop{

@@ -253,11 +253,11 @@ func TestConnectionsOfAPodThatIsGoneGoToo(t *testing.T) {
 
 func TestTheSetsAreBounded(t *testing.T) {
 	c := cuts{log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	c.refused = refusedMany(maxRefused)
+	c.refused = refusedMany(MaxRefused)
 	todo := &plan{add: refusedMore(10), remove: refusedFirst(&c, 3)}
 	c.bound(todo)
-	if n := len(c.refused) + len(todo.add) - len(todo.remove); n != maxRefused {
-		t.Errorf("%d would be refused, want %d", n, maxRefused)
+	if n := len(c.refused) + len(todo.add) - len(todo.remove); n != MaxRefused {
+		t.Errorf("%d would be refused, want %d", n, MaxRefused)
 	}
 	for r := range todo.remove {
 		if c.refused[r].number > 10 {

@@ -30,8 +30,8 @@ const (
 	// connection, by its Service and judged as what it is. A TCP end of
 	// Linux that has something to say repeats it at least every two minutes.
 	lenience = 2 * time.Minute
-	// maxRefused bounds what the sets hold. Beyond it the oldest go.
-	maxRefused = 1 << 16
+	// MaxRefused bounds what the sets hold. Beyond it the oldest go.
+	MaxRefused = 1 << 16
 	// sweepPeriod is how often the kernel is asked what it has forgotten.
 	sweepPeriod = time.Minute
 )
@@ -47,7 +47,7 @@ func (c *cuts) free(now time.Time, todo *plan) {
 
 // bound makes room in the sets: the oldest go.
 func (c *cuts) bound(todo *plan) {
-	excess := len(c.refused) + len(todo.add) - len(todo.remove) - maxRefused
+	excess := len(c.refused) + len(todo.add) - len(todo.remove) - MaxRefused
 	if excess <= 0 {
 		return
 	}
@@ -56,7 +56,7 @@ func (c *cuts) bound(todo *plan) {
 	for _, r := range stay[:min(excess, len(stay))] {
 		todo.remove[r] = true
 	}
-	c.log.Warn("too many connections are cut: the answering ends of the oldest may revive them", "limit", maxRefused, "count", excess)
+	c.log.Warn("too many connections are cut: the answering ends of the oldest may revive them", "limit", MaxRefused, "count", excess)
 }
 
 // adopt compares with what the kernel holds. What an earlier process left is

@@ -138,6 +138,7 @@ func referenceAlerts() string {
 		{"time() - " + prefix + "last_apply_timestamp_seconds > 1200", "No pass has succeeded for 20 minutes; take four times `--iptables-sync-period`."},
 		{"increase(" + prefix + "drift_repairs_total[1h]) > 0", "Another program changes what this agent made in the kernel."},
 		{prefix + `policy_diagnostics{severity="error"} > 0`, "A part of a policy was not understood and matches nothing; `/statusz` names it."},
+		{prefix + "limit_used_ratio >= 0.8", "The node comes close to a limit; `/statusz` names what fills it, and `docs/limits.md` says what happens above."},
 		{prefix + `problems{blocking="true"} > 0`, "Something about the node keeps policies from being enforced; `/statusz` has the cure."},
 	}
 	var b strings.Builder

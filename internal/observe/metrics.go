@@ -42,6 +42,9 @@ type metrics struct {
 	looks         prometheus.Counter
 	lookedAt      prometheus.Counter
 	lookDuration  prometheus.Counter
+	entries       prometheus.Gauge
+	entriesLimit  prometheus.Gauge
+	used          *prometheus.GaugeVec
 }
 
 func newMetrics(b *builder, version string, ready func() bool) *metrics {
@@ -68,6 +71,9 @@ func newMetrics(b *builder, version string, ready func() bool) *metrics {
 		looks:        b.counter("connection_looks_total", "How often the connection table was looked at after a change."),
 		lookedAt:     b.counter("connection_entries_total", "Entries of the connection table that were judged."),
 		lookDuration: b.counter("connection_looks_seconds_total", "Time that looking at the connection table took."),
+		entries:      b.gauge("conntrack_entries", "Entries of the kernel's connection table, read once in a period of verification; 0 where it cannot be read."),
+		entriesLimit: b.gauge("conntrack_limit", "How many entries the connection table can have (nf_conntrack_max); 0 for no bound, and where it cannot be read."),
+		used:         b.gauges("limit_used_ratio", "How much of a limit is used: 1 is all, and soft limits can be passed. docs/limits.md has the figures.", "limit", limits()...),
 		problems:     b.gauges("problems", "Problems of the node. Blocking true: policies are not fully enforced while it lasts.", "blocking", "true", "false"),
 	}
 }

@@ -207,6 +207,10 @@ func (o *Observer) Status() Status {
 		last := *s.LastApply
 		s.LastApply = &last
 	}
+	if s.Connections != nil {
+		c := *s.Connections
+		s.Connections = &c
+	}
 	// A program that reads the JSON should meet lists, not null.
 	s.Diagnostics = append([]cluster.Diagnostic{}, s.Diagnostics...)
 	s.Problems = o.sortedProblems()

@@ -232,6 +232,7 @@ last apply  TIME, delta, took 0s, failed: no memory
 repairs     1
 drops       0 packets
 cut         0 connections, 0 refused a revival
+tracked     not known
 version     v0, started TIME
 
 problems of the node

@@ -68,6 +68,8 @@ type Status struct {
 	// how many connections cannot be revived now by the end that answered.
 	Cut     uint64 `json:"cut"`
 	Refused int    `json:"refused"`
+	// Connections is how full the kernel's connection table is, nil until it was read.
+	Connections *Connections `json:"connections,omitempty"`
 
 	Problems    []Problem            `json:"problems"`
 	Diagnostics []cluster.Diagnostic `json:"diagnostics"`

@@ -35,6 +35,7 @@ func (s Status) WriteText(w io.Writer) error {
 	row("repairs", "%d", s.DriftRepairs)
 	row("drops", "%d packets", s.Drops)
 	row("cut", "%d connections, %d refused a revival", s.Cut, s.Refused)
+	row("tracked", "%s", s.Connections)
 	row("version", "%s, started %s", s.Version, s.Started.Format(time.RFC3339))
 	_ = tab.Flush() // a strings.Builder takes everything
 	s.writeFindings(&b)
@@ -80,6 +81,17 @@ func (a *Apply) String() string {
 		line += ", failed: " + a.Error
 	}
 	return line
+}
+
+// String returns one line for people.
+func (c *Connections) String() string {
+	switch {
+	case c == nil:
+		return "not known"
+	case c.Limit == 0:
+		return fmt.Sprintf("%d connections", c.Entries)
+	}
+	return fmt.Sprintf("%d connections, of %d that the kernel can", c.Entries, c.Limit)
 }
 
 func (s Status) revisions() string {
