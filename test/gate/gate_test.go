@@ -303,3 +303,16 @@ func TestAStartOutlivesARestartOfTheAgent(t *testing.T) {
 	check(t, n.in(func(ctx context.Context) error { return n.runtime.CheckNetworkList(ctx, n.networks, friend.conf) }))
 	n.open(friend, web, ips)
 }
+
+// An agent that answers but cannot reach the API server after a boot has loaded
+// nothing yet.
+func TestAPodThatStartsBeforeTheFirstSyncIsClosed(t *testing.T) {
+	eachPlugin(t, quick, func(t *testing.T, n *node) {
+		n.unreachable = true
+		n.startAgent()
+		web, friend := n.sandbox("s-web", "web", "1"), n.sandbox("s-friend", "friend", "2")
+		n.mustAdd(friend)
+		ips := n.mustAdd(web)
+		n.closed(friend, web, ips)
+	})
+}

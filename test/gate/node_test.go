@@ -25,14 +25,15 @@ import (
 // node is a network namespace with a runtime: the library that runtimes run CNI
 // plugins with, and what they keep on disk.
 type node struct {
-	t         *testing.T
-	ns        *netns.NS
-	dir       string
-	manifests string
-	socket    string
-	runtime   *libcni.CNIConfig
-	networks  *libcni.NetworkConfigList
-	plugin    string // that wires pods
+	t           *testing.T
+	ns          *netns.NS
+	dir         string
+	manifests   string
+	unreachable bool // the API server, which is then the source instead of manifests
+	socket      string
+	runtime     *libcni.CNIConfig
+	networks    *libcni.NetworkConfigList
+	plugin      string // that wires pods
 }
 
 // settings are the fields of our plugin's entry in the configuration.
@@ -118,13 +119,21 @@ type agent struct {
 	ended chan struct{}
 }
 
+// source is where the agent reads the cluster.
+func (n *node) source() string {
+	if n.unreachable {
+		return "--master=http://127.0.0.1:1"
+	}
+	return "--manifests=" + n.manifests
+}
+
 // startAgent starts an agent and returns when it enforces something.
 func (n *node) startAgent() *agent {
 	n.t.Helper()
 	log, err := os.CreateTemp(n.dir, "agent-*.log")
 	check(n.t, err)
 	defer log.Close() // the process has its own descriptor
-	a := &agent{t: n.t, log: log.Name(), ended: make(chan struct{}), cmd: exec.Command(agentProgram(), "--manifests", n.manifests, "--hostname-override=node1",
+	a := &agent{t: n.t, log: log.Name(), ended: make(chan struct{}), cmd: exec.Command(agentProgram(), n.source(), "--hostname-override=node1",
 		"--gate-socket", n.socket, "--log-format=text", "-v=1")}
 	a.cmd.Stdout, a.cmd.Stderr = log, log
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
