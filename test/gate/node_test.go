@@ -73,9 +73,16 @@ func newNode(t *testing.T, plugin string, s settings) *node {
 // node before anybody switched it on.
 func newNamespace(t *testing.T) *netns.NS {
 	t.Helper()
+	ns := shortLived(t)
+	t.Cleanup(func() { check(t, ns.Close()) })
+	return ns
+}
+
+// shortLived is newNamespace for one that the caller closes.
+func shortLived(t *testing.T) *netns.NS {
+	t.Helper()
 	ns, err := netns.New()
 	check(t, err)
-	t.Cleanup(func() { check(t, ns.Close()) })
 	check(t, ns.SetSysctls([]netns.Sysctl{
 		{Path: "ipv6/conf/default/accept_dad", Value: "0"}, {Path: "ipv6/conf/default/dad_transmits", Value: "0"},
 		{Path: "bridge/bridge-nf-call-iptables", Value: "0", Optional: true}, {Path: "bridge/bridge-nf-call-ip6tables", Value: "0", Optional: true},
@@ -128,13 +135,13 @@ func (n *node) source() string {
 }
 
 // startAgent starts an agent and returns when it enforces something.
-func (n *node) startAgent() *agent {
+func (n *node) startAgent(args ...string) *agent {
 	n.t.Helper()
 	log, err := os.CreateTemp(n.dir, "agent-*.log")
 	check(n.t, err)
 	defer log.Close() // the process has its own descriptor
-	a := &agent{t: n.t, log: log.Name(), ended: make(chan struct{}), cmd: exec.Command(agentProgram(), n.source(), "--hostname-override=node1",
-		"--gate-socket", n.socket, "--log-format=text", "-v=1")}
+	a := &agent{t: n.t, log: log.Name(), ended: make(chan struct{}), cmd: exec.Command(agentProgram(), append([]string{n.source(), "--hostname-override=node1",
+		"--gate-socket", n.socket, "--log-format=text", "-v=1"}, args...)...)}
 	a.cmd.Stdout, a.cmd.Stderr = log, log
 	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package gate_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/nft"
+)
+
+// score is what a series of starts came to.
+type score struct {
+	starts    int
+	before    int    // packets that came in before a container could run
+	after     int    // ... and after
+	friends   int    // packets of the friend, who is allowed
+	overheard int    // frames for others that a bridge flooded to the pod
+	flood     uint64 // packets towards pods
+	said      uint64 // packets of pods
+	dropped   uint64
+	heard     int // packets of the pods that arrived somewhere
+	added     []time.Duration
+	plain     []time.Duration
+	examples  []string
+}
+
+// judge counts what came into a pod, and what came from one.
+func (f *flooded) judge(c *score, seen []sight, started time.Time, ips []netip.Addr, l life) {
+	f.t.Helper()
+	for _, s := range seen {
+		switch {
+		case s.others:
+			c.overheard++
+		case l.opens && f.ofFriend(s):
+			c.friends++
+		default:
+			if s.at.After(started) {
+				c.after++
+			} else {
+				c.before++
+			}
+			c.example(ips, started, s)
+		}
+	}
+	for _, e := range f.eyes {
+		for _, s := range e.drain(f.t) {
+			if s.others || !slices.Contains(ips, s.src) || l.opens && slices.Contains(f.friend, s.dst) {
+				continue
+			}
+			if s.at.Before(started) { // an answer of the pod's kernel
+				c.before++
+			} else {
+				c.heard++
+			}
+			c.example(ips, started, s)
+		}
+	}
+}
+
+func (c *score) example(ips []netip.Addr, started time.Time, s sight) {
+	if len(c.examples) < 8 {
+		c.examples = append(c.examples, fmt.Sprintf("start %d, %v after ADD (%v): %s", c.starts, s.at.Sub(started), ips, s))
+	}
+}
+
+// settle ends the flood and counts what was sent and dropped.
+func (f *flooded) settle(c *score) {
+	f.t.Helper()
+	f.halt()
+	check(f.t, f.err)
+	for _, m := range f.mouths {
+		c.flood += m.sent
+	}
+	c.dropped += f.drops()
+}
+
+// report prints one line and fails the test if something came through. What
+// comes in before a container can run is let pass only if early says so.
+func (c *score) report(t *testing.T, what string, early bool) {
+	t.Helper()
+	t.Logf("%s: %d starts; %d packets towards pods, through before a container runs %d, after %d; of the friend %d; overheard %d; %d sent by pods, arrived %d; dropped %d%s",
+		what, c.starts, c.flood, c.before, c.after, c.friends, c.overheard, c.said, c.heard, c.dropped, c.times())
+	if c.flood == 0 || c.said == 0 {
+		t.Error("nothing was sent")
+	}
+	if c.after > 0 || c.heard > 0 || c.before > 0 && !early {
+		t.Errorf("packets came through: %q", c.examples)
+	}
+}
+
+func (f *flooded) drops() (n uint64) {
+	f.t.Helper()
+	counters, err := f.table.AllCounters()
+	check(f.t, err)
+	for _, name := range []string{nft.CounterIngress, nft.CounterEgress, nft.CounterUnlisted, nft.CounterSource, nft.CounterPort, nft.CounterGuard} {
+		n += counters[name]
+	}
+	return n
+}
+
+func (c *score) times() string {
+	var more []time.Duration
+	for i := range min(len(c.added), len(c.plain)) {
+		more = append(more, c.added[i]-c.plain[i])
+	}
+	return "; ADD with the gate " + spread(c.added) + ", without " + spread(c.plain) + ", difference " + spread(more)
+}
+
+func spread(d []time.Duration) string {
+	if len(d) == 0 {
+		return "-"
+	}
+	d = slices.Sorted(slices.Values(d))
+	at := func(percent int) time.Duration { return d[(len(d)-1)*percent/100].Round(10 * time.Microsecond) }
+	return fmt.Sprintf("p50 %s p99 %s", at(50), at(99))
+}
