@@ -77,7 +77,7 @@ vm-ipvs: build kubeapi ## run beside kube-proxy in IPVS mode, in virtual machine
 mutants: ## put typical mistakes in, one at a time; every one must be noticed by a test (8 minutes)
 	go run ./test/mutants
 
-soak: build ## the long runs: random cases by programs and packets, mutants, IPVS in virtual machines (35 minutes)
+soak: build ## the long runs: random cases by programs and packets, mutants, IPVS in virtual machines (an hour)
 	PODWALL_SOAK=1 PODWALL_AGENT=$(CURDIR)/bin/podwall-agent go test ./test/soak ./test/cut ./test/faults -count=1 -v -timeout 3h
 	$(MAKE) --no-print-directory mutants
 	@if [ -d bin/vm/bookworm ]; then $(MAKE) --no-print-directory vm-ipvs; else echo "IPVS skipped: no kernels in bin/vm, see hack/vm/README.md"; fi
