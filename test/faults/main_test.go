@@ -5,48 +5,24 @@
 package faults
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/testkit/entry"
 )
 
 // patience is how long something may take that is right in the end. Nobody
 // waits for it when all is well.
 const patience = 20 * time.Second
 
-// TestMain runs the tests in a world of their own. Without the right to make
-// one, or without an agent, they are skipped, except in CI.
-func TestMain(m *testing.M) {
-	status, again, err := netns.Enter()
-	if err == nil && !again {
-		_, err = os.Stat(agentProgram())
-	}
-	switch {
-	case (errors.Is(err, netns.ErrNoPrivilege) || os.IsNotExist(err)) && os.Getenv("CI") != "true":
-		fmt.Println("skipping:", err)
-		os.Exit(0)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	case again:
-		os.Exit(status)
-	}
-	os.Exit(m.Run())
-}
+// TestMain runs the tests in a world of their own, against the agent that is
+// built.
+func TestMain(m *testing.M) { entry.Main(m, entry.BuiltAgent("../..")) }
 
-// agentProgram is the agent under test: PODWALL_AGENT, else the one that
-// `make build` leaves in bin.
-func agentProgram() string {
-	if p := os.Getenv("PODWALL_AGENT"); p != "" {
-		return p
-	}
-	return "../../bin/podwall-agent"
-}
+// agentProgram is the agent under test.
+func agentProgram() string { return os.Getenv(entry.AgentVariable) }
 
 // soak reports whether the long versions were asked for.
 func soak() bool { return os.Getenv("PODWALL_SOAK") == "1" }

@@ -58,7 +58,7 @@ func newNode(t *testing.T, plugin string, s settings) *node {
 	n := &node{t: t, ns: ns, dir: dir, plugin: plugin, manifests: filepath.Join(dir, "manifests"), socket: filepath.Join(dir, "gate.sock")}
 	check(t, os.Mkdir(n.manifests, 0o700))
 	cache := filepath.Join(dir, "cache")
-	n.runtime = libcni.NewCNIConfigWithCacheDir([]string{cniBin(), os.Getenv(gateVariable)}, cache, nil)
+	n.runtime = libcni.NewCNIConfigWithCacheDir([]string{cniBin(), filepath.Dir(os.Getenv(gateVariable))}, cache, nil)
 	n.networks, err = libcni.NetworkConfFromBytes([]byte(fmt.Sprintf(`{
   "cniVersion": "1.1.0", "name": "pods", "plugins": [
     {"type": %q, %s "ipMasq": false,
@@ -222,7 +222,7 @@ func (n *node) del(s sandbox) {
 
 // runPlugin runs our plugin alone, as the library does.
 func (n *node) runPlugin(command string, config []byte) error {
-	cmd := exec.Command(filepath.Join(os.Getenv(gateVariable), "podwall-gate"))
+	cmd := exec.Command(os.Getenv(gateVariable))
 	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_PATH=" + cniBin()}
 	cmd.Stdin = bytes.NewReader(config)
 	out, err := cmd.CombinedOutput()

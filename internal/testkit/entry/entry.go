@@ -72,23 +72,28 @@ func run(m Tests, needs []Need) (status int, err error) {
 
 // FreshAgent builds the agent from the source in dir, unless AgentVariable
 // names one, and leaves its name in that variable.
-func FreshAgent(dir string) Need {
+func FreshAgent(dir string) Need { return Fresh(AgentVariable, dir) }
+
+// Fresh builds the program whose source is in dir, unless the variable names
+// one, and leaves its name in that variable.
+func Fresh(variable, dir string) Need {
 	return func() (func() error, error) {
-		if os.Getenv(AgentVariable) != "" {
+		if os.Getenv(variable) != "" {
 			return nil, nil
 		}
-		place, err := os.MkdirTemp("", "podwall-agent-")
+		name := filepath.Base(dir)
+		place, err := os.MkdirTemp("", name+"-")
 		if err != nil {
-			return nil, fmt.Errorf("making a directory for the agent: %w", err)
+			return nil, fmt.Errorf("making a directory for %s: %w", name, err)
 		}
 		remove := func() error { return os.RemoveAll(place) }
-		program := filepath.Join(place, "podwall-agent")
+		program := filepath.Join(place, name)
 		build := exec.Command("go", "build", "-o", program, dir)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
-			return nil, errors.Join(fmt.Errorf("building the agent: %v\n%s", err, out), remove())
+			return nil, errors.Join(fmt.Errorf("building %s: %v\n%s", name, err, out), remove())
 		}
-		return remove, os.Setenv(AgentVariable, program)
+		return remove, os.Setenv(variable, program)
 	}
 }
 
