@@ -53,6 +53,7 @@ func layers() []layer {
 		{pkg: "internal/convert", pure: true, may: append(ours("cluster"), k8s...), reason: "API objects become cluster values here and nothing else happens"},
 		{pkg: "internal/cases", pure: true, may: append(ours("cluster", "convert", "filter", "oracle"), append(k8s, "sigs.k8s.io/yaml")...), reason: "a case is data; the backends are given to it"},
 		{pkg: "internal/cut", pure: true, may: ours("filter"), reason: "which connections end is a function of the program and of what the table says"},
+		{pkg: "internal/bench", pure: true, may: []string{"golang.org/x/perf"}, reason: "how values are summed up does not depend on what they measure"},
 		{pkg: "internal/conntrack", may: append(ours("filter", "cut"), kernel...), reason: "it reads and deletes what it is told to"},
 		{pkg: "internal/nft", may: append(ours("persist", "filter"), kernel...), reason: "a backend knows nothing of Kubernetes and of policies"},
 		{pkg: "internal/datapath", may: append(ours("persist", "filter", "nft", "links", "cut", "conntrack"), kernel...), reason: "it makes the kernel agree with a program, whatever the program means"},

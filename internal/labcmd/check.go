@@ -23,7 +23,7 @@ import (
 )
 
 type check struct {
-	bench
+	bedFlags
 	streams         Streams
 	backend, wiring string
 	every           int

@@ -22,7 +22,7 @@ import (
 )
 
 type demo struct {
-	bench
+	bedFlags
 	streams Streams
 	output  string
 	wirings []string

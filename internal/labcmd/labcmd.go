@@ -114,12 +114,12 @@ this machine cannot run it.`,
 	return root
 }
 
-// bench are the flags of all commands that run agents.
-type bench struct {
+// bedFlags are the flags of all commands that run agents.
+type bedFlags struct {
 	agent, cniBin, datapath string
 }
 
-func (b *bench) bind(cmd *cobra.Command) {
+func (b *bedFlags) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&b.agent, "agent", "", "podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
 	f.StringVar(&b.cniBin, "cni-bin", os.Getenv("PODWALL_CNI_BIN"), "`DIR` of the CNI plugins, for the wirings cni-bridge and cni-ptp")
@@ -129,7 +129,7 @@ func (b *bench) bind(cmd *cobra.Command) {
 // ready checks everything that can be checked before anything is printed, and
 // makes sure that namespaces can be made. It may run this program again inside
 // a user namespace; then the returned error only carries its status.
-func (b *bench) ready(wirings []lab.Wiring) error {
+func (b *bedFlags) ready(wirings []lab.Wiring) error {
 	if b.datapath != "nat" && b.datapath != "filter" {
 		return fmt.Errorf("unknown datapath %q, want nat or filter", b.datapath)
 	}
@@ -154,7 +154,7 @@ func (b *bench) ready(wirings []lab.Wiring) error {
 }
 
 // start builds a bed and starts its agents; ready must have succeeded.
-func (b *bench) start(ctx context.Context, w lab.Wiring, nodes []string) (*trial.Trial, error) {
+func (b *bedFlags) start(ctx context.Context, w lab.Wiring, nodes []string) (*trial.Trial, error) {
 	t, err := trial.New(ctx, trial.Config{Wiring: w, Nodes: nodes, CNIBin: b.cniBin, Agent: b.agent, AgentArgs: []string{"--datapath=" + b.datapath}})
 	if err != nil {
 		return nil, fmt.Errorf("starting the lab with wiring %s: %w", w, err)
@@ -162,7 +162,7 @@ func (b *bench) start(ctx context.Context, w lab.Wiring, nodes []string) (*trial
 	return t, nil
 }
 
-func (b *bench) findAgent() (string, error) {
+func (b *bedFlags) findAgent() (string, error) {
 	const name = "podwall-agent"
 	if b.agent != "" {
 		path, err := exec.LookPath(b.agent)

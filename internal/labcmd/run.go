@@ -20,7 +20,7 @@ import (
 )
 
 type run struct {
-	bench
+	bedFlags
 	streams       Streams
 	from, wiring  string
 	output        string
