@@ -44,19 +44,17 @@ func (p *Plugin) reconcile(ctx context.Context) {
 	if err != nil {
 		return // the next time; RunPodSandbox complains
 	}
-	p.mu.Lock()
-	missing := maps.Clone(p.running)
-	p.mu.Unlock()
+	unsaid := p.living()
 	for _, k := range announced {
-		_, runs := missing[k.Pod.Sandbox]
-		delete(missing, k.Pod.Sandbox)
+		_, runs := unsaid[k.Pod.Sandbox]
+		delete(unsaid, k.Pod.Sandbox)
 		if !runs && k.Pod.Network == Network && !p.runs(k.Pod.Sandbox) {
 			err = errors.Join(err, p.Gate.Del(ctx, k.Pod.Sandbox))
 		}
 	}
-	for _, sandbox := range slices.Sorted(maps.Keys(missing)) {
-		if p.runs(sandbox) {
-			err = errors.Join(err, p.Gate.Tell(ctx, missing[sandbox]))
+	for _, name := range slices.Sorted(maps.Keys(unsaid)) {
+		if p.runs(name) {
+			err = errors.Join(err, p.Gate.Tell(ctx, unsaid[name].pod))
 		}
 	}
 	if err != nil {
@@ -64,10 +62,20 @@ func (p *Plugin) reconcile(ctx context.Context) {
 	}
 }
 
-func (p *Plugin) runs(sandbox string) bool {
+// living forgets the sandboxes whose network namespace has gone and returns the
+// others. containerd (seen with 2.4) says nothing of the end of a sandbox that
+// ran before it was started again; its address may be another pod's by then.
+func (p *Plugin) living() map[string]sandbox {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, ok := p.running[sandbox]
+	maps.DeleteFunc(p.running, func(_ string, s sandbox) bool { return s.seen && missing(s.pod.Netns) })
+	return maps.Clone(p.running)
+}
+
+func (p *Plugin) runs(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, ok := p.running[name]
 	return ok
 }
 

@@ -49,8 +49,15 @@ type Plugin struct {
 	Skeleton func(ctx context.Context, links []string) error
 	Log      *slog.Logger
 
-	mu      sync.Mutex          // guards running
-	running map[string]gate.Pod // by sandbox
+	mu      sync.Mutex         // guards running
+	running map[string]sandbox // by name
+}
+
+// sandbox is one that runs.
+type sandbox struct {
+	pod gate.Pod
+	// seen says that we could see its network namespace, so that we see its end too.
+	seen bool
 }
 
 // The wait before the next connection doubles from the first to the last.
@@ -148,16 +155,20 @@ func (s *session) Configure(_ context.Context, _, runtime, version string) (api.
 }
 
 // Synchronize says which sandboxes run already. They are announced without
-// waiting: they have started long ago.
+// waiting: they have started long ago. Stopped ones are among them; those have
+// no network namespace any more.
 func (s *session) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
-	running := map[string]gate.Pod{}
-	for _, sandbox := range pods {
-		pod, ok, err := podOf(sandbox)
+	running := map[string]sandbox{}
+	for _, p := range pods {
+		if missing(netnsOf(p)) {
+			continue
+		}
+		pod, ok, err := podOf(p)
 		if err != nil {
-			s.Log.Warn("a sandbox is not announced", "pod", sandbox.GetNamespace()+"/"+sandbox.GetName(), "err", err)
+			s.Log.Warn("a sandbox is not announced", "pod", p.GetNamespace()+"/"+p.GetName(), "err", err)
 		}
 		if ok {
-			running[pod.Sandbox] = pod
+			running[pod.Sandbox] = sandbox{pod, true}
 		}
 	}
 	s.mu.Lock()
@@ -168,13 +179,13 @@ func (s *session) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*ap
 }
 
 // RunPodSandbox holds the sandbox until the kernel has its verdicts.
-func (s *session) RunPodSandbox(_ context.Context, sandbox *api.PodSandbox) error {
-	pod, ok, err := podOf(sandbox)
+func (s *session) RunPodSandbox(_ context.Context, p *api.PodSandbox) error {
+	pod, ok, err := podOf(p)
 	switch {
 	case err != nil: // its addresses are not known: it is closed, whatever we do
-		s.Log.Warn("a pod starts closed", "pod", sandbox.GetNamespace()+"/"+sandbox.GetName(), "err", err)
+		s.Log.Warn("a pod starts closed", "pod", p.GetNamespace()+"/"+p.GetName(), "err", err)
 		if err := s.close(nil); err != nil {
-			return fmt.Errorf("pod %s/%s would start open: it could not be closed: %w", sandbox.GetNamespace(), sandbox.GetName(), err)
+			return fmt.Errorf("pod %s/%s would start open: it could not be closed: %w", p.GetNamespace(), p.GetName(), err)
 		}
 		if s.Refuse {
 			return err
@@ -185,9 +196,9 @@ func (s *session) RunPodSandbox(_ context.Context, sandbox *api.PodSandbox) erro
 	}
 	s.mu.Lock()
 	if s.running == nil {
-		s.running = map[string]gate.Pod{}
+		s.running = map[string]sandbox{}
 	}
-	s.running[pod.Sandbox] = pod
+	s.running[pod.Sandbox] = sandbox{pod, !missing(pod.Netns)}
 	s.mu.Unlock()
 	return s.announce(pod, s.limit())
 }

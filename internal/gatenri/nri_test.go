@@ -168,6 +168,14 @@ func pod(id, name, netns string, ips ...string) *api.PodSandbox {
 	return s
 }
 
+// place makes a file where a sandbox's network namespace would be.
+func (n *node) place(name string) string {
+	n.t.Helper()
+	path := filepath.Join(n.dir, name)
+	check(n.t, os.WriteFile(path, nil, 0o600))
+	return path
+}
+
 func run(n *node, r *adaptation.Adaptation, s *api.PodSandbox) error {
 	return r.RunPodSandbox(n.t.Context(), &api.RunPodSandboxRequest{Pod: s})
 }
@@ -261,12 +269,29 @@ func TestARuntimeThatComesBackSaysWhatRuns(t *testing.T) {
 	n := newNode(t, nil)
 	time.Sleep(2 * firstRetry) // the plugin was there before the runtime
 	r := n.startRuntime()
+	b, c := n.place("b"), n.place("c")
 	check(t, run(n, r, pod("gone", "a", "/run/netns/none", "10.0.0.1")))
-	check(t, run(n, r, pod("stays", "b", "/run/netns/none", "10.0.0.2")))
+	check(t, run(n, r, pod("stays", "b", b, "10.0.0.2")))
 	r.Stop()
 	n.wire.cut()
-	n.runs = []*api.PodSandbox{pod("stays", "b", "/run/netns/none", "10.0.0.2"), pod("new", "c", "/run/netns/none", "10.0.0.3"), pod("host", "d", "")}
+	n.runs = []*api.PodSandbox{pod("stays", "b", b, "10.0.0.2"), pod("new", "c", c, "10.0.0.3"), pod("host", "d", ""),
+		pod("stopped", "a", "/run/netns/none", "10.0.0.1")}
 	r = n.startRuntime()
 	n.await("new shop/c u-c [10.0.0.3]", "stays shop/b u-b [10.0.0.2]")
 	check(t, run(n, r, pod("s", "e", "/run/netns/none", "10.0.0.4")))
+}
+
+// containerd says nothing of the end of a sandbox that ran before it was started
+// again.
+func TestASandboxWhoseEndIsNotSaidIsWithdrawn(t *testing.T) {
+	n := newNode(t, nil)
+	n.runs = []*api.PodSandbox{pod("stops", "a", n.place("a"), "10.0.0.1"), pod("stays", "b", n.place("b"), "10.0.0.2")}
+	r := n.startRuntime()
+	check(t, run(n, r, pod("hidden", "c", "/run/netns/none", "10.0.0.3"))) // where we see no namespaces at all
+	n.await("hidden shop/c u-c [10.0.0.3]", "stays shop/b u-b [10.0.0.2]", "stops shop/a u-a [10.0.0.1]")
+	check(t, os.Remove(filepath.Join(n.dir, "a")))
+	n.await("hidden shop/c u-c [10.0.0.3]", "stays shop/b u-b [10.0.0.2]")
+	n.stop()
+	n.startAgent() // the next agent is not told either
+	n.await("hidden shop/c u-c [10.0.0.3]", "stays shop/b u-b [10.0.0.2]")
 }

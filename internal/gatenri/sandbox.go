@@ -7,7 +7,9 @@ package gatenri
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/containerd/nri/pkg/api"
@@ -57,6 +59,13 @@ func netnsOf(s *api.PodSandbox) string {
 		}
 	}
 	return ""
+}
+
+// missing reports whether there is no such file. One that cannot be looked at is
+// there.
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return path != "" && errors.Is(err, fs.ErrNotExist)
 }
 
 // look asks the kernel for the addresses inside a network namespace, and for the
