@@ -12,8 +12,10 @@ V := k8s.io/component-base/version
 KUBE_LDFLAGS := -s -w -X $(V).gitVersion=v$(KUBE_VERSION) -X $(V).gitMajor=1 -X $(V).gitMinor=35 \
 	-X $(V).gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion=v$(KUBE_VERSION)
 CNI_PLUGINS := github.com/containernetworking/plugins/plugins
+CONTAINERD := github.com/containerd/containerd/v2/cmd
+CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
-.PHONY: help build demo test test-go fuzz lint vet staticcheck errcheck prepare kubeapi cni check vm-ipvs mutants soak golden clean FORCE
+.PHONY: help build demo test test-go fuzz lint vet staticcheck errcheck prepare kubeapi cni containerd check vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +69,12 @@ cni: ## build the CNI plugins that tests wire pods with
 		$(CNI_PLUGINS)/main/bridge $(CNI_PLUGINS)/main/ptp \
 		$(CNI_PLUGINS)/ipam/host-local $(CNI_PLUGINS)/meta/portmap
 
+containerd: ## build a container runtime, containerd and runc, for tests of the start gate (3 CPU minutes the first time, needs gcc)
+	@mkdir -p bin/containerd
+	CGO_ENABLED=0 go build -C test/containerd -trimpath -buildvcs=false -tags '$(CONTAINERD_TAGS)' -ldflags '-s -w' -o $(CURDIR)/bin/containerd/ \
+		./probe $(CONTAINERD)/containerd $(CONTAINERD)/containerd-shim-runc-v2 $(CONTAINERD)/ctr
+	CGO_ENABLED=1 go build -C test/containerd -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/containerd/ github.com/opencontainers/runc
+
 check: build ## run the case files on this kernel, both wirings (a few minutes)
 	bin/podwall-lab check --backend kernel --wiring routed testdata/cases/recipes.jsonl testdata/cases/checklist.jsonl testdata/cases/cyclonus.jsonl.gz
 	bin/podwall-lab check --backend kernel --wiring bridge testdata/cases/recipes.jsonl testdata/cases/checklist.jsonl testdata/cases/cyclonus.jsonl.gz
@@ -77,8 +85,9 @@ vm-ipvs: build kubeapi ## run beside kube-proxy in IPVS mode, in virtual machine
 mutants: ## put typical mistakes in, one at a time; every one must be noticed by a test (8 minutes)
 	go run ./test/mutants
 
-soak: build ## the long runs: random cases by programs and packets, mutants, IPVS in virtual machines (an hour)
+soak: build cni containerd ## the long runs: random cases by programs and packets, a container runtime, mutants, IPVS in virtual machines (an hour)
 	PODWALL_SOAK=1 PODWALL_AGENT=$(CURDIR)/bin/podwall-agent go test ./test/soak ./test/cut ./test/faults -count=1 -v -timeout 3h
+	go vet -C test/containerd ./... && go test -C test/containerd ./... -count=1 -v
 	$(MAKE) --no-print-directory mutants
 	@if [ -d bin/vm/bookworm ]; then $(MAKE) --no-print-directory vm-ipvs; else echo "IPVS skipped: no kernels in bin/vm, see hack/vm/README.md"; fi
 
