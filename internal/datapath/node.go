@@ -20,7 +20,7 @@ import (
 )
 
 // node finds out what Render has to know of the node, and prepares the bridges
-// that carry pods.
+// of pods.
 func (d *Datapath) node(p *filter.Program, report *Report) (nft.Node, error) {
 	n := nft.Node{FilterHook: d.options.FilterHook || d.forced || len(d.survey.Before) > 0}
 	n.Guard, report.GuardWhy = d.guard()
@@ -90,6 +90,11 @@ func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) error 
 	}
 	n.Closed, n.Open, n.Carried = !d.options.OpenUnknown, append(d.links.Open(), testLink), d.links.Carried()
 	report.Problems = append(report.Problems, d.lookForPods(p, paths, time.Now())...)
+	if n.Closed {
+		for _, b := range d.links.Bridges() { // the first pods are there before they are known
+			bridges[b.Index] = cmp.Or(bridges[b.Index], b)
+		}
+	}
 	d.bridged = len(bridges) > 0
 	for _, b := range slices.SortedFunc(maps.Values(bridges), func(a, b links.Path) int { return cmp.Compare(a.Link, b.Link) }) {
 		d.bridge(b, report)

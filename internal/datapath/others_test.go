@@ -171,6 +171,32 @@ func bridged(t *testing.T, index int) links.Bridged {
 	return b
 }
 
+// The first pods of a bridge reach each other before anybody knows them, unless
+// the bridge shows its packets from the start. Other programs' bridges are left
+// alone.
+func TestABridgeOfThePodNetworkShowsItsPacketsBeforeAPodOnItIsKnown(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		run(t, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0")
+		for _, name := range []string{"cni0", "docker0"} {
+			run(t, "ip", "link", "add", name, "type", "bridge")
+		}
+		d := open(t, Options{})
+		healthy(t, d, &filter.Program{})
+		if got := bridged(t, links.IndexOf("cni0")); !got.All() {
+			t.Errorf("cni0: %s, want both 1", got)
+		}
+		if got := bridged(t, links.IndexOf("docker0")); got != (links.Bridged{}) {
+			t.Errorf("docker0: %s, want both 0", got)
+		}
+		if err := d.Cleanup(); err != nil {
+			t.Fatal(err)
+		}
+		if got := bridged(t, links.IndexOf("cni0")); got != (links.Bridged{}) {
+			t.Errorf("cni0 after cleaning up: %s, want both 0 as before", got)
+		}
+	})
+}
+
 // Interfaces of isolated pods are closed for addresses that nobody has.
 func TestInterfacesOfIsolatedPodsAreListed(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {

@@ -5,6 +5,7 @@
 package links
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -152,6 +153,19 @@ func (l *Links) Open() []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// Bridges returns the bridges of the pod network, also those on which no pod is
+// known yet, as the last Find saw them, sorted by name.
+func (l *Links) Bridges() []Path {
+	var list []Path
+	for _, d := range l.names {
+		if d.kind == "bridge" && l.mayLeadToPods(d) {
+			list = append(list, Path{Index: d.index, Link: d.name, Bridge: true})
+		}
+	}
+	slices.SortFunc(list, func(a, b Path) int { return cmp.Compare(a.Link, b.Link) })
+	return list
 }
 
 // Carried returns the bridges that carry a pod or did since the memory began.

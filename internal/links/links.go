@@ -7,7 +7,7 @@
 // the IP hooks. It asks the kernel by netlink and knows no CNI plugin.
 //
 // It is an edge: datapath asks it before it renders. The only settings that it
-// changes are those of bridges that carry a known pod, and it returns what it
+// changes are those of bridges that datapath names, and it returns what it
 // found there, so that they can be restored.
 package links
 
