@@ -123,7 +123,20 @@ func lock() (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: another podwall-agent runs in this network namespace (%v)", ErrPlacement, err)
 	}
+	go answer(l)
 	return l, nil
+}
+
+// answer lets those go who knock to learn whether an agent lives (the start gate,
+// with each pod), until the lock is given back.
+func answer(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_ = conn.Close() // nothing was said
+	}
 }
 
 // newSource returns the source and its name in the status. It says which
