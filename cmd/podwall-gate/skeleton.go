@@ -7,12 +7,13 @@ package main
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"os"
 
 	"github.com/podwall/podwall/internal/datapath"
 )
 
-// skeleton closes a pod on a node on which no agent answers.
-func skeleton(ctx context.Context, links []string) error {
-	return datapath.Skeleton(ctx, links, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+// skeleton closes a pod that is wired and that no agent knows yet.
+func skeleton(ctx context.Context, links []string, addrs []netip.Addr) error {
+	return datapath.Skeleton(ctx, links, addrs, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 }

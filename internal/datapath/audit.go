@@ -61,11 +61,13 @@ const (
 	// rounds bounds the looks after one change. There is no third, unless the
 	// second found something.
 	rounds = 5
-	// The kernel is asked for the entries of an address, in a table of more than so
-	// many, up to that many addresses. For each of them it walks through the whole
-	// table twice, empty places included; handing over all takes one walk.
+	// The kernel is asked for the entries of up to filtered addresses, in a table of
+	// more than filteredAbove times the square of their number. For each address it
+	// walks through the whole table twice, empty places included (10 ms a walk);
+	// handing over all takes one walk, and 2.6 µs an entry. Beside 200,000 entries an
+	// address took 0.11 s and all entries 0.54 s, beside 100 entries 21 and 10 ms.
 	filteredAbove = 1 << 13
-	filtered      = 2
+	filtered      = 4
 	// share is the part of the time that looking may take in the long run, and
 	// credit how much of it may be taken at once: a change is looked at without
 	// delay, but a busy cluster beside a huge table does not cost a core.
@@ -136,7 +138,7 @@ func (a *audit) giveBack(list []cut.Cut) {
 
 // run looks until ctx ends.
 func (a *audit) run(ctx context.Context) {
-	b := budget{left: credit, at: time.Now()}
+	b := budget{share: share, left: credit, at: time.Now()}
 	for ctx.Err() == nil {
 		s, j, until := a.next(time.Now())
 		if s == nil {
@@ -154,14 +156,15 @@ func (a *audit) run(ctx context.Context) {
 
 // budget says how long to wait after something that took its time.
 type budget struct {
-	left time.Duration
-	at   time.Time // when that was so
+	share float64 // of the time, in the long run
+	left  time.Duration
+	at    time.Time // when that was so
 }
 
 func (b *budget) spend(took time.Duration, now time.Time) (wait time.Duration) {
-	b.left = min(credit, b.left+time.Duration(share*float64(now.Sub(b.at)))) - took
+	b.left = min(credit, b.left+time.Duration(b.share*float64(now.Sub(b.at)))) - took
 	b.at = now
-	return time.Duration(float64(max(0, -b.left)) / share)
+	return time.Duration(float64(max(0, -b.left)) / b.share)
 }
 
 // idle waits until there is something to do.
@@ -256,7 +259,8 @@ func (s *scope) dump(c *conntrack.Conn, take func(*cut.Entry)) error {
 		return err
 	}
 	addrs := slices.AppendSeq(slices.Collect(maps.Keys(s.touched)), maps.Keys(s.left))
-	if s.whole || entries <= filteredAbove || len(addrs) > filtered {
+	n := uint32(min(len(addrs), filtered))
+	if s.whole || entries <= filteredAbove*n*n || len(addrs) > filtered {
 		return c.Dump(s.family(addrs), take)
 	}
 	for _, a := range addrs {

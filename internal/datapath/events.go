@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/podwall/podwall/internal/links"
 	"github.com/podwall/podwall/internal/nft"
 )
 
@@ -78,8 +79,16 @@ func (d *Datapath) Watch(ctx context.Context) error {
 		own := func(port uint32) bool { return port == d.port }
 		return nft.Monitor(ctx, own, d.note)
 	})
-	g.Go(func() error { return d.links.Watch(ctx, d.wake) })
+	appeared := func(links.Host) {}
 	if d.cuts.conn != nil {
+		appeared = d.cuts.arrivals.note
+	}
+	g.Go(func() error { return d.links.Watch(ctx, d.wake, appeared) })
+	if d.cuts.conn != nil {
+		g.Go(func() error {
+			d.cuts.arrivals.run(ctx, d.links.LeadsElsewhere)
+			return nil
+		})
 		g.Go(func() error {
 			d.cuts.audit.run(ctx)
 			return nil

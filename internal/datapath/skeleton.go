@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -20,13 +21,48 @@ import (
 	"github.com/podwall/podwall/internal/nft"
 )
 
-// Skeleton makes sure that a pod behind the named interfaces is closed while no
-// agent answers: it loads the table of a closed node that knows no pod, if there
-// is none of ours, and makes those of the interfaces that are bridges show their
-// packets. The start gate calls it; it is the one exception to invariant 2 (no
-// kernel change before the first sync), and it opens nothing. An agent takes over
-// what it did like what an earlier process left. Repeated it changes nothing.
-func Skeleton(ctx context.Context, pod []string, log *slog.Logger) error {
+// Skeleton makes sure that a pod behind the named interfaces, with these
+// addresses, is closed until an agent knows it. It loads the table of a closed
+// node that knows no pod, if there is none of ours, and makes those of the
+// interfaces that are bridges show their packets; an agent that lives beside its
+// table is not disturbed. Then it deletes the connections of the addresses, which
+// are from before the pod (see forget). The start gate calls it when the pod is
+// wired and nothing runs in it yet, before it tells the agent; it is the one
+// exception to invariant 2 (no kernel change before the first sync), and it opens
+// nothing. An agent takes over what it did like what an earlier process left.
+// Repeated it changes nothing, but ends the pod's connections.
+func Skeleton(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logger) error {
+	kept, err := keptByAgent(ctx)
+	if err == nil && !kept {
+		err = load(ctx, pod, addrs, log)
+	}
+	if err != nil {
+		return err // what is deleted without rules comes again
+	}
+	deleted, err := forgetHere(addrs)
+	if deleted > 0 {
+		log.Info("connections from before the pod cut", "count", deleted, "addresses", addrs)
+	}
+	return err
+}
+
+// keptByAgent reports whether our table is there and an agent looks after it. A
+// table of any size is asked for in the same time.
+func keptByAgent(ctx context.Context) (bool, error) {
+	conn, err := nft.Open(0)
+	if err != nil {
+		return false, unsupported(err)
+	}
+	exists, err := conn.Exists()
+	if err := errors.Join(err, conn.Close()); err != nil {
+		return false, unsupported(err)
+	}
+	return exists && agentLives(ctx), nil
+}
+
+// load loads the closed rules, or adds the pod to those that a dead agent left:
+// who had its addresses before is forgotten.
+func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logger) error {
 	alone, err := lockSkeleton(ctx)
 	if err != nil {
 		return err
@@ -42,7 +78,7 @@ func Skeleton(ctx context.Context, pod []string, log *slog.Logger) error {
 		return err
 	}
 	if d.actual != nil && agentLives(ctx) {
-		return nil // it looks after its table itself
+		return nil // it came meanwhile
 	}
 	d.showBridges(pod, &report)
 	if d.actual == nil {
@@ -51,7 +87,8 @@ func Skeleton(ctx context.Context, pod []string, log *slog.Logger) error {
 		}
 		err = d.make(&filter.Program{}, &report)
 	} else {
-		err = d.commit(nft.Diff(d.actual, nft.WithMemory(d.actual, d.links.Carried(), d.entries())))
+		with := nft.WithMemory(d.actual, d.links.Carried(), d.entries())
+		err = d.commit(nft.Diff(d.actual, nft.WithoutPods(with, addrs)))
 	}
 	return errors.Join(err, report.blocking())
 }

@@ -17,7 +17,7 @@ func TestTheSkeletonIsClosedAndTakenOver(t *testing.T) {
 		log := slog.New(slog.NewTextHandler(t.Output(), nil))
 		skeleton := func() string {
 			t.Helper()
-			if err := Skeleton(t.Context(), []string{"veth0", "br0", "nothing"}, log); err != nil {
+			if err := Skeleton(t.Context(), []string{"veth0", "br0", "nothing"}, nil, log); err != nil {
 				t.Fatal(err)
 			}
 			return listing(t)
@@ -47,7 +47,7 @@ func TestTheSkeletonIsClosedAndTakenOver(t *testing.T) {
 		if isIn(t, "carried-pods", "br1") || !isIn(t, "open-links", "br1") {
 			t.Error("a bridge without pods is not open")
 		}
-		if err := Skeleton(t.Context(), []string{"br1"}, log); err != nil {
+		if err := Skeleton(t.Context(), []string{"br1"}, nil, log); err != nil {
 			t.Fatal(err)
 		}
 		if !isIn(t, "carried-pods", "br1") || isIn(t, "open-links", "br1") || !strings.Contains(listing(t), "ingress4-web") {

@@ -8,7 +8,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -90,7 +94,11 @@ func TestAStartWithoutAnAgent(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var out, log bytes.Buffer
 			var links []string
-			p := Plugin{Out: &out, Log: &log, Skeleton: func(_ context.Context, l []string) error { links = l; return tt.skeleton }}
+			var addrs []netip.Addr
+			p := Plugin{Out: &out, Log: &log, Skeleton: func(_ context.Context, l []string, a []netip.Addr) error {
+				links, addrs = l, a
+				return tt.skeleton
+			}}
 			err := p.add(arguments(configuration(tt.rest + `, "prevResult": ` + previous)))
 			var e *types.Error
 			switch {
@@ -102,7 +110,52 @@ func TestAStartWithoutAnAgent(t *testing.T) {
 			if diff := cmp.Diff([]string{"cni0", "veth1"}, links); diff != "" {
 				t.Errorf("closed links (-want +got):\n%s", diff)
 			}
+			if got := fmt.Sprint(addrs); got != "[10.88.0.5 fd00::5]" {
+				t.Errorf("closed are the addresses %s", got)
+			}
 		})
+	}
+}
+
+// keeper is an agent that says what it is asked.
+type keeper func(p gate.Pod)
+
+func (k keeper) Announce(_ context.Context, p gate.Pod) error { k(p); return nil }
+func (k keeper) Withdraw(string)                              {}
+func (k keeper) Announced() []gate.Known                      { return nil }
+
+// What the agent allows after it was told must not be touched: the skeleton comes
+// first, whether or not there is an agent. One that fails is made good by an agent
+// that enforces the pod.
+func TestThePodIsClosedBeforeTheAgentIsTold(t *testing.T) {
+	for _, broken := range []error{nil, errors.New("no nftables")} {
+		var order []string
+		dir, err := os.MkdirTemp("", "gatecni-") // short enough for a socket
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a directory for temporary files
+		s := &gate.Server{Keeper: keeper(func(gate.Pod) { order = append(order, "told") }), Log: slog.New(slog.DiscardHandler), Owner: uint32(os.Getuid())}
+		if err := s.Listen(filepath.Join(dir, "sock")); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			s.Run(ctx)
+			close(done)
+		}()
+		var out, log bytes.Buffer
+		p := Plugin{Out: &out, Log: &log, Skeleton: func(context.Context, []string, []netip.Addr) error { order = append(order, "closed"); return broken }}
+		err = p.add(arguments(`{"cniVersion": "1.0.0", "name": "n", "type": "podwall-gate", "timeout": "10s", "socket": "` + filepath.Join(dir, "sock") + `", "prevResult": ` + previous + `}`))
+		stop()
+		<-done
+		if got := strings.Join(order, " "); err != nil || got != "closed told" {
+			t.Errorf("order %q, error %v", got, err)
+		}
+		if said := strings.Contains(log.String(), "no nftables"); said != (broken != nil) {
+			t.Errorf("with %v the log is %q", broken, &log)
+		}
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -30,11 +31,12 @@ import (
 
 // Plugin answers a container runtime.
 type Plugin struct {
-	// Skeleton makes sure, when no agent answers, that the kernel has a table (one
-	// in which no pod is known, on a node that just started) and that the pod's
-	// packets meet it. It is given the pod's interfaces on the node's side, among
-	// them its bridge. It changes nothing where that is so. Nil does nothing.
-	Skeleton func(ctx context.Context, links []string) error
+	// Skeleton makes sure that the kernel has a table (one in which no pod is known,
+	// on a node that just started) and that the pod's packets meet it, also those of
+	// connections from before the pod. It is given the pod's interfaces on the node's
+	// side, among them its bridge, and its addresses. It is called before an agent
+	// is asked, since what that allows must not be touched. Nil does nothing.
+	Skeleton func(ctx context.Context, links []string, addrs []netip.Addr) error
 	// Out takes the result, Log what people may want to know.
 	Out, Log io.Writer
 }
@@ -86,18 +88,21 @@ func (p Plugin) add(args *skel.CmdArgs) error {
 func (p Plugin) announce(c config, pod gate.Pod) error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.wait)
 	defer cancel()
+	open := p.close(pod)
 	reply, err := gate.Client{Socket: c.Socket}.Add(ctx, pod)
 	why := string(reply.State) + ": " + reply.Text
 	switch {
 	case err == nil && reply.State == gate.Enforced:
+		if open != nil { // the agent has done the same itself, or has a problem that it reports
+			p.logf("pod %s/%s was not closed before it was enforced: %v", pod.Namespace, pod.Name, open)
+		}
 		return nil
 	case err != nil:
 		why = err.Error()
 	}
-	// An agent that answers may not have had its first sync yet.
-	if err := p.close(pod.Links); err != nil {
+	if open != nil {
 		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s/%s would start open: it is not enforced (%s), and it could not be closed", pod.Namespace, pod.Name, why),
-			err.Error()+"; start podwall-agent on this node")
+			open.Error()+"; start podwall-agent on this node")
 	}
 	if c.OnTimeout == onTimeoutRefuse {
 		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s/%s is not enforced after %s (onTimeout is %q)", pod.Namespace, pod.Name, c.wait, onTimeoutRefuse), why)
@@ -106,14 +111,14 @@ func (p Plugin) announce(c config, pod gate.Pod) error {
 	return nil
 }
 
-// close loads the closed rules if there are none.
-func (p Plugin) close(links []string) error {
+// close makes sure that nothing reaches the pod that no rule allows.
+func (p Plugin) close(pod gate.Pod) error {
 	if p.Skeleton == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), shortWait)
 	defer cancel()
-	return p.Skeleton(ctx, links)
+	return p.Skeleton(ctx, pod.Links, pod.IPs)
 }
 
 // pluginNotAvailable is the code with which STATUS says that no pod can be added
@@ -216,6 +221,6 @@ func (p Plugin) logf(format string, args ...any) {
 }
 
 // New returns a plugin that talks to the runtime that started this process.
-func New(skeleton func(context.Context, []string) error) Plugin {
+func New(skeleton func(context.Context, []string, []netip.Addr) error) Plugin {
 	return Plugin{Skeleton: skeleton, Out: os.Stdout, Log: os.Stderr}
 }

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -44,9 +45,9 @@ type Plugin struct {
 	Socket  string        // of the runtime
 	Timeout time.Duration // how long a start waits
 	Refuse  bool          // a pod that is not enforced by then does not start
-	// Skeleton closes a pod with these interfaces on the node's side while no
-	// agent answers; see gatecni.Plugin. Nil does nothing.
-	Skeleton func(ctx context.Context, links []string) error
+	// Skeleton closes a pod with these interfaces on the node's side and these
+	// addresses; see gatecni.Plugin. Nil does nothing.
+	Skeleton func(ctx context.Context, links []string, addrs []netip.Addr) error
 	Log      *slog.Logger
 
 	mu      sync.Mutex         // guards running
@@ -184,7 +185,7 @@ func (s *session) RunPodSandbox(_ context.Context, p *api.PodSandbox) error {
 	switch {
 	case err != nil: // its addresses are not known: it is closed, whatever we do
 		s.Log.Warn("a pod starts closed", "pod", p.GetNamespace()+"/"+p.GetName(), "err", err)
-		if err := s.close(nil); err != nil {
+		if err := s.close(gate.Pod{}); err != nil {
 			return fmt.Errorf("pod %s/%s would start open: it could not be closed: %w", p.GetNamespace(), p.GetName(), err)
 		}
 		if s.Refuse {
@@ -217,13 +218,16 @@ func (s *session) limit() time.Duration {
 func (p *Plugin) announce(pod gate.Pod, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
+	open := p.close(pod)
 	reply, err := p.Gate.Add(ctx, pod)
 	if err == nil && reply.State == gate.Enforced {
+		if open != nil { // the agent has done the same itself, or has a problem that it reports
+			p.Log.Warn("a pod was not closed before it was enforced", "pod", pod.Namespace+"/"+pod.Name, "err", open)
+		}
 		return nil
 	}
-	// An agent that answers may not have had its first sync yet.
-	if err := p.close(pod.Links); err != nil {
-		return fmt.Errorf("pod %s/%s would start open: it is not enforced, and it could not be closed: %w", pod.Namespace, pod.Name, err)
+	if open != nil {
+		return fmt.Errorf("pod %s/%s would start open: it is not enforced, and it could not be closed: %w", pod.Namespace, pod.Name, open)
 	}
 	if p.Refuse {
 		return fmt.Errorf("pod %s/%s is not enforced yet (%s: %s): %w", pod.Namespace, pod.Name, reply.State, reply.Text, errors.Join(errLate, err))
@@ -232,14 +236,14 @@ func (p *Plugin) announce(pod gate.Pod, limit time.Duration) error {
 	return nil
 }
 
-// close loads the closed rules if there are none.
-func (p *Plugin) close(links []string) error {
+// close makes sure that nothing reaches the pod that no rule allows.
+func (p *Plugin) close(pod gate.Pod) error {
 	if p.Skeleton == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), shortWait)
 	defer cancel()
-	return p.Skeleton(ctx, links)
+	return p.Skeleton(ctx, pod.Links, pod.IPs)
 }
 
 // errLate says why a pod does not start.

@@ -6,6 +6,7 @@ package gatenri
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -252,9 +253,33 @@ func TestTheRuntimesLimitIsKept(t *testing.T) {
 	n.await("s1 shop/unknown u-unknown [10.0.0.1]", "s2 shop/web u-web [10.0.0.2]")
 }
 
+func TestASandboxIsClosedBeforeTheAgentIsTold(t *testing.T) {
+	var order []string
+	var broken error
+	var n *node
+	n = newNode(t, func(p *Plugin) {
+		p.Skeleton = func(_ context.Context, _ []string, addrs []netip.Addr) error {
+			order = append(order, fmt.Sprint(addrs, len(n.agent.texts())))
+			return broken
+		}
+	})
+	r := n.startRuntime()
+	check(t, run(n, r, pod("s1", "web", "/run/netns/none", "10.0.0.1")))
+	broken = errors.New("no nftables") // an agent that enforces the pod makes that good
+	check(t, run(n, r, pod("s2", "web", "/run/netns/none", "10.0.0.2")))
+	if want := []string{"[10.0.0.1] 0", "[10.0.0.2] 1"}; !slices.Equal(order, want) {
+		t.Errorf("closed addresses, and how many the agent knew: %q, want %q", order, want)
+	}
+	if err := run(n, r, pod("s3", "unknown", "/run/netns/none", "10.0.0.3")); err == nil || !strings.Contains(err.Error(), "would start open") {
+		t.Errorf("a sandbox that nobody closed: %v", err)
+	}
+}
+
 func TestWithoutAnAgentASandboxIsClosedBeforeItRuns(t *testing.T) {
 	closed := 0
-	n := newNode(t, func(p *Plugin) { p.Skeleton = func(context.Context, []string) error { closed++; return nil } })
+	n := newNode(t, func(p *Plugin) {
+		p.Skeleton = func(context.Context, []string, []netip.Addr) error { closed++; return nil }
+	})
 	r := n.startRuntime()
 	n.stop()
 	check(t, run(n, r, pod("s1", "web", "/run/netns/none", "10.0.0.1")))

@@ -141,7 +141,7 @@ func (l *Links) mayLeadToPods(d device) bool {
 // last Find saw them.
 func (l *Links) Open() []string {
 	var names []string
-	carrying := map[int]bool{}
+	carrying, open := map[int]bool{}, map[int]bool{}
 	for _, p := range l.known {
 		carrying[p.Index] = carrying[p.Index] || !p.Uplink && !p.Beside
 	}
@@ -149,8 +149,10 @@ func (l *Links) Open() []string {
 		port := pair(d.kind) && d.master != 0 // the bridge stands for it at the IP hooks
 		if !port && !carrying[d.index] && !l.mayLeadToPods(d) {
 			names = append(names, d.name)
+			open[d.index] = true
 		}
 	}
+	l.open.Store(&open)
 	slices.Sort(names)
 	return names
 }
@@ -166,6 +168,13 @@ func (l *Links) Bridges() []Path {
 	}
 	slices.SortFunc(list, func(a, b Path) int { return cmp.Compare(a.Link, b.Link) })
 	return list
+}
+
+// LeadsElsewhere reports whether an interface was one of those that the last Open
+// returned. It may be called by any goroutine.
+func (l *Links) LeadsElsewhere(index int) bool {
+	open := l.open.Load()
+	return open != nil && (*open)[index]
 }
 
 // Carried returns the bridges that carry a pod or did since the memory began.

@@ -12,13 +12,11 @@
 package links
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -52,6 +50,7 @@ type Links struct {
 	names   map[int]device // by index
 	carried map[string]bool
 	ports   ports
+	open    atomic.Pointer[map[int]bool] // by index, as the last Open saw them
 }
 
 // Options are the operator's choices.
@@ -184,89 +183,6 @@ func lookup(a netip.Addr) (index int, ok bool) {
 	r := routes[0]
 	direct := r.Gw == nil && r.Via == nil && r.Type == unix.RTN_UNICAST
 	return r.LinkIndex, direct
-}
-
-// quiet is the least time between two wake-ups: pods come in bursts, and each
-// brings several changes.
-const quiet = 50 * time.Millisecond
-
-// Watch wakes the channel whenever links or routes changed, until ctx ends. A
-// subscription that breaks off, because notifications came faster than they
-// were read, counts as a change and is made again.
-func (l *Links) Watch(ctx context.Context, wake chan<- struct{}) error {
-	for ctx.Err() == nil {
-		if err := l.watch(ctx, wake); err != nil {
-			return err
-		}
-		l.changed(ctx, wake)
-	}
-	return nil
-}
-
-// watch returns nil when the subscription ended, an error when it cannot be had.
-func (l *Links) watch(ctx context.Context, wake chan<- struct{}) error {
-	done := make(chan struct{})
-	broken := make(chan struct{}, 2)
-	ended := func(error) {
-		select {
-		case broken <- struct{}{}:
-		default:
-		}
-	}
-	linksChanged, routesChanged := make(chan netlink.LinkUpdate, 64), make(chan netlink.RouteUpdate, 64)
-	if err := netlink.LinkSubscribeWithOptions(linksChanged, done, netlink.LinkSubscribeOptions{ErrorCallback: ended}); err != nil {
-		close(done)
-		return fmt.Errorf("watching links: %w", err)
-	}
-	if err := netlink.RouteSubscribeWithOptions(routesChanged, done, netlink.RouteSubscribeOptions{ErrorCallback: ended}); err != nil {
-		close(done)
-		return fmt.Errorf("watching routes: %w", err)
-	}
-	defer drain(linksChanged, routesChanged)
-	defer close(done)
-	for {
-		open := true
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-broken:
-			return nil
-		case _, open = <-linksChanged:
-		case _, open = <-routesChanged:
-		}
-		if !open {
-			return nil
-		}
-		for len(linksChanged)+len(routesChanged) > 0 { // one wake-up for all that came meanwhile
-			select {
-			case <-linksChanged:
-			case <-routesChanged:
-			default:
-			}
-		}
-		l.changed(ctx, wake)
-	}
-}
-
-// drain lets the subscriptions end: each closes its channel when it has seen
-// that nobody listens any more.
-func drain(a <-chan netlink.LinkUpdate, b <-chan netlink.RouteUpdate) {
-	for range a {
-	}
-	for range b {
-	}
-}
-
-func (l *Links) changed(ctx context.Context, wake chan<- struct{}) {
-	l.stale.Store(true)
-	select {
-	case wake <- struct{}{}:
-	default:
-	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(quiet):
-	}
 }
 
 // LocalAddresses returns every address of this network namespace.

@@ -2,7 +2,12 @@
 
 package nft
 
-import "slices"
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/podwall/podwall/internal/filter"
+)
 
 // WithMemory returns the table with other memories: the bridges that carried
 // pods, which are not open then, and the settings to restore.
@@ -20,6 +25,22 @@ func WithMemory(t *Table, carried []string, restore []Entry) *Table {
 			s = &Set{Name: s.Name, Key: s.Key, Comment: s.Comment, Entries: open}
 		}
 		with.Sets[i] = s
+	}
+	return &with
+}
+
+// WithoutPods returns the table in which no known pod has one of the addresses:
+// what goes there is closed. What comes from there need not be touched: a new
+// pod's interface is not the one that the table pairs with the address.
+func WithoutPods(t *Table, addrs []netip.Addr) *Table {
+	with := *t
+	with.Sets = slices.Clone(t.Sets)
+	for i, s := range with.Sets {
+		if s.Name == perFamily("to", filter.IPv4) || s.Name == perFamily("to", filter.IPv6) {
+			less := *s
+			less.Entries = slices.DeleteFunc(slices.Clone(s.Entries), func(e Entry) bool { return slices.Contains(addrs, e.Key.Addr) })
+			with.Sets[i] = &less
+		}
 	}
 	return &with
 }

@@ -34,6 +34,13 @@ func (c *Conn) Read() (*Table, error) {
 	return t, nil
 }
 
+// Exists reports whether our table is there. Unlike Read it costs the same
+// however large the table is.
+func (c *Conn) Exists() (bool, error) {
+	found, err := c.find()
+	return found != nil, err
+}
+
 func (c *Conn) family() filter.Family {
 	switch c.table.Family {
 	case nftables.TableFamilyIPv4:

@@ -25,13 +25,16 @@ const jobs = 2
 // the order in which they are asked; the first that fails ends the search.
 func suites() map[string][]string {
 	return map[string][]string{
-		"internal/cluster": {"cluster", "convert", "policy", "compile", "cases"},
-		"internal/convert": {"convert", "cases"},
-		"internal/policy":  {"policy", "compile", "cases"},
-		"internal/compile": {"compile", "cases"},
-		"internal/filter":  {"filter", "compile"},
-		"internal/links":   {"links"},
-		"internal/nft":     {"nft"},
+		"internal/cluster":  {"cluster", "convert", "policy", "compile", "cases"},
+		"internal/convert":  {"convert", "cases"},
+		"internal/policy":   {"policy", "compile", "cases"},
+		"internal/compile":  {"compile", "cases"},
+		"internal/datapath": {"datapath"},
+		"internal/filter":   {"filter", "compile"},
+		"internal/gatecni":  {"gatecni"},
+		"internal/gatenri":  {"gatenri"},
+		"internal/links":    {"links", "datapath"},
+		"internal/nft":      {"nft"},
 	}
 }
 

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/links"
+)
+
+// pairAway makes a pair whose other end is in another network namespace.
+func pairAway(t *testing.T, name string) {
+	t.Helper()
+	away, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = away.Close() }) // the process ends now
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(away.FD())}); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "ip", "link", "set", name, "up")
+}
+
+// left waits until the connections are those.
+func left(t *testing.T, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	ours := func() []string { // not what interfaces say when they come up
+		return slices.DeleteFunc(connections(t), func(l string) bool { return !strings.HasPrefix(l, "tcp ") && !strings.HasPrefix(l, "udp ") })
+	}
+	for end := time.Now().Add(5 * time.Second); !slices.Equal(ours(), want); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("connections are %q, want %q", ours(), want)
+		}
+	}
+}
+
+const (
+	stranger = "10.244.1.77" // an address that no pod has yet
+	friendly = "10.244.1.78" // one of a pod that is known
+)
+
+func program() *filter.Program {
+	p := isolated(first, second)
+	p.Pods = append(p.Pods, filter.Pod{Addr: netip.MustParseAddr(friendly), Name: "shop/friend"})
+	return p
+}
+
+func TestARouteToAStrangerEndsTheConnectionsFromBefore(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		pairAway(t, "veth-a")
+		run(t, "ip", "link", "add", "up0", "type", "bridge") // of others
+		run(t, "ip", "link", "set", "up0", "up")
+		d := open(t, Options{})
+		connect(t, filter.UDP, first, stranger)
+		connect(t, filter.UDP, friendly, stranger) // of a known pod with a stranger
+		connect(t, filter.TCP, stranger, second)
+		connect(t, filter.UDP, first, elsewhere)
+		run(t, "ip", "route", "add", stranger, "dev", "veth-a") // before anybody listens
+		run(t, "ip", "route", "add", elsewhere, "dev", "up0")
+		apply(t, d, program())
+		connect(t, filter.UDP, first, friendly) // which the rules let
+		watch(t, d)
+		other, kept := line(filter.UDP, first, elsewhere), line(filter.UDP, first, friendly)
+		left(t, other, kept)
+
+		for _, a := range []string{stranger, friendly} {
+			run(t, "ip", "route", "replace", a, "dev", "up0")
+		}
+		connect(t, filter.UDP, second, stranger)
+		run(t, "ip", "route", "replace", friendly, "dev", "veth-a")
+		run(t, "ip", "route", "replace", stranger, "dev", "veth-a")
+		left(t, other, kept)
+	})
+}
+
+// What is ended while there are no rules comes again.
+func TestArrivalsWaitForTheRulesAndAreLookedAtTwice(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		a, elsewhere := d.cuts.arrivals, func(link int) bool { return link == 1 }
+		connect(t, filter.UDP, first, stranger)
+		a.note(links.Host{Addr: netip.MustParseAddr(stranger), Link: 7})
+		a.note(links.Host{Addr: netip.MustParseAddr(friendly), Link: 7})
+		a.turn(elsewhere)
+		left(t, line(filter.UDP, first, stranger))
+		apply(t, d, program())
+		a.turn(elsewhere)
+		left(t)
+		connect(t, filter.UDP, first, stranger) // was under way
+		a.turn(elsewhere)
+		left(t)
+		a.turn(elsewhere)
+		if len(a.fresh) > 0 {
+			t.Errorf("%v waits for ever", a.fresh)
+		}
+	})
+}
+
+func TestWhereUnknownPodsAreOpenARouteEndsNothing(t *testing.T) {
+	a := newArrivals(nil, slog.New(slog.DiscardHandler), false)
+	a.note(links.Host{Addr: netip.MustParseAddr(stranger), Link: 1})
+	if len(a.fresh) > 0 {
+		t.Errorf("%v waits", a.fresh)
+	}
+}
+
+func TestRoutesThatWaitAreBounded(t *testing.T) {
+	var log strings.Builder
+	a := newArrivals(nil, slog.New(slog.NewTextHandler(&log, nil)), true)
+	for addr, n := netip.MustParseAddr("10.0.0.0"), 0; n < maxFresh+100; addr, n = addr.Next(), n+1 {
+		a.note(links.Host{Addr: addr, Link: n})
+	}
+	if len(a.fresh) != maxFresh || strings.Count(log.String(), "more routes") != 1 {
+		t.Errorf("%d wait, want %d; log %q", len(a.fresh), maxFresh, log.String())
+	}
+}
+
+// alive holds the agent's lock, as an agent does that lives.
+func alive(t *testing.T) (end func()) {
+	t.Helper()
+	l, err := net.Listen("unix", AgentLock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = l.Close() } // nothing was said
+}
+
+func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		log := slog.New(slog.NewTextHandler(t.Output(), nil))
+		skeleton := func(addr string) {
+			t.Helper()
+			connect(t, filter.UDP, first, stranger)
+			connect(t, filter.UDP, first, elsewhere)
+			connect(t, filter.TCP, stranger, second)
+			connect(t, filter.TCP, first, friendly)
+			if err := Skeleton(t.Context(), []string{"veth0"}, []netip.Addr{netip.MustParseAddr(addr)}, log); err != nil {
+				t.Fatal(err)
+			}
+		}
+		nothing := func() {
+			t.Helper()
+			for _, addr := range []string{elsewhere, friendly} {
+				if _, err := forgetHere([]netip.Addr{netip.MustParseAddr(addr)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			left(t)
+		}
+		skeleton(stranger) // on a node that just booted
+		left(t, line(filter.UDP, first, elsewhere), line(filter.TCP, first, friendly))
+		nothing()
+
+		apply(t, open(t, Options{}), program())
+		end := alive(t)
+		before := listing(t)
+		skeleton(stranger)
+		left(t, line(filter.UDP, first, elsewhere), line(filter.TCP, first, friendly))
+		if listing(t) != before {
+			t.Errorf("beside an agent the table changed:\n%s", listing(t))
+		}
+		end()
+		nothing()
+
+		skeleton(friendly) // the agent died, and another pod gets a pod's address
+		left(t, line(filter.UDP, first, elsewhere), line(filter.UDP, first, stranger), line(filter.TCP, stranger, second))
+		if to := run(t, "nft", "list", "map", "inet", "podwall", "to4"); strings.Contains(to, friendly) || !strings.Contains(to, webPod) {
+			t.Errorf("who is known:\n%s", to)
+		}
+		healthy(t, open(t, Options{}), program()) // the next agent puts it right
+		if to := run(t, "nft", "list", "map", "inet", "podwall", "to4"); !strings.Contains(to, friendly) {
+			t.Errorf("the next agent left it:\n%s", to)
+		}
+	})
+}
+
+// What is programmed during a look, which may take long, is left to the loop.
+func TestAnAddressThatIsKnownMeanwhileIsLeftAlone(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		connect(t, filter.UDP, first, stranger)
+		connect(t, filter.UDP, first, friendly)
+		list := []netip.Addr{netip.MustParseAddr(stranger), netip.MustParseAddr(friendly)}
+		n, err := forget(d.cuts.conn, list, func(a netip.Addr) bool { return a.String() == friendly })
+		if got := fmt.Sprint(n, err, connections(t)); got != fmt.Sprint(1, error(nil), []string{line(filter.UDP, first, friendly)}) {
+			t.Error(got)
+		}
+	})
+}

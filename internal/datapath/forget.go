@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/podwall/podwall/internal/conntrack"
+	"github.com/podwall/podwall/internal/cut"
+	"github.com/podwall/podwall/internal/filter"
+)
+
+// looks bounds how often the connection table is looked through for the
+// connections of a pod that starts.
+const looks = 4
+
+// forget deletes the connections of addresses that a pod gets now, whoever began
+// them: they are from before the pod, and where there is a route to the pod their
+// packets would reach it, since a nat chain judges first packets only. Nothing of
+// the pod's own can be among them as long as none of its containers runs.
+//
+// The table of rules must be loaded, and the route to the pod be there. Then
+// nothing comes anew: a first packet is routed to the pod, meets our chain and is
+// dropped before it is an entry. What was routed before that leaves by the old
+// way, and is an entry microseconds later, while a plugin that makes a route and
+// one that calls this are milliseconds apart. So a look can miss only what was
+// under way in another processor: who found something should look once more.
+//
+// known reports whether an address is a known pod's by now; its connections are
+// left to those who programmed it. It is asked after the look, which may take
+// long, and entries are deleted by their id: so what the pod is allowed since is
+// never among them.
+func forget(conn *conntrack.Conn, addrs []netip.Addr, known func(netip.Addr) bool) (deleted int, err error) {
+	old, err := among(conn, addrs, strangers(addrs))
+	if err != nil {
+		return 0, err
+	}
+	now := strangers(slices.DeleteFunc(slices.Clone(addrs), known))
+	return conn.Delete(slices.DeleteFunc(old, func(e cut.Entry) bool {
+		_, ends := now.Judge(&e)
+		return !ends
+	}))
+}
+
+// strangers returns the judge that denies whatever these addresses take part in.
+// The node's own connections are no exception, as somebody outside can forge
+// them where the kernel does not check (IPv6), and the node begins them anew.
+func strangers(addrs []netip.Addr) *cut.Judge { return cut.NewJudge(&filter.Program{}, nil, addrs) }
+
+// among returns those connections of the addresses that the judge denies.
+func among(conn *conntrack.Conn, addrs []netip.Addr, j *cut.Judge) (old []cut.Entry, err error) {
+	s := newScope()
+	s.touch(addrs)
+	err = s.dump(conn, func(e *cut.Entry) {
+		if _, denied := j.Judge(e); denied {
+			old = append(old, *e)
+		}
+	})
+	return old, err
+}
+
+// forgetHere is forget in the network namespace of the calling thread, for a pod
+// that nobody knows, until a look finds nothing.
+func forgetHere(addrs []netip.Addr) (deleted int, err error) {
+	if len(addrs) == 0 {
+		return 0, nil
+	}
+	conn, err := conntrack.Open()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = conn.Close() }() // every answer has been read
+	for range looks {
+		n, err := forget(conn, addrs, func(netip.Addr) bool { return false })
+		deleted += n
+		if err != nil {
+			return deleted, fmt.Errorf("deleting connections from before the pod: %w", err)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	return deleted, nil
+}
