@@ -115,6 +115,7 @@ func stamp(control []byte) time.Time {
 // mouth sends crafted packets from a namespace, over both families.
 type mouth struct {
 	name string
+	ns   *netns.NS
 	src  []netip.Addr // IPv4, IPv6
 	fds  [2]int
 	sent uint64
@@ -122,7 +123,7 @@ type mouth struct {
 
 func openMouth(t *testing.T, name string, ns *netns.NS, src []netip.Addr) *mouth {
 	t.Helper()
-	m := &mouth{name: name, src: src}
+	m := &mouth{name: name, ns: ns, src: src}
 	check(t, ns.Do(func() (err error) {
 		for i, domain := range []int{unix.AF_INET, unix.AF_INET6} {
 			if m.fds[i], err = unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {

@@ -7,10 +7,13 @@ package gate_test
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/podwall/podwall/internal/cut"
 	"github.com/podwall/podwall/internal/nft"
 )
 
@@ -27,6 +30,9 @@ type score struct {
 	heard     int // packets of the pods that arrived somewhere
 	added     []time.Duration
 	plain     []time.Duration
+	waited    []time.Duration // from the end of ADD until no connection from before it was left
+	windows   []time.Duration // when what came in did, after a container could run
+	cleared   []time.Duration // from a route to the end of the connections from before it
 	examples  []string
 }
 
@@ -40,7 +46,7 @@ func (f *flooded) judge(c *score, seen []sight, started time.Time, ips []netip.A
 		case l.opens && f.ofFriend(s):
 			c.friends++
 		default:
-			if s.at.After(started) {
+			if c.windows = append(c.windows, s.at.Sub(started)); s.at.After(started) {
 				c.after++
 			} else {
 				c.before++
@@ -81,7 +87,7 @@ func (f *flooded) settle(c *score) {
 }
 
 // report prints one line and fails the test if something came through. What
-// comes in before a container can run is let pass only if early says so.
+// comes in before a container could run is let pass where early says so.
 func (c *score) report(t *testing.T, what string, early bool) {
 	t.Helper()
 	t.Logf("%s: %d starts; %d packets towards pods, through before a container runs %d, after %d; of the friend %d; overheard %d; %d sent by pods, arrived %d; dropped %d%s",
@@ -92,6 +98,31 @@ func (c *score) report(t *testing.T, what string, early bool) {
 	if c.after > 0 || c.heard > 0 || c.before > 0 && !early {
 		t.Errorf("packets came through: %q", c.examples)
 	}
+}
+
+// cleared returns how long connections from before a pod lasted after the agent
+// had heard of the route to the pod, as it says in its log.
+func (a *agent) cleared() (list []time.Duration) {
+	a.t.Helper()
+	text, err := os.ReadFile(a.log)
+	check(a.t, err)
+	for _, m := range regexp.MustCompile(`connections from before a pod cut.* after=(\S+)`).FindAllStringSubmatch(string(text), -1) {
+		d, err := time.ParseDuration(m[1])
+		check(a.t, err)
+		list = append(list, d)
+	}
+	return list
+}
+
+// connections counts those that the addresses take part in.
+func (f *flooded) connections(ips []netip.Addr) (n int) {
+	f.t.Helper()
+	check(f.t, f.tracked.Dump(0, func(e *cut.Entry) {
+		if slices.Contains(ips, e.Orig.Src) || slices.Contains(ips, e.Reply.Src) {
+			n++
+		}
+	}))
+	return n
 }
 
 func (f *flooded) drops() (n uint64) {
@@ -109,7 +140,17 @@ func (c *score) times() string {
 	for i := range min(len(c.added), len(c.plain)) {
 		more = append(more, c.added[i]-c.plain[i])
 	}
-	return "; ADD with the gate " + spread(c.added) + ", without " + spread(c.plain) + ", difference " + spread(more)
+	text := ""
+	if len(c.cleared) > 0 {
+		text = fmt.Sprintf("; %d routes with connections from before, which lasted %s, at most %s", len(c.cleared), spread(c.cleared), slices.Max(c.cleared).Round(10*time.Microsecond))
+	}
+	if len(c.waited) > 0 {
+		text += fmt.Sprintf("; none were left %s after ADD, at most %s", spread(c.waited), slices.Max(c.waited).Round(10*time.Microsecond))
+	}
+	if len(c.windows) > 0 {
+		text += fmt.Sprintf("; what came in came at most %s after a container could run", slices.Max(c.windows).Round(10*time.Microsecond))
+	}
+	return text + "; ADD with the gate " + spread(c.added) + ", without " + spread(c.plain) + ", difference " + spread(more)
 }
 
 func spread(d []time.Duration) string {

@@ -18,6 +18,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/vishvananda/netlink"
 
+	"github.com/podwall/podwall/internal/conntrack"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/nft"
 )
@@ -49,9 +50,13 @@ func floodRange() (list []netip.Addr) {
 type flooded struct {
 	*node
 	far       *netns.NS
+	timeout   string      // of our plugin
+	args      [][2]string // more arguments for the plugins of the shop's pods
+	span      [4]string   // first and last address of pods, IPv4 and IPv6
 	gated     *libcni.NetworkConfigList
 	plain     *libcni.NetworkConfigList // the same without our plugin
 	table     *nft.Conn
+	tracked   *conntrack.Conn
 	base      []string
 	mouths    []*mouth
 	targets   []netip.Addr // of what pods send
@@ -77,7 +82,8 @@ const allowFriend = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmeta
 func newFlooded(t *testing.T, plugin, timeout string) *flooded {
 	t.Helper()
 	f := &flooded{node: newNode(t, plugin, settings(fmt.Sprintf(`"timeout": %q`, timeout))), far: newNamespace(t)}
-	f.gated, f.plain = f.list(timeout, true), f.list(timeout, false)
+	f.timeout, f.span = timeout, [4]string{"10.88.0.16", "10.88.0.31", "fd00:88::10", "fd00:88::1f"}
+	f.gated, f.plain = f.list(true), f.list(false)
 	f.networks = f.gated
 	check(t, f.ns.SetSysctls([]netns.Sysctl{{Path: "ipv4/ip_forward", Value: "1"}, {Path: "ipv6/conf/all/forwarding", Value: "1"}}))
 	check(t, f.ns.Do(f.uplink))
@@ -86,6 +92,11 @@ func newFlooded(t *testing.T, plugin, timeout string) *flooded {
 	f.table, err = nft.Open(f.ns.FD())
 	check(t, err)
 	t.Cleanup(func() { check(t, f.table.Close()) })
+	check(t, f.ns.Do(func() (err error) {
+		f.tracked, err = conntrack.Open()
+		return err
+	}))
+	t.Cleanup(func() { check(t, f.tracked.Close()) })
 	f.meet("outside", f.far, hosts(farAddrs()))
 	f.base = []string{denyAll, "apiVersion: v1\nkind: Namespace\nmetadata: {name: evil}\n",
 		"apiVersion: v1\nkind: Node\nmetadata: {name: node1}\nstatus: {addresses: [{type: InternalIP, address: 198.51.100.1}, {type: InternalIP, address: 'fd00:99::1'}]}\n"}
@@ -93,13 +104,14 @@ func newFlooded(t *testing.T, plugin, timeout string) *flooded {
 }
 
 // list is a pod network's configuration.
-func (f *flooded) list(timeout string, gate bool) *libcni.NetworkConfigList {
+func (f *flooded) list(gate bool) *libcni.NetworkConfigList {
 	f.t.Helper()
 	text := fmt.Sprintf(`{"type": %q, %s "ipMasq": false, "ipam": {"type": "host-local", "dataDir": %q,
-  "ranges": [[{"subnet": "10.88.0.0/24", "rangeStart": "10.88.0.16", "rangeEnd": "10.88.0.31"}], [{"subnet": "fd00:88::/64", "rangeStart": "fd00:88::10", "rangeEnd": "fd00:88::1f"}]],
-  "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}`, f.plugin, map[string]string{"bridge": `"bridge": "cni0", "isGateway": true,`}[f.plugin], filepath.Join(f.dir, "ipam"))
+  "ranges": [[{"subnet": "10.88.0.0/24", "rangeStart": %q, "rangeEnd": %q}], [{"subnet": "fd00:88::/64", "rangeStart": %q, "rangeEnd": %q}]],
+  "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}}`, f.plugin, map[string]string{"bridge": `"bridge": "cni0", "isGateway": true,`}[f.plugin], filepath.Join(f.dir, "ipam"),
+		f.span[0], f.span[1], f.span[2], f.span[3])
 	if gate {
-		text += fmt.Sprintf(`, {"type": "podwall-gate", "socket": %q, "timeout": %q}`, f.socket, timeout)
+		text += fmt.Sprintf(`, {"type": "podwall-gate", "socket": %q, "timeout": %q}`, f.socket, f.timeout)
 	}
 	list, err := libcni.NetworkConfFromBytes([]byte(`{"cniVersion": "1.1.0", "name": "pods", "plugins": [` + text + `]}`))
 	check(f.t, err)
@@ -181,13 +193,15 @@ func (f *flooded) resident(name string) []netip.Addr {
 	return addrs
 }
 
+// evil is a pod in the namespace that no policy speaks about.
+func evil(name string) string {
+	return strings.ReplaceAll(object(name, name), "namespace: shop", "namespace: evil")
+}
+
 // company publishes the residents and the shop's pods, starts the agent, and the
 // residents.
 func (f *flooded) company(pods int, friend bool, args ...string) *agent {
 	f.t.Helper()
-	evil := func(name string) string {
-		return strings.ReplaceAll(object(name, name), "namespace: shop", "namespace: evil")
-	}
 	f.base = append(f.base, evil("neighbour"), evil("other"))
 	if friend {
 		f.base = append(f.base, evil("friend"), allowFriend)
@@ -221,8 +235,8 @@ func (f *flooded) announce(named int, ips []netip.Addr) {
 func (f *flooded) shopPod(ns *netns.NS) sandbox {
 	name := podName(f.starts)
 	f.starts++
-	return sandbox{ns, &libcni.RuntimeConf{ContainerID: "s-" + name, NetNS: ns.Path(), IfName: "eth0", Args: [][2]string{
-		{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "shop"}, {"K8S_POD_NAME", name}, {"K8S_POD_INFRA_CONTAINER_ID", "s-" + name}, {"K8S_POD_UID", name}}}}
+	return sandbox{ns, &libcni.RuntimeConf{ContainerID: "s-" + name, NetNS: ns.Path(), IfName: "eth0", Args: append([][2]string{
+		{"IgnoreUnknown", "1"}, {"K8S_POD_NAMESPACE", "shop"}, {"K8S_POD_NAME", name}, {"K8S_POD_INFRA_CONTAINER_ID", "s-" + name}, {"K8S_POD_UID", name}}, f.args...)}}
 }
 
 func podName(i int) string { return fmt.Sprintf("web-%d", i) }
