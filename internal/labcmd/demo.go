@@ -193,7 +193,7 @@ func (s *stage) measure(ctx context.Context, t *trial.Trial, policy []byte) (*vi
 	if err := t.Apply(ctx, state); err != nil {
 		return nil, nil, err
 	}
-	v, err := measure(ctx, t, s.ends, demoPorts())
+	v, err := askAll(ctx, t, s.ends, demoPorts())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -195,7 +195,7 @@ func applied(ctx context.Context, t *trial.Trial, s trial.State, text []byte, en
 	if err := t.Apply(ctx, s); err != nil {
 		return nil, err
 	}
-	return measure(ctx, t, ends, ports)
+	return askAll(ctx, t, ends, ports)
 }
 
 func (r *runReport) finish(differences []string) {

@@ -78,9 +78,9 @@ type view struct {
 	answers map[flow]trial.Answer
 }
 
-// measure asks for every pair of ends that policies can speak about, on every
+// askAll asks for every pair of ends that policies can speak about, on every
 // port, over every family that both have.
-func measure(ctx context.Context, t *trial.Trial, ends []end, ports []port) (*view, error) {
+func askAll(ctx context.Context, t *trial.Trial, ends []end, ports []port) (*view, error) {
 	v := &view{ends: ends, ports: ports, answers: map[flow]trial.Answer{}}
 	var questions []trial.Question
 	for p := range ports {

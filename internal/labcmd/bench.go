@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package labcmd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/podwall/podwall/internal/bench"
+	"github.com/podwall/podwall/internal/measure"
+)
+
+// benchFlags are the flags of all measurements.
+type benchFlags struct {
+	out    string
+	format string
+	quick  bool
+}
+
+func newBench(version string, s Streams, kinds ...func(version string, s Streams) *cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure what the agent costs, beside the same node without it",
+		Long: `bench measures on this machine. The settings that are compared take turns in one
+run; each row is a median with the interval that holds the true one in 95 of 100
+runs, and its ratio to the base of the same round. A second base, "no agent
+again", shows how much of a difference is noise.
+
+Machines that do other work at the same time give wide intervals: look at them
+before you look at the medians.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, k := range kinds {
+		cmd.AddCommand(k(version, s))
+	}
+	return cmd
+}
+
+func (b *benchFlags) bind(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&b.out, "out", "", "also write the report as JSON, and its plots, into `DIR`")
+	f.StringVarP(&b.format, "output", "o", "table", "what is printed: `table|markdown|json`")
+	f.BoolVar(&b.quick, "quick", false, "few rounds: to see that it works, not to believe the figures")
+}
+
+func (b *benchFlags) check() error {
+	switch b.format {
+	case "table", "markdown", "json":
+		return nil
+	}
+	return fmt.Errorf("unknown output %q, want table, markdown or json", b.format)
+}
+
+// measured runs a measurement, prints its report and keeps it. A bar that is not
+// met is no failure of the command: the report says so.
+func (b *benchFlags) measured(cmd *cobra.Command, version string, s Streams, run func(context.Context, *bench.Report) error) error {
+	machine, err := measure.Machine()
+	if err != nil {
+		return err
+	}
+	r := &bench.Report{Command: line(cmd), Version: version, Date: time.Now().UTC().Format(time.DateOnly), Machine: machine}
+	if err := run(cmd.Context(), r); err != nil {
+		return err
+	}
+	if b.out != "" {
+		if err := keep(b.out, cmd.Name(), r); err != nil {
+			return err
+		}
+	}
+	switch b.format {
+	case "json":
+		return r.WriteJSON(s.Out)
+	case "markdown":
+		return r.WriteMarkdown(s.Out)
+	}
+	return r.WriteTable(s.Out)
+}
+
+// line is the command as it can be typed again, without where it writes to.
+func line(cmd *cobra.Command) string {
+	text := []string{cmd.CommandPath()}
+	for _, a := range []string{"quick", "rounds", "peer", "wiring"} {
+		if f := cmd.Flags().Lookup(a); f != nil && f.Changed {
+			text = append(text, "--"+a+"="+f.Value.String())
+		}
+	}
+	return strings.Join(text, " ")
+}
+
+// keep writes the report to DIR/NAME.json.
+func keep(dir, name string, r *bench.Report) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("making the directory of the report: %w", err)
+	}
+	f, err := os.Create(filepath.Join(dir, name+".json"))
+	if err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	return errors.Join(r.WriteJSON(f), f.Close())
+}
