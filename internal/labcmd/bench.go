@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podwall/podwall/internal/bench"
+	"github.com/podwall/podwall/internal/bench/plot"
 	"github.com/podwall/podwall/internal/measure"
 )
 
@@ -97,14 +99,31 @@ func line(cmd *cobra.Command) string {
 	return strings.Join(text, " ")
 }
 
-// keep writes the report to DIR/NAME.json.
+// keep writes the report to DIR/NAME.json, and each of its plots beside it as
+// SVG and as PNG.
 func keep(dir, name string, r *bench.Report) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("making the directory of the report: %w", err)
 	}
-	f, err := os.Create(filepath.Join(dir, name+".json"))
+	if err := save(filepath.Join(dir, name+".json"), r.WriteJSON); err != nil {
+		return err
+	}
+	for _, p := range r.Plots {
+		base := filepath.Join(dir, p.Name)
+		err := errors.Join(
+			save(base+".svg", func(w io.Writer) error { return plot.WriteSVG(w, p) }),
+			save(base+".png", func(w io.Writer) error { return plot.WritePNG(w, p) }))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func save(file string, write func(io.Writer) error) error {
+	f, err := os.Create(file)
 	if err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
-	return errors.Join(r.WriteJSON(f), f.Close())
+	return errors.Join(write(f), f.Close())
 }
