@@ -15,7 +15,7 @@ CNI_PLUGINS := github.com/containernetworking/plugins/plugins
 CONTAINERD := github.com/containerd/containerd/v2/cmd
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
-.PHONY: help build demo test test-go fuzz lint vet staticcheck errcheck prepare kubeapi cni containerd check vm-ipvs mutants soak golden clean FORCE
+.PHONY: help build demo test test-go fuzz lint vet staticcheck errcheck bench prepare kubeapi cni containerd check vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -84,6 +84,12 @@ vm-ipvs: build kubeapi ## run beside kube-proxy in IPVS mode, in virtual machine
 
 mutants: ## put typical mistakes in, one at a time; every one must be noticed by a test (8 minutes)
 	go run ./test/mutants
+
+BENCH_DIR ?= bench
+
+bench: build ## measure what the agent costs on this machine, into BENCH_DIR (bench); see docs/performance.md
+	@mkdir -p $(BENCH_DIR)
+	bin/podwall-lab bench packets --progress --out $(BENCH_DIR) -o markdown > $(BENCH_DIR)/packets.md
 
 soak: build cni containerd ## the long runs: random cases by programs and packets, a container runtime, mutants, IPVS in virtual machines (an hour)
 	PODWALL_SOAK=1 PODWALL_AGENT=$(CURDIR)/bin/podwall-agent PODWALL_CNI_BIN=$(CURDIR)/bin/cni go test ./test/soak ./test/cut ./test/faults ./test/gate -count=1 -v -timeout 3h

@@ -24,14 +24,14 @@ type demoReport struct {
 	// Differences are verdicts that are not what the policies say, on any
 	// wiring, in the table or not.
 	Differences []string `json:"differences"`
-	Packets     packets  `json:"packets"`
+	Packets     tally    `json:"packets"`
 	Pass        bool     `json:"pass"`
 
 	wirings []wiringReport
 }
 
-// packets are real packets and what became of them.
-type packets struct {
+// tally is real packets, and what became of them.
+type tally struct {
 	Sent    int    `json:"sent"`
 	Arrived int    `json:"arrived"`
 	Dropped uint64 `json:"dropped"`

@@ -6,6 +6,7 @@ package labcmd
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -19,8 +20,14 @@ import (
 // agentVariable names the podwall-agent that is tested.
 const agentVariable = entry.AgentVariable
 
-// TestMain runs the tests in a world of their own, with a fresh agent.
-func TestMain(m *testing.M) { entry.Main(m, entry.FreshAgent("../../cmd/podwall-agent")) }
+// TestMain runs the tests in a world of their own, with a fresh agent. It plays
+// the meter's process when it is asked to.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == meterCommand {
+		os.Exit(Run(context.Background(), "test", os.Args[1:], Streams{Out: os.Stdout, Err: os.Stderr}))
+	}
+	entry.Main(m, entry.FreshAgent("../../cmd/podwall-agent"))
+}
 
 // command runs a command line and returns its exit status, stdout and stderr.
 func command(t *testing.T, args ...string) (status int, stdout, stderr string) {

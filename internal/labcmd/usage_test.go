@@ -30,6 +30,9 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 		{"check --every 0 x", "--every is 0"},
 		{"check --backend hearsay ../../testdata/cases/recipes.jsonl", `unknown backend "hearsay"`},
 		{"check --wiring tubes ../../testdata/cases/recipes.jsonl", `unknown wiring "tubes"`},
+		{"bench packets --rounds 0", "--rounds is 0"},
+		{"bench packets -o yaml", `unknown output "yaml"`},
+		{"bench packets everything", `unknown group "everything", want some of pods, datapath`},
 		{"ruleset -f ../../examples/demo", "no --node given; the pods are on node1, node2"},
 	}
 	for _, tt := range tests {
@@ -47,8 +50,8 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 }
 
 func TestEveryCommandHasHelpWithExamples(t *testing.T) {
-	for _, name := range []string{"demo", "run", "check", "ruleset"} {
-		status, out, _ := command(t, name, "--help")
+	for _, name := range []string{"demo", "run", "check", "ruleset", "bench packets"} {
+		status, out, _ := command(t, append(strings.Fields(name), "--help")...)
 		if status != 0 || !strings.Contains(out, "Examples:\n  podwall-lab "+name) {
 			t.Errorf("%s --help: exit status %d\n%s", name, status, out)
 		}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package packets
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/bench"
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/measure/meter"
+)
+
+// Groups are the names of what can be measured, in this order.
+var Groups = [...]string{"pods", "datapath", "policies", "cidrs", "family", "wiring", "found"}
+
+// group is a number of settings that are measured together.
+type group struct {
+	name, title  string
+	subjects     []subject
+	measurements []measurement
+	plot         *bench.Plot
+}
+
+// subject is one stage and the modes in which it is measured. The first mode of
+// a stage is its base.
+type subject struct {
+	name  string
+	plan  plan
+	modes []mode
+	// x is the place in the plot, 0 for none.
+	x float64
+	// guarded stages have the guard against invalid packets, which is a hook for
+	// every packet; other bars hold there. A stage without bars is judged by none.
+	guarded, unbarred bool
+	// sharedBase compares with the first stage of the group: this stage cannot be
+	// as the node was found.
+	sharedBase bool
+}
+
+// measurement is one kind in a group.
+type measurement struct {
+	kind     meter.Kind
+	what     string
+	unit     string
+	to       string // the pod that is called
+	n, times int
+}
+
+// per is how many nanoseconds the unit has.
+func (m measurement) per() float64 {
+	if strings.HasPrefix(m.unit, "µs") {
+		return 1000
+	}
+	return 1
+}
+
+func established() measurement {
+	return measurement{meter.Established, "established packet", "ns", "near", 10_000, 3}
+}
+
+func first() measurement {
+	return measurement{meter.First, "first packet of a flow", "ns", "near", 4000, 3}
+}
+
+func connection() measurement {
+	return measurement{meter.Connection, "request on a connection of its own", "µs CPU", "far", 500, 3}
+}
+
+func keepalive() measurement {
+	return measurement{meter.Keepalive, "request on a connection that stays", "µs CPU", "far", 2000, 3}
+}
+
+func stream() measurement {
+	return measurement{meter.Stream, "stream", "ns CPU per KiB", "far", 16 << 10, 3}
+}
+
+func everything() []measurement {
+	return []measurement{established(), first(), connection(), keepalive(), stream()}
+}
+
+const (
+	noAgent = "no agent"
+	again   = "no agent again"
+)
+
+// usual is the cluster of the rows that vary something else.
+func usual() shape { return shape{pods: 8000, policies: 1, onPod: 1} }
+
+func agentArgs(datapath, guard string) []string {
+	return []string{"--datapath=" + datapath, "--invalid-guard=" + guard}
+}
+
+// setting is a stage with an agent in the usual way: judged once per connection,
+// no guard, routed.
+func setting(name string, s shape) subject {
+	return subject{name: name, plan: plan{wiring: lab.Routed, shape: s, agent: agentArgs("nat", "off")},
+		modes: []mode{{name: noAgent}, {name: name, awake: true}}}
+}
+
+func (s subject) on(w lab.Wiring) subject {
+	s.plan.wiring = w
+	return s
+}
+
+func (s subject) with(datapath, guard string) subject {
+	s.plan.agent, s.guarded, s.unbarred = agentArgs(datapath, guard), guard == "on", datapath == "filter"
+	return s
+}
+
+// twice measures the base of the first stage a second time.
+func twice(list []subject) []subject {
+	list[0].modes = slices.Insert(list[0].modes, 1, mode{name: again, unfiltered: list[0].modes[0].unfiltered})
+	return list
+}
+
+// barOf is the bar of a row; only two kinds have one.
+func (s subject) barOf(kind meter.Kind, m mode) *bench.Bar {
+	switch {
+	case !m.awake || s.unbarred:
+	case kind == meter.Established && s.guarded:
+		return &bench.Bar{Text: "median ≤ 1.025", Ratio: 1.025}
+	case kind == meter.Established:
+		return &bench.Bar{Text: "includes 1, ends ≤ 1.01", One: true, End: 1.01}
+	case kind == meter.Connection && s.guarded:
+		return &bench.Bar{Text: "median ≤ 1.05", Ratio: 1.05}
+	case kind == meter.Connection:
+		return &bench.Bar{Text: "median ≤ 1.02, ends ≤ 1.03", Ratio: 1.02, End: 1.03}
+	}
+	return nil
+}
+
+func allGroups() []group {
+	return append([]group{pods(), datapaths(), policies(), cidrs(), family(), wiring()}, found()...)
+}
+
+func pods() group {
+	g := group{name: "pods", title: "pods", measurements: everything(), plot: &bench.Plot{Name: "packets-pods",
+		Title: "Cost against the size of the cluster", X: "pods in the cluster", Y: "ratio to no agent", LogX: true}}
+	for _, n := range []int{100, 2000, 8000, 100_000} {
+		s := usual()
+		s.pods = n
+		one := setting(count(n)+" pods", s)
+		one.x = float64(n)
+		g.subjects = append(g.subjects, one)
+	}
+	twice(g.subjects)
+	return g
+}
+
+func datapaths() group {
+	big := usual()
+	big.pods = 100_000
+	return group{name: "datapath", title: "datapath", measurements: everything(), subjects: twice([]subject{
+		setting("nat, guard off", usual()),
+		setting("nat, guard on", usual()).with("nat", "on"),
+		setting("nat, guard on, 100,000 pods", big).with("nat", "on"),
+		setting("filter", usual()).with("filter", "auto"),
+	})}
+}
+
+func policies() group {
+	g := group{name: "policies", title: "policies", measurements: []measurement{established(), first(), connection()}}
+	for _, n := range []int{1, 100, 1000} {
+		s := usual()
+		s.policies = n
+		g.subjects = append(g.subjects, setting(count(n)+" on the node", s))
+	}
+	for _, n := range []int{10, 100} {
+		s := usual()
+		s.onPod = n
+		g.subjects = append(g.subjects, setting(count(n)+" on the pod that is called", s))
+	}
+	twice(g.subjects)
+	return g
+}
+
+func cidrs() group {
+	g := group{name: "cidrs", title: "CIDRs", measurements: []measurement{established(), first(), connection()}}
+	for _, n := range []int{10, 10_000} {
+		s := usual()
+		s.cidrs = n
+		g.subjects = append(g.subjects, setting(count(n)+" CIDRs as peers", s))
+	}
+	twice(g.subjects)
+	return g
+}
+
+func family() group {
+	s := usual()
+	s.v6 = true
+	return group{name: "family", title: "IPv6", measurements: everything(), subjects: twice([]subject{
+		setting("8,000 pods", s), setting("8,000 pods, guard on", s).with("nat", "on")})}
+}
+
+func wiring() group {
+	return group{name: "wiring", title: "bridge", measurements: everything(), subjects: twice([]subject{
+		setting("8,000 pods", usual()).on(lab.Bridge),
+		setting("8,000 pods, guard on", usual()).on(lab.Bridge).with("nat", "on"),
+	})}
+}
+
+// found are the rows against the node as the agent finds it, where it must
+// switch on something that was off, and packets that are denied.
+func found() []group {
+	onBridge := setting("podwall", usual()).on(lab.Bridge)
+	onBridge.modes = []mode{{name: "bridge passes its packets unseen", unfiltered: true}, {name: "bridge shows its packets, no agent"}, {name: "podwall", awake: true}}
+	noNAT := setting("podwall", usual())
+	noNAT.plan.found, noNAT.modes[0].name = tracked, "connections tracked, nobody translates addresses"
+	denied := measurement{meter.Unanswered, "packet of a flood that is denied", "ns", "closed", 10_000, 3}
+	deny := setting("denied by podwall", usual())
+	deny.modes[0].name = "delivered, no agent"
+	return []group{
+		{name: "found", title: "bridge as found", measurements: []measurement{established(), first()}, subjects: unjudged(onBridge)},
+		{name: "found", title: "no NAT as found", measurements: everything(), subjects: unjudged(noNAT)},
+		{name: "found", title: "IPv6 as found", measurements: everything(), subjects: unjudged(untracked()...)},
+		{name: "found", title: "deny", measurements: []measurement{denied}, subjects: unjudged(deny)},
+	}
+}
+
+// untracked compares nodes that know nothing of connections with nodes whose
+// agent needs to know. Tracking stays on when a table is dormant, so these are
+// different nodes; other ones of the first kind show what that makes out.
+func untracked() []subject {
+	six := usual()
+	six.v6 = true
+	asFound := subject{name: "bare", plan: plan{wiring: lab.Routed, shape: six, found: bare}, modes: []mode{{name: "nothing tracks connections"}}}
+	others := asFound
+	others.sharedBase, others.modes = true, []mode{{name: "the same on other nodes"}}
+	agents := setting("podwall", six)
+	agents.plan.found, agents.sharedBase = bare, true
+	agents.modes[0].name = "connections tracked, no agent"
+	return []subject{asFound, others, agents}
+}
+
+// unjudged are subjects without bars, the base measured twice.
+func unjudged(list ...subject) []subject {
+	for i := range list {
+		list[i].unbarred = true
+	}
+	return twice(list)
+}
+
+// choose returns the groups that are asked for.
+func choose(cfg Config) ([]group, error) {
+	for _, name := range cfg.Groups {
+		if !slices.Contains(Groups[:], name) {
+			return nil, fmt.Errorf("unknown group %q, want some of %s", name, strings.Join(Groups[:], ", "))
+		}
+	}
+	var list []group
+	for _, g := range allGroups() {
+		if len(cfg.Groups) > 0 && !slices.Contains(cfg.Groups, g.name) {
+			continue
+		}
+		if cfg.Quick {
+			g.shrink()
+		}
+		list = append(list, g)
+	}
+	return list, nil
+}
+
+// shrink leaves of a group what shows that it works.
+func (g *group) shrink() {
+	g.subjects = g.subjects[:min(len(g.subjects), 3)]
+	for i := range g.subjects {
+		s := &g.subjects[i].plan.shape
+		s.pods, s.cidrs, s.policies = min(s.pods, 200), min(s.cidrs, 100), min(s.policies, 100)
+	}
+	for i := range g.measurements {
+		g.measurements[i].n /= 20
+	}
+}
+
+// count writes 8000 as 8,000.
+func count(n int) string {
+	if n < 1000 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
+}
