@@ -32,6 +32,10 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 		{"check --wiring tubes ../../testdata/cases/recipes.jsonl", `unknown wiring "tubes"`},
 		{"bench packets --rounds 0", "--rounds is 0"},
 		{"bench packets -o yaml", `unknown output "yaml"`},
+		{"bench packets --wiring tubes", `unknown wiring "tubes"`},
+		{"bench packets --peer nobody", `peer "nobody", want NAME=COMMAND`},
+		{"bench packets --peer a=b", "peers need an API server"},
+		{"bench packets peers", "there are no peers to measure"},
 		{"bench packets everything", `unknown group "everything", want some of pods, datapath`},
 		{"ruleset -f ../../examples/demo", "no --node given; the pods are on node1, node2"},
 	}

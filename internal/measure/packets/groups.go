@@ -5,6 +5,7 @@
 package packets
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -15,7 +16,10 @@ import (
 )
 
 // Groups are the names of what can be measured, in this order.
-var Groups = [...]string{"pods", "datapath", "policies", "cidrs", "family", "wiring", "found"}
+var Groups = [...]string{"pods", "datapath", "policies", "cidrs", "family", "wiring", "found", peersGroup}
+
+// peersGroup is measured whenever there are peers.
+const peersGroup = "peers"
 
 // group is a number of settings that are measured together.
 type group struct {
@@ -23,6 +27,8 @@ type group struct {
 	subjects     []subject
 	measurements []measurement
 	plot         *bench.Plot
+	// proxied groups stand beside the real kube-proxy, if there is one.
+	proxied bool
 }
 
 // subject is one stage and the modes in which it is measured. The first mode of
@@ -138,7 +144,7 @@ func allGroups() []group {
 }
 
 func pods() group {
-	g := group{name: "pods", title: "pods", measurements: everything(), plot: &bench.Plot{Name: "packets-pods",
+	g := group{name: "pods", title: "pods", proxied: true, measurements: everything(), plot: &bench.Plot{Name: "packets-pods",
 		Title: "Cost against the size of the cluster", X: "pods in the cluster", Y: "ratio to no agent", LogX: true}}
 	for _, n := range []int{100, 2000, 8000, 100_000} {
 		s := usual()
@@ -154,7 +160,7 @@ func pods() group {
 func datapaths() group {
 	big := usual()
 	big.pods = 100_000
-	return group{name: "datapath", title: "datapath", measurements: everything(), subjects: twice([]subject{
+	return group{name: "datapath", title: "datapath", proxied: true, measurements: everything(), subjects: twice([]subject{
 		setting("nat, guard off", usual()),
 		setting("nat, guard on", usual()).with("nat", "on"),
 		setting("nat, guard on, 100,000 pods", big).with("nat", "on"),
@@ -192,12 +198,12 @@ func cidrs() group {
 func family() group {
 	s := usual()
 	s.v6 = true
-	return group{name: "family", title: "IPv6", measurements: everything(), subjects: twice([]subject{
+	return group{name: "family", title: "IPv6", proxied: true, measurements: everything(), subjects: twice([]subject{
 		setting("8,000 pods", s), setting("8,000 pods, guard on", s).with("nat", "on")})}
 }
 
 func wiring() group {
-	return group{name: "wiring", title: "bridge", measurements: everything(), subjects: twice([]subject{
+	return group{name: "wiring", title: "bridge", proxied: true, measurements: everything(), subjects: twice([]subject{
 		setting("8,000 pods", usual()).on(lab.Bridge),
 		setting("8,000 pods, guard on", usual()).on(lab.Bridge).with("nat", "on"),
 	})}
@@ -256,20 +262,44 @@ func choose(cfg Config) ([]group, error) {
 		if len(cfg.Groups) > 0 && !slices.Contains(cfg.Groups, g.name) {
 			continue
 		}
-		if cfg.Quick {
-			g.shrink()
-		}
 		list = append(list, g)
+	}
+	switch {
+	case len(cfg.Peers) > 0:
+		list = append(list, besides(cfg.Peers))
+	case slices.Contains(cfg.Groups, peersGroup):
+		return nil, errors.New("there are no peers to measure")
+	}
+	for i := range list {
+		list[i].adapt(cfg)
 	}
 	return list, nil
 }
 
+// adapt changes what the configuration says about all groups. Two groups have
+// their own wiring.
+func (g *group) adapt(cfg Config) {
+	for i := range g.subjects {
+		if cfg.Wiring != "" && g.name != "wiring" && g.name != "found" {
+			g.subjects[i].plan.wiring = cfg.Wiring
+		}
+	}
+	if cfg.Quick {
+		g.shrink()
+	}
+}
+
+// quickPods are enough to see that it works.
+const quickPods = 200
+
 // shrink leaves of a group what shows that it works.
 func (g *group) shrink() {
-	g.subjects = g.subjects[:min(len(g.subjects), 3)]
+	if g.name != peersGroup {
+		g.subjects = g.subjects[:min(len(g.subjects), 3)]
+	}
 	for i := range g.subjects {
 		s := &g.subjects[i].plan.shape
-		s.pods, s.cidrs, s.policies = min(s.pods, 200), min(s.cidrs, 100), min(s.policies, 100)
+		s.pods, s.cidrs, s.policies = min(s.pods, quickPods), min(s.cidrs, 100), min(s.policies, 100)
 	}
 	for i := range g.measurements {
 		g.measurements[i].n /= 20

@@ -47,17 +47,19 @@ func realPods() []lab.PodSpec {
 	}
 }
 
-// manifests are the objects as the agents read them.
+// manifests are the nodes and all objects as the agents read them.
 func (s shape) manifests(bed *lab.Bed) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "{apiVersion: v1, kind: Namespace, metadata: {name: %s}}\n", namespace)
-	for _, name := range nodeNames() {
-		var addrs []string
-		for _, a := range bed.Node(name).Addrs {
-			addrs = append(addrs, fmt.Sprintf("{type: InternalIP, address: %q}", a))
-		}
-		fmt.Fprintf(&b, "---\n{apiVersion: v1, kind: Node, metadata: {name: %s}, status: {addresses: [%s]}}\n", name, strings.Join(addrs, ","))
-	}
+	b.Write(nodeObjects(bed))
+	b.WriteString("---\n")
+	b.Write(s.objects())
+	return b.Bytes()
+}
+
+// objects are the pods and policies.
+func (s shape) objects() []byte {
+	var b bytes.Buffer
 	for _, p := range realPods() {
 		app := map[string]string{"client": "client", "closed": "closed"}[p.Key.Name]
 		if app == "" {
@@ -74,6 +76,19 @@ func (s shape) manifests(bed *lab.Bed) []byte {
 		writePod(&b, fmt.Sprintf("peer-%d", i), fmt.Sprintf("elsewhere-%d", i/perNode), "none", s.addrs(i))
 	}
 	s.writePolicies(&b)
+	return bytes.TrimPrefix(b.Bytes(), []byte("---\n"))
+}
+
+// nodeObjects are the nodes, each after the end of another document.
+func nodeObjects(bed *lab.Bed) []byte {
+	var b bytes.Buffer
+	for _, name := range nodeNames() {
+		var addrs []string
+		for _, a := range bed.Node(name).Addrs {
+			addrs = append(addrs, fmt.Sprintf("{type: InternalIP, address: %q}", a))
+		}
+		fmt.Fprintf(&b, "---\n{apiVersion: v1, kind: Node, metadata: {name: %s}, status: {addresses: [%s]}}\n", name, strings.Join(addrs, ","))
+	}
 	return b.Bytes()
 }
 
@@ -92,7 +107,7 @@ func writePod(b *bytes.Buffer, name, node, app string, ips []netip.Addr) {
 	for _, a := range ips {
 		list = append(list, fmt.Sprintf(`{"ip":%q}`, a))
 	}
-	fmt.Fprintf(b, "---\n"+`{"apiVersion":"v1","kind":"Pod","metadata":{"name":%q,"namespace":%q,"labels":{"tier":"peer","app":%q}},"spec":{"nodeName":%q},"status":{"phase":"Running","podIPs":[%s]}}`+"\n",
+	fmt.Fprintf(b, "---\n"+`{"apiVersion":"v1","kind":"Pod","metadata":{"name":%q,"namespace":%q,"labels":{"tier":"peer","app":%q}},"spec":{"nodeName":%q,"containers":[{"name":"c","image":"c"}]},"status":{"phase":"Running","podIPs":[%s]}}`+"\n",
 		name, namespace, app, node, strings.Join(list, ","))
 }
 

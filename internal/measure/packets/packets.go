@@ -23,8 +23,11 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 
 	"github.com/podwall/podwall/internal/bench"
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/measure/apiserver"
 	"github.com/podwall/podwall/internal/measure/meter"
 )
 
@@ -32,6 +35,8 @@ import (
 type Config struct {
 	// Groups are names of Groups; none means all.
 	Groups []string
+	// Wiring is that of the groups that do not compare wirings; empty for routed.
+	Wiring lab.Wiring
 	// Rounds is how often every setting is measured.
 	Rounds int
 	// Quick makes everything small: it shows that it works and measures nothing.
@@ -40,6 +45,12 @@ type Config struct {
 	// that calls meter.Serve.
 	Agent string
 	Meter []string
+	// KubeAPI and KubeProxy are the programs that `make kubeapi` builds. With both,
+	// the real kube-proxy is beside the agent in the rows that matter most; without,
+	// a stand-in. Peers need KubeAPI.
+	KubeAPI   string
+	KubeProxy string
+	Peers     []Peer
 	// CNIBin is the directory of the plugins, for the CNI wirings.
 	CNIBin string
 	// Log is told what is going on; it may be nil.
@@ -62,20 +73,30 @@ func Run(ctx context.Context, cfg Config, r *bench.Report) (err error) {
 	}
 	defer func() { err = errors.Join(err, m.Close()) }()
 	// Any seed would do; a fixed one gives the same order again.
-	run := runner{cfg: cfg, meter: m, chance: rand.New(rand.NewPCG(1, 2))}
+	run := &runner{cfg: cfg, meter: m, chance: rand.New(rand.NewPCG(1, 2))}
+	defer func() { err = errors.Join(err, run.close()) }()
 	for _, g := range groups {
 		if err := run.group(ctx, g, r); err != nil {
 			return fmt.Errorf("measuring %s: %w", g.title, err)
 		}
 	}
-	r.Notes = append(r.Notes, notes(m.RealTime())...)
+	r.Notes = append(r.Notes, run.notes(groups)...)
 	return nil
 }
 
-func notes(realTime bool) []string {
-	list := []string{"Base of each row: the same stage with the agent's tables dormant, in the same round. " +
-		"It has connection tracking on and a stand-in for kube-proxy that drops invalid packets, unless the row says otherwise."}
-	if !realTime {
+func (run *runner) notes(groups []group) []string {
+	list := []string{"Base of a row: the same stage with the agent's tables dormant, in the same round. " +
+		"It tracks connections and has a Service, by a stand-in for kube-proxy that drops invalid packets too, unless the row says otherwise."}
+	var real []string
+	for _, g := range groups {
+		if g.proxied && run.realProxy() {
+			real = append(real, g.title)
+		}
+	}
+	if len(real) > 0 {
+		list = append(list, "Instead of the stand-in these have the rules of the real kube-proxy, nftables mode: "+strings.Join(real, ", ")+".")
+	}
+	if !run.meter.RealTime() {
 		list = append(list, "The meter had no real time priority: intervals are wider than need be.")
 	}
 	return list
@@ -85,6 +106,72 @@ type runner struct {
 	cfg    Config
 	meter  *meter.Process
 	chance *rand.Rand
+	api    *apiserver.Server // nil until somebody needs it
+}
+
+func (run *runner) realProxy() bool { return run.cfg.KubeAPI != "" && run.cfg.KubeProxy != "" }
+
+func (run *runner) close() error {
+	if run.api == nil {
+		return nil
+	}
+	return run.api.Close()
+}
+
+// server starts the API server when it is first needed. All beds have the same
+// nodes, so one serves all.
+func (run *runner) server(ctx context.Context, bed *lab.Bed) (*apiserver.Server, error) {
+	if run.api != nil {
+		return run.api, nil
+	}
+	api, err := apiserver.Start(ctx, run.cfg.KubeAPI)
+	if err != nil {
+		return nil, err
+	}
+	run.api = api
+	objects := proxyObjects(bed)
+	if len(run.cfg.Peers) > 0 {
+		objects = append(objects, "---\n"...)
+		objects = append(objects, run.peerShape().objects()...)
+	}
+	return api, api.Apply(ctx, objects)
+}
+
+// peerShape is the cluster that peers see: the same that our own agent reads
+// beside them.
+func (run *runner) peerShape() shape {
+	s := usual()
+	if run.cfg.Quick {
+		s.pods = quickPods
+	}
+	return s
+}
+
+// stage builds the stage of one setting.
+func (run *runner) stage(ctx context.Context, g group, p plan) (*stage, error) {
+	if g.proxied && run.realProxy() {
+		p.found = bare // but for what kube-proxy brings
+		p.before = func(ctx context.Context, bed *lab.Bed) error {
+			api, err := run.server(ctx, bed)
+			if err != nil {
+				return err
+			}
+			return kubeProxies(ctx, run.cfg.KubeProxy, api, bed)
+		}
+	}
+	return newStage(ctx, run.cfg, p)
+}
+
+// turn measures a stage in one mode.
+func (run *runner) turn(ctx context.Context, s *stage, m mode, list []measurement) ([]float64, error) {
+	if m.peer == nil {
+		return s.observe(run.meter, m, list)
+	}
+	api, err := run.server(ctx, s.bed)
+	if err != nil {
+		return nil, err
+	}
+	return s.beside(ctx, run.meter, m, api, list)
 }
 
 // values are one series for each measurement of a group, by subject and mode.
@@ -103,7 +190,7 @@ func (run *runner) group(ctx context.Context, g group, r *bench.Report) (err err
 	}()
 	for _, s := range g.subjects {
 		run.cfg.Log.Info("building", "group", g.title, "setting", s.name)
-		one, err := newStage(ctx, run.cfg, s.plan)
+		one, err := run.stage(ctx, g, s.plan)
 		if err != nil {
 			return fmt.Errorf("setting %q: %w", s.name, err)
 		}
@@ -117,7 +204,7 @@ func (run *runner) group(ctx context.Context, g group, r *bench.Report) (err err
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				got, err := stages[subject].observe(run.meter, g.subjects[subject].modes[mode], g.measurements)
+				got, err := run.turn(ctx, stages[subject], g.subjects[subject].modes[mode], g.measurements)
 				if err != nil {
 					return fmt.Errorf("setting %q: %w", g.subjects[subject].name, err)
 				}

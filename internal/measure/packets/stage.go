@@ -22,6 +22,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/measure/apiserver"
 	"github.com/podwall/podwall/internal/measure/meter"
 )
 
@@ -180,6 +181,8 @@ type mode struct {
 	// unfiltered bridges do not show their packets to the IP hooks: as the node
 	// was before the agent.
 	unfiltered bool
+	// peer runs meanwhile, if not nil.
+	peer *Peer
 }
 
 // enter brings both nodes into a mode, with no connection known.
@@ -228,6 +231,23 @@ func (s *stage) observe(p *meter.Process, m mode, list []measurement) ([]float64
 	if err := s.enter(m); err != nil {
 		return nil, err
 	}
+	return s.measure(p, m, list)
+}
+
+// beside measures while a peer runs.
+func (s *stage) beside(ctx context.Context, p *meter.Process, m mode, api *apiserver.Server, list []measurement) (values []float64, err error) {
+	all, err := startPeers(ctx, *m.peer, api, s.bed, s.dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, all.stop()) }()
+	if values, err = s.observe(p, m, list); err != nil {
+		return nil, err
+	}
+	return values, all.alive()
+}
+
+func (s *stage) measure(p *meter.Process, m mode, list []measurement) ([]float64, error) {
 	var values []float64
 	for _, one := range list {
 		batches, err := p.Measure(s.request(one))

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package packets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/measure/apiserver"
+)
+
+// Peer is another program to be measured beside ours.
+type Peer struct {
+	Name string
+	// Command is run by sh in each node's network namespace, as if on the node:
+	// KUBECONFIG and NODE_NAME are set.
+	Command string
+	// Settle is how long it gets to write its rules, each time it is started.
+	Settle time.Duration
+}
+
+// peers are the programs of one setting while they run, one in each node.
+type peers struct {
+	procs  []*process
+	relays []io.Closer
+}
+
+// startPeers starts the peer in both nodes and waits as long as it needs to.
+func startPeers(ctx context.Context, p Peer, api *apiserver.Server, bed *lab.Bed, dir string) (all *peers, err error) {
+	all = &peers{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("starting peer %s: %w", p.Name, err), all.stop())
+		}
+	}()
+	for _, name := range nodeNames() {
+		node := bed.Node(name)
+		relay, err := api.Relay(ctx, node.NS)
+		if err != nil {
+			return all, err
+		}
+		all.relays = append(all.relays, relay)
+		cmd := exec.Command("sh", "-c", p.Command)
+		cmd.Env = append(os.Environ(), "KUBECONFIG="+api.Kubeconfig, "NODE_NAME="+name)
+		proc, err := launch(node, p.Name+" of "+name, dir, cmd)
+		if err != nil {
+			return all, err
+		}
+		all.procs = append(all.procs, proc)
+	}
+	select {
+	case <-time.After(p.Settle):
+	case <-ctx.Done():
+		return all, ctx.Err()
+	}
+	return all, all.alive()
+}
+
+// alive is an error if one of them has ended: then nothing would be measured.
+func (p *peers) alive() error {
+	for _, proc := range p.procs {
+		select {
+		case <-proc.ended:
+			return fmt.Errorf("%s ended\n%s", proc.name, proc.tail())
+		default:
+		}
+	}
+	return nil
+}
+
+func (p *peers) stop() error {
+	var errs []error
+	for _, proc := range p.procs {
+		errs = append(errs, proc.stop())
+	}
+	for _, r := range p.relays {
+		errs = append(errs, r.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// besides are the settings of a group with peers: our own, which gives the base,
+// other nodes without an agent, and each peer on nodes of its own. A peer's rules
+// stay when it ends, so its nodes are no base.
+func besides(list []Peer) group {
+	g := group{name: peersGroup, title: "beside peers", measurements: everything(), proxied: true}
+	ours := setting("podwall", usual())
+	null := subject{name: "nodes without an agent", plan: ours.plan, sharedBase: true, modes: []mode{{name: "no agent, other nodes"}}}
+	null.plan.agent = nil
+	g.subjects = twice([]subject{ours, null})
+	for _, p := range list {
+		one := null
+		one.name, one.unbarred, one.modes = p.Name, true, []mode{{name: p.Name, peer: &p}}
+		g.subjects = append(g.subjects, one)
+	}
+	return g
+}

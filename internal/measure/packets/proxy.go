@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package packets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/measure/apiserver"
+)
+
+// kubeProxyConfig is a usual one, but that limits of connection tracking stay as
+// they are: they belong to the machine, not to a namespace.
+const kubeProxyConfig = `
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: nftables
+hostnameOverride: %s
+clientConnection: {kubeconfig: %s}
+detectLocalMode: ClusterCIDR
+clusterCIDR: 10.244.0.0/16,fd00:244::/32
+conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s, udpTimeout: 0s, udpStreamTimeout: 0s}
+healthzBindAddress: 127.0.0.1:10256
+metricsBindAddress: 127.0.0.1:10249
+oomScoreAdj: 0
+`
+
+// kubeProxies runs the real kube-proxy in both nodes until its rules are in the
+// kernel, where they stay.
+func kubeProxies(ctx context.Context, program string, api *apiserver.Server, bed *lab.Bed) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, name := range nodeNames() {
+		g.Go(func() error {
+			if err := kubeProxy(ctx, program, api, bed.Node(name)); err != nil {
+				return fmt.Errorf("running kube-proxy on %s: %w", name, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func kubeProxy(ctx context.Context, program string, api *apiserver.Server, node *lab.Endpoint) (err error) {
+	dir, err := os.MkdirTemp("", "podwall-bench-proxy-")
+	if err != nil {
+		return fmt.Errorf("making a directory: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	file := filepath.Join(dir, "kube-proxy.yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, kubeProxyConfig, node.Name, api.Kubeconfig), 0o600); err != nil {
+		return fmt.Errorf("writing the configuration: %w", err)
+	}
+	relay, err := api.Relay(ctx, node.NS)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, relay.Close()) }()
+	p, err := launch(node, "kube-proxy of "+node.Name, dir, exec.Command(program, "--config="+file, "-v=4"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	return p.until(ctx, "the rules of both families", func(context.Context) bool {
+		text, err := os.ReadFile(p.log.Name())
+		const done = `yncProxyRules complete" ipFamily="`
+		return err == nil && strings.Contains(string(text), done+`IPv4"`) && strings.Contains(string(text), done+`IPv6"`)
+	})
+}
+
+// proxyObjects are the nodes, and Services with an endpoint each.
+func proxyObjects(bed *lab.Bed) []byte {
+	const services = 10
+	var b strings.Builder
+	b.WriteString("{apiVersion: v1, kind: Namespace, metadata: {name: " + namespace + "}}\n")
+	b.Write(nodeObjects(bed))
+	for i := range services {
+		fmt.Fprintf(&b, "---\n{apiVersion: v1, kind: Service, metadata: {name: s%d, namespace: %s}, spec: {ipFamilyPolicy: PreferDualStack, ports: [{port: 80}]}}\n", i, namespace)
+		for family, a := range realPods()[1].IPs {
+			fmt.Fprintf(&b, "---\n{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: s%d-%d, namespace: %s, labels: {kubernetes.io/service-name: s%d}}, "+
+				"addressType: IPv%d, ports: [{port: 80, protocol: TCP, name: ''}], endpoints: [{addresses: [%q], nodeName: node1, conditions: {ready: true}}]}\n",
+				i, family, namespace, i, 4+2*family, a)
+		}
+	}
+	return []byte(b.String())
+}
