@@ -91,3 +91,35 @@ func TestAPeerThatEndsIsAnError(t *testing.T) {
 		t.Errorf("error %v, want what the peer said", err)
 	}
 }
+
+func TestTheRulesOfKubeProxyStayAndTheAgentIsBesideThem(t *testing.T) {
+	run := &runner{cfg: withPrograms(t)}
+	defer func() {
+		if err := run.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	s, err := run.stage(t.Context(), group{proxied: true}, setting("", small()).plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, n := range s.nodes {
+		for _, table := range []string{"kube-proxy", tableName} {
+			hooks, err := n.tables.Hooks(table)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(hooks) == 0 {
+				t.Errorf("%s: no packet meets table %s", n.Name, table)
+			}
+		}
+		if hooks, err := n.tables.Hooks("lab-services"); err != nil || len(hooks) > 0 {
+			t.Errorf("%s: the stand-in is there too: %v (%v)", n.Name, hooks, err)
+		}
+	}
+}
