@@ -13,6 +13,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/podwall/podwall/internal/bench"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/manifest"
@@ -145,6 +148,29 @@ func TestEstablishedPacketsMoveNoCounterAndDeniedOnesDo(t *testing.T) {
 	}
 	if moved < 500 {
 		t.Errorf("500 packets were denied, counters moved by %d", moved)
+	}
+}
+
+// Established packets are of one connection, first packets of as many as they
+// are; both are new to the nodes at the beginning of a turn.
+func TestTheNodesSeeTheConnectionsThatAreMeant(t *testing.T) {
+	s, m := build(t, setting("", small()).plan)
+	for what, want := range map[*measurement]int{{kind: meter.Established, to: "near", n: 500, times: 2}: 1,
+		{kind: meter.First, to: "near", n: 500, times: 2}: 1000, {kind: meter.Keepalive, to: "far", n: 50, times: 2}: 1,
+		{kind: meter.Connection, to: "far", n: 50, times: 2}: 100} {
+		what.unit = "ns"
+		for _, mode := range []mode{{name: "off"}, {name: "on", awake: true}} {
+			if _, err := s.observe(m, mode, []measurement{*what}); err != nil {
+				t.Fatal(err)
+			}
+			flows, err := s.nodes[0].flows.ConntrackTableList(netlink.ConntrackTable, netlink.InetFamily(unix.AF_INET))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := len(flows); got < want || got > want+100 {
+				t.Errorf("%s, %s: %d connections, want %d and those that warm up", what.kind, mode.name, got, want)
+			}
+		}
 	}
 }
 
