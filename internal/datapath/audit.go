@@ -225,8 +225,8 @@ func (a *audit) inspect(s *scope, j *cut.Judge) {
 	defer a.mu.Unlock()
 	a.looked.Times, a.looked.Entries, a.looked.Err = a.looked.Times+1, a.looked.Entries+entries, err
 	a.looked.Duration += time.Since(start)
-	if err == nil && a.failing {
-		a.wake() // so that the problem goes
+	if (err != nil) != a.failing {
+		a.wake() // so that the problem comes, or goes
 	}
 	a.failing = err != nil
 	if s.round++; err != nil || s.round == 1 || found > 0 && s.round < rounds {

@@ -103,6 +103,8 @@ type Datapath struct {
 	cuts      cuts
 
 	tagsKnown, tagsDropped bool // the state of the table of family bridge
+
+	stale bool // something failed, so the connection may be out of step
 }
 
 // Open connects to the kernel and checks that it can do what is needed. The
@@ -142,11 +144,40 @@ func (d *Datapath) Close() error { return errors.Join(d.conn.Close(), d.cuts.clo
 // nothing. After an error the kernel holds what it held, or part of a very
 // large change; the next Apply reads it back.
 func (d *Datapath) Apply(ctx context.Context, p *filter.Program) (Report, error) {
+	report, err := d.apply(ctx, p)
+	return report, d.trust(err)
+}
+
+// trust notes whether the connection can be used after an outcome, and returns
+// the error.
+func (d *Datapath) trust(err error) error {
+	d.stale = d.stale || err != nil
+	return err
+}
+
+// renew connects anew if something failed since the last time.
+func (d *Datapath) renew() error {
+	if !d.stale {
+		return nil
+	}
+	if err := d.conn.Renew(); err != nil {
+		return err
+	}
+	d.port.Store(d.conn.PortID())
+	d.stale = false
+	return nil
+}
+
+func (d *Datapath) apply(ctx context.Context, p *filter.Program) (Report, error) {
 	seen := d.take()
 	report := Report{}
 	if seen.Table {
 		d.known, d.tagsKnown = false, false // first, so that it outlives a failure below
 		clear(d.ports)
+	}
+	if err := d.renew(); err != nil {
+		d.survey = nil // what was seen may be lost with this pass
+		return report, err
 	}
 	if seen.Hooks || d.survey == nil {
 		if err := d.look(); err != nil {
@@ -168,16 +199,19 @@ func (d *Datapath) Apply(ctx context.Context, p *filter.Program) (Report, error)
 // anything in the kernel's nftables changed since we last knew it, or if a
 // setting that we need was taken back.
 func (d *Datapath) Verify() error {
+	if err := d.renew(); err != nil {
+		return err
+	}
 	g, err := d.conn.Generation()
 	if err != nil {
-		return err
+		return d.trust(err)
 	}
 	if g != d.generation || d.vlanLost() || !d.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
 	} else if len(d.unreached)+len(d.unbound)+len(d.bypassed) > 0 || d.ipvsMoved() {
 		d.note(nft.Notice{Hooks: true}) // look again whether they are there
 	}
-	return d.sweep(time.Now())
+	return d.trust(d.sweep(time.Now()))
 }
 
 // look asks what other programs do at our hooks.
@@ -274,7 +308,13 @@ func (d *Datapath) committed(err error) error {
 }
 
 // Counters returns the packets dropped so far, by counter name.
-func (d *Datapath) Counters() (map[string]uint64, error) { return d.conn.AllCounters() }
+func (d *Datapath) Counters() (map[string]uint64, error) {
+	if err := d.renew(); err != nil {
+		return nil, err
+	}
+	counters, err := d.conn.AllCounters()
+	return counters, d.trust(err)
+}
 
 // Cleanup removes what is ours: the table, and the bridge settings that were
 // changed. Nobody else's object is touched.

@@ -7,6 +7,7 @@ package datapath
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,7 +19,7 @@ import (
 // events collect what happened in the kernel between two Applys.
 type events struct {
 	wake chan struct{} // holds at most one wake-up
-	port uint32
+	port atomic.Uint32 // from which we change nftables
 
 	mu      sync.Mutex // guards the fields below
 	pending nft.Notice
@@ -26,7 +27,8 @@ type events struct {
 }
 
 func (e *events) init(port uint32) {
-	e.wake, e.port = make(chan struct{}, 1), port
+	e.wake = make(chan struct{}, 1)
+	e.port.Store(port)
 }
 
 // Changed receives after something in the kernel changed that Apply should
@@ -76,7 +78,7 @@ func (e *events) take() nft.Notice {
 func (d *Datapath) Watch(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		own := func(port uint32) bool { return port == d.port }
+		own := func(port uint32) bool { return port == d.port.Load() }
 		return nft.Monitor(ctx, own, d.note)
 	})
 	appeared := func(links.Host) {}

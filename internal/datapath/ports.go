@@ -29,7 +29,7 @@ func (d *Datapath) bindPorts(n nft.Node, report *Report) {
 		if t.known && t.actual == nil && desired == nil {
 			continue
 		}
-		err := d.bindFamily(f, &t, desired)
+		err := d.trust(d.bindFamily(f, &t, desired))
 		if t.known = err == nil; t.known {
 			t.actual = desired
 		} else {

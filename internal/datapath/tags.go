@@ -22,7 +22,7 @@ func (d *Datapath) tags(report *Report) {
 			d.generation++ // one transaction of ours
 		}
 	}
-	if err != nil {
+	if d.trust(err) != nil {
 		report.problem("stacked VLAN tags", "frames with several VLAN tags reach isolated pods of a bridge: "+err.Error(),
 			"use a kernel with CONFIG_NF_TABLES_BRIDGE, or --invalid-guard=off to accept this")
 	}

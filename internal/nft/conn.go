@@ -19,6 +19,7 @@ import (
 // goroutine at a time.
 type Conn struct {
 	nl     *nftables.Conn
+	netns  int
 	table  *nftables.Table
 	portID uint32
 	batch  int     // elements of one transaction
@@ -55,15 +56,35 @@ func inStages(ops []Op) bool {
 // Open connects to the nftables of the network namespace that netns refers to,
 // or of the calling thread if netns is 0.
 func Open(netns int) (*Conn, error) {
-	nl, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(netns))
-	if err != nil {
-		return nil, fmt.Errorf("connecting to nftables: %w", err)
-	}
-	c := &Conn{nl: nl, batch: batchElements, taken: new(uint32), table: &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}}
-	if c.portID, err = nl.GetPortID(); err != nil {
-		return nil, errors.Join(fmt.Errorf("asking for the netlink port: %w", err), nl.CloseLasting())
+	c := &Conn{netns: netns, batch: batchElements, taken: new(uint32), table: &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}}
+	if err := c.dial(); err != nil {
+		return nil, err
 	}
 	return c, nil
+}
+
+func (c *Conn) dial() error {
+	nl, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(c.netns))
+	if err != nil {
+		return fmt.Errorf("connecting to nftables: %w", err)
+	}
+	if c.portID, err = nl.GetPortID(); err != nil {
+		return errors.Join(fmt.Errorf("asking for the netlink port: %w", err), nl.CloseLasting())
+	}
+	c.nl = nl
+	return nil
+}
+
+// Renew connects anew. After a failure the kernel's answer may still be on its
+// way: over the old connection it would be taken for that to the next question,
+// and every later question would fail. The netlink port is another one then. On
+// an error the old connection stays.
+func (c *Conn) Renew() error {
+	old := c.nl
+	if err := c.dial(); err != nil {
+		return err
+	}
+	return old.CloseLasting()
 }
 
 // Close ends the connection.

@@ -132,6 +132,9 @@ func (n *Netlink) answer(c *Call) (Answer, error) {
 	if m.sends != (n.fault.Kind == Sending || n.fault.Kind == Refused) || n.fault.Kind == Torn && m.peeks || n.to == 0 {
 		return Pass(), nil
 	}
+	if n.fault.Errno == unix.EINTR && n.fault.Kind != Refused && !waits(fd) {
+		return Pass(), nil
+	}
 	n.seen++
 	if at := n.seen - 1; at < n.from || at >= n.to {
 		return Pass(), nil
@@ -142,9 +145,18 @@ func (n *Netlink) answer(c *Call) (Answer, error) {
 		n.nacks[c.Args[0]] = n.fault.Errno
 		return m.refuse(c, fd)
 	case Torn:
-		return m.receive(c, fd, func(b []byte) []byte { return b[:len(b)/2] })
+		return m.receive(c, fd, func(b []byte) []byte { return b[:len(b)-lost] })
 	}
 	return Fail(n.fault.Errno), nil
+}
+
+// lost is how much is missing at the end of a torn answer.
+const lost = 4
+
+// waits reports whether calls on a descriptor may sleep.
+func waits(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	return err == nil && flags&unix.O_NONBLOCK == 0
 }
 
 // message is a call that sends or receives.
