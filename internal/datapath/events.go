@@ -73,19 +73,42 @@ func (e *events) take() nft.Notice {
 	return n
 }
 
+// rewatch is the pause before a watch that failed begins again.
+const rewatch = time.Second
+
+// again runs a watch until ctx ends.
+func (d *Datapath) again(ctx context.Context, watch func() error) {
+	for ctx.Err() == nil {
+		if err := watch(); err != nil && ctx.Err() == nil {
+			d.log.Error("watching the kernel failed, beginning again", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(rewatch):
+		}
+		d.note(nft.Notice{Table: true, Hooks: true})
+	}
+}
+
 // Watch listens to the kernel until ctx ends: nftables for changes by others,
-// links and routes for new wiring.
+// links and routes for new wiring. A watch that fails begins again, and what it
+// may have missed counts as changed.
 func (d *Datapath) Watch(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		own := func(port uint32) bool { return port == d.port.Load() }
-		return nft.Monitor(ctx, own, d.note)
+		d.again(ctx, func() error { return nft.Monitor(ctx, own, d.note) })
+		return nil
 	})
 	appeared := func(links.Host) {}
 	if d.cuts.conn != nil {
 		appeared = d.cuts.arrivals.note
 	}
-	g.Go(func() error { return d.links.Watch(ctx, d.wake, appeared) })
+	g.Go(func() error {
+		d.again(ctx, func() error { return d.links.Watch(ctx, d.wake, appeared) })
+		return nil
+	})
 	if d.cuts.conn != nil {
 		g.Go(func() error {
 			d.cuts.arrivals.run(ctx, d.links.LeadsElsewhere)

@@ -37,12 +37,7 @@ func launch(t *testing.T, ns *netns.NS, program string, args ...string) *agent {
 	log, err := os.Create(filepath.Join(t.TempDir(), "agent.log"))
 	check(t, err)
 	defer log.Close() // the process has its own descriptor
-	a := &agent{t: t, cmd: exec.Command(program, args...), log: log.Name(), ended: make(chan struct{})}
-	a.cmd.Env = append(os.Environ(), "NODE_NAME=node1")
-	a.cmd.Stdout, a.cmd.Stderr = log, log
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	a.http = &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) { return ns.Dial(ctx, network, addr) }}}
+	a := newAgent(t, ns, exec.Command(program, args...), log)
 	started := make(chan error, 1)
 	go func() { // its thread stays: the death signal comes when that ends
 		defer close(a.ended)
@@ -60,6 +55,17 @@ func launch(t *testing.T, ns *netns.NS, program string, args ...string) *agent {
 	}()
 	check(t, <-started)
 	t.Cleanup(a.end)
+	return a
+}
+
+// newAgent prepares a process in a namespace, without starting it.
+func newAgent(t *testing.T, ns *netns.NS, cmd *exec.Cmd, log *os.File) *agent {
+	a := &agent{t: t, cmd: cmd, log: log.Name(), ended: make(chan struct{})}
+	a.cmd.Env = append(os.Environ(), "NODE_NAME=node1")
+	a.cmd.Stdout, a.cmd.Stderr = log, log
+	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	a.http = &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) { return ns.Dial(ctx, network, addr) }}}
 	return a
 }
 

@@ -55,6 +55,11 @@ func Faults() []Fault {
 
 // Netlink makes calls on netlink sockets fail. The zero value lets all pass.
 type Netlink struct {
+	// Every says that only every so-maniest of the calls fails; 0 is all. A reader
+	// may go on until it has read what is there: if it never can, neither ends. It
+	// is set before Strike.
+	Every int
+
 	mu       sync.Mutex // guards everything below
 	fault    Fault
 	from, to int // which calls of the fault's direction, counted from 0
@@ -136,7 +141,7 @@ func (n *Netlink) answer(c *Call) (Answer, error) {
 		return Pass(), nil
 	}
 	n.seen++
-	if at := n.seen - 1; at < n.from || at >= n.to {
+	if at := n.seen - 1; at < n.from || at >= n.to || at%max(n.Every, 1) != 0 {
 		return Pass(), nil
 	}
 	n.struck++

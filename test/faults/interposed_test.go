@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package faults
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/testkit/interpose"
+)
+
+// interposed is launch for the agent of node1 with some of its system calls
+// answered by the test. start starts the process, on a thread that is bound.
+func (w *world) interposed(start func(*exec.Cmd) error, answer func(*interpose.Call) interpose.Answer, calls []int) *agent {
+	t := w.t
+	t.Helper()
+	log, err := os.Create(filepath.Join(t.TempDir(), "agent.log"))
+	check(t, err)
+	defer log.Close() // the process has its own descriptor
+	a := newAgent(t, w.node(), exec.Command(agentProgram(), append(w.arguments(), "--metrics-port=20245")...), log)
+	started := make(chan error, 1)
+	go func() {
+		defer close(a.ended)
+		failed := w.node().Do(func() error {
+			runtime.LockOSThread() // for good: the thread ends with the goroutine
+			stop, err := interpose.Thread(answer, calls...)
+			if err == nil {
+				defer stop()
+				err = start(a.cmd)
+			}
+			started <- err
+			if err == nil {
+				_ = a.cmd.Wait() // how it ended is in cmd.ProcessState
+			}
+			return nil
+		})
+		if failed != nil {
+			started <- failed
+		}
+	}()
+	err = <-started
+	if errors.Is(err, unix.EACCES) && os.Getenv("CI") != "true" {
+		t.Skip(err)
+	}
+	check(t, err)
+	t.Cleanup(a.end)
+	return a
+}
+
+// metric returns the value of a line of the metrics, as text.
+func (a *agent) metric(name string) string {
+	a.t.Helper()
+	resp, err := a.http.Get("http://127.0.0.1:20245/metrics")
+	check(a.t, err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	check(a.t, err)
+	for line := range strings.Lines(string(text)) {
+		if value, found := strings.CutPrefix(line, name+" "); found {
+			return strings.TrimSpace(value)
+		}
+	}
+	a.t.Fatalf("there is no metric %s", name)
+	return ""
+}
+
+// While netlink refuses everything, or fails again and again, what is programmed
+// stays, the agent says so everywhere and tries again; then it enforces what
+// changed meanwhile.
+func TestNetlinkThatFailsUnderTraffic(t *testing.T) {
+	faults := []interpose.Fault{{Kind: interpose.Receiving, Errno: unix.ENOMEM}, {Kind: interpose.Refused, Errno: unix.EBUSY}}
+	if soak() {
+		faults = interpose.Faults()
+	}
+	for _, f := range faults {
+		if f.Errno == unix.EINTR && f.Kind != interpose.Refused {
+			continue // nobody waits in these calls
+		}
+		t.Run(f.String(), func(t *testing.T) { netlinkFails(t, f) })
+	}
+}
+
+func netlinkFails(t *testing.T, f interpose.Fault) {
+	w := newWorld(t, lab.Routed)
+	w.publish(usual()...)
+	var netlink interpose.Netlink
+	if f.Kind == interpose.Receiving || f.Kind == interpose.Torn {
+		netlink.Every = 3
+	}
+	a := w.interposed((*exec.Cmd).Start, netlink.Answer, interpose.NetlinkCalls())
+	w.enforced(a)
+	before, tr := w.tables(), w.traffic()
+	netlink.Strike(f, unix.NETLINK_NETFILTER, 0, 1<<30)
+	w.publish(append(usual(), policy("peer", "peer", `policyTypes: [Ingress], ingress: []`))...)
+	s := a.until("that a pass failed", func(s observe.Status) bool { return !s.Ready && s.LastApply != nil && s.LastApply.Error != "" })
+	if why := fmt.Sprint(s.NotReady); !strings.Contains(why, "the last pass failed") || s.SeenRevision <= s.Revision {
+		t.Errorf("not ready because of %s, seen revision %d, enforced %d", why, s.SeenRevision, s.Revision)
+	}
+	if code := a.get("/readyz"); code != 503 && netlink.Every == 0 {
+		t.Errorf("/readyz answers %d, want 503", code)
+	}
+	if code := a.get("/healthz"); code != 200 {
+		t.Errorf("/healthz answers %d, want 200: a restart is no cure", code)
+	}
+	if ready, failed := a.metric("podwall_ready"), a.metric(`podwall_apply_total{result="error"}`); ready != "0" && netlink.Every == 0 || failed == "0" {
+		t.Errorf("the metrics say ready %s and %s failed passes", ready, failed)
+	}
+	first := a.failures()
+	if netlink.Every == 0 {
+		await(t, "another try", func() bool { return a.failures() > first })
+	}
+	tr.pause(400)
+	if f.Kind == interpose.Sending || f.Kind == interpose.Refused { // else the kernel may have taken it, and nobody heard
+		w.same("while netlink fails", before)
+	}
+	seen, struck, err := netlink.Heal()
+	check(t, err)
+	t.Logf("%d of %d calls struck, %d passes failed", struck, seen, a.failures())
+	start := time.Now()
+	w.enforced(a)
+	t.Logf("enforced %v after the fault", time.Since(start).Round(time.Millisecond))
+	if ready := a.metric("podwall_ready"); ready != "1" {
+		t.Errorf("the metrics say ready %s", ready)
+	}
+	tr.finish(true)
+}
+
+// The agent's wall clock jumps by hours, and by years, to and fro: passes, retries,
+// verifications and health go on as if nothing had happened. Only what is shown as
+// a time of day is another.
+func TestAWallClockThatJumpsUnderTraffic(t *testing.T) {
+	w := newWorld(t, lab.Routed)
+	w.publish(usual()...)
+	var clock interpose.Clock
+	a := w.interposed(interpose.StartWithoutVDSO, clock.Answer, interpose.Clocks())
+	w.enforced(a)
+	want, tr := w.tables(), w.traffic()
+	for i, ahead := range []time.Duration{7 * time.Hour, -9 * time.Hour, 20 * 365 * 24 * time.Hour, -40 * 365 * 24 * time.Hour, 0} {
+		clock.Set(ahead)
+		start := time.Now()
+		w.publish(append(usual(), policy("peer", "peer", fmt.Sprintf("policyTypes: [Ingress], ingress: [{ports: [{port: %d}]}]", 80+i)))...)
+		w.enforced(a)
+		s := a.until("when it did", func(s observe.Status) bool { return s.LastApply != nil })
+		if off := s.LastApply.Time.Sub(start.Add(ahead)); off.Abs() > time.Minute {
+			t.Errorf("the agent's clock is off by %s: the jump was not felt", off)
+		}
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("a change took %s after a jump by %s", took, ahead)
+		}
+		for _, page := range []string{"/healthz", "/readyz"} {
+			if code := a.get(page); code != 200 {
+				t.Errorf("%s answers %d after a jump by %s", page, code, ahead)
+			}
+		}
+		w.publish(usual()...)
+		w.enforced(a)
+		w.same("after a jump", want)
+		w.repairs(a)
+	}
+	if n := a.failures(); n > 0 {
+		t.Errorf("%d passes failed", n)
+	}
+	tr.finish(true)
+}
+
+// repairs wants the agent to take out what somebody puts into its table.
+func (w *world) repairs(a *agent) {
+	w.t.Helper()
+	before := a.until("anything", func(observe.Status) bool { return true }).DriftRepairs
+	w.nft("add chain inet podwall foreign")
+	a.until("that it repaired something", func(s observe.Status) bool { return s.Ready && s.DriftRepairs > before })
+}
