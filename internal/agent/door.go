@@ -71,9 +71,24 @@ func (d *Door) put(p gate.Pod) {
 	d.mu.Unlock()
 	s := cluster.Sandbox{ID: p.Sandbox, Pod: cluster.Key{Namespace: p.Namespace, Name: p.Name}, UID: p.UID, Node: d.node, IPs: unmapped(p.IPs)}
 	d.store.Update(func(tx *cluster.Tx) { tx.Announce(s) })
+	d.forget()
 	select {
 	case d.hurry <- struct{}{}:
 	default:
+	}
+}
+
+// forget lets go of what the store has forgotten.
+func (d *Door) forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.pods) <= cluster.MaxAnnounced {
+		return
+	}
+	for id := range d.pods {
+		if d.store.Sandbox(id).Phase == cluster.Unannounced {
+			delete(d.pods, id)
+		}
 	}
 }
 

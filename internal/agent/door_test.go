@@ -274,3 +274,19 @@ func TestManyAnnouncementsAtOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestTheDoorForgetsWhatTheStoreForgets(t *testing.T) {
+	inHouse(t, true, func(t *testing.T, h house) {
+		gone, stop := context.WithCancel(t.Context())
+		stop() // the runtime waits for none of them
+		for i := range cluster.MaxAnnounced + 100 {
+			_ = h.Announce(gone, announcement(fmt.Sprint("s", i), fmt.Sprint("ghost", i), "", fmt.Sprintf("10.2.%d.%d", i/256, i%256)))
+		}
+		if n := len(h.Announced()); n != cluster.MaxAnnounced {
+			t.Errorf("%d sandboxes are announced, want %d", n, cluster.MaxAnnounced)
+		}
+		if n := h.Remembered(); n > cluster.MaxAnnounced {
+			t.Errorf("the door remembers %d sandboxes, want at most %d", n, cluster.MaxAnnounced)
+		}
+	})
+}

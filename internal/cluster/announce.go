@@ -19,11 +19,33 @@ func (tx *Tx) Announce(s Sandbox) {
 		return
 	}
 	n.remove(s.ID)
+	if len(n.byID) >= MaxAnnounced {
+		n.remove(tx.store.leastNeeded())
+	}
 	n.add(s)
 	if p := tx.store.rawPod(s.Pod); p != nil {
 		n.meet(p)
 	}
 	tx.note(tx.store.refresh(s.Pod))
+}
+
+// MaxAnnounced bounds how many sandboxes are remembered. A node runs some hundred
+// pods; what is beyond are sandboxes of which nobody said that they went.
+const MaxAnnounced = 1024
+
+// leastNeeded returns the sandbox to forget when there are too many: the oldest
+// that owns no address, because its pod is gone, finished or has a newer one;
+// else the oldest, whose addresses the API has long named.
+func (s *Store) leastNeeded() string {
+	var least *announcement
+	idle := false
+	for _, a := range s.announced.byID {
+		switch owns := len(s.claims(a)) > 0; {
+		case least == nil, !owns && !idle, owns != idle && a.seq < least.seq:
+			least, idle = a, !owns
+		}
+	}
+	return least.ID
 }
 
 // Withdraw says that a sandbox is gone; an unknown one is no error. It never

@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -106,6 +107,38 @@ func TestTheNewestSandboxOwnsAnAddress(t *testing.T) {
 }
 
 // expect runs the steps one by one and then, in a fresh store, as one batch.
+// Sandboxes of which nobody says that they went do not pile up, and none that is
+// needed goes for them.
+func TestSandboxesThatNobodyWithdrawsAreForgotten(t *testing.T) {
+	s := NewStore()
+	s.Update(func(tx *Tx) {
+		tx.SetPod(local("first", "1"))
+		tx.Announce(sandbox("first", "first", "1", "10.0.0.1"))
+		for i := range MaxAnnounced + 100 {
+			name := fmt.Sprint("job", i)
+			tx.SetPod(local(name, name))
+			tx.Announce(sandbox(name, name, name, netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}).String()))
+			tx.DeletePod(Key{"shop", name})
+		}
+		tx.SetPod(local("last", "2"))
+		tx.Announce(sandbox("last", "last", "2", "10.0.0.2"))
+	})
+	if n := len(s.Sandboxes()); n != MaxAnnounced {
+		t.Errorf("%d sandboxes are remembered, want %d", n, MaxAnnounced)
+	}
+	if diff := cmp.Diff([]string{"first/1 10.0.0.1", "last/2 10.0.0.2"}, listed(s)); diff != "" {
+		t.Errorf("pods (-want +got):\n%s", diff)
+	}
+	s.Update(func(tx *Tx) { // pods of which no object ever came
+		for i := range MaxAnnounced + 100 {
+			tx.Announce(sandbox(fmt.Sprint("ghost", i), fmt.Sprint("ghost", i), "", netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)}).String()))
+		}
+	})
+	if n := len(s.Sandboxes()); n != MaxAnnounced {
+		t.Errorf("%d sandboxes are remembered, want %d", n, MaxAnnounced)
+	}
+}
+
 func expect(t *testing.T, steps []func(*Tx), want []string) {
 	t.Helper()
 	single, batch := NewStore(), NewStore()
