@@ -47,7 +47,7 @@ type agent struct {
 func startAgent(t *testing.T, ns *netns.NS, node string, args ...string) *agent {
 	t.Helper()
 	// The nodes of a test share a file system, unlike real ones.
-	return launch(t, ns, node, exec.Command(agentProgram(t), append(args, "--gate-socket="+filepath.Join(t.TempDir(), "gate.sock"))...))
+	return launch(t, ns, node, exec.Command(agentProgram(t), append([]string{"--gate-socket=" + filepath.Join(t.TempDir(), "gate.sock")}, args...)...))
 }
 
 func launch(t *testing.T, ns *netns.NS, node string, cmd *exec.Cmd) *agent {
