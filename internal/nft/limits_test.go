@@ -105,6 +105,24 @@ func TestLimitOfElementsInASet(t *testing.T) {
 	}
 }
 
+// Rules that cannot be dispatched by port, in one chain.
+func TestLimitOfRulesInAChain(t *testing.T) {
+	p := &filter.Program{
+		Pods:   []filter.Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-web"}},
+		Chains: []*filter.Chain{{Name: "ingress4-web", Direction: filter.Ingress, Family: filter.IPv4}},
+	}
+	for i := range large(3_000, 100_000) {
+		block := netip.PrefixFrom(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 0x14000000+256*uint32(i)))), 24)
+		p.Chains[0].Rules = append(p.Chains[0].Rules, filter.Rule{Protocol: filter.TCP, Ports: filter.PortRange{First: 1000, Last: 2000}, Block: filter.Block{CIDR: block}})
+	}
+	table := commit(t, openLimits(t), nil, p)
+	for _, c := range table.Chains {
+		if c.Name == "ingress4-web" && len(c.Rules) < len(p.Chains[0].Rules) {
+			t.Errorf("the chain has %d rules, want %d: something is dispatched, and nothing was measured", len(c.Rules), len(p.Chains[0].Rules))
+		}
+	}
+}
+
 // Many policies on one pod, each with a rule of its own, and all with the same.
 func TestLimitOfPoliciesOnAPod(t *testing.T) {
 	n := large(500, 10_000)

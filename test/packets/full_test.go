@@ -167,14 +167,16 @@ func TestAFullConnectionTableOpensNothing(t *testing.T) {
 		wiring   lab.Wiring
 	}{{"nat", lab.Routed}, {"filter", lab.Bridge}} {
 		t.Run(tt.datapath+" "+string(tt.wiring), func(t *testing.T) {
-			w := &world{stage.New(t, tt.wiring, stage.Setup{Args: []string{"--datapath=" + tt.datapath}})}
+			w := &world{stage.New(t, tt.wiring, stage.Setup{Args: []string{"--datapath=" + tt.datapath, "--iptables-sync-period=1s", "--metrics-port=20245"}})}
 			var goesOn []func()
 			for _, v6 := range []bool{false, true} {
 				to := w.at(t, victim, v6, 80)
 				client, server := w.connect(t, peer, to, w.listen(t, victim, to))
 				goesOn = append(goesOn, func() { carries(t, client, server, 50_000); carries(t, server, client, 50_000) })
 			}
+			read := w.reader(t)
 			w.fill(t)
+			saysFull(t, read, true)
 			for i, v6 := range []bool{false, true} {
 				denied := w.knocks(t, v6, [2]string{near, victim}, [2]string{far, victim}, [2]string{jailed, open}, [2]string{jailed, yonder})
 				allowed := w.knocks(t, v6, [2]string{peer, victim}, [2]string{near, open}, [2]string{near, yonder}, [2]string{node1, victim})
@@ -187,6 +189,7 @@ func TestAFullConnectionTableOpensNothing(t *testing.T) {
 				goesOn[i]()
 			}
 			stage.Check(t, w.Handle(t, node1).ConntrackTableFlush(netlink.ConntrackTable))
+			saysFull(t, read, false)
 			for _, v6 := range []bool{false, true} {
 				w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80), w.Ask(t, node1, victim, v6, packet.TCP, 80), w.Ask(t, near, open, v6, packet.TCP, 80))
 				w.Denied(t, nft.CounterIngress, w.Ask(t, near, victim, v6, packet.TCP, 80))
