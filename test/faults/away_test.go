@@ -24,9 +24,16 @@ func TestAnAPIServerThatGoesAwayUnderTraffic(t *testing.T) {
 	a := w.connect("https://" + netip.AddrPortFrom(w.at.Addr(), w.at.Port()+1).String())
 	tr := w.traffic()
 
-	r.delay.Store(int64(200 * time.Millisecond))
+	delay := 200 * time.Millisecond
+	if soak() {
+		delay = 6 * time.Second
+	}
+	r.delay.Store(int64(delay))
 	w.toggle(true)
 	w.enforces("a slow server", true)
+	if code := a.get("/readyz"); code != http.StatusOK {
+		t.Errorf("/readyz answers %d beside a slow server, want 200: what is known is enforced", code)
+	}
 	r.delay.Store(0)
 
 	r.stall()

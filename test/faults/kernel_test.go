@@ -7,6 +7,7 @@ package faults
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,6 +91,11 @@ func TestReadOnlySettingsUnderTraffic(t *testing.T) {
 			w.enforced(a)
 		} else if why := fmt.Sprint(s.NotReady); s.Ready || !strings.Contains(why, "VLAN-tagged frames") || !strings.Contains(why, "read-only") {
 			t.Errorf("ready is %t because of %s, want a word about VLAN-tagged frames and what is read-only", s.Ready, why)
+		}
+		if w.wiring == lab.Bridge && !slices.ContainsFunc(s.Problems, func(p observe.Problem) bool {
+			return p.Blocking && strings.Contains(p.Text, "/proc/sys/net/bridge/") && strings.Contains(p.Cure, "sysctl net.bridge.")
+		}) {
+			t.Errorf("problems %+v, want one that names the path and the cure", s.Problems)
 		}
 		tr := w.traffic()
 		tr.pause(400)
