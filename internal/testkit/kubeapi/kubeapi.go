@@ -34,6 +34,8 @@ const (
 // Options say where and how to serve. The zero value is a free port on
 // loopback in the caller's network namespace.
 type Options struct {
+	// Program is the program to start; empty means the one of Program.
+	Program string
 	// NetnsFD is an open file of the network namespace in which the whole
 	// process lives; 0 means the caller's own. Its loopback link must be up,
 	// since etcd is on 127.0.0.1. The caller keeps the file and may close it

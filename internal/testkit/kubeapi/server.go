@@ -45,7 +45,7 @@ type Server struct {
 // same objects and the same authority. The caller must call Stop. The error is
 // ErrNotBuilt if there is no program.
 func Launch(ctx context.Context, dir string, o Options) (*Server, error) {
-	program, err := Program()
+	program, err := o.program()
 	if err != nil {
 		return nil, err
 	}
@@ -69,6 +69,13 @@ func Launch(ctx context.Context, dir string, o Options) (*Server, error) {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
+}
+
+func (o Options) program() (string, error) {
+	if o.Program != "" {
+		return o.Program, nil
+	}
+	return Program()
 }
 
 func (o Options) args(dir string) []string {
