@@ -79,13 +79,13 @@ func layers() []layer {
 func owners() map[string][]string {
 	return map[string][]string{
 		"github.com/google/nftables":         {"internal/nft", "internal/datapath", "internal/lab"},
-		"k8s.io/client-go":                   {"internal/kube", "internal/testkit"},
+		"k8s.io/client-go":                   {"internal/kube", "internal/testkit", "internal/measure"},
 		"github.com/prometheus":              {"internal/observe"},
 		"github.com/fsnotify/fsnotify":       {"internal/manifest", "internal/gatecni"},
 		"github.com/containernetworking/cni": {"internal/gatecni"},
 		"github.com/containerd/nri":          {"internal/gatenri"},
 		"gonum.org/v1/plot":                  {"internal/bench/plot"},
-		module + "internal/testkit":          {"internal/testkit"},
+		module + "internal/testkit":          {"internal/testkit", "internal/measure"}, // the API server of measurements
 		"github.com/google/go-cmp":           {"internal/testkit"},
 		"go.uber.org/goleak":                 {},
 		"pgregory.net/rapid":                 {"internal/testkit"},

@@ -91,12 +91,28 @@ func (b *benchFlags) measured(cmd *cobra.Command, version string, s Streams, run
 // line is the command as it can be typed again, without where it writes to.
 func line(cmd *cobra.Command) string {
 	text := []string{cmd.CommandPath()}
-	for _, a := range []string{"quick", "rounds", "peer", "wiring"} {
+	for _, a := range []string{"quick", "rounds", "peer", "wiring", "services", "pods", "concurrency", "requests"} {
 		if f := cmd.Flags().Lookup(a); f != nil && f.Changed {
-			text = append(text, "--"+a+"="+f.Value.String())
+			for _, v := range values(f.Value) {
+				text = append(text, "--"+a+"="+v)
+			}
 		}
 	}
 	return strings.Join(text, " ")
+}
+
+// values are those of a flag, as a shell reads them.
+func values(v fmt.Stringer) []string {
+	list := []string{v.String()}
+	if many, ok := v.(interface{ GetSlice() []string }); ok {
+		list = many.GetSlice()
+	}
+	for i, one := range list {
+		if strings.ContainsAny(one, " ;$'\"") {
+			list[i] = "'" + strings.ReplaceAll(one, "'", `'\''`) + "'"
+		}
+	}
+	return list
 }
 
 // keep writes the report to DIR/NAME.json, and each of its plots beside it as

@@ -37,6 +37,14 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 		{"bench packets --peer a=b", "peers need an API server"},
 		{"bench packets peers", "there are no peers to measure"},
 		{"bench packets everything", `unknown group "everything", want some of pods, datapath`},
+		{"bench web -o yaml", `unknown output "yaml"`},
+		{"bench web --pods 1500", "1500 pods: the numbers must grow, be multiples of the 1000 services"},
+		{"bench web --pods 4000,2000", "2000 pods: the numbers must grow"},
+		{"bench web --concurrency 5000", "concurrency 5000: want 1 to 1000"},
+		{"bench web --wiring cni-ptp", `wiring "cni-ptp" is not measured`},
+		{"bench web --peer other", `peer "other": want NAME=COMMAND`},
+		{"bench web --peer podwall=x", `peer "podwall": it needs a command and a name of its own`},
+		{"bench web --kubeapi /does/not/exist", "kubeapi is missing (run `make kubeapi`, or name it with --kubeapi)"},
 		{"ruleset -f ../../examples/demo", "no --node given; the pods are on node1, node2"},
 	}
 	for _, tt := range tests {
@@ -54,7 +62,7 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 }
 
 func TestEveryCommandHasHelpWithExamples(t *testing.T) {
-	for _, name := range []string{"demo", "run", "check", "ruleset", "bench packets"} {
+	for _, name := range []string{"demo", "run", "check", "ruleset", "bench packets", "bench web"} {
 		status, out, _ := command(t, append(strings.Fields(name), "--help")...)
 		if status != 0 || !strings.Contains(out, "Examples:\n  podwall-lab "+name) {
 			t.Errorf("%s --help: exit status %d\n%s", name, status, out)
