@@ -110,7 +110,7 @@ this machine cannot run it.`,
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
 	root.SetVersionTemplate("podwall-lab {{.Version}}\n")
-	root.AddCommand(newDemo(s), newRun(s), newCheck(s), newRuleset(s), newBench(version, s, newBenchPackets, newBenchWeb), newMeter())
+	root.AddCommand(newDemo(s), newRun(s), newCheck(s), newRuleset(s), newBench(version, s, newBenchPackets, newBenchWeb, newBenchControl), newMeter())
 	return root
 }
 

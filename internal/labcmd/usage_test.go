@@ -45,6 +45,9 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 		{"bench web --peer other", `peer "other": want NAME=COMMAND`},
 		{"bench web --peer podwall=x", `peer "podwall": it needs a command and a name of its own`},
 		{"bench web --kubeapi /does/not/exist", "kubeapi is missing (run `make kubeapi`, or name it with --kubeapi)"},
+		{"bench control --only nothing", `unknown part "nothing", want one of api, large`},
+		{"bench control --rounds 0", "--rounds is 0"},
+		{"bench control --kubeapi /does/not/exist", "looking for the API server"},
 		{"ruleset -f ../../examples/demo", "no --node given; the pods are on node1, node2"},
 	}
 	for _, tt := range tests {
