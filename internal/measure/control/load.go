@@ -26,9 +26,11 @@ type load struct {
 	pods []int // their numbers
 }
 
-// newLoad makes the pods that are there when the stream begins.
+// newLoad makes the pods that are there when the stream begins, and waits until the
+// kernel knows the last of them.
 func newLoad(ctx context.Context, w *world, lag int) (*load, error) {
 	l := &load{w: w, lag: lag}
+	last := w.witness.expect(false, ofEvent(w.fresh+3*lag))
 	for i := range 3 * lag {
 		role := "client"
 		if i/lag == 1 { // they lost the label before the stream began
@@ -40,7 +42,8 @@ func newLoad(ctx context.Context, w *world, lag int) (*load, error) {
 		}
 		l.pods = append(l.pods, n)
 	}
-	return l, nil
+	_, err := w.await(ctx, last)
+	return l, err
 }
 
 // step returns the i-th change of the stream.

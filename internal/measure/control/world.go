@@ -144,16 +144,25 @@ func (w *world) timed(ctx context.Context, gone bool, list []netip.Addr, act fun
 	if err != nil {
 		return 0, err
 	}
+	at, err := w.await(ctx, seen)
+	if err != nil {
+		return 0, fmt.Errorf("%v (gone: %t): %w", list[0], gone, err)
+	}
+	return at.Sub(start), nil
+}
+
+// await returns when the kernel showed the last of what is expected.
+func (w *world) await(ctx context.Context, seen *arrival) (time.Time, error) {
 	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	select {
 	case at := <-seen.at:
-		return at.Sub(start), nil
+		return at, nil
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return time.Time{}, ctx.Err()
 	case <-w.agent.ended:
-		return 0, fmt.Errorf("waiting for a change: the agent ended\n%s", w.agent.tail())
+		return time.Time{}, fmt.Errorf("waiting for a change: the agent ended\n%s", w.agent.tail())
 	case <-limit.C:
-		return 0, errors.Join(fmt.Errorf("waiting for a change: the kernel did not see %v (gone: %t) within %s", list[0], gone, patience), w.witness.failure())
+		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s", patience), w.witness.failure())
 	}
 }
