@@ -40,7 +40,7 @@ large    100,000 pods, 10,000 policies, from a small API server in this process
 tenants  604 namespaces, 5,413 pods, 13,678 policies, likewise
 memory   8,000, 50,000 and 100,000 pods under the same 500 policies
 
-The whole takes about 40 minutes and needs 6 GiB of memory.`,
+The whole takes about half an hour.`,
 		Example: `  podwall-lab bench control --quick                      does it work here
   podwall-lab bench control --only large --rounds 10     the large cluster alone`,
 		Args: cobra.NoArgs,
