@@ -29,7 +29,7 @@ import (
 const threadNS = "/proc/thread-self/ns/net"
 
 // NS is a network namespace. Its methods may be called from several
-// goroutines, but not during or after Close.
+// goroutines. After Close they fail; FD and Path must not be called then.
 type NS struct{ file *os.File }
 
 // New makes an empty namespace with its loopback link up.
@@ -71,11 +71,22 @@ func (ns *NS) Close() error { return ns.file.Close() }
 // (as testing.T.Fatal does); that is returned as an error.
 func (ns *NS) Do(f func() error) error {
 	return onThread(func() error {
-		if err := unix.Setns(ns.FD(), unix.CLONE_NEWNET); err != nil {
+		if err := ns.enter(); err != nil {
 			return fmt.Errorf("entering the network namespace: %w", err)
 		}
 		return f()
 	})
+}
+
+// enter brings the thread into the namespace. The descriptor is held meanwhile:
+// a client that dials in the background may come after Close.
+func (ns *NS) enter() error {
+	raw, err := ns.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	entered := raw.Control(func(fd uintptr) { err = unix.Setns(int(fd), unix.CLONE_NEWNET) })
+	return errors.Join(entered, err)
 }
 
 // Start starts a process inside the namespace. Unless the caller says

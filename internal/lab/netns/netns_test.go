@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab/netns"
@@ -158,4 +159,23 @@ func TestSysctlsAreOfTheNamespace(t *testing.T) {
 	if err := ns.SetSysctls([]netns.Sysctl{{Path: "ipv4/no_such_thing", Value: "1"}}); err == nil {
 		t.Error("a missing setting was no error")
 	}
+}
+
+// A client's background dialing may outlive the bed.
+func TestANamespaceMayBeClosedWhileOthersEnterIt(t *testing.T) {
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var others sync.WaitGroup
+	for range 8 {
+		others.Go(func() {
+			for ns.Do(func() error { return nil }) == nil {
+			}
+		})
+	}
+	if err := ns.Close(); err != nil {
+		t.Error(err)
+	}
+	others.Wait() // they see that it is closed
 }
