@@ -50,7 +50,7 @@ func inOwnNamespace(t *testing.T, f func(t *testing.T)) {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.timeout=60s", "-test.v")
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.timeout=5m", "-test.v")
 	cmd.Env = append(os.Environ(), marker+"="+t.Name())
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -93,7 +93,7 @@ func TestAWatchThatExpiresUnderTraffic(t *testing.T) {
 	config, err := w.server.RESTConfig()
 	check(t, err)
 	at := netip.AddrPortFrom(w.at.Addr(), w.at.Port()+2)
-	f := newFront(t, w.host, at, config)
+	f := newFront(t, w.host, at, config, nil)
 	w.connect("http://" + at.String())
 	tr := w.traffic()
 	for i := range times(1, 6) {

@@ -142,7 +142,7 @@ type front struct {
 	gone    int // how many watches were
 }
 
-func newFront(t *testing.T, ns *netns.NS, at netip.AddrPort, config *rest.Config) *front {
+func newFront(t *testing.T, ns *netns.NS, at netip.AddrPort, config *rest.Config, modify func(*http.Response) error) *front {
 	t.Helper()
 	transport, err := rest.TransportFor(config)
 	check(t, err)
@@ -151,6 +151,7 @@ func newFront(t *testing.T, ns *netns.NS, at netip.AddrPort, config *rest.Config
 	f := &front{proxy: httputil.NewSingleHostReverseProxy(target)}
 	f.current, f.cancel = context.WithCancel(t.Context())
 	f.proxy.Transport, f.proxy.FlushInterval, f.proxy.ErrorLog = transport, -1, log.New(io.Discard, "", 0)
+	f.proxy.ModifyResponse = modify // before anybody asks
 	l, err := ns.Listen(t.Context(), "tcp", at.String())
 	check(t, err)
 	server := &http.Server{Handler: f, ErrorLog: log.New(io.Discard, "", 0)}

@@ -55,14 +55,13 @@ func TestEventsThatComeAgainUnderTraffic(t *testing.T) {
 	config, err := w.server.RESTConfig()
 	check(t, err)
 	at := netip.AddrPortFrom(w.at.Addr(), w.at.Port()+3)
-	f := newFront(t, w.host, at, config)
 	var echoes atomic.Int64
-	f.proxy.ModifyResponse = func(r *http.Response) error {
+	newFront(t, w.host, at, config, func(r *http.Response) error {
 		if strings.Contains(r.Request.URL.RawQuery, "watch=") && strings.Contains(r.Header.Get("Content-Type"), "protobuf") {
 			r.Body = &echo{from: r.Body, echoes: &echoes}
 		}
 		return nil
-	}
+	})
 	a := w.connect("http://" + at.String())
 	tr := w.traffic()
 	for i := range times(4, 40) {
