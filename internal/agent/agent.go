@@ -56,6 +56,8 @@ type Loop struct {
 	chains *compile.Layout // compiled from layout
 	last   cluster.Delta   // what the last pass wanted, without the changes
 	ready  bool            // the first pass succeeded
+	rested time.Time       // until when the loop rests
+	read   time.Time       // when the counters were read last
 	known  map[string]bool // subjects of the problems of the last pass
 	counts counts          // what can reach a limit
 	full   map[string]bool // subjects of the limits that have a problem
@@ -64,9 +66,16 @@ type Loop struct {
 // ErrNotSynced says that the source did not deliver everything in time.
 var ErrNotSynced = errors.New("the first sync did not complete in time")
 
-// window is how long the loop waits for more changes before it acts on the
-// first, so that a burst costs one pass.
-const window = 5 * time.Millisecond
+// After a pass the loop rests, so that a burst costs few passes: rest times as
+// long as the pass took, and no longer than longestRest. A change that comes
+// after the rest is acted on at once.
+const (
+	rest        = 4
+	longestRest = 20 * time.Millisecond
+)
+
+// countEach is how often the kernel's counters are read beside passes.
+const countEach = time.Second
 
 // The wait after a failed pass doubles from the first to the last.
 const (
@@ -159,19 +168,25 @@ func (l *Loop) pass(ctx context.Context) error {
 	report, err := l.Kernel.Apply(ctx, program)
 
 	l.record(start, model, report, err)
+	end := time.Now()
+	l.rested = end.Add(min(rest*end.Sub(start), longestRest))
 	if err == nil && l.Door != nil {
 		l.Door.done.reach(delta.Revision)
 	}
 	return err
 }
 
-// gather waits for more changes, so that a burst is one pass. A pod that waits
-// at the gate ends it.
+// gather rests after the last pass, if that was just now. A pod that waits at the
+// gate ends it.
 func (l *Loop) gather(ctx context.Context) {
+	wait := time.Until(l.rested)
+	if wait <= 0 {
+		return
+	}
 	select {
 	case <-ctx.Done():
 	case <-l.hurry():
-	case <-time.After(window):
+	case <-time.After(wait):
 	}
 }
 
@@ -198,10 +213,8 @@ func (l *Loop) verify() {
 		l.Log.Error("verifying against the kernel failed", "err", err)
 		return
 	}
-	if counters, err := l.Kernel.Counters(); err == nil && l.ready {
-		l.Observer.SetDrops(drops(counters))
-	}
 	if l.ready {
+		l.drops()
 		l.connections()
 		l.compare()
 	}

@@ -34,8 +34,8 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 		l.compare()
 	}
 	l.Observer.Record(pass)
-	if counters, failed := l.Kernel.Counters(); err == nil && failed == nil {
-		l.Observer.SetDrops(drops(counters))
+	if err == nil && time.Since(l.read) >= countEach {
+		l.drops()
 	}
 	l.report(pass, r)
 }
@@ -102,8 +102,18 @@ func (l *Loop) datapath(r datapath.Report) observe.Datapath {
 	return d
 }
 
-// drops sums the counters by the direction that was denied.
-func drops(counters map[string]uint64) observe.Drops {
+// drops tells the observer what was dropped so far.
+func (l *Loop) drops() {
+	counters, err := l.Kernel.Counters()
+	if err != nil {
+		return
+	}
+	l.read = time.Now()
+	l.Observer.SetDrops(dropsOf(counters))
+}
+
+// dropsOf sums the counters by the direction that was denied.
+func dropsOf(counters map[string]uint64) observe.Drops {
 	return observe.Drops{
 		Ingress: counters[nft.CounterIngress] + counters[nft.CounterUnlisted],
 		Egress:  counters[nft.CounterEgress] + counters[nft.CounterSource] + counters[nft.CounterPort],

@@ -168,7 +168,7 @@ func TestNoProgramHoldsHalfAPolicy(t *testing.T) {
 				tx.DeletePolicy(cluster.Key{Namespace: "shop", Name: strings.Join(last, "-")})
 				tx.SetPolicy(policy(strings.Join(next, "-"), next...))
 			})
-			time.Sleep(time.Duration(i) * time.Millisecond) // in, at and after the loop's window
+			time.Sleep(time.Duration(i) * time.Millisecond) // in, at and after the loop's rest
 		}
 		settle()
 	})

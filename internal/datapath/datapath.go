@@ -169,15 +169,14 @@ func (d *Datapath) renew() error {
 }
 
 func (d *Datapath) apply(ctx context.Context, p *filter.Program) (Report, error) {
-	seen := d.take()
 	report := Report{}
+	if err := d.renew(); err != nil {
+		return report, err // what happened in the kernel is still to be taken
+	}
+	seen, err := d.seen()
 	if seen.Table {
 		d.known, d.tagsKnown = false, false // first, so that it outlives a failure below
 		clear(d.ports)
-	}
-	if err := d.renew(); err != nil {
-		d.survey = nil // what was seen may be lost with this pass
-		return report, err
 	}
 	if seen.Hooks || d.survey == nil {
 		if err := d.look(); err != nil {
@@ -185,14 +184,31 @@ func (d *Datapath) apply(ctx context.Context, p *filter.Program) (Report, error)
 			return report, err
 		}
 	}
+	if err != nil {
+		return report, err
+	}
 	if err := d.make(p, &report); err != nil {
 		return report, d.first(err)
 	}
-	err := d.prove(ctx, p, &report)
+	err = d.prove(ctx, p, &report)
 	d.tags(&report)
 	d.ipvs(&report)
 	report.Problems = append(report.Problems, d.failed...)
 	return report, err
+}
+
+// seen returns what happened in the kernel. Of lost notifications it does not
+// matter what they said, if all transactions were ours.
+func (d *Datapath) seen() (nft.Notice, error) {
+	n := d.take()
+	if !n.Lost {
+		return n, nil
+	}
+	g, err := d.conn.Generation()
+	if err != nil || g != d.generation || !d.known {
+		n.Table, n.Hooks = true, true
+	}
+	return n, err
 }
 
 // Verify makes the next Apply compare the whole table with the kernel, if

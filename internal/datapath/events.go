@@ -43,11 +43,12 @@ func (e *events) note(n nft.Notice) {
 	e.mu.Lock()
 	e.pending.Table = e.pending.Table || n.Table
 	e.pending.Hooks = e.pending.Hooks || n.Hooks
+	e.pending.Lost = e.pending.Lost || n.Lost
 	if n.Rules && e.soon == nil {
 		e.soon = time.AfterFunc(soonest, func() { e.note(nft.Notice{Hooks: true}) })
 	}
 	e.mu.Unlock()
-	if !n.Table && !n.Hooks {
+	if !n.Table && !n.Hooks && !n.Lost {
 		return
 	}
 	e.awake()

@@ -20,6 +20,7 @@ import (
 type Conn struct {
 	nl     *nftables.Conn
 	netns  int
+	lister *lister // shared with the views of Ports
 	table  *nftables.Table
 	portID uint32
 	batch  int     // elements of one transaction
@@ -68,10 +69,15 @@ func (c *Conn) dial() error {
 	if err != nil {
 		return fmt.Errorf("connecting to nftables: %w", err)
 	}
-	if c.portID, err = nl.GetPortID(); err != nil {
+	port, err := nl.GetPortID()
+	if err != nil {
 		return errors.Join(fmt.Errorf("asking for the netlink port: %w", err), nl.CloseLasting())
 	}
-	c.nl = nl
+	l, err := openLister(c.netns)
+	if err != nil {
+		return errors.Join(err, nl.CloseLasting())
+	}
+	c.nl, c.lister, c.portID = nl, l, port
 	return nil
 }
 
@@ -80,15 +86,15 @@ func (c *Conn) dial() error {
 // and every later question would fail. The netlink port is another one then. On
 // an error the old connection stays.
 func (c *Conn) Renew() error {
-	old := c.nl
+	old := *c
 	if err := c.dial(); err != nil {
 		return err
 	}
-	return old.CloseLasting()
+	return old.Close()
 }
 
 // Close ends the connection.
-func (c *Conn) Close() error { return c.nl.CloseLasting() }
+func (c *Conn) Close() error { return errors.Join(c.nl.CloseLasting(), c.lister.nl.Close()) }
 
 // Transactions returns how many the kernel has taken from Commit and Delete, of
 // all tables of ours: by so much they have moved the generation.

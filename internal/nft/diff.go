@@ -76,12 +76,21 @@ func foreign(actual, desired *Table) bool {
 			found = true
 		}
 	})
-	for _, c := range desired.Chains {
-		if old := actual.Chain(c.Name); old != nil && !sameBase(old.Base, c.Base) {
-			found = true
+	return found || otherBase(actual, desired) || otherBase(desired, actual)
+}
+
+// otherBase reports whether a base chain of one table is something else in the
+// other one. There are few of them and many other chains.
+func otherBase(a, b *Table) bool {
+	for _, c := range a.Chains {
+		if c.Base == nil {
+			continue
+		}
+		if o := b.Chain(c.Name); o != nil && !sameBase(c.Base, o.Base) {
+			return true
 		}
 	}
-	return found
+	return false
 }
 
 func sameBase(a, b *Base) bool {
@@ -168,6 +177,9 @@ func entriesOf(list []filter.Element) []Entry {
 // diffEntries compares keys, verdicts and comments: a comment names the pod, or
 // holds a value for a later process.
 func diffEntries(old, now []Entry) (added, removed []Entry) {
+	if sameSlice(old, now) || slices.Equal(old, now) {
+		return nil, nil // by far the most common case
+	}
 	was := make(map[Key]Entry, len(old))
 	for _, e := range old {
 		was[e.Key] = e
@@ -209,10 +221,16 @@ func (d *differ) chains(desired *Table) {
 }
 
 func sameRules(a, b []Rule) bool {
-	if len(a) == len(b) && len(a) > 0 && &a[0] == &b[0] {
-		return true // the same slice: nothing was rendered anew
+	return sameSlice(a, b) || slices.EqualFunc(a, b, sameRule)
+}
+
+// sameRule compares what was rendered as it is: that costs a hundredth of
+// encoding it. What was read from the kernel has no statements.
+func sameRule(a, b Rule) bool {
+	if a.raw == "" && b.raw == "" && a.family == b.family && a.Comment == b.Comment && slices.Equal(a.Statements, b.Statements) {
+		return true
 	}
-	return slices.EqualFunc(a, b, func(x, y Rule) bool { return x.fingerprint() == y.fingerprint() })
+	return a.fingerprint() == b.fingerprint()
 }
 
 // walk calls f for each name of two lists sorted by name, with nil where one

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -133,21 +132,27 @@ func FuzzIntervals(f *testing.F) {
 	f.Add([]byte{0, 5, 0, 1}) // two that touch, neither of them where prefixes begin
 	f.Add([]byte{0, 63, 0, 63})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		var list []nftables.SetElement
+		type mark struct {
+			key []byte
+			end bool
+		}
+		var list []mark
 		var want []netip.Prefix
 		prefixes := true
 		for at := 0; len(data) >= 2 && at < 1<<16; data = data[2:] {
 			from := at + int(data[0])
 			at = from + int(data[1]) + 1
-			list = append(list, nftables.SetElement{Key: worldAddr(from)}, nftables.SetElement{Key: worldAddr(at), IntervalEnd: true})
+			list = append(list, mark{worldAddr(from), false}, mark{worldAddr(at), true})
 			p, ok := worldPrefix(from, at)
 			want, prefixes = append(want, p), prefixes && ok
 		}
 		slices.Reverse(list) // the kernel promises no order
 		s := &Set{Name: "s", Key: Addr4, Interval: true}
-		if err := s.take(list); err != nil {
-			t.Fatal(err)
+		l := listing{key: s.Key}
+		for _, m := range list {
+			l.add(m.key, m.end)
 		}
+		l.into(s)
 		if !prefixes {
 			if s.Key == Addr4 {
 				t.Errorf("intervals %v are read as %v", list, filter.Sorted(s.Elements))

@@ -13,42 +13,71 @@ import (
 )
 
 // bytes returns the key as the kernel has it: parts are padded to four bytes.
-func (k KeyType) bytes(key Key) []byte {
+func (k KeyType) bytes(key Key) []byte { return k.append(make([]byte, 0, k.length()), key) }
+
+// append appends it.
+func (k KeyType) append(b []byte, key Key) []byte {
 	switch k {
 	case Pair4, Pair6:
-		return append(key.Addr.AsSlice(), key.Addr.AsSlice()...)
+		return appendAddr(appendAddr(b, key.Addr), key.Addr)
 	case Addr4Port, Addr6Port:
-		return append(binary.BigEndian.AppendUint16(key.Addr.AsSlice(), key.Port), 0, 0)
+		return appendPort(appendAddr(b, key.Addr), key.Port)
 	case ProtocolPort:
-		return append(binary.BigEndian.AppendUint16([]byte{byte(key.Protocol), 0, 0, 0}, key.Port), 0, 0)
+		return appendPort(append(b, byte(key.Protocol), 0, 0, 0), key.Port)
 	case Interface:
-		return interfaceName(key.Iface)
+		return appendName(b, key.Iface)
 	case InterfaceAddr4, InterfaceAddr6:
-		return append(interfaceName(key.Iface), key.Addr.AsSlice()...)
+		return appendAddr(appendName(b, key.Iface), key.Addr)
 	case Flow4, Flow6:
-		b := append(binary.BigEndian.AppendUint16(key.Addr.AsSlice(), key.Port), 0, 0)
-		b = append(b, key.Dst.Addr().AsSlice()...)
-		return append(binary.BigEndian.AppendUint16(b, key.Dst.Port()), 0, 0)
+		b = appendPort(appendAddr(b, key.Addr), key.Port)
+		return appendPort(appendAddr(b, key.Dst.Addr()), key.Dst.Port())
 	}
-	return key.Addr.AsSlice()
+	return appendAddr(b, key.Addr)
 }
 
-// interfaceName is how the kernel keeps a name: padded with zeros.
-func interfaceName(name string) []byte {
-	b := make([]byte, 16)
-	copy(b, name)
-	return b
+func appendAddr(b []byte, a netip.Addr) []byte {
+	switch {
+	case !a.IsValid():
+		return b
+	case a.Is4():
+		four := a.As4()
+		return append(b, four[:]...)
+	}
+	sixteen := a.As16()
+	return append(b, sixteen[:]...)
+}
+
+func appendPort(b []byte, port uint16) []byte {
+	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
+}
+
+// appendName appends a name as the kernel keeps it: padded with zeros.
+func appendName(b []byte, name string) []byte {
+	var padded [interfaceName]byte
+	copy(padded[:], name)
+	return append(b, padded[:]...)
+}
+
+// interfaceName is the length of the name of an interface.
+const interfaceName = 16
+
+// length is the number of bytes of a key; 0 for no key type.
+func (k KeyType) length() int {
+	return [Flow6 + 1]int{Addr4: 4, Addr6: 16, Pair4: 8, Pair6: 32, Addr4Port: 8, Addr6Port: 20, ProtocolPort: 8,
+		Interface: 16, InterfaceAddr4: 20, InterfaceAddr6: 32, Flow4: 16, Flow6: 40}[k]
 }
 
 // parse is the reverse of bytes. ok is false for what bytes never writes: a
 // pair of two addresses, padding that is not zero, or no key at all, which is
-// how the kernel shows the element that matches everything.
+// how the kernel shows the element that matches everything. It allocates for
+// names of interfaces only.
 func (k KeyType) parse(b []byte) (key Key, ok bool) {
-	if len(b) != int(k.datatype().Bytes) {
+	if len(b) != k.length() {
 		return Key{}, false
 	}
 	key = k.fields(b)
-	return key, bytes.Equal(k.bytes(key), b)
+	var again [40]byte
+	return key, bytes.Equal(k.append(again[:0], key), b)
 }
 
 // fields takes a key of the right length apart.
@@ -61,8 +90,8 @@ func (k KeyType) fields(b []byte) (key Key) {
 		key.Iface = string(bytes.TrimRight(b, "\x00"))
 		return key
 	case InterfaceAddr4, InterfaceAddr6:
-		key.Iface = string(bytes.TrimRight(b[:16], "\x00"))
-		b = b[16:]
+		key.Iface = string(bytes.TrimRight(b[:interfaceName], "\x00"))
+		b = b[interfaceName:]
 	case Addr4Port, Addr6Port:
 		key.Port = binary.BigEndian.Uint16(b[len(b)-4:])
 		b = b[:len(b)-4]

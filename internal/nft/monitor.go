@@ -22,14 +22,17 @@ type Notice struct {
 	// Rules is true if other chains or rules changed. Survey may have another
 	// answer, but a service proxy does this all the time: look now and then.
 	Rules bool
+	// Lost is true if the kernel dropped notifications, as it does while a
+	// transaction of tens of thousands of elements takes effect. Anything may have
+	// changed, if the generation is not the one that we left.
+	Lost bool
 }
 
 // nftables notifications: group NFNLGRP_NFTABLES of NETLINK_NETFILTER.
 const monitorGroup = 7
 
 // Monitor calls report for changes that were not made from the given netlink
-// ports, until ctx ends. Notifications that the kernel had to drop are
-// reported as if everything had changed.
+// ports, until ctx ends.
 func Monitor(ctx context.Context, own func(portID uint32) bool, report func(Notice)) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: 1 << (monitorGroup - 1)})
 	if err != nil {
@@ -43,7 +46,8 @@ func Monitor(ctx context.Context, own func(portID uint32) bool, report func(Noti
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
-			report(Notice{Table: true, Hooks: true})
+			report(Notice{Lost: true})
+			continue
 		case err != nil:
 			_ = conn.Close()
 			return fmt.Errorf("watching nftables: %w", err)

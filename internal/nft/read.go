@@ -3,10 +3,8 @@
 package nft
 
 import (
-	"cmp"
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -104,136 +102,6 @@ func (c *Conn) count(packets map[string]uint64) error {
 		}
 	}
 	return nil
-}
-
-func (c *Conn) readSets(t *Table) error {
-	sets, err := c.nl.GetSets(c.table)
-	if err != nil {
-		return err
-	}
-	for _, k := range sets {
-		if k.Anonymous {
-			continue // part of a rule that is not ours, and goes with it
-		}
-		s := &Set{Name: k.Name, Map: k.IsMap, Interval: k.Interval, Comment: k.Comment, Timeout: k.Timeout}
-		var ok bool
-		if s.Key, ok = keyType(k.KeyType); !ok {
-			t.Sets = append(t.Sets, s) // foreign: Diff deletes it
-			continue
-		}
-		list, err := c.elements(k)
-		if err != nil {
-			return fmt.Errorf("set %s: %w", k.Name, err)
-		}
-		if err := s.take(list); err != nil {
-			return fmt.Errorf("set %s: %w", k.Name, err)
-		}
-		t.Sets = append(t.Sets, s)
-	}
-	slices.SortFunc(t.Sets, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
-	return nil
-}
-
-// elements reads a set. The kernel resizes a large hash in the background, and
-// a listing meanwhile misses elements without a word (seen on 6.18 right after
-// tens of thousands of insertions), so a large set is read until two listings
-// agree in length.
-func (c *Conn) elements(k *nftables.Set) ([]nftables.SetElement, error) {
-	const small, tries = 512, 10
-	list, err := c.nl.GetSetElements(k)
-	for try := 0; err == nil && len(list) > small; try++ {
-		before := len(list)
-		if list, err = c.nl.GetSetElements(k); err == nil && len(list) == before {
-			break
-		}
-		if try == tries {
-			return nil, fmt.Errorf("the listing did not settle in %d tries", tries)
-		}
-	}
-	return list, err
-}
-
-// take turns the kernel's elements into ours. A set with an element that we
-// never write is not ours any more.
-func (s *Set) take(list []nftables.SetElement) error {
-	if s.Interval {
-		s.takeIntervals(list)
-		return nil
-	}
-	plain := !s.Map && !slices.Contains([]KeyType{Interface, InterfaceAddr4, InterfaceAddr6, Pair4, Pair6, Flow4, Flow6}, s.Key)
-	for _, k := range list {
-		key, ok := s.Key.parse(k.Key)
-		if !ok {
-			s.disown()
-			return nil
-		}
-		e := Entry{Key: key, Comment: k.Comment}
-		if s.Map {
-			var err error
-			if e.Verdict, err = verdictOf(k.Val); err != nil {
-				return err
-			}
-		}
-		if plain {
-			s.Elements = s.Elements.With(key.Element)
-		} else {
-			s.Entries = append(s.Entries, e)
-		}
-	}
-	slices.SortFunc(s.Entries, compareEntries)
-	return nil
-}
-
-// disown says that the set is not one of ours any more: its missing type makes
-// Diff replace the table.
-func (s *Set) disown() { s.Key, s.Elements, s.Entries = 0, filter.Elements{}, nil }
-
-// takeIntervals pairs starts with ends. Ours are always prefixes.
-func (s *Set) takeIntervals(list []nftables.SetElement) {
-	var starts, ends []netip.Addr
-	for _, k := range list {
-		a, ok := netip.AddrFromSlice(k.Key)
-		switch {
-		case !ok || a.BitLen() != int(s.Key.datatype().Bytes*8):
-			s.disown()
-			return
-		case k.IntervalEnd:
-			ends = append(ends, a)
-		default:
-			starts = append(starts, a)
-		}
-	}
-	slices.SortFunc(ends, netip.Addr.Compare)
-	ends = slices.Compact(ends)
-	for _, a := range starts {
-		bits, ok := prefixLength(a, ends)
-		if !ok {
-			s.disown()
-			return
-		}
-		s.Elements = s.Elements.With(filter.Element{Addr: a, Bits: bits})
-	}
-}
-
-// prefixLength returns the length of the prefix that starts at the address and
-// ends before the next end mark. Intervals do not overlap, so the next mark is
-// its own; there is none if it reaches to the end of the family.
-func prefixLength(a netip.Addr, ends []netip.Addr) (bits uint8, ok bool) {
-	i, found := slices.BinarySearchFunc(ends, a, netip.Addr.Compare)
-	if found {
-		i++
-	}
-	for bits := a.BitLen(); bits >= 0; bits-- {
-		p := netip.PrefixFrom(a, bits)
-		if p.Masked().Addr() != a {
-			break
-		}
-		next, inside := after(p)
-		if i < len(ends) && inside && next == ends[i] || i == len(ends) && !inside {
-			return uint8(bits), true
-		}
-	}
-	return 0, false
 }
 
 // verdictOf decodes the value of a map element, which the library hands over

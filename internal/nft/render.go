@@ -110,10 +110,13 @@ func SelfTest(f filter.Family) netip.Addr {
 func Render(p *filter.Program, n Node) *Table { return new(Renderer).Render(p, n) }
 
 // Renderer renders one program after another. It keeps the chains of the last
-// one: a program shares those that did not change with its predecessor, and Diff
-// need not compare what is the same.
+// one, and what follows from its pods: a program shares those that did not change
+// with its predecessor, and Diff need not compare what is the same.
 type Renderer struct {
 	chains map[*filter.Chain]rendered
+	pods   []filter.Pod // those of the sets below
+	sets   []*Set       // see podSets
+	guard  []*Set       // see guardSets
 }
 
 type rendered struct {
@@ -130,13 +133,26 @@ func (r *Renderer) chain(c *filter.Chain) rendered {
 	return rendered{chains, dispatch}
 }
 
+// renderPods renders what follows from the local pods alone, unless it has it.
+func (r *Renderer) renderPods(p *filter.Program) {
+	if r.sets == nil || !sameSlice(r.pods, p.Pods) {
+		r.pods, r.sets, r.guard = p.Pods, podSets(p), guardSets(p)
+	}
+}
+
+// sameSlice reports whether both are the very same; they may be equal if not.
+func sameSlice[E any](a, b []E) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
+
 // Render returns what the function of that name returns.
 func (r *Renderer) Render(p *filter.Program, n Node) *Table {
 	t := &Table{Counters: []string{CounterEgress, CounterGuard, CounterIngress, CounterSelfTest, CounterSource, CounterUnlisted}}
 	for _, s := range p.Sets {
 		t.Sets = append(t.Sets, renderSet(s))
 	}
-	t.Sets = append(t.Sets, podSets(p)...)
+	r.renderPods(p)
+	t.Sets = append(t.Sets, r.sets...)
 	t.Sets = append(t.Sets, sourceSets(n.Attached)...)
 	t.Sets = append(t.Sets,
 		&Set{Name: setOpenLinks, Key: Interface, Entries: interfaces(n.open()), Comment: "lead elsewhere than to pods"},
@@ -147,7 +163,7 @@ func (r *Renderer) Render(p *filter.Program, n Node) *Table {
 		&Set{Name: setRestore, Key: Interface, Entries: n.Restore, Comment: "settings to restore with --cleanup-config"},
 	)
 	if n.Guard && !n.FilterHook {
-		t.Sets = append(t.Sets, guardSets(p)...)
+		t.Sets = append(t.Sets, r.guard...)
 	}
 	if n.Cut {
 		t.Sets = append(t.Sets, cutSets()...)

@@ -37,13 +37,62 @@ type node[E Hasher] struct {
 	children *[fanout]*node[E]
 }
 
-// Of returns the set of the given elements.
+// Of returns the set of the given elements, which it does not keep. Many at once
+// cost a fraction of adding one by one.
 func Of[E Hasher](elements ...E) Set[E] {
-	var s Set[E]
-	for _, e := range elements {
-		s = s.With(e)
+	hashed := make([]hash[E], len(elements))
+	for i, e := range elements {
+		hashed[i] = hash[E]{e, e.Hash()}
 	}
-	return s
+	return Set[E]{build(hashed, make([]hash[E], len(elements)), 0)}
+}
+
+// hash is an element and what is left of its hash.
+type hash[E Hasher] struct {
+	element E
+	rest    uint64
+}
+
+// build makes the node of the elements. Both lists are of one length; free is
+// scratch space, and neither is kept.
+func build[E Hasher](list, free []hash[E], depth int) *node[E] {
+	if len(list) <= leafMax || depth == maxDepth {
+		return leaf(list)
+	}
+	var start [fanout + 1]int
+	for _, h := range list {
+		start[h.rest&mask+1]++
+	}
+	for i := range fanout {
+		start[i+1] += start[i]
+	}
+	next := start
+	for _, h := range list {
+		i := h.rest & mask
+		free[next[i]] = hash[E]{h.element, h.rest >> fanoutBits}
+		next[i]++
+	}
+	b := &node[E]{children: &[fanout]*node[E]{}}
+	for i := range fanout {
+		from, to := start[i], start[i+1]
+		b.children[i] = build(free[from:to], list[from:to], depth+1)
+		b.count += b.children[i].len()
+	}
+	return b.join() // an element may have been there many times
+}
+
+func leaf[E Hasher](list []hash[E]) *node[E] {
+	if len(list) == 0 {
+		return nil
+	}
+	n := &node[E]{elements: make([]E, 0, len(list))}
+	for _, h := range list {
+		if n.index(h.element) < 0 {
+			n.elements = append(n.elements, h.element)
+		}
+	}
+	n.count = len(n.elements)
+	return n
 }
 
 // Len returns the number of elements.
@@ -111,7 +160,7 @@ func (n *node[E]) with(e E, h uint64, depth int) *node[E] {
 	case n.index(e) >= 0:
 		return n
 	}
-	grown := &node[E]{count: n.count + 1, elements: append(n.elements[:n.count:n.count], e)}
+	grown := &node[E]{count: n.count + 1, elements: append(append(make([]E, 0, n.count+1), n.elements...), e)}
 	if grown.count > leafMax && depth < maxDepth {
 		return grown.split(depth)
 	}

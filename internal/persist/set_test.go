@@ -3,6 +3,7 @@
 package persist
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -105,4 +106,35 @@ func TestASmallChangeOfALargeSetIsSmall(t *testing.T) {
 	if bytes > 4096 {
 		t.Errorf("one element more and its diff allocate %d bytes, want at most 4096", bytes)
 	}
+}
+
+func TestASetBuiltAtOnceIsTheOneBuiltStepByStep(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		list := rapid.SliceOfN(rapid.Map(rapid.Uint16Range(0, 600), func(n uint16) element { return element(n) }), 0, 800).Draw(t, "elements")
+		var steps Set[element]
+		for _, e := range list {
+			steps = steps.With(e)
+		}
+		at := Of(list...)
+		if a, b := sorted(at), sorted(steps); !slices.Equal(a, b) {
+			t.Fatalf("elements\n got %v\nwant %v", a, b)
+		}
+		if a, b := shape(at.root), shape(steps.root); a != b {
+			t.Fatalf("shape %s, want %s", a, b)
+		}
+	})
+}
+
+// shape writes how many elements each node has.
+func shape(n *node[element]) string {
+	if n == nil {
+		return "-"
+	}
+	s := fmt.Sprint(n.count)
+	if n.children != nil {
+		for _, c := range n.children {
+			s += "(" + shape(c) + ")"
+		}
+	}
+	return s
 }

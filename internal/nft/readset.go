@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/persist"
+)
+
+func (c *Conn) readSets(t *Table) error {
+	sets, err := c.nl.GetSets(c.table)
+	if err != nil {
+		return err
+	}
+	counts, err := c.lister.counts(byte(c.table.Family))
+	if err != nil {
+		return err
+	}
+	for _, k := range sets {
+		if k.Anonymous {
+			continue // part of a rule that is not ours, and goes with it
+		}
+		s := &Set{Name: k.Name, Map: k.IsMap, Interval: k.Interval, Comment: k.Comment, Timeout: k.Timeout}
+		if s.Key, _ = keyType(k.KeyType); s.Key != 0 { // else foreign: Diff deletes it
+			if err := c.readSet(s, k, counts); err != nil {
+				return fmt.Errorf("set %s: %w", k.Name, err)
+			}
+		}
+		t.Sets = append(t.Sets, s)
+	}
+	slices.SortFunc(t.Sets, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
+	return nil
+}
+
+func (c *Conn) readSet(s *Set, k *nftables.Set, counts map[string]int) error {
+	if s.plain() {
+		count, known := counts[s.Name]
+		if !known {
+			count = -1
+		}
+		return c.list(s, count)
+	}
+	list, err := c.elements(k)
+	if err != nil {
+		return err
+	}
+	return s.take(list)
+}
+
+// plain reports whether the set has members of the program, and can be large.
+func (s *Set) plain() bool {
+	return s.Interval || !s.Map && slices.Contains([]KeyType{Addr4, Addr6, Addr4Port, Addr6Port, ProtocolPort}, s.Key)
+}
+
+// A listing may be incomplete: the kernel resizes a large hash in the background,
+// and a listing meanwhile misses elements without a word (seen on 6.18 right
+// after tens of thousands of insertions). So a set that is not small is listed
+// until there are as many elements as the kernel counts, or, with a kernel that
+// does not say, until two listings agree.
+const (
+	smallListing = 512
+	listings     = 10
+)
+
+// list reads a plain set. count is the kernel's number of elements, -1 if it is
+// not known.
+func (c *Conn) list(s *Set, count int) error {
+	before := -1
+	for range listings {
+		l := listing{key: s.Key}
+		if err := c.lister.elements(byte(c.table.Family), s.Name, l.add); err != nil {
+			return err
+		}
+		n := len(l.starts) + len(l.ends)
+		if n == count || n == before || n <= smallListing && count < 0 {
+			l.into(s)
+			return nil
+		}
+		before = n
+	}
+	return fmt.Errorf("the listing did not settle in %d tries", listings)
+}
+
+// listing collects the elements of a plain set.
+type listing struct {
+	key     KeyType
+	starts  []filter.Element // of intervals; else all
+	ends    []netip.Addr
+	foreign bool // there is an element that we never write
+}
+
+func (l *listing) add(key []byte, end bool) {
+	k, ok := l.key.parse(key)
+	switch {
+	case !ok:
+		l.foreign = true
+		l.starts = append(l.starts, filter.Element{}) // it counts
+	case end:
+		l.ends = append(l.ends, k.Addr)
+	default:
+		l.starts = append(l.starts, k.Element)
+	}
+}
+
+// into makes the set what was listed.
+func (l *listing) into(s *Set) {
+	if s.Interval {
+		l.pair()
+	}
+	if l.foreign || !s.Interval && len(l.ends) > 0 {
+		s.disown()
+		return
+	}
+	s.Elements = persist.Of(l.starts...)
+}
+
+// pair makes prefixes of starts and ends. Ours are always prefixes.
+func (l *listing) pair() {
+	slices.SortFunc(l.ends, netip.Addr.Compare)
+	l.ends = slices.Compact(l.ends)
+	for i := range l.starts {
+		if l.foreign {
+			return
+		}
+		bits, ok := prefixLength(l.starts[i].Addr, l.ends)
+		l.starts[i].Bits, l.foreign = bits, !ok
+	}
+}
+
+// elements reads one of the other sets, which are small, but those of what was
+// cut.
+func (c *Conn) elements(k *nftables.Set) ([]nftables.SetElement, error) {
+	list, err := c.nl.GetSetElements(k)
+	for try := 0; err == nil && len(list) > smallListing; try++ {
+		before := len(list)
+		if list, err = c.nl.GetSetElements(k); err == nil && len(list) == before {
+			break
+		}
+		if try == listings {
+			return nil, fmt.Errorf("the listing did not settle in %d tries", listings)
+		}
+	}
+	return list, err
+}
+
+// take turns the kernel's elements into ours. A set with an element that we
+// never write is not ours any more.
+func (s *Set) take(list []nftables.SetElement) error {
+	for _, k := range list {
+		key, ok := s.Key.parse(k.Key)
+		if !ok {
+			s.disown()
+			return nil
+		}
+		e := Entry{Key: key, Comment: k.Comment}
+		if s.Map {
+			var err error
+			if e.Verdict, err = verdictOf(k.Val); err != nil {
+				return err
+			}
+		}
+		s.Entries = append(s.Entries, e)
+	}
+	slices.SortFunc(s.Entries, compareEntries)
+	return nil
+}
+
+// disown says that the set is not one of ours any more: its missing type makes
+// Diff replace the table.
+func (s *Set) disown() { s.Key, s.Elements, s.Entries = 0, filter.Elements{}, nil }
+
+// prefixLength returns the length of the prefix that starts at the address and
+// ends before the next end mark. Intervals do not overlap, so the next mark is
+// its own; there is none if it reaches to the end of the family.
+func prefixLength(a netip.Addr, ends []netip.Addr) (bits uint8, ok bool) {
+	i, found := slices.BinarySearchFunc(ends, a, netip.Addr.Compare)
+	if found {
+		i++
+	}
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		p := netip.PrefixFrom(a, bits)
+		if p.Masked().Addr() != a {
+			break
+		}
+		next, inside := after(p)
+		if i < len(ends) && inside && next == ends[i] || i == len(ends) && !inside {
+			return uint8(bits), true
+		}
+	}
+	return 0, false
+}
