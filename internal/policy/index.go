@@ -18,9 +18,9 @@ import (
 type Index struct {
 	node       string
 	namespaces map[string]*cluster.Namespace
-	pods       map[string]map[*cluster.Pod]struct{} // by namespace
-	addrs      map[netip.Addr][]*cluster.Pod        // networked pods by address; two during address reuse
-	local      map[*cluster.Pod]struct{}            // networked pods of this node
+	pods       map[string][]*cluster.Pod // by namespace, in no order
+	addrs      byAddr                    // networked pods
+	local      map[*cluster.Pod]struct{} // networked pods of this node
 	policies   map[string]map[cluster.Key]*cluster.Policy
 
 	layout *Layout // nil when it has to be computed again
@@ -43,8 +43,8 @@ func NewIndex(node string) *Index {
 	return &Index{
 		node:       node,
 		namespaces: map[string]*cluster.Namespace{},
-		pods:       map[string]map[*cluster.Pod]struct{}{},
-		addrs:      map[netip.Addr][]*cluster.Pod{},
+		pods:       map[string][]*cluster.Pod{},
+		addrs:      newByAddr(),
 		local:      map[*cluster.Pod]struct{}{},
 		policies:   map[string]map[cluster.Key]*cluster.Policy{},
 		sets:       map[SetKey]*set{},
@@ -81,15 +81,26 @@ func (x *Index) Model() *Model {
 	return m
 }
 
+// applyNamespace touches the pods of the namespace if a selector of namespaces
+// sees it differently now; that is rare, and costs what they are.
 func (x *Index) applyNamespace(c cluster.Change[cluster.Namespace]) {
 	name := nameOf(c)
+	sets := slices.DeleteFunc(slices.Collect(maps.Values(x.selected)), func(s *set) bool {
+		return s.spec.Namespaces == nil || inNamespace(s.spec, c.Old) == inNamespace(s.spec, c.New)
+	})
 	var touched []netip.Addr
-	for p := range x.pods[name] {
-		if p.Networked() {
-			touched = append(touched, p.IPs...)
+	if len(sets) > 0 {
+		for _, p := range x.pods[name] {
+			if p.Networked() {
+				touched = append(touched, p.IPs...)
+			}
 		}
 	}
-	x.change(touched, slices.Collect(maps.Values(x.selected)), func() { put(x.namespaces, name, c.New) })
+	x.change(touched, sets, func() { put(x.namespaces, name, c.New) })
+}
+
+func inNamespace(spec *SetSpec, n *cluster.Namespace) bool {
+	return n != nil && spec.Namespaces.Matches(n.Labels)
 }
 
 func (x *Index) applyPod(c cluster.Change[cluster.Pod]) {
@@ -127,7 +138,23 @@ func (x *Index) applyPolicy(c cluster.Change[cluster.Policy]) {
 	if len(of) == 0 {
 		delete(x.policies, p.Key.Namespace)
 	}
-	x.layout = nil
+	if x.selectsHere(c.Old) || x.selectsHere(c.New) {
+		x.layout = nil
+	}
+}
+
+// selectsHere reports whether a policy selects a pod of this node. Most select
+// none, and change nothing.
+func (x *Index) selectsHere(p *cluster.Policy) bool {
+	if p == nil {
+		return false
+	}
+	for pod := range x.local {
+		if pod.Key.Namespace == p.Key.Namespace && p.Subject.Matches(pod.Labels) {
+			return true
+		}
+	}
+	return false
 }
 
 // setsOf returns the sets that a pod of the namespace can be in, and those of
@@ -135,7 +162,7 @@ func (x *Index) applyPolicy(c cluster.Change[cluster.Policy]) {
 func (x *Index) setsOf(namespace string, addrs []netip.Addr) []*set {
 	namespaces := map[string]bool{namespace: true}
 	for _, a := range addrs {
-		for _, p := range x.addrs[a] {
+		for _, p := range x.addrs.of(a) {
 			namespaces[p.Key.Namespace] = true
 		}
 	}
@@ -153,58 +180,55 @@ func (x *Index) setsOf(namespace string, addrs []netip.Addr) []*set {
 func (x *Index) change(touched []netip.Addr, sets []*set, mutate func()) {
 	slices.SortFunc(touched, netip.Addr.Compare)
 	touched = slices.Compact(touched)
+	if len(touched) == 0 || len(sets) == 0 {
+		mutate()
+		return
+	}
 	before := x.contributions(touched, sets)
 	mutate()
 	for i, after := range x.contributions(touched, sets) {
-		for e := range before[i] {
-			if !after[e] {
-				sets[i].members.remove(e)
-			}
-		}
-		for e := range after {
-			sets[i].members.add(e)
-		}
+		sets[i].members.replace(before[i], after)
 	}
 }
 
-// contributions returns for each set the elements that come from the addresses.
-func (x *Index) contributions(addrs []netip.Addr, sets []*set) []map[filter.Element]bool {
-	list := make([]map[filter.Element]bool, len(sets))
-	for i, s := range sets {
-		for _, a := range addrs {
-			for _, p := range owners(x.addrs[a]) {
-				for _, e := range x.elements(s.spec, p, a) {
-					if list[i] == nil {
-						list[i] = map[filter.Element]bool{}
-					}
-					list[i][e] = true
-				}
+// contributions returns for each set the elements that come from the addresses,
+// which are sorted; so are the elements.
+func (x *Index) contributions(addrs []netip.Addr, sets []*set) [][]filter.Element {
+	list := make([][]filter.Element, len(sets))
+	for _, a := range addrs {
+		from := owners(x.addrs.of(a))
+		for i, s := range sets {
+			begin := len(list[i])
+			for _, p := range from {
+				list[i] = x.elements(list[i], s.spec, p, a)
+			}
+			if part := list[i][begin:]; len(part) > 1 {
+				slices.SortFunc(part, filter.Element.Compare)
+				list[i] = list[i][:begin+len(slices.Compact(part))]
 			}
 		}
 	}
 	return list
 }
 
-func (x *Index) elements(spec *SetSpec, p *cluster.Pod, a netip.Addr) []filter.Element {
+// elements appends what a pod puts into a set for one of its addresses.
+func (x *Index) elements(list []filter.Element, spec *SetSpec, p *cluster.Pod, a netip.Addr) []filter.Element {
 	if spec.Local && p.Node != x.node {
-		return nil
+		return list
 	}
-	return spec.elements(p, x.namespaces[p.Key.Namespace], a)
+	return spec.elements(list, p, x.namespaces[p.Key.Namespace], a)
 }
 
 func (x *Index) remember(p *cluster.Pod) {
 	if p == nil {
 		return
 	}
-	if x.pods[p.Key.Namespace] == nil {
-		x.pods[p.Key.Namespace] = map[*cluster.Pod]struct{}{}
-	}
-	x.pods[p.Key.Namespace][p] = struct{}{}
+	x.pods[p.Key.Namespace] = append(x.pods[p.Key.Namespace], p)
 	if !p.Networked() {
 		return
 	}
 	for _, a := range p.IPs {
-		x.addrs[a] = append(x.addrs[a], p)
+		x.addrs.add(a, p)
 	}
 	if p.Node == x.node {
 		x.local[p] = struct{}{}
@@ -215,7 +239,7 @@ func (x *Index) forget(p *cluster.Pod) {
 	if p == nil {
 		return
 	}
-	delete(x.pods[p.Key.Namespace], p)
+	x.pods[p.Key.Namespace] = without(x.pods[p.Key.Namespace], p)
 	if len(x.pods[p.Key.Namespace]) == 0 {
 		delete(x.pods, p.Key.Namespace)
 	}
@@ -224,13 +248,18 @@ func (x *Index) forget(p *cluster.Pod) {
 		return
 	}
 	for _, a := range p.IPs {
-		rest := slices.DeleteFunc(x.addrs[a], func(o *cluster.Pod) bool { return o == p })
-		if len(rest) == 0 {
-			delete(x.addrs, a)
-		} else {
-			x.addrs[a] = rest
-		}
+		x.addrs.remove(a, p)
 	}
+}
+
+// without removes a pod from a list, in which the last one takes its place.
+func without(list []*cluster.Pod, p *cluster.Pod) []*cluster.Pod {
+	if i := slices.Index(list, p); i >= 0 {
+		last := len(list) - 1
+		list[i], list[last] = list[last], nil
+		return list[:last]
+	}
+	return list
 }
 
 // trackSets makes the sets in use those of the layout. A new set is filled
@@ -260,26 +289,26 @@ func (x *Index) track(s *set) {
 			x.bound[s.spec.Namespace] = map[SetKey]*set{}
 		}
 		x.bound[s.spec.Namespace][s.key] = s
-		x.fill(s, x.pods[s.spec.Namespace])
+		s.members = membersFrom(x.fill(nil, s.spec, x.pods[s.spec.Namespace]))
 		return
 	}
 	x.selected[s.key] = s
+	var all []filter.Element
 	for _, pods := range x.pods {
-		x.fill(s, pods)
+		all = x.fill(all, s.spec, pods)
 	}
+	s.members = membersFrom(all)
 }
 
-func (x *Index) fill(s *set, pods map[*cluster.Pod]struct{}) {
-	for p := range pods {
+func (x *Index) fill(list []filter.Element, spec *SetSpec, pods []*cluster.Pod) []filter.Element {
+	for _, p := range pods {
 		for _, a := range p.IPs {
-			if !slices.Contains(owners(x.addrs[a]), p) {
-				continue
-			}
-			for _, e := range x.elements(s.spec, p, a) {
-				s.members.add(e)
+			if slices.Contains(owners(x.addrs.of(a)), p) {
+				list = x.elements(list, spec, p, a)
 			}
 		}
 	}
+	return list
 }
 
 func put[K comparable, V any](m map[K]*V, k K, v *V) {

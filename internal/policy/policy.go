@@ -13,6 +13,7 @@ package policy
 import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/persist"
 )
 
 // Model is the resolved meaning of the policies for one node. It is immutable.
@@ -87,3 +88,43 @@ func (m *Members) of(e filter.Element) *filter.Elements {
 
 func (m *Members) add(e filter.Element)    { s := m.of(e); *s = s.With(e) }
 func (m *Members) remove(e filter.Element) { s := m.of(e); *s = s.Without(e) }
+
+// replace takes out what is only in before and adds what is only in after. Both
+// are sorted.
+func (m *Members) replace(before, after []filter.Element) {
+	for len(before) > 0 || len(after) > 0 {
+		order := 0
+		switch {
+		case len(before) == 0:
+			order = 1
+		case len(after) == 0:
+			order = -1
+		default:
+			order = before[0].Compare(after[0])
+		}
+		if order < 0 {
+			m.remove(before[0])
+		}
+		if order > 0 {
+			m.add(after[0])
+		}
+		if order <= 0 {
+			before = before[1:]
+		}
+		if order >= 0 {
+			after = after[1:]
+		}
+	}
+}
+
+// membersFrom makes members of a list at once, and may change it.
+func membersFrom(list []filter.Element) Members {
+	n := 0 // how many of IPv4 are in front
+	for i, e := range list {
+		if e.Addr.Is4() {
+			list[n], list[i] = list[i], list[n]
+			n++
+		}
+	}
+	return Members{V4: persist.Of(list[:n]...), V6: persist.Of(list[n:]...)}
+}

@@ -51,7 +51,7 @@ func membersOf(spec *SetSpec, snap *cluster.Snapshot, claimants map[netip.Addr][
 			if !slices.Contains(owners(claimants[a]), p) {
 				continue
 			}
-			for _, e := range spec.elements(p, namespace, a) {
+			for _, e := range spec.elements(nil, p, namespace, a) {
 				m.add(e)
 			}
 		}

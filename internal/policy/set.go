@@ -83,25 +83,27 @@ func owners(claimants []*cluster.Pod) []*cluster.Pod {
 	return staying
 }
 
-// elements returns what a pod puts into the set for one of its addresses.
+// elements appends what a pod puts into the set for one of its addresses.
 // namespace is the pod's namespace, nil while it is not known: then no
 // namespace selector matches it, not even the empty one.
-func (s *SetSpec) elements(p *cluster.Pod, namespace *cluster.Namespace, a netip.Addr) []filter.Element {
-	if !p.Networked() || !s.Pods.Matches(p.Labels) {
-		return nil
+func (s *SetSpec) elements(list []filter.Element, p *cluster.Pod, namespace *cluster.Namespace, a netip.Addr) []filter.Element {
+	if !p.Networked() {
+		return list
 	}
 	switch {
 	case s.Namespaces != nil:
 		if namespace == nil || !s.Namespaces.Matches(namespace.Labels) {
-			return nil
+			return list
 		}
 	case s.Namespace != "" && s.Namespace != p.Key.Namespace:
-		return nil
+		return list
+	}
+	if !s.Pods.Matches(p.Labels) {
+		return list
 	}
 	if s.PortName == "" {
-		return []filter.Element{{Addr: a}}
+		return append(list, filter.Element{Addr: a})
 	}
-	var list []filter.Element
 	for _, port := range p.Ports {
 		if port.Name == s.PortName && port.Protocol == s.Protocol {
 			list = append(list, filter.Element{Addr: a, Port: port.Port})
