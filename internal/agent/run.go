@@ -154,7 +154,7 @@ func newSource(cfg config.Config, found func([]netip.Addr), log *slog.Logger) (S
 	if err != nil {
 		return nil, "", err
 	}
-	return &placed{Source: kube.New(rest, log), node: cfg.NodeName, found: found, log: log, addresses: func(ctx context.Context) ([]netip.Addr, error) {
+	return &placed{Source: kube.New(rest, log).OnNode(cfg.NodeName), node: cfg.NodeName, found: found, log: log, addresses: func(ctx context.Context) ([]netip.Addr, error) {
 		return kube.NodeAddresses(ctx, rest, cfg.NodeName)
 	}}, "kubernetes", nil
 }

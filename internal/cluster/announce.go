@@ -82,7 +82,7 @@ func (s *Store) Sandboxes() []Sandbox {
 }
 
 func (s *Store) phase(a *announcement) SandboxPhase {
-	p := s.pods.objects[a.Pod]
+	p := s.pods.objects.get(a.Pod)
 	switch {
 	case p == nil || !a.matches(p):
 		return Waiting
@@ -114,7 +114,7 @@ func (s *Store) rawPod(k Key) *Pod {
 	if p := s.announced.raw[k]; p != nil {
 		return p
 	}
-	return s.pods.objects[k]
+	return s.pods.objects.get(k)
 }
 
 // setPod stores a pod, or removes it when it is nil.
@@ -138,7 +138,7 @@ func (s *Store) replacePods(list []*Pod) (changed bool) {
 	clear(s.holders)
 	if len(s.announced.byID) == 0 {
 		changed = s.pods.replace(list, func(p *Pod) Key { return p.Key })
-		for _, p := range s.pods.objects {
+		for _, p := range s.pods.objects.all() {
 			s.holders.count(p, 1)
 		}
 		return changed
@@ -150,7 +150,7 @@ func (s *Store) replacePods(list []*Pod) (changed bool) {
 	for _, p := range raw {
 		s.holders.count(p, 1)
 	}
-	for k := range maps.Keys(s.pods.objects) {
+	for k := range s.pods.objects.all() {
 		if raw[k] == nil {
 			changed = s.pods.set(k, nil) || changed
 		}
@@ -191,7 +191,7 @@ func (s *Store) refresh(keys ...Key) (changed bool) {
 
 // listing returns the pods that have one of the addresses.
 func (s *Store) listing(ips map[netip.Addr]bool) (keys []Key) {
-	for k, p := range s.pods.objects {
+	for k, p := range s.pods.objects.all() {
 		if slices.ContainsFunc(p.IPs, func(ip netip.Addr) bool { return ips[ip] }) {
 			keys = append(keys, k)
 		}

@@ -42,7 +42,8 @@ type Namespace struct {
 // Pod is a pod, reduced to what can change a verdict. It is immutable once it
 // is in a Store.
 type Pod struct {
-	Key    Key
+	Key Key
+	// UID may be empty: from manifests, and of pods of other nodes.
 	UID    string
 	Labels Labels
 	// Node is the node that the pod is bound to; empty while unscheduled.

@@ -58,9 +58,9 @@ type Store struct {
 	mu          sync.Mutex // guards everything below
 	revision    uint64
 	synced      [kinds]bool
-	namespaces  table[string, Namespace]
-	pods        table[Key, Pod]
-	policies    table[Key, Policy]
+	namespaces  table[Namespace]
+	pods        table[Pod]
+	policies    table[Policy]
 	source      string
 	diagnostics map[any][]Diagnostic
 	announced   announcements
@@ -72,9 +72,9 @@ type Store struct {
 func NewStore() *Store {
 	return &Store{
 		changed:     make(chan struct{}, 1),
-		namespaces:  newTable[string](func(a, b *Namespace) bool { return reflect.DeepEqual(a, b) }),
-		pods:        newTable[Key]((*Pod).Equal),
-		policies:    newTable[Key](func(a, b *Policy) bool { return reflect.DeepEqual(a, b) }),
+		namespaces:  newTable(func(a, b *Namespace) bool { return reflect.DeepEqual(a, b) }),
+		pods:        newTable((*Pod).Equal),
+		policies:    newTable(func(a, b *Policy) bool { return reflect.DeepEqual(a, b) }),
 		diagnostics: map[any][]Diagnostic{},
 		announced:   newAnnouncements(),
 		holders:     holders{},

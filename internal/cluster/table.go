@@ -4,49 +4,80 @@ package cluster
 
 import (
 	"cmp"
-	"maps"
+	"iter"
 	"slices"
 )
 
 // table is one kind of a Store: the objects, and what changed since the last
 // take.
-type table[K comparable, T any] struct {
-	objects map[K]*T
-	before  map[K]*T // the value at the last take, for each object touched since
+type table[T any] struct {
+	objects objects[T]
+	before  map[Key]*T // the value at the last take, for each object touched since
 	equal   func(a, b *T) bool
 }
 
-func newTable[K comparable, T any](equal func(a, b *T) bool) table[K, T] {
-	return table[K, T]{objects: map[K]*T{}, before: map[K]*T{}, equal: equal}
+func newTable[T any](equal func(a, b *T) bool) table[T] {
+	return table[T]{objects: objects[T]{}, before: map[Key]*T{}, equal: equal}
+}
+
+// objects are by namespace and then by name: of a hundred thousand pods the
+// namespaces are not kept once more each.
+type objects[T any] map[string]map[string]*T
+
+func (o objects[T]) get(k Key) *T { return o[k.Namespace][k.Name] }
+
+// put stores an object, or removes it when it is nil.
+func (o objects[T]) put(k Key, v *T) {
+	names := o[k.Namespace]
+	switch {
+	case v == nil:
+		if delete(names, k.Name); len(names) == 0 {
+			delete(o, k.Namespace)
+		}
+	case names == nil:
+		o[k.Namespace] = map[string]*T{k.Name: v}
+	default:
+		names[k.Name] = v
+	}
+}
+
+// all yields every object, in no particular order. put may be called meanwhile
+// for those that were yielded.
+func (o objects[T]) all() iter.Seq2[Key, *T] {
+	return func(yield func(Key, *T) bool) {
+		for namespace, names := range o {
+			for name, v := range names {
+				if !yield(Key{namespace, name}, v) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // set stores an object, or removes it when it is nil, and reports whether
 // that changed anything.
-func (t *table[K, T]) set(k K, v *T) bool {
-	old := t.objects[k]
+func (t *table[T]) set(k Key, v *T) bool {
+	old := t.objects.get(k)
 	if old == v || old != nil && v != nil && t.equal(old, v) {
 		return false
 	}
 	if _, touched := t.before[k]; !touched {
 		t.before[k] = old
 	}
-	if v == nil {
-		delete(t.objects, k)
-	} else {
-		t.objects[k] = v
-	}
+	t.objects.put(k, v)
 	return true
 }
 
-func (t *table[K, T]) replace(list []*T, key func(*T) K) bool {
+func (t *table[T]) replace(list []*T, key func(*T) Key) bool {
 	changed := false
-	keep := make(map[K]bool, len(list))
+	keep := make(map[Key]bool, len(list))
 	for _, v := range list {
 		k := key(v)
 		keep[k] = true
 		changed = t.set(k, v) || changed
 	}
-	for k := range maps.Keys(t.objects) {
+	for k := range t.objects.all() {
 		if !keep[k] {
 			changed = t.set(k, nil) || changed
 		}
@@ -54,25 +85,30 @@ func (t *table[K, T]) replace(list []*T, key func(*T) K) bool {
 	return changed
 }
 
-func (t *table[K, T]) take() []Change[T] {
+func (t *table[T]) take() []Change[T] {
 	var list []Change[T]
 	for k, old := range t.before {
-		now := t.objects[k]
+		now := t.objects.get(k)
 		switch {
 		case old == now:
 		case old != nil && now != nil && t.equal(old, now):
 			// It went there and back. Whoever takes the changes still holds the
 			// old value, which the next change has to name.
-			t.objects[k] = old
+			t.objects.put(k, old)
 		default:
 			list = append(list, Change[T]{Old: old, New: now})
 		}
 	}
-	t.before = map[K]*T{}
+	t.before = map[Key]*T{}
 	return list
 }
 
-func (t *table[K, T]) list() []*T { return slices.Collect(maps.Values(t.objects)) }
+func (t *table[T]) list() (list []*T) {
+	for _, v := range t.objects.all() {
+		list = append(list, v)
+	}
+	return list
+}
 
 func (s *Snapshot) sort() {
 	slices.SortFunc(s.Namespaces, func(a, b *Namespace) int { return cmp.Compare(a.Name, b.Name) })

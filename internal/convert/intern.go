@@ -15,13 +15,14 @@ const generation = 8192
 
 // Interner makes equal parts of pods share memory: a cluster of 100,000 pods
 // has few different label sets, port lists, namespaces and nodes. What it
-// returns is the same with and without sharing. A nil Interner shares nothing.
+// returns is the same with and without sharing, but for OnNode. A nil Interner shares nothing.
 // It is not safe for concurrent use.
 type Interner struct {
 	texts  recent[string]
 	labels recent[cluster.Labels]
 	ports  recent[[]cluster.NamedPort]
 	key    []byte // scratch space, to look up without allocating
+	node   string // the only node whose pods' UIDs matter; empty for all
 }
 
 // NewInterner returns an empty Interner.
@@ -31,6 +32,22 @@ func NewInterner() *Interner {
 		labels: newRecent[cluster.Labels](),
 		ports:  newRecent[[]cluster.NamedPort](),
 	}
+}
+
+// OnNode returns the Interner, for an agent of that node: pods of other nodes are
+// kept without UID. It tells a pod from its successor of the same name, which
+// only matters where the pods run.
+func (in *Interner) OnNode(name string) *Interner {
+	in.node = name
+	return in
+}
+
+// uid returns what is kept of a pod's UID.
+func (in *Interner) uid(uid, node string) string {
+	if in != nil && in.node != "" && in.node != node {
+		return ""
+	}
+	return uid
 }
 
 func (in *Interner) text(s string) string {

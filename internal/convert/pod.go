@@ -20,6 +20,7 @@ func (in *Interner) Pod(p *corev1.Pod) *cluster.Pod {
 	if static := p.Annotations[corev1.MirrorPodAnnotationKey]; static != "" {
 		uid = static // under this UID the kubelet runs it; the object is a mirror with one of its own
 	}
+	uid = in.uid(uid, p.Spec.NodeName)
 	own := p.Name + uid // one allocation for the two texts that no other pod shares
 	return &cluster.Pod{
 		Key:         cluster.Key{Namespace: in.text(p.Namespace), Name: own[:len(p.Name)]},

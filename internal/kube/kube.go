@@ -35,13 +35,21 @@ import (
 
 // Source keeps a store equal to what the API says.
 type Source struct {
-	cfg *rest.Config
-	log *slog.Logger
+	cfg  *rest.Config
+	log  *slog.Logger
+	node string
 }
 
 // New returns a source for the API server of cfg. It does no I/O and does not
 // change cfg.
 func New(cfg *rest.Config, log *slog.Logger) *Source { return &Source{cfg: cfg, log: log} }
+
+// OnNode returns the source, for an agent of that node: pods of other nodes are
+// delivered without UID, which nobody asks for there.
+func (s *Source) OnNode(name string) *Source {
+	s.node = name
+	return s
+}
 
 // watched is one kind of object and where it is kept.
 type watched struct {
@@ -62,7 +70,7 @@ func (s *Source) Run(ctx context.Context, store *cluster.Store) error {
 	}
 	defer utilnet.CloseIdleConnectionsFor(client.Transport)
 	var reflectors []*cache.Reflector
-	for _, w := range kinds(store) {
+	for _, w := range kinds(store, s.node) {
 		r, err := s.reflector(client, w)
 		if err != nil {
 			return err
@@ -79,8 +87,8 @@ func (s *Source) Run(ctx context.Context, store *cluster.Store) error {
 	return nil
 }
 
-func kinds(store *cluster.Store) []watched {
-	interner := convert.NewInterner() // used by the goroutine of the pods only
+func kinds(store *cluster.Store, node string) []watched {
+	interner := convert.NewInterner().OnNode(node) // used by the goroutine of the pods only
 	return []watched{
 		{corev1.SchemeGroupVersion, "namespaces", &corev1.Namespace{}, &sink[*corev1.Namespace, *cluster.Namespace]{
 			store: store, kind: cluster.Namespaces, convert: convert.Namespace,

@@ -59,7 +59,7 @@ func TestWhatWasDeletedWhileNoWatchWasOpenIsGone(t *testing.T) {
 // of their changes can change a verdict.
 func TestNothingIsWatchedButWhatPoliciesSpeakAbout(t *testing.T) {
 	var got []string
-	for _, w := range kinds(cluster.NewStore()) {
+	for _, w := range kinds(cluster.NewStore(), "") {
 		got = append(got, w.gv.String()+" "+w.resource)
 	}
 	want := []string{"v1 namespaces", "v1 pods", "networking.k8s.io/v1 networkpolicies"}

@@ -19,9 +19,9 @@ type Hasher interface {
 }
 
 const (
-	fanoutBits = 4
+	fanoutBits = 3
 	fanout     = 1 << fanoutBits
-	leafMax    = 12                 // elements a leaf holds before it splits
+	leafMax    = 16                 // elements a leaf holds before it splits
 	maxDepth   = 64 / fanoutBits    // below, the hash has no bits left
 	mask       = uint64(fanout - 1) // selects the child from a shifted hash
 )

@@ -22,7 +22,7 @@ type big struct {
 }
 
 func newBig(s scale.Shape) *big {
-	b := &big{Shape: s, store: cluster.NewStore(), index: policy.NewIndex(scale.NodeName(0)), in: convert.NewInterner()}
+	b := &big{Shape: s, store: cluster.NewStore(), index: policy.NewIndex(scale.NodeName(0)), in: convert.NewInterner().OnNode(scale.NodeName(0))}
 	s.Fill(b.store)
 	b.pass()
 	return b

@@ -128,7 +128,7 @@ func (s Shape) Open() *networkingv1.NetworkPolicy {
 
 // Fill puts the whole cluster into a store, as synced, through an Interner.
 func (s Shape) Fill(store *cluster.Store) {
-	in := convert.NewInterner()
+	in := convert.NewInterner().OnNode(NodeName(0)) // as an agent of node 0 has them
 	store.Update(func(tx *cluster.Tx) {
 		for i := range s.Namespaces {
 			tx.SetNamespace(convert.Namespace(s.Namespace(i)))
