@@ -97,8 +97,8 @@ soak: build cni containerd ## the long runs: random cases by programs and packet
 	$(MAKE) --no-print-directory mutants
 	@if [ -d bin/vm/bookworm ]; then $(MAKE) --no-print-directory vm-ipvs; else echo "IPVS skipped: no kernels in bin/vm, see hack/vm/README.md"; fi
 
-golden: ## write the golden rulesets and the generated references anew
-	go test ./internal/nft ./internal/config ./internal/observe -update
+golden: ## write the golden rulesets, the baselines of costs and the generated references anew
+	go test ./internal/nft ./internal/config ./internal/observe ./internal/policy -update
 
 clean: ## remove what was built
 	rm -rf bin

@@ -73,27 +73,39 @@ func BenchmarkPolicyChange(b *testing.B) {
 		for _, where := range []string{"elsewhere", "here"} {
 			b.Run(size.name+"/"+where, func(b *testing.B) {
 				w := newBig(size.Shape)
-				ns := 0
-				for where == "elsewhere" && w.localTo(ns) {
-					ns++
-				}
-				np := w.Policy(0)
-				np.Name, np.Namespace = "extra", scale.NamespaceName(ns)
-				p, _ := convert.Policy(np)
+				p := w.extra(where == "here")
 				b.ReportAllocs()
 				for i := 0; b.Loop(); i++ {
-					w.store.Update(func(tx *cluster.Tx) {
-						if i%2 == 0 {
-							tx.SetPolicy(p)
-						} else {
-							tx.DeletePolicy(p.Key)
-						}
-					})
+					w.toggle(p, i)
 					w.pass()
 				}
 			})
 		}
 	}
+}
+
+// extra returns a policy that is not there yet, in a namespace that has pods on
+// this node or in one that has none.
+func (b *big) extra(here bool) *cluster.Policy {
+	ns := 0
+	for b.localTo(ns) != here {
+		ns++
+	}
+	np := b.Policy(0)
+	np.Name, np.Namespace = "extra", scale.NamespaceName(ns)
+	p, _ := convert.Policy(np)
+	return p
+}
+
+// toggle adds a policy in even rounds and removes it in odd ones.
+func (b *big) toggle(p *cluster.Policy, round int) {
+	b.store.Update(func(tx *cluster.Tx) {
+		if round%2 == 0 {
+			tx.SetPolicy(p)
+		} else {
+			tx.DeletePolicy(p.Key)
+		}
+	})
 }
 
 // localTo reports whether a pod of the namespace runs on this node.
