@@ -137,8 +137,8 @@ func (s *Store) setPod(k Key, p *Pod) (changed bool) {
 func (s *Store) replacePods(list []*Pod) (changed bool) {
 	clear(s.holders)
 	if len(s.announced.byID) == 0 {
-		changed = s.pods.replace(list, func(p *Pod) Key { return p.Key })
-		for _, p := range s.pods.objects.all() {
+		changed = s.pods.replace(list)
+		for p := range s.pods.objects.all() {
 			s.holders.count(p, 1)
 		}
 		return changed
@@ -150,9 +150,9 @@ func (s *Store) replacePods(list []*Pod) (changed bool) {
 	for _, p := range raw {
 		s.holders.count(p, 1)
 	}
-	for k := range s.pods.objects.all() {
-		if raw[k] == nil {
-			changed = s.pods.set(k, nil) || changed
+	for _, p := range s.pods.list() {
+		if raw[p.Key] == nil {
+			changed = s.pods.set(p.Key, nil) || changed
 		}
 	}
 	s.announced.raw = raw // place takes out what need not be there
@@ -191,9 +191,9 @@ func (s *Store) refresh(keys ...Key) (changed bool) {
 
 // listing returns the pods that have one of the addresses.
 func (s *Store) listing(ips map[netip.Addr]bool) (keys []Key) {
-	for k, p := range s.pods.objects.all() {
+	for p := range s.pods.objects.all() {
 		if slices.ContainsFunc(p.IPs, func(ip netip.Addr) bool { return ips[ip] }) {
-			keys = append(keys, k)
+			keys = append(keys, p.Key)
 		}
 	}
 	return keys

@@ -72,9 +72,9 @@ type Store struct {
 func NewStore() *Store {
 	return &Store{
 		changed:     make(chan struct{}, 1),
-		namespaces:  newTable(func(a, b *Namespace) bool { return reflect.DeepEqual(a, b) }),
-		pods:        newTable((*Pod).Equal),
-		policies:    newTable(func(a, b *Policy) bool { return reflect.DeepEqual(a, b) }),
+		namespaces:  newTable(func(n *Namespace) Key { return Key{Name: n.Name} }, func(a, b *Namespace) bool { return reflect.DeepEqual(a, b) }),
+		pods:        newTable(func(p *Pod) Key { return p.Key }, (*Pod).Equal),
+		policies:    newTable(func(p *Policy) Key { return p.Key }, func(a, b *Policy) bool { return reflect.DeepEqual(a, b) }),
 		diagnostics: map[any][]Diagnostic{},
 		announced:   newAnnouncements(),
 		holders:     holders{},

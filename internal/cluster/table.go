@@ -4,7 +4,6 @@ package cluster
 
 import (
 	"cmp"
-	"iter"
 	"slices"
 )
 
@@ -16,43 +15,8 @@ type table[T any] struct {
 	equal   func(a, b *T) bool
 }
 
-func newTable[T any](equal func(a, b *T) bool) table[T] {
-	return table[T]{objects: objects[T]{}, before: map[Key]*T{}, equal: equal}
-}
-
-// objects are by namespace and then by name: of a hundred thousand pods the
-// namespaces are not kept once more each.
-type objects[T any] map[string]map[string]*T
-
-func (o objects[T]) get(k Key) *T { return o[k.Namespace][k.Name] }
-
-// put stores an object, or removes it when it is nil.
-func (o objects[T]) put(k Key, v *T) {
-	names := o[k.Namespace]
-	switch {
-	case v == nil:
-		if delete(names, k.Name); len(names) == 0 {
-			delete(o, k.Namespace)
-		}
-	case names == nil:
-		o[k.Namespace] = map[string]*T{k.Name: v}
-	default:
-		names[k.Name] = v
-	}
-}
-
-// all yields every object, in no particular order. put may be called meanwhile
-// for those that were yielded.
-func (o objects[T]) all() iter.Seq2[Key, *T] {
-	return func(yield func(Key, *T) bool) {
-		for namespace, names := range o {
-			for name, v := range names {
-				if !yield(Key{namespace, name}, v) {
-					return
-				}
-			}
-		}
-	}
+func newTable[T any](key func(*T) Key, equal func(a, b *T) bool) table[T] {
+	return table[T]{objects: newObjects(key), before: map[Key]*T{}, equal: equal}
 }
 
 // set stores an object, or removes it when it is nil, and reports whether
@@ -65,20 +29,24 @@ func (t *table[T]) set(k Key, v *T) bool {
 	if _, touched := t.before[k]; !touched {
 		t.before[k] = old
 	}
-	t.objects.put(k, v)
+	if v == nil {
+		t.objects.remove(k)
+	} else {
+		t.objects.put(v)
+	}
 	return true
 }
 
-func (t *table[T]) replace(list []*T, key func(*T) Key) bool {
+func (t *table[T]) replace(list []*T) bool {
 	changed := false
 	keep := make(map[Key]bool, len(list))
 	for _, v := range list {
-		k := key(v)
+		k := t.objects.key(v)
 		keep[k] = true
 		changed = t.set(k, v) || changed
 	}
-	for k := range t.objects.all() {
-		if !keep[k] {
+	for _, v := range t.list() {
+		if k := t.objects.key(v); !keep[k] {
 			changed = t.set(k, nil) || changed
 		}
 	}
@@ -94,7 +62,7 @@ func (t *table[T]) take() []Change[T] {
 		case old != nil && now != nil && t.equal(old, now):
 			// It went there and back. Whoever takes the changes still holds the
 			// old value, which the next change has to name.
-			t.objects.put(k, old)
+			t.objects.put(old)
 		default:
 			list = append(list, Change[T]{Old: old, New: now})
 		}
@@ -103,12 +71,7 @@ func (t *table[T]) take() []Change[T] {
 	return list
 }
 
-func (t *table[T]) list() (list []*T) {
-	for _, v := range t.objects.all() {
-		list = append(list, v)
-	}
-	return list
-}
+func (t *table[T]) list() []*T { return slices.Collect(t.objects.all()) }
 
 func (s *Snapshot) sort() {
 	slices.SortFunc(s.Namespaces, func(a, b *Namespace) int { return cmp.Compare(a.Name, b.Name) })

@@ -19,7 +19,7 @@ func (tx *Tx) DeleteNamespace(name string) { tx.note(tx.store.namespaces.set(Key
 
 // ReplaceNamespaces makes the given namespaces the only ones.
 func (tx *Tx) ReplaceNamespaces(list []*Namespace) {
-	tx.note(tx.store.namespaces.replace(list, func(n *Namespace) Key { return Key{Name: n.Name} }))
+	tx.note(tx.store.namespaces.replace(list))
 }
 
 // SetPod stores a pod.
@@ -41,7 +41,7 @@ func (tx *Tx) DeletePolicy(k Key) { tx.note(tx.store.policies.set(k, nil)) }
 
 // ReplacePolicies makes the given policies the only ones.
 func (tx *Tx) ReplacePolicies(list []*Policy) {
-	tx.note(tx.store.policies.replace(list, func(p *Policy) Key { return p.Key }))
+	tx.note(tx.store.policies.replace(list))
 }
 
 // SetDiagnostics replaces the diagnostics that are known for one origin: an
