@@ -140,7 +140,11 @@ func (a *arrivals) turn(open func(link int) bool) {
 	if len(addrs) == 0 {
 		return
 	}
-	deleted, err := forget(a.conn, addrs, func(addr netip.Addr) bool { return owned(a.known.Load(), addr) })
+	deleted := 0
+	node, err := links.LocalAddresses()
+	if err == nil {
+		deleted, err = forget(a.conn, addrs, node, func(addr netip.Addr) bool { return owned(a.known.Load(), addr) })
+	}
 	if err != nil {
 		a.log.Warn("deleting connections from before a pod failed, they last until the pod is known", "err", err)
 		return

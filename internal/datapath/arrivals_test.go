@@ -198,7 +198,7 @@ func TestAnAddressThatIsKnownMeanwhileIsLeftAlone(t *testing.T) {
 		connect(t, filter.UDP, first, stranger)
 		connect(t, filter.UDP, first, friendly)
 		list := []netip.Addr{netip.MustParseAddr(stranger), netip.MustParseAddr(friendly)}
-		n, err := forget(d.cuts.conn, list, func(a netip.Addr) bool { return a.String() == friendly })
+		n, err := forget(d.cuts.conn, list, nil, func(a netip.Addr) bool { return a.String() == friendly })
 		if got := fmt.Sprint(n, err, connections(t)); got != fmt.Sprint(1, error(nil), []string{line(filter.UDP, first, friendly)}) {
 			t.Error(got)
 		}

@@ -34,22 +34,25 @@ const looks = 4
 // left to those who programmed it. It is asked after the look, which may take
 // long, and entries are deleted by their id: so what the pod is allowed since is
 // never among them.
-func forget(conn *conntrack.Conn, addrs []netip.Addr, known func(netip.Addr) bool) (deleted int, err error) {
-	old, err := among(conn, addrs, strangers(addrs))
+func forget(conn *conntrack.Conn, addrs, node []netip.Addr, known func(netip.Addr) bool) (deleted int, err error) {
+	old, err := among(conn, addrs, strangers(addrs, node))
 	if err != nil {
 		return 0, err
 	}
-	now := strangers(slices.DeleteFunc(slices.Clone(addrs), known))
+	now := strangers(slices.DeleteFunc(slices.Clone(addrs), known), node)
 	return conn.Delete(slices.DeleteFunc(old, func(e cut.Entry) bool {
 		_, ends := now.Judge(&e)
 		return !ends
 	}))
 }
 
-// strangers returns the judge that denies whatever these addresses take part in.
-// The node's own connections are no exception, as somebody outside can forge
-// them where the kernel does not check (IPv6), and the node begins them anew.
-func strangers(addrs []netip.Addr) *cut.Judge { return cut.NewJudge(&filter.Program{}, nil, addrs) }
+// strangers returns the judge that denies whatever these addresses take part in,
+// but for what the node began, if its addresses are given: it may talk to a pod
+// that nobody knows yet. Somebody outside can forge those where the kernel does
+// not check (IPv6); before any container runs the node has nothing to lose.
+func strangers(addrs, node []netip.Addr) *cut.Judge {
+	return cut.NewJudge(&filter.Program{}, node, addrs)
+}
 
 // among returns those connections of the addresses that the judge denies.
 func among(conn *conntrack.Conn, addrs []netip.Addr, j *cut.Judge) (old []cut.Entry, err error) {
@@ -75,7 +78,7 @@ func forgetHere(addrs []netip.Addr) (deleted int, err error) {
 	}
 	defer func() { _ = conn.Close() }() // every answer has been read
 	for range looks {
-		n, err := forget(conn, addrs, func(netip.Addr) bool { return false })
+		n, err := forget(conn, addrs, nil, func(netip.Addr) bool { return false })
 		deleted += n
 		if err != nil {
 			return deleted, fmt.Errorf("deleting connections from before the pod: %w", err)
