@@ -115,7 +115,7 @@ func (l *Loop) drops() {
 // dropsOf sums the counters by the direction that was denied.
 func dropsOf(counters map[string]uint64) observe.Drops {
 	return observe.Drops{
-		Ingress: counters[nft.CounterIngress] + counters[nft.CounterUnlisted],
+		Ingress: counters[nft.CounterIngress] + counters[nft.CounterUnlisted] + counters[nft.CounterBroadcast],
 		Egress:  counters[nft.CounterEgress] + counters[nft.CounterSource] + counters[nft.CounterPort],
 	}
 }

@@ -213,6 +213,7 @@ func (c *Conn) chain(chain *Chain) *nftables.Chain {
 
 func hooks() map[string]*nftables.ChainHook {
 	return map[string]*nftables.ChainHook{
+		"prerouting":  nftables.ChainHookPrerouting,
 		"input":       nftables.ChainHookInput,
 		"forward":     nftables.ChainHookForward,
 		"postrouting": nftables.ChainHookPostrouting,

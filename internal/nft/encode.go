@@ -28,6 +28,7 @@ const (
 	protoICMPv6       = 58
 	addrTypeLocal     = 2 // RTN_LOCAL
 	addrTypeBroadcast = 3 // RTN_BROADCAST
+	packetToHost      = 0 // PACKET_HOST
 )
 
 // second returns the register that follows a first part of n bytes; the kernel
@@ -222,6 +223,11 @@ func (s MatchState) encode(e *encoder) {
 func (MatchNoInput) encode(e *encoder) {
 	e.add(&expr.Meta{Key: expr.MetaKeyIIF, Register: register})
 	e.cmp(expr.CmpOpEq, make([]byte, 4))
+}
+
+func (MatchToHost) encode(e *encoder) {
+	e.add(&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: register})
+	e.cmp(expr.CmpOpEq, []byte{packetToHost})
 }
 
 func (s MatchICMP) encode(e *encoder) {

@@ -18,6 +18,7 @@ func TestInvariant10EveryBaseRuleIsThereForBothFamilies(t *testing.T) {
 	reasons := []string{
 		"icmpv6 type",             // neighbour discovery; IPv4 has ARP, which passes no IP hook
 		"open pods on their link", // each family has its own addresses for that
+		"a group",                 // so it has for groups
 	}
 	for name, node := range map[string]nft.Node{"nat": {}, "guard": {Guard: true}, "closed": {Guard: true, Closed: true}, "filter": {FilterHook: true}} {
 		t.Run(name, func(t *testing.T) {

@@ -98,7 +98,7 @@ type Chain struct {
 // Base says where the kernel enters a base chain.
 type Base struct {
 	Type     string // "nat" or "filter"
-	Hook     string // "input", "forward" or "postrouting"
+	Hook     string // "prerouting", "input", "forward" or "postrouting"
 	Priority int32
 }
 

@@ -108,7 +108,7 @@ func walk(table *nft.Table, n nft.Node, f filter.Flow) filter.Verdict {
 		hook, out = "input", ""
 	}
 	for _, c := range table.Chains {
-		if c.Base != nil && c.Base.Hook == hook && (walker{table, f, nft.CtNew, in, out}).hook(c) == nft.Drop {
+		if c.Base != nil && c.Base.Hook == hook && (walker{table, f, nft.CtNew, in, out, false}).hook(c) == nft.Drop {
 			return filter.Drop
 		}
 	}

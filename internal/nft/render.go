@@ -67,6 +67,7 @@ const (
 // Names of the chains and sets that are always there. `hook` and `ingress` are
 // reserved words of nft and cannot be chain names.
 const (
+	chainPrerouting  = "prerouting"
 	chainPostrouting = "postrouting" // with suffix -filter for type filter,
 	chainInput       = "input"       // so that one transaction can swap them
 	chainToPod       = "to-pod"
@@ -94,7 +95,9 @@ const (
 	CounterUnlisted = "drop-unlisted" // to an address that no pod has
 	CounterSource   = "drop-source"   // from an address that no pod has there
 	CounterGuard    = "drop-guard"    // invalid or untracked
-	CounterSelfTest = "drop-self-test"
+	// CounterBroadcast counts packets to one receiver in frames to everybody.
+	CounterBroadcast = "drop-broadcast"
+	CounterSelfTest  = "drop-self-test"
 )
 
 // SelfTest returns the address that is always listed as an isolated pod: what
@@ -147,7 +150,7 @@ func sameSlice[E any](a, b []E) bool {
 
 // Render returns what the function of that name returns.
 func (r *Renderer) Render(p *filter.Program, n Node) *Table {
-	t := &Table{Counters: []string{CounterEgress, CounterGuard, CounterIngress, CounterSelfTest, CounterSource, CounterUnlisted}}
+	t := &Table{Counters: []string{CounterBroadcast, CounterEgress, CounterGuard, CounterIngress, CounterSelfTest, CounterSource, CounterUnlisted}}
 	for _, s := range p.Sets {
 		t.Sets = append(t.Sets, renderSet(s))
 	}

@@ -88,6 +88,10 @@ type MatchState struct{ States CtState }
 // those that a bridge forwards by itself and those that the node makes.
 type MatchNoInput struct{}
 
+// MatchToHost matches packets whose frame was for one receiver, not for a group or
+// for everybody. On a bridge the IP hooks take frames for others for such, too.
+type MatchToHost struct{}
+
 // MatchICMP matches a range of ICMPv6 types.
 type MatchICMP struct{ First, Last uint8 }
 

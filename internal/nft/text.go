@@ -258,6 +258,8 @@ func (s MatchState) text() string {
 
 func (MatchNoInput) text() string { return "meta iif 0" }
 
+func (MatchToHost) text() string { return "meta pkttype host" }
+
 func (s MatchICMP) text() string {
 	if s.First == s.Last {
 		return fmt.Sprintf("icmpv6 type %d", s.First)

@@ -23,6 +23,8 @@ type walker struct {
 	// in and out are the packet's interfaces; in is empty for what the node makes
 	// and for what a bridge forwards by itself.
 	in, out string
+	// everybody is true if the packet's frame is for everybody or for a group.
+	everybody bool
 }
 
 // hook returns what becomes of the packet at a base chain, whose own end lets
@@ -94,6 +96,8 @@ func (w walker) matches(s nft.Statement) bool {
 		return f.FromNode != s.Negate
 	case nft.MatchNoInput:
 		return w.in == ""
+	case nft.MatchToHost:
+		return !w.everybody
 	case nft.MatchState:
 		return w.state&s.States != 0
 	case nft.MatchICMPAny:
@@ -174,7 +178,7 @@ func verdict(table *nft.Table, n nft.Node, f filter.Flow) filter.Verdict {
 	}
 	for _, c := range table.Chains {
 		// The chain for untracked packets is at input too, and sees none here.
-		w := walker{table, f, nft.CtNew, in, out}
+		w := walker{table, f, nft.CtNew, in, out, false}
 		if c.Base != nil && c.Base.Hook == hook && w.hook(c) == nft.Drop {
 			return filter.Drop
 		}

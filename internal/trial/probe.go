@@ -232,7 +232,7 @@ func (t *Trial) Drops() (uint64, error) {
 		if err != nil {
 			return 0, fmt.Errorf("on node %s: %w", n.name, err)
 		}
-		for _, name := range []string{nft.CounterIngress, nft.CounterEgress, nft.CounterUnlisted, nft.CounterSource, nft.CounterPort, nft.CounterGuard} {
+		for _, name := range []string{nft.CounterIngress, nft.CounterEgress, nft.CounterUnlisted, nft.CounterSource, nft.CounterBroadcast, nft.CounterPort, nft.CounterGuard} {
 			sum += counters[name]
 		}
 	}

@@ -27,8 +27,8 @@ func TestNothingOfOursLooksAtEveryForwardedPacket(t *testing.T) {
 				t.Errorf("chain %s of type %s is at hook %s", c.Name, c.Base.Type, c.Base.Hook)
 			}
 		}
-		if nat != 2 {
-			t.Errorf("%d chains of type nat, want 2", nat)
+		if nat != 3 {
+			t.Errorf("%d chains of type nat, want 3", nat)
 		}
 	})
 }

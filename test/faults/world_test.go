@@ -208,7 +208,7 @@ func (w *world) drops() uint64 {
 	w.t.Helper()
 	counters, err := w.table.AllCounters()
 	check(w.t, err)
-	return counters[nft.CounterIngress] + counters[nft.CounterEgress] + counters[nft.CounterUnlisted] +
+	return counters[nft.CounterIngress] + counters[nft.CounterEgress] + counters[nft.CounterUnlisted] + counters[nft.CounterBroadcast] +
 		counters[nft.CounterSource] + counters[nft.CounterPort] + counters[nft.CounterGuard]
 }
 

@@ -129,7 +129,7 @@ func (f *flooded) drops() (n uint64) {
 	f.t.Helper()
 	counters, err := f.table.AllCounters()
 	check(f.t, err)
-	for _, name := range []string{nft.CounterIngress, nft.CounterEgress, nft.CounterUnlisted, nft.CounterSource, nft.CounterPort, nft.CounterGuard} {
+	for _, name := range []string{nft.CounterIngress, nft.CounterEgress, nft.CounterUnlisted, nft.CounterSource, nft.CounterBroadcast, nft.CounterPort, nft.CounterGuard} {
 		n += counters[name]
 	}
 	return n

@@ -173,7 +173,7 @@ func (w *world) countDrops() (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		for _, name := range []string{nft.CounterIngress, nft.CounterEgress, nft.CounterUnlisted, nft.CounterSource, nft.CounterGuard} {
+		for _, name := range []string{nft.CounterIngress, nft.CounterEgress, nft.CounterUnlisted, nft.CounterSource, nft.CounterBroadcast, nft.CounterGuard} {
 			sum += counters[name]
 		}
 	}
