@@ -8,6 +8,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/nftables"
+
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/persist"
 )
@@ -39,6 +41,23 @@ func TestAListingOfAnySizeIsComplete(t *testing.T) {
 		library, err := c.nl.GetSetElements(c.set(want))
 		if err != nil || len(library) != n {
 			t.Errorf("the library lists %d elements, %v, want %d", len(library), err, n)
+		}
+	}
+}
+
+// While the kernel resizes a hash, a listing of several messages may have the
+// right number of elements, some twice and others not at all.
+func TestAListingInWhichAnElementComesTwiceIsNotWhole(t *testing.T) {
+	for _, second := range []byte{1, 2} {
+		l := listing{key: Addr4}
+		l.add([]byte{10, 0, 0, 1}, false)
+		l.add([]byte{10, 0, 0, second}, false)
+		if got, want := l.into(&Set{Key: Addr4}), second == 2; got != want {
+			t.Errorf("with 10.0.0.1 and 10.0.0.%d: whole %t, want %t", second, got, want)
+		}
+		list := []nftables.SetElement{{Key: []byte{10, 0, 0, 1}}, {Key: []byte{10, 0, 0, second}}}
+		if got, want := repeats(list), second == 1; got != want {
+			t.Errorf("with 10.0.0.1 and 10.0.0.%d: repeats %t, want %t", second, got, want)
 		}
 	}
 }

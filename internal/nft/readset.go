@@ -59,11 +59,12 @@ func (s *Set) plain() bool {
 	return s.Interval || !s.Map && slices.Contains([]KeyType{Addr4, Addr6, Addr4Port, Addr6Port, ProtocolPort}, s.Key)
 }
 
-// A listing may be incomplete: the kernel resizes a large hash in the background,
-// and a listing meanwhile misses elements without a word (seen on 6.18 right
-// after tens of thousands of insertions). So a set that is not small is listed
-// until there are as many elements as the kernel counts, or, with a kernel that
-// does not say, until two listings agree.
+// A listing may be incomplete: the kernel resizes a large hash in the background
+// (seen on 6.18 right after thousands of insertions). A listing of several messages
+// then meets another order in the next one, and it skips as many elements as it has
+// listed: some come twice, as many are missing, and the number is right. So a set
+// that is not small is listed until no element comes twice and there are as many
+// as the kernel counts, or, with a kernel that does not say, as many as before.
 const (
 	smallListing = 512
 	listings     = 10
@@ -79,8 +80,7 @@ func (c *Conn) list(s *Set, count int) error {
 			return err
 		}
 		n := len(l.starts) + len(l.ends)
-		if n == count || n == before || n <= smallListing && count < 0 {
-			l.into(s)
+		if (n == count || n == before || n <= smallListing && count < 0) && l.into(s) {
 			return nil
 		}
 		before = n
@@ -109,16 +109,18 @@ func (l *listing) add(key []byte, end bool) {
 	}
 }
 
-// into makes the set what was listed.
-func (l *listing) into(s *Set) {
+// into makes the set what was listed. whole is false if an element came twice.
+func (l *listing) into(s *Set) (whole bool) {
 	if s.Interval {
 		l.pair()
 	}
 	if l.foreign || !s.Interval && len(l.ends) > 0 {
 		s.disown()
-		return
+		return true
 	}
+	n := len(l.starts)
 	s.Elements = persist.Of(l.starts...)
+	return s.Elements.Len() == n
 }
 
 // pair makes prefixes of starts and ends. Ours are always prefixes.
@@ -140,7 +142,7 @@ func (c *Conn) elements(k *nftables.Set) ([]nftables.SetElement, error) {
 	list, err := c.nl.GetSetElements(k)
 	for try := 0; err == nil && len(list) > smallListing; try++ {
 		before := len(list)
-		if list, err = c.nl.GetSetElements(k); err == nil && len(list) == before {
+		if list, err = c.nl.GetSetElements(k); err == nil && len(list) == before && !repeats(list) {
 			break
 		}
 		if try == listings {
@@ -148,6 +150,19 @@ func (c *Conn) elements(k *nftables.Set) ([]nftables.SetElement, error) {
 		}
 	}
 	return list, err
+}
+
+// repeats reports whether an element comes twice.
+func repeats(list []nftables.SetElement) bool {
+	seen := make(map[string]bool, len(list))
+	for _, e := range list {
+		key := string(e.Key)
+		if seen[key] {
+			return true
+		}
+		seen[key] = true
+	}
+	return false
 }
 
 // take turns the kernel's elements into ours. A set with an element that we
