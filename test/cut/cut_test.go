@@ -33,7 +33,7 @@ func (w *world) everyTalk(t *testing.T, h *host) (list []*talk) {
 					"direct":  netip.AddrPortFrom(w.actors[0].addr(v6), serverPort),
 					"service": netip.AddrPortFrom(front(v6), servicePort),
 				} {
-					k := h.call(t, w.ns(t, a.name), proto, to)
+					k := h.call(t, w.ns(t, a.name), proto, w.port(a, v6), to)
 					k.name = fmt.Sprintf("%s from %s, %s, IPv6 %t", proto, a.name, name, v6)
 					k.from, k.to, k.goes = w.taps[a.name], w.taps[server], a.role == "good"
 					list = append(list, k)

@@ -115,7 +115,7 @@ func (w *world) openTo(t *testing.T, p *tap) {
 	w.apply(t)
 	h := listen(t, w.ns(t, "next"), serverPort, w.actors[0].addrs()...)
 	defer h.end()
-	k := h.call(t, w.ns(t, near), packet.UDP, netip.AddrPortFrom(w.actors[0].addr(false), serverPort))
+	k := h.call(t, w.ns(t, near), packet.UDP, w.port(w.actors[1], false), netip.AddrPortFrom(w.actors[0].addr(false), serverPort))
 	await(t, []*talk{k})
 	if p.total(packet.UDP, k.client.Addr()) == 0 {
 		t.Error("the tap of the next pod sees nothing at all")

@@ -218,11 +218,19 @@ func (h *host) receive(u *net.UDPConn) {
 	}
 }
 
-// call begins a connection to a server, directly or by a Service.
-func (h *host) call(t *testing.T, ns *netns.NS, proto packet.Protocol, to netip.AddrPort) *talk {
+// call begins a connection from a port of its own to a server, directly or by a
+// Service. Of two clients at one port the kernel would give one another port.
+func (h *host) call(t *testing.T, ns *netns.NS, proto packet.Protocol, from, to netip.AddrPort) *talk {
 	t.Helper()
-	conn, err := ns.Dial(t.Context(), proto.String(), to.String())
-	check(t, err)
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from)}
+	if proto == packet.UDP {
+		d.LocalAddr = net.UDPAddrFromAddrPort(from)
+	}
+	var conn net.Conn
+	check(t, ns.Do(func() (err error) {
+		conn, err = d.DialContext(t.Context(), proto.String(), to.String())
+		return err
+	}))
 	k := &talk{host: h, proto: proto, client: unmap(conn.LocalAddr()), asking: &end{}}
 	h.group.Go(func() {
 		say(h.stop, writer(conn))

@@ -62,6 +62,7 @@ type world struct {
 	*trial.Trial
 	actors []actor
 	taps   map[string]*tap
+	ports  uint16 // that clients had
 }
 
 // newWorld starts nodes and agents with the cast and no policy.
@@ -118,6 +119,13 @@ func (a actor) addr(v6 bool) netip.Addr {
 		return a.addrs()[1]
 	}
 	return a.addrs()[0]
+}
+
+// port returns a port that no client had before. It is above those that the
+// kernel gives.
+func (w *world) port(a actor, v6 bool) netip.AddrPort {
+	w.ports++
+	return netip.AddrPortFrom(a.addr(v6), 61000+w.ports)
 }
 
 // policy writes a policy for the pods of one role.
