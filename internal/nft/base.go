@@ -88,9 +88,6 @@ func postrouting(n Node) *Chain {
 	if !n.Closed {
 		c.add("inside one bridge", Lookup{Field: OutputInterface, Set: setPodLinks}, MatchNoInput{}, Verdict{Jump, chainSource})
 	}
-	for _, f := range filter.Families {
-		c.add("a pod reaches itself", Lookup{Field: SourceDestination, Family: f, Set: perFamily("self", f)}, Verdict{Kind: Accept})
-	}
 	c.addEgress()
 	c.add("", Verdict{Goto, chainToPod})
 	return c

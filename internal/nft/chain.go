@@ -46,7 +46,7 @@ func renderChain(c *filter.Chain) (chains []*Chain, dispatch *Set) {
 		slices.SortFunc(chains, func(a, b *Chain) int { return cmp.Compare(a.Name, b.Name) })
 		main.add("", Lookup{Field: ProtocolAndPort, Set: dispatch.Name, Map: true})
 	}
-	main.finish(c.Direction)
+	main.finish(c)
 	return chains, dispatch
 }
 
@@ -64,15 +64,17 @@ func portChain(c *filter.Chain, key Key, rules []filter.Rule) *Chain {
 		r.Ports, r.Protocol = filter.PortRange{}, filter.AnyProtocol // known by the dispatch
 		sub.Rules = append(sub.Rules, renderRule(c, r))
 	}
-	sub.finish(c.Direction)
+	sub.finish(c)
 	return sub
 }
 
-// finish ends a chain: what the node sends to its own pod is always allowed,
-// the rest is dropped. A packet with the node's address that came in by an
-// interface is forged; IPv6 would forward it.
-func (c *Chain) finish(d filter.Direction) {
-	if d == filter.Egress {
+// finish ends the chain of some pods: a pod always reaches itself, and the node
+// its own pods; the rest is dropped. That comes last, since most packets are
+// allowed by a rule and need not be asked. A packet with the node's address that
+// came in by an interface is forged; IPv6 would forward it.
+func (c *Chain) finish(of *filter.Chain) {
+	c.add("a pod reaches itself", Lookup{Field: SourceDestination, Family: of.Family, Set: perFamily("self", of.Family)}, Verdict{Kind: Accept})
+	if of.Direction == filter.Egress {
 		c.Rules = append(c.Rules, dropped(CounterEgress, ""))
 		return
 	}
