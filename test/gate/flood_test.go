@@ -141,7 +141,7 @@ func TestOnlyTheFriendPassesWhenPodsStartUnderAFlood(t *testing.T) {
 func TestNothingPassesWhenPodsStartUnderAFloodAndTheAgentIsKilled(t *testing.T) {
 	eachWiring(t, func(t *testing.T, plugin string) {
 		f, c := newFlooded(t, plugin, "100ms"), &score{}
-		n := times(10, 200)
+		n := times(10, 1000)
 		a := f.company(n, true)
 		a.stop(syscall.SIGKILL)
 		f.flood()
