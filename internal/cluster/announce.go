@@ -40,8 +40,9 @@ func (s *Store) leastNeeded() string {
 	var least *announcement
 	idle := false
 	for _, a := range s.announced.byID {
-		switch owns := len(s.claims(a)) > 0; {
-		case least == nil, !owns && !idle, owns != idle && a.seq < least.seq:
+		owns := len(s.claims(a)) > 0
+		alike := owns != idle // both own something, or neither does
+		if least == nil || !owns && !idle || alike && a.seq < least.seq {
 			least, idle = a, !owns
 		}
 	}

@@ -66,9 +66,8 @@ func (a *arrivals) note(h links.Host) {
 	}
 	if len(a.fresh) < maxFresh {
 		a.fresh[h.Addr] = h.Link
-	} else if !a.dropped {
+	} else {
 		a.dropped = true
-		a.log.Warn("more routes to single addresses than expected, connections from before a pod may last until the pod is known", "limit", maxFresh)
 	}
 	a.mu.Unlock()
 	a.wake()
@@ -110,8 +109,12 @@ func (a *arrivals) run(ctx context.Context, open func(link int) bool) {
 		case <-time.After(gathering):
 		}
 		start := time.Now()
-		a.turn(open)
+		err := a.turn(open)
 		pause = b.spend(time.Since(start), time.Now())
+		if err != nil {
+			a.log.Warn("deleting connections from before a pod failed, trying again", "err", err)
+			pause = max(pause, rewatch)
+		}
 	}
 }
 
@@ -121,9 +124,12 @@ func (a *arrivals) take(open func(link int) bool) (addrs []netip.Addr, since tim
 		return nil, since // arm wakes us
 	}
 	a.mu.Lock()
-	fresh, since := a.fresh, a.since
+	fresh, since, dropped := a.fresh, a.since, a.dropped
 	a.fresh, a.dropped = map[netip.Addr]int{}, false
 	a.mu.Unlock()
+	if dropped {
+		a.log.Warn("more routes to single addresses than expected, connections from before a pod may last until the pod is known", "limit", maxFresh)
+	}
 	p := a.known.Load()
 	for _, addr := range slices.SortedFunc(maps.Keys(fresh), netip.Addr.Compare) {
 		if !owned(p, addr) && !open(fresh[addr]) {
@@ -133,26 +139,25 @@ func (a *arrivals) take(open func(link int) bool) (addrs []netip.Addr, since tim
 	return addrs, since
 }
 
-// turn deletes the connections of what waits. Where it found some, the addresses
-// wait once more.
-func (a *arrivals) turn(open func(link int) bool) {
+// turn deletes the connections of what waits. Where it found some, or failed, the
+// addresses wait once more.
+func (a *arrivals) turn(open func(link int) bool) error {
 	addrs, since := a.take(open)
 	if len(addrs) == 0 {
-		return
+		return nil
 	}
 	deleted := 0
 	node, err := links.LocalAddresses()
 	if err == nil {
 		deleted, err = forget(a.conn, addrs, node, func(addr netip.Addr) bool { return owned(a.known.Load(), addr) })
 	}
-	if err != nil {
-		a.log.Warn("deleting connections from before a pod failed, they last until the pod is known", "err", err)
-		return
-	}
 	if deleted > 0 {
 		a.log.Info("connections from before a pod cut", "count", deleted, "addresses", len(addrs), "after", time.Since(since))
+	}
+	if deleted > 0 || err != nil {
 		for _, addr := range addrs {
 			a.note(links.Host{Addr: addr})
 		}
 	}
+	return err
 }

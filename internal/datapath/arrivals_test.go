@@ -113,6 +113,22 @@ func TestArrivalsWaitForTheRulesAndAreLookedAtTwice(t *testing.T) {
 	})
 }
 
+// The kernel's connection table cannot be asked for a while.
+func TestAnAddressThatCouldNotBeLookedForWaitsOn(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		apply(t, d, program())
+		a := d.cuts.arrivals
+		if err := a.conn.Close(); err != nil {
+			t.Fatal(err)
+		}
+		a.note(links.Host{Addr: netip.MustParseAddr(stranger), Link: 7})
+		if err := a.turn(func(int) bool { return false }); err == nil || len(a.fresh) != 1 {
+			t.Errorf("error %v, %v waits", err, a.fresh)
+		}
+	})
+}
+
 func TestWhereUnknownPodsAreOpenARouteEndsNothing(t *testing.T) {
 	a := newArrivals(nil, slog.New(slog.DiscardHandler), false)
 	a.note(links.Host{Addr: netip.MustParseAddr(stranger), Link: 1})
@@ -127,8 +143,14 @@ func TestRoutesThatWaitAreBounded(t *testing.T) {
 	for addr, n := netip.MustParseAddr("10.0.0.0"), 0; n < maxFresh+100; addr, n = addr.Next(), n+1 {
 		a.note(links.Host{Addr: addr, Link: n})
 	}
-	if len(a.fresh) != maxFresh || strings.Count(log.String(), "more routes") != 1 {
-		t.Errorf("%d wait, want %d; log %q", len(a.fresh), maxFresh, log.String())
+	waiting := len(a.fresh)
+	a.armed.Store(true)
+	a.known.Store(&filter.Program{})
+	for range 2 {
+		a.take(func(int) bool { return true })
+	}
+	if waiting != maxFresh || strings.Count(log.String(), "more routes") != 1 {
+		t.Errorf("%d wait, want %d; log %q", waiting, maxFresh, log.String())
 	}
 }
 
@@ -158,7 +180,7 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 		nothing := func() {
 			t.Helper()
 			for _, addr := range []string{elsewhere, friendly} {
-				if _, err := forgetHere([]netip.Addr{netip.MustParseAddr(addr)}); err != nil {
+				if _, err := forgetHere(t.Context(), []netip.Addr{netip.MustParseAddr(addr)}); err != nil {
 					t.Fatal(err)
 				}
 			}

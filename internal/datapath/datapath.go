@@ -88,6 +88,7 @@ type Datapath struct {
 	// transactions of ours, up to the generation
 	transactions uint32
 	survey       *nft.Survey
+	surveyed     uint32           // the generation before it
 	tested       bool             // the self-test ran on the present kind of chain
 	lastTest     time.Time        // when it was tried
 	failed       []Problem        // what it found
@@ -117,7 +118,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	if err != nil {
 		return nil, unsupported(err)
 	}
-	if _, err := conn.Read(); err != nil {
+	if _, err := conn.Exists(); err != nil {
 		return nil, errors.Join(unsupported(err), conn.Close())
 	}
 	d := &Datapath{
@@ -163,6 +164,7 @@ func (d *Datapath) renew() error {
 	if err := d.conn.Renew(); err != nil {
 		return err
 	}
+	d.before.Store(d.port.Load())
 	d.port.Store(d.conn.PortID())
 	d.stale = false
 	return nil
@@ -178,7 +180,7 @@ func (d *Datapath) apply(ctx context.Context, p *filter.Program) (Report, error)
 		d.known, d.tagsKnown = false, false // first, so that it outlives a failure below
 		clear(d.ports)
 	}
-	if seen.Hooks || d.survey == nil {
+	if seen.Hooks || !d.known || d.survey == nil {
 		if err := d.look(); err != nil {
 			d.survey = nil
 			return report, err
@@ -230,8 +232,13 @@ func (d *Datapath) Verify() error {
 	return d.trust(d.sweep(time.Now()))
 }
 
-// look asks what other programs do at our hooks.
+// look asks what other programs do at our hooks. It comes before a read, so that
+// no generation is taken as known of which nobody has seen the others' rules.
 func (d *Datapath) look() error {
+	g, err := d.conn.Generation()
+	if err != nil {
+		return err
+	}
 	s, err := d.conn.Survey()
 	if err != nil {
 		return err
@@ -239,7 +246,7 @@ func (d *Datapath) look() error {
 	if d.survey == nil || len(s.Before) != len(d.survey.Before) {
 		d.tested = false
 	}
-	d.survey = &s
+	d.survey, d.surveyed = &s, g
 	return nil
 }
 
@@ -282,10 +289,13 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 }
 
 func (d *Datapath) read(report *Report) error {
-	// Asked first: what changes while we read counts as not known.
-	g, err := d.conn.Generation()
-	if err != nil {
-		return err
+	// Asked first: what changes while we look and read counts as not known.
+	g := d.surveyed
+	if d.survey == nil {
+		var err error
+		if g, err = d.conn.Generation(); err != nil {
+			return err
+		}
 	}
 	actual, err := d.conn.Read()
 	if err != nil {

@@ -19,7 +19,9 @@ import (
 // events collect what happened in the kernel between two Applys.
 type events struct {
 	wake chan struct{} // holds at most one wake-up
-	port atomic.Uint32 // from which we change nftables
+	// The netlink ports from which we change nftables, and from which we did before:
+	// what we did last may be heard of only after we connected anew.
+	port, before atomic.Uint32
 
 	mu      sync.Mutex // guards the fields below
 	pending nft.Notice
@@ -30,6 +32,9 @@ func (e *events) init(port uint32) {
 	e.wake = make(chan struct{}, 1)
 	e.port.Store(port)
 }
+
+// own reports whether a change of nftables from that netlink port was ours.
+func (e *events) own(port uint32) bool { return port == e.port.Load() || port == e.before.Load() }
 
 // Changed receives after something in the kernel changed that Apply should
 // look at.
@@ -98,8 +103,7 @@ func (d *Datapath) again(ctx context.Context, watch func() error) {
 func (d *Datapath) Watch(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		own := func(port uint32) bool { return port == d.port.Load() }
-		d.again(ctx, func() error { return nft.Monitor(ctx, own, d.note) })
+		d.again(ctx, func() error { return nft.Monitor(ctx, d.own, d.note) })
 		return nil
 	})
 	appeared := func(links.Host) {}

@@ -5,6 +5,7 @@
 package datapath
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -67,8 +68,9 @@ func among(conn *conntrack.Conn, addrs []netip.Addr, j *cut.Judge) (old []cut.En
 }
 
 // forgetHere is forget in the network namespace of the calling thread, for a pod
-// that nobody knows, until a look finds nothing.
-func forgetHere(addrs []netip.Addr) (deleted int, err error) {
+// that nobody knows, until a look finds nothing. No look begins when ctx has
+// ended; what may be left then is an error.
+func forgetHere(ctx context.Context, addrs []netip.Addr) (deleted int, err error) {
 	if len(addrs) == 0 {
 		return 0, nil
 	}
@@ -78,6 +80,9 @@ func forgetHere(addrs []netip.Addr) (deleted int, err error) {
 	}
 	defer func() { _ = conn.Close() }() // every answer has been read
 	for range looks {
+		if err := ctx.Err(); err != nil {
+			return deleted, fmt.Errorf("looking for connections from before the pod: %w", err)
+		}
 		n, err := forget(conn, addrs, nil, func(netip.Addr) bool { return false })
 		deleted += n
 		if err != nil {

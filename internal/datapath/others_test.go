@@ -11,6 +11,7 @@ import (
 
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/nft"
 )
 
 // An accept in a nat chain before ours could end the walk: not ready, and
@@ -100,6 +101,23 @@ func TestGuardFollowsOtherTables(t *testing.T) {
 			})
 		})
 	}
+}
+
+// When notifications are lost, what is known of our table alone says nothing of
+// the others': a look at ours must not pass for one at theirs.
+func TestALookAtOurTableIsOneAtTheOthersToo(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		nftRun(t, "add table inet fw", "add chain inet fw forward { type filter hook forward priority 0; }", "add rule inet fw forward ct state invalid drop")
+		d := open(t, Options{})
+		if r := healthy(t, d, isolated()); r.Guard {
+			t.Fatal("the guard is on beside another program's")
+		}
+		nftRun(t, "delete table inet fw")
+		d.note(nft.Notice{Table: true}) // all that is heard of
+		if r := healthy(t, d, isolated()); !r.Guard {
+			t.Error("nobody drops invalid packets")
+		}
+	})
 }
 
 func TestGuardCanBeForced(t *testing.T) {

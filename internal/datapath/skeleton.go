@@ -39,7 +39,7 @@ func Skeleton(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.L
 	if err != nil {
 		return err // what is deleted without rules comes again
 	}
-	deleted, err := forgetHere(addrs)
+	deleted, err := forgetHere(ctx, addrs)
 	if deleted > 0 {
 		log.Info("connections from before the pod cut", "count", deleted, "addresses", addrs)
 	}
@@ -57,7 +57,10 @@ func keptByAgent(ctx context.Context) (bool, error) {
 	if err := errors.Join(err, conn.Close()); err != nil {
 		return false, unsupported(err)
 	}
-	return exists && agentLives(ctx), nil
+	if !exists {
+		return false, nil
+	}
+	return agentLives(ctx)
 }
 
 // load loads the closed rules, or adds the pod to those that a dead agent left:
@@ -77,8 +80,10 @@ func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logge
 	if err := d.read(&report); err != nil {
 		return err
 	}
-	if d.actual != nil && agentLives(ctx) {
-		return nil // it came meanwhile
+	if d.actual != nil {
+		if alive, err := agentLives(ctx); alive || err != nil {
+			return err // nil: it came meanwhile
+		}
 	}
 	d.showBridges(pod, &report)
 	if d.actual == nil {
@@ -97,13 +102,20 @@ func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logge
 // for as long as it lives.
 const AgentLock = "@podwall-agent"
 
-func agentLives(ctx context.Context) bool {
+// agentLives returns an error if it cannot be known, as when ctx has ended.
+func agentLives(ctx context.Context) (bool, error) {
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", AgentLock)
-	if err == nil {
+	switch {
+	case err == nil:
 		_ = conn.Close() // nobody reads it
+		return true, nil
+	case errors.Is(err, unix.ECONNREFUSED):
+		return false, nil
+	case errors.Is(err, unix.EAGAIN): // others ask, too, and it has not taken their calls yet
+		return true, nil
 	}
-	return !errors.Is(err, unix.ECONNREFUSED)
+	return false, fmt.Errorf("asking whether the agent lives: %w", err)
 }
 
 // lockSkeleton waits for its turn: pods start side by side.

@@ -5,6 +5,7 @@
 package datapath
 
 import (
+	"context"
 	"log/slog"
 	"strings"
 	"testing"
@@ -52,6 +53,28 @@ func TestTheSkeletonIsClosedAndTakenOver(t *testing.T) {
 		}
 		if !isIn(t, "carried-pods", "br1") || isIn(t, "open-links", "br1") || !strings.Contains(listing(t), "ingress4-web") {
 			t.Errorf("beside the agent's table:\n%s", listing(t))
+		}
+	})
+}
+
+// Time that has run out is no sign that an agent lives: beside the table of a
+// dead one the pod would count as closed and be judged as the last one with its
+// address.
+func TestASkeletonThatIsLateIsAnError(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		apply(t, open(t, Options{}), isolated())
+		late, cancel := context.WithCancel(t.Context())
+		cancel()
+		log := slog.New(slog.NewTextHandler(t.Output(), nil))
+		if err := Skeleton(late, []string{"veth0"}, nil, log); err == nil {
+			t.Error("the pod counts as closed")
+		}
+		if alive, err := agentLives(late); err == nil {
+			t.Errorf("the agent counts as known: %t", alive)
+		}
+		defer alive(t)()
+		if alive, err := agentLives(t.Context()); err != nil || !alive {
+			t.Errorf("an agent that lives: %t, %v", alive, err)
 		}
 	})
 }

@@ -86,9 +86,11 @@ func (p Plugin) add(args *skel.CmdArgs) error {
 
 // announce returns an error if the pod must not start.
 func (p Plugin) announce(c config, pod gate.Pod) error {
-	ctx, cancel := context.WithTimeout(context.Background(), c.wait)
-	defer cancel()
+	start := time.Now()
 	open := p.close(pod)
+	// Half is the agent's, however long a large connection table took.
+	ctx, cancel := context.WithTimeout(context.Background(), max(c.wait-time.Since(start), c.wait/2))
+	defer cancel()
 	reply, err := gate.Client{Socket: c.Socket}.Add(ctx, pod)
 	why := string(reply.State) + ": " + reply.Text
 	switch {

@@ -30,8 +30,9 @@ func (p *Plugin) follow(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			p.reconcile(ctx)
+		case <-p.now:
 		}
+		p.reconcile(ctx)
 	}
 }
 
@@ -67,9 +68,17 @@ func (p *Plugin) reconcile(ctx context.Context) {
 // ran before it was started again; its address may be another pod's by then.
 func (p *Plugin) living() map[string]sandbox {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	maps.DeleteFunc(p.running, func(_ string, s sandbox) bool { return s.seen && missing(s.pod.Netns) })
-	return maps.Clone(p.running)
+	running := maps.Clone(p.running)
+	p.mu.Unlock()
+	for name, s := range running {
+		if s.seen && missing(s.pod.Netns) {
+			delete(running, name)
+			p.mu.Lock()
+			delete(p.running, name)
+			p.mu.Unlock()
+		}
+	}
+	return running
 }
 
 func (p *Plugin) runs(name string) bool {

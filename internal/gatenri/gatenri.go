@@ -50,6 +50,7 @@ type Plugin struct {
 	Skeleton func(ctx context.Context, links []string, addrs []netip.Addr) error
 	Log      *slog.Logger
 
+	now     chan struct{}      // has what runs announced at once; of Run
 	mu      sync.Mutex         // guards running
 	running map[string]sandbox // by name
 }
@@ -73,6 +74,7 @@ const (
 // Run serves a runtime until ctx ends. A runtime that is not there, or that goes
 // away, is tried again for ever.
 func (p *Plugin) Run(ctx context.Context) {
+	p.now = make(chan struct{}, 1)
 	var follow sync.WaitGroup
 	defer follow.Wait()
 	follow.Go(func() { p.follow(ctx) })
@@ -175,7 +177,10 @@ func (s *session) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*ap
 	s.mu.Lock()
 	s.running = running
 	s.mu.Unlock()
-	go s.reconcile(context.Background())
+	select {
+	case s.now <- struct{}{}:
+	default:
+	}
 	return nil, nil
 }
 
@@ -216,9 +221,12 @@ func (s *session) limit() time.Duration {
 
 // announce returns an error if the pod must not start.
 func (p *Plugin) announce(pod gate.Pod, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
+	start := time.Now()
 	open := p.close(pod)
+	// Half is the agent's, however long a large connection table took: with
+	// shortWait that is still less than a runtime waits.
+	ctx, cancel := context.WithTimeout(context.Background(), max(limit-time.Since(start), limit/2))
+	defer cancel()
 	reply, err := p.Gate.Add(ctx, pod)
 	if err == nil && reply.State == gate.Enforced {
 		if open != nil { // the agent has done the same itself, or has a problem that it reports

@@ -53,6 +53,7 @@ func (l *Links) watch(ctx context.Context, wake chan<- struct{}, appeared func(H
 	}
 	defer drain(linksChanged, routesChanged)
 	defer close(done)
+	l.changed(wake) // nobody heard what came before
 	if err := listHosts(appeared); err != nil {
 		return err
 	}

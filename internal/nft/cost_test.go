@@ -123,6 +123,7 @@ func (l *line) steps() []step {
 		{"remote-pod-comes", func(tx *cluster.Tx) { tx.SetPod(remote) }},
 		{"remote-pod-relabelled", func(tx *cluster.Tx) { tx.SetPod(&relabelled) }},
 		{"remote-pod-relabelled-for-nobody", func(tx *cluster.Tx) { tx.SetPod(&other) }},
+		{"remote-pod-relabelled-back", func(tx *cluster.Tx) { tx.SetPod(remote) }},
 		{"remote-pod-goes", func(tx *cluster.Tx) { tx.DeletePod(remote.Key) }},
 		{"local-pod-comes", func(tx *cluster.Tx) { tx.SetPod(local) }},
 		{"local-pod-goes", func(tx *cluster.Tx) { tx.DeletePod(local.Key) }},

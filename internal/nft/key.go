@@ -135,7 +135,7 @@ func keyType(t nftables.SetDatatype) (KeyType, bool) {
 	return 0, false
 }
 
-// last returns the first address after the prefix; ok is false if there is
+// after returns the first address after the prefix; ok is false if there is
 // none, because the prefix reaches to the end of the family.
 func after(p netip.Prefix) (next netip.Addr, ok bool) {
 	b := p.Masked().Addr().AsSlice()

@@ -30,17 +30,24 @@ func WithMemory(t *Table, carried []string, restore []Entry) *Table {
 }
 
 // WithoutPods returns the table in which no known pod has one of the addresses:
-// what goes there is closed. What comes from there need not be touched: a new
-// pod's interface is not the one that the table pairs with the address.
+// what goes there is closed, and nobody may speak from there.
 func WithoutPods(t *Table, addrs []netip.Addr) *Table {
 	with := *t
 	with.Sets = slices.Clone(t.Sets)
 	for i, s := range with.Sets {
-		if s.Name == perFamily("to", filter.IPv4) || s.Name == perFamily("to", filter.IPv6) {
+		if slices.Contains(ofPods(), s.Name) {
 			less := *s
 			less.Entries = slices.DeleteFunc(slices.Clone(s.Entries), func(e Entry) bool { return slices.Contains(addrs, e.Key.Addr) })
 			with.Sets[i] = &less
 		}
 	}
 	return &with
+}
+
+// ofPods are the names of the sets without which an address is no pod's.
+func ofPods() (names []string) {
+	for _, f := range filter.Families {
+		names = append(names, perFamily("to", f), perFamily("source", f))
+	}
+	return names
 }

@@ -32,7 +32,7 @@ type Notice struct {
 const monitorGroup = 7
 
 // Monitor calls report for changes that were not made from the given netlink
-// ports, until ctx ends.
+// ports, until ctx ends. It begins with a notice that what came before is lost.
 func Monitor(ctx context.Context, own func(portID uint32) bool, report func(Notice)) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: 1 << (monitorGroup - 1)})
 	if err != nil {
@@ -40,6 +40,7 @@ func Monitor(ctx context.Context, own func(portID uint32) bool, report func(Noti
 	}
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // ends Receive
 	defer stop()
+	report(Notice{Lost: true})
 	for {
 		messages, err := conn.Receive()
 		switch {
