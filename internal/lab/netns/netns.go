@@ -91,11 +91,40 @@ func (ns *NS) enter() error {
 
 // Start starts a process inside the namespace. Unless the caller says
 // otherwise the kernel kills the process when this one ends.
+//
+// The kernel does so when the thread ends that started the process, and threads
+// may end long before the program does. So the thread stays as long as the
+// process; whoever waits for the process still gets its end (prctl(2),
+// PR_SET_PDEATHSIG).
 func (ns *NS) Start(cmd *exec.Cmd) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	}
-	return ns.Do(cmd.Start)
+	started := make(chan error, 1)
+	go func() {
+		err := ns.Do(func() error {
+			err := cmd.Start()
+			started <- err
+			if err == nil {
+				watch(cmd.Process.Pid)
+			}
+			return nil
+		})
+		if err != nil { // then nothing was started
+			started <- err
+		}
+	}()
+	return <-started
+}
+
+// watch returns when a child has ended, and leaves it to be waited for.
+func watch(pid int) {
+	for {
+		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) { // another error: somebody waited already
+			return
+		}
+	}
 }
 
 // Dial connects from inside the namespace. The address must be literal, since

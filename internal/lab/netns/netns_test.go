@@ -98,6 +98,39 @@ func TestANamespaceHasNothingButLoopback(t *testing.T) {
 	}
 }
 
+// The kernel sends the death signal when a thread ends, and threads end in
+// programs that use namespaces.
+func TestAProcessOutlivesThreads(t *testing.T) {
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := newNS(t).Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	var locked, gone sync.WaitGroup
+	const more = 50 // than there are idle threads
+	locked.Add(more)
+	for range more {
+		gone.Go(func() {
+			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+			locked.Done()
+			locked.Wait()
+		})
+	}
+	gone.Wait()
+	// Threads end a moment later than their goroutines.
+	for range 100 {
+		if err := exec.Command("true").Run(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
+		t.Errorf("the process did not end by itself: %v", err)
+	}
+}
+
 func TestProcessesStartInsideAndCanOpenThePath(t *testing.T) {
 	ns := newNS(t)
 	cmd := exec.Command("readlink", "/proc/self/ns/net", ns.Path())
