@@ -58,7 +58,7 @@ func newAPIWorld(t *testing.T) *apiWorld {
 func (w *apiWorld) launch(dir string) {
 	t := w.t
 	t.Helper()
-	s, err := kubeapi.Launch(t.Context(), dir, kubeapi.Options{NetnsFD: w.host.FD(), Bind: w.at.Addr(), Port: int(w.at.Port())})
+	s, err := kubeapi.Launch(t.Context(), dir, kubeapi.Options{Netns: w.host, Bind: w.at.Addr(), Port: int(w.at.Port())})
 	if errors.Is(err, kubeapi.ErrNotBuilt) && os.Getenv("CI") != "true" {
 		t.Skip(err)
 	}

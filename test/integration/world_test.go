@@ -99,7 +99,7 @@ func (w *world) atEnd(closing func() error) {
 }
 
 func (w *world) serverOptions(host *lab.Endpoint) kubeapi.Options {
-	return kubeapi.Options{NetnsFD: host.NS.FD(), Bind: host.Addrs[0], Port: serverPort,
+	return kubeapi.Options{Netns: host.NS, Bind: host.Addrs[0], Port: serverPort,
 		Flags: []string{"--service-cluster-ip-range=10.96.0.0/16,fd96::/112"}}
 }
 

@@ -85,7 +85,7 @@ func (s *stage) startServer(ctx context.Context) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return fmt.Errorf("making a directory for the API server: %w", err)
 	}
-	s.server, err = kubeapi.Launch(ctx, dir, kubeapi.Options{Program: s.KubeAPI, NetnsFD: host.NS.FD(), Bind: addr, Port: 6443})
+	s.server, err = kubeapi.Launch(ctx, dir, kubeapi.Options{Program: s.KubeAPI, Netns: host.NS, Bind: addr, Port: 6443})
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 package kubeapi
 
 import (
-	"context"
 	"fmt"
-	"net"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -20,15 +20,8 @@ func (s *Server) RESTConfig() (*rest.Config, error) {
 		return nil, fmt.Errorf("reading the kubeconfig of the API server: %w", err)
 	}
 	config.QPS = -1
-	config.Dial = s.dial
+	if s.netns != nil {
+		config.Dial = s.netns.Dial
+	}
 	return config, nil
-}
-
-func (s *Server) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	var conn net.Conn
-	err := s.netns.Do(func() (err error) {
-		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-		return err
-	})
-	return conn, err
 }

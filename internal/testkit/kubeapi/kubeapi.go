@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 // Package kubeapi starts a real kube-apiserver with a real etcd for a test,
 // and ends it again.
 //
@@ -17,6 +19,8 @@ import (
 	"net/netip"
 	"os"
 	"testing"
+
+	"github.com/podwall/podwall/internal/lab/netns"
 )
 
 // Profile says how much of the API server is on.
@@ -36,11 +40,10 @@ const (
 type Options struct {
 	// Program is the program to start; empty means the one of Program.
 	Program string
-	// NetnsFD is an open file of the network namespace in which the whole
-	// process lives; 0 means the caller's own. Its loopback link must be up,
-	// since etcd is on 127.0.0.1. The caller keeps the file and may close it
-	// after the start.
-	NetnsFD int
+	// Netns is the network namespace in which the whole process lives; nil
+	// means the caller's own. It stays the caller's, and clients by RESTConfig
+	// need it open.
+	Netns *netns.NS
 	// Bind is the address to serve on; the zero value means 127.0.0.1. It is
 	// in the certificate and in the kubeconfig, so it must be an address that
 	// the clients reach. Services get the family of this address.

@@ -3,21 +3,19 @@
 package kubeapi_test
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"testing"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/testkit/kubeapi"
 )
 
@@ -33,7 +31,7 @@ func TestServerInANamespaceIsReachedFromAnotherOne(t *testing.T) {
 			control, node := newNetns(t), newNetns(t)
 			wire(t, control, node, netip.MustParsePrefix(test.server), netip.MustParsePrefix(test.node))
 			bind := netip.MustParsePrefix(test.server).Addr()
-			server := kubeapi.StartWith(t, kubeapi.Options{NetnsFD: int(control), Bind: bind, Port: 6443})
+			server := kubeapi.StartWith(t, kubeapi.Options{Netns: control, Bind: bind, Port: 6443})
 
 			if want := "https://" + netip.AddrPortFrom(bind, 6443).String(); server.URL != want {
 				t.Errorf("got URL %s, want %s", server.URL, want)
@@ -54,19 +52,13 @@ func TestServerInANamespaceIsReachedFromAnotherOne(t *testing.T) {
 
 // readFrom reads the namespace with the kubeconfig alone, over a connection
 // that starts in the given network namespace.
-func readFrom(t *testing.T, ns netns.NsHandle, s *kubeapi.Server, name string) error {
+func readFrom(t *testing.T, ns *netns.NS, s *kubeapi.Server, name string) error {
 	t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", s.Kubeconfig)
 	if err != nil {
 		return err
 	}
-	config.Dial = func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-		err = inside(ns, func() (err error) {
-			conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-			return err
-		})
-		return conn, err
-	}
+	config.Dial = ns.Dial
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
@@ -76,18 +68,18 @@ func readFrom(t *testing.T, ns netns.NsHandle, s *kubeapi.Server, name string) e
 }
 
 // wire joins two namespaces by one link and gives each end its address.
-func wire(t *testing.T, a, b netns.NsHandle, addrA, addrB netip.Prefix) {
+func wire(t *testing.T, a, b *netns.NS, addrA, addrB netip.Prefix) {
 	t.Helper()
-	err := inside(a, func() error {
+	err := a.Do(func() error {
 		return netlink.LinkAdd(&netlink.Veth{
-			LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(b),
+			LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsFd(b.FD()),
 		})
 	})
 	if err != nil {
 		t.Fatalf("making a link: %v", err)
 	}
-	for ns, addr := range map[netns.NsHandle]netip.Prefix{a: addrA, b: addrB} {
-		if err := inside(ns, func() error { return setUp(addr) }); err != nil {
+	for ns, addr := range map[*netns.NS]netip.Prefix{a: addrA, b: addrB} {
+		if err := ns.Do(func() error { return setUp(addr) }); err != nil {
 			t.Fatalf("setting %s up: %v", addr, err)
 		}
 	}
@@ -114,39 +106,16 @@ func setUp(addr netip.Prefix) error {
 	return nil
 }
 
-// newNetns makes a network namespace without a name: it is gone when the last
-// file and the last process are.
-func newNetns(t *testing.T) netns.NsHandle {
+// newNetns makes a network namespace. A server that is in it ends first.
+func newNetns(t *testing.T) *netns.NS {
 	t.Helper()
-	made := make(chan error, 1)
-	var ns netns.NsHandle
-	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine
-		var err error
-		ns, err = netns.New()
-		made <- err
-	}()
-	err := <-made
+	ns, err := netns.New()
 	if errors.Is(err, os.ErrPermission) && os.Getenv("CI") != "true" {
 		t.Skip("making a network namespace needs CAP_SYS_ADMIN")
 	}
 	if err != nil {
-		t.Fatalf("making a network namespace: %v", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
 	return ns
-}
-
-// inside runs f on a thread in the namespace.
-func inside(ns netns.NsHandle, f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // the thread ends with the goroutine
-		if err := netns.Set(ns); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 package kubeapi
 
 import (
@@ -16,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/podwall/podwall/internal/lab/netns"
 )
 
 const (
@@ -33,7 +37,7 @@ type Server struct {
 	// Log is the path of the API server's log.
 	Log string
 
-	netns    netns
+	netns    *netns.NS // nil for the caller's own
 	process  *os.Process
 	lifeline io.Closer     // the process ends when this closes
 	ended    chan struct{} // closed when the process is gone
@@ -56,13 +60,11 @@ func Launch(ctx context.Context, dir string, o Options) (*Server, error) {
 	s := &Server{
 		Kubeconfig: filepath.Join(dir, "admin.kubeconfig"),
 		Log:        filepath.Join(dir, "kubeapi.log"),
+		netns:      o.Netns,
 		ended:      make(chan struct{}),
 	}
-	if s.netns, err = keepNetns(o.NetnsFD); err != nil {
-		return nil, err
-	}
 	if err := s.start(program, o.args(dir)); err != nil {
-		return nil, errors.Join(fmt.Errorf("starting %s: %w", program, err), s.netns.Close())
+		return nil, fmt.Errorf("starting %s: %w", program, err)
 	}
 	if err := s.waitReady(ctx, filepath.Join(dir, "ready")); err != nil {
 		err = fmt.Errorf("waiting for the API server: %w\n%s", err, tail(s.Log))
@@ -98,7 +100,7 @@ func (o Options) args(dir string) []string {
 // the other end of its standard input is open, and the kernel closes that end
 // when this program dies, however it dies. (The kernel's signal on the death
 // of a parent would not do: it comes when the thread ends that started the
-// process, and the thread that entered a namespace ends at once.)
+// process.)
 func (s *Server) start(program string, args []string) error {
 	log, err := os.Create(s.Log)
 	if err != nil {
@@ -110,7 +112,11 @@ func (s *Server) start(program string, args []string) error {
 	if s.lifeline, err = cmd.StdinPipe(); err != nil {
 		return err
 	}
-	if err := s.netns.Do(cmd.Start); err != nil {
+	begin := cmd.Start
+	if s.netns != nil {
+		begin = func() error { return s.netns.Do(cmd.Start) }
+	}
+	if err := begin(); err != nil {
 		return errors.Join(err, s.lifeline.Close())
 	}
 	s.process = cmd.Process
@@ -156,13 +162,13 @@ func (s *Server) Stop() error {
 	_ = s.lifeline.Close()
 	select {
 	case <-s.ended:
-		return s.netns.Close()
+		return nil
 	case <-time.After(stopTimeout):
 	}
 	err := fmt.Errorf("process %d did not end with its lifeline, killing it", s.Pid())
 	err = errors.Join(err, s.process.Kill())
 	<-s.ended
-	return errors.Join(err, s.netns.Close())
+	return err
 }
 
 // tail returns the last lines of a log file, for an error message.
