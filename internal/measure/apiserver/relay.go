@@ -14,10 +14,10 @@ import (
 	"github.com/podwall/podwall/internal/lab/netns"
 )
 
-// Relay makes the server's address answer inside a namespace too, until it is
+// Relay makes the address of a server that was started alone answer inside a namespace too, until it is
 // closed.
 func (s *Server) Relay(ctx context.Context, inside *netns.NS) (io.Closer, error) {
-	l, err := inside.Listen(ctx, "tcp", address)
+	l, err := inside.Listen(ctx, "tcp", s.addr.String())
 	if err != nil {
 		return nil, fmt.Errorf("relaying to the API server: %w", err)
 	}
@@ -40,7 +40,7 @@ func (r *relay) serve(ctx context.Context, s *Server) {
 		if err != nil {
 			return // closed
 		}
-		far, err := s.ns.Dial(ctx, "tcp", address)
+		far, err := s.ns.Dial(ctx, "tcp", s.addr.String())
 		if err != nil || !r.keep(near, far) {
 			_ = near.Close() // the client sees it and tries again
 			continue

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"time"
 
+	"github.com/podwall/podwall/internal/measure/process"
 	"github.com/podwall/podwall/internal/nft"
 )
 
@@ -52,7 +53,7 @@ func (m *meter) syncs(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		cpu, err := m.agent.cpu()
+		cpu, err := m.agent.CPU()
 		if err != nil {
 			return err
 		}
@@ -65,7 +66,7 @@ func (m *meter) syncs(ctx context.Context) error {
 			return err
 		}
 		m.table.add(sectionSync+m.name, "ms", "start to ready", milliseconds(ready))
-		m.table.add(sectionSync+m.name, "ms", "start to caches filled", milliseconds(filled.Sub(m.agent.started)))
+		m.table.add(sectionSync+m.name, "ms", "start to caches filled", milliseconds(filled.Sub(m.agent.Started())))
 		m.table.add(sectionSync+m.name, "ms", rowEnforced, milliseconds(enforced.Sub(filled)))
 		m.table.add(sectionCost+m.name, "", "start to ready, CPU s", cpu.Seconds())
 		m.table.add(sectionMemory+m.name, "MiB", rowPeak, peak/mebi)
@@ -98,7 +99,7 @@ func (m *meter) rest(ctx context.Context) error {
 
 // spent returns the agent's processor time and the time that f took.
 func (m *meter) spent(f func() error) (cpu, took time.Duration, err error) {
-	before, err := m.agent.cpu()
+	before, err := m.agent.CPU()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -107,7 +108,7 @@ func (m *meter) spent(f func() error) (cpu, took time.Duration, err error) {
 		return 0, 0, err
 	}
 	took = time.Since(start)
-	after, err := m.agent.cpu()
+	after, err := m.agent.CPU()
 	return after - before, took, err
 }
 
@@ -177,10 +178,10 @@ func (m *meter) verify(ctx context.Context) error {
 				return err
 			}
 			var s status
-			err := m.agent.until(ctx, "everything was compared", func(ctx context.Context) bool {
+			err := process.Until(ctx, "everything to be compared", func(ctx context.Context) (bool, error) {
 				s, err = m.agent.status(ctx)
-				return err == nil && s.LastApply.Kind == "full" && s.LastApply.Time.After(before.LastApply.Time)
-			})
+				return err == nil && s.LastApply.Kind == "full" && s.LastApply.Time.After(before.LastApply.Time), nil
+			}, m.agent.Process)
 			m.table.add(sectionCost+m.name, "", "full verification, ms", 1000*s.LastApply.Seconds)
 			return err
 		})
@@ -196,13 +197,9 @@ func (m *meter) verify(ctx context.Context) error {
 func (m *meter) disturb() error {
 	const text = "add chain inet %[1]s disturbance\ndelete chain inet %[1]s disturbance\n"
 	cmd := exec.Command("nft", "-f", "-")
-	var out bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(fmt.Appendf(nil, text, nft.TableName)), &out, &out
-	if err := m.node.NS.Start(cmd); err != nil {
-		return fmt.Errorf("starting nft: %w", err)
-	}
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("changing the agent's table: %w\n%s", err, out.Bytes())
+	cmd.Stdin = bytes.NewReader(fmt.Appendf(nil, text, nft.TableName))
+	if err := process.Run(m.node.NS, cmd); err != nil {
+		return fmt.Errorf("changing the agent's table: %w", err)
 	}
 	return nil
 }
@@ -221,7 +218,7 @@ func (m *meter) kernelMemory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = m.agent.stop()
+	err = m.agent.Stop()
 	m.agent = nil
 	if err != nil {
 		return err

@@ -16,6 +16,8 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/measure/apiserver"
+	"github.com/podwall/podwall/internal/measure/process"
 )
 
 // The namespaces of the pods that the measured changes are about: the pod of this
@@ -68,16 +70,27 @@ func (w *world) build(ctx context.Context, cfg Config, real bool) (err error) {
 		}
 	}
 	cfg.say("writing %d pods, %d policies", w.shape.pods, w.shape.policies)
-	if real {
-		w.src, err = startServer(ctx, cfg.KubeAPI, host, w.dir)
-	} else {
-		w.src, err = newSynthetic(ctx, host, w.dir)
-	}
-	if err != nil {
+	if err := w.openSource(ctx, cfg, host, real); err != nil {
 		return err
 	}
 	w.program = program{path: cfg.Agent, kubeconfig: w.src.kubeconfig(), dir: w.dir, ns: w.node.NS, extra: cfg.AgentArgs}
 	return w.src.fill(ctx, w.shape, w.node.Addrs)
+}
+
+// openSource starts what the agent reads; the source stays nil after an error.
+func (w *world) openSource(ctx context.Context, cfg Config, host *lab.Endpoint, real bool) error {
+	if !real {
+		s, err := newSynthetic(ctx, host, w.dir)
+		if err == nil {
+			w.src = s
+		}
+		return err
+	}
+	s, err := apiserver.Start(ctx, cfg.KubeAPI, host.NS, host.Addrs[0])
+	if err == nil {
+		w.src = server{s}
+	}
+	return err
 }
 
 // close ends everything that was started; what was not is nil.
@@ -87,7 +100,7 @@ func (w *world) close() error {
 		errs = append(errs, w.witness.Close())
 	}
 	if w.agent != nil {
-		errs = append(errs, w.agent.stop())
+		errs = append(errs, w.agent.Stop())
 	}
 	if w.src != nil {
 		errs = append(errs, w.src.close())
@@ -101,7 +114,7 @@ func (w *world) close() error {
 // restart starts the agent on a node without rules.
 func (w *world) restart() (err error) {
 	if w.agent != nil {
-		err = w.agent.stop()
+		err = w.agent.Stop()
 		w.agent = nil
 		if err != nil {
 			return err
@@ -160,8 +173,8 @@ func (w *world) await(ctx context.Context, seen *arrival) (time.Time, error) {
 		return at, nil
 	case <-ctx.Done():
 		return time.Time{}, ctx.Err()
-	case <-w.agent.ended:
-		return time.Time{}, fmt.Errorf("waiting for a change: the agent ended\n%s", w.agent.tail())
+	case <-w.agent.Ended():
+		return time.Time{}, fmt.Errorf("waiting for a change: %w", process.Lives(w.agent.Process))
 	case <-limit.C:
 		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s", patience), w.witness.failure())
 	}

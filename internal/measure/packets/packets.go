@@ -124,7 +124,7 @@ func (run *runner) server(ctx context.Context, bed *lab.Bed) (*apiserver.Server,
 	if run.api != nil {
 		return run.api, nil
 	}
-	api, err := apiserver.Start(ctx, run.cfg.KubeAPI)
+	api, err := apiserver.StartAlone(ctx, run.cfg.KubeAPI)
 	if err != nil {
 		return nil, err
 	}

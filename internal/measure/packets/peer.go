@@ -15,6 +15,7 @@ import (
 
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/measure/apiserver"
+	"github.com/podwall/podwall/internal/measure/process"
 )
 
 // Peer is another program to be measured beside ours.
@@ -29,7 +30,7 @@ type Peer struct {
 
 // peers are the programs of one setting while they run, one in each node.
 type peers struct {
-	procs  []*process
+	procs  []*process.Process
 	relays []io.Closer
 }
 
@@ -50,7 +51,7 @@ func startPeers(ctx context.Context, p Peer, api *apiserver.Server, bed *lab.Bed
 		all.relays = append(all.relays, relay)
 		cmd := exec.Command("sh", "-c", p.Command)
 		cmd.Env = append(os.Environ(), "KUBECONFIG="+api.Kubeconfig, "NODE_NAME="+name)
-		proc, err := launch(node, p.Name+" of "+name, dir, cmd)
+		proc, err := process.Start(node.NS, dir, p.Name+" of "+name, cmd)
 		if err != nil {
 			return all, err
 		}
@@ -61,26 +62,11 @@ func startPeers(ctx context.Context, p Peer, api *apiserver.Server, bed *lab.Bed
 	case <-ctx.Done():
 		return all, ctx.Err()
 	}
-	return all, all.alive()
-}
-
-// alive is an error if one of them has ended: then nothing would be measured.
-func (p *peers) alive() error {
-	for _, proc := range p.procs {
-		select {
-		case <-proc.ended:
-			return fmt.Errorf("%s ended\n%s", proc.name, proc.tail())
-		default:
-		}
-	}
-	return nil
+	return all, process.Lives(all.procs...)
 }
 
 func (p *peers) stop() error {
-	var errs []error
-	for _, proc := range p.procs {
-		errs = append(errs, proc.stop())
-	}
+	errs := []error{process.StopAll(p.procs)}
 	for _, r := range p.relays {
 		errs = append(errs, r.Close())
 	}

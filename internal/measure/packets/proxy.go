@@ -5,35 +5,20 @@
 package packets
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/measure/apiserver"
+	"github.com/podwall/podwall/internal/measure/kubeproxy"
+	"github.com/podwall/podwall/internal/measure/process"
 )
-
-// kubeProxyConfig is a usual one, but that limits of connection tracking stay as
-// they are: they belong to the machine, not to a namespace.
-const kubeProxyConfig = `
-apiVersion: kubeproxy.config.k8s.io/v1alpha1
-kind: KubeProxyConfiguration
-mode: nftables
-hostnameOverride: %s
-clientConnection: {kubeconfig: %s}
-detectLocalMode: ClusterCIDR
-clusterCIDR: 10.244.0.0/16,fd00:244::/32
-conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s, udpTimeout: 0s, udpStreamTimeout: 0s}
-healthzBindAddress: 127.0.0.1:10256
-metricsBindAddress: 127.0.0.1:10249
-oomScoreAdj: 0
-`
 
 // kubeProxies runs the real kube-proxy in both nodes until its rules are in the
 // kernel, where they stay.
@@ -56,25 +41,22 @@ func kubeProxy(ctx context.Context, program string, api *apiserver.Server, node 
 		return fmt.Errorf("making a directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	file := filepath.Join(dir, "kube-proxy.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, kubeProxyConfig, node.Name, api.Kubeconfig), 0o600); err != nil {
-		return fmt.Errorf("writing the configuration: %w", err)
-	}
 	relay, err := api.Relay(ctx, node.NS)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, relay.Close()) }()
-	p, err := launch(node, "kube-proxy of "+node.Name, dir, exec.Command(program, "--config="+file, "-v=4"))
+	p, err := kubeproxy.Start(node, kubeproxy.Config{Program: program, Kubeconfig: api.Kubeconfig, Dir: dir, Flags: []string{"-v=4"},
+		Local: "detectLocalMode: ClusterCIDR\nclusterCIDR: 10.244.0.0/16,fd00:244::/32"})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.stop()) }()
-	return p.until(ctx, "the rules of both families", func(context.Context) bool {
-		text, err := os.ReadFile(p.log.Name())
+	defer func() { err = errors.Join(err, p.Stop()) }()
+	return process.Until(ctx, "the rules of both families", func(context.Context) (bool, error) {
+		text, err := p.Log()
 		const done = `yncProxyRules complete" ipFamily="`
-		return err == nil && strings.Contains(string(text), done+`IPv4"`) && strings.Contains(string(text), done+`IPv6"`)
-	})
+		return bytes.Contains(text, []byte(done+`IPv4"`)) && bytes.Contains(text, []byte(done+`IPv6"`)), err
+	}, p)
 }
 
 // proxyObjects are the nodes, and Services with an endpoint each.

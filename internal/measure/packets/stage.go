@@ -24,6 +24,7 @@ import (
 	"github.com/podwall/podwall/internal/links"
 	"github.com/podwall/podwall/internal/measure/apiserver"
 	"github.com/podwall/podwall/internal/measure/meter"
+	"github.com/podwall/podwall/internal/measure/process"
 )
 
 // tableName is that of the agent's tables, in every family.
@@ -244,7 +245,7 @@ func (s *stage) beside(ctx context.Context, p *meter.Process, m mode, api *apise
 	if values, err = s.observe(p, m, list); err != nil {
 		return nil, err
 	}
-	return values, all.alive()
+	return values, process.Lives(all.procs...)
 }
 
 func (s *stage) measure(p *meter.Process, m mode, list []measurement) ([]float64, error) {

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/podwall/podwall/internal/measure/process"
 )
 
 // sample is one run of ab.
@@ -34,20 +34,20 @@ func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsec
 
 // ask runs ab once.
 func (s *stage) ask(ctx context.Context, requests, concurrency int) (sample, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.Limit+patience)
+	ctx, cancel := context.WithTimeout(ctx, s.Limit+2*time.Minute) // it may be slow to end
 	defer cancel()
 	requests = max(requests, concurrency) // ab wants it so
 	// -t sets the number of requests too, so -n comes after it.
 	cmd := exec.CommandContext(ctx, s.AB, "-q", "-t", strconv.Itoa(int(s.Limit.Seconds())), "-n", strconv.Itoa(requests),
 		"-c", strconv.Itoa(concurrency), "http://"+testedAddress+"/")
-	var out, errs strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	var out strings.Builder
+	cmd.Stdout = &out
 	before, err := s.meters()
 	if err != nil {
 		return sample{}, err
 	}
-	if err := run(s.client.NS, cmd); err != nil {
-		return sample{}, fmt.Errorf("running ab: %w: %s", err, strings.TrimSpace(errs.String()))
+	if err := process.Run(s.client.NS, cmd); err != nil {
+		return sample{}, fmt.Errorf("running ab: %w", err)
 	}
 	after, err := s.meters()
 	if err != nil {
@@ -90,23 +90,12 @@ type meters struct{ serving, machine time.Duration }
 
 func (s *stage) meters() (m meters, err error) {
 	for _, p := range s.servers {
-		t, err := processTime(p.cmd.Process.Pid)
+		t, err := p.CPU()
 		if err != nil {
-			return m, fmt.Errorf("reading the CPU time of %s: %w", p.name, err)
+			return m, err
 		}
 		m.serving += t
 	}
 	m.machine, err = machineTime()
 	return m, err
-}
-
-// processTime is the CPU time of a process so far, in nanoseconds and not in
-// ticks, by its CPU clock (clock_getcpuclockid(3)).
-func processTime(pid int) (time.Duration, error) {
-	const scheduled = 2 // CPUCLOCK_SCHED of linux/posix-timers.h
-	var t unix.Timespec
-	if err := unix.ClockGettime(^int32(pid)<<3|scheduled, &t); err != nil {
-		return 0, err
-	}
-	return time.Duration(t.Nano()), nil
 }

@@ -12,6 +12,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/podwall/podwall/internal/measure/process"
 )
 
 // nginxConfig is one worker and no access log. The worker is the only process,
@@ -64,7 +66,7 @@ func (s *stage) startServers(context.Context) error {
 			return fmt.Errorf("configuring %s: %w", p.name, err)
 		}
 		cmd := exec.Command(s.Nginx, "-p", dir, "-c", config, "-e", filepath.Join(dir, "error.log"))
-		n, err := start(e.NS, p.name, filepath.Join(dir, "log"), cmd)
+		n, err := process.Start(e.NS, dir, p.name, cmd)
 		if err != nil {
 			return err
 		}

@@ -8,8 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -22,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/measure/process"
 )
 
 // The settings that are always there. The second base shows the noise.
@@ -92,11 +91,11 @@ func (s *stage) environment(node string) []string {
 }
 
 // runBoth starts a program on both real nodes.
-func (s *stage) runBoth(name string, command func(node string) *exec.Cmd) (list []*process, err error) {
+func (s *stage) runBoth(name string, command func(node string) *exec.Cmd) (list []*process.Process, err error) {
 	for _, node := range realNodes() {
 		cmd := command(node)
 		cmd.Env = s.environment(node)
-		p, err := start(s.bed.Node(node).NS, name+" of "+node, filepath.Join(s.dir, node+".log"), cmd)
+		p, err := process.Start(s.bed.Node(node).NS, s.dir, name+" of "+node, cmd)
 		if err != nil {
 			return list, err
 		}
@@ -108,15 +107,12 @@ func (s *stage) runBoth(name string, command func(node string) *exec.Cmd) (list 
 // podwall runs our agents, and takes away what they put into the kernel.
 func (s *stage) podwall(ctx context.Context) (func() error, error) {
 	agents, err := s.runBoth(podwall, func(node string) *exec.Cmd { return exec.Command(s.Agent, s.arguments(node)...) })
-	off := func() error { return errors.Join(stopAll(agents), s.cleanUp()) }
+	off := func() error { return errors.Join(process.StopAll(agents), s.cleanUp()) }
 	if err != nil {
 		return off, err
 	}
-	for i, node := range realNodes() {
-		err := await(ctx, "the agent of "+node+" to be ready", func() (bool, error) { return s.ready(ctx, node), agents[i].lives() })
-		if err != nil {
-			return off, fmt.Errorf("%w\n%s", err, agents[i].tail())
-		}
+	if err := process.Ready(ctx, agents...); err != nil {
+		return off, err
 	}
 	// Ready means enforced, so there is nothing to wait for.
 	if passed := s.strangers(ctx); passed != 0 {
@@ -130,29 +126,11 @@ func (s *stage) cleanUp() error {
 	for _, node := range realNodes() {
 		cmd := exec.Command(s.Agent, append(s.arguments(node), "--cleanup-config")...)
 		cmd.Env = s.environment(node)
-		if err := run(s.bed.Node(node).NS, cmd); err != nil {
+		if err := process.Run(s.bed.Node(node).NS, cmd); err != nil {
 			errs = append(errs, fmt.Errorf("cleaning up %s: %w", node, err))
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// ready asks the agent of a node.
-func (s *stage) ready(ctx context.Context, node string) bool {
-	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return s.bed.Node(node).NS.Dial(ctx, network, addr)
-		}}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:20244/readyz", nil)
-	if err != nil {
-		return false
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return false
-	}
-	_ = resp.Body.Close() // the status is all
-	return resp.StatusCode == http.StatusOK
 }
 
 // settled is how long a peer may take to enforce the policy.
@@ -162,15 +140,13 @@ const settled = time.Minute
 // that never does is measured all the same, and the report says so.
 func (s *stage) peer(ctx context.Context, p Peer) (func() error, error) {
 	list, err := s.runBoth(p.Name, func(string) *exec.Cmd { return exec.Command("sh", "-c", p.Command) })
-	off := func() error { return stopAll(list) }
+	off := func() error { return process.StopAll(list) }
 	if err != nil {
 		return off, err
 	}
 	for deadline := time.Now().Add(settled); time.Now().Before(deadline); {
-		for _, one := range list {
-			if err := one.lives(); err != nil {
-				return off, err
-			}
+		if err := process.Lives(list...); err != nil {
+			return off, err
 		}
 		if s.strangers(ctx) == 0 {
 			return off, s.served(ctx)
@@ -230,19 +206,13 @@ func (s *stage) reached(ctx context.Context, from *lab.Endpoint) int {
 // open returns when nothing is in the way of anybody: the last agent has left
 // nothing, and the servers serve.
 func (s *stage) open(ctx context.Context) error {
-	return await(ctx, "a stranger to pass without an agent (what did the last one leave in the kernel?)", func() (bool, error) {
-		for _, p := range s.servers {
-			if err := p.lives(); err != nil {
-				return false, err
-			}
-		}
-		return s.strangers(ctx) == len(targets()), nil
-	})
+	const what = "a stranger to pass without an agent (what did the last one leave in the kernel?)"
+	return process.Until(ctx, what, func(ctx context.Context) (bool, error) { return s.strangers(ctx) == len(targets()), nil }, s.servers...)
 }
 
 // served returns when the client that the policy allows reaches everything.
 func (s *stage) served(ctx context.Context) error {
-	return await(ctx, "the client to pass", func() (bool, error) { return s.reached(ctx, s.client) == len(targets()), nil })
+	return process.Until(ctx, "the client to pass", func(ctx context.Context) (bool, error) { return s.reached(ctx, s.client) == len(targets()), nil }, s.servers...)
 }
 
 // forget empties the connection tables of the nodes, so that each turn begins
