@@ -13,20 +13,11 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/testkit/entry"
 )
 
-// TestMain gives the benchmarks the right to make network namespaces, in a user
-// namespace if need be. The tests need none.
-func TestMain(m *testing.M) {
-	status, again, err := netns.Enter()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	if again {
-		os.Exit(status)
-	}
-	os.Exit(m.Run())
-}
+// TestMain is there for the benchmarks.
+func TestMain(m *testing.M) { entry.Try(m) }
 
 const marker = "PODWALL_AGENT_BENCH"
 

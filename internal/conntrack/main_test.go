@@ -17,20 +17,10 @@ import (
 	"github.com/podwall/podwall/internal/cut"
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/lab/netns"
+	testentry "github.com/podwall/podwall/internal/testkit/entry"
 )
 
-// TestMain gives the tests the right to make network namespaces, in a user
-// namespace if need be. Without it the tests of pure functions still run.
-func TestMain(m *testing.M) {
-	status, again, err := netns.Enter()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	if again {
-		os.Exit(status)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { testentry.Try(m) }
 
 // inside opens the connection table of a namespace of its own.
 func inside(t testing.TB) *Conn {

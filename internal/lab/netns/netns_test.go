@@ -16,22 +16,10 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/testkit/entry"
 )
 
-func TestMain(m *testing.M) {
-	status, again, err := netns.Enter()
-	switch {
-	case errors.Is(err, netns.ErrNoPrivilege) && os.Getenv("CI") != "true":
-		fmt.Println("skipping:", err)
-		os.Exit(0)
-	case err != nil:
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	case again:
-		os.Exit(status)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { entry.Main(m) }
 
 func newNS(t *testing.T) *netns.NS {
 	t.Helper()
