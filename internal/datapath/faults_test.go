@@ -20,6 +20,7 @@ import (
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/nft"
 	"github.com/podwall/podwall/internal/testkit/interpose"
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // underFaults runs f on a thread whose netlink can be made to fail.
@@ -102,7 +103,7 @@ func TestEachFaultOfNetlinkAtEachCallLeavesPodsClosed(t *testing.T) {
 // every one with PODWALL_SOAK=1.
 func strikeAll(t *testing.T, d *Datapath, witness *nft.Conn, faults *interpose.Netlink, f interpose.Fault) {
 	failed, at, step := 0, 0, 5 // odd, so that the programs come by turns
-	if os.Getenv("PODWALL_SOAK") == "1" {
+	if soak.Long() {
 		step = 1
 	}
 	for ; ; at += step {

@@ -23,16 +23,8 @@ import (
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/nft"
 	"github.com/podwall/podwall/internal/policy"
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
-
-// large is how many of something a limit test takes: enough to meet every cut
-// of a message in the normal run, the documented limit with PODWALL_SOAK=1.
-func large(normal, limit int) int {
-	if os.Getenv("PODWALL_SOAK") == "1" {
-		return limit
-	}
-	return normal
-}
 
 func openLimits(t *testing.T) *nft.Conn {
 	t.Helper()
@@ -82,7 +74,8 @@ func commit(t *testing.T, c *nft.Conn, from *nft.Table, p *filter.Program) *nft.
 // whole table has to be replaced in one transaction.
 func TestLimitOfElementsInASet(t *testing.T) {
 	// The kernel lists a set of prefixes at a cost that goes with the square.
-	for kind, n := range map[filter.SetKind]int{filter.Addrs: large(20_000, 1_000_000), filter.Prefixes: large(2_000, 60_000)} {
+	// Enough to meet every cut of a message, or the documented limit.
+	for kind, n := range map[filter.SetKind]int{filter.Addrs: soak.Times(20_000, 1_000_000), filter.Prefixes: soak.Times(2_000, 60_000)} {
 		t.Run(fmt.Sprint(kind), func(t *testing.T) {
 			p := &filter.Program{
 				Pods:   []filter.Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-web"}},
@@ -111,7 +104,7 @@ func TestLimitOfRulesInAChain(t *testing.T) {
 		Pods:   []filter.Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-web"}},
 		Chains: []*filter.Chain{{Name: "ingress4-web", Direction: filter.Ingress, Family: filter.IPv4}},
 	}
-	for i := range large(3_000, 100_000) {
+	for i := range soak.Times(3_000, 100_000) {
 		block := netip.PrefixFrom(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 0x14000000+256*uint32(i)))), 24)
 		p.Chains[0].Rules = append(p.Chains[0].Rules, filter.Rule{Protocol: filter.TCP, Ports: filter.PortRange{First: 1000, Last: 2000}, Block: filter.Block{CIDR: block}})
 	}
@@ -125,7 +118,7 @@ func TestLimitOfRulesInAChain(t *testing.T) {
 
 // Many policies on one pod, each with a rule of its own, and all with the same.
 func TestLimitOfPoliciesOnAPod(t *testing.T) {
-	n := large(500, 10_000)
+	n := soak.Times(500, 10_000)
 	for name, port := range map[string]func(int) int{"rules of their own": func(i int) int { return 1 + i }, "the same rule": func(int) int { return 80 }} {
 		t.Run(name, func(t *testing.T) {
 			store := cluster.NewStore()

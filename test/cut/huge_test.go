@@ -6,7 +6,6 @@ package cut_test
 
 import (
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
@@ -15,13 +14,14 @@ import (
 
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // A cut beside many connections of others and of the pod itself: one second is
 // promised up to 50,000, two and a half at 200,000.
 func TestACutBesideManyConnections(t *testing.T) {
 	n, bound := 50_000, 2*time.Second
-	if os.Getenv("PODWALL_SOAK") != "" {
+	if soak.Long() {
 		n, bound = 200_000, 4*time.Second
 	}
 	w := newWorld(t, lab.Routed)

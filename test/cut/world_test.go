@@ -7,7 +7,6 @@ package cut_test
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
+	"github.com/podwall/podwall/internal/testkit/soak"
 	"github.com/podwall/podwall/internal/trial"
 )
 
@@ -145,7 +145,7 @@ func (w *world) ns(t *testing.T, name string) *netns.NS {
 
 // quiet is how long both ends of a cut connection talk on without being heard.
 func quiet() time.Duration {
-	if os.Getenv("PODWALL_SOAK") != "" {
+	if soak.Long() {
 		return time.Minute
 	}
 	return 5 * time.Second

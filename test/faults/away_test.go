@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // The API server goes away and comes back, in several ways, under traffic. What
@@ -25,7 +26,7 @@ func TestAnAPIServerThatGoesAwayUnderTraffic(t *testing.T) {
 	tr := w.traffic()
 
 	delay := 200 * time.Millisecond
-	if soak() {
+	if soak.Long() {
 		delay = 6 * time.Second
 	}
 	r.delay.Store(int64(delay))
@@ -96,7 +97,7 @@ func TestAWatchThatExpiresUnderTraffic(t *testing.T) {
 	f := newFront(t, w.host, at, config, nil)
 	w.connect("http://" + at.String())
 	tr := w.traffic()
-	for i := range times(1, 6) {
+	for i := range soak.Times(1, 6) {
 		f.expire(6 - 5*(i%2)) // all three watches, some of them twice, or one
 		w.toggle(i%2 == 0)
 		w.enforces("a watch that expired", i%2 == 0)

@@ -16,6 +16,7 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // flips is a program that closes the victim and the jailed pod by chains that
@@ -55,7 +56,7 @@ func TestAPacketInTheMiddleOfACommitIsNotLetThrough(t *testing.T) {
 		})
 	}
 	commits := 0
-	for end := time.Now().Add(time.Duration(times(2, 60)) * time.Second); time.Now().Before(end); commits++ {
+	for end := time.Now().Add(time.Duration(soak.Times(2, 60)) * time.Second); time.Now().Before(end); commits++ {
 		next := nft.Render(flips(commits+1), nft.Node{})
 		check(t, w.table.Commit(nft.Diff(table, next)))
 		table = next

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // hand is what somebody else does to the kernel's rules, as commands of nft.
@@ -58,7 +59,7 @@ func TestOtherHandsAreRepairedUnderFlood(t *testing.T) {
 				continue
 			}
 			var all []damage
-			for range times(3, 50) {
+			for range soak.Times(3, 50) {
 				all = append(all, tr.suffer(h, want))
 			}
 			t.Logf("%-34s %s", h.name, summary(all))

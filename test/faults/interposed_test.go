@@ -21,6 +21,7 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/observe"
 	"github.com/podwall/podwall/internal/testkit/interpose"
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // interposed is launch for the agent of node1 with some of its system calls
@@ -83,7 +84,7 @@ func (a *agent) metric(name string) string {
 // changed meanwhile.
 func TestNetlinkThatFailsUnderTraffic(t *testing.T) {
 	faults := []interpose.Fault{{Kind: interpose.Receiving, Errno: unix.ENOMEM}, {Kind: interpose.Refused, Errno: unix.EBUSY}}
-	if soak() {
+	if soak.Long() {
 		faults = interpose.Faults()
 	}
 	for _, f := range faults {

@@ -24,17 +24,6 @@ func TestMain(m *testing.M) { entry.Main(m, entry.BuiltAgent("../..")) }
 // agentProgram is the agent under test.
 func agentProgram() string { return os.Getenv(entry.AgentVariable) }
 
-// soak reports whether the long versions were asked for.
-func soak() bool { return os.Getenv("PODWALL_SOAK") == "1" }
-
-// times is how often something is done: in the normal run, and in a long one.
-func times(normal, long int) int {
-	if soak() {
-		return long
-	}
-	return normal
-}
-
 // check fails the test at once. It is for what must work before anything can be
 // tested.
 func check(t *testing.T, err error) {

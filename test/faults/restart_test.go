@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // eachWiring runs a test on a routed and on a bridged world.
@@ -63,7 +64,7 @@ func TestRestartsUnderTraffic(t *testing.T) {
 		want := w.tables()
 		tr := w.traffic()
 
-		for range times(1, 20) {
+		for range soak.Times(1, 20) {
 			a.stop()
 			tr.pause(200)
 			a = w.enforced(w.start())
@@ -87,7 +88,7 @@ func TestKillsInABurstOfChangesUnderTraffic(t *testing.T) {
 		a := w.enforced(w.start())
 		want := w.tables()
 		tr := w.traffic()
-		enough := uint64(times(1, 520_000))
+		enough := uint64(soak.Times(1, 520_000))
 		for round := 0; round < 8 || tr.sent.Load() < enough; round++ {
 			end := w.burst()
 			wait := time.Duration(rand.IntN(300)) * time.Millisecond

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // echo hands each event of a watch on twice, then the one before it, and then it
@@ -64,7 +66,7 @@ func TestEventsThatComeAgainUnderTraffic(t *testing.T) {
 	})
 	a := w.connect("http://" + at.String())
 	tr := w.traffic()
-	for i := range times(4, 40) {
+	for i := range soak.Times(4, 40) {
 		w.toggle(i%2 == 0)
 		w.enforces("an event that came again", i%2 == 0)
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // olderTable is the cast's table in the shape that a release had before there
@@ -125,7 +126,7 @@ func TestUpgradesUnderTraffic(t *testing.T) {
 		a := w.enforced(w.start())
 		want := w.tables()
 		tr := w.traffic()
-		for range times(1, 20) {
+		for range soak.Times(1, 20) {
 			for _, shape := range shapes {
 				a.stop()
 				w.nft(shape.change.Replace(w.older()))

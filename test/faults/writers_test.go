@@ -14,6 +14,7 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // writer is another program that writes rules, as service proxies do: it takes
@@ -107,7 +108,7 @@ func TestManyWritersAtOnce(t *testing.T) {
 		want := w.tables()
 		tr := w.traffic()
 		endBurst := w.burst()
-		turns := w.compete(times(10, 300), times(300, 5_000))
+		turns := w.compete(soak.Times(10, 300), soak.Times(300, 5_000))
 		endBurst()
 		w.publish(usual()...)
 		w.enforced(a)

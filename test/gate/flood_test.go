@@ -6,22 +6,14 @@ package gate_test
 
 import (
 	"net/netip"
-	"os"
 	"slices"
 	"strconv"
 	"syscall"
 	"testing"
 	"time"
-)
 
-// times is how many starts there are: in the normal run, and in a long one
-// (PODWALL_SOAK=1).
-func times(normal, long int) int {
-	if os.Getenv("PODWALL_SOAK") == "1" {
-		return long
-	}
-	return normal
-}
+	"github.com/podwall/podwall/internal/testkit/soak"
+)
 
 // life is one pod's: it is added, sends at once, lives a little, and goes.
 type life struct {
@@ -108,12 +100,12 @@ func eachWiring(t *testing.T, test func(t *testing.T, plugin string)) {
 func TestNothingPassesWhenPodsStartUnderAFlood(t *testing.T) {
 	eachWiring(t, func(t *testing.T, plugin string) {
 		f, c, without := newFlooded(t, plugin, "10s"), &score{}, &score{}
-		n := times(10, 1000)
+		n := soak.Times(10, 1000)
 		f.company(2*n, false)
 		f.flood()
 		for i := range n {
 			f.live(c, life{gate: true})
-			if i < times(3, 200) {
+			if i < soak.Times(3, 200) {
 				f.live(without, life{waits: true})
 			}
 		}
@@ -127,7 +119,7 @@ func TestNothingPassesWhenPodsStartUnderAFlood(t *testing.T) {
 func TestOnlyTheFriendPassesWhenPodsStartUnderAFlood(t *testing.T) {
 	eachWiring(t, func(t *testing.T, plugin string) {
 		f, c := newFlooded(t, plugin, "10s"), &score{}
-		n := times(3, 200)
+		n := soak.Times(3, 200)
 		f.company(n, true)
 		f.flood()
 		for range n {
@@ -141,7 +133,7 @@ func TestOnlyTheFriendPassesWhenPodsStartUnderAFlood(t *testing.T) {
 func TestNothingPassesWhenPodsStartUnderAFloodAndTheAgentIsKilled(t *testing.T) {
 	eachWiring(t, func(t *testing.T, plugin string) {
 		f, c := newFlooded(t, plugin, "100ms"), &score{}
-		n := times(10, 1000)
+		n := soak.Times(10, 1000)
 		a := f.company(n, true)
 		a.stop(syscall.SIGKILL)
 		f.flood()
@@ -160,7 +152,7 @@ func TestNothingPassesWhenPodsStartUnderAFloodAndTheAgentIsKilled(t *testing.T) 
 func TestNothingPassesBeforeAPodsAddressIsNamed(t *testing.T) {
 	eachWiring(t, func(t *testing.T, plugin string) {
 		f, c := newFlooded(t, plugin, "10s"), &score{}
-		n := times(4, 200)
+		n := soak.Times(4, 200)
 		a := f.company(n, true)
 		f.flood()
 		l := life{opens: true, waits: true}
@@ -182,7 +174,7 @@ func TestNothingPassesBeforeAPodsAddressIsNamed(t *testing.T) {
 func TestNothingPassesOnANodeThatJustBooted(t *testing.T) {
 	eachWiring(t, func(t *testing.T, plugin string) {
 		c := &score{}
-		for i := range times(2, 100) {
+		for i := range soak.Times(2, 100) {
 			t.Run(strconv.Itoa(i), func(t *testing.T) {
 				f := newFlooded(t, plugin, "100ms")
 				f.flood()

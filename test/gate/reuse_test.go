@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/podwall/podwall/internal/lab/packet"
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // attackPort is the attacker's source port: one connection of each protocol.
@@ -52,7 +53,7 @@ func TestAnAttackerKeepsNoConnectionToAnAddressThatIsUsedAgain(t *testing.T) {
 func (f *flooded) reuse(c *score, killed bool, l life) {
 	t := f.t
 	t.Helper()
-	a := f.company(times(2, 30), false)
+	a := f.company(soak.Times(2, 30), false)
 	f.span = [4]string{"10.88.0.40", "10.88.0.40", "fd00:88::28", "fd00:88::28"}
 	f.gated, f.plain = f.list(true), f.list(false)
 	f.networks = f.gated
@@ -92,7 +93,7 @@ func (f *flooded) reuse(c *score, killed bool, l life) {
 	for _, e := range f.eyes {
 		e.drain(t)
 	}
-	for range times(2, 30) {
+	for range soak.Times(2, 30) {
 		f.live(c, l)
 	}
 	attack()

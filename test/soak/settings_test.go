@@ -9,13 +9,14 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // The environment of a run. PODWALL_SOAK=1 makes it long. The others override
 // what a run takes by itself. The n-th case has the n-th seed after the first,
 // so -run Kernel/bridge/nat with the seed of a failure begins with that failure.
 const (
-	longVariable  = "PODWALL_SOAK"
 	seedVariable  = "PODWALL_SOAK_SEED"
 	casesVariable = "PODWALL_SOAK_CASES" // states on the kernel
 )
@@ -37,7 +38,7 @@ const shortSeed = 1005
 func readSettings(t *testing.T) settings {
 	t.Helper()
 	s := settings{seed: shortSeed, verdicts: 20_000, states: 20}
-	if os.Getenv(longVariable) == "1" {
+	if soak.Long() {
 		s = settings{long: true, seed: uint64(time.Now().Unix()), verdicts: 10_000_000, states: 2_000}
 	}
 	if text := os.Getenv(seedVariable); text != "" {
