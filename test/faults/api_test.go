@@ -91,7 +91,7 @@ func (w *apiWorld) connect(server string) *agent {
 	if server != "" {
 		args = append(args, "--master="+server)
 	}
-	return launch(w.t, w.node(), agentProgram(), args...).ready()
+	return start(w.t, w.node(), agentProgram(), args...).ready()
 }
 
 // create makes one object, with its status.

@@ -32,7 +32,7 @@ func TestAnAPIServerThatGoesAwayUnderTraffic(t *testing.T) {
 	r.delay.Store(int64(delay))
 	w.toggle(true)
 	w.enforces("a slow server", true)
-	if code := a.get("/readyz"); code != http.StatusOK {
+	if code, _ := a.Get("/readyz"); code != http.StatusOK {
 		t.Errorf("/readyz answers %d beside a slow server, want 200: what is known is enforced", code)
 	}
 	r.delay.Store(0)
@@ -139,7 +139,7 @@ func TestAStoreThatIsRestoredUnderTraffic(t *testing.T) {
 	w.enforces("a change after it", true)
 	w.toggle(false)
 	w.enforces("a second change after it", false)
-	if code := a.get("/readyz"); code != http.StatusOK {
+	if code, _ := a.Get("/readyz"); code != http.StatusOK {
 		t.Errorf("/readyz answers %d, want 200", code)
 	}
 	tr.finish(true)

@@ -50,7 +50,7 @@ type damage struct {
 func TestOtherHandsAreRepairedUnderFlood(t *testing.T) {
 	needs(t, "nft")
 	eachWiring(t, func(t *testing.T, w *world) {
-		a := launch(t, w.node(), agentProgram(), "--gate-socket=", "--manifests", w.dir, "--hostname-override=node1", "--iptables-sync-period=1h", "--on-policy-change=keep")
+		a := start(t, w.node(), agentProgram(), "--gate-socket=", "--manifests", w.dir, "--hostname-override=node1", "--iptables-sync-period=1h", "--on-policy-change=keep")
 		w.enforced(a)
 		want := w.tables()
 		tr := w.traffic()

@@ -7,10 +7,8 @@ package faults
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -21,31 +19,29 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/observe"
 	"github.com/podwall/podwall/internal/testkit/interpose"
+	"github.com/podwall/podwall/internal/testkit/launch"
 	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
-// interposed is launch for the agent of node1 with some of its system calls
+// interposed is start for the agent of node1 with some of its system calls
 // answered by the test. start starts the process, on a thread that is bound.
 func (w *world) interposed(start func(*exec.Cmd) error, answer func(*interpose.Call) interpose.Answer, calls []int) *agent {
 	t := w.t
 	t.Helper()
-	log, err := os.Create(filepath.Join(t.TempDir(), "agent.log"))
-	check(t, err)
-	defer log.Close() // the process has its own descriptor
-	a := newAgent(t, w.node(), exec.Command(agentProgram(), append(w.arguments(), "--metrics-port=20245")...), log)
+	cmd := command(agentProgram(), append(w.arguments(), "--metrics-port=20245")...)
+	a := &agent{launch.Prepare(t, w.node(), "agent", patience, cmd), t}
 	started := make(chan error, 1)
 	go func() {
-		defer close(a.ended)
 		failed := w.node().Do(func() error {
 			runtime.LockOSThread() // for good: the thread ends with the goroutine
 			stop, err := interpose.Thread(answer, calls...)
 			if err == nil {
 				defer stop()
-				err = start(a.cmd)
+				err = start(cmd)
 			}
 			started <- err
 			if err == nil {
-				_ = a.cmd.Wait() // how it ended is in cmd.ProcessState
+				<-a.Ended()
 			}
 			return nil
 		})
@@ -53,24 +49,20 @@ func (w *world) interposed(start func(*exec.Cmd) error, answer func(*interpose.C
 			started <- failed
 		}
 	}()
-	err = <-started
+	err := <-started
 	if errors.Is(err, unix.EACCES) && os.Getenv("CI") != "true" {
 		t.Skip(err)
 	}
 	check(t, err)
-	t.Cleanup(a.end)
+	a.Started()
 	return a
 }
 
 // metric returns the value of a line of the metrics, as text.
 func (a *agent) metric(name string) string {
 	a.t.Helper()
-	resp, err := a.http.Get("http://127.0.0.1:20245/metrics")
-	check(a.t, err)
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	check(a.t, err)
-	for line := range strings.Lines(string(text)) {
+	_, text := a.GetURL("http://127.0.0.1:20245/metrics")
+	for line := range strings.Lines(text) {
 		if value, found := strings.CutPrefix(line, name+" "); found {
 			return strings.TrimSpace(value)
 		}
@@ -111,10 +103,10 @@ func netlinkFails(t *testing.T, f interpose.Fault) {
 	if why := fmt.Sprint(s.NotReady); !strings.Contains(why, "the last pass failed") || s.SeenRevision <= s.Revision {
 		t.Errorf("not ready because of %s, seen revision %d, enforced %d", why, s.SeenRevision, s.Revision)
 	}
-	if code := a.get("/readyz"); code != 503 && netlink.Every == 0 {
+	if code, _ := a.Get("/readyz"); code != 503 && netlink.Every == 0 {
 		t.Errorf("/readyz answers %d, want 503", code)
 	}
-	if code := a.get("/healthz"); code != 200 {
+	if code, _ := a.Get("/healthz"); code != 200 {
 		t.Errorf("/healthz answers %d, want 200: a restart is no cure", code)
 	}
 	if ready, failed := a.metric("podwall_ready"), a.metric(`podwall_apply_total{result="error"}`); ready != "0" && netlink.Every == 0 || failed == "0" {
@@ -163,7 +155,7 @@ func TestAWallClockThatJumpsUnderTraffic(t *testing.T) {
 			t.Errorf("a change took %s after a jump by %s", took, ahead)
 		}
 		for _, page := range []string{"/healthz", "/readyz"} {
-			if code := a.get(page); code != 200 {
+			if code, _ := a.Get(page); code != 200 {
 				t.Errorf("%s answers %d after a jump by %s", page, code, ahead)
 			}
 		}

@@ -25,7 +25,7 @@ func TestLostNotificationsCountAsAChange(t *testing.T) {
 	needs(t, "nft")
 	w := newWorld(t, lab.Routed)
 	w.publish(usual()...)
-	a := launch(t, w.node(), agentProgram(), "--gate-socket=", "--manifests", w.dir, "--hostname-override=node1", "--iptables-sync-period=1h", "--on-policy-change=keep")
+	a := start(t, w.node(), agentProgram(), "--gate-socket=", "--manifests", w.dir, "--hostname-override=node1", "--iptables-sync-period=1h", "--on-policy-change=keep")
 	w.enforced(a)
 	want := w.tables()
 	tr := w.traffic()
@@ -35,9 +35,9 @@ func TestLostNotificationsCountAsAChange(t *testing.T) {
 		fmt.Fprintf(&flood, "add element ip flood addrs { 203.%d.%d.1 }\n", i/256, i%256)
 	}
 	flood.WriteString("delete table inet podwall")
-	check(t, a.cmd.Process.Signal(syscall.SIGSTOP))
+	a.Signal(syscall.SIGSTOP)
 	w.nft(flood.String())
-	check(t, a.cmd.Process.Signal(syscall.SIGCONT))
+	a.Signal(syscall.SIGCONT)
 	start := time.Now()
 	w.becomes("after the flood", want)
 	t.Logf("repaired %v after the agent went on", time.Since(start).Round(time.Millisecond))
@@ -85,7 +85,7 @@ func TestReadOnlySettingsUnderTraffic(t *testing.T) {
 	needs(t, "unshare", "mount")
 	eachWiring(t, func(t *testing.T, w *world) {
 		args := append([]string{"--mount", "sh", "-c", readOnly, "sh", agentProgram()}, w.arguments()...)
-		a := launch(t, w.node(), "unshare", args...)
+		a := start(t, w.node(), "unshare", args...)
 		s := a.until("that it has enforced something", func(s observe.Status) bool { return s.Revision > 0 })
 		if w.wiring == lab.Routed {
 			w.enforced(a)
@@ -99,7 +99,7 @@ func TestReadOnlySettingsUnderTraffic(t *testing.T) {
 		}
 		tr := w.traffic()
 		tr.pause(400)
-		a.stop()
+		a.Stop()
 		w.enforced(w.start())
 		tr.finish(true)
 	})

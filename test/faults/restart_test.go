@@ -65,17 +65,17 @@ func TestRestartsUnderTraffic(t *testing.T) {
 		tr := w.traffic()
 
 		for range soak.Times(1, 20) {
-			a.stop()
+			a.Stop()
 			tr.pause(200)
 			a = w.enforced(w.start())
 		}
 		for _, args := range [][]string{{"--datapath=filter"}, nil, {"--unknown-pods=open"}, nil} {
-			a.stop()
+			a.Stop()
 			a = w.enforced(w.start(args...))
 			tr.pause(200)
 		}
 		w.same("after filter chains, nat chains and open unknown pods", want)
-		a.kill()
+		a.Kill()
 		tr.pause(200)
 		tr.finish(true)
 	})
@@ -93,7 +93,7 @@ func TestKillsInABurstOfChangesUnderTraffic(t *testing.T) {
 			end := w.burst()
 			wait := time.Duration(rand.IntN(300)) * time.Millisecond
 			time.Sleep(wait) // at no moment in particular: that is the test
-			a.kill()
+			a.Kill()
 			end()
 			a = w.start()
 		}

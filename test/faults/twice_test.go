@@ -73,7 +73,7 @@ func TestEventsThatComeAgainUnderTraffic(t *testing.T) {
 	if echoes.Load() < 4 {
 		t.Errorf("%d events came again: nothing was shown", echoes.Load())
 	}
-	if code := a.get("/readyz"); code != http.StatusOK {
+	if code, _ := a.Get("/readyz"); code != http.StatusOK {
 		t.Errorf("/readyz answers %d, want 200", code)
 	}
 	tr.finish(true)

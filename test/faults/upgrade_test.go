@@ -128,7 +128,7 @@ func TestUpgradesUnderTraffic(t *testing.T) {
 		tr := w.traffic()
 		for range soak.Times(1, 20) {
 			for _, shape := range shapes {
-				a.stop()
+				a.Stop()
 				w.nft(shape.change.Replace(w.older()))
 				if w.tables() == want {
 					t.Fatalf("%s: the older table is not another one", shape.name)

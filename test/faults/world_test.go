@@ -147,7 +147,7 @@ func (w *world) publish(policies ...string) {
 // start starts the agent on the manifests.
 func (w *world) start(args ...string) *agent {
 	w.t.Helper()
-	return launch(w.t, w.node(), agentProgram(), append(w.arguments(), args...)...)
+	return start(w.t, w.node(), agentProgram(), append(w.arguments(), args...)...)
 }
 
 func (w *world) arguments() []string {

@@ -7,7 +7,6 @@ package gate_test
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"regexp"
 	"slices"
 	"testing"
@@ -104,9 +103,7 @@ func (c *score) report(t *testing.T, what string, early bool) {
 // had heard of the route to the pod, as it says in its log.
 func (a *agent) cleared() (list []time.Duration) {
 	a.t.Helper()
-	text, err := os.ReadFile(a.log)
-	check(a.t, err)
-	for _, m := range regexp.MustCompile(`connections from before a pod cut.* after=(\S+)`).FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile(`connections from before a pod cut.* after=(\S+)`).FindAllStringSubmatch(a.Log(), -1) {
 		d, err := time.ParseDuration(m[1])
 		check(a.t, err)
 		list = append(list, d)

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"syscall"
 	"testing"
 	"time"
 
@@ -135,7 +134,7 @@ func TestNothingPassesWhenPodsStartUnderAFloodAndTheAgentIsKilled(t *testing.T) 
 		f, c := newFlooded(t, plugin, "100ms"), &score{}
 		n := soak.Times(10, 1000)
 		a := f.company(n, true)
-		a.stop(syscall.SIGKILL)
+		a.Kill()
 		f.flood()
 		for range n {
 			f.live(c, life{gate: true})

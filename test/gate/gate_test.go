@@ -189,7 +189,7 @@ func TestWithoutAnAgentAPodStartsClosed(t *testing.T) {
 		a := n.startAgent()
 		friend := n.sandbox("s-friend", "friend", "2")
 		n.mustAdd(friend)
-		a.stop(syscall.SIGKILL)
+		a.Kill()
 		web := n.sandbox("s-web", "web", "1")
 		ips, took, err := n.add(web)
 		check(t, err)
@@ -296,7 +296,7 @@ func TestAStartOutlivesARestartOfTheAgent(t *testing.T) {
 		list, err := gate.Client{Socket: n.socket}.List(t.Context())
 		return err == nil && len(list) == 2
 	})
-	a.stop(syscall.SIGTERM)
+	a.Stop()
 	n.publish(object("web", "1"), object("friend", "2"), onlyFromFriend)
 	n.startAgent()
 	check(t, <-done)

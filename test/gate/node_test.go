@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,6 +19,7 @@ import (
 
 	"github.com/podwall/podwall/internal/gate"
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/testkit/launch"
 )
 
 // node is a network namespace with a runtime: the library that runtimes run CNI
@@ -120,10 +120,8 @@ const onlyFromFriend = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nm
 
 // agent is a podwall-agent in the node.
 type agent struct {
-	t     *testing.T
-	cmd   *exec.Cmd
-	log   string
-	ended chan struct{}
+	*launch.Process
+	t *testing.T
 }
 
 // source is where the agent reads the cluster.
@@ -137,36 +135,9 @@ func (n *node) source() string {
 // startAgent starts an agent and returns when it enforces something.
 func (n *node) startAgent(args ...string) *agent {
 	n.t.Helper()
-	log, err := os.CreateTemp(n.dir, "agent-*.log")
-	check(n.t, err)
-	defer log.Close() // the process has its own descriptor
-	a := &agent{t: n.t, log: log.Name(), ended: make(chan struct{}), cmd: exec.Command(agentProgram(), append([]string{n.source(), "--hostname-override=node1",
-		"--gate-socket", n.socket, "--log-format=text", "-v=1"}, args...)...)}
-	a.cmd.Stdout, a.cmd.Stderr = log, log
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started := make(chan error, 1)
-	go func() { // the thread that starts it must outlive it
-		defer close(a.ended)
-		err := n.ns.Do(func() error {
-			err := a.cmd.Start()
-			started <- err
-			if err == nil {
-				_ = a.cmd.Wait() // nobody asks how it ended
-			}
-			return nil
-		})
-		if err != nil {
-			started <- err
-		}
-	}()
-	check(n.t, <-started)
-	n.t.Cleanup(func() {
-		a.stop(syscall.SIGTERM)
-		if n.t.Failed() {
-			text, _ := os.ReadFile(a.log) // the test has failed anyway
-			n.t.Logf("log of the agent:\n%s", text)
-		}
-	})
+	cmd := exec.Command(agentProgram(), append([]string{n.source(), "--hostname-override=node1",
+		"--gate-socket", n.socket, "--log-format=text", "-v=1"}, args...)...)
+	a := &agent{launch.Start(n.t, n.ns, "agent", patience, cmd), n.t}
 	n.await(func() bool {
 		_, err := gate.Client{Socket: n.socket}.List(n.t.Context())
 		return err == nil
@@ -174,15 +145,13 @@ func (n *node) startAgent(args ...string) *agent {
 	return a
 }
 
-func (a *agent) stop(s syscall.Signal) {
-	_ = a.cmd.Process.Signal(s) // it may have ended by itself
-	<-a.ended
-}
+// patience is how long anything may take that is right in the end.
+const patience = 20 * time.Second
 
 // await returns when a condition holds.
 func (n *node) await(holds func() bool) {
 	n.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			n.t.Fatal("a condition does not come true")
 		}

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"syscall"
 	"testing"
 	"time"
 
@@ -81,7 +80,7 @@ func (f *flooded) reuse(c *score, killed bool, l life) {
 	check(t, talk.close())
 	check(t, e.close())
 	if killed {
-		a.stop(syscall.SIGKILL)
+		a.Kill()
 	}
 	f.del(first)
 	f.base = f.base[:len(f.base)-1]

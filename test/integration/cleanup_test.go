@@ -107,13 +107,13 @@ func TestCleanupRemovesWhatIsOursAndNothingElse(t *testing.T) {
 	w.denyIngress()
 	a := w.agent("node1").ready()
 	w.becomes("ready", openWhenDenied)
-	a.stop()
+	a.Stop()
 	w.stays("the agent was stopped")
 	if on := w.switches("node1"); !on.All() || !on.VLAN {
 		t.Errorf("settings while policies are enforced are %+v, want all on", on)
 	}
 
-	w.agent("node1", "--cleanup-config").exits(0)
+	w.agent("node1", "--cleanup-config").Exits(0)
 	if diff := cmp.Diff(before, w.inventory("node1")); diff != "" {
 		t.Errorf("what is there after the cleanup (-before +after):\n%s", diff)
 	}
@@ -122,7 +122,7 @@ func TestCleanupRemovesWhatIsOursAndNothingElse(t *testing.T) {
 	}
 	w.becomes("cleaned up", everything)
 
-	w.agent("node1", "--cleanup-config").exits(0) // with nothing to do
+	w.agent("node1", "--cleanup-config").Exits(0) // with nothing to do
 	if diff := cmp.Diff(before, w.inventory("node1")); diff != "" {
 		t.Errorf("what is there after a second cleanup (-before +after):\n%s", diff)
 	}

@@ -47,7 +47,7 @@ func TestExamplesAreTrueOnBothWirings(t *testing.T) {
 		for _, node := range []string{"node1", "node2"} {
 			a := w.agent(node).ready()
 			agents = append(agents, a)
-			if code, body := a.get("/healthz"); code != http.StatusOK || body != "OK" {
+			if code, body := a.Get("/healthz"); code != http.StatusOK || body != "OK" {
 				t.Errorf("%s: /healthz answers %d %q, want 200 OK", node, code, body)
 			}
 		}

@@ -91,7 +91,7 @@ func TestPoliciesHoldBesideTheRealKubeProxy(t *testing.T) {
 				}
 				w.judgeServices(mode, first, asked)
 				for _, p := range proxies {
-					p.kill() // its rules stay; the next one takes them away
+					p.Kill() // its rules stay; the next one takes them away
 				}
 			}
 			for _, a := range []*agent{first, second} {

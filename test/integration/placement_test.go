@@ -18,7 +18,7 @@ func TestAgentRefusesANamespaceThatIsNotItsNodes(t *testing.T) {
 	w := newWorld(t, lab.Routed, "node1")
 	w.createNode("node9", addrs("172.30.0.99", "fd00:172:30::99"))
 	a := startAgent(t, w.bed.Node("node1").NS, "node9", seedArguments(w.server.Kubeconfig)...)
-	a.exits(4)
+	a.Exits(4)
 	a.complains("none of the addresses of node node9 (172.30.0.99, fd00:172:30::99) is in this network namespace")
 	w.untouched("node1")
 }
@@ -27,7 +27,7 @@ func TestSecondAgentOnANodeRefuses(t *testing.T) {
 	w := newWorld(t, lab.Routed, "node1")
 	first := w.agent("node1").ready()
 	second := w.agent("node1")
-	second.exits(4)
+	second.Exits(4)
 	second.complains("another podwall-agent runs in this network namespace")
 	first.ready() // and goes on
 }
@@ -50,8 +50,9 @@ func TestAgentWithoutPrivilegeSaysWhatIsMissing(t *testing.T) {
 	cmd := exec.Command("/proc/self/fd/3", seedArguments("/nonexistent")...)
 	cmd.ExtraFiles = []*os.File{program}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	a := launch(t, w.bed.Node("node1").NS, "node1", cmd)
-	a.exits(3)
+	cmd.Env = []string{"NODE_NAME=node1"}
+	a := start(t, w.bed.Node("node1").NS, "agent of nobody", cmd)
+	a.Exits(3)
 	a.complains("no right to use nftables; run as root, or with CAP_NET_ADMIN in the host's network namespace")
 	w.untouched("node1")
 }
@@ -59,12 +60,9 @@ func TestAgentWithoutPrivilegeSaysWhatIsMissing(t *testing.T) {
 func TestUnknownFlagIsAUsageError(t *testing.T) {
 	w := newLab(t, lab.Routed, "node1")
 	a := startAgent(t, w.bed.Node("node1").NS, "node1", "--run-firewal=true")
-	a.exits(2)
-	text, err := os.ReadFile(a.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := "podwall-agent: unknown flag --run-firewal; did you mean --run-firewall?\n"; string(text) != want {
+	a.Exits(2)
+	text := a.Log()
+	if want := "podwall-agent: unknown flag --run-firewal; did you mean --run-firewall?\n"; text != want {
 		t.Errorf("the agent says %q, want %q", text, want)
 	}
 	w.untouched("node1")

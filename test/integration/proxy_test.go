@@ -61,11 +61,12 @@ func (w *world) kubeProxy(node, mode string) *agent {
 	}
 	cmd := exec.Command(kubeProxyProgram(w.t), "--config="+file, "-v=4")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
-	p := launch(w.t, w.bed.Node(node).NS, node, cmd)
-	p.name = "kube-proxy of " + node
+	p := start(w.t, w.bed.Node(node).NS, "kube-proxy of "+node, cmd)
 	w.t.Cleanup(func() {
-		if !p.left {
-			p.kill()
+		select {
+		case <-p.Ended():
+		default:
+			p.Kill()
 		}
 	})
 	p.await("rules of both families", p.synced)
@@ -76,12 +77,9 @@ func (w *world) kubeProxy(node, mode string) *agent {
 // account, which IPVS mode gives at -v=4 only. Its /healthz is content before
 // that, and asking for its metrics fills the log.
 func (a *agent) synced() bool {
-	text, err := os.ReadFile(a.log)
-	if err != nil {
-		a.t.Fatal(err)
-	}
+	text := a.Log()
 	for _, family := range []string{"IPv4", "IPv6"} {
-		if !strings.Contains(string(text), `yncProxyRules complete" ipFamily="`+family+`"`) {
+		if !strings.Contains(text, `yncProxyRules complete" ipFamily="`+family+`"`) {
 			return false
 		}
 	}

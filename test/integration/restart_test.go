@@ -26,7 +26,7 @@ func TestKilledAgentLeavesItsRulesAndTheNextOneWritesNothing(t *testing.T) {
 			w.createPolicy(w.example(same.name))
 			first := w.agent("node1").ready()
 			w.becomes("ready", same.open)
-			first.kill()
+			first.Kill()
 			w.stays("the agent was killed")
 
 			table, generation := w.table("node1"), w.generation("node1")
@@ -52,7 +52,7 @@ func TestNextAgentLearnsWhatChangedWhileNoneRan(t *testing.T) {
 	w.createPolicy(w.example(same.name))
 	first := w.agent("node1").ready()
 	w.becomes("ready", same.open)
-	first.kill()
+	first.Kill()
 
 	w.editPolicy("nsa/npa", func(s *networkingv1.NetworkPolicySpec) { s.Ingress = nil })
 	w.stays("a change while no agent runs")

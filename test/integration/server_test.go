@@ -49,7 +49,7 @@ func TestAgentGivesUpOnAServerThatStaysAway(t *testing.T) {
 	w.denyIngress()
 	a := w.agent("node1").ready()
 	w.becomes("ready", openWhenDenied)
-	a.stop()
+	a.Stop()
 	w.stopServer()
 	table, generation := w.table("node1"), w.generation("node1")
 	if table == "" {
@@ -60,7 +60,7 @@ func TestAgentGivesUpOnAServerThatStaysAway(t *testing.T) {
 	b.answers("/healthz", http.StatusOK)
 	b.answers("/readyz", http.StatusServiceUnavailable)
 	w.stays("the next agent waits")
-	b.exits(1)
+	b.Exits(1)
 	b.complains("no complete list of [namespaces pods networkpolicies] after 2s")
 	w.stays("the next agent gave up")
 	if now := w.table("node1"); now != table || w.generation("node1") != generation {
@@ -73,13 +73,13 @@ func TestAgentThatIsStoppedBeforeTheFirstSyncLeavesTheRules(t *testing.T) {
 	w.denyIngress()
 	a := w.agent("node1").ready()
 	w.becomes("ready", openWhenDenied)
-	a.stop()
+	a.Stop()
 	w.stopServer()
 	generation := w.generation("node1")
 	for range 6 { // what went wrong here once did so every second time
 		b := w.agent("node1")
 		b.answers("/healthz", http.StatusOK)
-		b.stop()
+		b.Stop()
 	}
 	w.stays("agents came and went")
 	if now := w.generation("node1"); now != generation {
@@ -97,7 +97,7 @@ func TestEnforcementGoesOnWithoutTheServer(t *testing.T) {
 	a.await("log line", func() bool { return a.says("the API server cannot be reached") })
 	w.stays("the server went away")
 	for _, page := range []string{"/healthz", "/readyz"} {
-		if code, body := a.get(page); code != http.StatusOK {
+		if code, body := a.Get(page); code != http.StatusOK {
 			t.Errorf("%s answers %d %q while the server is away, want 200: what is known is enforced", page, code, body)
 		}
 	}
