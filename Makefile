@@ -15,7 +15,7 @@ CNI_PLUGINS := github.com/containernetworking/plugins/plugins
 CONTAINERD := github.com/containerd/containerd/v2/cmd
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
-.PHONY: help build demo test test-go fuzz lint vet staticcheck errcheck bench prepare kubeapi cni containerd check vm-ipvs mutants soak golden clean FORCE
+.PHONY: help build demo test test-go fuzz lint vet staticcheck errcheck bench prepare kubeapi standin cni containerd check vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,10 @@ errcheck: ## find errors that nobody looks at
 kubeapi: ## build the API server and kube-proxy for integration tests (about 6 CPU minutes the first time)
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/ . ./kube-proxy
+
+standin: ## build a stand-in for another agent into bin/, to measure against; see docs/performance.md
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/standin ./test/standin
 
 cni: ## build the CNI plugins that tests wire pods with
 	@mkdir -p bin/cni
