@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"time"
@@ -62,7 +64,39 @@ func startPeers(ctx context.Context, p Peer, api *apiserver.Server, bed *lab.Bed
 	case <-ctx.Done():
 		return all, ctx.Err()
 	}
-	return all, process.Lives(all.procs...)
+	return all, enforced(ctx, bed, all.procs)
+}
+
+// knock is how long a datagram may take to the pod that policies close.
+const knock = 50 * time.Millisecond
+
+// enforced returns when the peers enforce: the pod that policies close is not
+// reached from its own node any more.
+func enforced(ctx context.Context, bed *lab.Bed, list []*process.Process) error {
+	closed := bed.Pod(podKey("closed"))
+	at := netip.AddrPortFrom(closed.Addrs[0], port)
+	var ear *net.UDPConn
+	err := closed.NS.Do(func() (err error) {
+		ear, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("listening in the pod that policies close: %w", err)
+	}
+	defer ear.Close()
+	return process.Until(ctx, "a pod that policies close to be closed", func(ctx context.Context) (bool, error) {
+		mouth, err := bed.Pod(podKey("near")).NS.Dial(ctx, "udp", at.String())
+		if err != nil {
+			return false, err
+		}
+		defer mouth.Close()
+		_, err = mouth.Write([]byte("knock"))
+		if err = errors.Join(err, ear.SetReadDeadline(time.Now().Add(knock))); err != nil {
+			return false, err
+		}
+		_, err = ear.Read(make([]byte, 16))
+		return errors.Is(err, os.ErrDeadlineExceeded), nil
+	}, list...)
 }
 
 func (p *peers) stop() error {
