@@ -90,9 +90,11 @@ func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) error 
 	}
 	n.Closed, n.Open, n.Carried = !d.options.OpenUnknown, append(d.links.Open(), testLink), d.links.Carried()
 	report.Problems = append(report.Problems, d.lookForPods(p, paths, time.Now())...)
+	n.Bridges = d.links.AnyBridge()
 	if n.Closed {
 		for _, b := range d.links.Bridges() { // the first pods are there before they are known
 			bridges[b.Index] = cmp.Or(bridges[b.Index], b)
+			n.Carried = append(n.Carried, b.Link)
 		}
 	}
 	d.bridged = len(bridges) > 0

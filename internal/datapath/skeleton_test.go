@@ -79,6 +79,22 @@ func TestASkeletonThatIsLateIsAnError(t *testing.T) {
 	})
 }
 
+// The table of an agent that died before there was a bridge has no chain for one.
+func TestTheSkeletonBringsTheChainsOfABridge(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		healthy(t, open(t, Options{}), isolated())
+		run(t, "ip", "link", "add", "br0", "type", "bridge")
+		if err := Skeleton(t.Context(), []string{"br0"}, nil, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"type nat hook prerouting", "iifname @carried-pods jump groups", "chain to-group", "ingress4-web"} {
+			if !strings.Contains(listing(t), want) {
+				t.Errorf("the table lacks %q:\n%s", want, listing(t))
+			}
+		}
+	})
+}
+
 func isIn(t *testing.T, set, link string) bool {
 	t.Helper()
 	return strings.Contains(run(t, "nft", "list", "set", "inet", "podwall", set), `"`+link+`"`)

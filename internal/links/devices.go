@@ -170,6 +170,16 @@ func (l *Links) Bridges() []Path {
 	return list
 }
 
+// AnyBridge reports whether the node had a bridge, whoever's, at the last Find.
+func (l *Links) AnyBridge() bool {
+	for _, d := range l.names {
+		if d.kind == "bridge" {
+			return true
+		}
+	}
+	return false
+}
+
 // LeadsElsewhere reports whether an interface was one of those that the last Open
 // returned. It may be called by any goroutine.
 func (l *Links) LeadsElsewhere(index int) bool {

@@ -12,7 +12,6 @@ import (
 // packet meets them.
 func baseChains(p *filter.Program, n Node) []*Chain {
 	chains := []*Chain{
-		prerouting(n),
 		postrouting(n),
 		toPod(n),
 		input(n),
@@ -21,6 +20,9 @@ func baseChains(p *filter.Program, n Node) []*Chain {
 		noInput(n),
 		tracking(),
 		{Name: chainSelfTest, Rules: []Rule{dropped(CounterSelfTest, "must drop what the self-test sends")}},
+	}
+	if n.bridged() {
+		chains = append(chains, everybody(n)...)
 	}
 	if n.Guard && !n.FilterHook {
 		chains = append(chains, guard(n)...)
@@ -41,37 +43,6 @@ func isolatesEgress(p *filter.Program) bool {
 		}
 	}
 	return false
-}
-
-// prerouting drops packets to one receiver in frames for everybody. A bridge gives
-// such a frame to its node too, and there the kernel remembers the connection
-// (br_nf_local_in, since Linux 6.8) although no pod gets the packet; the receiver's
-// next packet would be an answer, and no answer meets a nat chain. A host takes no
-// such packet (RFC 1122, 3.3.6), so nobody misses them.
-func prerouting(n Node) *Chain {
-	c := &Chain{Name: chainPrerouting, Base: &Base{"nat", "prerouting", PriorityNAT}}
-	if n.FilterHook {
-		c.Name, c.Base.Type = chainPrerouting+"-filter", "filter"
-	}
-	c.add("", MatchToHost{}, Verdict{Kind: Return})
-	for _, f := range filter.Families {
-		known := Lookup{Field: Destination, Family: f, Set: perFamily("local", f)}
-		c.add("a pod is not everybody", known, Count{CounterBroadcast}, Verdict{Kind: Drop})
-	}
-	if n.Closed {
-		c.add("not where pods are", Lookup{Field: InputInterface, Set: setOpenLinks}, Verdict{Kind: Return})
-		for _, p := range everybody() {
-			c.add("a group", MatchPrefix{Field: Destination, Prefix: p}, Verdict{Kind: Return})
-		}
-		c.add("a group", MatchBroadcast{}, Verdict{Kind: Return})
-		c.Rules = append(c.Rules, dropped(CounterBroadcast, "what may be a pod is not everybody"))
-	}
-	return c
-}
-
-// everybody are the addresses that mean more than one receiver on every link.
-func everybody() []netip.Prefix {
-	return []netip.Prefix{netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")}
 }
 
 // postrouting judges everything that leaves the node's IP layer: first the

@@ -30,6 +30,7 @@ func node(t *rapid.T) nft.Node {
 		Guard:      rapid.Bool().Draw(t, "guard"),
 		Ingress:    links[:rapid.IntRange(0, 3).Draw(t, "ingress links")],
 		Egress:     links[rapid.IntRange(0, 3).Draw(t, "egress links"):],
+		Bridges:    rapid.Bool().Draw(t, "bridges"),
 	}
 }
 

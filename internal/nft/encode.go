@@ -29,6 +29,7 @@ const (
 	addrTypeLocal     = 2 // RTN_LOCAL
 	addrTypeBroadcast = 3 // RTN_BROADCAST
 	packetToHost      = 0 // PACKET_HOST
+	packetLooped      = 5 // PACKET_LOOPBACK
 )
 
 // second returns the register that follows a first part of n bytes; the kernel
@@ -228,6 +229,11 @@ func (MatchNoInput) encode(e *encoder) {
 func (MatchToHost) encode(e *encoder) {
 	e.add(&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: register})
 	e.cmp(expr.CmpOpEq, []byte{packetToHost})
+}
+
+func (MatchLooped) encode(e *encoder) {
+	e.add(&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: register})
+	e.cmp(expr.CmpOpEq, []byte{packetLooped})
 }
 
 func (s MatchICMP) encode(e *encoder) {

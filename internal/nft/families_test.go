@@ -18,9 +18,11 @@ func TestInvariant10EveryBaseRuleIsThereForBothFamilies(t *testing.T) {
 	reasons := []string{
 		"icmpv6 type",             // neighbour discovery; IPv4 has ARP, which passes no IP hook
 		"open pods on their link", // each family has its own addresses for that
-		"a group",                 // so it has for groups
+		"a group", "to-group",     // so it has for groups
+		"type broadcast", // IPv6 has none
 	}
-	for name, node := range map[string]nft.Node{"nat": {}, "guard": {Guard: true}, "closed": {Guard: true, Closed: true}, "filter": {FilterHook: true}} {
+	for name, node := range map[string]nft.Node{"nat": {}, "guard": {Guard: true}, "closed": {Guard: true, Closed: true},
+		"filter": {FilterHook: true}, "bridge": {Closed: true, Bridges: true}, "bridge and filter": {FilterHook: true, Bridges: true}} {
 		t.Run(name, func(t *testing.T) {
 			table := nft.Render(&filter.Program{}, node)
 			seen := 0

@@ -33,7 +33,7 @@ func scenarios(t *testing.T) map[string]scenario {
 	list := map[string]scenario{
 		"dual-stack":        {[]string{"testdata/dual-stack.yaml"}, nft.Node{Ingress: []string{"veth1"}, Egress: []string{"veth1"}}},
 		"dual-stack-guard":  {[]string{"testdata/dual-stack.yaml"}, nft.Node{Guard: true}},
-		"dual-stack-filter": {[]string{"testdata/dual-stack.yaml"}, nft.Node{FilterHook: true}},
+		"dual-stack-filter": {[]string{"testdata/dual-stack.yaml"}, nft.Node{FilterHook: true, Carried: []string{"cni0"}}},
 		"dual-stack-closed": {[]string{"testdata/dual-stack.yaml"}, nft.Node{Guard: true, Closed: true, Open: []string{"eth0"}, Carried: []string{"cni0"},
 			Attached: []nft.Attachment{{Link: "veth1", Addr: netip.MustParseAddr("10.244.1.5")}}}},
 		"many-ports":    {manifests: []string{"testdata/many-ports.yaml"}},

@@ -10,7 +10,7 @@ import (
 )
 
 // WithMemory returns the table with other memories: the bridges that carried
-// pods, which are not open then, and the settings to restore.
+// pods, which are not open then and have their chains, and the settings to restore.
 func WithMemory(t *Table, carried []string, restore []Entry) *Table {
 	with := *t
 	with.Sets = slices.Clone(t.Sets)
@@ -26,7 +26,25 @@ func WithMemory(t *Table, carried []string, restore []Entry) *Table {
 		}
 		with.Sets[i] = s
 	}
+	with.Chains = withEverybody(t, len(carried) > 0)
 	return &with
+}
+
+// withEverybody adds the chains of a node with bridges to those of a table that
+// was written when there was none.
+func withEverybody(t *Table, bridged bool) []*Chain {
+	n := Node{FilterHook: t.Chain(chainPostrouting+"-filter") != nil}
+	if s := t.Set(setOpenLinks); s != nil {
+		n.Closed = s.Len() > 0 // the node's own lo, at least
+	}
+	list := slices.Clone(t.Chains)
+	for _, c := range everybody(n) {
+		if bridged && t.Chain(c.Name) == nil {
+			list = append(list, c)
+		}
+	}
+	slices.SortFunc(list, compareChains)
+	return list
 }
 
 // WithoutPods returns the table in which no known pod has one of the addresses:

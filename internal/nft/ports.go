@@ -51,10 +51,16 @@ func RenderPorts(f filter.Family, n Node) *Table {
 	}
 	slices.SortFunc(ports.Entries, compareEntries)
 	t.Sets = []*Set{ports}
+	bound := Lookup{Field: Source, Family: f, Set: setPorts, Map: true}
 	for _, c := range portBases(n) {
-		c.add("", Lookup{Field: Source, Family: f, Set: setPorts, Map: true})
-		if c.Base.Hook == "postrouting" {
+		switch c.Base.Hook {
+		case "prerouting":
+			c.addGroups(n, f, bound)
+		case "postrouting":
+			c.add("", bound)
 			c.add(nodeOnBridge, MatchNoInput{}, MatchBridgePort{}, MatchLocalSource{}, Verdict{Goto, chainForged})
+		default:
+			c.add("", bound)
 		}
 		t.Chains = append(t.Chains, c)
 	}
@@ -75,13 +81,32 @@ func RenderPorts(f filter.Family, n Node) *Table {
 func portBases(n Node) []*Chain {
 	if n.FilterHook {
 		return []*Chain{
+			{Name: chainPrerouting + "-filter", Base: &Base{"filter", "prerouting", PriorityNAT - 1}},
 			{Name: chainInput + "-filter", Base: &Base{"filter", "input", priorityFilterInput - 1}},
 			{Name: chainPostrouting + "-filter", Base: &Base{"filter", "postrouting", priorityFilterPostrouting - 1}},
 		}
 	}
 	return []*Chain{
+		{Name: chainPrerouting, Base: &Base{"nat", "prerouting", PriorityNAT - 1}},
 		{Name: chainInput, Base: &Base{"nat", "input", PriorityNAT - 1}},
 		{Name: chainPostrouting, Base: &Base{"nat", "postrouting", PriorityNAT - 1}},
+	}
+}
+
+// addGroups has the port asked of what goes to more than one receiver. The node's
+// copy of it is remembered before the other chains are met (see everybody).
+func (c *Chain) addGroups(n Node, f filter.Family, bound Lookup) {
+	for _, p := range groupPrefixes() {
+		if filter.FamilyOf(p.Addr()) == f {
+			c.add("", MatchPrefix{Field: Destination, Prefix: p}, bound)
+		}
+	}
+	switch {
+	case f == filter.IPv6: // has no broadcast
+	case n.FilterHook:
+		c.add("", MatchState{CtNew}, MatchBroadcast{}, bound)
+	default:
+		c.add("", MatchBroadcast{}, bound)
 	}
 }
 

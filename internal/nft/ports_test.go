@@ -51,6 +51,13 @@ func TestOnlyKnownPortsAreBound(t *testing.T) {
 		meta iif 0 xt match "physdev" /* from a bridge port */ fib saddr type local goto forged comment "a bridged packet with an address of the node"
 	}
 
+	chain prerouting {
+		type nat hook prerouting priority -191; policy accept;
+		ip daddr 255.255.255.255 ip saddr vmap @ports
+		ip daddr 224.0.0.0/4 ip saddr vmap @ports
+		fib daddr type broadcast ip saddr vmap @ports
+	}
+
 	chain forged {
 		counter name drop-port drop
 	}

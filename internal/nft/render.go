@@ -36,6 +36,9 @@ type Node struct {
 	// Carried are bridges that carry pods or did, kept in the kernel for the next
 	// process: they stay closed.
 	Carried []string
+	// Bridges is true if the node has a bridge, of pods or not: any may show its
+	// packets to our chains. A bridge in Carried says so too.
+	Bridges bool
 	// Cut is true while a connection is cut: then the sets are asked that refuse
 	// what would revive it.
 	Cut bool
@@ -72,6 +75,8 @@ const (
 	chainInput       = "input"       // so that one transaction can swap them
 	chainToPod       = "to-pod"
 	chainToNode      = "to-node"
+	chainGroups      = "groups"
+	chainToGroup     = "to-group"
 	chainSource      = "known-source"
 	chainNoInput     = "no-input"
 	chainTracking    = "tracking"

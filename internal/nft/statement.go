@@ -92,6 +92,10 @@ type MatchNoInput struct{}
 // for everybody. On a bridge the IP hooks take frames for others for such, too.
 type MatchToHost struct{}
 
+// MatchLooped matches the copy that the node gets of what it sent to a group. No
+// packet from a wire is one.
+type MatchLooped struct{}
+
 // MatchICMP matches a range of ICMPv6 types.
 type MatchICMP struct{ First, Last uint8 }
 

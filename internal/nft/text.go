@@ -260,6 +260,8 @@ func (MatchNoInput) text() string { return "meta iif 0" }
 
 func (MatchToHost) text() string { return "meta pkttype host" }
 
+func (MatchLooped) text() string { return "meta pkttype 5" }
+
 func (s MatchICMP) text() string {
 	if s.First == s.Last {
 		return fmt.Sprintf("icmpv6 type %d", s.First)

@@ -106,6 +106,8 @@ func (w walker) matches(s nft.Statement) bool {
 		return true
 	case nft.MatchUnderWay, nft.FlowIn:
 		return false // first packets, and no flow is cut
+	case nft.MatchLooped:
+		return false
 	case nft.MatchICMP, nft.MatchHopLimit, nft.MatchBroadcast:
 		return false // the walks here have no neighbour discovery, and no broadcast
 	}
@@ -180,6 +182,10 @@ func verdict(table *nft.Table, n nft.Node, f filter.Flow) filter.Verdict {
 		// The chain for untracked packets is at input too, and sees none here.
 		w := walker{table, f, nft.CtNew, in, out, false}
 		if c.Base != nil && c.Base.Hook == hook && w.hook(c) == nft.Drop {
+			return filter.Drop
+		}
+		w.in, w.out = link(n, f.Src), ""
+		if c.Base != nil && c.Base.Hook == "prerouting" && !f.FromNode && w.hook(c) == nft.Drop {
 			return filter.Drop
 		}
 	}
@@ -264,7 +270,10 @@ func TestTablesMeanWhatTheProgramMeans(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := program(gen.Snapshot(t))
 		n := nft.Node{FilterHook: rapid.Bool().Draw(t, "filter hook"), Guard: rapid.Bool().Draw(t, "guard"), Closed: rapid.Bool().Draw(t, "closed"), Cut: rapid.Bool().Draw(t, "cut"),
-			Open: []string{uplink}, Attached: attached(p)}
+			Open: []string{uplink}, Attached: attached(p), Bridges: rapid.Bool().Draw(t, "bridges")}
+		if n.Bridges {
+			n.Carried = []string{bridge}
+		}
 		agree(t, p, n, flows(p))
 	})
 }
