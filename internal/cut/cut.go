@@ -47,10 +47,11 @@ func (r Reason) String() string {
 type Cut struct {
 	Entry  Entry
 	Reason Reason
-	// Addr is the pod's address, for a reused one that which was reused.
+	// Addr is the pod's address, for a reused one that which was reused, for what
+	// goes to a group the group's.
 	Addr netip.Addr
-	// Pod is the pod whose policies or whose address it is about; empty if the
-	// address has no pod any more. Chain is what denies it.
+	// Pod is the pod whose policies or whose address it is about; empty for a group,
+	// and if the address has no pod any more. Chain is what denies it.
 	Pod, Chain string
 	// Flow is the connection as its first packet met the chains. For an entry that
 	// stands the wrong way round it is the other way than the entry.

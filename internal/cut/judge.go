@@ -15,6 +15,8 @@ import (
 type Judge struct {
 	ends map[netip.Addr]*end
 	node map[netip.Addr]bool // the node's own
+	// see Groups
+	closed, broadcasts map[netip.Addr]bool
 }
 
 // end is an address that entries are looked up by.
@@ -104,15 +106,18 @@ func setsOf(c *filter.Chain) (names []string) {
 }
 
 // Judge reports whether the connection of the entry must end, and why. An entry
-// of others costs two lookups.
+// of others costs two lookups, and two more while a bridge is closed for groups.
 func (j *Judge) Judge(e *Entry) (Cut, bool) {
 	// Who began it, before any masquerading on this node, and who answers, after a
 	// Service was resolved: what the chains saw of its first packet.
 	client, server := j.ends[e.Orig.Src], j.ends[e.Reply.Src]
+	begun := filter.Flow{Protocol: e.Protocol, Src: e.Orig.Src, Dst: e.Reply.Src, DstPort: e.Reply.SrcPort}
+	if c, denied := j.group(e, begun, client, server); denied {
+		return c, true
+	}
 	if client == nil && server == nil {
 		return Cut{}, false
 	}
-	begun := filter.Flow{Protocol: e.Protocol, Src: e.Orig.Src, Dst: e.Reply.Src, DstPort: e.Reply.SrcPort}
 	if a, gone := j.reused(begun, client, server); gone {
 		return Cut{Entry: *e, Reason: Reused, Addr: a, Pod: j.ends[a].name, Flow: begun}, true
 	}

@@ -30,6 +30,7 @@ type audit struct {
 	mu      sync.Mutex // guards everything below
 	program *filter.Program
 	node    []netip.Addr
+	groups  cut.Groups
 	now     *scope // what has to be looked at
 	later   *scope // and what once more, at the time after
 	after   time.Time
@@ -100,10 +101,10 @@ func (s *scope) with(o *scope) *scope {
 }
 
 // learn tells by what is judged from now on.
-func (a *audit) learn(p *filter.Program, node []netip.Addr) {
+func (a *audit) learn(p *filter.Program, node []netip.Addr, groups cut.Groups) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.program, a.node = p, node
+	a.program, a.node, a.groups = p, node, groups
 }
 
 // look has the scope looked at.
@@ -203,7 +204,7 @@ func (a *audit) next(now time.Time) (*scope, *cut.Judge, time.Time) {
 	for addr := range s.left {
 		left = append(left, addr)
 	}
-	return s, cut.NewJudge(a.program, a.node, left), time.Time{}
+	return s, cut.NewJudge(a.program, a.node, left).WithGroups(a.groups), time.Time{}
 }
 
 // inspect dumps, judges and hands over.

@@ -32,6 +32,7 @@ type cuts struct {
 	arrivals *arrivals // nil if connections cannot be read
 
 	judged  *filter.Program // the program up to which connections are judged
+	closed  closure         // and what was closed for groups then
 	refused map[nft.Refused]refusal
 	count   uint64
 	swept   time.Time
@@ -98,8 +99,10 @@ func closeAll(conns ...*conntrack.Conn) error {
 type plan struct {
 	judge   *cut.Judge
 	node    []netip.Addr
-	scope   *scope    // to look at afterwards; nil for nothing
-	cuts    []cut.Cut // to be deleted
+	closed  closure
+	groups  cut.Groups // the same for the judge
+	scope   *scope     // to look at afterwards; nil for nothing
+	cuts    []cut.Cut  // to be deleted
 	add     map[nft.Refused]bool
 	remove  map[nft.Refused]bool
 	again   []nft.Refused // somebody took them out of the sets
@@ -111,7 +114,7 @@ type plan struct {
 
 // plan prepares what is committed with the program. Connections of addresses
 // that have a new owner are deleted here: before anything speaks of the owner.
-func (d *Datapath) plan(p *filter.Program, report *Report) (*plan, error) {
+func (d *Datapath) plan(p *filter.Program, n nft.Node, report *Report) (*plan, error) {
 	c := &d.cuts
 	todo := &plan{add: map[nft.Refused]bool{}, remove: map[nft.Refused]bool{}}
 	if c.conn == nil {
@@ -129,23 +132,39 @@ func (d *Datapath) plan(p *filter.Program, report *Report) (*plan, error) {
 		report.Problems = append(report.Problems, Problem{Subject: "connections", Blocking: !c.keep,
 			Text: "connections that a change denies may go on: " + todo.looked.Err.Error()})
 	}
-	if len(found) > 0 || c.judged != p {
-		node, err := links.LocalAddresses()
-		if err != nil {
+	if !c.keep {
+		todo.closed = closureOf(n)
+	}
+	if len(found) > 0 || c.judged != p || !todo.closed.equal(c.closed) {
+		if err := todo.ask(c.policed(p)); err != nil {
 			c.audit.giveBack(found)
 			return nil, err
 		}
-		todo.node, todo.judge = node, cut.NewJudge(c.policed(p), node, nil)
 	}
 	c.arrivals.known.Store(p) // what is looked up there from now on is ours
 	if c.judged != p {
 		d.compare(p, todo)
+	}
+	if todo.closed.beyond(c.closed, c.judged == p) {
+		todo.scope = todo.scope.with(newScope()) // nobody knows the groups' names
+		todo.scope.whole = true
 	}
 	c.free(time.Now(), todo)
 	c.confirm(p, found, todo)
 	c.bound(todo)
 	todo.cutting = len(c.refused)+len(todo.add)-len(todo.remove) > 0
 	return todo, nil
+}
+
+// ask makes the judge of the program.
+func (todo *plan) ask(p *filter.Program) error {
+	node, broadcasts, err := links.Addresses()
+	if err != nil {
+		return err
+	}
+	todo.node, todo.groups = node, cut.Groups{Closed: todo.closed.pods, Broadcasts: broadcasts}
+	todo.judge = cut.NewJudge(p, node, nil).WithGroups(todo.groups)
+	return nil
 }
 
 // policed returns the program that connections are judged by.
@@ -286,10 +305,10 @@ func (d *Datapath) finish(p *filter.Program, todo *plan, report *Report) error {
 		c.count++
 		c.refused[r] = refusal{number: c.count}
 	}
-	c.judged = p
+	c.judged, c.closed = p, todo.closed
 	c.arrivals.arm()
 	if todo.judge != nil {
-		c.audit.learn(c.policed(p), todo.node)
+		c.audit.learn(c.policed(p), todo.node, todo.groups)
 	}
 	if report.Drift > 0 && !c.keep { // nobody knows what was let through meanwhile
 		c.audit.look(&scope{whole: true})

@@ -257,13 +257,12 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 			return err
 		}
 	}
-	todo, err := d.plan(p, report)
+	node, err := d.node(p, report)
 	if err != nil {
 		return err
 	}
-	node, err := d.node(p, report)
+	todo, err := d.plan(p, node, report)
 	if err != nil {
-		d.cuts.audit.giveBack(todo.cuts)
 		return err
 	}
 	node.Cut = todo.cutting

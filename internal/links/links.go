@@ -185,18 +185,47 @@ func lookup(a netip.Addr) (index int, ok bool) {
 	return r.LinkIndex, direct
 }
 
-// LocalAddresses returns every address of this network namespace.
+// LocalAddresses returns every address of this network namespace, sorted.
 func LocalAddresses() ([]netip.Addr, error) {
+	own, _, err := Addresses()
+	return own, err
+}
+
+// Addresses returns every address of this network namespace, and the broadcast
+// addresses of its IPv4 networks: the last one, the first one too (which kernels
+// before 5.14 treat so), and what an operator set. Both are sorted.
+func Addresses() (own, broadcasts []netip.Addr, err error) {
 	list, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return nil, fmt.Errorf("listing addresses: %w", err)
+		return nil, nil, fmt.Errorf("listing addresses: %w", err)
 	}
-	var addrs []netip.Addr
 	for _, a := range list {
 		if ip, ok := netip.AddrFromSlice(a.IP); ok {
-			addrs = append(addrs, ip.Unmap())
+			own = append(own, ip.Unmap())
 		}
+		broadcasts = append(broadcasts, broadcastsOf(a)...)
 	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return addrs, nil
+	slices.SortFunc(own, netip.Addr.Compare)
+	slices.SortFunc(broadcasts, netip.Addr.Compare)
+	return own, slices.Compact(broadcasts), nil
+}
+
+// broadcastsOf returns the broadcast addresses that an address of the node brings.
+func broadcastsOf(a netlink.Addr) (list []netip.Addr) {
+	if set, ok := netip.AddrFromSlice(a.Broadcast); ok {
+		list = append(list, set.Unmap())
+	}
+	ip, ok := netip.AddrFromSlice(a.IP.To4())
+	if !ok {
+		return list
+	}
+	bits, _ := a.Mask.Size()
+	if bits == 0 || bits > 30 {
+		return list // no network, or one without such addresses
+	}
+	net, last := netip.PrefixFrom(ip, bits).Masked().Addr(), ip.As4()
+	for i := bits; i < 32; i++ {
+		last[i/8] |= 0x80 >> (i % 8)
+	}
+	return append(list, net, netip.AddrFrom4(last))
 }

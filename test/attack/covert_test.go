@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -123,11 +124,25 @@ func TestBroadcastsReachNoIsolatedPod(t *testing.T) {
 			stage.Families(t, func(t *testing.T, v6 bool) { w.Arrive(t, w.flood(t, v6, 5000)...) })
 			w.Enforce(t, stage.Usual()...)
 			stage.Families(t, func(t *testing.T, v6 bool) {
-				list := w.flood(t, v6, 5001) // the old flow goes on
-				w.Stopped(t, stage.Drops{nft.CounterUnlisted: uint64(len(list))}, list...)
+				for _, port := range []uint16{5001, 5000} { // a new flow, and that from before
+					if port == 5000 && !stage.Becomes(func() bool { return w.ends(t, v6, port) }) {
+						t.Error("the flow from before goes on")
+					}
+					list := w.flood(t, v6, port)
+					w.Stopped(t, stage.Drops{nft.CounterUnlisted: uint64(len(list))}, list...)
+				}
 			})
 		})
 	}
+}
+
+// ends reports whether all packets of a flood are dropped.
+func (w *world) ends(t *testing.T, v6 bool, port uint16) bool {
+	t.Helper()
+	before, list := w.Counters(t), w.flood(t, v6, port)
+	stage.Fire(t, list)
+	time.Sleep(stage.Grace)
+	return w.Since(t, before)[nft.CounterUnlisted] == uint64(len(list))
 }
 
 // flood is a flow of UDP packets to every group that reaches all pods of a

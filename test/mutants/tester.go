@@ -30,6 +30,7 @@ func suites() map[string][]string {
 		"internal/policy":   {"policy", "compile", "cases"},
 		"internal/compile":  {"compile", "cases"},
 		"internal/datapath": {"datapath"},
+		"internal/cut":      {"cut"},
 		"internal/filter":   {"filter", "compile"},
 		"internal/gatecni":  {"gatecni"},
 		"internal/gatenri":  {"gatenri"},

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/filter"
+)
+
+// The first pod of a bridge that is isolated for ingress ends what is under way to
+// groups there. It ends nothing of the node, and nothing on another bridge.
+func TestTheFirstIsolatedPodOfABridgeEndsItsFlowsToGroups(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		addBridges(t)
+		d := open(t, Options{})
+		watch(t, d)
+		pods := isolated() // on br0
+		for _, a := range []string{"10.244.1.6", "10.244.3.6"} {
+			pods.Pods = append(pods.Pods, filter.Pod{Addr: netip.MustParseAddr(a), Name: a})
+		}
+		none := &filter.Program{Pods: append([]filter.Pod(nil), pods.Pods...)}
+		none.Pods[0].Ingress = ""
+		apply(t, d, none)
+		all := [][2]string{{"10.244.1.6", "224.0.0.251"}, {"10.244.1.6", "255.255.255.255"}, {"10.244.1.6", "10.244.1.255"},
+			{"10.244.3.6", "224.0.0.251"}, {"10.244.3.6", "10.244.3.255"}, {"10.244.1.1", "224.0.0.251"}, {"10.244.1.6", elsewhere}}
+		var left []string
+		for i, f := range all {
+			connect(t, filter.UDP, f[0], f[1])
+			if i > 2 {
+				left = append(left, line(filter.UDP, f[0], f[1]))
+			}
+		}
+		if got, want := drive(t, d, pods, left...), (Cuts{Ingress: 3}); got != want {
+			t.Errorf("cut %+v, want %+v", got, want)
+		}
+	})
+}
+
+// The same when nothing changes but where an isolated pod is found.
+func TestAnIsolatedPodThatIsFoundOnABridgeEndsItsFlowsToGroups(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		addBridges(t)
+		run(t, "ip", "route", "add", "10.244.1.5/32", "dev", "br1")
+		d := open(t, Options{})
+		watch(t, d)
+		pods := isolated()
+		pods.Pods = append(pods.Pods, filter.Pod{Addr: netip.MustParseAddr("10.244.1.6"), Name: "open"})
+		apply(t, d, pods)
+		connect(t, filter.UDP, "10.244.1.6", "224.0.0.251")
+		for end, looks := time.Now().Add(10*time.Second), 0; looks < 2; time.Sleep(10 * time.Millisecond) { // the first and the second of the start
+			if looks += apply(t, d, pods).Cuts.Looked.Times; time.Now().After(end) {
+				t.Fatalf("%d looks at the connections in 10 s", looks)
+			}
+		}
+		drive(t, d, pods, line(filter.UDP, "10.244.1.6", "224.0.0.251")) // is allowed
+		run(t, "ip", "route", "del", "10.244.1.5/32", "dev", "br1")
+		drive(t, d, pods)
+	})
+}
+
+// addBridges makes two. They do not watch groups, else they would join some.
+func addBridges(t *testing.T) {
+	t.Helper()
+	for _, b := range [][2]string{{"br0", "10.244.1.1/24"}, {"br1", "10.244.3.1/24"}} {
+		run(t, "ip", "link", "add", b[0], "type", "bridge", "mcast_snooping", "0")
+		run(t, "ip", "addr", "add", b[1], "dev", b[0])
+		run(t, "ip", "link", "set", b[0], "up")
+	}
+}
+
+// The chain at prerouting is there from the first bridge on, whoever's it is.
+func TestTheFirstBridgeBringsTheChainAtPrerouting(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		watch(t, d)
+		healthy(t, d, isolated())
+		if strings.Contains(listing(t), "hook prerouting") {
+			t.Errorf("it is there without a bridge:\n%s", listing(t))
+		}
+		run(t, "ip", "link", "add", "br0", "type", "bridge")
+		woken(t, d)
+		healthy(t, d, isolated())
+		if !strings.Contains(listing(t), "hook prerouting") {
+			t.Errorf("it is not there with a bridge:\n%s", listing(t))
+		}
+		run(t, "ip", "link", "add", "cni0", "type", "bridge") // a pod of which nobody knows may be there
+		woken(t, d)
+		healthy(t, d, isolated())
+		if !isIn(t, "carried-pods", "cni0") || isIn(t, "carried-pods", "br0") {
+			t.Error("closed bridges are not those of the pod network")
+		}
+	})
+}
