@@ -32,6 +32,18 @@ func newObjects[T any](key func(*T) Key) objects[T] {
 // get returns the object, or nil.
 func (o *objects[T]) get(k Key) *T { return o.slots[o.find(k)] }
 
+// reserve makes room for so many objects at once: growing to it in steps would
+// need the room of the last step as well.
+func (o *objects[T]) reserve(count int) {
+	slots := len(o.slots)
+	for count*10 > slots*maxLoad {
+		slots *= 2
+	}
+	if slots > len(o.slots) {
+		o.resize(slots)
+	}
+}
+
 // put stores an object under its key.
 func (o *objects[T]) put(v *T) {
 	if i := o.find(o.key(v)); o.slots[i] != nil {

@@ -12,6 +12,7 @@ import (
 type table[T any] struct {
 	objects objects[T]
 	before  map[Key]*T // the value at the last take, for each object touched since
+	taken   bool       // before the first take every object is new, and before is not kept
 	equal   func(a, b *T) bool
 }
 
@@ -26,7 +27,7 @@ func (t *table[T]) set(k Key, v *T) bool {
 	if old == v || old != nil && v != nil && t.equal(old, v) {
 		return false
 	}
-	if _, touched := t.before[k]; !touched {
+	if _, touched := t.before[k]; t.taken && !touched {
 		t.before[k] = old
 	}
 	if v == nil {
@@ -38,13 +39,15 @@ func (t *table[T]) set(k Key, v *T) bool {
 }
 
 func (t *table[T]) replace(list []*T) bool {
-	changed := false
+	t.objects.reserve(len(list))
+	if t.objects.count == 0 {
+		return t.add(list)
+	}
 	keep := make(map[Key]bool, len(list))
 	for _, v := range list {
-		k := t.objects.key(v)
-		keep[k] = true
-		changed = t.set(k, v) || changed
+		keep[t.objects.key(v)] = true
 	}
+	changed := t.add(list)
 	for _, v := range t.list() {
 		if k := t.objects.key(v); !keep[k] {
 			changed = t.set(k, nil) || changed
@@ -53,8 +56,23 @@ func (t *table[T]) replace(list []*T) bool {
 	return changed
 }
 
+func (t *table[T]) add(list []*T) (changed bool) {
+	for _, v := range list {
+		changed = t.set(t.objects.key(v), v) || changed
+	}
+	return changed
+}
+
 func (t *table[T]) take() []Change[T] {
-	var list []Change[T]
+	if !t.taken {
+		t.taken = true
+		list := make([]Change[T], 0, t.objects.count)
+		for v := range t.objects.all() {
+			list = append(list, Change[T]{New: v})
+		}
+		return list
+	}
+	list := make([]Change[T], 0, len(t.before))
 	for k, old := range t.before {
 		now := t.objects.get(k)
 		switch {
@@ -68,7 +86,7 @@ func (t *table[T]) take() []Change[T] {
 		}
 	}
 	t.before = map[Key]*T{}
-	return list
+	return slices.Clip(list)
 }
 
 func (t *table[T]) list() []*T { return slices.Collect(t.objects.all()) }

@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -56,7 +57,14 @@ type watched struct {
 	gv       schema.GroupVersion
 	resource string
 	example  runtime.Object
-	store    cache.ReflectorStore
+	store    storage
+}
+
+// storage is a sink, of whatever it converts.
+type storage interface {
+	cache.ReflectorStore
+	stream(w watch.Interface) watch.Interface
+	restart()
 }
 
 // Run fills the store and follows all changes until ctx ends; then it returns
@@ -95,10 +103,12 @@ func kinds(store *cluster.Store, node string) []watched {
 			set:     (*cluster.Tx).SetNamespace,
 			remove:  func(tx *cluster.Tx, k cluster.Key) { tx.DeleteNamespace(k.Name) },
 			replace: (*cluster.Tx).ReplaceNamespaces,
+			key:     func(n *cluster.Namespace) cluster.Key { return cluster.Key{Name: n.Name} },
 		}},
 		{corev1.SchemeGroupVersion, "pods", &corev1.Pod{}, &sink[*corev1.Pod, *cluster.Pod]{
 			store: store, kind: cluster.Pods, convert: interner.Pod,
 			set: (*cluster.Tx).SetPod, remove: (*cluster.Tx).DeletePod, replace: (*cluster.Tx).ReplacePods,
+			key: func(p *cluster.Pod) cluster.Key { return p.Key },
 		}},
 		{networkingv1.SchemeGroupVersion, "networkpolicies", &networkingv1.NetworkPolicy{}, newPolicySink(store)},
 	}
@@ -111,14 +121,13 @@ func (s *Source) reflector(client *http.Client, w watched) (*cache.Reflector, er
 	}
 	lw := &listWatch{
 		ListWatch: cache.NewFilteredListWatchFromClient(c, w.resource, "", noFilter),
+		store:     w.store,
 		report:    newReporter(s.log, w.gv.Group, w.resource, s.cfg.Host),
 	}
 	return cache.NewReflectorWithOptions(lw, w.example, w.store, cache.ReflectorOptions{
 		Name: w.resource, TypeDescription: w.resource, Logger: &klog.Logger{},
 	}), nil
 }
-
-var _ cache.TransformingStore = (*sink[*corev1.Pod, *cluster.Pod])(nil)
 
 // errType is a programming error: client-go checks the types.
 func errType(obj any) error { return fmt.Errorf("storing an object: unexpected type %T", obj) }

@@ -25,14 +25,17 @@ const repeat = 30 * time.Second
 
 func noFilter(*metav1.ListOptions) {}
 
-// listWatch is client-go's, with what it meets told to a reporter.
+// listWatch is client-go's, with what it meets told to a reporter, and with the
+// lists that watches begin with given to the store.
 type listWatch struct {
 	*cache.ListWatch
+	store  storage
 	report *reporter
 }
 
 // ListWithContext lists the objects.
 func (lw *listWatch) ListWithContext(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+	lw.store.restart()
 	list, err := lw.ListWatch.ListWithContext(ctx, options)
 	lw.report.result(ctx, err)
 	return list, err
@@ -78,7 +81,10 @@ func (lw *listWatch) WatchWithContext(ctx context.Context, options metav1.ListOp
 		}
 	}
 	lw.report.result(ctx, err)
-	return w, err
+	if err != nil || options.SendInitialEvents == nil {
+		return w, err
+	}
+	return lw.store.stream(w), nil
 }
 
 // reporter says in the log how the server answers for one kind: at once when

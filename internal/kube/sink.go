@@ -3,8 +3,9 @@
 package kube
 
 import (
+	"slices"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/podwall/podwall/internal/cluster"
 )
@@ -19,24 +20,17 @@ type sink[O metav1.Object, V any] struct {
 	set     func(*cluster.Tx, V)
 	remove  func(*cluster.Tx, cluster.Key)
 	replace func(*cluster.Tx, []V)
-}
-
-// Transformer converts objects while the first list is still coming in, so
-// that the whole list never is in memory as API objects. It leaves alone what
-// was converted already.
-func (s *sink[O, V]) Transformer() cache.TransformFunc {
-	return func(obj any) (any, error) { return s.value(obj) }
+	key     func(V) cluster.Key
+	first   *firstList[V] // what the present watch has streamed; nil without one
 }
 
 func (s *sink[O, V]) value(obj any) (V, error) {
-	switch o := obj.(type) {
-	case V:
-		return o, nil
-	case O:
-		return s.convert(o), nil
+	o, ok := obj.(O)
+	if !ok {
+		var none V
+		return none, errType(obj)
 	}
-	var none V
-	return none, errType(obj)
+	return s.convert(o), nil
 }
 
 // Add stores a new object.
@@ -63,17 +57,22 @@ func (s *sink[O, V]) Delete(obj any) error {
 	return nil
 }
 
-// Replace makes the list the whole content, after a first list and after one
-// that became necessary because changes were missed. From the first one on the
-// kind counts as synced.
+// Replace makes the list, and what was streamed before it, the whole content,
+// after a first list and after one that became necessary because changes were
+// missed. From the first one on the kind counts as synced.
 func (s *sink[O, V]) Replace(list []any, _ string) error {
-	values := make([]V, len(list))
+	var values []V
+	if s.first != nil {
+		values, s.first.values = s.first.values, nil // the watch goes on and must not keep them
+	}
+	s.first = nil
+	values = slices.Grow(values, len(list))
 	for i, obj := range list {
 		v, err := s.value(obj)
 		if err != nil {
 			return err
 		}
-		values[i] = v
+		values = append(values, v)
 		list[i] = nil // the list is ours; let the object go
 	}
 	s.store.Update(func(tx *cluster.Tx) {

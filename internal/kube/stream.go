@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// streamed is a watch that begins with a list, which the sink takes instead of
+// the Reflector: that one would collect it in a table of its own, and the table
+// takes as much as what is kept of the pods. The Reflector gets what comes after.
+type streamed struct {
+	inner  watch.Interface
+	take   func(watch.Event) (taken bool)
+	result chan watch.Event
+	stop   chan struct{} // holds at most one word that nobody listens any more
+	ended  chan struct{}
+}
+
+func newStreamed(inner watch.Interface, take func(watch.Event) bool) *streamed {
+	s := &streamed{inner: inner, take: take, result: make(chan watch.Event), stop: make(chan struct{}, 1), ended: make(chan struct{})}
+	go s.run()
+	return s
+}
+
+// ResultChan yields the events behind the list, first its bookmark.
+func (s *streamed) ResultChan() <-chan watch.Event { return s.result }
+
+// Stop ends the watch and waits until nothing is taken from it any more. It may
+// be called again.
+func (s *streamed) Stop() {
+	select {
+	case s.stop <- struct{}{}:
+	default:
+	}
+	s.inner.Stop()
+	<-s.ended
+}
+
+func (s *streamed) run() {
+	defer close(s.ended)
+	defer close(s.result)
+	for e := range s.inner.ResultChan() {
+		if s.take(e) {
+			continue
+		}
+		select {
+		case s.result <- e:
+		case <-s.stop:
+			return
+		}
+	}
+}
+
+// firstList collects the values of the list that a watch begins with.
+type firstList[V any] struct {
+	values   []V
+	complete bool
+}
+
+// stream returns the watch, from which the sink takes the list at its beginning.
+// The next Replace adds it to the list that it gets.
+func (s *sink[O, V]) stream(w watch.Interface) watch.Interface {
+	list := &firstList[V]{} // of this watch: an earlier one may have broken off
+	s.first = list
+	return newStreamed(w, func(e watch.Event) bool { return s.collect(list, e) })
+}
+
+// restart forgets what a watch streamed that was given up.
+func (s *sink[O, V]) restart() { s.first = nil }
+
+// collect takes an event that belongs to the list. What it cannot understand is
+// for the Reflector to complain about.
+func (s *sink[O, V]) collect(list *firstList[V], e watch.Event) (taken bool) {
+	o, ok := e.Object.(O)
+	if list.complete || !ok {
+		return false
+	}
+	switch e.Type {
+	case watch.Added:
+		list.values = append(list.values, s.convert(o))
+	case watch.Modified, watch.Deleted: // while the list was on its way; rare
+		k := cluster.Key{Namespace: o.GetNamespace(), Name: o.GetName()}
+		list.values = slices.DeleteFunc(list.values, func(v V) bool { return s.key(v) == k })
+		if e.Type == watch.Modified {
+			list.values = append(list.values, s.convert(o))
+		}
+	case watch.Bookmark:
+		list.complete = o.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true"
+		return false
+	default:
+		return false
+	}
+	return true
+}
