@@ -168,13 +168,13 @@ func (c *Conn) queue(op Op) error {
 	case AddSet:
 		return c.nl.AddSet(c.set(op.Set), nil)
 	case AddElements:
-		return c.nl.SetAddElements(c.set(op.Set), elements(op.Set, op.Entries))
+		return inParts(c.nl.SetAddElements, c.set(op.Set), op.Set, op.Entries)
 	case DeleteElements:
-		return c.nl.SetDeleteElements(c.set(op.Set), elements(op.Set, op.Entries))
+		return inParts(c.nl.SetDeleteElements, c.set(op.Set), op.Set, op.Entries)
 	case SwapElements:
 		return errors.Join(
-			c.nl.SetDeleteElements(c.set(op.Set), elements(op.Set, op.Removed)),
-			c.nl.SetAddElements(c.set(op.Set), elements(op.Set, op.Entries)))
+			inParts(c.nl.SetDeleteElements, c.set(op.Set), op.Set, op.Removed),
+			inParts(c.nl.SetAddElements, c.set(op.Set), op.Set, op.Entries))
 	case ChangeCut:
 		return c.changeCut(op)
 	case DeleteSet:
@@ -237,8 +237,22 @@ func (c *Conn) set(s *Set) *nftables.Set {
 	return k
 }
 
+// encodedAtOnce is how many entries are encoded at once, about one message full. On the way an element takes some
+// 500 bytes, in its message 20: a large set must not be on the way as a whole.
+const encodedAtOnce = 3_200
+
+// inParts encodes the entries for put, part by part, into the same transaction.
+func inParts(put func(*nftables.Set, []nftables.SetElement) error, k *nftables.Set, s *Set, list []Entry) error {
+	for some := range slices.Chunk(list, encodedAtOnce) {
+		if err := put(k, elements(s, some)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func elements(s *Set, list []Entry) []nftables.SetElement {
-	var out []nftables.SetElement
+	out := make([]nftables.SetElement, 0, len(list))
 	for _, e := range list {
 		if s.Interval {
 			out = append(out, interval(e)...)
