@@ -96,16 +96,16 @@ func newHTTPClient(cfg *rest.Config) (*http.Client, error) {
 	return client, nil
 }
 
-// restClient makes a client for one group. It knows the two groups that are
-// read and no others: client-go's whole set of clients costs memory for nothing.
+// restClient makes a client for one group. It knows what is read and nothing
+// else: client-go's whole set of clients costs memory for nothing.
 func restClient(cfg *rest.Config, client *http.Client, gv schema.GroupVersion) (*rest.RESTClient, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, networkingv1.AddToScheme} {
-		if err := add(scheme); err != nil {
-			return nil, fmt.Errorf("registering API types: %w", err)
-		}
+	if err := networkingv1.AddToScheme(scheme); err != nil {
+		return nil, fmt.Errorf("registering API types: %w", err)
 	}
-	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Namespace{}, &corev1.NamespaceList{}, &corev1.Node{}, &corev1.PodList{})
+	scheme.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("Pod"), &prunedPod{})
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
 	c := rest.CopyConfig(cfg)
 	c.GroupVersion = &gv
 	c.APIPath = "/apis"

@@ -105,7 +105,7 @@ func kinds(store *cluster.Store, node string) []watched {
 			replace: (*cluster.Tx).ReplaceNamespaces,
 			key:     func(n *cluster.Namespace) cluster.Key { return cluster.Key{Name: n.Name} },
 		}},
-		{corev1.SchemeGroupVersion, "pods", &corev1.Pod{}, &sink[*corev1.Pod, *cluster.Pod]{
+		{corev1.SchemeGroupVersion, "pods", &prunedPod{}, &sink[*corev1.Pod, *cluster.Pod]{
 			store: store, kind: cluster.Pods, convert: interner.Pod,
 			set: (*cluster.Tx).SetPod, remove: (*cluster.Tx).DeletePod, replace: (*cluster.Tx).ReplacePods,
 			key: func(p *cluster.Pod) cluster.Key { return p.Key },

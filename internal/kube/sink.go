@@ -25,7 +25,7 @@ type sink[O metav1.Object, V any] struct {
 }
 
 func (s *sink[O, V]) value(obj any) (V, error) {
-	o, ok := obj.(O)
+	o, ok := bare(obj).(O)
 	if !ok {
 		var none V
 		return none, errType(obj)
@@ -48,7 +48,7 @@ func (s *sink[O, V]) Update(obj any) error {
 
 // Delete removes an object.
 func (s *sink[O, V]) Delete(obj any) error {
-	o, ok := obj.(O)
+	o, ok := bare(obj).(O)
 	if !ok {
 		return errType(obj)
 	}

@@ -77,7 +77,7 @@ func (s *sink[O, V]) restart() { s.first = nil }
 // collect takes an event that belongs to the list. What it cannot understand is
 // for the Reflector to complain about.
 func (s *sink[O, V]) collect(list *firstList[V], e watch.Event) (taken bool) {
-	o, ok := e.Object.(O)
+	o, ok := bare(e.Object).(O)
 	if list.complete || !ok {
 		return false
 	}

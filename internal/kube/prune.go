@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"bytes"
+	"fmt"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// prunedPod is a pod that is decoded from protobuf with those fields only that
+// package convert reads. A pod has two kilobytes on the wire and becomes five or
+// ten of small objects; what is needed is a tenth. The decoding itself is
+// upstream's: the message is shortened before. From JSON it is a whole pod.
+type prunedPod struct{ corev1.Pod }
+
+// Reset is called before Unmarshal.
+func (p *prunedPod) Reset() { *p = prunedPod{} }
+
+// Unmarshal decodes a pod's message.
+func (p *prunedPod) Unmarshal(message []byte) error {
+	short, err := prune(make([]byte, 0, 512), message, podFields)
+	if err != nil {
+		return fmt.Errorf("shortening a pod: %w", err)
+	}
+	return p.Pod.Unmarshal(short)
+}
+
+// bare returns the pod as the API has it, and anything else as it is.
+func bare(obj any) any {
+	if p, ok := obj.(*prunedPod); ok {
+		return &p.Pod
+	}
+	return obj
+}
+
+// kept says what stays of a message's field: what wanted accepts, or the fields
+// that inner knows, or all of it.
+type kept struct {
+	inner  func(protowire.Number) (kept, bool)
+	wanted func(value []byte) bool
+}
+
+// The fields that stay, by their numbers in the API's protobuf definitions.
+func podFields(n protowire.Number) (kept, bool) {
+	switch n {
+	case 1:
+		return kept{inner: metadataFields}, true
+	case 2:
+		return kept{inner: specFields}, true
+	case 3:
+		return kept{inner: statusFields}, true
+	}
+	return kept{}, false
+}
+
+func metadataFields(n protowire.Number) (kept, bool) {
+	switch n {
+	case 1, 3, 5, 6, 9, 11: // name, namespace, uid, resourceVersion, deletionTimestamp, labels
+		return kept{}, true
+	case 12:
+		return kept{wanted: knownAnnotation}, true
+	}
+	return kept{}, false
+}
+
+func specFields(n protowire.Number) (kept, bool) {
+	switch n {
+	case 2, 20: // containers, initContainers
+		return kept{inner: containerFields}, true
+	case 10, 11: // nodeName, hostNetwork
+		return kept{}, true
+	}
+	return kept{}, false
+}
+
+func containerFields(n protowire.Number) (kept, bool) { return kept{}, n == 6 } // ports
+
+func statusFields(n protowire.Number) (kept, bool) {
+	return kept{}, n == 1 || n == 6 || n == 12 // phase, podIP, podIPs
+}
+
+// knownAnnotation reports whether an annotation may be one that somebody reads.
+func knownAnnotation(entry []byte) bool {
+	return bytes.Contains(entry, []byte(corev1.MirrorPodAnnotationKey)) || bytes.Contains(entry, []byte(metav1.InitialEventsAnnotationKey))
+}
+
+// prune appends the message without the fields that are not kept.
+func prune(to, message []byte, fields func(protowire.Number) (kept, bool)) ([]byte, error) {
+	for len(message) > 0 {
+		number, kind, head := protowire.ConsumeTag(message)
+		if head < 0 {
+			return nil, protowire.ParseError(head)
+		}
+		size := protowire.ConsumeFieldValue(number, kind, message[head:])
+		if size < 0 {
+			return nil, protowire.ParseError(size)
+		}
+		field := message[:head+size]
+		message = message[head+size:]
+		k, ok := fields(number)
+		if !ok {
+			continue
+		}
+		value, nested := protowire.ConsumeBytes(field[head:])
+		switch {
+		case kind != protowire.BytesType || nested < 0 || k.inner == nil && k.wanted == nil:
+			to = append(to, field...)
+		case k.wanted != nil:
+			if k.wanted(value) {
+				to = append(to, field...)
+			}
+		default:
+			short, err := prune(nil, value, k.inner)
+			if err != nil {
+				return nil, err
+			}
+			to = protowire.AppendBytes(protowire.AppendTag(to, number, kind), short)
+		}
+	}
+	return to, nil
+}
