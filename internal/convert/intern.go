@@ -42,6 +42,13 @@ func (in *Interner) OnNode(name string) *Interner {
 	return in
 }
 
+// Forget lets go of what is remembered. What was returned stays as it is; later
+// pods share with each other. After a large list it is worth it: the tables take
+// some megabytes, and pods that come one by one are few.
+func (in *Interner) Forget() {
+	in.texts, in.labels, in.ports = newRecent[string](), newRecent[cluster.Labels](), newRecent[[]cluster.NamedPort]()
+}
+
 // uid returns what is kept of a pod's UID.
 func (in *Interner) uid(uid, node string) string {
 	if in != nil && in.node != "" && in.node != node {

@@ -119,3 +119,19 @@ func BenchmarkPod(b *testing.B) {
 		in.Pod(p)
 	}
 }
+
+func TestWhatIsForgottenStaysAsItWas(t *testing.T) {
+	in := NewInterner().OnNode("node-1")
+	before := in.Pod(apiPod(7))
+	in.Forget()
+	after := in.Pod(apiPod(7))
+	if !before.Equal(after) || after.UID != "" {
+		t.Errorf("before %+v, after %+v", before, after)
+	}
+	if &before.Labels[0] == &after.Labels[0] {
+		t.Error("nothing was forgotten")
+	}
+	if next := in.Pod(apiPod(3007)); &next.Labels[0] != &after.Labels[0] {
+		t.Error("pods that come later do not share")
+	}
+}

@@ -108,7 +108,8 @@ func kinds(store *cluster.Store, node string) []watched {
 		{corev1.SchemeGroupVersion, "pods", &prunedPod{}, &sink[*corev1.Pod, *cluster.Pod]{
 			store: store, kind: cluster.Pods, convert: interner.Pod,
 			set: (*cluster.Tx).SetPod, remove: (*cluster.Tx).DeletePod, replace: (*cluster.Tx).ReplacePods,
-			key: func(p *cluster.Pod) cluster.Key { return p.Key },
+			key:    func(p *cluster.Pod) cluster.Key { return p.Key },
+			listed: interner.Forget,
 		}},
 		{networkingv1.SchemeGroupVersion, "networkpolicies", &networkingv1.NetworkPolicy{}, newPolicySink(store)},
 	}

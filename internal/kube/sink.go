@@ -21,6 +21,7 @@ type sink[O metav1.Object, V any] struct {
 	remove  func(*cluster.Tx, cluster.Key)
 	replace func(*cluster.Tx, []V)
 	key     func(V) cluster.Key
+	listed  func()        // called when all of a list is converted; may be nil
 	first   *firstList[V] // what the present watch has streamed; nil without one
 }
 
@@ -74,6 +75,9 @@ func (s *sink[O, V]) Replace(list []any, _ string) error {
 		}
 		values = append(values, v)
 		list[i] = nil // the list is ours; let the object go
+	}
+	if s.listed != nil {
+		s.listed()
 	}
 	s.store.Update(func(tx *cluster.Tx) {
 		s.replace(tx, values)
