@@ -50,6 +50,7 @@ type Loop struct {
 	SyncPeriod  time.Duration // between two verifications against the kernel
 	SyncTimeout time.Duration // for the first complete list of every kind
 	Door        *Door         // is told what the kernel enforces; may be nil
+	Ready       func()        // is called once, after the first pass that succeeded; may be nil
 
 	index  *policy.Index
 	layout *policy.Layout  // of the program below

@@ -49,6 +49,9 @@ func (l *Loop) report(pass observe.Pass, r datapath.Report) {
 	}
 	if !l.ready {
 		l.ready = true
+		if l.Ready != nil {
+			l.Ready()
+		}
 		l.Log.Info("policies are enforced", "revision", pass.Revision, "pods", pass.Pods, "isolated", pass.IsolatedPods, "elapsed", pass.Elapsed)
 		return
 	}

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
@@ -38,6 +39,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		return err
 	}
 	defer alone.Close()
+	ready := thrift(os.Getenv)
 	kernel, err := datapath.Open(datapathOptions(cfg), log)
 	if err != nil {
 		return err
@@ -57,7 +59,8 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		Node: cfg.NodeName, Store: store, Kernel: kernel, Observer: observer, Log: log,
 		Options:    compile.Options{ClosedIPv4: !cfg.IPv4, ClosedIPv6: !cfg.IPv6},
 		SyncPeriod: cfg.SyncPeriod, SyncTimeout: cfg.CacheSyncTimeout,
-		Door: NewDoor(cfg.NodeName, store),
+		Door:  NewDoor(cfg.NodeName, store),
+		Ready: ready,
 	}
 	opened := openGate(cfg.GateSocket, loop.Door, observer, log)
 	g, ctx := errgroup.WithContext(ctx)
