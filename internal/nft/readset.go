@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 
@@ -65,25 +66,29 @@ func (s *Set) plain() bool {
 // listed: some come twice, as many are missing, and the number is right. So a set
 // that is not small is listed until no element comes twice and there are as many
 // as the kernel counts, or, with a kernel that does not say, as many as before.
+// Two listings of one resize may miss the same elements, so the next one waits.
 const (
 	smallListing = 512
 	listings     = 10
+	resizing     = 5 * time.Millisecond // the pause, which grows with each try
 )
 
 // list reads a plain set. count is the kernel's number of elements, -1 if it is
 // not known.
 func (c *Conn) list(s *Set, count int) error {
 	before := -1
-	for range listings {
+	for try := range listings {
 		l := listing{key: s.Key}
 		if err := c.lister.elements(byte(c.table.Family), s.Name, l.add); err != nil {
 			return err
 		}
 		n := len(l.starts) + len(l.ends)
-		if (n == count || n == before || n <= smallListing && count < 0) && l.into(s) {
+		settled := n == before && (count < 0 || try == listings-1)
+		if (n == count || settled || n <= smallListing && count < 0) && l.into(s) {
 			return nil
 		}
 		before = n
+		time.Sleep(time.Duration(try) * resizing)
 	}
 	return fmt.Errorf("the listing did not settle in %d tries", listings)
 }
