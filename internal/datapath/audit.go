@@ -56,7 +56,7 @@ type scope struct {
 }
 
 const (
-	// grace is the time until the second look: a packet that was under way at the
+	// secondLook is the time until the second look: a packet that was under way at the
 	// first may have made an entry since.
 	secondLook = time.Second
 	// rounds bounds the looks after one change. There is no third, unless the

@@ -83,7 +83,7 @@ func enforced(ctx context.Context, bed *lab.Bed, list []*process.Process) error 
 	if err != nil {
 		return fmt.Errorf("listening in the pod that policies close: %w", err)
 	}
-	defer ear.Close()
+	defer func() { _ = ear.Close() }() // it only listened
 	return process.Until(ctx, "a pod that policies close to be closed", func(ctx context.Context) (bool, error) {
 		mouth, err := bed.Pod(podKey("near")).NS.Dial(ctx, "udp", at.String())
 		if err != nil {
