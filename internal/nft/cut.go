@@ -277,7 +277,8 @@ func (c *Conn) ReadRefusals() ([]Refused, error) {
 // LocalPods returns the local pods that a table knows, by address and name. Of no
 // table, and of one that was written before anybody knew a pod, they are those of
 // the program. A name that was clipped is that of the program's pod, if it may be
-// the same.
+// the same; so is one that is not there, since nobody says that another pod had
+// the address, and allowed connections would be deleted.
 func LocalPods(t *Table, p *filter.Program) (pods []filter.Pod) {
 	if t == nil {
 		return p.Pods
@@ -295,7 +296,7 @@ func LocalPods(t *Table, p *filter.Program) (pods []filter.Pod) {
 			name, id, _ := strings.Cut(e.Comment, " ")
 			pod := filter.Pod{Addr: e.Key.Addr, Name: name, ID: id}
 			same, ok := now[pod.Addr]
-			if ok && (clip(podComment(same)) == e.Comment || id == "" && name == same.Name) {
+			if ok && (e.Comment == "" || clip(podComment(same)) == e.Comment || id == "" && name == same.Name) {
 				pod.Name, pod.ID = same.Name, same.ID // the comment may be cut off, or old
 			}
 			if pod.Addr != SelfTest(f) {

@@ -84,7 +84,7 @@ const olderSets = `
 		counter name drop-ingress drop
 	}
 	map fromN { type IPTYPE : verdict; elements = { JAILED : jump egressN-jailed } }
-	map toN { type IPTYPE : verdict; elements = { VICTIM : goto ingressN-victim, SELFTEST : goto self-test } }
+	map toN { type IPTYPE : verdict; elements = { VICTIM : goto ingressN-victim, PEER : accept, JAILED : accept, STRANGER : accept, SELFTEST : goto self-test } }
 `
 
 // older writes the table for this world, and replaces it in one transaction.

@@ -37,12 +37,13 @@ func withPrograms(t *testing.T) Config {
 	return cfg
 }
 
-// A peer that adds a hook for every packet, and takes it away when it is told to
-// end, in the way of real ones.
+// A peer that adds a hook for every packet and closes the pod that the policies
+// close. It takes that away when it is told to end, in the way of real ones.
 const hook = `
 	trap 'nft delete table ip peer; exit 0' TERM
 	nft add table ip peer
 	nft 'add chain ip peer c { type filter hook forward priority 0; }'
+	nft add rule ip peer c ip daddr 10.244.1.7 drop
 	echo "$NODE_NAME $(grep -c server: "$KUBECONFIG")" >> RECORD
 	sleep 100 & wait`
 
