@@ -8,6 +8,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -23,11 +25,30 @@ var version = "development"
 func main() { os.Exit(run()) }
 
 // run ends early, and leaves nothing behind, also when nobody reads the answer
-// any more (SIGPIPE).
+// any more. The signal that says so (SIGPIPE) would end us without a word, and it
+// comes for every connection that is written to after its other end has gone. So it
+// is taken and not looked at, and the write's error counts.
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	return labcmd.Run(ctx, version, os.Args[1:], labcmd.Streams{Out: os.Stdout, Err: os.Stderr, Color: color()})
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	ctx, unread := context.WithCancel(ctx)
+	defer unread()
+	return labcmd.Run(ctx, version, os.Args[1:], labcmd.Streams{Out: answer{os.Stdout, unread}, Err: answer{os.Stderr, unread}, Color: color()})
+}
+
+// answer is a stream that somebody reads, or has stopped to.
+type answer struct {
+	to     io.Writer
+	unread func()
+}
+
+func (a answer) Write(b []byte) (int, error) {
+	n, err := a.to.Write(b)
+	if errors.Is(err, syscall.EPIPE) {
+		a.unread()
+	}
+	return n, err
 }
 
 // color follows no-color.org: no escape codes for pipes and for those who do
