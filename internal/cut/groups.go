@@ -19,9 +19,9 @@ type Groups struct {
 }
 
 // WithGroups returns a judge that also ends what is under way to a group, or to a
-// broadcast address, on a closed bridge. Of a source that is no pod's (link-local
-// ones, as a rule) nobody knows the bridge. Its connections end wherever they are;
-// where they are allowed, the next packet begins them anew and is not lost.
+// broadcast address, on a closed bridge. Of a source that is good for one link only
+// nobody knows the bridge. Its connections end wherever they are; where they are
+// allowed, the next packet begins them anew and is not lost.
 func (j *Judge) WithGroups(g Groups) *Judge {
 	with := *j
 	with.closed, with.broadcasts = g.Closed, make(map[netip.Addr]bool, len(g.Broadcasts))
@@ -40,6 +40,8 @@ func (j *Judge) group(e *Entry, f filter.Flow, client, server *end) (Cut, bool) 
 		return Cut{}, false
 	case client != nil && !j.closed[f.Src]:
 		return Cut{}, false
+	case client == nil && !f.Src.IsLinkLocalUnicast() && !f.Src.IsUnspecified():
+		return Cut{}, false // no pod's, and the rules let no other source onto such a bridge
 	}
 	f.FromNode, f.ToNode = false, j.node[f.Dst]
 	return Cut{Entry: *e, Reason: Ingress, Addr: f.Dst, Flow: f}, true

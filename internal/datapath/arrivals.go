@@ -119,7 +119,7 @@ func (a *arrivals) run(ctx context.Context, open func(link int) bool) {
 }
 
 // take takes what waits, and returns the addresses that no known pod has.
-func (a *arrivals) take(open func(link int) bool) (addrs []netip.Addr, since time.Time) {
+func (a *arrivals) take(open func(link int) bool) (list []links.Host, since time.Time) {
 	if !a.armed.Load() {
 		return nil, since // arm wakes us
 	}
@@ -133,18 +133,34 @@ func (a *arrivals) take(open func(link int) bool) (addrs []netip.Addr, since tim
 	p := a.known.Load()
 	for _, addr := range slices.SortedFunc(maps.Keys(fresh), netip.Addr.Compare) {
 		if !owned(p, addr) && !open(fresh[addr]) {
-			addrs = append(addrs, addr)
+			list = append(list, links.Host{Addr: addr, Link: fresh[addr]})
 		}
 	}
-	return addrs, since
+	return list, since
+}
+
+// giveBack has routes looked at once more, but those of which there is news.
+func (a *arrivals) giveBack(list []links.Host) {
+	for _, h := range list {
+		a.mu.Lock()
+		_, news := a.fresh[h.Addr]
+		a.mu.Unlock()
+		if !news {
+			a.note(h)
+		}
+	}
 }
 
 // turn deletes the connections of what waits. Where it found some, or failed, the
 // addresses wait once more.
 func (a *arrivals) turn(open func(link int) bool) error {
-	addrs, since := a.take(open)
-	if len(addrs) == 0 {
+	list, since := a.take(open)
+	if len(list) == 0 {
 		return nil
+	}
+	addrs := make([]netip.Addr, len(list))
+	for i, h := range list {
+		addrs[i] = h.Addr
 	}
 	deleted := 0
 	node, err := links.LocalAddresses()
@@ -155,9 +171,7 @@ func (a *arrivals) turn(open func(link int) bool) error {
 		a.log.Info("connections from before a pod cut", "count", deleted, "addresses", len(addrs), "after", time.Since(since))
 	}
 	if deleted > 0 || err != nil {
-		for _, addr := range addrs {
-			a.note(links.Host{Addr: addr})
-		}
+		a.giveBack(list)
 	}
 	return err
 }

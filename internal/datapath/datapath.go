@@ -146,6 +146,9 @@ func (d *Datapath) Close() error { return errors.Join(d.conn.Close(), d.cuts.clo
 // large change; the next Apply reads it back.
 func (d *Datapath) Apply(ctx context.Context, p *filter.Program) (Report, error) {
 	report, err := d.apply(ctx, p)
+	if err == nil {
+		d.before.Store(0) // the kernel may give the port to another program
+	}
 	return report, d.trust(err)
 }
 

@@ -34,7 +34,9 @@ func (e *events) init(port uint32) {
 }
 
 // own reports whether a change of nftables from that netlink port was ours.
-func (e *events) own(port uint32) bool { return port == e.port.Load() || port == e.before.Load() }
+func (e *events) own(port uint32) bool {
+	return port != 0 && (port == e.port.Load() || port == e.before.Load())
+}
 
 // Changed receives after something in the kernel changed that Apply should
 // look at.

@@ -17,6 +17,9 @@ import (
 // shortWait is the time for what nobody must wait for.
 const shortWait = time.Second
 
+// closeWait is the time for closing a pod; a runtime waits two seconds in all.
+const closeWait = 500 * time.Millisecond
+
 // period is how often the agent is asked what it knows: one that was started
 // again knows nothing.
 const period = 5 * time.Second

@@ -224,7 +224,7 @@ func (p *Plugin) announce(pod gate.Pod, limit time.Duration) error {
 	start := time.Now()
 	open := p.close(pod)
 	// Half is the agent's, however long a large connection table took: with
-	// shortWait that is still less than a runtime waits.
+	// closeWait, and a look that began before its end, still less than a runtime waits.
 	ctx, cancel := context.WithTimeout(context.Background(), max(limit-time.Since(start), limit/2))
 	defer cancel()
 	reply, err := p.Gate.Add(ctx, pod)
@@ -249,7 +249,7 @@ func (p *Plugin) close(pod gate.Pod) error {
 	if p.Skeleton == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), shortWait)
+	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 	defer cancel()
 	return p.Skeleton(ctx, pod.Links, pod.IPs)
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/podwall/podwall/internal/cluster"
@@ -45,15 +46,31 @@ func (s *streamed) Stop() {
 func (s *streamed) run() {
 	defer close(s.ended)
 	defer close(s.result)
+	var taken runtime.Object // the last one, while the list goes on
 	for e := range s.inner.ResultChan() {
 		if s.take(e) {
+			taken = e.Object
 			continue
 		}
-		select {
-		case s.result <- e:
-		case <-s.stop:
+		taken = nil
+		if !s.pass(e) {
 			return
 		}
+	}
+	if taken != nil {
+		// The list broke off. A Reflector that saw nothing at all would not watch again,
+		// but list, whole objects in one message.
+		s.pass(watch.Event{Type: watch.Bookmark, Object: taken})
+	}
+}
+
+// pass hands an event on. listened is false if nobody listens any more.
+func (s *streamed) pass(e watch.Event) (listened bool) {
+	select {
+	case s.result <- e:
+		return true
+	case <-s.stop:
+		return false
 	}
 }
 

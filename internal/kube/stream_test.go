@@ -94,6 +94,21 @@ func TestAListThatBrokeOffLeavesNothing(t *testing.T) {
 	}
 }
 
+// Else client-go takes the watch for one that the server does not support.
+func TestAReflectorHearsOfAListThatBrokeOff(t *testing.T) {
+	inner := watch.NewFake()
+	w := podStore(cluster.NewStore()).stream(inner)
+	defer w.Stop()
+	inner.Add(pod("a", "10.0.0.1"))
+	inner.Stop()
+	if e := <-w.ResultChan(); e.Type != watch.Bookmark || len(e.Object.(*corev1.Pod).Annotations) > 0 {
+		t.Errorf("the Reflector sees %+v", e)
+	}
+	if _, open := <-w.ResultChan(); open {
+		t.Error("the watch goes on")
+	}
+}
+
 func TestAWatchStopsWhileNobodyListens(t *testing.T) {
 	inner := watch.NewFake()
 	w := podStore(cluster.NewStore()).stream(inner)

@@ -24,6 +24,12 @@ func safe(node, kubeconfig string) error {
 	case !apart:
 		return errors.New("this is the network namespace of those who started it, want that of a lab node")
 	}
+	switch machine, err := first(); {
+	case err != nil:
+		return err
+	case machine:
+		return errors.New("this is the network namespace of process 1, want that of a lab node")
+	}
 	switch leads, err := leadsOut(); {
 	case err != nil:
 		return err
@@ -31,6 +37,17 @@ func safe(node, kubeconfig string) error {
 		return errors.New("this network namespace has a default route, which no lab node has")
 	}
 	return nil
+}
+
+// first reports whether this is the network namespace of process 1. If that must
+// not be known it counts as no.
+func first() (bool, error) {
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return false, fmt.Errorf("looking at the network namespace: %w", err)
+	}
+	ns, err := os.Readlink("/proc/1/ns/net")
+	return err == nil && ns == own, nil
 }
 
 // apart reports whether an ancestor of this process is in another network
@@ -70,8 +87,18 @@ func parent(pid int) int {
 	return 0
 }
 
-// leadsOut reports whether there is an IPv4 default route.
+// leadsOut reports whether there is a default route.
 func leadsOut() (bool, error) {
+	six, err := os.ReadFile("/proc/self/net/ipv6_route")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, fmt.Errorf("reading the routes: %w", err)
+	}
+	for line := range strings.Lines(string(six)) {
+		// A default route that leads nowhere is on every node's loopback.
+		if f := strings.Fields(line); len(f) == 10 && f[0] == strings.Repeat("0", 32) && f[1] == "00" && f[9] != "lo" {
+			return true, nil
+		}
+	}
 	text, err := os.ReadFile("/proc/self/net/route")
 	if err != nil {
 		return false, fmt.Errorf("reading the routes: %w", err)
