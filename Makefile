@@ -91,10 +91,10 @@ mutants: ## put typical mistakes in, one at a time; every one must be noticed by
 
 BENCH_DIR ?= bench
 
-bench: build kubeapi ## measure what the agent costs on this machine, into BENCH_DIR (bench); see docs/performance.md
+bench: build kubeapi standin ## measure what the agent costs on this machine, into BENCH_DIR (bench); see docs/performance.md
 	@mkdir -p $(BENCH_DIR)
-	bin/podwall-lab bench packets --progress --out $(BENCH_DIR) -o markdown > $(BENCH_DIR)/packets.md
-	bin/podwall-lab bench web --out $(BENCH_DIR) -o markdown > $(BENCH_DIR)/web.md
+	bin/podwall-lab bench packets --progress --rounds 24 --peer 'chains=exec bin/standin' --out $(BENCH_DIR) -o markdown > $(BENCH_DIR)/packets.md
+	bin/podwall-lab bench web --peer 'chains=exec $(CURDIR)/bin/standin' --out $(BENCH_DIR) -o markdown > $(BENCH_DIR)/web.md
 	bin/podwall-lab bench control --out $(BENCH_DIR) -o markdown > $(BENCH_DIR)/control.md
 
 soak: build cni containerd ## the long runs: random cases by programs and packets, a container runtime, mutants, IPVS in virtual machines (an hour)
