@@ -12,7 +12,7 @@ import (
 // web and open are on a closed bridge, jail and web6 are not.
 func TestWhatGoesToAGroupEndsWhereABridgeIsClosed(t *testing.T) {
 	group, group6, everybody, subnet := addr("224.0.0.251"), addr("ff02::fb"), addr("255.255.255.255"), addr("10.0.0.255")
-	link, link6 := addr("0.0.0.0"), addr("fe80::1")
+	link, link6, ownLink := addr("0.0.0.0"), addr("fe80::1"), addr("fe80::2")
 	const udp = filter.UDP
 	tests := []struct {
 		name   string
@@ -34,11 +34,12 @@ func TestWhatGoesToAGroupEndsWhereABridgeIsClosed(t *testing.T) {
 		{"a link-local address", plain(udp, link6, 5353, group6, 5353), true, false},
 		{"another machine, to a group of its own network", plain(udp, stranger, 5353, group, 5353), false, false},
 		{"the node", plain(udp, own, 5353, group, 5353), false, false},
+		{"the node, on its link", plain(udp, ownLink, 5353, group6, 5353), false, false},
 		{"others, to one receiver", plain(udp, stranger, 40000, peer, 80), false, false},
 		{"a pod there, to one receiver", plain(udp, open, 40000, stranger, 80), false, false},
 	}
 	groups := Groups{Closed: map[netip.Addr]bool{web: true, open: true}, Broadcasts: []netip.Addr{subnet}}
-	without := NewJudge(program(), []netip.Addr{own}, nil)
+	without := NewJudge(program(), []netip.Addr{own, ownLink}, nil)
 	with := without.WithGroups(groups)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -60,8 +61,8 @@ func TestWhatGoesToAGroupEndsWhereABridgeIsClosed(t *testing.T) {
 
 // An address that a pod has is no broadcast address, whatever the node's networks.
 func TestAPodIsNoBroadcast(t *testing.T) {
-	j := NewJudge(program(), []netip.Addr{own}, nil).WithGroups(Groups{Closed: map[netip.Addr]bool{open: true}, Broadcasts: []netip.Addr{web}})
-	e := plain(filter.TCP, peer, 40000, web, 80)
+	j := NewJudge(program(), []netip.Addr{own}, nil).WithGroups(Groups{Closed: map[netip.Addr]bool{open: true}, Broadcasts: []netip.Addr{open}})
+	e := plain(filter.TCP, addr("169.254.1.1"), 40000, open, 80)
 	if c, denied := j.Judge(&e); denied {
 		t.Errorf("cut: %+v", c)
 	}
