@@ -119,7 +119,8 @@ type builder struct {
 }
 
 func (b *builder) pod(e entry) filter.Pod {
-	p := filter.Pod{Addr: e.addr, Name: e.workloads[0].Pod.Key.String(), ID: e.workloads[0].Pod.UID}
+	key := e.workloads[0].Pod.Key
+	p := filter.Pod{Addr: e.addr, Name: key.String(), ID: e.workloads[0].Pod.UID, Tenant: key.Namespace}
 	family := filter.FamilyOf(e.addr)
 	p.Ingress = b.isolation(e, family, filter.Ingress)
 	p.Egress = b.isolation(e, family, filter.Egress)

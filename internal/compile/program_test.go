@@ -69,6 +69,9 @@ func TestProgramsAreWellFormed(t *testing.T) {
 			if i > 0 && p.Pods[i-1].Addr.Compare(pod.Addr) >= 0 {
 				t.Fatalf("pods are not sorted: %s", p)
 			}
+			if namespace, _, _ := strings.Cut(pod.Name, "/"); pod.Tenant != namespace || namespace == "" {
+				t.Fatalf("pod %s: tenant %q", pod.Name, pod.Tenant)
+			}
 			for _, name := range []string{pod.Ingress, pod.Egress} {
 				if name == "" {
 					continue

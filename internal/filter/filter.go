@@ -102,6 +102,9 @@ type Pod struct {
 	// ID tells a pod from a later one with the same name and address; empty where
 	// nobody says it.
 	ID string
+	// Tenant is who pays for what the pod's policies cost: the pod's namespace. It
+	// changes no verdict.
+	Tenant string
 	// Ingress and Egress name the chain of the direction. Empty means not
 	// isolated: all traffic is allowed.
 	Ingress, Egress string

@@ -294,10 +294,11 @@ func LocalPods(t *Table, p *filter.Program) (pods []filter.Pod) {
 		}
 		for _, e := range s.Entries {
 			name, id, _ := strings.Cut(e.Comment, " ")
-			pod := filter.Pod{Addr: e.Key.Addr, Name: name, ID: id}
+			tenant, _, _ := strings.Cut(name, "/")
+			pod := filter.Pod{Addr: e.Key.Addr, Name: name, ID: id, Tenant: tenant}
 			same, ok := now[pod.Addr]
 			if ok && (e.Comment == "" || clip(podComment(same)) == e.Comment || id == "" && name == same.Name) {
-				pod.Name, pod.ID = same.Name, same.ID // the comment may be cut off, or old
+				pod.Name, pod.ID, pod.Tenant = same.Name, same.ID, same.Tenant // the comment may be cut off, or old
 			}
 			if pod.Addr != SelfTest(f) {
 				pods = append(pods, pod)
