@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -58,11 +57,7 @@ func (d *Datapath) guard() (on bool, why string) {
 // wiring finds the interfaces that lead to isolated pods and makes bridges
 // show their packets.
 func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) error {
-	addrs := make([]netip.Addr, len(p.Pods))
-	for i, pod := range p.Pods {
-		addrs[i] = pod.Addr
-	}
-	paths, err := d.links.Find(addrs)
+	paths, err := d.links.Find(p.Pods)
 	if err != nil {
 		return err // without it the closing rules would be taken away
 	}

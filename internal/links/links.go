@@ -20,6 +20,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/filter"
 )
 
 // Path is how a pod's address is reached from the node.
@@ -62,7 +64,7 @@ type Options struct {
 
 // New returns an empty memory.
 func New(o Options) *Links {
-	return &Links{options: o, carried: map[string]bool{}, ports: ports{of: map[device][]netip.Addr{}}}
+	return &Links{options: o, carried: map[string]bool{}, ports: ports{of: map[port][]netip.Addr{}}}
 }
 
 // SetNodeAddresses says which addresses the Node object has: an interface with
@@ -72,29 +74,29 @@ func (l *Links) SetNodeAddresses(list []netip.Addr) {
 	l.stale.Store(true)
 }
 
-// Find returns the paths of the addresses that a direct route leads to. An
+// Find returns the paths of the pods' addresses that a direct route leads to. An
 // address without one (a pod whose interface is not there yet, a network that
 // does not pass this node's IP layer) is left out.
-func (l *Links) Find(addrs []netip.Addr) (map[netip.Addr]Path, error) {
-	found, all, err := l.find(addrs)
+func (l *Links) Find(pods []filter.Pod) (map[netip.Addr]Path, error) {
+	found, all, err := l.find(pods)
 	if err == nil && !all {
 		l.stale.Store(true) // a link that is too new to have been heard of
-		found, _, err = l.find(addrs)
+		found, _, err = l.find(pods)
 	}
 	if err != nil {
 		return nil, err
 	}
 	before := l.known
 	l.known = found
-	if err := l.findPorts(found); err != nil || !newWithoutPort(found, before) {
+	if err := l.findPorts(pods, found); err != nil || !newWithoutPort(found, before) {
 		return found, err
 	}
 	l.stale.Store(true) // its port may be too new to have been heard of
-	if found, _, err = l.find(addrs); err != nil {
+	if found, _, err = l.find(pods); err != nil {
 		return nil, err
 	}
 	l.known = found
-	return found, l.findPorts(found)
+	return found, l.findPorts(pods, found)
 }
 
 // newWithoutPort reports whether a pod on a bridge that was not known before has
@@ -109,7 +111,7 @@ func newWithoutPort(found, before map[netip.Addr]Path) bool {
 }
 
 // find returns the paths, and whether every route led to a link that is known.
-func (l *Links) find(addrs []netip.Addr) (found map[netip.Addr]Path, all bool, err error) {
+func (l *Links) find(pods []filter.Pod) (found map[netip.Addr]Path, all bool, err error) {
 	if l.stale.Swap(false) || l.known == nil {
 		names, err := l.survey()
 		if err != nil {
@@ -118,8 +120,9 @@ func (l *Links) find(addrs []netip.Addr) (found map[netip.Addr]Path, all bool, e
 		}
 		l.known, l.names = map[netip.Addr]Path{}, names
 	}
-	found, all = make(map[netip.Addr]Path, len(addrs)), true
-	for _, a := range addrs {
+	found, all = make(map[netip.Addr]Path, len(pods)), true
+	for _, pod := range pods {
+		a := pod.Addr
 		p, ok := l.known[a]
 		if !ok {
 			var index int
@@ -142,21 +145,16 @@ func (l *Links) find(addrs []netip.Addr) (found map[netip.Addr]Path, all bool, e
 }
 
 // findPorts adds the ports of bridges to the paths.
-func (l *Links) findPorts(paths map[netip.Addr]Path) error {
-	bridged := map[netip.Addr]bool{}
-	for a, p := range paths {
+func (l *Links) findPorts(pods []filter.Pod, paths map[netip.Addr]Path) error {
+	for _, p := range paths {
 		if p.Bridge {
 			l.carried[p.Link] = true
-			bridged[a] = true
 		}
 	}
-	if len(bridged) == 0 {
-		return nil
-	}
-	found, err := l.ports.find(l.names, bridged)
+	found, err := l.ports.find(l.names, pods, paths)
 	for a, p := range paths {
 		if p.Bridge {
-			p.Port = found[a]
+			p.Port = found[a].name
 			paths[a] = p
 		}
 	}

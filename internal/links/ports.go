@@ -14,6 +14,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/filter"
 )
 
 // ports knows which addresses are behind which port of a bridge. It asks the
@@ -21,59 +23,99 @@ import (
 // of the pod. That is what the pod network set up there; what pods say on the
 // wire (ARP) is not asked, since they may lie.
 type ports struct {
-	// of are the addresses behind each port; a port keeps what it had first.
-	of map[device][]netip.Addr
+	// of are the addresses behind each port. A port keeps what it had first; later
+	// it gets only further addresses of a pod that it has an address of already.
+	of map[port][]netip.Addr
 }
 
-// find returns the port of each address that is behind one. Ports whose
-// addresses were found before are not asked again.
-func (p *ports) find(devices map[int]device, wanted map[netip.Addr]bool) (map[netip.Addr]string, error) {
-	now := map[device]bool{}
+// port is one end of a pair that is a bridge's port, as long as its other end stays
+// where it is.
+type port struct{ index, netns, peer int }
+
+func portOf(d device) port { return port{d.index, d.netns, d.peer} }
+
+// find returns the port of each address that is behind one. The ports are asked
+// only if pods that a bridge leads to, as the paths say, have none yet: those of
+// which nothing is known, and those that have another address of the same pod.
+func (p *ports) find(devices map[int]device, pods []filter.Pod, paths map[netip.Addr]Path) (map[netip.Addr]device, error) {
+	now := map[port]device{}
 	for _, d := range devices {
 		if d.master != 0 && d.away && pair(d.kind) {
-			now[d] = true
+			now[portOf(d)] = d
 		}
 	}
-	maps.DeleteFunc(p.of, func(d device, _ []netip.Addr) bool { return !now[d] })
-	found := map[netip.Addr]string{}
-	for d, addrs := range p.of {
+	maps.DeleteFunc(p.of, func(at port, _ []netip.Addr) bool { _, stays := now[at]; return !stays })
+	found := map[netip.Addr]device{}
+	for at, addrs := range p.of {
 		for _, a := range addrs {
-			found[a] = d.name
+			if now[at].mayHave(a, paths) {
+				found[a] = now[at]
+			}
 		}
 	}
-	for a := range found {
-		delete(wanted, a)
+	wanted := func(pod filter.Pod) bool {
+		_, has := found[pod.Addr]
+		return paths[pod.Addr].Bridge && !has
 	}
-	if len(wanted) == 0 {
+	if !slices.ContainsFunc(pods, wanted) {
 		return found, nil
 	}
-	return found, p.ask(now, found)
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Strict: true})
+	if err != nil {
+		return found, fmt.Errorf("connecting to rtnetlink: %w", err)
+	}
+	defer func() { _ = conn.Close() }() // it only asked
+	p.ask(conn, now, paths, found)
+	for _, pod := range pods {
+		if wanted(pod) {
+			p.askAgain(conn, pod, pods, paths, found)
+		}
+	}
+	return found, nil
+}
+
+// mayHave reports whether no route leads to the address elsewhere than over the
+// bridge that has this port. What a pod can edit does not count against a route.
+func (d device) mayHave(a netip.Addr, paths map[netip.Addr]Path) bool {
+	path, routed := paths[a]
+	return !routed || path.Index == d.master
 }
 
 // ask asks the ports that nothing is known about.
-func (p *ports) ask(all map[device]bool, found map[netip.Addr]string) error {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Strict: true})
-	if err != nil {
-		return fmt.Errorf("connecting to rtnetlink: %w", err)
-	}
-	defer func() { _ = conn.Close() }() // it only asked
-	older := func(a, b device) int { return cmp.Compare(a.index, b.index) }
-	for _, d := range slices.SortedFunc(maps.Keys(all), older) {
-		if len(p.of[d]) > 0 {
+func (p *ports) ask(conn *netlink.Conn, all map[port]device, paths map[netip.Addr]Path, found map[netip.Addr]device) {
+	older := func(a, b port) int { return cmp.Compare(a.index, b.index) }
+	for _, at := range slices.SortedFunc(maps.Keys(all), older) {
+		if len(p.of[at]) > 0 {
 			continue
 		}
-		addrs, err := addressesAway(conn, d.netns, d.peer)
+		addrs, err := addressesAway(conn, at.netns, at.peer)
 		if err != nil {
 			continue // it is going away; the kernel will tell
 		}
 		for _, a := range addrs {
-			if _, taken := found[a]; !taken {
-				found[a] = d.name
-				p.of[d] = append(p.of[d], a)
+			if _, taken := found[a]; !taken && all[at].mayHave(a, paths) {
+				found[a] = all[at]
+				p.of[at] = append(p.of[at], a)
 			}
 		}
 	}
-	return nil
+}
+
+// askAgain looks for an address that a pod got later than its others, at the
+// port that has one of those. No other port can claim it.
+func (p *ports) askAgain(conn *netlink.Conn, pod filter.Pod, pods []filter.Pod, paths map[netip.Addr]Path, found map[netip.Addr]device) {
+	for _, other := range pods {
+		d, bound := found[other.Addr]
+		if !bound || other.Name != pod.Name || other.ID != pod.ID || !d.mayHave(pod.Addr, paths) {
+			continue
+		}
+		at := portOf(d)
+		if addrs, err := addressesAway(conn, at.netns, at.peer); err == nil && slices.Contains(addrs, pod.Addr) {
+			found[pod.Addr] = d
+			p.of[at] = append(p.of[at], pod.Addr)
+			return
+		}
+	}
 }
 
 // addressesAway lists the addresses of an interface in the namespace with that

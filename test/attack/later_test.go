@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package attack_test
+
+import (
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/packet"
+	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/testkit/stage"
+)
+
+// late is a pod that gets one more address when the agent knows the first.
+const late = "new/late"
+
+// lateObject is the pod's object with these addresses.
+func lateObject(addrs ...netip.Addr) string {
+	var ips []string
+	for _, a := range addrs {
+		ips = append(ips, `{ip: "`+a.String()+`"}`)
+	}
+	return "apiVersion: v1\nkind: Pod\nmetadata: {name: late, namespace: new, uid: late, labels: {app: late}}\n" +
+		"spec: {nodeName: " + node1 + ", containers: [{name: main, image: none}]}\n" +
+		"status: {phase: Running, podIP: \"" + addrs[0].String() + "\", podIPs: [" + strings.Join(ips, ", ") + "]}\n"
+}
+
+// takeOnLink gives a pod one more address, with the way to its subnet.
+func (w *world) takeOnLink(t *testing.T, name string, a netip.Addr) {
+	t.Helper()
+	h := w.Handle(t, name)
+	link, err := h.LinkByName("eth0")
+	stage.Check(t, err)
+	subnet := &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(24, 32)}
+	flags := 0
+	if a.Is6() {
+		subnet.Mask, flags = net.CIDRMask(64, 128), unix.IFA_F_NODAD
+	}
+	stage.Check(t, h.AddrAdd(link, &netlink.Addr{IPNet: subnet, Flags: flags}))
+}
+
+// A pod's address that comes later than its first belongs to the pod's port like
+// that one. It is as good for a neighbour: here the victim lets the pod in.
+func TestALaterAddressBelongsToItsPort(t *testing.T) {
+	lets := stage.Policy("late", "victim", `policyTypes: [Ingress], ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: late}}}]}]`)
+	namespace := "apiVersion: v1\nkind: Namespace\nmetadata: {name: new}\n"
+	for _, datapath := range []string{"nat", "filter"} {
+		for name, v6 := range map[string]bool{"IPv6 after IPv4": true, "IPv4 after IPv6": false} {
+			t.Run(datapath+"/"+name, func(t *testing.T) {
+				w := &world{stage.New(t, lab.Bridge, stage.Setup{Args: []string{"--datapath=" + datapath}})}
+				first := stage.Pick(!v6, "fd00:244:1::200", "10.244.1.200")
+				second := stage.Pick(v6, "fd00:244:1::200", "10.244.1.200")
+				e, err := w.Bed().AddPod(lab.PodSpec{Key: cluster.Key{Namespace: "new", Name: "late"}, Node: node1, IPs: []netip.Addr{first}})
+				stage.Check(t, err)
+				stage.Check(t, w.Prober().Add(e.Probe()))
+				t.Cleanup(func() { w.Prober().Remove(late) })
+				w.Enforce(t, append(stage.Usual(), lets, namespace, lateObject(first))...)
+				w.takeOnLink(t, late, second)
+				w.Enforce(t, append(stage.Usual(), lets, namespace, lateObject(first, second))...)
+
+				forged := w.Ask(t, near, victim, v6, packet.TCP, 80)
+				forged.Src = second
+				w.Denied(t, nft.CounterPort, forged)
+				own := w.Ask(t, late, victim, v6, packet.TCP, 80)
+				own.Src = second
+				w.Allowed(t, own)
+			})
+		}
+	}
+}
