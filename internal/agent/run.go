@@ -40,7 +40,9 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	}
 	defer alone.Close()
 	ready := thrift(os.Getenv)
-	kernel, err := datapath.Open(datapathOptions(cfg), log)
+	store, options := cluster.NewStore(), datapathOptions(cfg)
+	options.Announced = store.Announced
+	kernel, err := datapath.Open(options, log)
 	if err != nil {
 		return err
 	}
@@ -54,7 +56,6 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	store := cluster.NewStore()
 	loop := &Loop{
 		Node: cfg.NodeName, Store: store, Kernel: kernel, Observer: observer, Log: log,
 		Options:    compile.Options{ClosedIPv4: !cfg.IPv4, ClosedIPv6: !cfg.IPv6},

@@ -71,6 +71,14 @@ func (s *Store) Sandbox(id string) SandboxStatus {
 	return SandboxStatus{Phase: s.phase(a), Revision: a.since}
 }
 
+// Announced reports whether a sandbox owns the address: the runtime said that a
+// pod of this node has it, and no newer word of the API or the runtime denies it.
+func (s *Store) Announced(ip netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.announced.owners[ip] != nil
+}
+
 // Sandboxes returns all announced sandboxes, sorted by ID.
 func (s *Store) Sandboxes() []Sandbox {
 	s.mu.Lock()

@@ -77,6 +77,25 @@ func TestAnnouncedAddresses(t *testing.T) {
 	}
 }
 
+func TestAnAddressIsAnnouncedWhileASandboxOwnsIt(t *testing.T) {
+	s, ip := NewStore(), netip.MustParseAddr("10.0.0.1")
+	for _, step := range []struct {
+		change func(*Tx)
+		want   bool
+	}{
+		{set(local("a", "1", "10.0.0.1")), false},
+		{announce(sandbox("s", "b", "2", "10.0.0.1")), true},
+		{set(local("b", "2")), true},
+		{set(local("b", "2", "10.0.0.9")), false},
+		{withdraw("s"), false},
+	} {
+		s.Update(step.change)
+		if got := s.Announced(ip); got != step.want {
+			t.Errorf("announced is %t, want %t", got, step.want)
+		}
+	}
+}
+
 func TestTheNewestSandboxOwnsAnAddress(t *testing.T) {
 	old, young := local("old", "1", "10.0.0.1"), sandbox("s", "new", "2", "10.0.0.1")
 	tests := []struct {

@@ -47,6 +47,9 @@ type Options struct {
 	Uplinks []string
 	// KeepConnections lets connections that exist go on when a change denies them.
 	KeepConnections bool
+	// Announced reports whether the container runtime said that a pod of this node
+	// has the address. May be nil; it is called by the goroutine of Apply.
+	Announced func(netip.Addr) bool
 }
 
 // Problem is a state of the node in which policies are not fully true.
@@ -98,6 +101,8 @@ type Datapath struct {
 	unreached    missing          // no route
 	unbound      missing          // no bridge port
 	bypassed     missing          // not behind an interface of the IP layer
+	misled       missing          // routes lead elsewhere
+	belief       belief
 	ports        map[filter.Family]portTable
 
 	untracked string // what hides packets of IPVS from our chains, "" for nothing
@@ -124,7 +129,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	d := &Datapath{
 		options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}),
 		restore: map[string]entry{}, ports: map[filter.Family]portTable{},
-		unreached: missing{}, unbound: missing{}, bypassed: missing{},
+		unreached: missing{}, unbound: missing{}, bypassed: missing{}, misled: missing{},
 	}
 	d.events.init(conn.PortID())
 	d.cuts.open(o, log, d.awake)
@@ -229,7 +234,7 @@ func (d *Datapath) Verify() error {
 	}
 	if g != d.generation || d.vlanLost() || !d.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
-	} else if len(d.unreached)+len(d.unbound)+len(d.bypassed) > 0 || d.ipvsMoved() {
+	} else if len(d.unreached)+len(d.unbound)+len(d.bypassed)+len(d.misled) > 0 || d.ipvsMoved() {
 		d.note(nft.Notice{Hooks: true}) // look again whether they are there
 	}
 	return d.trust(d.sweep(time.Now()))
@@ -260,10 +265,13 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 			return err
 		}
 	}
-	node, err := d.node(p, report)
+	paths, err := d.links.Find(p.Pods)
 	if err != nil {
-		return err
+		return err // without them the closing rules would be taken away
 	}
+	report.Problems = append(report.Problems, d.lookForPods(p, paths, time.Now())...)
+	p = d.believe(p, paths, report)
+	node := d.node(p, paths, report)
 	todo, err := d.plan(p, node, report)
 	if err != nil {
 		return err

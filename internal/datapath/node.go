@@ -9,9 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/links"
@@ -20,7 +20,7 @@ import (
 
 // node finds out what Render has to know of the node, and prepares the bridges
 // of pods.
-func (d *Datapath) node(p *filter.Program, report *Report) (nft.Node, error) {
+func (d *Datapath) node(p *filter.Program, paths map[netip.Addr]links.Path, report *Report) nft.Node {
 	n := nft.Node{FilterHook: d.options.FilterHook || d.forced || len(d.survey.Before) > 0}
 	n.Guard, report.GuardWhy = d.guard()
 	report.Filter, report.Guard = n.FilterHook, n.Guard && !n.FilterHook
@@ -31,11 +31,9 @@ func (d *Datapath) node(p *filter.Program, report *Report) (nft.Node, error) {
 		report.problem("nat chain before ours", fmt.Sprintf("%s runs before podwall's and could end the walk; judging in filter chains instead",
 			strings.Join(d.survey.Before, ", ")), "give that chain a priority above -190, or run with --datapath=filter")
 	}
-	if err := d.wiring(p, &n, report); err != nil {
-		return n, err
-	}
+	d.wiring(p, paths, &n, report)
 	n.Restore = d.entries()
-	return n, nil
+	return n
 }
 
 func (r *Report) problem(subject, text, cure string) {
@@ -56,11 +54,7 @@ func (d *Datapath) guard() (on bool, why string) {
 
 // wiring finds the interfaces that lead to isolated pods and makes bridges
 // show their packets.
-func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) error {
-	paths, err := d.links.Find(p.Pods)
-	if err != nil {
-		return err // without it the closing rules would be taken away
-	}
+func (d *Datapath) wiring(p *filter.Program, paths map[netip.Addr]links.Path, n *nft.Node, report *Report) {
 	bridges := map[int]links.Path{}
 	for _, pod := range p.Pods {
 		path, ok := paths[pod.Addr]
@@ -84,7 +78,6 @@ func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) error 
 		}
 	}
 	n.Closed, n.Open, n.Carried = !d.options.OpenUnknown, append(d.links.Open(), testLink), d.links.Carried()
-	report.Problems = append(report.Problems, d.lookForPods(p, paths, time.Now())...)
 	n.Bridges = d.links.AnyBridge()
 	if n.Closed {
 		for _, b := range d.links.Bridges() { // the first pods are there before they are known
@@ -96,7 +89,6 @@ func (d *Datapath) wiring(p *filter.Program, n *nft.Node, report *Report) error 
 	for _, b := range slices.SortedFunc(maps.Values(bridges), func(a, b links.Path) int { return cmp.Compare(a.Link, b.Link) }) {
 		d.bridge(b, report)
 	}
-	return nil
 }
 
 // bridge makes a bridge hand its packets to the IP hooks, also VLAN-tagged

@@ -27,6 +27,7 @@ type device struct {
 	netns, peer int  // the id of that namespace, and the other end's index
 	uplink      bool // leads out of the node
 	named       bool // because the operator or the Node object says so
+	ofNode      bool // the Node object says so
 }
 
 // survey lists the interfaces and marks those that lead out of the node: they
@@ -55,7 +56,8 @@ func (l *Links) survey() (map[int]device, error) {
 		}
 	}
 	for index, d := range devices {
-		d.named = named[index] || matches(d.name, l.options.Uplinks)
+		d.ofNode = named[index]
+		d.named = d.ofNode || matches(d.name, l.options.Uplinks)
 		d.uplink = out[index] || d.named
 		devices[index] = d
 	}

@@ -40,6 +40,8 @@ type Path struct {
 	// hands its packets to the node's IP layer with. Then pods may talk to each
 	// other beside it (macvlan, ipvlan, Open vSwitch, a network card's functions).
 	Beside bool
+	// Elsewhere is true if no pod of this node can be behind the interface.
+	Elsewhere bool
 }
 
 // Links finds paths, and remembers them until the kernel says that links or
@@ -134,7 +136,7 @@ func (l *Links) find(pods []filter.Pod) (found map[netip.Addr]Path, all bool, er
 			if !known {
 				continue
 			}
-			p = Path{Index: d.index, Link: d.name, Bridge: d.kind == "bridge", Uplink: d.uplink, Beside: d.beside()}
+			p = Path{Index: d.index, Link: d.name, Bridge: d.kind == "bridge", Uplink: d.uplink, Beside: d.beside(), Elsewhere: d.elsewhere()}
 			if pair(d.kind) && d.away && !d.named {
 				p.Uplink = false // a pod that routes for others is a pod
 			}

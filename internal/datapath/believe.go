@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/links"
+)
+
+// belief is what believe found last: the same addresses left out of the same pods
+// are the same slice, which the renderer knows again.
+type belief struct {
+	of, without []filter.Pod
+	elsewhere   map[netip.Addr]bool
+}
+
+// strays returns the addresses that lead elsewhere than to a pod of this node: by a
+// gateway, to the node itself, or over an interface that no pod is behind. An
+// address without any route is not among them: its pod may be about to get one.
+// What the runtime announced is believed whatever the routes say.
+func strays(p *filter.Program, paths map[netip.Addr]links.Path, routed, announced func(netip.Addr) bool) map[netip.Addr]bool {
+	found := map[netip.Addr]bool{}
+	for _, pod := range p.Pods {
+		path, direct := paths[pod.Addr]
+		if direct && !path.Elsewhere || !direct && !routed(pod.Addr) {
+			continue
+		}
+		if announced == nil || !announced(pod.Addr) {
+			found[pod.Addr] = true
+		}
+	}
+	return found
+}
+
+// leave returns the program without the pods of these addresses. Chains and sets
+// stay, so that a pod that is believed again needs an element only. It is the same
+// program if there are none.
+func (b *belief) leave(p *filter.Program, elsewhere map[netip.Addr]bool) *filter.Program {
+	if len(elsewhere) == 0 {
+		*b = belief{}
+		return p
+	}
+	same := len(b.elsewhere) == len(elsewhere) && len(b.of) == len(p.Pods) && &b.of[0] == &p.Pods[0]
+	for a := range elsewhere {
+		same = same && b.elsewhere[a]
+	}
+	if !same {
+		pods := slices.DeleteFunc(slices.Clone(p.Pods), func(pod filter.Pod) bool { return elsewhere[pod.Addr] })
+		*b = belief{of: p.Pods, without: pods, elsewhere: elsewhere}
+	}
+	return &filter.Program{Pods: b.without, Chains: p.Chains, Sets: p.Sets}
+}
+
+// believe returns the program without the addresses that cannot be those of pods
+// of this node, and names the pods. Left out they are closed where pods are, like
+// every address that no known pod has, and open where others are, whose they may
+// be. Where unknown addresses are open this would open a pod whose route comes
+// after its object, so there they stay (invariant 3).
+func (d *Datapath) believe(p *filter.Program, paths map[netip.Addr]links.Path, report *Report) *filter.Program {
+	out := strays(p, paths, links.Elsewhere, d.options.Announced)
+	now := time.Now()
+	d.misled.update(p, func(pod filter.Pod) bool { return out[pod.Addr] }, now)
+	text, cure := "the routes of this node do not lead to its pods at these addresses but elsewhere, so the addresses are not taken for pods'",
+		"correct status.podIPs of these pods, or the node's routes to them; delete pods that are gone"
+	if d.options.OpenUnknown {
+		text = "the routes of this node do not lead to its pods at these addresses but elsewhere: if they are others', the policies of these pods are applied to others"
+		out = nil
+	}
+	report.Problems = append(report.Problems, d.misled.problems(now, Problem{Subject: "pods elsewhere", Text: text, Cure: cure})...)
+	return d.belief.leave(p, out)
+}
