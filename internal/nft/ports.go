@@ -49,7 +49,7 @@ func RenderPorts(f filter.Family, n Node) *Table {
 	if len(chains) == 0 {
 		return nil
 	}
-	slices.SortFunc(ports.Entries, compareEntries)
+	ports.Entries = oneEach(ports.Entries)
 	t.Sets = []*Set{ports}
 	bound := Lookup{Field: Source, Family: f, Set: setPorts, Map: true}
 	for _, c := range portBases(n) {

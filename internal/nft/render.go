@@ -251,7 +251,9 @@ func podSets(p *filter.Program) []*Set {
 				egress.Entries = append(egress.Entries, judge(e, pod.Egress, Jump))
 			}
 		}
-		slices.SortFunc(ingress.Entries, func(a, b Entry) int { return a.Key.Compare(b.Key.Element) })
+		for _, s := range []*Set{self, ingress, egress} {
+			s.Entries = oneEach(s.Entries)
+		}
 		sets = append(sets, self, local, ingress, egress)
 	}
 	return sets
@@ -283,8 +285,7 @@ func sourceSets(list []Attachment) []*Set {
 				s.Entries = append(s.Entries, Entry{Key: Key{Element: filter.Element{Addr: from.Addr}, Iface: from.Link}})
 			}
 		}
-		slices.SortFunc(s.Entries, compareEntries)
-		s.Entries = slices.CompactFunc(s.Entries, func(a, b Entry) bool { return a.Key == b.Key })
+		s.Entries = oneEach(s.Entries)
 		sets = append(sets, s)
 	}
 	return sets
@@ -292,6 +293,35 @@ func sourceSets(list []Attachment) []*Set {
 
 func compareEntries(a, b Entry) int {
 	return cmp.Or(a.Key.Compare(b.Key.Element), cmp.Compare(a.Key.Iface, b.Key.Iface))
+}
+
+// oneEach sorts entries and leaves one of each key: the kernel refuses a whole
+// transaction because of a second one. Of two verdicts the closed one stays.
+func oneEach(list []Entry) []Entry {
+	slices.SortStableFunc(list, compareEntries)
+	var one []Entry
+	for _, e := range list {
+		if n := len(one); n > 0 && one[n-1].Key == e.Key {
+			one[n-1] = closer(one[n-1], e)
+			continue
+		}
+		one = append(one, e)
+	}
+	return one
+}
+
+// closer returns which of two entries with one key is closed. The self-test's
+// always is; of two chains nobody can tell, so nothing passes.
+func closer(a, b Entry) Entry {
+	selfTest := Verdict{Jump, chainSelfTest}
+	switch {
+	case a.Verdict == b.Verdict, a.Verdict == selfTest, b.Verdict.Kind == Accept:
+		return a
+	case b.Verdict == selfTest, a.Verdict.Kind == Accept:
+		return b
+	}
+	a.Verdict = Verdict{Kind: Drop}
+	return a
 }
 
 // podComment names a pod in the maps, for people and for the next process.
