@@ -31,7 +31,7 @@ func Eval(p *Program, f Flow) Verdict {
 	if f.Src == f.Dst && p.pod(f.Src) != nil {
 		return Accept // a pod to itself
 	}
-	if src := p.pod(f.Src); src != nil && src.Egress != "" && !p.allows(src.Egress, f) {
+	if src := p.pod(f.Src); !f.FromNode && src != nil && src.Egress != "" && !p.allows(src.Egress, f) {
 		return Drop
 	}
 	if f.ToNode || f.FromNode {

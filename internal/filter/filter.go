@@ -11,7 +11,8 @@
 // is written once, in Eval, and rendered once, in the backend:
 //
 //  1. a pod talking to itself is allowed;
-//  2. the egress chain of the source, if it is a local pod with one;
+//  2. the egress chain of the source, if it is a local pod with one and not the
+//     node itself, whatever address a pod claims;
 //  3. the ingress chain of the destination, likewise, which also lets in
 //     whatever the node itself sends.
 package filter

@@ -71,10 +71,13 @@ func portChain(c *filter.Chain, key Key, rules []filter.Rule) *Chain {
 // finish ends the chain of some pods: a pod always reaches itself, and the node
 // its own pods; the rest is dropped. That comes last, since most packets are
 // allowed by a rule and need not be asked. A packet with the node's address that
-// came in by an interface is forged; IPv6 would forward it.
+// came in by an interface is forged; IPv6 would forward it. No egress chain judges
+// the node's address, even if a pod claims it: otherwise the node could lose the
+// way to its API server. Forged, it was dropped before (known-source).
 func (c *Chain) finish(of *filter.Chain) {
 	c.add("a pod reaches itself", Lookup{Field: SourceDestination, Family: of.Family, Set: perFamily("self", of.Family)}, Verdict{Kind: Accept})
 	if of.Direction == filter.Egress {
+		c.add("the node is no pod", MatchLocalSource{}, Verdict{Kind: Return})
 		c.Rules = append(c.Rules, dropped(CounterEgress, ""))
 		return
 	}
