@@ -14,19 +14,23 @@ import (
 // Change is what can have become worse between two programs. The lists are
 // sorted. An address is in one of them at most.
 type Change struct {
-	// Denied are pods that may be denied now what they were allowed.
-	Denied []netip.Addr
+	// Denied are pods that may be denied now what they were allowed, since their
+	// rules are others. Shrunk are those with the same rules and a set that lost a
+	// member: it was somebody else who changed.
+	Denied, Shrunk []netip.Addr
 	// Came are addresses that no pod had before; Left are those that no pod has
 	// any more; Moved are those that another pod has now.
 	Came, Left, Moved []netip.Addr
 }
 
 // None reports whether no connection can have become a denied one.
-func (c Change) None() bool { return len(c.Denied)+len(c.Came)+len(c.Left)+len(c.Moved) == 0 }
+func (c Change) None() bool {
+	return len(c.Denied)+len(c.Shrunk)+len(c.Came)+len(c.Left)+len(c.Moved) == 0
+}
 
 // Touched returns all addresses of the change, sorted.
 func (c Change) Touched() []netip.Addr {
-	all := slices.Concat(c.Denied, c.Came, c.Left, c.Moved)
+	all := slices.Concat(c.Denied, c.Shrunk, c.Came, c.Left, c.Moved)
 	slices.SortFunc(all, netip.Addr.Compare)
 	return all
 }
@@ -37,7 +41,7 @@ func (c Change) Touched() []netip.Addr {
 // that lost no member.
 func Compare(before, now *filter.Program) Change {
 	var c Change
-	w := worse{before: before, now: now, chains: map[string]bool{}}
+	w := worse{before: before, now: now, chains: map[string]degree{}}
 	old, pods := before.Pods, now.Pods
 	for len(old) > 0 || len(pods) > 0 {
 		switch {
@@ -50,30 +54,43 @@ func Compare(before, now *filter.Program) Change {
 		default:
 			a, b := old[0], pods[0]
 			old, pods = old[1:], pods[1:]
-			switch {
-			case a.Name != b.Name || a.ID != b.ID:
+			if a.Name != b.Name || a.ID != b.ID {
 				c.Moved = append(c.Moved, b.Addr)
-			case w.chain(a.Ingress, b.Ingress) || w.chain(a.Egress, b.Egress):
+				continue
+			}
+			switch max(w.chain(a.Ingress, b.Ingress), w.chain(a.Egress, b.Egress)) {
+			case otherRules:
 				c.Denied = append(c.Denied, b.Addr)
+			case fewerMembers:
+				c.Shrunk = append(c.Shrunk, b.Addr)
 			}
 		}
 	}
 	return c
 }
 
+// degree says how a chain may have become worse.
+type degree uint8
+
+const (
+	notWorse degree = iota
+	fewerMembers
+	otherRules
+)
+
 // worse finds chains that may deny more than before, each once.
 type worse struct {
 	before, now *filter.Program
-	chains      map[string]bool // by name
-	shrunk      map[string]bool // sets that lost a member, made when first needed
+	chains      map[string]degree // by name
+	shrunk      map[string]bool   // sets that lost a member, made when first needed
 }
 
-func (w *worse) chain(before, now string) bool {
+func (w *worse) chain(before, now string) degree {
 	switch {
 	case now == "":
-		return false
+		return notWorse
 	case before != now:
-		return true
+		return otherRules
 	}
 	found, known := w.chains[now]
 	if !known {
@@ -83,14 +100,17 @@ func (w *worse) chain(before, now string) bool {
 	return found
 }
 
-func (w *worse) rules(before, now *filter.Chain) bool {
+func (w *worse) rules(before, now *filter.Chain) degree {
 	if now == nil || before != now && !reflect.DeepEqual(before, now) {
-		return true
+		return otherRules
 	}
 	if w.shrunk == nil {
 		w.shrunk = shrunk(w.before.Sets, w.now.Sets)
 	}
-	return slices.ContainsFunc(setsOf(now), func(name string) bool { return w.shrunk[name] })
+	if slices.ContainsFunc(setsOf(now), func(name string) bool { return w.shrunk[name] }) {
+		return fewerMembers
+	}
+	return notWorse
 }
 
 // shrunk returns the sets that lost a member or are gone.

@@ -53,6 +53,9 @@ type Cut struct {
 	// Pod is the pod whose policies or whose address it is about; empty for a group,
 	// and if the address has no pod any more. Chain is what denies it.
 	Pod, Chain string
+	// Tenant is the namespace of that pod, or of the pod that sends to a group; empty
+	// if nobody knows it any more.
+	Tenant string
 	// Flow is the connection as its first packet met the chains. For an entry that
 	// stands the wrong way round it is the other way than the entry.
 	Flow filter.Flow

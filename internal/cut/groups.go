@@ -44,7 +44,11 @@ func (j *Judge) group(e *Entry, f filter.Flow, client, server *end) (Cut, bool) 
 		return Cut{}, false // no pod's, and the rules let no other source onto such a bridge
 	}
 	f.FromNode, f.ToNode = false, j.node[f.Dst]
-	return Cut{Entry: *e, Reason: Ingress, Addr: f.Dst, Flow: f}, true
+	c := Cut{Entry: *e, Reason: Ingress, Addr: f.Dst, Flow: f}
+	if client != nil {
+		c.Tenant = client.tenant
+	}
+	return c, true
 }
 
 func (j *Judge) everybody(a netip.Addr) bool {

@@ -21,7 +21,7 @@ type Judge struct {
 
 // end is an address that entries are looked up by.
 type end struct {
-	name            string
+	name, tenant    string
 	egress, ingress side
 	reused          bool
 }
@@ -41,7 +41,7 @@ func NewJudge(p *filter.Program, node, reused []netip.Addr) *Judge {
 	j := &Judge{ends: make(map[netip.Addr]*end, len(p.Pods)+len(reused)), node: make(map[netip.Addr]bool, len(node))}
 	parts := parts{program: p, known: map[string]*filter.Program{}}
 	for _, pod := range p.Pods {
-		e := &end{name: pod.Name}
+		e := &end{name: pod.Name, tenant: pod.Tenant}
 		if pod.Egress != "" {
 			e.egress = parts.side(pod.Egress, filter.Pod{Addr: pod.Addr, Egress: pod.Egress})
 		}
@@ -119,7 +119,7 @@ func (j *Judge) Judge(e *Entry) (Cut, bool) {
 		return Cut{}, false
 	}
 	if a, gone := j.reused(begun, client, server); gone {
-		return Cut{Entry: *e, Reason: Reused, Addr: a, Pod: j.ends[a].name, Flow: begun}, true
+		return Cut{Entry: *e, Reason: Reused, Addr: a, Pod: j.ends[a].name, Tenant: j.ends[a].tenant, Flow: begun}, true
 	}
 	c, denied := j.flow(begun, client, server)
 	isTurned := false
@@ -136,11 +136,9 @@ func (j *Judge) Judge(e *Entry) (Cut, bool) {
 	return c, denied
 }
 
-// Denied reports whether the program denies the connection now, and why.
-func (j *Judge) Denied(f filter.Flow) (Reason, bool) {
-	c, denied := j.flow(f, j.ends[f.Src], j.ends[f.Dst])
-	return c.Reason, denied
-}
+// Denied reports whether the program denies the connection now, and why. The cut
+// has no entry.
+func (j *Judge) Denied(f filter.Flow) (Cut, bool) { return j.flow(f, j.ends[f.Src], j.ends[f.Dst]) }
 
 // reused returns the address that was another pod's when the connection began.
 // What the node itself began goes on.
@@ -160,10 +158,10 @@ func (j *Judge) reused(f filter.Flow, client, server *end) (a netip.Addr, gone b
 func (j *Judge) flow(f filter.Flow, src, dst *end) (Cut, bool) {
 	f.FromNode, f.ToNode = j.node[f.Src], j.node[f.Dst]
 	if src != nil && denies(src.egress, f) {
-		return Cut{Reason: Egress, Addr: f.Src, Pod: src.name, Chain: src.egress.chain, Flow: f}, true
+		return Cut{Reason: Egress, Addr: f.Src, Pod: src.name, Tenant: src.tenant, Chain: src.egress.chain, Flow: f}, true
 	}
 	if dst != nil && denies(dst.ingress, f) {
-		return Cut{Reason: Ingress, Addr: f.Dst, Pod: dst.name, Chain: dst.ingress.chain, Flow: f}, true
+		return Cut{Reason: Ingress, Addr: f.Dst, Pod: dst.name, Tenant: dst.tenant, Chain: dst.ingress.chain, Flow: f}, true
 	}
 	return Cut{}, false
 }

@@ -188,8 +188,8 @@ func TestWhatMayHaveBecomeWorse(t *testing.T) {
 	}{
 		{"nothing", func(*filter.Program) {}, Change{}},
 		{"a set gets a member", func(p *filter.Program) { p.Sets[0].Elements = p.Sets[0].Elements.With(filter.Element{Addr: stranger}) }, Change{}},
-		{"a set loses a member", func(p *filter.Program) { p.Sets[0].Elements = filter.Elements{} }, Change{Denied: list(web)}},
-		{"a set is gone", func(p *filter.Program) { p.Sets = nil }, Change{Denied: list(web)}},
+		{"a set loses a member", func(p *filter.Program) { p.Sets[0].Elements = filter.Elements{} }, Change{Shrunk: list(web)}},
+		{"a set is gone", func(p *filter.Program) { p.Sets = nil }, Change{Shrunk: list(web)}},
 		{"a pod gets another chain", func(p *filter.Program) { p.Pods[0].Ingress = "ingress4-x" }, Change{Denied: list(web)}},
 		{"an open pod is isolated", func(p *filter.Program) { p.Pods[2].Egress = "egress4-jail" }, Change{Denied: list(open)}},
 		{"a pod is not isolated any more", func(p *filter.Program) { p.Pods[0].Ingress = "" }, Change{}},

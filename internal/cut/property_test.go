@@ -17,7 +17,7 @@ import (
 )
 
 func equal(a, b Change) bool {
-	return slices.Equal(a.Denied, b.Denied) && slices.Equal(a.Came, b.Came) && slices.Equal(a.Left, b.Left) && slices.Equal(a.Moved, b.Moved)
+	return slices.Equal(a.Denied, b.Denied) && slices.Equal(a.Shrunk, b.Shrunk) && slices.Equal(a.Came, b.Came) && slices.Equal(a.Left, b.Left) && slices.Equal(a.Moved, b.Moved)
 }
 
 func compiled(s *cluster.Snapshot) *filter.Program {

@@ -91,7 +91,7 @@ func (a *arrivals) wake() {
 // run deletes until ctx ends. However many routes come and go, it takes a share
 // of the time only: those that come meanwhile are looked for together.
 func (a *arrivals) run(ctx context.Context, open func(link int) bool) {
-	b := budget{share: arrivalShare, left: credit, at: time.Now()}
+	b := newBudget(arrivalShare, time.Now())
 	for pause := time.Duration(0); ; {
 		select {
 		case <-ctx.Done():

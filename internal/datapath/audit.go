@@ -8,6 +8,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -20,23 +21,25 @@ import (
 
 // The audit looks at the connections that exist, beside the loop: a large table
 // takes the kernel longer than the loop may be kept waiting. It changes nothing
-// and hands over what must end to the next Apply, which asks once more.
+// and hands over what must end to the next Apply, which asks once more. Each
+// tenant pays for the looks that its changes need (accounts).
 type audit struct {
 	conn *conntrack.Conn // of the goroutine that runs it
 	log  *slog.Logger
 	wake func()
 	due  chan struct{} // holds at most one wake-up of the goroutine
+	// accounts and total belong to that goroutine.
+	accounts accounts
+	total    budget
 
-	mu      sync.Mutex // guards everything below
-	program *filter.Program
-	node    []netip.Addr
-	groups  cut.Groups
-	now     *scope // what has to be looked at
-	later   *scope // and what once more, at the time after
-	after   time.Time
-	found   []cut.Cut
-	looked  Looked
-	failing bool
+	mu       sync.Mutex // guards everything below
+	program  *filter.Program
+	node     []netip.Addr
+	groups   cut.Groups
+	requests requests
+	found    backlog
+	looked   Looked
+	failing  bool
 }
 
 // Looked says what looking at the connection table took.
@@ -45,14 +48,6 @@ type Looked struct {
 	Entries  int
 	Duration time.Duration
 	Err      error // of the last time
-}
-
-// scope says which connections are looked at.
-type scope struct {
-	whole   bool                // all of them
-	touched map[netip.Addr]bool // those of these addresses
-	left    map[netip.Addr]bool // of these, which have no pod any more, all must end
-	round   int
 }
 
 const (
@@ -69,35 +64,19 @@ const (
 	// address took 0.11 s and all entries 0.54 s, beside 100 entries 21 and 10 ms.
 	filteredAbove = 1 << 13
 	filtered      = 4
-	// share is the part of the time that looking may take in the long run, and
-	// credit how much of it may be taken at once: a change is looked at without
-	// delay, but a busy cluster beside a huge table does not cost a core.
-	share  = 0.2
-	credit = 2 * time.Second
+	// totalShare is the part of the time that looking may take in the long run for
+	// all payers together. It makes nobody wait longer than a look takes, and those
+	// who come meanwhile are served by one look.
+	totalShare = 0.5
 	// handed is how many connections are handed over at once, and unheard how many
 	// are kept before somebody takes them: the next look finds the rest.
 	handed, unheard = 512, 1 << 17
 )
 
-func newScope() *scope {
-	return &scope{touched: map[netip.Addr]bool{}, left: map[netip.Addr]bool{}}
-}
-
-// with returns a scope that is both.
-func (s *scope) with(o *scope) *scope {
-	both := newScope()
-	both.round = o.round
-	if s != nil {
-		both.round = min(both.round, s.round)
-	}
-	for _, s := range []*scope{s, o} {
-		if s != nil {
-			both.whole = both.whole || s.whole
-			maps.Copy(both.touched, s.touched)
-			maps.Copy(both.left, s.left)
-		}
-	}
-	return both
+func (a *audit) init(log *slog.Logger, wake func()) {
+	a.log, a.wake, a.due = log, wake, make(chan struct{}, 1)
+	a.accounts, a.total = newAccounts(), newBudget(totalShare, time.Now())
+	a.requests, a.found.limit = requests{}, unheard
 }
 
 // learn tells by what is judged from now on.
@@ -107,10 +86,15 @@ func (a *audit) learn(p *filter.Program, node []netip.Addr, groups cut.Groups) {
 	a.program, a.node, a.groups = p, node, groups
 }
 
-// look has the scope looked at.
-func (a *audit) look(s *scope) {
+// look has the scopes looked at.
+func (a *audit) look(list scopes) {
+	if len(list) == 0 {
+		return
+	}
 	a.mu.Lock()
-	a.now = a.now.with(s)
+	for p, s := range list {
+		a.requests.add(p, s)
+	}
 	a.mu.Unlock()
 	select {
 	case a.due <- struct{}{}:
@@ -122,50 +106,35 @@ func (a *audit) look(s *scope) {
 func (a *audit) take(n int) ([]cut.Cut, Looked) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	n = min(n, len(a.found))
-	list := slices.Clone(a.found[:n])
-	a.found = append(a.found[:0], a.found[n:]...)
 	l := a.looked
 	a.looked = Looked{Err: l.Err}
-	return list, l
+	return a.found.take(n), l
 }
 
 // giveBack returns what was taken and could not be cut.
 func (a *audit) giveBack(list []cut.Cut) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.found = append(a.found, list...)
+	a.found.add(list)
 }
 
 // run looks until ctx ends.
 func (a *audit) run(ctx context.Context) {
-	b := budget{share: share, left: credit, at: time.Now()}
 	for ctx.Err() == nil {
-		s, j, until := a.next(time.Now())
-		if s == nil {
+		t, j, until := a.next(time.Now())
+		if len(t.scopes) == 0 {
 			a.idle(ctx, until)
 			continue
 		}
 		start := time.Now()
-		a.inspect(s, j)
+		a.inspect(t, j)
+		took, now := time.Since(start), time.Now()
+		a.accounts.charge(t.paying, took, now)
 		select {
 		case <-ctx.Done():
-		case <-time.After(b.spend(time.Since(start), time.Now())):
+		case <-time.After(a.total.spend(took, now)):
 		}
 	}
-}
-
-// budget says how long to wait after something that took its time.
-type budget struct {
-	share float64 // of the time, in the long run
-	left  time.Duration
-	at    time.Time // when that was so
-}
-
-func (b *budget) spend(took time.Duration, now time.Time) (wait time.Duration) {
-	b.left = min(credit, b.left+time.Duration(b.share*float64(now.Sub(b.at)))) - took
-	b.at = now
-	return time.Duration(float64(max(0, -b.left)) / b.share)
 }
 
 // idle waits until there is something to do.
@@ -183,42 +152,44 @@ func (a *audit) idle(ctx context.Context, until time.Time) {
 
 // next returns what is to be looked at now and who judges it, or until when
 // there is nothing; the zero time is for ever.
-func (a *audit) next(now time.Time) (*scope, *cut.Judge, time.Time) {
+func (a *audit) next(now time.Time) (turn, *cut.Judge, time.Time) {
+	entries, _, err := a.conn.Count()
+	if err != nil {
+		entries = math.MaxUint32 // the look fails, or takes longer
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := a.now
-	switch {
-	case s != nil:
-		a.now = nil
-	case a.later == nil:
-		return nil, nil, time.Time{}
-	case now.Before(a.after):
-		return nil, nil, a.after
-	default:
-		s, a.later = a.later, nil
-	}
-	for _, pod := range a.program.Pods {
-		delete(s.left, pod.Addr) // it has a pod again, whose connections are its own
+	t, until := a.requests.pick(&a.accounts, entries, now)
+	if len(t.scopes) == 0 {
+		return t, nil, until
 	}
 	var left []netip.Addr
-	for addr := range s.left {
-		left = append(left, addr)
+	for _, s := range t.scopes {
+		for _, pod := range a.program.Pods {
+			delete(s.left, pod.Addr) // it has a pod again, whose connections are its own
+		}
+		left = slices.AppendSeq(left, maps.Keys(s.left))
 	}
-	return s, cut.NewJudge(a.program, a.node, left).WithGroups(a.groups), time.Time{}
+	return t, cut.NewJudge(a.program, a.node, left).WithGroups(a.groups), time.Time{}
 }
 
 // inspect dumps, judges and hands over.
-func (a *audit) inspect(s *scope, j *cut.Judge) {
-	start, entries, found := time.Now(), 0, 0
+func (a *audit) inspect(t turn, j *cut.Judge) {
+	start, entries, found, all := time.Now(), 0, map[string]int{}, t.scopes.all()
 	var batch []cut.Cut
-	err := s.dump(a.conn, func(e *cut.Entry) {
+	err := all.dump(a.conn, func(e *cut.Entry) {
 		entries++
-		if c, denied := j.Judge(e); denied {
-			batch, found = append(batch, c), found+1
-			if len(batch) == handed {
-				a.hand(batch)
-				batch = nil
-			}
+		c, denied := j.Judge(e)
+		if !denied {
+			return
+		}
+		if former, gone := all.left[c.Addr]; gone {
+			c.Tenant = former
+		}
+		found[c.Tenant]++
+		if batch = append(batch, c); len(batch) == handed {
+			a.hand(batch)
+			batch = nil
 		}
 	})
 	a.hand(batch)
@@ -230,11 +201,11 @@ func (a *audit) inspect(s *scope, j *cut.Judge) {
 		a.wake() // so that the problem comes, or goes
 	}
 	a.failing = err != nil
-	if s.round++; err != nil || s.round == 1 || found > 0 && s.round < rounds {
-		if a.later == nil {
-			a.after = time.Now().Add(secondLook)
+	for p, s := range t.scopes {
+		some := found[p.tenant] > 0 || p == payer{} && len(found) > 0
+		if s.round++; err != nil || s.round == 1 || some && s.round < rounds {
+			a.requests.again(p, s, time.Now().Add(secondLook))
 		}
-		a.later = a.later.with(s)
 	}
 	if err != nil {
 		a.log.Warn("looking at the connection table failed, trying again", "err", err)
@@ -246,9 +217,7 @@ func (a *audit) hand(batch []cut.Cut) {
 		return
 	}
 	a.mu.Lock()
-	if len(a.found) < unheard {
-		a.found = append(a.found, batch...)
-	}
+	a.found.add(batch)
 	a.mu.Unlock()
 	a.wake()
 }
@@ -259,9 +228,8 @@ func (s *scope) dump(c *conntrack.Conn, take func(*cut.Entry)) error {
 	if err != nil || entries == 0 {
 		return err
 	}
-	addrs := slices.AppendSeq(slices.Collect(maps.Keys(s.touched)), maps.Keys(s.left))
-	n := uint32(min(len(addrs), filtered))
-	if s.whole || entries <= filteredAbove*n*n || len(addrs) > filtered {
+	addrs := s.addresses()
+	if s.everything(entries) {
 		return c.Dump(s.family(addrs), take)
 	}
 	for _, a := range addrs {
@@ -270,6 +238,16 @@ func (s *scope) dump(c *conntrack.Conn, take func(*cut.Entry)) error {
 		}
 	}
 	return nil
+}
+
+// everything reports whether all entries of the table are handed over.
+func (s *scope) everything(entries uint32) bool {
+	n := uint32(min(len(s.touched)+len(s.left), filtered+1))
+	return s.whole || entries <= filteredAbove*n*n || n > filtered
+}
+
+func (s *scope) addresses() []netip.Addr {
+	return slices.AppendSeq(slices.Collect(maps.Keys(s.touched)), maps.Keys(s.left))
 }
 
 // family returns the one family of the scope, or 0.

@@ -59,7 +59,7 @@ func (c *cuts) open(o Options, log *slog.Logger, wake func()) {
 	c.log, c.keep, c.refused, c.lenient = log, o.KeepConnections, map[nft.Refused]refusal{}, lenience
 	c.release = time.AfterFunc(time.Hour, wake)
 	c.release.Stop()
-	c.audit.log, c.audit.wake, c.audit.due = log, wake, make(chan struct{}, 1)
+	c.audit.init(log, wake)
 	var conns [3]*conntrack.Conn
 	for i := range conns {
 		if conns[i], c.why = conntrack.Open(); c.why != nil {
@@ -100,10 +100,10 @@ type plan struct {
 	judge   *cut.Judge
 	node    []netip.Addr
 	closed  closure
-	groups  cut.Groups // the same for the judge
-	scope   *scope     // to look at afterwards; nil for nothing
-	cuts    []cut.Cut  // to be deleted
-	add     map[nft.Refused]bool
+	groups  cut.Groups             // the same for the judge
+	scopes  scopes                 // to look at afterwards
+	cuts    []cut.Cut              // to be deleted
+	add     map[nft.Refused]string // by whose pod
 	remove  map[nft.Refused]bool
 	again   []nft.Refused // somebody took them out of the sets
 	cutting bool          // the sets hold something
@@ -116,7 +116,7 @@ type plan struct {
 // that have a new owner are deleted here: before anything speaks of the owner.
 func (d *Datapath) plan(p *filter.Program, n nft.Node, report *Report) (*plan, error) {
 	c := &d.cuts
-	todo := &plan{add: map[nft.Refused]bool{}, remove: map[nft.Refused]bool{}}
+	todo := &plan{add: map[nft.Refused]string{}, remove: map[nft.Refused]bool{}, scopes: scopes{}}
 	if c.conn == nil {
 		report.Problems = append(report.Problems, Problem{Subject: "connections", Blocking: !c.keep,
 			Text: "connections that a change denies are not cut: the connection table cannot be read: " + c.why.Error(),
@@ -145,9 +145,8 @@ func (d *Datapath) plan(p *filter.Program, n nft.Node, report *Report) (*plan, e
 	if c.judged != p {
 		d.compare(p, todo)
 	}
-	if todo.closed.beyond(c.closed, c.judged == p) {
-		todo.scope = todo.scope.with(newScope()) // nobody knows the groups' names
-		todo.scope.whole = true
+	if closed := todo.closed.beyond(c.closed, c.judged == p); len(closed) > 0 {
+		todo.scopes.of(payerOf(p, closed)).whole = true // nobody knows the groups' names
 	}
 	c.free(time.Now(), todo)
 	c.confirm(p, found, todo)
@@ -182,10 +181,11 @@ func (c *cuts) policed(p *filter.Program) *filter.Program {
 // compare finds out what to look at after the program changed, deletes the
 // connections of reused addresses, and finds what need not be refused any more.
 func (d *Datapath) compare(p *filter.Program, todo *plan) {
-	c, s := &d.cuts, newScope()
-	before := c.judged
+	c, before := &d.cuts, d.cuts.judged
 	if before == nil {
-		s.whole = !c.keep // nobody knows what was judged by what
+		if !c.keep {
+			todo.scopes.of(payer{}).whole = true // nobody knows what was judged by what
+		}
 		before = &filter.Program{Pods: nft.LocalPods(d.actual, p)}
 	}
 	change := cut.Compare(c.policed(before), c.policed(p))
@@ -194,26 +194,20 @@ func (d *Datapath) compare(p *filter.Program, todo *plan) {
 		// Else a pod has connections of its own before it is known.
 		reused = slices.Concat(reused, change.Came)
 	}
-	s.touch(slices.Concat(change.Denied, change.Came, change.Moved))
-	for _, a := range change.Left {
-		s.left[a] = true
-	}
+	todo.look(before, p, change)
 	todo.moved = change.Moved
 	todo.reused = c.clear(reused, cut.NewJudge(&filter.Program{}, todo.node, reused))
-	if s.whole || len(s.touched)+len(s.left) > 0 {
-		todo.scope = s
-	}
 	others := map[netip.Addr]bool{}
 	for _, a := range slices.Concat(reused, change.Left) {
 		others[a] = true
 	}
 	now := time.Now()
 	for r, known := range c.refused {
-		switch _, denied := todo.judge.Denied(cut.Revival(r).Flow()); {
+		switch by, denied := todo.judge.Denied(cut.Revival(r).Flow()); {
 		case others[r.Src] || others[r.Dst]:
 			todo.remove[r] = true
 		case denied:
-			known.allowed = time.Time{}
+			known.allowed, known.tenant = time.Time{}, by.Tenant
 		case known.allowed.IsZero():
 			known.allowed = now
 			c.release.Reset(c.lenient)
@@ -222,10 +216,34 @@ func (d *Datapath) compare(p *filter.Program, todo *plan) {
 	}
 }
 
-func (s *scope) touch(list []netip.Addr) {
-	for _, a := range list {
-		s.touched[a] = true
+// look notes which connections a change asks to look at, and who pays for it.
+func (todo *plan) look(before, now *filter.Program, c cut.Change) {
+	for _, a := range slices.Concat(c.Denied, c.Came, c.Moved) {
+		todo.scopes.of(payer{tenant: tenant(now, a)}).touched[a] = true
 	}
+	for _, a := range c.Shrunk {
+		todo.scopes.of(payer{tenant: tenant(now, a), members: true}).touched[a] = true
+	}
+	for _, a := range c.Left {
+		of := tenant(before, a)
+		todo.scopes.of(payer{tenant: of}).left[a] = of
+	}
+}
+
+// payerOf returns who isolated the first of the pods that is isolated for ingress,
+// or the node.
+func payerOf(p *filter.Program, addrs []netip.Addr) payer {
+	for _, a := range addrs {
+		if pod, found := podAt(p, a); found && pod.Ingress != "" {
+			return payer{tenant: pod.Tenant}
+		}
+	}
+	return payer{}
+}
+
+func tenant(p *filter.Program, a netip.Addr) string {
+	pod, _ := podAt(p, a)
+	return pod.Tenant
 }
 
 // clear deletes those of the connections of some addresses that the judge
@@ -275,7 +293,7 @@ func (c *cuts) confirm(p *filter.Program, found []cut.Cut, todo *plan) {
 		todo.cuts = append(todo.cuts, again)
 		if !again.Revival.IsZero() {
 			r := nft.Refused(again.Revival)
-			todo.add[r] = true
+			todo.add[r] = again.Tenant
 			delete(todo.remove, r)
 		}
 	}
@@ -287,8 +305,16 @@ func (c *cuts) confirm(p *filter.Program, found []cut.Cut, todo *plan) {
 }
 
 func owned(p *filter.Program, a netip.Addr) bool {
-	_, found := slices.BinarySearchFunc(p.Pods, a, func(e filter.Pod, a netip.Addr) int { return e.Addr.Compare(a) })
+	_, found := podAt(p, a)
 	return found
+}
+
+func podAt(p *filter.Program, a netip.Addr) (pod filter.Pod, found bool) {
+	i, found := slices.BinarySearchFunc(p.Pods, a, func(e filter.Pod, a netip.Addr) int { return e.Addr.Compare(a) })
+	if found {
+		pod = p.Pods[i]
+	}
+	return pod, found
 }
 
 // finish follows a commit: it deletes what must end, and has the connections
@@ -298,24 +324,16 @@ func (d *Datapath) finish(p *filter.Program, todo *plan, report *Report) error {
 	if c.conn == nil {
 		return nil
 	}
-	for r := range todo.remove {
-		delete(c.refused, r)
-	}
-	for r := range todo.add {
-		c.count++
-		c.refused[r] = refusal{number: c.count}
-	}
+	c.settle(todo)
 	c.judged, c.closed = p, todo.closed
 	c.arrivals.arm()
 	if todo.judge != nil {
 		c.audit.learn(c.policed(p), todo.node, todo.groups)
 	}
 	if report.Drift > 0 && !c.keep { // nobody knows what was let through meanwhile
-		c.audit.look(&scope{whole: true})
+		todo.scopes.of(payer{}).whole = true
 	}
-	if todo.scope != nil {
-		c.audit.look(todo.scope)
-	}
+	c.audit.look(todo.scopes)
 	// What came since, the rules for the former owner let through.
 	todo.reused += c.clear(todo.moved, todo.judge)
 	report.Cuts = Cuts{Refused: len(c.refused), Reused: todo.reused, Looked: todo.looked}

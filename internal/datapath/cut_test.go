@@ -153,6 +153,83 @@ func TestAChangeCutsWhatItDeniesAndNothingElse(t *testing.T) {
 	})
 }
 
+// twoTenants is a program with a pod of each. The peers of the second may reach
+// webPod, those of the first its neighbour.
+func twoTenants(flapping, quiet []string) *filter.Program {
+	set := func(name string, peers []string) *filter.Set {
+		s := &filter.Set{Name: name, Kind: filter.Addrs, Family: filter.IPv4}
+		for _, a := range peers {
+			s.Elements = s.Elements.With(filter.Element{Addr: netip.MustParseAddr(a)})
+		}
+		return s
+	}
+	chain := func(name, set string) *filter.Chain {
+		return &filter.Chain{Name: name, Direction: filter.Ingress, Family: filter.IPv4, Rules: []filter.Rule{{PeerSet: set}}}
+	}
+	p := &filter.Program{
+		Pods: []filter.Pod{
+			{Addr: netip.MustParseAddr(webPod), Name: "quiet/web", Tenant: "quiet", Ingress: "ingress4-quiet"},
+			{Addr: netip.MustParseAddr(friendly), Name: "flapping/web", Tenant: "flapping", Ingress: "ingress4-flapping"},
+		},
+		Chains: []*filter.Chain{chain("ingress4-flapping", "pods4-flapping"), chain("ingress4-quiet", "pods4-quiet")},
+		Sets:   []*filter.Set{set("pods4-flapping", flapping), set("pods4-quiet", quiet)},
+	}
+	if len(flapping) == 0 { // what its own policy denies, and not its peers that are gone
+		p.Chains[0] = &filter.Chain{Name: "ingress4-closed", Direction: filter.Ingress, Family: filter.IPv4}
+		p.Pods[1].Ingress, p.Sets = "ingress4-closed", p.Sets[1:]
+	}
+	return p
+}
+
+// A tenant that changes its policy all the time uses up what it may have scanned.
+// Nobody else waits for that: not where the kernel is asked for all entries, which
+// then serve the one in debt too, and not where it is asked for those of an address.
+func TestATenantThatFlapsDelaysOnlyItsOwnCuts(t *testing.T) {
+	for _, crowd := range []int{0, filteredAbove} {
+		t.Run(fmt.Sprint(crowd), func(t *testing.T) {
+			inOwnNamespace(t, func(t *testing.T) {
+				d := open(t, Options{})
+				d.cuts.audit.accounts = accounts{share: 1e-9, credit: 1, list: map[payer]budget{}} // one scan, and then for ever none
+				both := []string{first}
+				apply(t, d, twoTenants(both, both))
+				d.cuts.audit.requests = requests{} // of the start
+				watch(t, d)
+				all := slices.Clip(crowded(t, crowd))
+				connect(t, filter.UDP, first, webPod)
+				connect(t, filter.UDP, first, friendly)
+				drive(t, d, twoTenants(nil, both), append(all, line(filter.UDP, first, webPod))...)
+				for range 10 {
+					apply(t, d, twoTenants(both, both))
+					apply(t, d, twoTenants(nil, both))
+				}
+				connect(t, filter.UDP, second, friendly)
+				apply(t, d, twoTenants(both, both))
+				drive(t, d, twoTenants(nil, both), append(all, line(filter.UDP, first, webPod), line(filter.UDP, second, friendly))...)
+				want := all
+				if crowd > 0 {
+					want = append(all, line(filter.UDP, second, friendly)) // would make the quiet one's scan longer
+				}
+				closed := twoTenants(nil, nil)
+				drive(t, d, closed, want...)
+				if r := apply(t, d, closed); r.Cuts.Refused < 2 {
+					t.Errorf("%d answering ends are refused", r.Cuts.Refused)
+				}
+			})
+		})
+	}
+}
+
+// crowded puts that many connections of others into the table.
+func crowded(t *testing.T, n int) (list []string) {
+	t.Helper()
+	for i := range n {
+		src := netip.AddrFrom4([4]byte{10, 8, byte(i >> 8), byte(i)}).String()
+		connect(t, filter.UDP, src, elsewhere)
+		list = append(list, line(filter.UDP, src, elsewhere))
+	}
+	return list
+}
+
 func TestConnectionsThatAreDeniedAtTheStartAreCutAndStayCutOverARestart(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		nftRun(t, "add table inet other", "add chain inet other c { type filter hook output priority 0; }", "add rule inet other c ct state new accept")
@@ -254,7 +331,7 @@ func TestConnectionsOfAPodThatIsGoneGoToo(t *testing.T) {
 func TestTheSetsAreBounded(t *testing.T) {
 	c := cuts{log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	c.refused = refusedMany(MaxRefused)
-	todo := &plan{add: refusedMore(10), remove: refusedFirst(&c, 3)}
+	todo := &plan{add: refusedMore(10, ""), remove: refusedFirst(&c, 3)}
 	c.bound(todo)
 	if n := len(c.refused) + len(todo.add) - len(todo.remove); n != MaxRefused {
 		t.Errorf("%d would be refused, want %d", n, MaxRefused)
@@ -262,6 +339,44 @@ func TestTheSetsAreBounded(t *testing.T) {
 	for r := range todo.remove {
 		if c.refused[r].number > 10 {
 			t.Errorf("the %dth goes, which is not one of the oldest", c.refused[r].number)
+		}
+	}
+}
+
+// A tenant with very many cut connections loses its own refusals and nobody else's.
+func TestAFloodOfCutsDrivesOutNobodyElsesRefusals(t *testing.T) {
+	c := cuts{log: slog.New(slog.NewTextHandler(t.Output(), nil)), refused: map[nft.Refused]refusal{}}
+	turn := func(add map[nft.Refused]string) {
+		t.Helper()
+		todo := &plan{add: add, remove: map[nft.Refused]bool{}}
+		c.bound(todo)
+		c.settle(todo)
+		if len(c.refused) > MaxRefused {
+			t.Fatalf("%d are refused", len(c.refused))
+		}
+	}
+	quiet := map[nft.Refused]string{}
+	for i := range 100 {
+		quiet[nft.Refused{Protocol: filter.SCTP, SrcPort: uint16(i)}] = "quiet"
+	}
+	turn(quiet) // the oldest of all
+	for i := range 20 {
+		add := map[nft.Refused]string{}
+		for n := range maxCuts {
+			add[nft.Refused{Protocol: filter.TCP, SrcPort: uint16(n), DstPort: uint16(i)}] = "flood"
+		}
+		turn(add)
+	}
+	held := map[string]int{}
+	for _, known := range c.refused {
+		held[known.tenant]++
+	}
+	if held["quiet"] != 100 || held["flood"] != MaxRefused-100 {
+		t.Errorf("refused are %v", held)
+	}
+	for r, known := range c.refused {
+		if known.tenant == "flood" && r.DstPort < 4 {
+			t.Fatalf("%+v is one of the oldest and still there", r)
 		}
 	}
 }
@@ -274,10 +389,10 @@ func refusedMany(n int) map[nft.Refused]refusal {
 	return m
 }
 
-func refusedMore(n int) map[nft.Refused]bool {
-	m := map[nft.Refused]bool{}
+func refusedMore(n int, tenant string) map[nft.Refused]string {
+	m := map[nft.Refused]string{}
 	for i := range n {
-		m[nft.Refused{Protocol: filter.UDP, SrcPort: uint16(i)}] = true
+		m[nft.Refused{Protocol: filter.UDP, SrcPort: uint16(i)}] = tenant
 	}
 	return m
 }

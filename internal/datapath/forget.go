@@ -58,7 +58,9 @@ func strangers(addrs, node []netip.Addr) *cut.Judge {
 // among returns those connections of the addresses that the judge denies.
 func among(conn *conntrack.Conn, addrs []netip.Addr, j *cut.Judge) (old []cut.Entry, err error) {
 	s := newScope()
-	s.touch(addrs)
+	for _, a := range addrs {
+		s.touched[a] = true
+	}
 	err = s.dump(conn, func(e *cut.Entry) {
 		if _, denied := j.Judge(e); denied {
 			old = append(old, *e)

@@ -17,10 +17,11 @@ import (
 type closure struct {
 	links map[string]bool
 	pods  map[netip.Addr]bool
+	on    map[netip.Addr]string // the link of each of the pods
 }
 
 func closureOf(n nft.Node) closure {
-	c := closure{links: map[string]bool{}, pods: map[netip.Addr]bool{}}
+	c := closure{links: map[string]bool{}, pods: map[netip.Addr]bool{}, on: map[netip.Addr]string{}}
 	for _, link := range n.Ingress {
 		if slices.Contains(n.Carried, link) {
 			c.links[link] = true
@@ -28,7 +29,7 @@ func closureOf(n nft.Node) closure {
 	}
 	for _, at := range n.Attached {
 		if c.links[at.Link] {
-			c.pods[at.Addr] = true
+			c.pods[at.Addr], c.on[at.Addr] = true, at.Link
 		}
 	}
 	return c
@@ -38,19 +39,16 @@ func (c closure) equal(o closure) bool {
 	return maps.Equal(c.links, o.links) && maps.Equal(c.pods, o.pods)
 }
 
-// beyond reports whether a flow to a group can exist that the other closure
-// judged otherwise: a bridge was closed since. With knownPods the pods are those
-// of the other too; then one can have been found on a closed bridge.
-func (c closure) beyond(o closure, knownPods bool) bool {
-	for link := range c.links {
-		if !o.links[link] {
-			return true
+// beyond returns the pods because of which a flow to a group can exist that the
+// other closure judged otherwise: those on a bridge that was closed since. With
+// knownPods the pods are those of the other too; then one can have been found on a
+// closed bridge.
+func (c closure) beyond(o closure, knownPods bool) (pods []netip.Addr) {
+	for a, link := range c.on {
+		if !o.links[link] || knownPods && !o.pods[a] {
+			pods = append(pods, a)
 		}
 	}
-	for a := range c.pods {
-		if knownPods && !o.pods[a] {
-			return true
-		}
-	}
-	return false
+	slices.SortFunc(pods, netip.Addr.Compare)
+	return pods
 }

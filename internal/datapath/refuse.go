@@ -21,6 +21,7 @@ import (
 // refusal is what is known of an element of the sets.
 type refusal struct {
 	number  uint64    // the order in which they came
+	tenant  string    // whose pod it protects; empty if that is not known
 	allowed time.Time // since when the connection is allowed again; zero if it is not
 }
 
@@ -30,7 +31,8 @@ const (
 	// connection, by its Service and judged as what it is. A TCP end of
 	// Linux that has something to say repeats it at least every two minutes.
 	lenience = 2 * time.Minute
-	// MaxRefused bounds what the sets hold. Beyond it the oldest go.
+	// MaxRefused bounds what the sets hold. Beyond it the oldest of those tenants go
+	// that have more than a fair share.
 	MaxRefused = 1 << 16
 	// sweepPeriod is how often the kernel is asked what it has forgotten.
 	sweepPeriod = time.Minute
@@ -45,18 +47,64 @@ func (c *cuts) free(now time.Time, todo *plan) {
 	}
 }
 
-// bound makes room in the sets: the oldest go.
+// bound makes room in the sets: the oldest of the tenants with most go, and nobody's
+// who has no more than a fair share.
 func (c *cuts) bound(todo *plan) {
 	excess := len(c.refused) + len(todo.add) - len(todo.remove) - MaxRefused
 	if excess <= 0 {
 		return
 	}
-	stay := slices.DeleteFunc(slices.Collect(maps.Keys(c.refused)), func(r nft.Refused) bool { return todo.remove[r] })
+	held := map[string]int{}
+	for r, known := range c.refused {
+		if !todo.remove[r] {
+			held[known.tenant]++
+		}
+	}
+	for _, of := range todo.add {
+		held[of]++
+	}
+	var losers []string
+	for of, n := range fairShares(held, MaxRefused) {
+		if n < held[of] {
+			losers = append(losers, of)
+			c.give(of, held[of]-n, todo)
+		}
+	}
+	slices.Sort(losers)
+	c.log.Warn("too many connections are cut: the answering ends of the oldest may revive them", "limit", MaxRefused, "count", excess, "namespaces", losers)
+}
+
+// give takes the oldest n of a tenant out of the sets, and then, if that is not
+// enough, of what comes.
+func (c *cuts) give(tenant string, n int, todo *plan) {
+	var stay []nft.Refused
+	for r, known := range c.refused {
+		if known.tenant == tenant && !todo.remove[r] {
+			stay = append(stay, r)
+		}
+	}
 	slices.SortFunc(stay, func(a, b nft.Refused) int { return cmp.Compare(c.refused[a].number, c.refused[b].number) })
-	for _, r := range stay[:min(excess, len(stay))] {
+	for _, r := range stay[:min(n, len(stay))] {
 		todo.remove[r] = true
 	}
-	c.log.Warn("too many connections are cut: the answering ends of the oldest may revive them", "limit", MaxRefused, "count", excess)
+	n -= len(stay)
+	for r, of := range todo.add {
+		if n > 0 && of == tenant {
+			delete(todo.add, r)
+			n--
+		}
+	}
+}
+
+// settle notes what the sets hold after the commit.
+func (c *cuts) settle(todo *plan) {
+	for r := range todo.remove {
+		delete(c.refused, r)
+	}
+	for r, of := range todo.add {
+		c.count++
+		c.refused[r] = refusal{number: c.count, tenant: of}
+	}
 }
 
 // adopt compares with what the kernel holds. What an earlier process left is

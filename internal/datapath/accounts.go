@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import "time"
+
+// payer is who pays for a scan of the connection table. The zero value is the
+// node: what no tenant caused.
+type payer struct {
+	tenant string // a namespace
+	// members is true of scans that a tenant's rules need because others' pods went
+	// out of their sets. They have an account of their own, so that others cannot
+	// use up what the tenant's own changes pay from.
+	members bool
+}
+
+const (
+	// share is the part of the time that scans for one payer may take in the long
+	// run, and credit how much of it may be taken at once: a change is looked at
+	// without delay, and who changes things all the time waits.
+	share  = 0.2
+	credit = 2 * time.Second
+	// maxAccounts bounds the accounts that are not full. Above it new ones share one.
+	maxAccounts = 1024
+)
+
+// accounts say how long each payer has to wait until it may have the connection
+// table scanned. It reads no clock. An account that is full is not kept. The zero
+// value needs share and credit.
+type accounts struct {
+	share  float64
+	credit time.Duration
+	list   map[payer]budget
+}
+
+func newAccounts() accounts {
+	return accounts{share: share, credit: credit, list: map[payer]budget{}}
+}
+
+// shared is the account of those for whom there is no room.
+var shared = payer{members: true}
+
+// wait returns how long the payer has to wait; 0 if it has no debt.
+func (a *accounts) wait(p payer, now time.Time) time.Duration {
+	b := a.of(p, now)
+	return b.spend(0, now)
+}
+
+// charge takes a cost from the payers, in equal parts.
+func (a *accounts) charge(list []payer, cost time.Duration, now time.Time) {
+	for _, p := range list {
+		if len(a.list) >= maxAccounts {
+			a.forget(now)
+		}
+		b := a.of(p, now)
+		b.spend(cost/time.Duration(len(list)), now)
+		if _, known := a.list[p]; !known && len(a.list) >= maxAccounts {
+			p = shared
+		}
+		a.list[p] = b
+	}
+}
+
+// of returns the payer's account, which is full if it is not kept.
+func (a *accounts) of(p payer, now time.Time) budget {
+	b, known := a.list[p]
+	if !known && len(a.list) >= maxAccounts {
+		b, known = a.list[shared]
+	}
+	if !known {
+		b = budget{share: a.share, credit: a.credit, left: a.credit, at: now}
+	}
+	return b
+}
+
+// forget drops the accounts that are full again.
+func (a *accounts) forget(now time.Time) {
+	for p, b := range a.list {
+		if b.spend(0, now); b.left >= b.credit {
+			delete(a.list, p)
+		}
+	}
+}
+
+// budget says how long to wait after something that took its time.
+type budget struct {
+	share  float64 // of the time, in the long run
+	credit time.Duration
+	left   time.Duration
+	at     time.Time // when that was so
+}
+
+// newBudget returns one with a full credit.
+func newBudget(share float64, now time.Time) budget {
+	return budget{share: share, credit: credit, left: credit, at: now}
+}
+
+// spend takes what something took, and returns how long to wait until nothing is
+// owed.
+func (b *budget) spend(took time.Duration, now time.Time) (wait time.Duration) {
+	b.left = min(b.credit, b.left+time.Duration(b.share*float64(now.Sub(b.at)))) - took
+	b.at = now
+	return time.Duration(float64(max(0, -b.left)) / b.share)
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/podwall/podwall/internal/cut"
+)
+
+// backlog holds the connections that must end until somebody takes them, in one
+// queue for each tenant: nobody's waits behind another's. The zero value is empty
+// and takes nothing; limit bounds it.
+type backlog struct {
+	limit  int
+	queues map[string][]cut.Cut // by tenant
+}
+
+// add appends the connections to their tenants' queues. Above the limit the
+// queues that have more than a fair share lose their newest ones.
+func (b *backlog) add(list []cut.Cut) {
+	if b.queues == nil {
+		b.queues = map[string][]cut.Cut{}
+	}
+	for _, c := range list {
+		b.queues[c.Tenant] = append(b.queues[c.Tenant], c)
+	}
+	for tenant, n := range fairShares(b.lengths(), b.limit) {
+		b.queues[tenant] = b.queues[tenant][:n]
+	}
+}
+
+// take takes up to n connections: the oldest of each tenant, in fair shares.
+func (b *backlog) take(n int) (list []cut.Cut) {
+	shares := fairShares(b.lengths(), n)
+	for _, tenant := range slices.Sorted(maps.Keys(shares)) {
+		queue, n := b.queues[tenant], shares[tenant]
+		list = append(list, queue[:n]...)
+		if b.queues[tenant] = queue[n:]; n == len(queue) {
+			delete(b.queues, tenant)
+		}
+	}
+	return list
+}
+
+func (b *backlog) lengths() map[string]int {
+	lengths := make(map[string]int, len(b.queues))
+	for tenant, queue := range b.queues {
+		lengths[tenant] = len(queue)
+	}
+	return lengths
+}
+
+// fairShares divides limit places among tenants that want some. Nobody gets more
+// than it wants, and who wants no more than an equal part gets all of it.
+func fairShares(want map[string]int, limit int) map[string]int {
+	tenants := slices.SortedFunc(maps.Keys(want), func(a, b string) int {
+		return cmp.Or(cmp.Compare(want[a], want[b]), cmp.Compare(a, b))
+	})
+	shares := make(map[string]int, len(want))
+	for i, tenant := range tenants {
+		shares[tenant] = min(want[tenant], limit/(len(tenants)-i))
+		limit -= shares[tenant]
+	}
+	return shares
+}
