@@ -58,7 +58,7 @@ func layers() []layer {
 		{pkg: "internal/conntrack", may: append(ours("filter", "cut"), kernel...), reason: "it reads and deletes what it is told to"},
 		{pkg: "internal/nft", may: append(ours("persist", "filter"), kernel...), reason: "a backend knows nothing of Kubernetes and of policies"},
 		{pkg: "internal/datapath", may: append(ours("persist", "filter", "nft", "links", "cut", "conntrack"), kernel...), reason: "it makes the kernel agree with a program, whatever the program means"},
-		{pkg: "internal/links", may: append(ours("filter"), kernel...), reason: "it looks at interfaces, not at policies"},
+		{pkg: "internal/links", may: append(append(ours("filter"), "golang.org/x/net/bpf"), kernel...), reason: "it looks at interfaces, not at policies"},
 		{pkg: "internal/kube", never: ours("policy", "compile", "filter", "nft", "datapath", "agent"), reason: "a source fills the store and decides nothing"},
 		{pkg: "internal/manifest", never: ours("policy", "compile", "filter", "nft", "datapath", "agent", "kube"), reason: "a source fills the store and decides nothing"},
 		{pkg: "internal/observe", never: append(ours("policy", "compile", "filter", "nft", "datapath", "agent", "kube"), kernel[:3]...), reason: "it says what it was told"},

@@ -13,7 +13,6 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // device is what an interface tells about where it leads.
@@ -30,38 +29,62 @@ type device struct {
 	ofNode      bool // the Node object says so
 }
 
-// survey lists the interfaces and marks those that lead out of the node: they
-// carry a route with a gateway in any table, or an address of the Node object,
-// or they are a bridge with a port that is not made for a pod or a virtual
-// machine (a network card, a bond, a tunnel), or the operator says so.
-func (l *Links) survey() (map[int]device, error) {
+// survey lists the interfaces and marks those that lead out of the node: network
+// cards and tunnels do; others do if they carry a route with a gateway in any
+// table, or an address of the Node object, or if they are a bridge with a port that
+// is not made for a pod or a virtual machine (a network card, a bond, a tunnel), or
+// if the operator says so.
+func (l *Links) survey(wanted map[netip.Addr]bool) (map[int]device, error) {
 	list, err := complete(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("listing links: %w", err)
-	}
-	out := map[int]bool{}
-	if err := gateways(out); err != nil {
-		return nil, err
 	}
 	named := map[int]bool{}
 	if err := l.nodeLinks(named); err != nil {
 		return nil, err
 	}
-	devices := map[int]device{}
+	devices, ports := map[int]device{}, map[int]bool{}
 	for _, link := range list {
 		a := link.Attrs()
 		devices[a.Index] = device{index: a.Index, name: a.Name, kind: link.Type(), master: a.MasterIndex, away: a.NetNsID >= 0, netns: a.NetNsID, peer: a.ParentIndex}
 		if kind := link.Type(); a.MasterIndex != 0 && kind != "tuntap" && !(pair(kind) && a.NetNsID >= 0) {
-			out[a.MasterIndex] = true
+			ports[a.MasterIndex] = true
 		}
 	}
+	there := map[int]bool{}
 	for index, d := range devices {
 		d.ofNode = named[index]
 		d.named = d.ofNode || matches(d.name, l.options.Uplinks)
-		d.uplink = out[index] || d.named
+		devices[index], there[index] = d, true
+	}
+	if err := l.gateways.attend(&interest{dull: dull(devices), wanted: wanted}); err != nil {
+		return nil, err
+	}
+	out, err := l.gateways.leading(there)
+	if err != nil {
+		return nil, err
+	}
+	for index, d := range devices {
+		d.uplink = out[index] || ports[index] || d.dull()
 		devices[index] = d
 	}
 	return devices, nil
+}
+
+// dull reports whether it does not matter if a gateway is behind the interface:
+// it leads out of the node, or to the node itself, in any case.
+func (d device) dull() bool {
+	return d.named || d.kind != "bridge" && d.kind != "tuntap" && !slices.Contains(besideKinds(), d.kind)
+}
+
+func dull(devices map[int]device) map[int]bool {
+	list := map[int]bool{}
+	for index, d := range devices {
+		if d.dull() {
+			list[index] = true
+		}
+	}
+	return list
 }
 
 // pair reports whether such interfaces come in pairs, one end for a pod.
@@ -71,27 +94,6 @@ func pair(kind string) bool { return kind == "veth" || kind == "netkit" }
 // pods. Both ends of Cilium's own pair are here, for example.
 func (d device) beside() bool {
 	return d.kind != "bridge" && d.kind != "tuntap" && !(pair(d.kind) && d.away)
-}
-
-func gateways(out map[int]bool) error {
-	routes, err := complete(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
-	})
-	if err != nil {
-		return fmt.Errorf("listing routes: %w", err)
-	}
-	for _, r := range routes {
-		if r.Protocol == unix.RTPROT_RA {
-			continue // anybody on the link can advertise a router, a pod too
-		}
-		if r.Gw != nil || r.Via != nil {
-			out[r.LinkIndex] = true
-		}
-		for _, h := range r.MultiPath {
-			out[h.LinkIndex] = true
-		}
-	}
-	return nil
 }
 
 func (l *Links) nodeLinks(out map[int]bool) error {

@@ -14,6 +14,7 @@ package links
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -54,7 +55,10 @@ type Links struct {
 	names   map[int]device // by index
 	carried map[string]bool
 	ports   ports
-	open    atomic.Pointer[map[int]bool] // by index, as the last Open saw them
+	// wanted are the addresses of the last Find.
+	wanted   map[netip.Addr]bool
+	gateways gateways
+	open     atomic.Pointer[map[int]bool] // by index, as the last Open saw them
 }
 
 // Options are the operator's choices.
@@ -114,13 +118,9 @@ func newWithoutPort(found, before map[netip.Addr]Path) bool {
 
 // find returns the paths, and whether every route led to a link that is known.
 func (l *Links) find(pods []filter.Pod) (found map[netip.Addr]Path, all bool, err error) {
-	if l.stale.Swap(false) || l.known == nil {
-		names, err := l.survey()
-		if err != nil {
-			l.stale.Store(true)
-			return nil, false, err
-		}
-		l.known, l.names = map[netip.Addr]Path{}, names
+	if err := l.look(pods); err != nil {
+		l.stale.Store(true)
+		return nil, false, err
 	}
 	found, all = make(map[netip.Addr]Path, len(pods)), true
 	for _, pod := range pods {
@@ -144,6 +144,28 @@ func (l *Links) find(pods []filter.Pod) (found map[netip.Addr]Path, all bool, er
 		found[a] = p
 	}
 	return found, all, nil
+}
+
+// look surveys the interfaces if anything changed since the last time. What is
+// wanted is told before it is asked for, so that no change in between is missed.
+func (l *Links) look(pods []filter.Pod) error {
+	wanted := make(map[netip.Addr]bool, len(pods))
+	for _, pod := range pods {
+		wanted[pod.Addr] = true
+	}
+	if l.stale.Swap(false) || l.known == nil {
+		names, err := l.survey(wanted)
+		if err != nil {
+			return err
+		}
+		l.known, l.names = map[netip.Addr]Path{}, names
+	} else if !maps.Equal(wanted, l.wanted) {
+		if err := l.gateways.attend(&interest{dull: dull(l.names), wanted: wanted}); err != nil {
+			return err
+		}
+	}
+	l.wanted = wanted
+	return nil
 }
 
 // findPorts adds the ports of bridges to the paths.

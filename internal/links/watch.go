@@ -6,11 +6,14 @@ package links
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,126 +27,156 @@ type Host struct {
 // brings several changes.
 const quiet = 50 * time.Millisecond
 
-// Watch wakes the channel whenever links or routes changed, until ctx ends. A
-// subscription that breaks off, because notifications came faster than they
-// were read, counts as a change and is made again. Each direct route to a single
-// address is handed over without delay when it is new, and once more after each
-// subscription: none is missed. appeared must not wait.
+// mostRest is the longest pause before a subscription that broke off is made again.
+// To read all routes may take long, so it rests rest times as long as that.
+const (
+	rest     = 10
+	mostRest = 10 * time.Second
+)
+
+// Watch wakes the channel whenever links, the node's addresses, or routes changed
+// that may matter for a pod, until ctx ends. A subscription that breaks off,
+// because notifications came faster than they were read, counts as a change and
+// is made again. Each direct route to a single address, but those over interfaces
+// that never lead to pods, is handed over without delay when it is new, and once
+// more after each subscription: none is missed. appeared must not wait.
 func (l *Links) Watch(ctx context.Context, wake chan<- struct{}, appeared func(Host)) error {
 	for ctx.Err() == nil {
-		if err := l.watch(ctx, wake, appeared); err != nil {
+		begun, err := l.watch(ctx, wake, appeared)
+		if err != nil {
 			return err
 		}
 		l.changed(wake)
 		select {
 		case <-ctx.Done():
-		case <-time.After(quiet):
+		case <-time.After(min(max(quiet, rest*begun), mostRest)):
 		}
 	}
 	return nil
 }
 
-// watch returns nil when the subscription ended, an error when it cannot be had.
-func (l *Links) watch(ctx context.Context, wake chan<- struct{}, appeared func(Host)) error {
-	done := make(chan struct{})
-	linksChanged, routesChanged, broken, err := subscribe(done)
+// watch returns nil when the subscription ended, an error when it cannot be had,
+// and how long it took to begin.
+func (l *Links) watch(ctx context.Context, wake chan<- struct{}, appeared func(Host)) (begun time.Duration, err error) {
+	start := time.Now()
+	conn, err := l.subscribe()
 	if err != nil {
-		close(done)
-		return err
+		return 0, err
 	}
-	defer drain(linksChanged, routesChanged)
-	defer close(done)
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	defer func() {
+		l.gateways.end()
+		_ = conn.Close() // it only listened
+	}()
 	l.changed(wake) // nobody heard what came before
-	if err := listHosts(appeared); err != nil {
-		return err
-	}
-	var calm <-chan time.Time // set while no wake-up is due
-	again := false
-	for {
-		open, due := true, true
-		var r netlink.RouteUpdate
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-broken:
-			return nil
-		case _, open = <-linksChanged:
-		case r, open = <-routesChanged:
-			if h, ok := hostOf(r.Route); ok && r.Type == unix.RTM_NEWROUTE {
-				appeared(h)
-			}
-		case <-calm:
-			calm, due, again = nil, again, false
-		}
-		switch {
-		case !open:
-			return nil
-		case calm != nil:
-			again = true // one wake-up for all that come meanwhile
-		case due:
-			l.changed(wake)
-			calm = time.After(quiet)
-		}
-	}
-}
-
-// subscribe asks for notifications until done is closed. broken receives when
-// some were lost.
-func subscribe(done chan struct{}) (chan netlink.LinkUpdate, chan netlink.RouteUpdate, <-chan struct{}, error) {
-	broken := make(chan struct{}, 2)
-	ended := func(error) {
-		select {
-		case broken <- struct{}{}:
-		default:
-		}
-	}
-	linksChanged, routesChanged := make(chan netlink.LinkUpdate, 64), make(chan netlink.RouteUpdate, 64)
-	if err := netlink.LinkSubscribeWithOptions(linksChanged, done, netlink.LinkSubscribeOptions{ErrorCallback: ended}); err != nil {
-		return nil, nil, nil, fmt.Errorf("watching links: %w", err)
-	}
-	if err := netlink.RouteSubscribeWithOptions(routesChanged, done, netlink.RouteSubscribeOptions{ErrorCallback: ended}); err != nil {
-		return nil, nil, nil, fmt.Errorf("watching routes: %w", err)
-	}
-	return linksChanged, routesChanged, broken, nil
-}
-
-// listHosts hands over the routes that are there.
-func listHosts(appeared func(Host)) error {
-	routes, err := complete(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_ALL) })
-	if err != nil {
-		return fmt.Errorf("listing routes: %w", err)
-	}
-	for _, r := range routes {
-		if h, ok := hostOf(r); ok {
+	err = l.gateways.begin(conn, func(r *route) {
+		if h, ok := r.host(); ok && r.table == unix.RT_TABLE_MAIN {
 			appeared(h)
 		}
+	})
+	if err != nil {
+		return 0, err
+	}
+	begun = time.Since(start)
+	l.changed(wake)
+	return begun, l.listen(ctx, conn, wake, appeared)
+}
+
+// listen hears notifications until ctx ends or one is lost.
+func (l *Links) listen(ctx context.Context, conn *netlink.Conn, wake chan<- struct{}, appeared func(Host)) error {
+	due := newWaker(func() { l.changed(wake) })
+	defer due.stop()
+	for {
+		messages, err := conn.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.ENOBUFS):
+			return nil
+		case err != nil:
+			return fmt.Errorf("watching links and routes: %w", err)
+		}
+		matters := false
+		for i := range messages {
+			matters = l.hear(&messages[i], appeared) || matters
+		}
+		if matters {
+			due.wake()
+		}
+	}
+}
+
+// subscribe joins the groups, of which the filter keeps what does not matter.
+func (l *Links) subscribe() (*netlink.Conn, error) {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, fmt.Errorf("watching links and routes: %w", err)
+	}
+	_ = conn.SetReadBuffer(1 << 20) // more is better, and less works
+	l.gateways.mu.Lock()
+	now := l.gateways.interest
+	l.gateways.mu.Unlock()
+	if now != nil {
+		err = setFilter(conn, now)
+	}
+	for _, group := range []uint32{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
+		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV6_RULE} {
+		if err == nil {
+			err = conn.JoinGroup(group)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("watching links and routes: %w", err), conn.Close())
+	}
+	return conn, nil
+}
+
+func setFilter(conn *netlink.Conn, i *interest) error {
+	raw, err := bpf.Assemble(i.filter())
+	if err == nil {
+		err = conn.SetBPF(raw)
+	}
+	if err != nil {
+		return fmt.Errorf("filtering notifications of routes: %w", err)
 	}
 	return nil
 }
 
-// hostOf returns what a route leads to, if that is one address on a link.
-func hostOf(r netlink.Route) (h Host, ok bool) {
-	if r.Type != unix.RTN_UNICAST || r.Gw != nil || r.Via != nil || r.Dst == nil || len(r.MultiPath) > 0 {
-		return h, false
+// hear takes a notification in, and reports whether it matters.
+func (l *Links) hear(m *netlink.Message, appeared func(Host)) bool {
+	g := &l.gateways
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.heard++
+	switch m.Header.Type {
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		r, ok := parseRoute(m.Data)
+		if !ok || r.cached(m.Data) {
+			return false
+		}
+		gone := m.Header.Type == unix.RTM_DELROUTE
+		if h, ok := r.host(); ok && !gone {
+			appeared(h)
+		}
+		changed := g.note(&r, gone, m.Header.Flags&netlink.Replace != 0)
+		return changed || g.interest == nil || g.interest.wants(r.dst)
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		a, ok := addressOf(m.Data)
+		node := l.node.Load()
+		return ok && node != nil && slices.Contains(*node, a)
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		if len(m.Data) >= unix.SizeofIfInfomsg {
+			g.shaken(int(word(m.Data[4:])))
+		}
 	}
-	addr, ok := netip.AddrFromSlice(r.Dst.IP)
-	if ones, bits := r.Dst.Mask.Size(); !ok || bits == 0 || ones != bits {
-		return h, false
-	}
-	addr = addr.Unmap()
-	return Host{addr, r.LinkIndex}, !addr.IsLinkLocalUnicast()
-}
-
-// drain lets the subscriptions end: each closes its channel when it has seen
-// that nobody listens any more.
-func drain(a <-chan netlink.LinkUpdate, b <-chan netlink.RouteUpdate) {
-	for range a {
-	}
-	for range b {
-	}
+	return true
 }
 
 func (l *Links) changed(wake chan<- struct{}) {
+	l.gateways.mu.Lock()
+	l.gateways.wakes++
+	l.gateways.mu.Unlock()
 	l.stale.Store(true)
 	select {
 	case wake <- struct{}{}:

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package links
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/mdlayher/netlink"
+	"github.com/mdlayher/netlink/nlenc"
+	"golang.org/x/sys/unix"
+)
+
+// destination is where a route leads, in which table.
+type destination struct {
+	table uint32
+	dst   netip.Prefix
+}
+
+// gateways knows which interfaces have a route through a gateway. All routes are
+// read once for each subscription; later an interface is asked for only if a
+// route over it went away that was the reason to believe it.
+type gateways struct {
+	mu sync.Mutex
+	// conn is the subscription; without one nothing is remembered.
+	conn     *netlink.Conn
+	interest *interest // what the last Find wants to know
+	filtered *interest // what the filter of conn lets through
+	known    bool      // everything was read since the subscription
+	// by holds for each interface that leads out one route that says so: that to
+	// the largest network, which is the last to change.
+	by    map[int]destination
+	doubt map[int]bool // must be asked for again
+	counts
+}
+
+// counts say how much work the routes of others were. Tests guard them.
+type counts struct {
+	heard  int // messages that the kernel did not keep to itself
+	listed int // routes that were read
+	asked  int // lists of routes
+	wakes  int
+}
+
+// note takes a route through gateways into account, and reports whether that
+// changes where an interface leads, or may do so.
+func (g *gateways) note(r *route, gone, replaced bool) (changed bool) {
+	at := destination{r.table, r.dst}
+	if gone || replaced {
+		for link, reason := range g.by {
+			if reason == at && !g.interest.isDull(link) {
+				g.doubt[link], changed = true, true
+			}
+		}
+	}
+	if gone {
+		return changed
+	}
+	r.outBy(func(link int) {
+		reason, leads := g.by[link]
+		if !leads || r.dst.Bits() < reason.dst.Bits() {
+			g.by[link] = at
+			changed = changed || !leads && !g.interest.isDull(link)
+		}
+	})
+	return changed
+}
+
+func (i *interest) isDull(link int) bool { return i != nil && i.dull[link] }
+
+// shaken notes that routes over an interface may be gone: the kernel does not say
+// so of those that it takes away when an interface goes down.
+func (g *gateways) shaken(link int) {
+	if _, leads := g.by[link]; leads {
+		g.doubt[link] = true
+	}
+}
+
+// attend has the kernel hand over only what is of interest. What was dull until
+// now must be asked for.
+func (g *gateways) attend(now *interest) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.interest != nil {
+		for link := range g.interest.dull {
+			if !now.dull[link] {
+				g.doubt[link] = true
+			}
+		}
+	}
+	g.interest = now
+	return g.refilter()
+}
+
+// refilter writes the socket filter anew if it would be another one.
+func (g *gateways) refilter() error {
+	if g.conn == nil || g.interest == nil {
+		return nil
+	}
+	now := *g.interest
+	for link := range g.by {
+		now.replaced = now.replaced || !now.dull[link]
+	}
+	if now.equal(g.filtered) {
+		return nil
+	}
+	if err := setFilter(g.conn, &now); err != nil {
+		return err
+	}
+	g.filtered = &now
+	return nil
+}
+
+// leading returns the interfaces that a route with a gateway leads over. It asks
+// for those that are in doubt and not dull.
+func (g *gateways) leading(there map[int]bool) (map[int]bool, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.known {
+		g.by, g.doubt = map[int]destination{}, map[int]bool{}
+		if err := g.read(0, func(*route) {}); err != nil {
+			return nil, err
+		}
+	}
+	for link := range g.doubt {
+		if !there[link] {
+			delete(g.by, link)
+			delete(g.doubt, link)
+			continue
+		}
+		if g.interest.isDull(link) {
+			continue
+		}
+		before, had := g.by[link]
+		delete(g.by, link)
+		if err := g.read(link, func(*route) {}); err != nil {
+			if had {
+				g.by[link] = before
+			}
+			return nil, err
+		}
+		delete(g.doubt, link)
+	}
+	out := map[int]bool{}
+	for link := range g.by {
+		out[link] = true
+	}
+	return out, g.refilter()
+}
+
+// begin is called with a new subscription: it reads all routes and hands each
+// to f.
+func (g *gateways) begin(conn *netlink.Conn, f func(*route)) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.conn, g.filtered, g.by, g.doubt = conn, nil, map[int]destination{}, map[int]bool{}
+	if err := g.refilter(); err != nil {
+		return err // a Find may have come since the subscription
+	}
+	if err := g.read(0, f); err != nil {
+		return err
+	}
+	g.known = true
+	return g.refilter()
+}
+
+func (g *gateways) end() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.conn, g.known = nil, false
+}
+
+// read reads the routes over an interface, or all of them for 0, and takes those through
+// gateways into account. They go by one after the other and are not kept. A list
+// that was interrupted by a change is read again a few times; what changed since
+// the subscription will be heard of in any case.
+func (g *gateways) read(link int, f func(*route)) error {
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		var err error
+		for range 3 {
+			if err = g.list(family, link, f); !errors.Is(err, errInterrupted) {
+				break
+			}
+		}
+		if err != nil && !errors.Is(err, errInterrupted) {
+			return fmt.Errorf("listing routes: %w", err)
+		}
+	}
+	return nil
+}
+
+var errInterrupted = errors.New("the list was interrupted by a change")
+
+func (g *gateways) list(family byte, link int, f func(*route)) error {
+	g.asked++
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Strict: true})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }() // it only asked
+	data := make([]byte, attrsAt, attrsAt+2*unix.SizeofRtAttr)
+	data[0] = family
+	if link != 0 {
+		attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.RTA_OIF, Data: nlenc.Uint32Bytes(uint32(link))}})
+		if err != nil {
+			return err
+		}
+		data = append(data, attrs...)
+	}
+	ask := netlink.Message{Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request | netlink.Dump}, Data: data}
+	if _, err := conn.Send(ask); err != nil {
+		return err
+	}
+	interrupted := false
+	for m, err := range conn.ReceiveIter() {
+		if err != nil {
+			return err
+		}
+		interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0
+		r, ok := parseRoute(m.Data)
+		if m.Header.Type != unix.RTM_NEWROUTE || !ok || r.cached(m.Data) {
+			continue
+		}
+		g.listed++
+		g.note(&r, false, false)
+		f(&r)
+	}
+	if interrupted {
+		return errInterrupted
+	}
+	return nil
+}
