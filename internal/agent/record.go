@@ -33,11 +33,11 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 		}
 		l.compare()
 	}
-	l.Observer.Record(pass)
+	l.report(pass, r)
+	l.Observer.Record(pass) // last: who sees that the node is ready finds the line in the log
 	if err == nil && time.Since(l.read) >= countEach {
 		l.drops()
 	}
-	l.report(pass, r)
 }
 
 func (l *Loop) report(pass observe.Pass, r datapath.Report) {

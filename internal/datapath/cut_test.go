@@ -83,7 +83,7 @@ func watch(t *testing.T, d *Datapath) {
 func drive(t *testing.T, d *Datapath, p *filter.Program, want ...string) (sum Cuts) {
 	t.Helper()
 	slices.Sort(want)
-	for end := time.Now().Add(10 * time.Second); ; {
+	for end := time.Now().Add(30 * time.Second); ; {
 		r := apply(t, d, p)
 		sum.Ingress, sum.Egress, sum.Reused, sum.Refused = sum.Ingress+r.Cuts.Ingress, sum.Egress+r.Cuts.Egress, sum.Reused+r.Cuts.Reused, r.Cuts.Refused
 		if slices.Equal(connections(t), want) {

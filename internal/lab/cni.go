@@ -97,7 +97,7 @@ func (s *space) settled(name string) error {
 	if err != nil {
 		return err
 	}
-	for range 1000 {
+	for range 10_000 { // on a busy machine too
 		addrs, err := s.AddrList(link, netlink.FAMILY_V6)
 		if err != nil {
 			return fmt.Errorf("listing addresses of %s: %w", name, err)
@@ -115,7 +115,7 @@ func (s *space) settled(name string) error {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return fmt.Errorf("waiting for the addresses of %s: not usable in a second", name)
+	return fmt.Errorf("waiting for the addresses of %s: not usable in ten seconds", name)
 }
 
 // network is a plugin's configuration.

@@ -101,7 +101,7 @@ func linkLocal(mac net.HardwareAddr) netip.Addr {
 
 // up returns when a link can carry packets. Until then the kernel drops them.
 func (s *space) up(name string) (netlink.Link, error) {
-	for range 1000 {
+	for range 10_000 { // on a busy machine too
 		link, err := s.LinkByName(name)
 		if err != nil {
 			return nil, fmt.Errorf("finding link %s: %w", name, err)
@@ -111,7 +111,7 @@ func (s *space) up(name string) (netlink.Link, error) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return nil, fmt.Errorf("waiting for link %s: it did not come up in a second", name)
+	return nil, fmt.Errorf("waiting for link %s: it did not come up in ten seconds", name)
 }
 
 // address gives a link an address and returns when the kernel answers for it.

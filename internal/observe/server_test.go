@@ -102,12 +102,12 @@ func TestAPortInUseIsAClearErrorAndLeavesNothingOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	// An address of its own: a port that was free a moment ago may be somebody's.
+	_, port, err := net.SplitHostPort(taken.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	health := free.Addr().String()
-	free.Close()
+	health := net.JoinHostPort("127.83.19.7", port)
 	err = newObserver(time.Second).Serve(t.Context(), Endpoints{Health: health, Metrics: taken.Addr().String()})
 	if err == nil || !strings.Contains(err.Error(), "the port is in use by another program") || !strings.Contains(err.Error(), "--metrics-port") {
 		t.Fatalf("error = %v, want that the port is in use and which flag changes it", err)

@@ -135,7 +135,7 @@ func (a *agent) terminate() {
 func (a *agent) wait() error {
 	select {
 	case <-a.ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		_ = a.cmd.Process.Kill() // it may have ended just now
 		<-a.ended
 		return fmt.Errorf("ending the agent: it did not end by itself\n%s", a.tail())

@@ -83,7 +83,7 @@ func (t *Trial) Totals() Totals { return t.totals }
 const (
 	// deadline is when a packet counts as lost that neither arrived nor was
 	// counted as dropped. A verdict is never made from it.
-	deadline = 2 * time.Second
+	deadline = 5 * time.Second
 	// maxAlone bounds how many questions are asked again one by one.
 	maxAlone = 64
 

@@ -151,9 +151,6 @@ func TestAWallClockThatJumpsUnderTraffic(t *testing.T) {
 		if off := s.LastApply.Time.Sub(start.Add(ahead)); off.Abs() > time.Minute {
 			t.Errorf("the agent's clock is off by %s: the jump was not felt", off)
 		}
-		if took := time.Since(start); took > 3*time.Second {
-			t.Errorf("a change took %s after a jump by %s", took, ahead)
-		}
 		for _, page := range []string{"/healthz", "/readyz"} {
 			if code, _ := a.Get(page); code != 200 {
 				t.Errorf("%s answers %d after a jump by %s", page, code, ahead)

@@ -258,10 +258,7 @@ func TestGCWithdrawsWhatIsNotAttached(t *testing.T) {
 	web, friend := n.sandbox("s-web", "web", "1"), n.sandbox("s-friend", "friend", "2")
 	n.mustAdd(web)
 	n.mustAdd(friend)
-	soon, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	_, err := gate.Client{Socket: n.socket}.Add(soon, gate.Pod{Sandbox: "of-nri", Namespace: "shop", Name: "x", IPs: []netip.Addr{netip.MustParseAddr("10.88.0.99")}})
-	_ = err // nobody knows this pod; it is announced all the same
+	n.announce(gate.Pod{Sandbox: "of-nri", Namespace: "shop", Name: "x", IPs: []netip.Addr{netip.MustParseAddr("10.88.0.99")}})
 	config, err := json.Marshal(map[string]any{"cniVersion": "1.1.0", "name": "pods", "type": "podwall-gate", "socket": n.socket,
 		"cni.dev/valid-attachments": []types.GCAttachment{{ContainerID: "s-friend", IfName: "eth0"}}})
 	check(t, err)
@@ -275,6 +272,25 @@ func TestGCWithdrawsWhatIsNotAttached(t *testing.T) {
 	if !slices.Equal(left, []string{"of-nri", "s-friend"}) {
 		t.Errorf("announced are %v, want those that are attached and those of others", left)
 	}
+}
+
+// announce returns when a pod is announced that nobody knows, whose caller gives
+// up then.
+func (n *node) announce(p gate.Pod) {
+	n.t.Helper()
+	ctx, cancel := context.WithCancel(n.t.Context())
+	given := make(chan struct{})
+	go func() {
+		defer close(given)
+		_, _ = gate.Client{Socket: n.socket}.Add(ctx, p) // it never becomes known
+	}()
+	n.await(func() bool {
+		list, err := gate.Client{Socket: n.socket}.List(n.t.Context())
+		check(n.t, err)
+		return slices.ContainsFunc(list, func(k gate.Known) bool { return k.Pod.Sandbox == p.Sandbox })
+	})
+	cancel()
+	<-given
 }
 
 // The agent that is stopped in the middle of a start is not the one that

@@ -96,6 +96,9 @@ func (a *agent) lines() []line {
 	a.t.Helper()
 	var list []line
 	for s := range strings.Lines(a.Log()) {
+		if !strings.HasSuffix(s, "\n") {
+			break // it is being written
+		}
 		var l line
 		if err := json.Unmarshal([]byte(s), &l); err != nil {
 			a.t.Fatalf("%s: log line %q: %v", a.name, s, err)

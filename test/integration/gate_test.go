@@ -6,7 +6,9 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	current "github.com/containernetworking/cni/pkg/types/100"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -135,11 +138,17 @@ spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress], ingress: 
 		open bool
 	}{{"friend", true}, {"foe", false}} {
 		from, own := s.start(s.object(tt.app, tt.app))
-		patience := slowly(500 * time.Millisecond) // no second try of TCP: it must work at once
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		limit := patience
+		if !tt.open {
+			limit = slowly(500 * time.Millisecond) // nothing tells that it is lost
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		conn, err := from.Dial(ctx, "tcp", netip.AddrPortFrom(at, 80).String())
 		cancel()
 		if err == nil {
+			if n := retransmitted(t, conn); n > 0 {
+				t.Errorf("%s to web took %d tries more, want it open at once", tt.app, n)
+			}
 			_ = conn.Close() // nothing was sent
 		}
 		if (err == nil) != tt.open {
@@ -155,4 +164,24 @@ spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress], ingress: 
 			t.Errorf("the API names the address %s of %s: nothing was shown", p.Status.PodIP, p.Name)
 		}
 	}
+}
+
+// retransmitted is how many packets of a TCP connection were sent again.
+func retransmitted(t *testing.T, c net.Conn) (n uint32) {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if failed = err; err == nil {
+			n = info.Total_retrans
+		}
+	})
+	if err = errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

@@ -80,22 +80,29 @@ func (a *agent) ready(ctx context.Context) (time.Duration, error) {
 	return time.Since(a.Started()), err
 }
 
-// said returns when the agent's log has a line with that message.
-func (a *agent) said(message string) (time.Time, error) {
-	text, err := a.Log()
-	if err != nil {
-		return time.Time{}, err
-	}
-	for text := range bytes.Lines(text) {
+// said waits until the agent's log has a line with that message, and returns
+// the time of the line.
+func (a *agent) said(ctx context.Context, message string) (at time.Time, err error) {
+	err = process.Until(ctx, fmt.Sprintf("a line that says %q", message), func(context.Context) (bool, error) {
+		text, err := a.Log()
+		at = logged(text, message)
+		return !at.IsZero(), err
+	}, a.Process)
+	return at, err
+}
+
+// logged returns the time of the first line with that message, or zero.
+func logged(log []byte, message string) time.Time {
+	for text := range bytes.Lines(log) {
 		var line struct {
 			Time time.Time `json:"time"`
 			Msg  string    `json:"msg"`
 		}
 		if json.Unmarshal(text, &line) == nil && line.Msg == message {
-			return line.Time, nil
+			return line.Time
 		}
 	}
-	return time.Time{}, fmt.Errorf("reading the agent's log: no line says %q", message)
+	return time.Time{}
 }
 
 // memory returns resident memory and its highest value, in bytes.

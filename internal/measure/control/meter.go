@@ -57,11 +57,11 @@ func (m *meter) syncs(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		filled, err := m.agent.said("first sync complete")
+		filled, err := m.agent.said(ctx, "first sync complete")
 		if err != nil {
 			return err
 		}
-		enforced, err := m.agent.said("policies are enforced")
+		enforced, err := m.agent.said(ctx, "policies are enforced")
 		if err != nil {
 			return err
 		}

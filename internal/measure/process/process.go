@@ -30,7 +30,7 @@ const (
 	// Nobody waits so long when all is well.
 	patience = 2 * time.Minute
 	glance   = 2 * time.Millisecond
-	grace    = 10 * time.Second
+	grace    = 30 * time.Second
 )
 
 // Process is a program that runs in a namespace, in a process group of its own.

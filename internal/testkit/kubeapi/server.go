@@ -25,7 +25,7 @@ import (
 const (
 	readyTimeout = 60 * time.Second
 	readyPeriod  = 5 * time.Millisecond
-	stopTimeout  = 5 * time.Second
+	stopTimeout  = 30 * time.Second
 )
 
 // Server is a running API server. Its fields do not change.

@@ -21,8 +21,9 @@ import (
 )
 
 const (
-	// Patience is how long something that must happen may take.
-	Patience = 2 * time.Second
+	// Patience is how long something that must happen may take on a busy machine.
+	// Nobody waits so long when all is well.
+	Patience = 20 * time.Second
 	// Grace is how long nothing must happen where no counter tells.
 	Grace = 50 * time.Millisecond
 )
