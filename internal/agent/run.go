@@ -51,6 +51,10 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err != nil {
 		return err
 	}
+	reserved := newReserver(cfg, store, os.Getenv, log)
+	if err := reserved.start(); err != nil {
+		return err
+	}
 	observer := observe.New(observe.NewRegistry(), observe.Info{Node: cfg.NodeName, Version: version, Source: kind, Period: cfg.SyncPeriod})
 	server, err := observer.Listen(observe.Endpoints{Health: cfg.HealthListen(), Metrics: cfg.MetricsListen(), MetricsPath: cfg.MetricsPath, Log: log})
 	if err != nil {
@@ -74,6 +78,8 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	g.Go(func() error { return server.Run(ctx) })
 	g.Go(func() error { return source.Run(ctx, store) })
 	g.Go(func() error { return kernel.Watch(ctx) })
+	g.Go(func() error { return reserved.watch(ctx) })
+	g.Go(func() error { return reserved.resolve(ctx) })
 	g.Go(func() error { return loop.Run(ctx) })
 	return g.Wait()
 }

@@ -131,6 +131,7 @@ func (s *Store) setPod(k Key, p *Pod) (changed bool) {
 	s.holders.count(s.rawPod(k), -1)
 	s.holders.count(p, 1)
 	if p == nil {
+		s.reserved.forget(k)
 		delete(s.announced.raw, k)
 		changed = s.pods.set(k, nil)
 	} else {
@@ -145,10 +146,13 @@ func (s *Store) setPod(k Key, p *Pod) (changed bool) {
 
 func (s *Store) replacePods(list []*Pod) (changed bool) {
 	clear(s.holders)
+	clear(s.reserved.lost)
+	s.reserved.known = false
 	if len(s.announced.byID) == 0 {
-		changed = s.pods.replace(list)
+		clear(s.announced.raw)
+		changed = s.pods.replace(s.counting(list))
 		for p := range s.pods.objects.all() {
-			s.holders.count(p, 1)
+			s.holders.count(s.rawPod(p.Key), 1)
 		}
 		return changed
 	}
@@ -169,6 +173,24 @@ func (s *Store) replacePods(list []*Pod) (changed bool) {
 		s.announced.meet(p)
 	}
 	return s.refresh() || changed
+}
+
+// counting returns a list of pods as they count, and remembers which of them the
+// API has otherwise.
+func (s *Store) counting(list []*Pod) []*Pod {
+	now := list
+	for i, raw := range list {
+		p := s.counts(raw)
+		if p == raw {
+			continue
+		}
+		if &now[0] == &list[0] {
+			now = slices.Clone(list)
+		}
+		now[i], s.announced.raw[raw.Key] = p, raw
+		s.reserved.note(raw)
+	}
+	return now
 }
 
 // refresh computes anew who owns which address, and then the pods that can
@@ -211,6 +233,7 @@ func (s *Store) listing(ips map[netip.Addr]bool) (keys []Key) {
 // place puts a pod into the table as it counts.
 func (s *Store) place(raw *Pod) bool {
 	p := s.counts(raw)
+	s.reserved.note(raw)
 	if p == raw {
 		delete(s.announced.raw, raw.Key)
 	} else {
@@ -219,11 +242,25 @@ func (s *Store) place(raw *Pod) bool {
 	return s.pods.set(raw.Key, p)
 }
 
-// counts returns the pod with the addresses that it has after the
-// announcements; the same value when that changes nothing.
+// counts returns the pod with the addresses that it has after the announcements,
+// and without reserved ones; the same value when that changes nothing.
 func (s *Store) counts(p *Pod) *Pod {
-	if len(s.announced.byID) == 0 || p.HostNetwork || p.Finished {
+	if p.HostNetwork || p.Finished {
 		return p
+	}
+	ips := s.reserved.unreserved(s.announcedIPs(p))
+	if slices.Equal(ips, p.IPs) {
+		return p
+	}
+	q := *p
+	q.IPs = ips
+	return &q
+}
+
+// announcedIPs returns the pod's addresses after the announcements.
+func (s *Store) announcedIPs(p *Pod) []netip.Addr {
+	if len(s.announced.byID) == 0 {
+		return p.IPs
 	}
 	ips := p.IPs
 	if a := s.announced.newest(p); a != nil {
@@ -236,12 +273,7 @@ func (s *Store) counts(p *Pod) *Pod {
 	if slices.ContainsFunc(ips, lost) {
 		ips = slices.DeleteFunc(slices.Clone(ips), lost)
 	}
-	if slices.Equal(ips, p.IPs) {
-		return p
-	}
-	q := *p
-	q.IPs = ips
-	return &q
+	return ips
 }
 
 // owners returns for each announced address the newest sandbox that has it.

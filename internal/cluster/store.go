@@ -65,6 +65,7 @@ type Store struct {
 	diagnostics map[any][]Diagnostic
 	announced   announcements
 	holders     holders
+	reserved    reserved
 	settled     bool // nothing changed that an announcement speaks about
 }
 
@@ -78,6 +79,7 @@ func NewStore() *Store {
 		diagnostics: map[any][]Diagnostic{},
 		announced:   newAnnouncements(),
 		holders:     holders{},
+		reserved:    newReserved(),
 	}
 }
 

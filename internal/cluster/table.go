@@ -98,7 +98,7 @@ func (s *Snapshot) sort() {
 }
 
 func (s *Store) sortedDiagnostics() []Diagnostic {
-	var all []Diagnostic
+	all := slices.Clone(s.reservedClaims())
 	for _, list := range s.diagnostics {
 		all = append(all, list...)
 	}

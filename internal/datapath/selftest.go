@@ -217,6 +217,15 @@ func route(link netlink.Link, to netip.Addr) error {
 	return nil
 }
 
+// SelfTestAddresses returns the addresses that the self-test uses: no pod can have
+// one.
+func SelfTestAddresses() (list []netip.Addr) {
+	for _, f := range filter.Families {
+		list = append(list, nft.SelfTest(f), beside(nft.SelfTest(f)))
+	}
+	return list
+}
+
 // beside returns the address with the last bit turned.
 func beside(a netip.Addr) netip.Addr {
 	b := a.AsSlice()

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// KindPod is the Kind of diagnostics about pods.
+const KindPod = "Pod"
+
+// reserved are the addresses that no pod can have unless it is on the host's
+// network, and the pods that claim one.
+type reserved struct {
+	by   map[any]map[netip.Addr]string // why, by origin
+	all  map[netip.Addr]string
+	lost map[Key]bool // pods that lost an address
+	said []Diagnostic // about them, up to date if known
+	// known is false after something changed that said is made of.
+	known bool
+}
+
+func newReserved() reserved {
+	return reserved{by: map[any]map[netip.Addr]string{}, all: map[netip.Addr]string{}, lost: map[Key]bool{}}
+}
+
+// maxLost bounds how many pods that claim a reserved address are named.
+const maxLost = 50
+
+// why says whose a reserved address is, in words that continue "is"; "" if it is
+// not reserved.
+func (r *reserved) why(ip netip.Addr) string {
+	if why := nobodys(ip); why != "" {
+		return why
+	}
+	return r.all[ip]
+}
+
+// nobodys are the addresses that are reserved on every node.
+func nobodys(ip netip.Addr) string {
+	switch {
+	case ip.IsUnspecified(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "no address of a host"
+	case ip.IsLoopback():
+		return "a loopback address"
+	case ip.IsMulticast():
+		return "a multicast address"
+	case ip.IsLinkLocalUnicast():
+		return "a link-local address, which another host on another link has too"
+	}
+	return ""
+}
+
+// SetReserved makes these the addresses that are reserved for one origin, a
+// comparable value; others stay. A pod that is not on the host's network loses
+// such an address, whatever the API says, and a diagnostic names it. The text says
+// whose the address is, in words that continue "is": "an address of this node".
+func (tx *Tx) SetReserved(origin any, list map[netip.Addr]string) {
+	s := tx.store
+	r := &s.reserved
+	if maps.Equal(r.by[origin], list) {
+		return
+	}
+	if r.by[origin] = maps.Clone(list); len(list) == 0 {
+		delete(r.by, origin)
+	}
+	before := r.all
+	r.all, r.known = union(r.by), false
+	touched := map[netip.Addr]bool{}
+	for _, other := range [][2]map[netip.Addr]string{{before, r.all}, {r.all, before}} {
+		for ip := range other[0] {
+			if _, both := other[1][ip]; !both && s.holders.others(ip, nil) {
+				touched[ip] = true
+			}
+		}
+	}
+	keys := slices.Collect(maps.Keys(s.announced.byPod))
+	if len(touched) > 0 {
+		keys = append(keys, s.listing(touched)...)
+		keys = slices.AppendSeq(keys, maps.Keys(s.announced.raw))
+	}
+	for _, k := range keys {
+		if p := s.rawPod(k); p != nil {
+			tx.note(s.place(p))
+		}
+	}
+	s.settled = false
+	tx.note(len(r.lost) > 0) // the text of a diagnostic may be another
+}
+
+// union joins what the origins reserve. Of two texts for one address the smaller
+// one stays, whatever the order.
+func union(by map[any]map[netip.Addr]string) map[netip.Addr]string {
+	all := map[netip.Addr]string{}
+	for _, list := range by {
+		for ip, why := range list {
+			if old, twice := all[ip]; !twice || why < old {
+				all[ip] = why
+			}
+		}
+	}
+	return all
+}
+
+// unreserved returns the addresses that are not reserved; the same slice if all
+// are not.
+func (r *reserved) unreserved(ips []netip.Addr) []netip.Addr {
+	bad := func(ip netip.Addr) bool { return r.why(ip) != "" }
+	if !slices.ContainsFunc(ips, bad) {
+		return ips
+	}
+	return slices.DeleteFunc(slices.Clone(ips), bad)
+}
+
+// note remembers whether a pod, as the API has it, lost an address.
+func (r *reserved) note(p *Pod) {
+	lost := p.Networked() && len(r.unreserved(p.IPs)) < len(p.IPs)
+	if lost || r.lost[p.Key] {
+		r.known = false
+	}
+	if lost {
+		r.lost[p.Key] = true
+	} else {
+		delete(r.lost, p.Key)
+	}
+}
+
+func (r *reserved) forget(k Key) {
+	if r.lost[k] {
+		delete(r.lost, k)
+		r.known = false
+	}
+}
+
+// reservedClaims returns what there is to say about pods that claim reserved addresses.
+func (s *Store) reservedClaims() []Diagnostic {
+	r := &s.reserved
+	if r.known {
+		return r.said
+	}
+	r.said, r.known = nil, true
+	keys := slices.SortedFunc(maps.Keys(r.lost), Key.Compare)
+	for _, k := range keys[:min(maxLost, len(keys))] {
+		for i, ip := range s.rawPod(k).IPs {
+			if why := r.why(ip); why != "" {
+				r.said = append(r.said, reservedClaim(k, i, ip, why))
+			}
+		}
+	}
+	if more := len(keys) - maxLost; more > 0 {
+		r.said = append(r.said, Diagnostic{Severity: Error, Kind: KindPod, Field: "status.podIPs",
+			Message: fmt.Sprintf("%d more pods claim addresses that no pod can have", more)})
+	}
+	return r.said
+}
+
+func reservedClaim(k Key, i int, ip netip.Addr, why string) Diagnostic {
+	return Diagnostic{Severity: Error, Kind: KindPod, Object: k, Field: fmt.Sprintf("status.podIPs[%d]", i),
+		Message: fmt.Sprintf("%s is %s, so it is not taken for the pod's", ip, why),
+		Cure:    "find out who wrote this status, and delete the pod; if the pod really has the address, give the pod network a range of its own"}
+}
