@@ -102,6 +102,7 @@ type Datapath struct {
 	unbound      missing          // no bridge port
 	bypassed     missing          // not behind an interface of the IP layer
 	misled       missing          // routes lead elsewhere
+	unclear      missing          // a bridge's port has it, and something speaks against it
 	belief       belief
 	ports        map[filter.Family]portTable
 
@@ -129,7 +130,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	d := &Datapath{
 		options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}),
 		restore: map[string]entry{}, ports: map[filter.Family]portTable{},
-		unreached: missing{}, unbound: missing{}, bypassed: missing{}, misled: missing{},
+		unreached: missing{}, unbound: missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{},
 	}
 	d.events.init(conn.PortID())
 	d.cuts.open(o, log, d.awake)
@@ -234,7 +235,7 @@ func (d *Datapath) Verify() error {
 	}
 	if g != d.generation || d.vlanLost() || !d.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
-	} else if len(d.unreached)+len(d.unbound)+len(d.bypassed)+len(d.misled) > 0 || d.ipvsMoved() {
+	} else if len(d.unreached)+len(d.unbound)+len(d.bypassed)+len(d.misled)+len(d.unclear) > 0 || d.ipvsMoved() {
 		d.note(nft.Notice{Hooks: true}) // look again whether they are there
 	}
 	return d.trust(d.sweep(time.Now()))
@@ -269,7 +270,7 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 	if err != nil {
 		return err // without them the closing rules would be taken away
 	}
-	report.Problems = append(report.Problems, d.lookForPods(p, paths, time.Now())...)
+	report.Problems = append(report.Problems, d.lookForPods(p, paths, d.links.Unclear(), time.Now())...)
 	p = d.believe(p, paths, report)
 	node := d.node(p, paths, report)
 	todo, err := d.plan(p, node, report)

@@ -22,6 +22,7 @@ type missing map[netip.Addr]lostPod
 
 type lostPod struct {
 	name  string
+	why   string // in a few words, may be empty
 	since time.Time
 }
 
@@ -31,40 +32,56 @@ const grace = 30 * time.Second
 
 // update keeps the pods for which it is missing.
 func (m missing) update(p *filter.Program, is func(filter.Pod) bool, now time.Time) {
+	m.updateWhy(p, func(pod filter.Pod) (string, bool) { return "", is(pod) }, now)
+}
+
+// updateWhy is update for what can be missing for different reasons.
+func (m missing) updateWhy(p *filter.Program, is func(filter.Pod) (why string, missing bool), now time.Time) {
 	lost := map[netip.Addr]bool{}
 	for _, pod := range p.Pods {
-		if !is(pod) {
+		why, is := is(pod)
+		if !is {
 			continue
 		}
 		lost[pod.Addr] = true
-		if _, known := m[pod.Addr]; !known {
-			m[pod.Addr] = lostPod{pod.Name, now}
+		since := now
+		if before, known := m[pod.Addr]; known {
+			since = before.since
 		}
+		m[pod.Addr] = lostPod{pod.Name, why, since}
 	}
 	maps.DeleteFunc(m, func(a netip.Addr, _ lostPod) bool { return !lost[a] })
 }
 
-// lookForPods finds what is missing to be sure of every pod. An isolated pod that no
-// direct route leads to may have its traffic pass beside our hooks (a network
-// that does not go through the node's IP layer, a bridge without an address). A
-// pod on a bridge whose port is not known may have its address forged there.
-// Neither must go unsaid.
-func (d *Datapath) lookForPods(p *filter.Program, paths map[netip.Addr]links.Path, now time.Time) []Problem {
+// lookForPods finds what is missing to be sure of every pod. An isolated pod that
+// neither a direct route nor a bridge's port leads to may have its traffic pass
+// beside our hooks (a network that does not go through the node's IP layer). A pod on a
+// bridge whose port is not known may have its address forged there. Neither must
+// go unsaid. unclear says why an address that some port has is not believed.
+func (d *Datapath) lookForPods(p *filter.Program, paths map[netip.Addr]links.Path, unclear map[netip.Addr]string, now time.Time) []Problem {
+	isolated := func(pod filter.Pod) bool { return pod.Ingress != "" || pod.Egress != "" }
+	d.unclear.updateWhy(p, func(pod filter.Pod) (string, bool) {
+		why := unclear[pod.Addr]
+		return why, why != "" && isolated(pod)
+	}, now)
 	d.unreached.update(p, func(pod filter.Pod) bool {
 		_, found := paths[pod.Addr]
-		return !found && (pod.Ingress != "" || pod.Egress != "")
+		return !found && isolated(pod) && unclear[pod.Addr] == ""
 	}, now)
 	d.unbound.update(p, func(pod filter.Pod) bool {
 		path := paths[pod.Addr]
 		return path.Bridge && path.Port == ""
 	}, now)
 	d.bypassed.update(p, func(pod filter.Pod) bool {
-		return paths[pod.Addr].Beside && (pod.Ingress != "" || pod.Egress != "")
+		return paths[pod.Addr].Beside && isolated(pod)
 	}, now)
 	return slices.Concat(
 		d.bypassed.problems(now, Problem{Subject: "bypassed", Blocking: true,
 			Text: "the interface that leads to isolated pods shows no pod's packets to the IP hooks, so policies are not enforced between pods beside it",
 			Cure: "use a pod network of pairs of interfaces or bridges; macvlan, ipvlan, Open vSwitch, SR-IOV and Cilium's host routing are out of reach"}),
+		d.unclear.problems(now, Problem{Subject: "pods at an unclear port", Blocking: true,
+			Text: "ports of bridges have addresses of isolated pods, but something speaks against it, so policies are not enforced there",
+			Cure: "let one port of a bridge have each address, and give the node an address on that bridge, or no route to the pods' network elsewhere"}),
 		d.unreached.problems(now, Problem{Subject: "pods without an interface",
 			Text: "no direct route of this node leads to isolated pods, so their traffic may pass beside the rules",
 			Cure: "use a pod network whose packets pass the host's IP hooks, or delete pods that are gone"}),
@@ -78,7 +95,11 @@ func (m missing) problems(now time.Time, p Problem) []Problem {
 	var names []string
 	for a, pod := range m {
 		if now.Sub(pod.since) >= grace {
-			names = append(names, fmt.Sprintf("%s (%s)", pod.name, a))
+			at := a.String()
+			if pod.why != "" {
+				at += ": " + pod.why
+			}
+			names = append(names, fmt.Sprintf("%s (%s)", pod.name, at))
 		}
 	}
 	if len(names) == 0 {

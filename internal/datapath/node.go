@@ -78,7 +78,7 @@ func (d *Datapath) wiring(p *filter.Program, paths map[netip.Addr]links.Path, n 
 		}
 	}
 	n.Closed, n.Open, n.Carried = !d.options.OpenUnknown, append(d.links.Open(), testLink), d.links.Carried()
-	n.Bridges = d.links.AnyBridge()
+	n.Bridges, n.NodePorts = d.links.AnyBridge(), d.links.NodePorts()
 	if n.Closed {
 		for _, b := range d.links.Bridges() { // the first pods are there before they are known
 			bridges[b.Index] = cmp.Or(bridges[b.Index], b)

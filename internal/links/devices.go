@@ -174,6 +174,20 @@ func (l *Links) Bridges() []Path {
 	return list
 }
 
+// NodePorts returns the ports of bridges whose other end is here, and no port
+// itself: what comes in by them is the node's, sorted by name.
+func (l *Links) NodePorts() []string {
+	var list []string
+	for _, d := range l.names {
+		other, here := l.names[d.peer]
+		if pair(d.kind) && !d.away && here && other.master == 0 && l.names[d.master].kind == "bridge" {
+			list = append(list, d.name)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
 // AnyBridge reports whether the node had a bridge, whoever's, at the last Find.
 func (l *Links) AnyBridge() bool {
 	for _, d := range l.names {

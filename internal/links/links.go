@@ -41,6 +41,9 @@ type Path struct {
 	// hands its packets to the node's IP layer with. Then pods may talk to each
 	// other beside it (macvlan, ipvlan, Open vSwitch, a network card's functions).
 	Beside bool
+	// sole is true if no route leads to the address, and it was found by its port
+	// alone.
+	sole bool
 	// Elsewhere is true if no pod of this node can be behind the interface.
 	Elsewhere bool
 }
@@ -70,7 +73,7 @@ type Options struct {
 
 // New returns an empty memory.
 func New(o Options) *Links {
-	return &Links{options: o, carried: map[string]bool{}, ports: ports{of: map[port][]netip.Addr{}}}
+	return &Links{options: o, carried: map[string]bool{}, ports: newPorts()}
 }
 
 // SetNodeAddresses says which addresses the Node object has: an interface with
@@ -80,9 +83,10 @@ func (l *Links) SetNodeAddresses(list []netip.Addr) {
 	l.stale.Store(true)
 }
 
-// Find returns the paths of the pods' addresses that a direct route leads to. An
-// address without one (a pod whose interface is not there yet, a network that
-// does not pass this node's IP layer) is left out.
+// Find returns the paths of the pods' addresses that a direct route leads to, or
+// that one port of a bridge has while no route says otherwise. Others (of a pod whose interface is
+// not there yet, of a network that does not pass this node's IP layer) are left
+// out.
 func (l *Links) Find(pods []filter.Pod) (map[netip.Addr]Path, error) {
 	found, all, err := l.find(pods)
 	if err == nil && !all {
@@ -126,7 +130,7 @@ func (l *Links) find(pods []filter.Pod) (found map[netip.Addr]Path, all bool, er
 	for _, pod := range pods {
 		a := pod.Addr
 		p, ok := l.known[a]
-		if !ok {
+		if !ok || p.sole { // a route may say otherwise by now
 			var index int
 			if index, ok = lookup(a); !ok {
 				continue
@@ -177,12 +181,12 @@ func (l *Links) findPorts(pods []filter.Pod, paths map[netip.Addr]Path) error {
 	}
 	found, err := l.ports.find(l.names, pods, paths)
 	for a, p := range paths {
-		if p.Bridge {
+		if p.Bridge && !p.sole {
 			p.Port = found[a].name
 			paths[a] = p
 		}
 	}
-	return err
+	return errors.Join(err, l.findSole(pods, paths))
 }
 
 // complete repeats a listing that was interrupted by a change: then it may lack

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -25,12 +26,30 @@ import (
 type ports struct {
 	// of are the addresses behind each port. A port keeps what it had first; later
 	// it gets only further addresses of a pod that it has an address of already.
-	of map[port][]netip.Addr
+	of   map[port][]netip.Addr
+	sole sole
+}
+
+func newPorts() ports {
+	return ports{of: map[port][]netip.Addr{}, sole: sole{at: map[netip.Addr]port{}, tried: map[netip.Addr]time.Time{}, unclear: map[netip.Addr]string{}}}
 }
 
 // port is one end of a pair that is a bridge's port, as long as its other end stays
 // where it is.
 type port struct{ index, netns, peer int }
+
+func older(a, b port) int { return cmp.Compare(a.index, b.index) }
+
+// portsOf returns the ports that pods may be behind.
+func portsOf(devices map[int]device) map[port]device {
+	now := map[port]device{}
+	for _, d := range devices {
+		if d.master != 0 && d.away && pair(d.kind) {
+			now[portOf(d)] = d
+		}
+	}
+	return now
+}
 
 func portOf(d device) port { return port{d.index, d.netns, d.peer} }
 
@@ -38,12 +57,7 @@ func portOf(d device) port { return port{d.index, d.netns, d.peer} }
 // only if pods that a bridge leads to, as the paths say, have none yet: those of
 // which nothing is known, and those that have another address of the same pod.
 func (p *ports) find(devices map[int]device, pods []filter.Pod, paths map[netip.Addr]Path) (map[netip.Addr]device, error) {
-	now := map[port]device{}
-	for _, d := range devices {
-		if d.master != 0 && d.away && pair(d.kind) {
-			now[portOf(d)] = d
-		}
-	}
+	now := portsOf(devices)
 	maps.DeleteFunc(p.of, func(at port, _ []netip.Addr) bool { _, stays := now[at]; return !stays })
 	found := map[netip.Addr]device{}
 	for at, addrs := range p.of {
@@ -83,7 +97,6 @@ func (d device) mayHave(a netip.Addr, paths map[netip.Addr]Path) bool {
 
 // ask asks the ports that nothing is known about.
 func (p *ports) ask(conn *netlink.Conn, all map[port]device, paths map[netip.Addr]Path, found map[netip.Addr]device) {
-	older := func(a, b port) int { return cmp.Compare(a.index, b.index) }
 	for _, at := range slices.SortedFunc(maps.Keys(all), older) {
 		if len(p.of[at]) > 0 {
 			continue

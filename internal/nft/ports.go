@@ -58,7 +58,7 @@ func RenderPorts(f filter.Family, n Node) *Table {
 			c.addGroups(n, f, bound)
 		case "postrouting":
 			c.add("", bound)
-			c.add(nodeOnBridge, MatchNoInput{}, MatchBridgePort{}, MatchLocalSource{}, Verdict{Goto, chainForged})
+			c.addNodeOnBridge(n)
 		default:
 			c.add("", bound)
 		}
@@ -75,6 +75,19 @@ func RenderPorts(f filter.Family, n Node) *Table {
 	}
 	slices.SortFunc(t.Chains, compareChains)
 	return t
+}
+
+// addNodeOnBridge drops what pods send with an address of the node. What comes in by
+// a port behind which the node itself is may be the node's.
+func (c *Chain) addNodeOnBridge(n Node) {
+	match := []Statement{MatchNoInput{}}
+	for _, port := range n.NodePorts {
+		match = append(match, MatchBridgePort{Other: port})
+	}
+	if len(n.NodePorts) == 0 {
+		match = append(match, MatchBridgePort{})
+	}
+	c.add(nodeOnBridge, append(match, MatchLocalSource{}, Verdict{Goto, chainForged})...)
 }
 
 // portBases returns the base chains, right before those of the big table.

@@ -30,6 +30,9 @@ type Node struct {
 	// Ported are those of the pods whose bridge port is known, also on bridges that
 	// lead out of the node.
 	Ported []Attachment
+	// NodePorts are ports of bridges behind which the node itself is: the other end
+	// of the pair has an address of the node.
+	NodePorts []string
 	// Ingress and Egress are the interfaces that lead to pods which are isolated
 	// in the direction. On them only listed addresses may speak or be spoken to.
 	Ingress, Egress []string

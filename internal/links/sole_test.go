@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package links
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/podwall/podwall/internal/filter"
+)
+
+// What a pod may edit is believed only if nothing speaks against it.
+func TestAnAddressIsFoundByItsPortAloneOnlyIfNothingSpeaksAgainstIt(t *testing.T) {
+	a, b, c := netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2"), netip.MustParseAddr("fd00:9::1")
+	one, two := port{index: 1}, port{index: 2}
+	now := map[port]device{one: {index: 1, name: "veth1", master: 7}, two: {index: 2, name: "veth2", master: 8}}
+	owner := map[netip.Addr]filter.Pod{a: {Name: "x/a"}, c: {Name: "x/a"}, b: {Name: "x/b"}}
+	for _, tt := range []struct {
+		name   string
+		claims map[port][]netip.Addr
+		before map[port][]netip.Addr // bound to the port already
+		wish   wish
+		want   port
+		why    string
+	}{
+		{name: "one port", claims: map[port][]netip.Addr{one: {a, c}}, want: one},
+		{name: "no port", claims: map[port][]netip.Addr{one: {b}}},
+		{name: "two ports", claims: map[port][]netip.Addr{one: {a}, two: {a}}, why: "veth1, veth2"},
+		{name: "another pod's port", claims: map[port][]netip.Addr{one: {a, b}}, why: "x/b"},
+		{name: "a port that was another pod's", claims: map[port][]netip.Addr{one: {a}}, before: map[port][]netip.Addr{one: {b}}, why: "x/b"},
+		{name: "a route elsewhere", claims: map[port][]netip.Addr{one: {a}}, wish: wish{other: "the route 10.9.0.0/24"}, why: "the route 10.9.0.0/24 leads elsewhere"},
+		{name: "the bridge that the route says", claims: map[port][]netip.Addr{one: {a}}, wish: wish{bridge: 7}, want: one},
+		{name: "another bridge than the route says", claims: map[port][]netip.Addr{one: {a}}, wish: wish{bridge: 8}, why: "another bridge"},
+	} {
+		p := ports{of: tt.before}
+		got, why := p.judge(a, tt.wish, now, tt.claims, owner)
+		if got != tt.want || !strings.Contains(why, tt.why) || tt.why == "" && why != "" {
+			t.Errorf("%s: %v %q, want %v %q", tt.name, got, why, tt.want, tt.why)
+		}
+	}
+}
