@@ -89,7 +89,7 @@ func (l *Loop) problems(now []datapath.Problem) {
 }
 
 func (l *Loop) datapath(r datapath.Report) observe.Datapath {
-	d := observe.Datapath{Datapath: "nat", Guard: "off", GuardReason: r.GuardWhy}
+	d := observe.Datapath{Datapath: "nat", Guard: "off", GuardReason: r.GuardWhy, Unsure: r.Unsure}
 	if r.Filter {
 		d.Datapath = "filter"
 	}

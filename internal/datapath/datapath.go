@@ -70,7 +70,10 @@ type Report struct {
 	Guard    bool
 	GuardWhy string
 	Problems []Problem
-	Cuts     Cuts
+	// Unsure counts the addresses of pods for which something is missing, by what: see
+	// Unsures. They are counted at once; problems name them after a while.
+	Unsure map[string]int
+	Cuts   Cuts
 }
 
 // Datapath owns podwall's table in one network namespace. Apply, Cleanup and
@@ -270,8 +273,12 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 	if err != nil {
 		return err // without them the closing rules would be taken away
 	}
-	report.Problems = append(report.Problems, d.lookForPods(p, paths, d.links.Unclear(), time.Now())...)
+	all := p
 	p = d.believe(p, paths, report)
+	now := time.Now()
+	report.Problems = append(report.Problems, d.lookForPods(all, paths, d.links.Unclear(), now)...)
+	report.Unsure = d.unsure()
+	d.lookAgain(d.nextLook(now))
 	node := d.node(p, paths, report)
 	todo, err := d.plan(p, node, report)
 	if err != nil {

@@ -26,6 +26,7 @@ type events struct {
 	mu      sync.Mutex // guards the fields below
 	pending nft.Notice
 	soon    *time.Timer // set while a look at other programs' rules is due
+	look    *time.Timer // set while a look at what is missing is due
 }
 
 func (e *events) init(port uint32) {
@@ -66,6 +67,20 @@ func (e *events) awake() {
 	select {
 	case e.wake <- struct{}{}:
 	default:
+	}
+}
+
+// lookAgain asks for an Apply after some time, and for none if that is 0. It takes
+// the place of what was asked for before.
+func (e *events) lookAgain(after time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.look != nil {
+		e.look.Stop()
+		e.look = nil
+	}
+	if after > 0 {
+		e.look = time.AfterFunc(after, e.awake)
 	}
 }
 

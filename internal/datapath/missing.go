@@ -66,7 +66,8 @@ func (d *Datapath) lookForPods(p *filter.Program, paths map[netip.Addr]links.Pat
 	}, now)
 	d.unreached.update(p, func(pod filter.Pod) bool {
 		_, found := paths[pod.Addr]
-		return !found && isolated(pod) && unclear[pod.Addr] == ""
+		_, misled := d.misled[pod.Addr] // has a problem of its own, see believe
+		return !found && isolated(pod) && unclear[pod.Addr] == "" && !misled
 	}, now)
 	d.unbound.update(p, func(pod filter.Pod) bool {
 		path := paths[pod.Addr]
@@ -82,9 +83,9 @@ func (d *Datapath) lookForPods(p *filter.Program, paths map[netip.Addr]links.Pat
 		d.unclear.problems(now, Problem{Subject: "pods at an unclear port", Blocking: true,
 			Text: "ports of bridges have addresses of isolated pods, but something speaks against it, so policies are not enforced there",
 			Cure: "let one port of a bridge have each address, and give the node an address on that bridge, or no route to the pods' network elsewhere"}),
-		d.unreached.problems(now, Problem{Subject: "pods without an interface",
-			Text: "no direct route of this node leads to isolated pods, so their traffic may pass beside the rules",
-			Cure: "use a pod network whose packets pass the host's IP hooks, or delete pods that are gone"}),
+		d.unreached.problems(now, Problem{Subject: "pods without an interface", Blocking: true,
+			Text: "no direct route of this node and no port of a bridge leads to isolated pods, so their traffic may pass beside the rules",
+			Cure: "use a pod network whose packets pass the host's IP hooks, or delete the objects of pods that are gone"}),
 		d.unbound.problems(now, Problem{Subject: "pods without a port",
 			Text: "no port of their bridge is known to have these addresses, so that a neighbour can forge them"}))
 }
@@ -113,4 +114,53 @@ func (m missing) problems(now time.Time, p Problem) []Problem {
 	}
 	p.Text += ": " + text
 	return []Problem{p}
+}
+
+// What can be missing, as Report.Unsure and the metric say it.
+const (
+	unsureBypassed  = "bypassed"  // the interface shows no pod's packets to the IP hooks
+	unsureUnreached = "unreached" // neither a route nor a port leads there
+	unsureUnclear   = "unclear"   // something speaks against the port that has it
+	unsureElsewhere = "elsewhere" // routes lead elsewhere
+	unsureUnbound   = "unbound"   // no port of the bridge has it
+)
+
+// Unsures lists what Report.Unsure counts.
+func Unsures() []string {
+	return []string{unsureBypassed, unsureElsewhere, unsureUnbound, unsureUnclear, unsureUnreached}
+}
+
+func (d *Datapath) lost() map[string]missing {
+	return map[string]missing{unsureBypassed: d.bypassed, unsureUnreached: d.unreached,
+		unsureUnclear: d.unclear, unsureElsewhere: d.misled, unsureUnbound: d.unbound}
+}
+
+func (d *Datapath) unsure() map[string]int {
+	counts := map[string]int{}
+	for what, m := range d.lost() {
+		counts[what] = len(m)
+	}
+	return counts
+}
+
+// firstLook is after which time something that is missing is looked for again. The
+// pauses double until the end of the grace.
+const firstLook = 100 * time.Millisecond
+
+// nextLook returns when to look again for what is missing: at the end of the grace
+// of each at the latest, so that a problem is said as soon as it is one. It returns
+// 0 for never. Later it is looked for once in a period.
+func (d *Datapath) nextLook(now time.Time) (after time.Duration) {
+	for _, m := range d.lost() {
+		for _, pod := range m {
+			age := now.Sub(pod.since)
+			if age >= grace {
+				continue
+			}
+			if wait := min(max(age, firstLook), grace-age); after == 0 || wait < after {
+				after = wait
+			}
+		}
+	}
+	return after
 }

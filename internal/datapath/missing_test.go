@@ -35,7 +35,7 @@ func TestPodsThatCannotBeFoundAreReportedAfterAWhile(t *testing.T) {
 		t.Error("a problem within the grace")
 	}
 	got := d.lookForPods(p, paths, unclear, start.Add(grace))
-	if len(got) != 4 || !got[0].Blocking || !got[1].Blocking || got[2].Blocking || got[3].Blocking {
+	if len(got) != 4 || !got[0].Blocking || !got[1].Blocking || !got[2].Blocking || got[3].Blocking {
 		t.Fatalf("after the grace: %+v, want four problems", got)
 	}
 	for i, want := range []string{"a/macvlan (10.0.0.5)", "a/claimed (10.0.0.7: the ports a, b have it)", "a/isolated (10.0.0.1)", "a/bridged (10.0.0.4)"} {
@@ -50,5 +50,53 @@ func TestPodsThatCannotBeFoundAreReportedAfterAWhile(t *testing.T) {
 	paths[addr("10.0.0.5")] = links.Path{Link: "veth5"}
 	if got := d.lookForPods(p, paths, unclear, start.Add(2*grace)); got != nil || len(d.unreached)+len(d.unbound)+len(d.bypassed) != 0 {
 		t.Errorf("once they are there: %+v, want nothing", got)
+	}
+}
+
+// What is missing is looked for at doubling pauses, and at the end of the grace: so
+// a problem is said when it is one and not a period later.
+func TestWhatIsMissingIsLookedForUntilTheEndOfTheGrace(t *testing.T) {
+	start := time.Unix(0, 0)
+	pod := netip.MustParseAddr("10.0.0.1")
+	d := &Datapath{unreached: missing{pod: lostPod{name: "a/b", since: start}}}
+	var looks []time.Duration
+	now := start
+	for after := d.nextLook(now); after > 0; after = d.nextLook(now) {
+		now = now.Add(after)
+		looks = append(looks, now.Sub(start))
+	}
+	if len(looks) > 12 || looks[0] != firstLook || looks[len(looks)-1] != grace {
+		t.Errorf("looks after %v, want a few from %v to %v", looks, firstLook, grace)
+	}
+}
+
+// An isolated pod that nothing leads to is a problem that blocks, without anything
+// happening in the kernel or the cluster meanwhile.
+func TestAPodThatNothingLeadsToWakesTheLoop(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		r := healthy(t, d, isolated())
+		if r.Unsure[unsureUnreached] != 1 {
+			t.Errorf("unsure of %v, want one pod that is unreached", r.Unsure)
+		}
+		woken(t, d)
+		for a, pod := range d.unreached {
+			pod.since = pod.since.Add(-grace)
+			d.unreached[a] = pod
+		}
+		r = apply(t, d, isolated())
+		if len(r.Problems) != 1 || !r.Problems[0].Blocking || r.Problems[0].Subject != "pods without an interface" {
+			t.Errorf("problems: %+v, want one that blocks", r.Problems)
+		}
+	})
+}
+
+// A pod whose address a route leads elsewhere has one problem, which does not block.
+func TestAPodThatARouteLeadsElsewhereIsNoHole(t *testing.T) {
+	pod := filter.Pod{Addr: netip.MustParseAddr("10.0.0.1"), Name: "a/b", Ingress: "x"}
+	now := time.Unix(0, 0)
+	d := &Datapath{unreached: missing{}, unbound: missing{}, bypassed: missing{}, unclear: missing{}, misled: missing{pod.Addr: lostPod{name: "a/b", since: now}}}
+	if got := d.lookForPods(&filter.Program{Pods: []filter.Pod{pod}}, nil, nil, now); got != nil || len(d.unreached) != 0 {
+		t.Errorf("%v, %v: want nothing", got, d.unreached)
 	}
 }

@@ -37,6 +37,7 @@ type metrics struct {
 	repairs       prometheus.Counter
 	drops         *prometheus.CounterVec
 	problems      *prometheus.GaugeVec
+	unsure        *prometheus.GaugeVec
 	cuts          *prometheus.CounterVec
 	refused       prometheus.Gauge
 	looks         prometheus.Counter
@@ -46,6 +47,9 @@ type metrics struct {
 	entriesLimit  prometheus.Gauge
 	used          *prometheus.GaugeVec
 }
+
+// Unsures are the values of the label of podwall_pods_unsure.
+func Unsures() []string { return []string{"bypassed", "elsewhere", "unbound", "unclear", "unreached"} }
 
 func newMetrics(b *builder, version string, ready func() bool) *metrics {
 	b.info("build_info", "Always 1; the labels tell the version of the agent and of Go.",
@@ -75,6 +79,9 @@ func newMetrics(b *builder, version string, ready func() bool) *metrics {
 		entriesLimit: b.gauge("conntrack_limit", "How many entries the connection table can have (nf_conntrack_max); 0 for no bound, and where it cannot be read."),
 		used:         b.gauges("limit_used_ratio", "How much of a limit is used: 1 is all, and soft limits can be passed. docs/limits.md has the figures.", "limit", limits()...),
 		problems:     b.gauges("problems", "Problems of the node. Blocking true: policies are not fully enforced while it lasts.", "blocking", "true", "false"),
+		unsure: b.gauges("pods_unsure", "Addresses of pods of this node of which it is not sure that policies hold, counted at once; after 30 s a problem names them. "+
+			"bypassed: the interface shows no pod's packets to the IP hooks. unreached: neither a route nor a bridge's port leads there. unclear: a port has it, and something speaks against it. "+
+			"elsewhere: routes lead elsewhere. unbound: no port of its bridge has it. Of the first three only isolated pods count.", "missing", Unsures()...),
 	}
 }
 

@@ -3,6 +3,7 @@
 package observe
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -100,8 +101,12 @@ func (o *Observer) SetMissing(missing []cluster.Kind) {
 func (o *Observer) SetDatapath(d Datapath) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	d.Families = slices.Clone(d.Families)
+	d.Families, d.Unsure = slices.Clone(d.Families), maps.Clone(d.Unsure)
+	maps.DeleteFunc(d.Unsure, func(_ string, n int) bool { return n == 0 })
 	o.status.Datapath = d
+	for _, missing := range Unsures() {
+		o.metrics.unsure.WithLabelValues(missing).Set(float64(d.Unsure[missing]))
+	}
 }
 
 // Record takes the outcome of a pass. A pass that failed leaves the counts and

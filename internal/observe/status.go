@@ -84,6 +84,9 @@ type Datapath struct {
 	// Families are the families in which policies allow anything: "ipv4",
 	// "ipv6". In one that is missing, isolated pods are closed.
 	Families []string `json:"families,omitempty"`
+	// Unsure counts the addresses of pods of which it is not sure that policies hold,
+	// by what is missing.
+	Unsure map[string]int `json:"unsure,omitempty"`
 }
 
 // Apply is one pass that was meant to make the kernel agree.
