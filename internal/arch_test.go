@@ -46,6 +46,7 @@ func layers() []layer {
 	return []layer{
 		{pkg: "internal/cluster", pure: true, may: []string{"k8s.io/apimachinery/pkg/labels"}, reason: "it is the vocabulary of all others"},
 		{pkg: "internal/persist", pure: true, may: []string{}, reason: "a container knows nothing of what it holds"},
+		{pkg: "internal/feed", may: []string{}, reason: "both sources and those who show it say it in these words"},
 		{pkg: "internal/filter", pure: true, may: ours("persist"), reason: "a program must be readable without Kubernetes and without nftables"},
 		{pkg: "internal/policy", pure: true, may: ours("cluster", "persist", "filter"), reason: "what policies mean is a function of the cluster, said in the program's words"},
 		{pkg: "internal/compile", pure: true, may: ours("cluster", "persist", "policy", "filter"), reason: "it turns a model into a program and knows no backend"},

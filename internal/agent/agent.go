@@ -49,6 +49,7 @@ type Loop struct {
 	Options     compile.Options
 	SyncPeriod  time.Duration // between two verifications against the kernel
 	SyncTimeout time.Duration // for the first complete list of every kind
+	Place       *Place        // must be right before anything is enforced; nil in tests only
 	Door        *Door         // is told what the kernel enforces; may be nil
 	Ready       func()        // is called once, after the first pass that succeeded; may be nil
 
@@ -90,6 +91,9 @@ const (
 func (l *Loop) Run(ctx context.Context) error {
 	if err := l.awaitSync(ctx); err != nil || ctx.Err() != nil {
 		return err // ended early: what the store holds may be nothing yet
+	}
+	if err := l.awaitPlace(ctx); err != nil || ctx.Err() != nil {
+		return err
 	}
 	l.index = policy.NewIndex(l.Node)
 	verify := time.NewTicker(l.SyncPeriod)
@@ -147,7 +151,7 @@ func (l *Loop) awaitSync(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			if errors.Is(context.Cause(ctx), ErrNotSynced) {
-				return fmt.Errorf("%w: no complete list of %v after %s", ErrNotSynced, missing, l.SyncTimeout)
+				return fmt.Errorf("%w: no complete list of %v after %s%s", ErrNotSynced, missing, l.SyncTimeout, l.Observer.Causes())
 			}
 			return nil
 		case <-l.Store.Changed():
@@ -160,8 +164,11 @@ func (l *Loop) awaitSync(ctx context.Context) error {
 func (l *Loop) pass(ctx context.Context) error {
 	start := time.Now()
 	delta := l.Store.Take()
+	if len(delta.Nodes) > 0 {
+		_ = l.checkPlace() // once it has passed it only finds problems
+	}
 	l.index.Apply(delta)
-	delta.Namespaces, delta.Pods, delta.Policies = nil, nil, nil
+	delta.Namespaces, delta.Pods, delta.Policies, delta.Nodes = nil, nil, nil, nil
 	l.last = delta
 
 	model := l.index.Model()
@@ -210,6 +217,7 @@ func (l *Loop) compile(m *policy.Model) *filter.Program {
 
 func (l *Loop) verify() {
 	l.Observer.Beat()
+	_ = l.checkPlace() // the addresses of this namespace may have changed
 	if err := l.Kernel.Verify(); err != nil {
 		l.Log.Error("verifying against the kernel failed", "err", err)
 		return

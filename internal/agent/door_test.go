@@ -96,7 +96,7 @@ func inHouse(t *testing.T, synced bool, test func(t *testing.T, h house)) {
 
 func (h house) sync() {
 	h.store.Update(func(tx *cluster.Tx) {
-		for _, k := range []cluster.Kind{cluster.Namespaces, cluster.Pods, cluster.Policies} {
+		for _, k := range cluster.Kinds() {
 			tx.SetSynced(k)
 		}
 	})

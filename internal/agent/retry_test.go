@@ -50,7 +50,7 @@ func run(t *testing.T, r *recorder, f func(l *agent.Loop, settle func())) {
 		l := newLoop(&r.kernel)
 		l.Kernel = r
 		l.Store.Update(func(tx *cluster.Tx) {
-			for _, k := range []cluster.Kind{cluster.Namespaces, cluster.Pods, cluster.Policies} {
+			for _, k := range cluster.Kinds() {
 				tx.SetSynced(k)
 			}
 			tx.SetNamespace(&cluster.Namespace{Name: "shop"})
@@ -137,7 +137,7 @@ func TestWhatChangesWhileTheKernelRefusesIsInTheNextTry(t *testing.T) {
 		}
 	})
 	l := newLoop(&kernel{})
-	for _, k := range []cluster.Kind{cluster.Namespaces, cluster.Pods, cluster.Policies} {
+	for _, k := range cluster.Kinds() {
 		l.Store.Update(func(tx *cluster.Tx) { tx.SetSynced(k) })
 	}
 	l.Kernel = &recorder{fail: []error{datapath.ErrUnsupported}}

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -47,7 +46,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		return err
 	}
 	defer kernel.Close()
-	source, kind, err := newSource(cfg, kernel.SetNodeAddresses, log)
+	source, kind, err := newSource(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -64,6 +63,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		Node: cfg.NodeName, Store: store, Kernel: kernel, Observer: observer, Log: log,
 		Options:    compile.Options{ClosedIPv4: !cfg.IPv4, ClosedIPv6: !cfg.IPv6},
 		SyncPeriod: cfg.SyncPeriod, SyncTimeout: cfg.CacheSyncTimeout,
+		Place: &Place{Local: links.LocalAddresses, Found: kernel.SetNodeAddresses, Optional: cfg.Manifests != ""},
 		Door:  NewDoor(cfg.NodeName, store),
 		Ready: ready,
 	}
@@ -76,6 +76,10 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		})
 	}
 	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error {
+		NewFeeds(source, observer, log).Run(ctx)
+		return nil
+	})
 	g.Go(func() error { return source.Run(ctx, store) })
 	g.Go(func() error { return kernel.Watch(ctx) })
 	g.Go(func() error { return reserved.watch(ctx) })
@@ -149,63 +153,22 @@ func answer(l net.Listener) {
 	}
 }
 
-// newSource returns the source and its name in the status. It says which
-// addresses the node has before the source delivers anything.
-func newSource(cfg config.Config, found func([]netip.Addr), log *slog.Logger) (Source, string, error) {
+// source is a Source that can say how it stands.
+type source interface {
+	Source
+	Feeder
+}
+
+// newSource returns the source and its name in the status.
+func newSource(cfg config.Config, log *slog.Logger) (source, string, error) {
 	if cfg.Manifests != "" {
-		addresses := manifestNode(cfg)
-		found(addresses)
-		if err := checkAddresses(cfg.NodeName, addresses); err != nil {
-			return nil, "", err
-		}
 		return manifest.New(cfg.Manifests, log), "manifests", nil
 	}
 	rest, err := kube.LoadConfig(cfg.Kubeconfig, cfg.Master)
 	if err != nil {
 		return nil, "", err
 	}
-	return &placed{Source: kube.New(rest, log).OnNode(cfg.NodeName), node: cfg.NodeName, found: found, log: log, addresses: func(ctx context.Context) ([]netip.Addr, error) {
-		return kube.NodeAddresses(ctx, rest, cfg.NodeName)
-	}}, "kubernetes", nil
-}
-
-// manifestNode returns the addresses of our Node object in the manifests, if
-// there is one.
-func manifestNode(cfg config.Config) (addresses []netip.Addr) {
-	result, err := manifest.Load(cfg.Manifests)
-	if err != nil {
-		return nil // the source says what is wrong, and goes on
-	}
-	for _, n := range result.Nodes {
-		if n.Name != cfg.NodeName {
-			continue
-		}
-		for _, a := range n.Status.Addresses {
-			if ip, err := netip.ParseAddr(a.Address); err == nil {
-				addresses = append(addresses, ip.Unmap())
-			}
-		}
-	}
-	return addresses
-}
-
-// checkAddresses refuses to run where none of the node's addresses is local:
-// an agent in a pod's own network namespace would enforce nothing, in silence.
-func checkAddresses(node string, want []netip.Addr) error {
-	if len(want) == 0 {
-		return nil
-	}
-	have, err := links.LocalAddresses()
-	if err != nil {
-		return err
-	}
-	for _, a := range want {
-		if slices.Contains(have, a) {
-			return nil
-		}
-	}
-	return fmt.Errorf("%w: none of the addresses of node %s (%s) is in this network namespace; run with hostNetwork, or correct --hostname-override",
-		ErrPlacement, node, join(want))
+	return kube.New(rest, log).OnNode(cfg.NodeName).Reloading(cfg.Kubeconfig, cfg.Master), "kubernetes", nil
 }
 
 func join(list []netip.Addr) string {

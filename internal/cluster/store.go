@@ -15,12 +15,16 @@ const (
 	Namespaces Kind = iota
 	Pods
 	Policies
+	Nodes
 	kinds
 )
 
+// Kinds returns all watched kinds.
+func Kinds() []Kind { return []Kind{Namespaces, Pods, Policies, Nodes} }
+
 // String returns the plural resource name.
 func (k Kind) String() string {
-	return [...]string{"namespaces", "pods", "networkpolicies"}[k]
+	return [...]string{"namespaces", "pods", "networkpolicies", "nodes"}[k]
 }
 
 // Change is one object that came, went or changed. Old is nil for a new
@@ -35,6 +39,7 @@ type Delta struct {
 	Namespaces []Change[Namespace]
 	Pods       []Change[Pod]
 	Policies   []Change[Policy]
+	Nodes      []Change[Node]
 	// Source identifies the content that the source delivered last; see
 	// Tx.SetSource.
 	Source      string
@@ -61,6 +66,7 @@ type Store struct {
 	namespaces  table[Namespace]
 	pods        table[Pod]
 	policies    table[Policy]
+	nodes       table[Node]
 	source      string
 	diagnostics map[any][]Diagnostic
 	announced   announcements
@@ -76,6 +82,7 @@ func NewStore() *Store {
 		namespaces:  newTable(func(n *Namespace) Key { return Key{Name: n.Name} }, func(a, b *Namespace) bool { return reflect.DeepEqual(a, b) }),
 		pods:        newTable(func(p *Pod) Key { return p.Key }, (*Pod).Equal),
 		policies:    newTable(func(p *Policy) Key { return p.Key }, func(a, b *Policy) bool { return reflect.DeepEqual(a, b) }),
+		nodes:       newTable(nodeKey, (*Node).Equal),
 		diagnostics: map[any][]Diagnostic{},
 		announced:   newAnnouncements(),
 		holders:     holders{},
@@ -131,6 +138,7 @@ func (s *Store) Take() Delta {
 		Namespaces:  s.namespaces.take(),
 		Pods:        s.pods.take(),
 		Policies:    s.policies.take(),
+		Nodes:       s.nodes.take(),
 		Source:      s.source,
 		Diagnostics: s.sortedDiagnostics(),
 	}

@@ -5,6 +5,7 @@ package cluster
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -203,14 +204,14 @@ func TestWakeUps(t *testing.T) {
 
 func TestKindsAreMissingUntilSynced(t *testing.T) {
 	s := NewStore()
-	if diff := cmp.Diff([]Kind{Namespaces, Pods, Policies}, s.Missing()); diff != "" {
+	if diff := cmp.Diff([]Kind{Namespaces, Pods, Policies, Nodes}, s.Missing()); diff != "" {
 		t.Errorf("missing (-want +got):\n%s", diff)
 	}
 	s.Update(func(tx *Tx) { tx.SetSynced(Pods) })
-	if diff := cmp.Diff([]Kind{Namespaces, Policies}, s.Missing()); diff != "" {
+	if diff := cmp.Diff([]Kind{Namespaces, Policies, Nodes}, s.Missing()); diff != "" {
 		t.Errorf("missing after the pods (-want +got):\n%s", diff)
 	}
-	s.Update(func(tx *Tx) { tx.SetSynced(Namespaces); tx.SetSynced(Policies) })
+	s.Update(func(tx *Tx) { tx.SetSynced(Namespaces); tx.SetSynced(Policies); tx.SetSynced(Nodes) })
 	if got := s.Missing(); got != nil {
 		t.Errorf("missing = %v, want none", got)
 	}
@@ -352,5 +353,51 @@ func TestAfterThereAndBackTheNextChangeNamesTheValueThatWasGiven(t *testing.T) {
 	s.Update(remove(first.Key))
 	if d := s.Take(); len(d.Pods) != 1 || d.Pods[0].Old != first {
 		t.Errorf("changes %v, want the removal of the value that was given first", changes(d))
+	}
+}
+
+// A heartbeat of a Node changes nothing that is kept of it.
+func TestNodesAreComparedByWhatIsKept(t *testing.T) {
+	s := NewStore()
+	node := func(addr string) *Node { return &Node{Name: "n1", Addrs: []netip.Addr{netip.MustParseAddr(addr)}} }
+	s.Update(func(tx *Tx) { tx.ReplaceNodes([]*Node{node("192.0.2.1")}) })
+	<-s.Changed()
+	first := s.Take()
+	if len(first.Nodes) != 1 || first.Nodes[0].New.Name != "n1" {
+		t.Fatalf("the first delta has the nodes %v", first.Nodes)
+	}
+	s.Update(func(tx *Tx) { tx.SetNode(node("192.0.2.1")) })
+	select {
+	case <-s.Changed():
+		t.Error("an equal Node wakes the reader")
+	default:
+	}
+	if r := s.Take().Revision; r != first.Revision {
+		t.Errorf("an equal Node makes revision %d of %d", r, first.Revision)
+	}
+	s.Update(func(tx *Tx) { tx.SetNode(node("192.0.2.2")) })
+	if got := s.Take().Nodes; len(got) != 1 || s.Node("n1").Addrs[0] != got[0].New.Addrs[0] {
+		t.Errorf("the change of an address is %v", got)
+	}
+	s.Update(func(tx *Tx) { tx.DeleteNode("n1") })
+	if s.Node("n1") != nil || len(s.Nodes()) != 0 {
+		t.Error("a deleted Node is there")
+	}
+}
+
+func TestNoPodHasANodesAddress(t *testing.T) {
+	s := NewStore()
+	ips := func() int { return len(s.Snapshot().Pods[0].IPs) }
+	s.Update(set(pod("liar", "192.0.2.1")))
+	if ips() != 1 {
+		t.Fatal("without a Node the address is gone")
+	}
+	s.Update(func(tx *Tx) { tx.SetNode(&Node{Name: "n1", Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}) })
+	if d := s.Take().Diagnostics; ips() != 0 || len(d) != 1 || !strings.Contains(d[0].Message, "192.0.2.1 is an address of Node n1") {
+		t.Errorf("the pod has %d addresses, diagnostics %v", ips(), d)
+	}
+	s.Update(func(tx *Tx) { tx.ReplaceNodes(nil) })
+	if ips() != 1 {
+		t.Error("the Node is gone and its address is still reserved")
 	}
 }

@@ -49,7 +49,7 @@ func sourceOptions() []option {
 			help: "Name of this node, as pods have it in spec.nodeName. Without it the environment variable NODE_NAME is taken, and without that the host name in lower case.",
 			bind: func(c *Config) flag.Value { return text(&c.NodeName) }},
 		{name: "cache-sync-timeout", arg: "DURATION",
-			help: "How long to wait at the start for the first complete list of namespaces, pods and policies. When it is over the program exits and leaves the kernel as it was.",
+			help: "How long to wait at the start for the first complete list of namespaces, pods, policies and nodes. When it is over the program exits with what went wrong and leaves the kernel as it was. It does not count the wait for this Node to exist.",
 			bind: func(c *Config) flag.Value { return duration(&c.CacheSyncTimeout) }},
 	}
 }

@@ -32,6 +32,7 @@ type apiServer struct {
 	watches  []chan struct{} // each closed when its watch has ended
 	refuse   map[string]int
 	noStream bool
+	token    string         // that requests must have, if it is not empty
 	lists    map[string]int // how often a resource was listed, in either way
 	headers  []http.Header
 }
@@ -138,15 +139,24 @@ func (s *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 	resource, q := path.Base(r.URL.Path), r.URL.Query()
 	s.mu.Lock()
 	s.headers = append(s.headers, r.Header)
+	watched := q.Get("watch") == "true" || q.Get("watch") == "1"
 	status, stream := s.refuse[resource], q.Get("sendInitialEvents") == "true"
-	noStream := s.noStream
+	if watched && status == 0 {
+		status = s.refuse["watch "+resource]
+	}
+	if s.token != "" && r.Header.Get("Authorization") != "Bearer "+s.token {
+		status = http.StatusUnauthorized
+	}
+	noStream, one := s.noStream, s.objects[path.Base(path.Dir(r.URL.Path))]["/"+resource]
 	s.mu.Unlock()
 	switch {
 	case status != 0:
 		reject(w, status)
+	case kindOf[resource][0] == "":
+		s.get(w, one)
 	case stream && noStream:
 		reject(w, http.StatusUnprocessableEntity)
-	case q.Get("watch") == "true" || q.Get("watch") == "1":
+	case watched:
 		from, _ := strconv.Atoi(q.Get("resourceVersion"))
 		s.watch(w, r, resource, from, stream)
 	case q.Get("limit") == "1": // asks for the revision only
@@ -157,6 +167,18 @@ func (s *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 		s.list(w, resource)
 	}
+}
+
+// get answers a request for one object.
+func (s *apiServer) get(w http.ResponseWriter, o metav1.Object) {
+	if o == nil {
+		reject(w, http.StatusNotFound)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(o) // the client went away
 }
 
 // reject answers as API servers do, with a Status.

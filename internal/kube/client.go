@@ -4,12 +4,10 @@ package kube
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"runtime/debug"
-	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -31,6 +29,9 @@ const accept = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 // account that Kubernetes gives to a pod.
 func LoadConfig(kubeconfig, master string) (*rest.Config, error) {
 	cfg, err := loadConfig(kubeconfig, master)
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, fmt.Errorf("loading the API server's address and credentials: %s names no server; write a kubeconfig there, or give another one with --kubeconfig", kubeconfig)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("loading the API server's address and credentials: %w", err)
 	}
@@ -56,44 +57,51 @@ func userAgent() string {
 	return "podwall-agent/" + version
 }
 
-// NodeAddresses asks the API once for the addresses of a node (status.addresses
-// of types InternalIP and ExternalIP), in its order and without repetitions.
-func NodeAddresses(ctx context.Context, cfg *rest.Config, nodeName string) ([]netip.Addr, error) {
-	client, err := newHTTPClient(cfg)
-	if err != nil {
-		return nil, err
-	}
-	defer utilnet.CloseIdleConnectionsFor(client.Transport)
-	c, err := restClient(cfg, client, corev1.SchemeGroupVersion)
-	if err != nil {
-		return nil, err
-	}
-	var node corev1.Node
-	if err := c.Get().Resource("nodes").Name(nodeName).Do(ctx).Into(&node); err != nil {
-		return nil, fmt.Errorf("reading node %s: %w", nodeName, err)
-	}
-	var list []netip.Addr
-	for _, a := range node.Status.Addresses {
-		if a.Type != corev1.NodeInternalIP && a.Type != corev1.NodeExternalIP {
-			continue
-		}
-		if ip, err := netip.ParseAddr(a.Address); err == nil && !slices.Contains(list, ip.Unmap()) {
-			list = append(list, ip.Unmap())
-		}
-	}
-	return list, nil
-}
-
 // newHTTPClient makes the one HTTP client, and so the one connection, that all
 // kinds share.
 func newHTTPClient(cfg *rest.Config) (*http.Client, error) {
 	named := rest.CopyConfig(cfg)
 	named.UserAgent = cmp.Or(cfg.UserAgent, userAgent())
+	named.Wrap(pinged)
 	client, err := rest.HTTPClientFor(named)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the connection to %s: %w", cfg.Host, err)
 	}
 	return client, nil
+}
+
+// A connection on which nothing came for pingAfter is asked for a sign of life,
+// and given up when none comes within pingTimeout. client-go would take 45
+// seconds for that, during which changes are not seen.
+const (
+	pingAfter   = 10 * time.Second
+	pingTimeout = 5 * time.Second
+)
+
+// pinged makes a transport notice connections that died in silence.
+func pinged(rt http.RoundTripper) http.RoundTripper {
+	t := transportOf(rt)
+	if t == http.DefaultTransport {
+		return rt // everybody's; it is used without encryption, and so without HTTP/2
+	}
+	if t != nil && t.HTTP2 == nil { // client-go shares transports
+		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout}
+	}
+	return rt
+}
+
+// transportOf finds what carries the requests below all wrappers, or nil.
+func transportOf(rt http.RoundTripper) *http.Transport {
+	for {
+		switch t := rt.(type) {
+		case *http.Transport:
+			return t
+		case utilnet.RoundTripperWrapper:
+			rt = t.WrappedRoundTripper()
+		default:
+			return nil
+		}
+	}
 }
 
 // restClient makes a client for one group. It knows what is read and nothing
@@ -103,8 +111,9 @@ func restClient(cfg *rest.Config, client *http.Client, gv schema.GroupVersion) (
 	if err := networkingv1.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("registering API types: %w", err)
 	}
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Namespace{}, &corev1.NamespaceList{}, &corev1.Node{}, &corev1.PodList{})
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Namespace{}, &corev1.NamespaceList{}, &corev1.NodeList{}, &corev1.PodList{})
 	scheme.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("Pod"), &prunedPod{})
+	scheme.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("Node"), &prunedNode{})
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
 	c := rest.CopyConfig(cfg)
 	c.GroupVersion = &gv
@@ -114,7 +123,7 @@ func restClient(cfg *rest.Config, client *http.Client, gv schema.GroupVersion) (
 	}
 	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeProtobuf, accept
-	c.QPS = -1 // three watches need no limit of their own
+	c.QPS = -1 // four watches need no limit of their own
 	rc, err := rest.RESTClientForConfigAndClient(c, client)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the client for %s: %w", gv, err)

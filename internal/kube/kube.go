@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package kube is the source that reads the Kubernetes API: it lists and
-// watches namespaces, pods and network policies and keeps a cluster.Store equal
+// watches namespaces, pods, network policies and nodes, and keeps a cluster.Store equal
 // to them. It owns the connection, the retries and what is said about them.
 //
 // Each object is converted when it arrives (package convert) and then dropped:
@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
@@ -32,24 +33,54 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/convert"
+	"github.com/podwall/podwall/internal/feed"
 )
 
 // Source keeps a store equal to what the API says.
 type Source struct {
-	cfg  *rest.Config
-	log  *slog.Logger
-	node string
+	cfg     *rest.Config
+	log     *slog.Logger
+	node    string
+	login   *login
+	backoff *wait.Backoff        // between tries; nil for client-go's own
+	reports map[string]*reporter // by resource; never changed
 }
 
 // New returns a source for the API server of cfg. It does no I/O and does not
 // change cfg.
-func New(cfg *rest.Config, log *slog.Logger) *Source { return &Source{cfg: cfg, log: log} }
+func New(cfg *rest.Config, log *slog.Logger) *Source {
+	s := &Source{cfg: cfg, log: log, login: newLogin(log), reports: map[string]*reporter{}}
+	for _, w := range kinds(nil, "") {
+		r := newReporter(log, w.gv.Group, w.resource, cfg.Host)
+		r.refused = s.login.refuse
+		s.reports[w.resource] = r
+	}
+	return s
+}
 
 // OnNode returns the source, for an agent of that node: pods of other nodes are
-// delivered without UID, which nobody asks for there.
+// delivered without UID, which nobody asks for there, and where the Nodes may not
+// be listed and watched this one is read alone.
 func (s *Source) OnNode(name string) *Source {
 	s.node = name
 	return s
+}
+
+// Reloading returns the source, whose cfg was loaded by LoadConfig with these
+// arguments: it is loaded again when the server does not accept the credentials,
+// and when the file changes.
+func (s *Source) Reloading(kubeconfig, master string) *Source {
+	s.login.reload, s.login.kubeconfig, s.login.master = true, kubeconfig, master
+	return s
+}
+
+// Feeds says how the source stands with each kind, in the order of cluster.Kinds.
+func (s *Source) Feeds() []feed.Feed {
+	var list []feed.Feed
+	for _, k := range cluster.Kinds() {
+		list = append(list, s.reports[k.String()].state())
+	}
+	return list
 }
 
 // watched is one kind of object and where it is kept.
@@ -63,7 +94,7 @@ type watched struct {
 // storage is a sink, of whatever it converts.
 type storage interface {
 	cache.ReflectorStore
-	stream(w watch.Interface) watch.Interface
+	collector() func(watch.Event) (taken bool)
 	restart()
 }
 
@@ -72,27 +103,45 @@ type storage interface {
 // that refuses, is logged and tried again for ever: it is for the caller to
 // lose patience. The error is about cfg.
 func (s *Source) Run(ctx context.Context, store *cluster.Store) error {
-	client, err := newHTTPClient(s.cfg)
-	if err != nil {
-		return err
-	}
-	defer utilnet.CloseIdleConnectionsFor(client.Transport)
-	var reflectors []*cache.Reflector
-	for _, w := range kinds(store, s.node) {
-		r, err := s.reflector(client, w)
+	// client-go's own log is silenced: what matters is said by reporter, once.
+	ctx = klog.NewContext(ctx, klog.Logger{})
+	all := kinds(store, s.node)
+	for cfg := s.cfg; cfg != nil; {
+		next, err := s.follow(ctx, cfg, store, all)
 		if err != nil {
 			return err
 		}
+		cfg = next
+	}
+	return nil
+}
+
+// follow follows all kinds until ctx ends, or until another configuration takes
+// the place of this one, which it then returns.
+func (s *Source) follow(ctx context.Context, cfg *rest.Config, store *cluster.Store, all []watched) (*rest.Config, error) {
+	client, err := newHTTPClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	defer utilnet.CloseIdleConnectionsFor(client.Transport)
+	var reflectors []*cache.Reflector
+	for _, w := range all {
+		r, err := s.reflector(cfg, client, store, w)
+		if err != nil {
+			return nil, err
+		}
 		reflectors = append(reflectors, r)
 	}
-	// client-go's own log is silenced: what matters is said by reporter, once.
-	quiet := klog.NewContext(ctx, klog.Logger{})
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	var running sync.WaitGroup
 	for _, r := range reflectors {
-		running.Go(func() { r.RunWithContext(quiet) })
+		running.Go(func() { r.RunWithContext(ctx) })
 	}
+	next := s.login.changed(ctx, cfg)
+	stop()
 	running.Wait()
-	return nil
+	return next, nil
 }
 
 func kinds(store *cluster.Store, node string) []watched {
@@ -112,21 +161,31 @@ func kinds(store *cluster.Store, node string) []watched {
 			listed: interner.Forget,
 		}},
 		{networkingv1.SchemeGroupVersion, "networkpolicies", &networkingv1.NetworkPolicy{}, newPolicySink(store)},
+		{corev1.SchemeGroupVersion, "nodes", &prunedNode{}, &sink[*corev1.Node, *cluster.Node]{
+			store: store, kind: cluster.Nodes, convert: convert.Node,
+			set:     (*cluster.Tx).SetNode,
+			remove:  func(tx *cluster.Tx, k cluster.Key) { tx.DeleteNode(k.Name) },
+			replace: (*cluster.Tx).ReplaceNodes,
+			key:     func(n *cluster.Node) cluster.Key { return cluster.Key{Name: n.Name} },
+		}},
 	}
 }
 
-func (s *Source) reflector(client *http.Client, w watched) (*cache.Reflector, error) {
-	c, err := restClient(s.cfg, client, w.gv)
+func (s *Source) reflector(cfg *rest.Config, client *http.Client, store *cluster.Store, w watched) (*cache.Reflector, error) {
+	c, err := restClient(cfg, client, w.gv)
 	if err != nil {
 		return nil, err
 	}
 	lw := &listWatch{
 		ListWatch: cache.NewFilteredListWatchFromClient(c, w.resource, "", noFilter),
 		store:     w.store,
-		report:    newReporter(s.log, w.gv.Group, w.resource, s.cfg.Host),
+		report:    s.reports[w.resource],
+	}
+	if w.resource == cluster.Nodes.String() && s.node != "" {
+		lw.instead = (&ownNode{c, s.node, store}).read
 	}
 	return cache.NewReflectorWithOptions(lw, w.example, w.store, cache.ReflectorOptions{
-		Name: w.resource, TypeDescription: w.resource, Logger: &klog.Logger{},
+		Name: w.resource, TypeDescription: w.resource, Logger: &klog.Logger{}, Backoff: s.backoff,
 	}), nil
 }
 

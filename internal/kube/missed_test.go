@@ -55,14 +55,14 @@ func TestWhatWasDeletedWhileNoWatchWasOpenIsGone(t *testing.T) {
 	}
 }
 
-// The kinds that are read: Services, endpoints and nodes are not, so that none
-// of their changes can change a verdict.
+// The kinds that are read: Services and endpoints are not, so that none of their
+// changes can change a verdict. Of Nodes it is the addresses that are read.
 func TestNothingIsWatchedButWhatPoliciesSpeakAbout(t *testing.T) {
 	var got []string
 	for _, w := range kinds(cluster.NewStore(), "") {
 		got = append(got, w.gv.String()+" "+w.resource)
 	}
-	want := []string{"v1 namespaces", "v1 pods", "networking.k8s.io/v1 networkpolicies"}
+	want := []string{"v1 namespaces", "v1 pods", "networking.k8s.io/v1 networkpolicies", "v1 nodes"}
 	if len(got) != len(want) {
 		t.Fatalf("watched are %v, want %v", got, want)
 	}

@@ -29,10 +29,30 @@ func (p *prunedPod) Unmarshal(message []byte) error {
 	return p.Pod.Unmarshal(short)
 }
 
-// bare returns the pod as the API has it, and anything else as it is.
+// prunedNode is a Node that is decoded with its name and addresses only. Its
+// status is written every few minutes with nothing new but times, ten kilobytes
+// of conditions and images each.
+type prunedNode struct{ corev1.Node }
+
+// Reset is called before Unmarshal.
+func (n *prunedNode) Reset() { *n = prunedNode{} }
+
+// Unmarshal decodes a node's message.
+func (n *prunedNode) Unmarshal(message []byte) error {
+	short, err := prune(make([]byte, 0, 256), message, nodeFields)
+	if err != nil {
+		return fmt.Errorf("shortening a node: %w", err)
+	}
+	return n.Node.Unmarshal(short)
+}
+
+// bare returns the object as the API has it.
 func bare(obj any) any {
-	if p, ok := obj.(*prunedPod); ok {
-		return &p.Pod
+	switch o := obj.(type) {
+	case *prunedPod:
+		return &o.Pod
+	case *prunedNode:
+		return &o.Node
 	}
 	return obj
 }
@@ -55,6 +75,23 @@ func podFields(n protowire.Number) (kept, bool) {
 		return kept{inner: statusFields}, true
 	}
 	return kept{}, false
+}
+
+func nodeFields(n protowire.Number) (kept, bool) {
+	switch n {
+	case 1:
+		return kept{inner: nodeMetadataFields}, true
+	case 3:
+		return kept{inner: func(n protowire.Number) (kept, bool) { return kept{}, n == 5 }}, true // addresses
+	}
+	return kept{}, false
+}
+
+func nodeMetadataFields(n protowire.Number) (kept, bool) {
+	if n == 11 { // labels
+		return kept{}, false
+	}
+	return metadataFields(n)
 }
 
 func metadataFields(n protowire.Number) (kept, bool) {

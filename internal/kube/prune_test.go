@@ -76,6 +76,34 @@ func TestAPrunedPodIsConvertedAsTheWholePod(t *testing.T) {
 	}
 }
 
+// A Node keeps its name and its addresses, of ten kilobytes.
+func TestAPrunedNodeIsConvertedAsTheWholeNode(t *testing.T) {
+	n := nodeObject("n1", "192.0.2.1")
+	n.ResourceVersion, n.Labels = "7", map[string]string{"zone": "a"}
+	n.Annotations = map[string]string{"note": strings.Repeat("x", 3000), metav1.InitialEventsAnnotationKey: "true"}
+	n.Spec.PodCIDR = "10.0.0.0/24"
+	n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "2001:db8::1"})
+	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady}}
+	n.Status.Images = []corev1.ContainerImage{{Names: []string{strings.Repeat("image", 1000)}}}
+	message, err := n.Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pruned prunedNode
+	if err := pruned.Unmarshal(message); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(convert.Node(n), convert.Node(&pruned.Node), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		t.Errorf("node (-whole +pruned):\n%s", diff)
+	}
+	if pruned.ResourceVersion != "7" || pruned.Annotations[metav1.InitialEventsAnnotationKey] != "true" {
+		t.Errorf("kept is %+v, and a watch needs more", pruned.ObjectMeta)
+	}
+	if pruned.Labels != nil || pruned.Spec.PodCIDR != "" || pruned.Status.Conditions != nil || pruned.Status.Images != nil {
+		t.Errorf("kept is %+v", pruned.Node)
+	}
+}
+
 func TestTheEndOfAListIsKnownOfAPrunedPod(t *testing.T) {
 	message, err := endOfList().Marshal()
 	if err != nil {

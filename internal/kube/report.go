@@ -4,151 +4,181 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
+	"net/url"
 	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/tools/cache"
+
+	"github.com/podwall/podwall/internal/feed"
 )
 
-// repeat is how often a failure that lasts is logged again.
-const repeat = 30 * time.Second
+// A failure that lasts is logged again after firstRepeat, then each time after
+// twice the wait, up to lastRepeat.
+const (
+	firstRepeat = 30 * time.Second
+	lastRepeat  = time.Hour
+)
 
-func noFilter(*metav1.ListOptions) {}
+// certain is how long a server must have refused before the cure says that a
+// right is missing. One that was just started refuses everybody for a moment,
+// until it has read its own roles.
+const certain = 5 * time.Second
 
-// listWatch is client-go's, with what it meets told to a reporter, and with the
-// lists that watches begin with given to the store.
-type listWatch struct {
-	*cache.ListWatch
-	store  storage
-	report *reporter
-}
-
-// ListWithContext lists the objects.
-func (lw *listWatch) ListWithContext(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-	lw.store.restart()
-	list, err := lw.ListWatch.ListWithContext(ctx, options)
-	lw.report.result(ctx, err)
-	return list, err
-}
-
-// restored reports whether the server's newest revision is older than one that
-// it has shown us: its store was put back. A watch from a revision that does not
-// exist yet is silent until that one is reached, and then misses what came before.
-// A list that cannot be had says nothing; the watch will.
-func (lw *listWatch) restored(ctx context.Context, seen string) bool {
-	was, err := strconv.ParseUint(seen, 10, 64)
-	if err != nil || was == 0 {
-		return false
-	}
-	list, err := lw.ListWatch.ListWithContext(ctx, metav1.ListOptions{Limit: 1})
-	if err != nil {
-		return false
-	}
-	meta, err := apimeta.ListAccessor(list)
-	if err != nil {
-		return false
-	}
-	is, err := strconv.ParseUint(meta.GetResourceVersion(), 10, 64)
-	return err == nil && is < was
-}
-
-// WatchWithContext opens a watch.
-func (lw *listWatch) WatchWithContext(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-	if options.SendInitialEvents == nil && lw.restored(ctx, options.ResourceVersion) {
-		return nil, apierrors.NewResourceExpired("the server's store was put back to an older state")
-	}
-	w, err := lw.ListWatch.WatchWithContext(ctx, options)
-	if err != nil && options.SendInitialEvents != nil {
-		if utilnet.IsConnectionRefused(err) {
-			// While the first list is asked for, the Reflector waits after a refused
-			// connection without looking at ctx, for up to half a minute; the agent
-			// could not stop. It does not do so for an error that it cannot recognise.
-			lw.report.result(ctx, err)
-			return nil, errors.New(err.Error())
-		}
-		if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
-			return nil, err // an older server that streams no lists; the Reflector lists instead
-		}
-	}
-	lw.report.result(ctx, err)
-	if err != nil || options.SendInitialEvents == nil {
-		return w, err
-	}
-	return lw.store.stream(w), nil
-}
-
-// reporter says in the log how the server answers for one kind: at once when
-// that changes, and every half minute while it is bad.
+// reporter keeps how the server answers for one kind, and says it in the log: at
+// once when that changes, and ever more seldom while it is bad.
 type reporter struct {
-	log   *slog.Logger
-	group string
-	kind  string
-	now   func() time.Time
+	log     *slog.Logger
+	group   string
+	kind    string
+	refused func() // is called when the credentials are not accepted; may be nil
+	now     func() time.Time
 
 	mu    sync.Mutex // guards what follows: lists and watches may overlap
-	bad   string     // the kind of failure that lasts; empty if there is none
-	since time.Time
-	told  time.Time
+	feed  feed.Feed
+	bad   string        // the kind of failure that lasts; empty if there is none
+	since time.Time     // the failure began, of whatever kind
+	told  time.Time     // it was logged last
+	wait  time.Duration // until it is logged again
+	from  time.Time     // this kind of failure began
 }
 
 func newReporter(log *slog.Logger, group, kind, server string) *reporter {
-	return &reporter{log: log.With("kind", kind, "server", server), group: group, kind: kind, now: time.Now}
+	return &reporter{log: log.With("kind", kind, "server", server), group: group, kind: kind, now: time.Now,
+		feed: feed.Feed{Kind: kind, Since: time.Now()}}
 }
 
+// state returns how the kind stands at this moment.
+func (r *reporter) state() feed.Feed {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.feed
+}
+
+// heard records a sign of life of the server.
+func (r *reporter) heard() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.feed.Heard = r.now()
+}
+
+// listed takes the outcome of a list. One that succeeds does not end a failure:
+// a kind that may be listed and not watched is not followed.
+func (r *reporter) listed(ctx context.Context, err error) {
+	if err != nil {
+		r.result(ctx, err)
+		return
+	}
+	r.heard()
+}
+
+// result takes the outcome of opening a watch, or the failure of anything else.
 func (r *reporter) result(ctx context.Context, err error) {
 	if ctx.Err() != nil {
 		return // we are stopping; errors mean nothing
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.now()
-	if err == nil {
-		if r.bad != "" {
-			r.log.Info("the API server answers again", "elapsed", now.Sub(r.since))
-		}
-		r.bad = ""
-		return
+	switch now := r.now(); {
+	case err == nil:
+		r.good(now)
+	case apierrors.IsResourceExpired(err) || apierrors.IsGone(err):
+		// a list follows; that is how watches end
+	default:
+		r.failed(ctx, err, now)
 	}
-	if apierrors.IsResourceExpired(err) || apierrors.IsGone(err) {
-		return // a list follows; that is how watches end
+}
+
+func (r *reporter) good(now time.Time) {
+	if r.bad != "" {
+		r.log.Info("the API server answers again", "elapsed", now.Sub(r.since))
 	}
-	bad, level, attrs := r.classify(err)
+	r.bad = ""
+	if !r.feed.Connected {
+		r.feed.Connected, r.feed.Since = true, now
+	}
+	r.feed.Heard, r.feed.Err, r.feed.Cure = now, "", ""
+}
+
+func (r *reporter) failed(ctx context.Context, err error, now time.Time) {
+	if request, ok := err.(*url.Error); ok { //nolint:errorlint // what it wraps is what is wanted
+		err = request.Err // the request differs from kind to kind, and each has its field
+	}
 	if r.bad == "" {
 		r.since = now
 	}
-	if r.bad == bad && now.Sub(r.told) < repeat {
-		return
+	if r.feed.Connected {
+		r.feed.Connected, r.feed.Since = false, now
 	}
-	r.bad, r.told = bad, now
-	r.log.LogAttrs(ctx, level, bad, append(attrs, slog.Any("err", err), slog.Duration("elapsed", now.Sub(r.since)))...)
+	f := r.classify(err)
+	changed := r.bad != f.message
+	if changed {
+		r.bad, r.from, r.wait = f.message, now, firstRepeat
+	}
+	cured := r.feed.Cure != ""
+	f = f.after(now.Sub(r.from))
+	r.feed.Err, r.feed.Cure = f.message+": "+err.Error(), f.cure
+	if f.credentials && r.refused != nil {
+		r.refused()
+	}
+	switch {
+	case changed || cured != (f.cure != ""):
+		r.tell(ctx, f, err, now)
+	case now.Sub(r.told) >= r.wait:
+		r.wait = min(2*r.wait, lastRepeat)
+		r.tell(ctx, f, err, now)
+	}
 }
 
-// classify names a failure: what an operator must act on is an error.
-func (r *reporter) classify(err error) (message string, level slog.Level, attrs []slog.Attr) {
+func (r *reporter) tell(ctx context.Context, f failure, err error, now time.Time) {
+	r.told = now
+	attrs := []slog.Attr{slog.Any("err", err), slog.Duration("elapsed", now.Sub(r.since))}
+	if f.cure != "" {
+		attrs = append(attrs, slog.String("cure", f.cure))
+	}
+	r.log.LogAttrs(ctx, f.level, f.message, attrs...)
+}
+
+// watchBroke is how client-go marks the error of a stream that ended within an
+// event, or whose connection was lost.
+const watchBroke metav1.CauseType = "ClientWatchDecoding"
+
+// failure is what people read of an error.
+type failure struct {
+	message, cure string
+	level         slog.Level // what an operator must act on is an error
+	credentials   bool       // they are not accepted
+	passing       bool       // it may pass by itself soon after a start of the server
+}
+
+// after is the failure as it reads when it has lasted so long.
+func (f failure) after(lasted time.Duration) failure {
+	if f.passing && lasted < certain {
+		f.cure, f.level = "", slog.LevelWarn
+	}
+	return f
+}
+
+// classify names a failure.
+func (r *reporter) classify(err error) failure {
 	switch {
 	case apierrors.IsForbidden(err):
 		group := r.group
 		if group == "" {
 			group = `""`
 		}
-		cure := fmt.Sprintf("bind a ClusterRole with the rule apiGroups: [%s], resources: [%s], verbs: [list, watch]",
-			group, r.kind)
-		return "not allowed to list and watch", slog.LevelError, []slog.Attr{slog.String("cure", cure)}
+		return failure{message: "not allowed to list and watch", level: slog.LevelError, passing: true,
+			cure: fmt.Sprintf("bind a ClusterRole with the rule apiGroups: [%s], resources: [%s], verbs: [list, watch]", group, r.kind)}
 	case apierrors.IsUnauthorized(err):
-		return "the API server does not accept the credentials", slog.LevelError,
-			[]slog.Attr{slog.String("cure", "check the kubeconfig or the service account token")}
+		return failure{message: "the API server does not accept the credentials", level: slog.LevelError, credentials: true,
+			cure: "replace them in the kubeconfig, which is read again, or check the service account"}
+	case apierrors.HasStatusCause(err, watchBroke):
+		return failure{message: "the connection of a watch broke", level: slog.LevelWarn}
 	case apierrors.ReasonForError(err) != metav1.StatusReasonUnknown:
-		return "the API server refuses", slog.LevelWarn, nil
+		return failure{message: "the API server refuses", level: slog.LevelWarn}
 	}
-	return "the API server cannot be reached", slog.LevelWarn, nil
+	return failure{message: "the API server cannot be reached", level: slog.LevelWarn}
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-func TestReporterSpeaksOnChangeAndEveryHalfMinute(t *testing.T) {
+func TestReporterSpeaksOnChangeAndThenMoreSeldom(t *testing.T) {
 	log := &logBuffer{}
 	r := newReporter(slog.New(slog.NewTextHandler(log, nil)), "", "pods", "https://api")
 	now := time.Unix(0, 0)
@@ -38,7 +38,9 @@ func TestReporterSpeaksOnChangeAndEveryHalfMinute(t *testing.T) {
 		lines int
 	}{
 		{0, nil, 0}, {0, refused, 1}, {time.Second, refused, 1}, {28 * time.Second, refused, 1}, {time.Second, refused, 2},
-		{time.Second, forbidden, 3}, {time.Second, apierrors.NewResourceExpired("old"), 3}, {time.Second, nil, 4}, {time.Second, nil, 4},
+		{30 * time.Second, refused, 2}, {29 * time.Second, refused, 2}, {time.Second, refused, 3}, {time.Minute, refused, 3}, {time.Minute, refused, 4},
+		{time.Second, forbidden, 5}, {certain - 1, forbidden, 5}, {1, forbidden, 6}, {time.Second, forbidden, 6},
+		{time.Second, apierrors.NewResourceExpired("old"), 6}, {time.Second, nil, 7}, {time.Second, nil, 7},
 	} {
 		now = now.Add(step.after)
 		r.result(t.Context(), step.err)
@@ -49,7 +51,7 @@ func TestReporterSpeaksOnChangeAndEveryHalfMinute(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	r.result(ended, refused)
-	if lines() != 4 {
+	if lines() != 7 {
 		t.Error("stopping is reported as a failure")
 	}
 }
@@ -116,29 +118,6 @@ func awaitLog(t *testing.T, log *logBuffer, texts ...string) {
 	}
 }
 
-func TestNodeAddresses(t *testing.T) {
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{
-		{Type: corev1.NodeHostName, Address: "n1"}, {Type: corev1.NodeInternalIP, Address: "192.0.2.1"},
-		{Type: corev1.NodeInternalIP, Address: "2001:db8::1"}, {Type: corev1.NodeExternalIP, Address: "::ffff:192.0.2.1"},
-		{Type: corev1.NodeExternalIP, Address: "198.51.100.1"},
-	}}}
-	server := newNodeServer(t, node)
-	got, err := NodeAddresses(t.Context(), &rest.Config{Host: server}, "n1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var list []string
-	for _, a := range got {
-		list = append(list, a.String())
-	}
-	if s := strings.Join(list, " "); s != "192.0.2.1 2001:db8::1 198.51.100.1" {
-		t.Errorf("got %s", s)
-	}
-	if _, err := NodeAddresses(t.Context(), &rest.Config{Host: server}, "n2"); !apierrors.IsNotFound(err) {
-		t.Errorf("an unknown node gives %v", err)
-	}
-}
-
 func TestLoadConfig(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config")
 	text := "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{name: c, context: {cluster: k, user: u}}]\n" +
@@ -178,5 +157,35 @@ func TestRunRefusesAConfigThatCannotWork(t *testing.T) {
 	cfg := &rest.Config{Host: "https://api", TLSClientConfig: rest.TLSClientConfig{CAFile: "/none/ca.crt"}}
 	if err := New(cfg, slog.New(slog.DiscardHandler)).Run(t.Context(), cluster.NewStore()); err == nil {
 		t.Error("there is no error")
+	}
+}
+
+// A server that was just started refuses everybody for a moment. Nobody must
+// bind a role because of that.
+func TestARefusalThatPassesNamesNoCure(t *testing.T) {
+	log := &logBuffer{}
+	r := newReporter(slog.New(slog.NewTextHandler(log, nil)), "", "pods", "https://api")
+	now := time.Unix(0, 0)
+	r.now = func() time.Time { return now }
+	forbidden := apierrors.NewForbidden(schema.GroupResource{Resource: "pods"}, "", nil)
+	r.result(t.Context(), nil)
+	for range 4 {
+		r.result(t.Context(), forbidden)
+		now = now.Add(time.Second)
+	}
+	if f := r.state(); f.Connected || f.Cure != "" || !strings.Contains(f.Err, "not allowed to list and watch") {
+		t.Errorf("after four seconds the state is %+v", f)
+	}
+	if s := log.String(); strings.Contains(s, "ClusterRole") || strings.Contains(s, "level=ERROR") {
+		t.Errorf("after four seconds the log says %s", s)
+	}
+	now = now.Add(time.Second)
+	r.result(t.Context(), forbidden)
+	if f := r.state(); !strings.Contains(f.Cure, "ClusterRole") || !strings.Contains(log.String(), "level=ERROR") {
+		t.Errorf("after five seconds the state is %+v", f)
+	}
+	r.listed(t.Context(), nil)
+	if f := r.state(); f.Connected || f.Err == "" {
+		t.Errorf("a list makes it %+v", f)
 	}
 }

@@ -12,9 +12,10 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// streamed is a watch that begins with a list, which the sink takes instead of
-// the Reflector: that one would collect it in a table of its own, and the table
-// takes as much as what is kept of the pods. The Reflector gets what comes after.
+// streamed is a watch of which somebody sees each event first, and may take it. A
+// list that a watch begins with is taken by the sink instead of the Reflector:
+// that one would collect it in a table of its own, and the table takes as much as
+// what is kept of the pods. The Reflector gets what comes after.
 type streamed struct {
 	inner  watch.Interface
 	take   func(watch.Event) (taken bool)
@@ -80,12 +81,12 @@ type firstList[V any] struct {
 	complete bool
 }
 
-// stream returns the watch, from which the sink takes the list at its beginning.
-// The next Replace adds it to the list that it gets.
-func (s *sink[O, V]) stream(w watch.Interface) watch.Interface {
+// collector returns what takes the list at the beginning of a new watch. The next
+// Replace adds it to the list that it gets.
+func (s *sink[O, V]) collector() func(watch.Event) (taken bool) {
 	list := &firstList[V]{} // of this watch: an earlier one may have broken off
 	s.first = list
-	return newStreamed(w, func(e watch.Event) bool { return s.collect(list, e) })
+	return func(e watch.Event) bool { return s.collect(list, e) }
 }
 
 // restart forgets what a watch streamed that was given up.

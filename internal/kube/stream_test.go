@@ -30,7 +30,7 @@ func endOfList() *corev1.Pod {
 func TestAWatchGivesItsFirstListToTheStoreAndTheRestToTheReflector(t *testing.T) {
 	store := cluster.NewStore()
 	pods, inner := podStore(store), watch.NewFake()
-	w := pods.stream(inner)
+	w := newStreamed(inner, pods.collector())
 	defer w.Stop()
 	inner.Add(pod("a", "10.0.0.1"))
 	inner.Add(pod("b", "10.0.0.2"))
@@ -47,7 +47,7 @@ func TestAWatchGivesItsFirstListToTheStoreAndTheRestToTheReflector(t *testing.T)
 	if err := pods.Replace(nil, ""); err != nil {
 		t.Fatal(err)
 	}
-	if got := text(store); got != "b=10.0.0.4 c=10.0.0.3 -namespaces -networkpolicies" {
+	if got := text(store); got != "b=10.0.0.4 c=10.0.0.3 -namespaces -networkpolicies -nodes" {
 		t.Errorf("after the list the store holds %s", got)
 	}
 	if e := <-w.ResultChan(); e.Type != watch.Added || e.Object.(*corev1.Pod).Name != "d" {
@@ -63,7 +63,7 @@ func TestAListThatBrokeOffLeavesNothing(t *testing.T) {
 	}{
 		{"before another watch", func(s storage) []any {
 			inner := watch.NewFake()
-			w := s.stream(inner)
+			w := newStreamed(inner, s.collector())
 			t.Cleanup(w.Stop)
 			inner.Add(pod("b", "10.0.0.2"))
 			go inner.Action(watch.Bookmark, endOfList())
@@ -78,7 +78,7 @@ func TestAListThatBrokeOffLeavesNothing(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			store := cluster.NewStore()
 			pods, inner := podStore(store), watch.NewFake()
-			w := pods.stream(inner)
+			w := newStreamed(inner, pods.collector())
 			inner.Add(pod("a", "10.0.0.1"))
 			w.Stop()
 			if _, open := <-w.ResultChan(); open {
@@ -87,7 +87,7 @@ func TestAListThatBrokeOffLeavesNothing(t *testing.T) {
 			if err := pods.Replace(c.next(pods), ""); err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(c.want+" -namespaces -networkpolicies", text(store)); diff != "" {
+			if diff := cmp.Diff(c.want+" -namespaces -networkpolicies -nodes", text(store)); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -97,7 +97,7 @@ func TestAListThatBrokeOffLeavesNothing(t *testing.T) {
 // Else client-go takes the watch for one that the server does not support.
 func TestAReflectorHearsOfAListThatBrokeOff(t *testing.T) {
 	inner := watch.NewFake()
-	w := podStore(cluster.NewStore()).stream(inner)
+	w := newStreamed(inner, podStore(cluster.NewStore()).collector())
 	defer w.Stop()
 	inner.Add(pod("a", "10.0.0.1"))
 	inner.Stop()
@@ -111,7 +111,7 @@ func TestAReflectorHearsOfAListThatBrokeOff(t *testing.T) {
 
 func TestAWatchStopsWhileNobodyListens(t *testing.T) {
 	inner := watch.NewFake()
-	w := podStore(cluster.NewStore()).stream(inner)
+	w := newStreamed(inner, podStore(cluster.NewStore()).collector())
 	inner.Action(watch.Bookmark, endOfList())
 	w.Stop()
 	w.Stop()

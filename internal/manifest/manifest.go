@@ -14,7 +14,7 @@
 //     sub-directories, and none whose name starts with a dot;
 //   - several documents in one file, and lists of objects;
 //   - Namespace, Pod and NetworkPolicy (networking.k8s.io/v1, and the old
-//     extensions/v1beta1 with a warning); Service and Node are kept for the lab.
+//     extensions/v1beta1 with a warning); Node; Service is kept for the lab.
 //     Every other kind is left alone, with a diagnostic.
 //
 // As the API server does, it puts namespaced objects without a namespace into
@@ -45,8 +45,9 @@ type Result struct {
 	Namespaces []*cluster.Namespace
 	Pods       []*cluster.Pod
 	Policies   []*cluster.Policy
-	// Services and Nodes are not the agent's matter; the lab builds them.
-	Services    []*corev1.Service
+	// Services are not the agent's matter; the lab builds them.
+	Services []*corev1.Service
+	// Nodes tell the agent whether it is in the right place, and the lab what to build.
 	Nodes       []*corev1.Node
 	Diagnostics []cluster.Diagnostic
 }

@@ -9,11 +9,15 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/convert"
+	"github.com/podwall/podwall/internal/feed"
 )
 
 const (
@@ -35,6 +39,9 @@ type Source struct {
 	last    string            // digest of what is in the store
 	files   map[string]*known // by file name; owned by Run
 	origins map[string]bool   // files that have diagnostics in the store
+
+	mu   sync.Mutex // guards feed, which others ask for
+	feed feed.Feed
 }
 
 // known is what is known about one file.
@@ -46,7 +53,31 @@ type known struct {
 
 // New returns a source for the directory. It does no I/O.
 func New(dir string, log *slog.Logger) *Source {
-	return &Source{dir: dir, log: log, files: map[string]*known{}, origins: map[string]bool{}}
+	return &Source{dir: dir, log: log, files: map[string]*known{}, origins: map[string]bool{},
+		feed: feed.Feed{Kind: "manifests", Since: time.Now()}}
+}
+
+// Feeds says whether the directory can be read.
+func (s *Source) Feeds() []feed.Feed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return []feed.Feed{s.feed}
+}
+
+// note records the outcome of reading the directory.
+func (s *Source) note(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if connected := err == nil; connected != s.feed.Connected {
+		s.feed.Connected, s.feed.Since = connected, now
+	}
+	s.feed.Err, s.feed.Cure = "", ""
+	if err != nil {
+		s.feed.Err, s.feed.Cure = err.Error(), "make the directory readable again"
+		return
+	}
+	s.feed.Heard = now
 }
 
 // Run reads the directory into the store and again after each change, each time
@@ -119,6 +150,7 @@ func (s *Source) follow(ctx context.Context, store *cluster.Store, watcher *fsno
 // sync reads the directory and puts it into the store if it changed.
 func (s *Source) sync(store *cluster.Store) error {
 	raw, err := readDir(s.dir)
+	s.note(err)
 	if err != nil {
 		return err
 	}
@@ -190,7 +222,15 @@ func (s *Source) complete() []cluster.Kind {
 		}
 	}
 	s.synced = true
-	return []cluster.Kind{cluster.Namespaces, cluster.Pods, cluster.Policies}
+	return cluster.Kinds()
+}
+
+func nodes(list []*corev1.Node) []*cluster.Node {
+	converted := make([]*cluster.Node, len(list))
+	for i, n := range list {
+		converted[i] = convert.Node(n)
+	}
+	return converted
 }
 
 // apply puts everything into the store as one transaction. Diagnostics of
@@ -200,6 +240,7 @@ func (s *Source) apply(store *cluster.Store, sum string, r *Result, broken map[s
 		tx.ReplaceNamespaces(r.Namespaces)
 		tx.ReplacePods(r.Pods)
 		tx.ReplacePolicies(r.Policies)
+		tx.ReplaceNodes(nodes(r.Nodes))
 		tx.SetDiagnostics(s.dir, r.Diagnostics)
 		for name := range s.origins {
 			if broken[name] == nil {

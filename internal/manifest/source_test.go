@@ -130,7 +130,7 @@ func TestTheFirstReadIsCompleteOnceEveryFileWasUnderstood(t *testing.T) {
 	write(t, dir, "bad.yaml", "a: b: c")
 	store := start(t, dir)
 	await(t, store, dir)
-	if missing := store.Missing(); len(missing) != 3 {
+	if missing := store.Missing(); len(missing) != len(cluster.Kinds()) {
 		t.Errorf("with a file that was never understood %v are missing, want every kind", missing)
 	}
 	write(t, dir, "bad.yaml", namedPod("b", "10.0.0.4"))
@@ -179,7 +179,7 @@ func TestSourceNeedsItsDirectoryAtStart(t *testing.T) {
 	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got error %v", err)
 	}
-	if len(store.Missing()) != 3 {
+	if len(store.Missing()) != len(cluster.Kinds()) {
 		t.Error("the store counts as complete")
 	}
 }
@@ -242,5 +242,35 @@ func TestDigest(t *testing.T) {
 		if of(other) == base {
 			t.Errorf("a changed %s does not change the digest", name)
 		}
+	}
+}
+
+func TestNodesAndTheDirectoryItself(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	store, source := cluster.NewStore(), New(dir, slog.New(slog.DiscardHandler))
+	if err := source.sync(store); err != nil {
+		t.Fatal(err)
+	}
+	if len(store.Nodes()) != 0 {
+		t.Errorf("an empty directory has the Nodes %v", store.Nodes())
+	}
+	write(t, dir, "n.yaml", "{apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}")
+	if err := source.sync(store); err != nil {
+		t.Fatal(err)
+	}
+	if n := store.Node("n1"); n == nil || len(n.Addrs) != 1 {
+		t.Errorf("the Node is %v", n)
+	}
+	if f := source.Feeds(); len(f) != 1 || !f[0].Connected || f[0].Heard.IsZero() {
+		t.Errorf("the feeds are %+v", f)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := source.sync(store); err == nil || source.Feeds()[0].Connected || source.Feeds()[0].Err == "" {
+		t.Errorf("without the directory: %v, feeds %+v", err, source.Feeds())
 	}
 }

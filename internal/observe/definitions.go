@@ -58,12 +58,18 @@ func (b *builder) info(name, help string, labels prometheus.Labels) {
 }
 
 func (b *builder) gauges(name, help, label string, values ...string) *prometheus.GaugeVec {
-	b.define(name, "gauge", help, closed(label, values))
-	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: prefix + name, Help: help}, []string{label})
-	b.reg.MustRegister(v)
+	v := b.laterGauges(name, help, label, values...)
 	for _, value := range values {
 		v.WithLabelValues(value)
 	}
+	return v
+}
+
+// laterGauges do not exist before they are first set.
+func (b *builder) laterGauges(name, help, label string, values ...string) *prometheus.GaugeVec {
+	b.define(name, "gauge", help, closed(label, values))
+	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: prefix + name, Help: help}, []string{label})
+	b.reg.MustRegister(v)
 	return v
 }
 
@@ -135,6 +141,8 @@ func referenceAlerts() string {
 	rows := []struct{ expression, meaning string }{
 		{prefix + "ready == 0", "The node does not enforce everything; `/readyz` and `/statusz` say why."},
 		{prefix + "snapshot_revision > " + prefix + "applied_revision", "Changes are seen but not enforced; passes fail."},
+		{"max_over_time(" + prefix + "source_connected[5m]) == 0", "Changes of a kind were not seen for a while; what was known before stays enforced. `/statusz` has the cause."},
+		{"time() - " + prefix + "source_last_word_timestamp_seconds{kind!=\"manifests\"} > 900", "Nothing at all was heard of a kind for a quarter of an hour, although a watch is open."},
 		{"time() - " + prefix + "last_apply_timestamp_seconds > 1200", "No pass has succeeded for 20 minutes; take four times `--iptables-sync-period`."},
 		{"increase(" + prefix + "drift_repairs_total[1h]) > 0", "Another program changes what this agent made in the kernel."},
 		{prefix + `policy_diagnostics{severity="error"} > 0`, "A part of a policy was not understood and matches nothing; `/statusz` names it."},

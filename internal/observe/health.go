@@ -41,7 +41,7 @@ func (o *Observer) notReady(now time.Time) []string {
 	var reasons []string
 	switch {
 	case len(o.missing) > 0:
-		reasons = append(reasons, "waiting for the first complete list of "+o.missingNames())
+		reasons = append(reasons, "waiting for the first complete list of "+o.missingNames()+o.causes(now))
 	case o.pending == nil && !o.enforced:
 		reasons = append(reasons, "nothing has been applied to the kernel yet")
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/feed"
 )
 
 // NewRegistry returns a registry of its own, with the figures of the Go
@@ -46,6 +47,8 @@ type metrics struct {
 	entries       prometheus.Gauge
 	entriesLimit  prometheus.Gauge
 	used          *prometheus.GaugeVec
+	connected     *prometheus.GaugeVec
+	heard         *prometheus.GaugeVec
 }
 
 // Unsures are the values of the label of podwall_pods_unsure.
@@ -78,6 +81,8 @@ func newMetrics(b *builder, version string, ready func() bool) *metrics {
 		entries:      b.gauge("conntrack_entries", "Entries of the kernel's connection table, read once in a period of verification; 0 where it cannot be read."),
 		entriesLimit: b.gauge("conntrack_limit", "How many entries the connection table can have (nf_conntrack_max); 0 for no bound, and where it cannot be read."),
 		used:         b.gauges("limit_used_ratio", "How much of a limit is used: 1 is all, and soft limits can be passed. docs/limits.md has the figures.", "limit", limits()...),
+		connected:    b.laterGauges("source_connected", "1 while changes of the kind arrive as they happen; 0: what was known before stays enforced.", "kind", feedKinds()...),
+		heard:        b.laterGauges("source_last_word_timestamp_seconds", "Unix time of the last list, event or bookmark of the kind; 0 before it. API servers send a bookmark about once a minute.", "kind", feedKinds()...),
 		problems:     b.gauges("problems", "Problems of the node. Blocking true: policies are not fully enforced while it lasts.", "blocking", "true", "false"),
 		unsure: b.gauges("pods_unsure", "Addresses of pods of this node of which it is not sure that policies hold, counted at once; after 30 s a problem names them. "+
 			"bypassed: the interface shows no pod's packets to the IP hooks. unreached: neither a route nor a bridge's port leads there. unclear: a port has it, and something speaks against it. "+
@@ -136,4 +141,27 @@ func (m *metrics) setProblems(problems map[string]Problem) {
 	}
 	m.problems.WithLabelValues("true").Set(float64(blocking))
 	m.problems.WithLabelValues("false").Set(float64(len(problems) - blocking))
+}
+
+// feedKinds are all kinds that a source can read.
+func feedKinds() []string {
+	var list []string
+	for _, k := range cluster.Kinds() {
+		list = append(list, k.String())
+	}
+	return append(list, manifests)
+}
+
+func (m *metrics) setFeeds(feeds []feed.Feed) {
+	for _, f := range feeds {
+		connected, heard := 0.0, 0.0
+		if f.Connected {
+			connected = 1
+		}
+		if !f.Heard.IsZero() {
+			heard = float64(f.Heard.UnixMilli()) / 1000
+		}
+		m.connected.WithLabelValues(f.Kind).Set(connected)
+		m.heard.WithLabelValues(f.Kind).Set(heard)
+	}
 }

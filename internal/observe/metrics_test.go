@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/feed"
 )
 
 const referenceFile = "../../docs/metrics.md"
@@ -41,6 +42,7 @@ func TestTheReferencePageIsCurrent(t *testing.T) {
 func TestEveryMetricIsOnTheReferencePageAndNoOther(t *testing.T) {
 	o := enforcing()
 	o.SetDrops(Drops{1, 1})
+	o.SetFeeds([]feed.Feed{{Kind: "pods"}})
 	families, err := o.reg.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/feed"
 )
 
 // Info is what never changes while the agent runs.
@@ -58,6 +59,7 @@ type Observer struct {
 	status   Status     // without Ready, NotReady and Problems, which are derived
 	beat     time.Time
 	missing  []cluster.Kind
+	feeds    []feed.Feed
 	pending  error // why the last pass failed
 	enforced bool  // one pass has succeeded
 	problems map[string]Problem
@@ -74,7 +76,7 @@ func New(reg *prometheus.Registry, info Info) *Observer {
 		status: Status{Schema: Schema, Node: info.Node, Version: info.Version,
 			Source: info.Source, Started: now},
 		beat:     now,
-		missing:  []cluster.Kind{cluster.Namespaces, cluster.Pods, cluster.Policies},
+		missing:  cluster.Kinds(),
 		problems: map[string]Problem{},
 	}
 	o.metrics = newMetrics(&builder{reg: reg}, info.Version, o.isReady)
@@ -219,6 +221,7 @@ func (o *Observer) Status() Status {
 	// A program that reads the JSON should meet lists, not null.
 	s.Diagnostics = append([]cluster.Diagnostic{}, s.Diagnostics...)
 	s.Problems = o.sortedProblems()
+	s.Feeds = o.feedList()
 	s.NotReady = o.notReady(time.Now())
 	s.Ready = len(s.NotReady) == 0
 	return s

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/feed"
 )
 
 func newObserver(period time.Duration) *Observer {
@@ -246,4 +247,27 @@ findings about objects
 			t.Errorf("text (-want +got):\n%s", diff)
 		}
 	})
+}
+
+func TestFeedsAreOnTheStatusPage(t *testing.T) {
+	o := enforcing()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	o.SetFeeds([]feed.Feed{{Kind: "pods", Connected: true, Since: at, Heard: at}, {Kind: "nodes", Since: at, Err: "refused", Cure: "ask"}})
+	_, text := ask(t, o, "/statusz?format=text")
+	for _, want := range []string{"- pods      connected, last word 2026-01-02T03:04:05Z\n",
+		"- nodes     not connected since 2026-01-02T03:04:05Z, never heard of: refused; ask\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %q:\n%s", want, text)
+		}
+	}
+	_, page := ask(t, o, "/metrics")
+	for _, want := range []string{`podwall_source_connected{kind="pods"} 1`, `podwall_source_connected{kind="nodes"} 0`,
+		`podwall_source_last_word_timestamp_seconds{kind="pods"} 1.767323045e+09`} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
+	if !o.Status().Ready {
+		t.Error("a source that is lost makes the node not ready")
+	}
 }

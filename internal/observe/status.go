@@ -34,6 +34,8 @@ type Status struct {
 	// SourceID is the source's own name for the content that is enforced: for
 	// manifests a digest of the files, else empty.
 	SourceID string `json:"sourceID,omitempty"`
+	// Feeds say how the source stands with each kind of object.
+	Feeds []Feed `json:"feeds"`
 	// Revision is the revision of the store that is enforced; SeenRevision is
 	// the one that the last pass tried to enforce. They differ after an error.
 	Revision     uint64 `json:"revision"`
@@ -73,6 +75,23 @@ type Status struct {
 
 	Problems    []Problem            `json:"problems"`
 	Diagnostics []cluster.Diagnostic `json:"diagnostics"`
+}
+
+// Feed is how the source stands with one kind of object. What was known before
+// it was disconnected stays enforced.
+type Feed struct {
+	Kind string `json:"kind"` // plural resource name, or "manifests"
+	// Synced is true from the first complete list on.
+	Synced bool `json:"synced"`
+	// Connected is true while changes arrive as they happen, and was otherwise
+	// since Since.
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since"`
+	// LastWord is when the source last heard of the kind: a list, a watch that was
+	// opened, an event, a bookmark. It is nil before the first.
+	LastWord *time.Time `json:"lastWord,omitempty"`
+	Error    string     `json:"error,omitempty"`
+	Cure     string     `json:"cure,omitempty"`
 }
 
 // Datapath is how packets are judged on this node.

@@ -25,6 +25,9 @@ func (s Status) WriteText(w io.Writer) error {
 	}
 	row("revision", "%s", s.revisions())
 	row("source", "%s", strings.TrimSpace(s.Source+" "+s.SourceID))
+	for _, f := range s.Feeds {
+		row("- "+f.Kind, "%s", f)
+	}
 	row("datapath", "%s", cmp.Or(s.Datapath.Datapath, "not known yet"))
 	row("guard", "%s", s.guard())
 	row("families", "%s", cmp.Or(strings.Join(s.Families, ", "), "not known yet"))

@@ -34,7 +34,7 @@ func testsOf(t *testing.T, dirs ...string) map[string]bool {
 	return known
 }
 
-// docs/design/invariants.md has all twelve, each with a test that exists.
+// docs/design/invariants.md has all, each with a test that exists.
 func TestInvariantsPageNamesWhatExists(t *testing.T) {
 	page, err := os.ReadFile("../../docs/design/invariants.md")
 	if err != nil {
@@ -42,8 +42,8 @@ func TestInvariantsPageNamesWhatExists(t *testing.T) {
 	}
 	known := testsOf(t, "../*/*_test.go", "../testkit/*/*_test.go", "../../test/*/*_test.go")
 	sections := strings.Split(string(page), "\n## ")[1:]
-	if len(sections) != 12 {
-		t.Errorf("%d invariants, want 12", len(sections))
+	if len(sections) < 13 {
+		t.Errorf("%d invariants, want 13 at least", len(sections))
 	}
 	named := regexp.MustCompile("`([a-z]+\\.(?:Test|Fuzz)\\w+)`")
 	for i, s := range sections {

@@ -32,8 +32,17 @@ func labels(texts []string) map[string]string {
 // the status.
 func (w *world) createNode(name string, ips []netip.Addr) {
 	w.t.Helper()
+	if _, err := w.api.CoreV1().Nodes().Create(w.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+		w.t.Fatal(err)
+	}
+	w.addressNode(name, ips)
+}
+
+// addressNode adds addresses to the status of a Node.
+func (w *world) addressNode(name string, ips []netip.Addr) {
+	w.t.Helper()
 	nodes := w.api.CoreV1().Nodes()
-	n, err := nodes.Create(w.t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	n, err := nodes.Get(w.t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -5,6 +5,7 @@
 package integration
 
 import (
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -21,6 +22,46 @@ func TestAgentRefusesANamespaceThatIsNotItsNodes(t *testing.T) {
 	a.Exits(4)
 	a.complains("none of the addresses of node node9 (172.30.0.99, fd00:172:30::99) is in this network namespace")
 	w.untouched("node1")
+}
+
+// A name that no Node has, as one in capitals or with a domain: the agent before
+// left its table, which stays as it is until the Node is there.
+func TestAgentWaitsForItsNodeAndLeavesTheTable(t *testing.T) {
+	w := newSmallWorld(t, lab.Routed)
+	w.denyIngress()
+	first := w.agent("node1").ready()
+	w.becomes("ready", openWhenDenied)
+	first.Stop()
+	table, generation := w.table("node1"), w.generation("node1")
+
+	a := startAgent(t, w.bed.Node("node1").NS, "NODE1.example.org", append(seedArguments(w.server.Kubeconfig), "--cache-sync-timeout=2s")...)
+	why := a.answers("/readyz", http.StatusServiceUnavailable)
+	a.await("names of the Nodes that exist", func() bool {
+		_, why = a.Get("/readyz")
+		return strings.Contains(why, `there is no Node "NODE1.example.org"; Nodes are node1`)
+	})
+	a.complains("")
+	if s := a.status(); len(s.Problems) != 1 || !s.Problems[0].Blocking || !strings.Contains(s.Problems[0].Cure, "NODE_NAME") {
+		t.Errorf("the problems are %+v", s.Problems)
+	}
+	w.stays("no Node has the name")
+	if now := w.table("node1"); now != table || w.generation("node1") != generation {
+		t.Errorf("the agent changed nftables:\n%s\nbefore:\n%s", now, table)
+	}
+	a.Stop()
+
+	// A Node that is there, whose addresses a cloud provider writes later.
+	w.createNode("late", nil)
+	b := startAgent(t, w.bed.Node("node1").NS, "late", seedArguments(w.server.Kubeconfig)...)
+	b.await("reason", func() bool {
+		_, why = b.Get("/readyz")
+		return strings.Contains(why, "Node late has no addresses yet")
+	})
+	if w.generation("node1") != generation {
+		t.Error("the agent changed nftables")
+	}
+	w.addressNode("late", w.bed.Node("node1").Addrs)
+	b.ready()
 }
 
 func TestSecondAgentOnANodeRefuses(t *testing.T) {

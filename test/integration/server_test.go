@@ -28,11 +28,16 @@ func TestAgentWaitsForAServerThatIsAway(t *testing.T) {
 
 	a.answers("/healthz", http.StatusOK)
 	why := a.answers("/readyz", http.StatusServiceUnavailable)
-	if !strings.Contains(why, "waiting for the first complete list of namespaces, pods, networkpolicies") {
+	if !strings.Contains(why, "waiting for the first complete list of namespaces, pods, networkpolicies, nodes") {
 		t.Errorf("/readyz says %q, want what is waited for", why)
 	}
-	const said = "asking the API server for this node failed, trying on"
-	a.await("log line", func() bool { return a.says(said) })
+	a.await("cause in /readyz", func() bool {
+		_, why = a.Get("/readyz")
+		return strings.Contains(why, "namespaces, pods, networkpolicies, nodes: the API server cannot be reached: ")
+	})
+	if !a.says("the API server cannot be reached") {
+		t.Error("the log does not say what is wrong")
+	}
 	w.stays("the server is away")
 	if table := w.table("node1"); table != "" {
 		t.Errorf("there is a table before the first sync:\n%s", table)
@@ -61,7 +66,7 @@ func TestAgentGivesUpOnAServerThatStaysAway(t *testing.T) {
 	b.answers("/readyz", http.StatusServiceUnavailable)
 	w.stays("the next agent waits")
 	b.Exits(1)
-	b.complains("no complete list of [namespaces pods networkpolicies] after 2s")
+	b.complains("no complete list of [namespaces pods networkpolicies nodes] after 2s: namespaces, pods, networkpolicies, nodes: the API server cannot be reached: ")
 	w.stays("the next agent gave up")
 	if now := w.table("node1"); now != table || w.generation("node1") != generation {
 		t.Errorf("the agent that gave up changed nftables:\n%s\nbefore:\n%s", now, table)
@@ -96,6 +101,7 @@ func TestEnforcementGoesOnWithoutTheServer(t *testing.T) {
 	w.stopServer()
 	a.await("log line", func() bool { return a.says("the API server cannot be reached") })
 	w.stays("the server went away")
+	a.await("feeds that are not connected", func() bool { return a.connected(false) })
 	for _, page := range []string{"/healthz", "/readyz"} {
 		if code, body := a.Get(page); code != http.StatusOK {
 			t.Errorf("%s answers %d %q while the server is away, want 200: what is known is enforced", page, code, body)
@@ -104,6 +110,18 @@ func TestEnforcementGoesOnWithoutTheServer(t *testing.T) {
 
 	w.restartServer()
 	w.stays("the server is back")
+	a.await("feeds that are connected", func() bool { return a.connected(true) })
 	w.deletePolicy(w.example("2-deny-ingress"))
 	w.becomes("a change after the server is back", everything)
+}
+
+// connected reports whether the status page says so of every kind, or of none.
+func (a *agent) connected(want bool) bool {
+	a.t.Helper()
+	for _, f := range a.status().Feeds {
+		if f.Connected != want || f.LastWord == nil || (f.Error == "") != want {
+			return false
+		}
+	}
+	return true
 }

@@ -144,7 +144,7 @@ func (s Shape) Fill(store *cluster.Store) {
 			pods[i] = in.Pod(s.Pod(i))
 		}
 		tx.ReplacePods(pods)
-		for _, k := range []cluster.Kind{cluster.Namespaces, cluster.Pods, cluster.Policies} {
+		for _, k := range cluster.Kinds() {
 			tx.SetSynced(k)
 		}
 	})

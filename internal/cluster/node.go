@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+)
+
+// Node is a Node object, reduced to its name and its addresses: a heartbeat
+// changes neither. It is immutable once it is in a Store.
+type Node struct {
+	Name string
+	// Addrs are the internal and external addresses of status.addresses, unmapped
+	// and without duplicates, in the order of the API.
+	Addrs []netip.Addr
+}
+
+// Equal reports whether two nodes are the same for every decision.
+func (n *Node) Equal(o *Node) bool {
+	if n == nil || o == nil {
+		return n == o
+	}
+	return n.Name == o.Name && slices.Equal(n.Addrs, o.Addrs)
+}
+
+func nodeKey(n *Node) Key { return Key{Name: n.Name} }
+
+// SetNode stores a node.
+func (tx *Tx) SetNode(n *Node) { tx.noteNodes(tx.store.nodes.set(nodeKey(n), n)) }
+
+// DeleteNode removes a node; an unknown one is no error.
+func (tx *Tx) DeleteNode(name string) { tx.noteNodes(tx.store.nodes.set(Key{Name: name}, nil)) }
+
+// ReplaceNodes makes the given nodes the only ones.
+func (tx *Tx) ReplaceNodes(list []*Node) { tx.noteNodes(tx.store.nodes.replace(list)) }
+
+// noteNodes notes a change of the nodes, whose addresses no pod can have.
+func (tx *Tx) noteNodes(changed bool) {
+	if !changed {
+		return
+	}
+	tx.changed = true
+	reserved := map[netip.Addr]string{}
+	for n := range tx.store.nodes.objects.all() {
+		for _, a := range n.Addrs {
+			if why := "an address of Node " + n.Name; reserved[a] == "" || why < reserved[a] {
+				reserved[a] = why
+			}
+		}
+	}
+	tx.SetReserved(reservedByNodes{}, reserved)
+}
+
+// reservedByNodes is the origin of what is reserved for all nodes.
+type reservedByNodes struct{}
+
+// Node returns a node, or nil.
+func (s *Store) Node(name string) *Node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nodes.objects.get(Key{Name: name})
+}
+
+// Nodes returns all nodes, sorted by name.
+func (s *Store) Nodes() []*Node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := s.nodes.list()
+	slices.SortFunc(list, func(a, b *Node) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
