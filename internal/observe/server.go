@@ -83,8 +83,10 @@ func (s *Server) open(addr, purpose string, handler http.Handler, log *slog.Logg
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	idle := &waiting{}
 	s.parts = append(s.parts, part{listener, &http.Server{
 		Handler:           handler,
+		ConnState:         idle.state,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       5 * time.Second,

@@ -3,13 +3,16 @@
 package observe
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -150,5 +153,47 @@ func TestTheLoggerFollowsFormatAndVerbosity(t *testing.T) {
 		if got := log.Enabled(t.Context(), slog.LevelDebug); got != tt.debug {
 			t.Errorf("verbosity %d: debug enabled = %t, want %t", tt.verbosity, got, tt.debug)
 		}
+	}
+}
+
+// Who can reach the port can open connections. They are bounded, and a probe is
+// answered all the same.
+func TestConnectionsThatWaitAreBounded(t *testing.T) {
+	s, err := enforcing().Listen(Endpoints{Health: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, s)
+	addr := s.Addrs()[0].String()
+	var open []net.Conn
+	for i := range 4 * maxWaiting {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		open = append(open, c)
+		if i%2 == 0 { // half of them ask once
+			if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
+				t.Fatalf("connection %d is not answered: %v", i, err)
+			}
+		}
+	}
+	if code, _ := get(t, "http://"+addr+"/healthz"); code != http.StatusOK {
+		t.Errorf("a probe is answered %d", code)
+	}
+	for _, c := range open[:maxWaiting] {
+		if err := c.SetReadDeadline(time.Now().Add(4 * time.Second)); err != nil { // the server itself ends what says nothing after five
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal("a connection that waits longer than hundreds of others is open")
+		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
 	}
 }
