@@ -84,7 +84,9 @@ func TestAPrunedNodeIsConvertedAsTheWholeNode(t *testing.T) {
 	n.Spec.PodCIDR = "10.0.0.0/24"
 	n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: "2001:db8::1"})
 	n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady}}
-	n.Status.Images = []corev1.ContainerImage{{Names: []string{strings.Repeat("image", 1000)}}}
+	for range 50 {
+		n.Status.Images = append(n.Status.Images, corev1.ContainerImage{Names: []string{strings.Repeat("image", 20), "v1"}})
+	}
 	message, err := n.Marshal()
 	if err != nil {
 		t.Fatal(err)
@@ -101,6 +103,15 @@ func TestAPrunedNodeIsConvertedAsTheWholeNode(t *testing.T) {
 	}
 	if pruned.Labels != nil || pruned.Spec.PodCIDR != "" || pruned.Status.Conditions != nil || pruned.Status.Images != nil {
 		t.Errorf("kept is %+v", pruned.Node)
+	}
+	allocs := testing.AllocsPerRun(100, func() {
+		var p prunedNode
+		if err := p.Unmarshal(message); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > 25 { // a whole one with images takes hundreds
+		t.Errorf("decoding a heartbeat makes %.0f objects", allocs)
 	}
 }
 
