@@ -89,7 +89,7 @@ func (l *Loop) problems(now []datapath.Problem) {
 }
 
 func (l *Loop) datapath(r datapath.Report) observe.Datapath {
-	d := observe.Datapath{Datapath: "nat", Guard: "off", GuardReason: r.GuardWhy, Unsure: r.Unsure}
+	d := observe.Datapath{Datapath: "nat", Guard: "off", GuardReason: r.GuardWhy, Unsure: r.Unsure, Strangers: r.Strangers}
 	if r.Filter {
 		d.Datapath = "filter"
 	}

@@ -73,7 +73,10 @@ type Report struct {
 	// Unsure counts the addresses of pods for which something is missing, by what: see
 	// Unsures. They are counted at once; problems name them after a while.
 	Unsure map[string]int
-	Cuts   Cuts
+	// Strangers are interfaces that are closed and behind which no pod is known,
+	// sorted. They are here at once; a problem names them after a while.
+	Strangers []string
+	Cuts      Cuts
 }
 
 // Datapath owns podwall's table in one network namespace. Apply, Cleanup and
@@ -94,18 +97,19 @@ type Datapath struct {
 	// transactions of ours, up to the generation
 	transactions uint32
 	survey       *nft.Survey
-	surveyed     uint32           // the generation before it
-	tested       bool             // the self-test ran on the present kind of chain
-	lastTest     time.Time        // when it was tried
-	failed       []Problem        // what it found
-	forced       bool             // filter chains, because nat chains do not work here
-	restore      map[string]entry // settings found on bridges, by interface
-	bridged      bool             // a bridge carries a pod
-	unreached    missing          // no route
-	unbound      missing          // no bridge port
-	bypassed     missing          // not behind an interface of the IP layer
-	misled       missing          // routes lead elsewhere
-	unclear      missing          // a bridge's port has it, and something speaks against it
+	surveyed     uint32               // the generation before it
+	tested       bool                 // the self-test ran on the present kind of chain
+	lastTest     time.Time            // when it was tried
+	failed       []Problem            // what it found
+	forced       bool                 // filter chains, because nat chains do not work here
+	restore      map[string]entry     // settings found on bridges, by interface
+	bridged      bool                 // a bridge carries a pod
+	unreached    missing              // no route
+	unbound      missing              // no bridge port
+	bypassed     missing              // not behind an interface of the IP layer
+	misled       missing              // routes lead elsewhere
+	strangers    map[string]time.Time // interfaces behind which no pod is known, since when
+	unclear      missing              // a bridge's port has it, and something speaks against it
 	belief       belief
 	ports        map[filter.Family]portTable
 
@@ -133,7 +137,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	d := &Datapath{
 		options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}),
 		restore: map[string]entry{}, ports: map[filter.Family]portTable{},
-		unreached: missing{}, unbound: missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{},
+		unreached: missing{}, unbound: missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{}, strangers: map[string]time.Time{},
 	}
 	d.events.init(conn.PortID())
 	d.cuts.open(o, log, d.awake)
@@ -277,6 +281,7 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 	p = d.believe(p, paths, report)
 	now := time.Now()
 	report.Problems = append(report.Problems, d.lookForPods(all, paths, d.links.Unclear(), now)...)
+	report.Problems = append(report.Problems, d.lookForStrangers(report, now)...)
 	report.Unsure = d.unsure()
 	d.lookAgain(d.nextLook(now))
 	node := d.node(p, paths, report)

@@ -106,14 +106,19 @@ func (m missing) problems(now time.Time, p Problem) []Problem {
 	if len(names) == 0 {
 		return nil
 	}
+	p.Text += ": " + firstOf(names)
+	return []Problem{p}
+}
+
+// firstOf names the first of many.
+func firstOf(names []string) string {
 	slices.Sort(names)
 	const shown = 5
 	text := strings.Join(names[:min(shown, len(names))], ", ")
 	if len(names) > shown {
 		text += fmt.Sprintf(" and %d more", len(names)-shown)
 	}
-	p.Text += ": " + text
-	return []Problem{p}
+	return text
 }
 
 // What can be missing, as Report.Unsure and the metric say it.
@@ -160,6 +165,11 @@ func (d *Datapath) nextLook(now time.Time) (after time.Duration) {
 			if wait := min(max(age, firstLook), grace-age); after == 0 || wait < after {
 				after = wait
 			}
+		}
+	}
+	for _, since := range d.strangers {
+		if wait := grace - now.Sub(since); wait > 0 && (after == 0 || wait < after) {
+			after = wait
 		}
 	}
 	return after

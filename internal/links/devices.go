@@ -174,6 +174,31 @@ func (l *Links) Bridges() []Path {
 	return list
 }
 
+// Strangers returns the interfaces that may lead to pods and of which the last Find
+// knew none behind them, sorted: ends of pairs, also those that are ports of
+// bridges of pods. A node that is closed lets nothing through there.
+func (l *Links) Strangers() []string {
+	known := map[string]bool{}
+	bridges := map[int]bool{}
+	for _, p := range l.known {
+		known[p.Link], known[p.Port] = true, true
+		bridges[p.Index] = bridges[p.Index] || p.Bridge && !p.Uplink
+	}
+	var list []string
+	for _, d := range l.names {
+		above := l.names[d.master]
+		closed := l.mayLeadToPods(d)
+		if above.kind == "bridge" {
+			closed = pair(d.kind) && d.away && (bridges[above.index] || l.mayLeadToPods(above))
+		}
+		if d.kind != "bridge" && closed && !known[d.name] {
+			list = append(list, d.name)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
 // NodePorts returns the ports of bridges whose other end is here, and no port
 // itself: what comes in by them is the node's, sorted by name.
 func (l *Links) NodePorts() []string {

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/lab/netns"
+)
+
+func TestInterfacesWithoutAKnownPodAreReportedAfterAWhile(t *testing.T) {
+	start := time.Unix(0, 0)
+	d := &Datapath{strangers: map[string]time.Time{}}
+	if got := d.strange([]string{"veth1", "veth2"}, start); got != nil {
+		t.Errorf("at once: %+v, want nothing", got)
+	}
+	if got := d.nextLook(start.Add(time.Second)); got != grace-time.Second {
+		t.Errorf("the next look is after %v, want the end of the grace", got)
+	}
+	got := d.strange([]string{"veth2", "veth3"}, start.Add(grace))
+	if len(got) != 1 || got[0].Blocking || !strings.HasSuffix(got[0].Text, ": veth2") || !strings.Contains(got[0].Cure, "--uplink-interfaces") {
+		t.Errorf("after the grace: %+v, want one that names veth2 alone", got)
+	}
+	if got := d.strange(nil, start.Add(2*grace)); got != nil || len(d.strangers) != 0 {
+		t.Errorf("once they are gone: %+v, want nothing", got)
+	}
+}
+
+// Closed interfaces without a known pod are named: a routed one, and a port of a
+// bridge of pods. Those of known pods, of the node, and of other bridges are not.
+func TestClosedInterfacesWithoutAKnownPodAreNamed(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		pod := func(name, master string) {
+			ns, err := netns.New()
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = ns.Close() })
+			run(t, "ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", ns.Path())
+			if master != "" {
+				run(t, "ip", "link", "set", name, "master", master)
+			}
+			run(t, "ip", "link", "set", name, "up")
+		}
+		run(t, "ip", "link", "add", "cni0", "type", "bridge")
+		run(t, "ip", "link", "add", "docker0", "type", "bridge")
+		run(t, "ip", "link", "add", "here", "type", "veth", "peer", "name", "too")
+		pod("known", "")
+		pod("stranger", "")
+		pod("port", "cni0")
+		pod("docked", "docker0")
+		run(t, "ip", "route", "add", "10.244.1.5", "dev", "known")
+		d := open(t, Options{})
+		r := healthy(t, d, isolated())
+		if want := []string{"port", "stranger"}; !slices.Equal(r.Strangers, want) {
+			t.Errorf("strangers %v, want %v", r.Strangers, want)
+		}
+		r = healthy(t, open(t, Options{Uplinks: []string{"stra*"}}), &filter.Program{})
+		if want := []string{"known", "port"}; !slices.Equal(r.Strangers, want) {
+			t.Errorf("strangers %v, want %v", r.Strangers, want)
+		}
+		if r = healthy(t, open(t, Options{OpenUnknown: true}), &filter.Program{}); r.Strangers != nil {
+			t.Errorf("strangers %v where unknown pods are open, want none", r.Strangers)
+		}
+	})
+}
