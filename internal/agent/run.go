@@ -50,6 +50,9 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err != nil {
 		return err
 	}
+	if err := kernel.ReleaseNode(); err != nil {
+		log.Warn("what an earlier process knew of pods with this node's addresses may still judge the node", "err", err)
+	}
 	reserved := newReserver(cfg, store, os.Getenv, log)
 	if err := reserved.start(); err != nil {
 		return err

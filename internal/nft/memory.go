@@ -3,6 +3,7 @@
 package nft
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -49,15 +50,23 @@ func withEverybody(t *Table, bridged bool) []*Chain {
 
 // WithoutPods returns the table in which no known pod has one of the addresses:
 // what goes there is closed, and nobody may speak from there.
-func WithoutPods(t *Table, addrs []netip.Addr) *Table {
+func WithoutPods(t *Table, addrs []netip.Addr) *Table { return without(t, addrs, ofPods()) }
+
+// without takes the addresses out of some sets.
+func without(t *Table, addrs []netip.Addr, names []string) *Table {
 	with := *t
 	with.Sets = slices.Clone(t.Sets)
+	gone := func(a netip.Addr) bool { return slices.Contains(addrs, a) }
 	for i, s := range with.Sets {
-		if slices.Contains(ofPods(), s.Name) {
-			less := *s
-			less.Entries = slices.DeleteFunc(slices.Clone(s.Entries), func(e Entry) bool { return slices.Contains(addrs, e.Key.Addr) })
-			with.Sets[i] = &less
+		if !slices.Contains(names, s.Name) {
+			continue
 		}
+		less := *s
+		less.Entries = slices.DeleteFunc(slices.Clone(s.Entries), func(e Entry) bool { return gone(e.Key.Addr) })
+		for _, a := range addrs {
+			less.Elements = less.Elements.Without(filter.Element{Addr: a})
+		}
+		with.Sets[i] = &less
 	}
 	return &with
 }
@@ -68,4 +77,34 @@ func ofPods() (names []string) {
 		names = append(names, perFamily("to", f), perFamily("source", f))
 	}
 	return names
+}
+
+// ofLocal are the names of all sets that have the addresses of local pods.
+func ofLocal() (names []string) {
+	for _, f := range filter.Families {
+		for _, name := range []string{"from", "guard-from", "guard-to", "local", "self", "source", "to"} {
+			names = append(names, perFamily(name, f))
+		}
+	}
+	return names
+}
+
+// Release takes addresses out of whatever the table in the kernel says of local
+// pods, without reading the rest of it, and returns how many elements that were.
+func (c *Conn) Release(addrs []netip.Addr) (elements int, err error) {
+	found, err := c.find()
+	if err != nil || found == nil {
+		return 0, err
+	}
+	var t Table
+	names := ofLocal()
+	if err := c.readSome(&t, func(name string) bool { return slices.Contains(names, name) }); err != nil {
+		return 0, fmt.Errorf("reading the local pods of table %s: %w", TableName, err)
+	}
+	t.Sets = slices.DeleteFunc(t.Sets, func(s *Set) bool { return s.Key == 0 }) // not ours: the first Apply replaces it
+	ops := Diff(&t, without(&t, addrs, names))
+	for _, op := range ops {
+		elements += op.Elements()
+	}
+	return elements, c.Commit(ops)
 }

@@ -16,6 +16,11 @@ import (
 )
 
 func (c *Conn) readSets(t *Table) error {
+	return c.readSome(t, func(string) bool { return true })
+}
+
+// readSome reads the sets with names that are wanted.
+func (c *Conn) readSome(t *Table, wanted func(name string) bool) error {
 	sets, err := c.nl.GetSets(c.table)
 	if err != nil {
 		return err
@@ -25,8 +30,8 @@ func (c *Conn) readSets(t *Table) error {
 		return err
 	}
 	for _, k := range sets {
-		if k.Anonymous {
-			continue // part of a rule that is not ours, and goes with it
+		if k.Anonymous || !wanted(k.Name) {
+			continue // an anonymous one is part of a rule that is not ours, and goes with it
 		}
 		s := &Set{Name: k.Name, Map: k.IsMap, Interval: k.Interval, Comment: k.Comment, Timeout: k.Timeout}
 		if s.Key, _ = keyType(k.KeyType); s.Key != 0 { // else foreign: Diff deletes it
