@@ -111,6 +111,8 @@ type Datapath struct {
 	strangers    map[string]time.Time // interfaces behind which no pod is known, since when
 	unclear      missing              // a bridge's port has it, and something speaks against it
 	belief       belief
+	left         map[object]bool // refused by the kernel
+	refusals     int             // commits in a row
 	ports        map[filter.Family]portTable
 
 	untracked string // what hides packets of IPVS from our chains, "" for nothing
@@ -205,7 +207,7 @@ func (d *Datapath) apply(ctx context.Context, p *filter.Program) (Report, error)
 	if err != nil {
 		return report, err
 	}
-	if err := d.make(p, &report); err != nil {
+	if err := d.makeOthers(ctx, p, &report); err != nil {
 		return report, d.first(err)
 	}
 	err = d.prove(ctx, p, &report)
@@ -240,7 +242,7 @@ func (d *Datapath) Verify() error {
 	if err != nil {
 		return d.trust(err)
 	}
-	if g != d.generation || d.vlanLost() || !d.tested {
+	if g != d.generation || d.vlanLost() || !d.tested || d.retryLeft() {
 		d.note(nft.Notice{Table: true, Hooks: true})
 	} else if len(d.unreached)+len(d.unbound)+len(d.bypassed)+len(d.misled)+len(d.unclear) > 0 || d.ipvsMoved() {
 		d.note(nft.Notice{Hooks: true}) // look again whether they are there
@@ -302,13 +304,25 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 	for _, op := range ops {
 		report.Elements += op.Elements()
 	}
-	if err := d.commit(ops); err != nil {
-		d.known, d.wrote = false, nil
+	if err := d.write(desired, ops); err != nil {
 		d.cuts.audit.giveBack(todo.cuts)
 		return err
 	}
-	d.actual, d.wrote, report.Table = desired, desired, desired
+	report.Table = desired
 	return d.finish(p, todo, report)
+}
+
+// write commits changes that lead to a table; nil stands for all that differs.
+func (d *Datapath) write(desired *nft.Table, ops []nft.Op) error {
+	if ops == nil {
+		ops = nft.Diff(d.actual, desired)
+	}
+	if err := d.commit(ops); err != nil {
+		d.known, d.wrote = false, nil
+		return err
+	}
+	d.actual, d.wrote = desired, desired
+	return nil
 }
 
 func (d *Datapath) read(report *Report) error {
@@ -337,7 +351,10 @@ func (d *Datapath) commit(ops []nft.Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	return d.committed(d.conn.Commit(ops))
+	if err := d.conn.Commit(ops); err != nil {
+		return commitError{err}
+	}
+	return d.committed(nil)
 }
 
 // committed ends a commit. The generation is taken as known only if the

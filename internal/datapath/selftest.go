@@ -60,7 +60,7 @@ func (d *Datapath) prove(ctx context.Context, p *filter.Program, report *Report)
 func (d *Datapath) force(ctx context.Context, p *filter.Program, report *Report) error {
 	d.forced, d.tested, d.failed, report.Problems = true, false, []Problem{forcedProblem()}, nil
 	d.keep(forcedEntry, entry{text: "nat chains did not drop the self-test's packet"})
-	if err := d.make(p, report); err != nil {
+	if err := d.makeOthers(ctx, p, report); err != nil {
 		return err
 	}
 	passed, err := d.test(ctx)

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/filter"
+)
+
+// A commit is one transaction: one element or rule that the kernel refuses stops
+// the changes of everybody. So a commit that is refused twice is divided until it
+// is known which objects the kernel refuses. These are left out: a pod's address is
+// then closed like that of no known pod, and a chain is empty, which closes the
+// pods behind it. Everybody else goes on.
+
+// object is a part of a program that can be left out: a chain with the sets that no
+// other one needs, or the address of a pod.
+type object struct {
+	chain string     // or
+	pod   filter.Pod // with its chains: a pod that changes is another object
+}
+
+func (o object) String() string {
+	if o.chain != "" {
+		return "chain " + o.chain
+	}
+	return fmt.Sprintf("pod %s (%s)", o.pod.Name, o.pod.Addr)
+}
+
+// maxTries bounds the commits of one search. What was not tried then is left out.
+const maxTries = 64
+
+// division finds the objects that are refused among many, by trying groups of
+// them beside those that were accepted.
+type division struct {
+	groups [][]object // still to be tried
+	tries  int
+}
+
+// next returns the group to try; nil if there is none, or if the bound is reached.
+func (d *division) next() []object {
+	if len(d.groups) == 0 || d.tries == maxTries {
+		return nil
+	}
+	return d.groups[0]
+}
+
+// result takes the kernel's answer to the group. A refused group of several is
+// tried in halves.
+func (d *division) result(accepted bool) {
+	group := d.groups[0]
+	d.groups, d.tries = d.groups[1:], d.tries+1
+	if half := len(group) / 2; !accepted && half > 0 {
+		d.groups = append([][]object{group[:half], group[half:]}, d.groups...)
+	}
+}
+
+// objectsOf lists the objects of a program, chains first: what refers to a chain
+// is refused without it.
+func objectsOf(p *filter.Program) (list []object) {
+	for _, c := range p.Chains {
+		list = append(list, object{chain: c.Name})
+	}
+	for _, pod := range p.Pods {
+		list = append(list, object{pod: pod})
+	}
+	return list
+}
+
+// leaveOut returns the program without the objects; the same program if it has none
+// of them. A chain that is left out allows nothing.
+func leaveOut(p *filter.Program, out map[object]bool) *filter.Program {
+	if len(out) == 0 {
+		return p
+	}
+	less := &filter.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), func(pod filter.Pod) bool { return out[object{pod: pod}] })}
+	needed := map[string]bool{}
+	for _, c := range p.Chains {
+		if out[object{chain: c.Name}] {
+			c = &filter.Chain{Name: c.Name, Direction: c.Direction, Family: c.Family}
+		}
+		for _, r := range c.Rules {
+			needed[r.PeerSet], needed[r.PortSet], needed[r.DestSet] = true, true, true
+		}
+		less.Chains = append(less.Chains, c)
+	}
+	less.Sets = slices.DeleteFunc(slices.Clone(p.Sets), func(s *filter.Set) bool { return !needed[s.Name] })
+	return less
+}
+
+// commitError is the kernel's answer to a commit.
+type commitError struct{ error }
+
+func (e commitError) Unwrap() error { return e.error }
+
+// refused reports whether the kernel found fault with what a commit says. Lack of
+// memory, of rights, or of an answer is no such fault.
+func refused(err error) bool {
+	var r commitError
+	if !errors.As(err, &r) {
+		return false
+	}
+	return slices.ContainsFunc([]unix.Errno{unix.EEXIST, unix.EINVAL, unix.ENOENT, unix.EBUSY, unix.E2BIG, unix.ENOSPC, unix.ERANGE,
+		unix.EOPNOTSUPP, unix.EMFILE, unix.EMLINK, unix.ELOOP, unix.EOVERFLOW},
+		func(e unix.Errno) bool { return errors.Is(err, e) })
+}
+
+// makeOthers makes the program, without what the kernel refuses. It forgets what
+// was left out when the object is not there any more, also as another version.
+func (d *Datapath) makeOthers(ctx context.Context, p *filter.Program, report *Report) error {
+	d.keepLeft(p)
+	err := d.make(leaveOut(p, d.left), report)
+	if err == nil {
+		d.refusals = 0
+		d.sayLeft(p, report)
+		return nil
+	}
+	if !refused(err) {
+		return err
+	}
+	d.refusals++
+	if d.refusals < 2 && len(d.left) == 0 && d.actual != nil {
+		return err // somebody may have changed the table meanwhile: the next pass reads it
+	}
+	left, found := d.divide(ctx, p)
+	if found != nil {
+		return errors.Join(err, found)
+	}
+	d.left, *report = left, Report{}
+	d.log.Error("the kernel refuses a part of the rules, which is left out and closed", "count", len(left), "err", err)
+	if err := d.make(leaveOut(p, d.left), report); err != nil {
+		return err
+	}
+	d.sayLeft(p, report)
+	return nil
+}
+
+// keepLeft forgets the objects that the program does not have.
+func (d *Datapath) keepLeft(p *filter.Program) {
+	if len(d.left) == 0 {
+		return
+	}
+	now := map[object]bool{}
+	for _, o := range objectsOf(p) {
+		now[o] = true
+	}
+	maps.DeleteFunc(d.left, func(o object, _ bool) bool { return !now[o] })
+}
+
+// retryLeft has what was left out tried again with the next pass; if it is refused
+// again, that pass divides at once.
+func (d *Datapath) retryLeft() bool {
+	some := len(d.left) > 0
+	if some {
+		d.left, d.refusals = nil, 1
+	}
+	return some
+}
+
+// divide returns the objects that the kernel refuses. An error says that it refuses
+// also what is left without any object, or that it could not be asked.
+func (d *Datapath) divide(ctx context.Context, p *filter.Program) (map[object]bool, error) {
+	all := objectsOf(p)
+	out := make(map[object]bool, len(all))
+	for _, o := range all {
+		out[o] = true
+	}
+	if err := d.try(leaveOut(p, out)); err != nil {
+		return nil, fmt.Errorf("without any pod and policy: %w", err)
+	}
+	search := division{groups: [][]object{all}}
+	for group := search.next(); group != nil; group = search.next() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		for _, o := range group {
+			delete(out, o)
+		}
+		err := d.try(leaveOut(p, out))
+		if err != nil && !refused(err) {
+			return nil, err
+		}
+		if err != nil {
+			for _, o := range group {
+				out[o] = true
+			}
+		}
+		search.result(err == nil)
+	}
+	return out, nil
+}
+
+// try commits a part of a program, from what the kernel holds (invariant 8).
+func (d *Datapath) try(p *filter.Program) error {
+	if err := d.renew(); err != nil {
+		return err
+	}
+	var nobodys Report
+	if !d.known {
+		if err := d.read(&nobodys); err != nil {
+			return d.trust(err)
+		}
+	}
+	paths, err := d.links.Find(p.Pods)
+	if err != nil {
+		return err
+	}
+	node := d.node(p, paths, &nobodys)
+	node.Cut = len(d.cuts.refused) > 0
+	return d.trust(d.write(d.renderer.Render(p, node), nil))
+}
+
+// sayLeft adds the problem that names what is left out, and whom it closes.
+func (d *Datapath) sayLeft(p *filter.Program, report *Report) {
+	if len(d.left) == 0 {
+		return
+	}
+	closed := map[string]string{}
+	for _, pod := range p.Pods {
+		for _, chain := range []string{pod.Ingress, pod.Egress} {
+			if closed[chain] == "" {
+				closed[chain] = pod.Name
+			} else if !strings.HasSuffix(closed[chain], " and others") && closed[chain] != pod.Name {
+				closed[chain] += " and others"
+			}
+		}
+	}
+	var names []string
+	opens := false
+	for o := range d.left {
+		text := o.String()
+		if o.chain != "" {
+			text += " of " + closed[o.chain]
+		}
+		names = append(names, text)
+		opens = opens || o.chain == "" && d.options.OpenUnknown
+	}
+	slices.Sort(names)
+	const shown = 5
+	text := strings.Join(names[:min(shown, len(names))], ", ")
+	if len(names) > shown {
+		text += fmt.Sprintf(" and %d more", len(names)-shown)
+	}
+	report.Problems = append(report.Problems, Problem{Subject: "left out", Blocking: opens,
+		Text: "the kernel refuses the rules of these, so they are left out and closed: " + text,
+		Cure: "change or delete the policies of these pods, or the pods; it is tried again when they change, and at each verification. Please report it: it is a mistake of podwall's or a limit of this kernel"})
+}

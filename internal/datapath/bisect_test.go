@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/podwall/podwall/internal/filter"
+)
+
+// Among any objects those that are refused are found, and nothing else, unless the
+// bound is reached: then some more are left out.
+func TestADivisionFindsWhatIsRefused(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var all []object
+		for i := range rapid.IntRange(1, 300).Draw(t, "objects") {
+			all = append(all, object{chain: fmt.Sprint(i)})
+		}
+		bad := map[object]bool{}
+		for range rapid.IntRange(0, 4).Draw(t, "bad") {
+			bad[rapid.SampledFrom(all).Draw(t, "object")] = true
+		}
+		left := map[object]bool{}
+		for _, o := range all {
+			left[o] = true
+		}
+		search := division{groups: [][]object{all}}
+		for group := search.next(); group != nil; group = search.next() {
+			accepted := !slices.ContainsFunc(group, func(o object) bool { return bad[o] })
+			for _, o := range group {
+				if accepted {
+					delete(left, o)
+				}
+			}
+			search.result(accepted)
+		}
+		for o := range bad {
+			if !left[o] {
+				t.Fatalf("%s is refused and not left out", o)
+			}
+		}
+		if search.tries > maxTries || search.tries < maxTries && len(left) != len(bad) {
+			t.Fatalf("%d are left out of %d refused ones, in %d tries", len(left), len(bad), search.tries)
+		}
+	})
+}
+
+// withRefused adds pods to a program that the kernel refuses: one whose chain asks a
+// set that is not there, one whose chain is not there, and one behind a set with two
+// elements of which one is in the other.
+func withRefused(p *filter.Program) *filter.Program {
+	var nested filter.Elements
+	for _, e := range []string{"10.0.0.0/8", "10.1.0.0/16"} {
+		prefix := netip.MustParsePrefix(e)
+		nested = nested.With(filter.Element{Addr: prefix.Addr(), Bits: uint8(prefix.Bits())})
+	}
+	chain := func(name, set string) *filter.Chain {
+		return &filter.Chain{Name: name, Direction: filter.Ingress, Family: filter.IPv4, Rules: []filter.Rule{{PeerSet: set}}}
+	}
+	return &filter.Program{
+		Pods: append(slices.Clone(p.Pods),
+			filter.Pod{Addr: netip.MustParseAddr("10.244.9.1"), Name: "x/no-set", Ingress: "ingress4-x1"},
+			filter.Pod{Addr: netip.MustParseAddr("10.244.9.2"), Name: "x/no-chain", Ingress: "ingress4-x2"},
+			filter.Pod{Addr: netip.MustParseAddr("10.244.9.3"), Name: "x/nested", Ingress: "ingress4-x3"}),
+		Chains: append(slices.Clone(p.Chains), chain("ingress4-x1", "nowhere"), chain("ingress4-x3", "blocks4-x")),
+		Sets:   append([]*filter.Set{{Name: "blocks4-x", Kind: filter.Prefixes, Family: filter.IPv4, Elements: nested}}, p.Sets...),
+	}
+}
+
+func TestWhatTheKernelRefusesIsLeftOutAndOthersGoOn(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		healthy(t, d, isolated("10.244.2.5"))
+		next := withRefused(isolated("10.244.2.5", "10.244.2.6")) // beside them a change of others
+		if _, err := d.Apply(t.Context(), next); err == nil {
+			t.Fatal("the kernel takes it: the test shows nothing")
+		}
+		r := apply(t, d, next)
+		text := listing(t)
+		for what, want := range map[string]bool{"10.244.2.6": true, "10.244.9.1 ": true, "10.244.9.2 ": false, "10.244.9.3 ": true, "blocks4-x": false} {
+			if strings.Contains(text, what) != want {
+				t.Errorf("%s is there: %t, want %t\n%s", what, !want, want, text)
+			}
+		}
+		said := leftOut(r)
+		for _, want := range []string{"chain ingress4-x1 of x/no-set", "pod x/no-chain (10.244.9.2)", "chain ingress4-x3 of x/nested"} {
+			if !strings.Contains(said.Text, want) || said.Blocking {
+				t.Errorf("the problem is %+v, want it to name %q and not to block", said, want)
+			}
+		}
+		if before := generation(t, d); apply(t, d, next).Changes != 0 || generation(t, d) != before {
+			t.Error("the same program again sends something")
+		}
+		if r := apply(t, d, withRefused(isolated("10.244.2.7"))); !strings.Contains(listing(t), "10.244.2.7") || leftOut(r).Text != said.Text {
+			t.Errorf("the next change of others: %+v", leftOut(r))
+		}
+		if r := apply(t, d, isolated("10.244.2.7")); leftOut(r).Text != "" || strings.Contains(listing(t), "10.244.9") {
+			t.Errorf("once they are gone: %+v", leftOut(r))
+		}
+	})
+}
+
+func leftOut(r Report) Problem {
+	for _, p := range r.Problems {
+		if p.Subject == "left out" {
+			return p
+		}
+	}
+	return Problem{}
+}
+
+// Without a table of an earlier process there is nobody to wait for, and the kernel
+// is not taken for one that lacks a part.
+func TestWhatTheKernelRefusesAtTheStartIsLeftOutAtOnce(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		if r := apply(t, d, withRefused(isolated("10.244.2.5"))); leftOut(r).Text == "" || !strings.Contains(listing(t), "10.244.2.5") {
+			t.Errorf("%+v\n%s", leftOut(r), listing(t))
+		}
+	})
+}
+
+// A verification tries again: what the kernel refused may have been somebody else's
+// doing.
+func TestWhatWasLeftOutIsTriedAgain(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		p := isolated("10.244.2.5")
+		d.left = map[object]bool{{chain: p.Chains[0].Name}: true}
+		if r := apply(t, d, p); leftOut(r).Text == "" || strings.Contains(listing(t), "10.244.2.5") {
+			t.Fatalf("it is not left out: %s", listing(t))
+		}
+		verify(t, d)
+		if r := apply(t, d, p); leftOut(r).Text != "" || !strings.Contains(listing(t), "10.244.2.5") {
+			t.Errorf("%+v\n%s", leftOut(r), listing(t))
+		}
+	})
+}
