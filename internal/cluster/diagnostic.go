@@ -25,6 +25,17 @@ func (s Severity) String() string {
 // MarshalText lets JSON show the word.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
+// UnmarshalText reads what MarshalText wrote.
+func (s *Severity) UnmarshalText(text []byte) error {
+	for _, known := range []Severity{Warning, Error} {
+		if known.String() == string(text) {
+			*s = known
+			return nil
+		}
+	}
+	return fmt.Errorf("%q is no severity", text)
+}
+
 // Diagnostic is a finding about a user's object. It is a value, returned by
 // pure functions and reported at the edge; problems of ours or of the machine
 // are errors instead.

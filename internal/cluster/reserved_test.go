@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -93,6 +94,22 @@ func TestOfManyPodsThatClaimAnAddressSomeAreNamed(t *testing.T) {
 	list := s.Take().Diagnostics
 	if len(list) != maxLost+1 || !strings.HasPrefix(list[0].Message, "7 more pods") {
 		t.Errorf("%d diagnostics, the first says %q", len(list), list[0].Message)
+	}
+}
+
+func TestADiagnosticIsReadAsItIsWritten(t *testing.T) {
+	for _, want := range []Diagnostic{{Severity: Warning, Message: "a"}, {Severity: Error, Object: Key{"shop", "a"}}} {
+		text, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got Diagnostic
+		if err := json.Unmarshal(text, &got); err != nil || got != want {
+			t.Errorf("%s is read as %+v, %v", text, got, err)
+		}
+	}
+	if err := new(Severity).UnmarshalText([]byte("odd")); err == nil {
+		t.Error("an unknown severity is read")
 	}
 }
 
