@@ -80,7 +80,7 @@ func start(t *testing.T, s *apiServer) (*cluster.Store, *logBuffer) {
 // await waits until the store's content reads as want (see text).
 func await(t *testing.T, store *cluster.Store, want string) {
 	t.Helper()
-	limit := time.After(30 * time.Second)
+	limit := time.After(time.Minute)
 	for {
 		got := text(store)
 		if got == want {
