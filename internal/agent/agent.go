@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
@@ -63,6 +64,7 @@ type Loop struct {
 	known  map[string]bool // subjects of the problems of the last pass
 	counts counts          // what can reach a limit
 	full   map[string]bool // subjects of the limits that have a problem
+	held   withheld
 }
 
 // ErrNotSynced says that the source did not deliver everything in time.
@@ -160,10 +162,13 @@ func (l *Loop) awaitSync(ctx context.Context) error {
 	}
 }
 
-// pass is one turn: the table of contents of this program.
-func (l *Loop) pass(ctx context.Context) error {
+// pass is one turn.
+func (l *Loop) pass(ctx context.Context) error { return l.enforce(ctx, l.Store.Take(), nil) }
+
+// enforce is the table of contents of this program. waiting are addresses of pods
+// that the delta leaves to the next one.
+func (l *Loop) enforce(ctx context.Context, delta cluster.Delta, waiting []netip.Addr) error {
 	start := time.Now()
-	delta := l.Store.Take()
 	if len(delta.Nodes) > 0 {
 		_ = l.checkPlace() // once it has passed it only finds problems
 	}
@@ -175,11 +180,14 @@ func (l *Loop) pass(ctx context.Context) error {
 	program := l.compile(model)
 	report, err := l.Kernel.Apply(ctx, program)
 
+	if err == nil {
+		l.held.passed(delta, append(waiting, report.Held...))
+	}
 	l.record(start, model, report, err)
 	end := time.Now()
 	l.rested = end.Add(min(rest*end.Sub(start), longestRest))
 	if err == nil && l.Door != nil {
-		l.Door.done.reach(delta.Revision)
+		l.Door.done.reach(l.held.reached)
 	}
 	return err
 }

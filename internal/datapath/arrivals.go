@@ -7,7 +7,6 @@ package datapath
 import (
 	"context"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -19,24 +18,27 @@ import (
 	"github.com/podwall/podwall/internal/links"
 )
 
-// arrivals end what an address took part in before a pod has it, where no gate
-// does so: as soon as the pod network makes a route to one address, over an
-// interface that may lead to pods. It runs beside the loop. Addresses of pods
-// that are known, or are being programmed, are the loop's (clear): a connection
-// that the pod's policies allow is never ended here.
+// arrivals end what an address took part in before a pod has it: as soon as the
+// pod network makes a route to one address, over an interface that may lead to
+// pods, or when a pod is held for it (hold). It runs beside the loop. Of addresses
+// of pods that are programmed it leaves everything: a connection that the pod's
+// policies allow is never ended here.
 type arrivals struct {
-	closed bool // pods that nobody knows are; else there is nothing to do
-	log    *slog.Logger
-	conn   *conntrack.Conn // of the goroutine that runs it
-	due    chan struct{}   // holds at most one wake-up of the goroutine
-	// known is the program that the kernel gets or has.
+	closed  bool // pods that nobody knows are; else only what is held is looked for
+	log     *slog.Logger
+	conn    *conntrack.Conn // of the goroutine that runs it
+	freed   func()          // is called when a pod need not wait any longer
+	due     chan struct{}   // holds at most one wake-up of the goroutine
+	running atomic.Bool     // there is that goroutine
+	// known is the program that the kernel gets or has, without what is held.
 	known atomic.Pointer[filter.Program]
 	armed atomic.Bool // the rules are loaded
 
-	mu      sync.Mutex // guards everything below
-	fresh   map[netip.Addr]int
-	since   time.Time // when the first of them came
-	dropped bool
+	mu        sync.Mutex // guards everything below
+	newcomers newcomers
+	since     time.Time // when the first of them came
+	dropped   bool
+	count     int // deleted since somebody asked
 }
 
 const (
@@ -51,8 +53,8 @@ const (
 	arrivalShare = 0.5
 )
 
-func newArrivals(conn *conntrack.Conn, log *slog.Logger, closed bool) *arrivals {
-	return &arrivals{closed: closed, log: log, conn: conn, due: make(chan struct{}, 1), fresh: map[netip.Addr]int{}}
+func newArrivals(conn *conntrack.Conn, log *slog.Logger, closed bool, freed func()) *arrivals {
+	return &arrivals{closed: closed, log: log, conn: conn, freed: freed, due: make(chan struct{}, 1), newcomers: newNewcomers(maxFresh)}
 }
 
 // note takes a route that is new. It never waits.
@@ -61,16 +63,39 @@ func (a *arrivals) note(h links.Host) {
 		return
 	}
 	a.mu.Lock()
-	if len(a.fresh) == 0 {
+	if len(a.newcomers.waiting) == 0 {
 		a.since = time.Now()
 	}
-	if len(a.fresh) < maxFresh {
-		a.fresh[h.Addr] = h.Link
-	} else {
-		a.dropped = true
-	}
+	a.dropped = !a.newcomers.add(h.Addr, h.Link, false) || a.dropped
 	a.mu.Unlock()
 	a.wake()
+}
+
+// ready reports whether a pod with the address can be programmed at once: nothing
+// from before it is left, and its route goes over the interface over which it went
+// when that was found out.
+func (a *arrivals) ready(addr netip.Addr, link int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.newcomers.ready(addr, link)
+}
+
+// doubt has every address looked for again: the rules may have been away.
+func (a *arrivals) doubt() {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.newcomers.doubt()
+}
+
+// ended returns how many connections were deleted since the last call.
+func (a *arrivals) ended() (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n, a.count = a.count, 0
+	return n
 }
 
 // arm says that the rules are loaded: entries that are deleted are not made
@@ -91,6 +116,8 @@ func (a *arrivals) wake() {
 // run deletes until ctx ends. However many routes come and go, it takes a share
 // of the time only: those that come meanwhile are looked for together.
 func (a *arrivals) run(ctx context.Context, open func(link int) bool) {
+	a.running.Store(true)
+	defer a.running.Store(false)
 	b := newBudget(arrivalShare, time.Now())
 	for pause := time.Duration(0); ; {
 		select {
@@ -118,60 +145,51 @@ func (a *arrivals) run(ctx context.Context, open func(link int) bool) {
 	}
 }
 
-// take takes what waits, and returns the addresses that no known pod has.
-func (a *arrivals) take(open func(link int) bool) (list []links.Host, since time.Time) {
+// take takes what waits, without the addresses that are programmed. Those of
+// routes that lead elsewhere than to pods count only if a pod is held for them.
+func (a *arrivals) take(open func(link int) bool) (list []netip.Addr, since time.Time) {
 	if !a.armed.Load() {
 		return nil, since // arm wakes us
 	}
 	a.mu.Lock()
-	fresh, since, dropped := a.fresh, a.since, a.dropped
-	a.fresh, a.dropped = map[netip.Addr]int{}, false
-	a.mu.Unlock()
-	if dropped {
-		a.log.Warn("more routes to single addresses than expected, connections from before a pod may last until the pod is known", "limit", maxFresh)
-	}
+	defer a.mu.Unlock()
 	p := a.known.Load()
-	for _, addr := range slices.SortedFunc(maps.Keys(fresh), netip.Addr.Compare) {
-		if !owned(p, addr) && !open(fresh[addr]) {
-			list = append(list, links.Host{Addr: addr, Link: fresh[addr]})
-		}
+	list = a.newcomers.take(func(addr netip.Addr, w newcomer) bool {
+		return !owned(p, addr) && (w.held || !open(w.link))
+	})
+	if a.dropped {
+		a.log.Warn("more routes to single addresses than expected, pods may wait for the connection table to be looked through", "limit", maxFresh)
 	}
-	return list, since
-}
-
-// giveBack has routes looked at once more, but those of which there is news.
-func (a *arrivals) giveBack(list []links.Host) {
-	for _, h := range list {
-		a.mu.Lock()
-		_, news := a.fresh[h.Addr]
-		a.mu.Unlock()
-		if !news {
-			a.note(h)
-		}
-	}
+	a.dropped = false
+	slices.SortFunc(list, netip.Addr.Compare)
+	return list, a.since
 }
 
 // turn deletes the connections of what waits. Where it found some, or failed, the
 // addresses wait once more.
 func (a *arrivals) turn(open func(link int) bool) error {
-	list, since := a.take(open)
-	if len(list) == 0 {
+	addrs, since := a.take(open)
+	if len(addrs) == 0 {
 		return nil
 	}
-	addrs := make([]netip.Addr, len(list))
-	for i, h := range list {
-		addrs[i] = h.Addr
-	}
-	deleted := 0
+	deleted, found := 0, map[netip.Addr]int{}
 	node, err := links.LocalAddresses()
 	if err == nil {
-		deleted, err = forget(a.conn, addrs, node, func(addr netip.Addr) bool { return owned(a.known.Load(), addr) })
+		deleted, err = forget(a.conn, addrs, node, func(addr netip.Addr) bool { return owned(a.known.Load(), addr) }, found)
 	}
 	if deleted > 0 {
 		a.log.Info("connections from before a pod cut", "count", deleted, "addresses", len(addrs), "after", time.Since(since))
 	}
-	if deleted > 0 || err != nil {
-		a.giveBack(list)
+	a.mu.Lock()
+	a.count += deleted
+	freed := a.newcomers.done(found, err != nil)
+	again := len(a.newcomers.waiting) > 0
+	a.mu.Unlock()
+	if freed {
+		a.freed()
+	}
+	if again {
+		a.wake()
 	}
 	return err
 }

@@ -107,8 +107,8 @@ func TestArrivalsWaitForTheRulesAndAreLookedAtTwice(t *testing.T) {
 		a.turn(elsewhere)
 		left(t)
 		a.turn(elsewhere)
-		if len(a.fresh) > 0 {
-			t.Errorf("%v waits for ever", a.fresh)
+		if len(a.newcomers.waiting) > 0 {
+			t.Errorf("%v waits for ever", a.newcomers.waiting)
 		}
 	})
 }
@@ -123,27 +123,27 @@ func TestAnAddressThatCouldNotBeLookedForWaitsOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.note(links.Host{Addr: netip.MustParseAddr(stranger), Link: 7})
-		if err := a.turn(func(int) bool { return false }); err == nil || len(a.fresh) != 1 {
-			t.Errorf("error %v, %v waits", err, a.fresh)
+		if err := a.turn(func(int) bool { return false }); err == nil || len(a.newcomers.waiting) != 1 {
+			t.Errorf("error %v, %v waits", err, a.newcomers.waiting)
 		}
 	})
 }
 
 func TestWhereUnknownPodsAreOpenARouteEndsNothing(t *testing.T) {
-	a := newArrivals(nil, slog.New(slog.DiscardHandler), false)
+	a := newArrivals(nil, slog.New(slog.DiscardHandler), false, nil)
 	a.note(links.Host{Addr: netip.MustParseAddr(stranger), Link: 1})
-	if len(a.fresh) > 0 {
-		t.Errorf("%v waits", a.fresh)
+	if len(a.newcomers.waiting) > 0 {
+		t.Errorf("%v waits", a.newcomers.waiting)
 	}
 }
 
 func TestRoutesThatWaitAreBounded(t *testing.T) {
 	var log strings.Builder
-	a := newArrivals(nil, slog.New(slog.NewTextHandler(&log, nil)), true)
+	a := newArrivals(nil, slog.New(slog.NewTextHandler(&log, nil)), true, nil)
 	for addr, n := netip.MustParseAddr("10.0.0.0"), 0; n < maxFresh+100; addr, n = addr.Next(), n+1 {
 		a.note(links.Host{Addr: addr, Link: n})
 	}
-	waiting := len(a.fresh)
+	waiting := len(a.newcomers.waiting)
 	a.armed.Store(true)
 	a.known.Store(&filter.Program{})
 	for range 2 {
@@ -220,7 +220,7 @@ func TestAnAddressThatIsKnownMeanwhileIsLeftAlone(t *testing.T) {
 		connect(t, filter.UDP, first, stranger)
 		connect(t, filter.UDP, first, friendly)
 		list := []netip.Addr{netip.MustParseAddr(stranger), netip.MustParseAddr(friendly)}
-		n, err := forget(d.cuts.conn, list, nil, func(a netip.Addr) bool { return a.String() == friendly })
+		n, err := forget(d.cuts.conn, list, nil, func(a netip.Addr) bool { return a.String() == friendly }, nil)
 		if got := fmt.Sprint(n, err, connections(t)); got != fmt.Sprint(1, error(nil), []string{line(filter.UDP, first, friendly)}) {
 			t.Error(got)
 		}

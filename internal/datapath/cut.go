@@ -74,7 +74,7 @@ func (c *cuts) open(o Options, log *slog.Logger, wake func()) {
 		return
 	}
 	c.conn, c.audit.conn = conns[0], conns[1]
-	c.arrivals = newArrivals(conns[2], log, !o.OpenUnknown)
+	c.arrivals = newArrivals(conns[2], log, !o.OpenUnknown, wake)
 }
 
 func (c *cuts) close() error {
@@ -107,16 +107,18 @@ type plan struct {
 	remove  map[nft.Refused]bool
 	again   []nft.Refused // somebody took them out of the sets
 	cutting bool          // the sets hold something
-	moved   []netip.Addr  // addresses that went from one pod to another
-	reused  int           // connections of reused addresses, deleted already
+	held    held
+	moved   []netip.Addr // addresses that went from one pod to another, to look for after the commit
+	reused  int          // connections of reused addresses, deleted already
 	looked  Looked
 }
 
-// plan prepares what is committed with the program. Connections of addresses
-// that have a new owner are deleted here: before anything speaks of the owner.
-func (d *Datapath) plan(p *filter.Program, n nft.Node, report *Report) (*plan, error) {
+// plan prepares what is committed with the program. Where nobody looks beside the
+// loop, connections of addresses that have a new owner are deleted here: before
+// anything speaks of the owner.
+func (d *Datapath) plan(p *filter.Program, n nft.Node, h held, report *Report) (*plan, error) {
 	c := &d.cuts
-	todo := &plan{add: map[nft.Refused]string{}, remove: map[nft.Refused]bool{}, scopes: scopes{}}
+	todo := &plan{held: h, add: map[nft.Refused]string{}, remove: map[nft.Refused]bool{}, scopes: scopes{}}
 	if c.conn == nil {
 		report.Problems = append(report.Problems, Problem{Subject: "connections", Blocking: !c.keep,
 			Text: "connections that a change denies are not cut: the connection table cannot be read: " + c.why.Error(),
@@ -141,7 +143,7 @@ func (d *Datapath) plan(p *filter.Program, n nft.Node, report *Report) (*plan, e
 			return nil, err
 		}
 	}
-	c.arrivals.known.Store(p) // what is looked up there from now on is ours
+	c.arrivals.known.Store(h.known) // what these take part in from now on may be their own
 	if c.judged != p {
 		d.compare(p, todo)
 	}
@@ -195,8 +197,10 @@ func (d *Datapath) compare(p *filter.Program, todo *plan) {
 		reused = slices.Concat(reused, change.Came)
 	}
 	todo.look(before, p, change)
-	todo.moved = change.Moved
-	todo.reused = c.clear(reused, cut.NewJudge(&filter.Program{}, todo.node, reused))
+	if todo.reused = c.arrivals.ended(); !todo.held.beside {
+		todo.moved = change.Moved
+		todo.reused += c.clear(reused, cut.NewJudge(&filter.Program{}, todo.node, reused))
+	}
 	others := map[netip.Addr]bool{}
 	for _, a := range slices.Concat(reused, change.Left) {
 		others[a] = true
@@ -247,8 +251,7 @@ func tenant(p *filter.Program, a netip.Addr) string {
 }
 
 // clear deletes those of the connections of some addresses that the judge
-// denies. For one pod beside 200,000 connections that takes a tenth of a second
-// for each address; for a burst of pods, the time that it takes to read them all.
+// denies. It is for an Apply beside which no Watch runs.
 func (c *cuts) clear(addrs []netip.Addr, j *cut.Judge) (deleted int) {
 	if len(addrs) == 0 {
 		return 0
@@ -327,6 +330,7 @@ func (d *Datapath) finish(p *filter.Program, todo *plan, report *Report) error {
 	c.settle(todo)
 	c.judged, c.closed = p, todo.closed
 	c.arrivals.arm()
+	c.arrivals.hold(todo.held)
 	if todo.judge != nil {
 		c.audit.learn(c.policed(p), todo.node, todo.groups)
 	}

@@ -76,7 +76,10 @@ type Report struct {
 	// Strangers are interfaces that are closed and behind which no pod is known,
 	// sorted. They are here at once; a problem names them after a while.
 	Strangers []string
-	Cuts      Cuts
+	// Held are addresses of pods that are closed for now, since connections from
+	// before the pod may exist. Changed receives when they need not be any longer.
+	Held []netip.Addr
+	Cuts Cuts
 }
 
 // Datapath owns podwall's table in one network namespace. Apply, Cleanup and
@@ -286,8 +289,10 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 	report.Problems = append(report.Problems, d.lookForStrangers(report, now)...)
 	report.Unsure = d.unsure()
 	d.lookAgain(d.nextLook(now))
+	p, h := d.hold(p, paths)
+	report.Held = h.addrs
 	node := d.node(p, paths, report)
-	todo, err := d.plan(p, node, report)
+	todo, err := d.plan(p, node, h, report)
 	if err != nil {
 		return err
 	}
@@ -306,6 +311,7 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 	}
 	if err := d.write(desired, ops); err != nil {
 		d.cuts.audit.giveBack(todo.cuts)
+		d.cuts.arrivals.doubt() // a part may be committed
 		return err
 	}
 	report.Table = desired
@@ -339,6 +345,7 @@ func (d *Datapath) read(report *Report) error {
 		return err
 	}
 	report.Full = true
+	d.cuts.arrivals.doubt()
 	if !d.recalled { // later, what is not ours there is not believed
 		d.remember(actual)
 		d.recalled = true

@@ -34,15 +34,19 @@ const looks = 4
 // known reports whether an address is a known pod's by now; its connections are
 // left to those who programmed it. It is asked after the look, which may take
 // long, and entries are deleted by their id: so what the pod is allowed since is
-// never among them.
-func forget(conn *conntrack.Conn, addrs, node []netip.Addr, known func(netip.Addr) bool) (deleted int, err error) {
+// never among them. found, if it is not nil, gets how many connections of each
+// address were to be deleted.
+func forget(conn *conntrack.Conn, addrs, node []netip.Addr, known func(netip.Addr) bool, found map[netip.Addr]int) (deleted int, err error) {
 	old, err := among(conn, addrs, strangers(addrs, node))
 	if err != nil {
 		return 0, err
 	}
 	now := strangers(slices.DeleteFunc(slices.Clone(addrs), known), node)
 	return conn.Delete(slices.DeleteFunc(old, func(e cut.Entry) bool {
-		_, ends := now.Judge(&e)
+		c, ends := now.Judge(&e)
+		if ends && found != nil {
+			found[c.Addr]++
+		}
 		return !ends
 	}))
 }
@@ -85,7 +89,7 @@ func forgetHere(ctx context.Context, addrs []netip.Addr) (deleted int, err error
 		if err := ctx.Err(); err != nil {
 			return deleted, fmt.Errorf("looking for connections from before the pod: %w", err)
 		}
-		n, err := forget(conn, addrs, nil, func(netip.Addr) bool { return false })
+		n, err := forget(conn, addrs, nil, func(netip.Addr) bool { return false }, nil)
 		deleted += n
 		if err != nil {
 			return deleted, fmt.Errorf("deleting connections from before the pod: %w", err)

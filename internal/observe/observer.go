@@ -28,10 +28,10 @@ type Info struct {
 // Pass is the outcome of one turn of the agent's loop that touched the kernel,
 // or found that it need not.
 type Pass struct {
-	// Revision and SourceID are those of the cluster.Delta that the pass tried
-	// to enforce.
-	Revision uint64
-	SourceID string
+	// Revision and SourceID say up to where everything is enforced. Seen is the
+	// revision that the pass tried to enforce, if it held something back.
+	Revision, Seen uint64
+	SourceID       string
 	// Full is true when the pass compared the whole kernel state, false when it
 	// wrote a change only.
 	Full    bool
@@ -118,7 +118,7 @@ func (o *Observer) Record(p Pass) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	s := &o.status
-	s.SeenRevision = p.Revision
+	s.SeenRevision = max(p.Revision, p.Seen)
 	s.Diagnostics = p.Diagnostics
 	s.LastApply = &Apply{Time: time.Now(), Seconds: p.Elapsed.Seconds(), Kind: kind(p.Full)}
 	o.pending = p.Err

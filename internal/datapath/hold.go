@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/nft"
+)
+
+// A pod whose address may have connections from before it is held: it is closed
+// until the connection table was looked through for them, beside the loop. Who
+// else is in the program does not wait. Where the look was made when the pod's
+// route appeared (arrivals), the pod is not held. ADR 0012 has the argument.
+
+// held is what hold found.
+type held struct {
+	addrs []netip.Addr    // closed for now
+	came  []netip.Addr    // those of pods that were not known before and are not held
+	known *filter.Program // without those that are held
+	link  map[netip.Addr]int
+	// beside is false if nobody looks beside the loop (Watch does not run): then
+	// nobody is held, and Apply looks itself.
+	beside bool
+}
+
+// hold returns the program in which the pods are closed that must wait.
+func (d *Datapath) hold(p *filter.Program, paths map[netip.Addr]links.Path) (*filter.Program, held) {
+	c := &d.cuts
+	h := held{known: p, link: map[netip.Addr]int{}}
+	if h.beside = c.conn != nil && c.arrivals.running.Load(); !h.beside {
+		return p, h
+	}
+	before := nft.LocalPods(d.actual, p)
+	if c.judged != nil {
+		before = c.judged.Pods
+	}
+	waits := map[netip.Addr]bool{}
+	for _, pod := range p.Pods {
+		was, known := podIn(before, pod.Addr)
+		moved := known && (was.Name != pod.Name || was.ID != pod.ID)
+		if known && !moved && !c.closes(was) || !known && d.options.OpenUnknown {
+			continue
+		}
+		link := paths[pod.Addr].Index
+		if !moved && c.arrivals.ready(pod.Addr, link) {
+			h.came = append(h.came, pod.Addr)
+			continue
+		}
+		waits[pod.Addr], h.link[pod.Addr] = true, link
+		h.addrs = append(h.addrs, pod.Addr)
+	}
+	if len(waits) == 0 {
+		return p, h
+	}
+	h.known = &filter.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), func(pod filter.Pod) bool { return waits[pod.Addr] }),
+		Chains: p.Chains, Sets: p.Sets}
+	if d.options.OpenUnknown {
+		return closedFor(p, waits), h
+	}
+	return h.known, h
+}
+
+// heldChain begins the names of chains that allow nothing.
+const heldChain = "held-"
+
+// closes reports whether the pod is closed by hold.
+func (c *cuts) closes(pod filter.Pod) bool { return strings.HasPrefix(pod.Ingress, heldChain) }
+
+// closedFor returns the program in which these pods are isolated and allowed
+// nothing: where addresses of unknown pods are open, to leave a pod out would open
+// it.
+func closedFor(p *filter.Program, waits map[netip.Addr]bool) *filter.Program {
+	closed := &filter.Program{Pods: slices.Clone(p.Pods), Chains: slices.Clone(p.Chains), Sets: p.Sets}
+	chains := map[string]*filter.Chain{}
+	name := func(f filter.Family, d filter.Direction) string {
+		c := &filter.Chain{Name: heldChain + d.String() + "4", Direction: d, Family: f}
+		if f == filter.IPv6 {
+			c.Name = heldChain + d.String() + "6"
+		}
+		chains[c.Name] = c
+		return c.Name
+	}
+	for i := range closed.Pods {
+		if pod := &closed.Pods[i]; waits[pod.Addr] {
+			f := filter.FamilyOf(pod.Addr)
+			pod.Ingress, pod.Egress = name(f, filter.Ingress), name(f, filter.Egress)
+		}
+	}
+	for _, c := range chains {
+		closed.Chains = append(closed.Chains, c)
+	}
+	slices.SortFunc(closed.Chains, func(a, b *filter.Chain) int { return strings.Compare(a.Name, b.Name) })
+	return closed
+}
+
+func podIn(pods []filter.Pod, a netip.Addr) (filter.Pod, bool) {
+	return podAt(&filter.Program{Pods: pods}, a)
+}
+
+// held has what waits looked for, once the commit has closed it.
+func (a *arrivals) hold(h held) {
+	a.mu.Lock()
+	for _, addr := range h.came {
+		a.newcomers.listed(addr)
+	}
+	for _, addr := range h.addrs {
+		a.newcomers.add(addr, h.link[addr], true)
+	}
+	a.mu.Unlock()
+	if len(h.addrs) > 0 {
+		a.wake()
+	}
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/links"
+)
+
+// watched runs Watch and waits until it looks for newcomers.
+func watched(t *testing.T, d *Datapath) {
+	t.Helper()
+	watch(t, d)
+	until(t, "nobody looks beside the loop", d.cuts.arrivals.running.Load)
+}
+
+func until(t *testing.T, otherwise string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal(otherwise)
+		}
+	}
+}
+
+// settled applies until nobody is held, and returns how often somebody was.
+func settled(t *testing.T, d *Datapath, p *filter.Program) (held int) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); ; held++ {
+		if len(apply(t, d, p).Held) == 0 {
+			return held
+		}
+		if time.Now().After(end) {
+			t.Fatal("an address is held for ever")
+		}
+		woken(t, d)
+	}
+}
+
+// withPod adds a pod that is not isolated.
+func withPod(p *filter.Program, addr, name string) *filter.Program {
+	p.Pods = append(p.Pods, filter.Pod{Addr: netip.MustParseAddr(addr), Name: name, Tenant: "shop"})
+	slices.SortFunc(p.Pods, func(a, b filter.Pod) int { return a.Addr.Compare(b.Addr) })
+	return p
+}
+
+func isKnown(t *testing.T, addr string) bool {
+	t.Helper()
+	return strings.Contains(run(t, "nft", "list", "map", "inet", "podwall", "to4"), addr+" ")
+}
+
+// loopIsBlind takes the connection table from the loop: what it does not ask, it
+// does not wait for.
+func loopIsBlind(t *testing.T, d *Datapath) {
+	t.Helper()
+	if err := d.cuts.conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAPodWaitsForItsLookAloneAndTheLoopLooksNowhere(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		apply(t, d, isolated(first))
+		connect(t, filter.UDP, first, stranger) // which the policies would allow
+		connect(t, filter.UDP, first, webPod)
+		watched(t, d)
+		loopIsBlind(t, d)
+		r := apply(t, d, withPod(isolated(first, second), stranger, "shop/next"))
+		if len(r.Held) != 1 || isKnown(t, stranger) {
+			t.Errorf("held are %v; the pod is known: %t", r.Held, isKnown(t, stranger))
+		}
+		if set := run(t, "nft", "list", "set", "inet", "podwall", "pods4-peers"); !strings.Contains(set, second) {
+			t.Errorf("the other change waits too:\n%s", set)
+		}
+		settled(t, d, withPod(isolated(first, second), stranger, "shop/next"))
+		left(t, line(filter.UDP, first, webPod))
+		if !isKnown(t, stranger) {
+			t.Error("the pod is not known")
+		}
+		connect(t, filter.UDP, first, stranger) // of its own
+		apply(t, d, withPod(isolated(first), stranger, "shop/next"))
+		run(t, "ip", "link", "set", "lo", "up")
+		settled(t, d, withPod(isolated(first), stranger, "shop/next"))
+		left(t, line(filter.UDP, first, webPod), line(filter.UDP, first, stranger))
+	})
+}
+
+// The route to a pod comes before the API names its address: one Apply programs it.
+func TestAPodWhoseRouteCameFirstDoesNotWait(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		pairAway(t, "veth-a")
+		d := open(t, Options{})
+		apply(t, d, isolated(first))
+		connect(t, filter.UDP, first, stranger)
+		watched(t, d)
+		loopIsBlind(t, d)
+		arrive := func() {
+			t.Helper()
+			run(t, "ip", "route", "replace", stranger, "dev", "veth-a")
+			until(t, "nobody looked for the route's address", func() bool { return d.cuts.arrivals.ready(netip.MustParseAddr(stranger), links.IndexOf("veth-a")) })
+			left(t)
+		}
+		arrive()
+		p := withPod(isolated(first), stranger, "shop/next")
+		if r := apply(t, d, p); len(r.Held) > 0 || !isKnown(t, stranger) {
+			t.Errorf("held are %v, the pod is known: %t", r.Held, isKnown(t, stranger))
+		}
+		if apply(t, d, isolated(first)); len(apply(t, d, p).Held) != 1 {
+			t.Error("the next pod with the address does not wait, although its route is not new")
+		}
+		apply(t, d, isolated(first))
+		run(t, "ip", "route", "del", stranger)
+		arrive()
+		if r := apply(t, d, p); len(r.Held) > 0 {
+			t.Errorf("held are %v", r.Held)
+		}
+	})
+}
+
+// An address goes from one pod to another in one change. What the first one had is
+// gone when the second is programmed, which is closed until then.
+func TestAnAddressThatMovesIsClosedInBetween(t *testing.T) {
+	for name, o := range map[string]Options{"closed": {}, "open": {OpenUnknown: true}} {
+		t.Run(name, func(t *testing.T) {
+			inOwnNamespace(t, func(t *testing.T) {
+				d := open(t, o)
+				apply(t, d, withPod(isolated(first), stranger, "shop/last"))
+				watched(t, d)
+				loopIsBlind(t, d)
+				connect(t, filter.UDP, first, stranger)
+				next := withPod(isolated(first), stranger, "shop/next")
+				r := apply(t, d, next)
+				closed := !isKnown(t, stranger)
+				if o.OpenUnknown {
+					closed = strings.Contains(run(t, "nft", "list", "map", "inet", "podwall", "to4"), "jump held-ingress4")
+				}
+				if len(r.Held) != 1 || !closed {
+					t.Errorf("held are %v, closed: %t\n%s", r.Held, closed, listing(t))
+				}
+				settled(t, d, next)
+				left(t)
+				if !isKnown(t, stranger) || strings.Contains(listing(t), "held-") {
+					t.Errorf("the pod is not known as it is:\n%s", listing(t))
+				}
+			})
+		})
+	}
+}
