@@ -162,8 +162,22 @@ func (l *Loop) awaitSync(ctx context.Context) error {
 	}
 }
 
-// pass is one turn.
-func (l *Loop) pass(ctx context.Context) error { return l.enforce(ctx, l.Store.Take(), nil) }
+// pass is one turn: it enforces what changed, pods of this node first.
+func (l *Loop) pass(ctx context.Context) error {
+	first, rest := l.Store.Take(), cluster.Delta{}
+	if l.ready { // else everything is needed at once
+		first, rest = localFirst(first, l.Node)
+	}
+	err := l.enforce(ctx, first, addressesOf(rest.Pods, l.Node))
+	switch {
+	case rest.Revision == 0:
+		return err
+	case err != nil:
+		l.index.Apply(rest) // for the next pass
+		return err
+	}
+	return l.enforce(ctx, rest, nil)
+}
 
 // enforce is the table of contents of this program. waiting are addresses of pods
 // that the delta leaves to the next one.

@@ -216,3 +216,34 @@ func TestAConnectionTableThatFillsUpIsSaidWithoutAChange(t *testing.T) {
 		t.Errorf("%d passes, want one: nothing changed", len(r.programs))
 	}
 }
+
+// A pod of this node does not wait for a burst of pods of other nodes, and when its
+// commit fails nothing of the burst is lost.
+func TestAPodOfThisNodeIsCommittedBeforeABurstOfOthers(t *testing.T) {
+	burst := func(tx *cluster.Tx) {
+		tx.SetPod(pod("new", "node1", "10.0.0.2"))
+		for i := range 1000 {
+			p := pod(fmt.Sprintf("far%d", i), "node2", fmt.Sprintf("10.1.%d.%d", i/250, i%250))
+			p.Labels = cluster.NewLabels(map[string]string{"app": "far"})
+			tx.SetPod(p)
+		}
+	}
+	for _, fails := range []bool{false, true} {
+		t.Run(fmt.Sprint(fails), func(t *testing.T) {
+			r := &recorder{}
+			run(t, r, func(l *agent.Loop, settle func()) {
+				l.Store.Update(func(tx *cluster.Tx) { tx.SetPolicy(policy("p", "far")) })
+				settle()
+				before := len(r.programs)
+				if fails {
+					r.fail = []error{unix.EBUSY}
+				}
+				l.Store.Update(burst)
+				settle()
+				if list := r.programs[before:]; len(list) != 2 || !strings.Contains(list[0], "10.0.0.2") || strings.Contains(list[0], "10.1.3.249") || !strings.Contains(list[1], "10.1.3.249") {
+					t.Errorf("%d programs: %.200q", len(list), list)
+				}
+			})
+		})
+	}
+}
