@@ -36,7 +36,9 @@ func (tx *Tx) DeleteNode(name string) { tx.noteNodes(tx.store.nodes.set(Key{Name
 // ReplaceNodes makes the given nodes the only ones.
 func (tx *Tx) ReplaceNodes(list []*Node) { tx.noteNodes(tx.store.nodes.replace(list)) }
 
-// noteNodes notes a change of the nodes, whose addresses no pod can have.
+// noteNodes notes a change of the nodes. No pod can have the first address of each
+// family of a node, under which others know it. Behind it cloud providers were seen
+// to list the addresses that they give to pods.
 func (tx *Tx) noteNodes(changed bool) {
 	if !changed {
 		return
@@ -44,7 +46,12 @@ func (tx *Tx) noteNodes(changed bool) {
 	tx.changed = true
 	reserved := map[netip.Addr]string{}
 	for n := range tx.store.nodes.objects.all() {
+		seen := map[bool]bool{}
 		for _, a := range n.Addrs {
+			if seen[a.Is4()] {
+				continue
+			}
+			seen[a.Is4()] = true
 			if why := "an address of Node " + n.Name; reserved[a] == "" || why < reserved[a] {
 				reserved[a] = why
 			}

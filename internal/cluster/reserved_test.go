@@ -51,6 +51,26 @@ func TestReservedAddressesAreNoPods(t *testing.T) {
 	}
 }
 
+func TestTheFirstAddressOfEachFamilyOfANodeIsReserved(t *testing.T) {
+	node := func(list ...string) func(*Tx) {
+		return func(tx *Tx) { tx.SetNode(&Node{Name: "m", Addrs: addrs(list...)}) }
+	}
+	pod := set(elsewhere(local("a", "1", "10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"), "m"))
+	for _, tt := range []struct {
+		name  string
+		steps []func(*Tx)
+		want  []string
+	}{
+		{"a Node", []func(*Tx){node("10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"), pod}, []string{"a/1 10.0.0.2 fd00::2"}},
+		{"a later Node", []func(*Tx){pod, node("10.0.0.1", "fd00::1")}, []string{"a/1 10.0.0.2 fd00::2"}},
+		{"a Node that changes", []func(*Tx){node("10.0.0.1"), pod, node("10.0.0.2")}, []string{"a/1 10.0.0.1 fd00::1 fd00::2"}},
+		{"a Node that goes", []func(*Tx){node("10.0.0.1"), pod, func(tx *Tx) { tx.DeleteNode("m") }}, []string{"a/1 10.0.0.1 10.0.0.2 fd00::1 fd00::2"}},
+		{"a list of Nodes", []func(*Tx){pod, func(tx *Tx) { tx.ReplaceNodes([]*Node{{Name: "m", Addrs: addrs("fd00::2")}}) }}, []string{"a/1 10.0.0.1 10.0.0.2 fd00::1"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) { expect(t, tt.steps, tt.want) })
+	}
+}
+
 func TestWhoClaimsAReservedAddressIsNamed(t *testing.T) {
 	s := NewStore()
 	said := func() (list []string) {
