@@ -11,6 +11,8 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/measure/control/listwatch"
 )
 
@@ -65,11 +67,42 @@ func labelSteps(w *world, _ int) []step {
 
 func localSteps(w *world, turn int) []step {
 	ip := ofLocal(1 + turn%visitors)
-	p := newPod(benchNS, "visitor-"+ip.String(), nodeName, ip, map[string]string{"app": "target"})
+	p := newPod(benchNS, visitor(ip).Name, nodeName, ip, map[string]string{"app": "target"})
 	return []step{
+		{"", false, nil, w.wire(ip), nil},
 		{"pod of this node added", false, []netip.Addr{ip}, w.src.create, p},
 		{"pod of this node removed", true, []netip.Addr{ip}, w.src.remove, p},
+		{"", false, nil, w.unwire(ip), nil},
 	}
+}
+
+// unreported is how long a pod is wired before the API names its address. A
+// kubelet starts the containers in that time; it is rarely as short.
+const unreported = 100 * time.Millisecond
+
+// wire returns the change that wires a pod as a CNI plugin does: a new pair of
+// interfaces and a route, some time before the API names the address.
+func (w *world) wire(ip netip.Addr) func(context.Context, listwatch.Object) (time.Time, error) {
+	return func(ctx context.Context, _ listwatch.Object) (time.Time, error) {
+		if _, err := w.bed.AddPod(lab.PodSpec{Key: visitor(ip), Node: nodeName, IPs: []netip.Addr{ip}}); err != nil {
+			return time.Time{}, err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(unreported):
+		}
+		return time.Now(), ctx.Err()
+	}
+}
+
+func (w *world) unwire(ip netip.Addr) func(context.Context, listwatch.Object) (time.Time, error) {
+	return func(context.Context, listwatch.Object) (time.Time, error) {
+		return time.Now(), w.bed.RemovePod(visitor(ip))
+	}
+}
+
+func visitor(ip netip.Addr) cluster.Key {
+	return cluster.Key{Namespace: benchNS, Name: "visitor-" + ip.String()}
 }
 
 func policySteps(w *world, turn int) []step {

@@ -108,16 +108,13 @@ func (s shape) listPods() []*corev1.Pod {
 	return append(list, newPod(benchNS, "target", nodeName, ofLocal(0), map[string]string{"app": "target"}))
 }
 
-// local are the addresses of this node's pods, and those that come and go here.
+// local are the addresses of this node's pods.
 func (s shape) local() []netip.Addr {
 	var list []netip.Addr
 	for i := 0; i < s.pods-s.big; i += s.nodes {
 		list = append(list, ofShape(i))
 	}
-	for i := range visitors + 1 {
-		list = append(list, ofLocal(i))
-	}
-	return list
+	return append(list, ofLocal(0))
 }
 
 // newPod is a running pod with what pods usually carry, about 2 kB: the size is

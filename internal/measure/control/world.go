@@ -29,7 +29,7 @@ const (
 	bigNS    = "big"
 
 	small    = 8 // pods of the small one
-	visitors = 4 // wired places for pods of this node that come and go
+	visitors = 4 // addresses of pods of this node that come and go
 )
 
 // world is one node with its pods in a lab, a cluster around it that only exists
