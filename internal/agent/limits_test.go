@@ -18,17 +18,20 @@ import (
 // members returns n elements.
 func members(n int) (list filter.Elements) {
 	for i := range n {
-		list = list.With(filter.Element{Addr: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), Bits: 32})
+		list = list.With(filter.Element{Addr: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})})
 	}
 	return list
 }
+
+// ranges returns n ranges.
+func ranges(n int) []filter.Range { return make([]filter.Range, n) }
 
 func TestTheLargestOfAKindIsNamed(t *testing.T) {
 	c := counts{connections: observe.Connections{Entries: 7, Limit: 10}, rules: 99, widest: "old"}
 	c.take(&nft.Table{
 		Sets: []*nft.Set{
-			{Name: "blocks-a", Interval: true, Elements: members(3)},
-			{Name: "blocks-b", Interval: true, Elements: members(5), Comment: "of policy shop/p"},
+			{Name: "blocks-a", Interval: true, Ranges: ranges(3)},
+			{Name: "blocks-b", Interval: true, Ranges: ranges(5), Comment: "of policy shop/p"},
 			{Name: "pods", Elements: members(6), Entries: make([]nft.Entry, 2)},
 		},
 		Chains: []*nft.Chain{{Name: "short", Rules: make([]nft.Rule, 1)}, {Name: "long", Rules: make([]nft.Rule, 4)}},
@@ -47,7 +50,7 @@ func TestTheLargestOfAKindIsNamed(t *testing.T) {
 
 func TestWhatWasAboveALimitInTheLastPassIsForgotten(t *testing.T) {
 	var c counts
-	c.take(&nft.Table{Sets: []*nft.Set{{Name: "blocks", Interval: true, Elements: members(3)}}}, 1)
+	c.take(&nft.Table{Sets: []*nft.Set{{Name: "blocks", Interval: true, Ranges: ranges(3)}}}, 1)
 	c.take(&nft.Table{}, 0)
 	for _, u := range c.uses() {
 		if u.Used != 0 {

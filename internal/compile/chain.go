@@ -3,36 +3,58 @@
 package compile
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
-	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/policy"
 )
 
-// memoKey names the chain of a list of policies before its content is known.
+// policyKey names the compiled rules of a policy.
+type policyKey struct {
+	policy    *policy.Resolved
+	family    filter.Family
+	direction filter.Direction
+}
+
+// chainKey names the chain of a list of policies before its content is known.
 // Pods with the same policies are the common case; this finds their chain
 // without compiling it again.
-type memoKey struct {
+type chainKey struct {
 	family    filter.Family
 	direction filter.Direction
 	policies  string
 }
 
+// chain is a chain of the program, what it was compiled from, and the sets that
+// its rules refer to.
+type chain struct {
+	*filter.Chain
+	policies []*policy.Resolved
+	sets     []*setRef
+}
+
 // chain returns the name of the chain that allows what the policies allow, in
 // one family and direction. No policies means a chain that allows nothing.
 func (b *builder) chain(f filter.Family, d filter.Direction, policies []*policy.Resolved) string {
-	key := memoKey{family: f, direction: d, policies: policyList(policies)}
-	if name, done := b.memo[key]; done {
-		return name
+	key := chainKey{family: f, direction: d, policies: policyList(policies)}
+	if c := b.memory.chains[key]; c != nil {
+		return c.Name
 	}
-	c := &filter.Chain{Direction: d, Family: f, Rules: b.rules(f, d, policies)}
-	c.Name = fmt.Sprintf("%s%d-%s", d, f, digest(ruleText(c.Rules)...))
-	b.chains[c.Name] = c
-	b.memo[key] = c.Name
+	c := b.before.chains[key]
+	if c == nil || !slices.Equal(c.policies, policies) {
+		c = b.compile(f, d, policies)
+	} else {
+		b.keep(f, d, policies)
+	}
+	b.memory.chains[key] = c
+	if b.chains[c.Name] == nil { // another list of policies may say the same
+		b.chains[c.Name] = c.Chain
+	}
+	for _, s := range c.sets {
+		b.sets[s.set.Name] = s
+	}
 	return c.Name
 }
 
@@ -45,88 +67,53 @@ func policyList(policies []*policy.Resolved) string {
 	return s.String()
 }
 
-// ruleText is what the name of a chain is derived from.
-func ruleText(rules []filter.Rule) []string {
-	var list []string
-	for _, r := range rules {
-		list = append(list, r.String(), r.Comment)
-	}
-	return list
-}
-
-// rules compiles the union of what the policies allow: sorted, without
-// duplicates, and only "any" if there is a rule that allows everything.
-func (b *builder) rules(f filter.Family, d filter.Direction, policies []*policy.Resolved) []filter.Rule {
-	var list []filter.Rule
+// keep keeps the compiled rules of policies for the next layout.
+func (b *builder) keep(f filter.Family, d filter.Direction, policies []*policy.Resolved) {
 	for _, p := range policies {
-		clauses := p.Ingress
-		if d == filter.Egress {
-			clauses = p.Egress
-		}
-		for _, group := range groupByRule(clauses) {
-			comment := fmt.Sprintf("%s %s[%d]", p.Policy.Key, d, group[0].Rule)
-			list = append(list, b.compileRule(f, group, comment)...)
-		}
+		b.policy(p, f, d)
 	}
-	return merge(list)
 }
 
-// groupByRule splits clauses into those of each rule of the API object.
-func groupByRule(list []policy.Clause) [][]policy.Clause {
-	var groups [][]policy.Clause
-	for i, c := range list {
-		if i == 0 || c.Rule != list[i-1].Rule {
-			groups = append(groups, nil)
-		}
-		last := &groups[len(groups)-1]
-		*last = append(*last, c)
+// policy compiles a policy, or finds it.
+func (b *builder) policy(p *policy.Resolved, f filter.Family, d filter.Direction) *compiled {
+	key := policyKey{p, f, d}
+	c := b.memory.policies[key]
+	if c == nil {
+		c = b.before.policies[key]
 	}
-	return groups
+	if c == nil {
+		c = compilePolicy(p, f, d)
+	}
+	b.memory.policies[key] = c
+	return c
 }
 
-// compileRule compiles the clauses of one rule of the API for one family.
-// Clauses that differ only in the port, or only in the block, are compiled
-// together, so that long lists become sets.
-func (b *builder) compileRule(f filter.Family, clauses []policy.Clause, comment string) []filter.Rule {
-	var list []filter.Rule
-	for _, peer := range b.groupPeers(f, clauses) {
-		for _, port := range b.groupPorts(peer.ports) {
-			r := peer.rule
-			r.Protocol, r.Ports, r.PortSet = port.Protocol, port.Ports, port.PortSet
-			r.Comment = comment
-			list = append(list, r)
+// compile makes the chain of the union of what the policies allow: rules sorted,
+// without duplicates, and only "any" if there is a rule that allows everything.
+func (b *builder) compile(f filter.Family, d filter.Direction, policies []*policy.Resolved) *chain {
+	var list []textRule
+	sets := map[string]*setRef{}
+	for _, p := range policies {
+		c := b.policy(p, f, d)
+		list = append(list, c.rules...)
+		for name, s := range c.sets {
+			sets[name] = s
 		}
 	}
-	return list
-}
-
-// merge sorts rules and joins equal ones, with the comments of all.
-func merge(list []filter.Rule) []filter.Rule {
-	slices.SortStableFunc(list, func(a, b filter.Rule) int { return cmp.Compare(a.String(), b.String()) })
-	var merged []filter.Rule
+	list = merge(list)
+	made := &chain{Chain: &filter.Chain{Direction: d, Family: f}, policies: policies}
+	texts := make([]string, 0, 2*len(list))
+	used := map[string]bool{}
 	for _, r := range list {
-		if r.String() == "any" {
-			return []filter.Rule{r} // the others cannot add to it
-		}
-		if n := len(merged); n > 0 && merged[n-1].String() == r.String() {
-			merged[n-1].Comment = joinComments(merged[n-1].Comment, r.Comment)
-			continue
-		}
-		merged = append(merged, r)
+		made.Rules = append(made.Rules, r.Rule)
+		texts = append(texts, r.text, r.Comment)
+		used[r.PortSet], used[r.PeerSet], used[r.DestSet] = true, true, true
 	}
-	return merged
-}
-
-// enough is where a comment is cut anyway. Beyond it nothing is joined: many
-// policies with one rule would cost the square of their number.
-const enough = 128
-
-func joinComments(a, b string) string {
-	if len(a) >= enough || slices.Contains(strings.Split(a, ", "), b) {
-		return a
+	made.Name = fmt.Sprintf("%s%d-%s", d, f, digest(texts...))
+	for name, s := range sets {
+		if used[name] { // by no rule, if a more general one replaced it
+			made.sets = append(made.sets, s)
+		}
 	}
-	return a + ", " + b
+	return made
 }
-
-// filterProtocol returns the backend-neutral protocol number.
-func filterProtocol(p cluster.Protocol) filter.Protocol { return filter.Protocol(p) }

@@ -11,7 +11,6 @@ package compile
 
 import (
 	"cmp"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -52,12 +51,36 @@ type setRef struct {
 }
 
 // NewLayout compiles the layout of a model.
-func NewLayout(l *policy.Layout, o Options) *Layout {
-	b := &builder{options: o, chains: map[string]*filter.Chain{}, sets: map[string]*setRef{}, memo: map[memoKey]string{}}
+func NewLayout(l *policy.Layout, o Options) *Layout { return NewCompiler(o).Layout(l) }
+
+// Compiler compiles one layout after another. What did not change is the very same
+// value in both: policies and chains are compiled once. It is owned by one
+// goroutine.
+type Compiler struct {
+	options Options
+	known   memory // of the last layout
+}
+
+// memory is what was compiled for a layout.
+type memory struct {
+	policies map[policyKey]*compiled
+	chains   map[chainKey]*chain
+}
+
+func newMemory() memory {
+	return memory{policies: map[policyKey]*compiled{}, chains: map[chainKey]*chain{}}
+}
+
+// NewCompiler returns a compiler that knows nothing yet.
+func NewCompiler(o Options) *Compiler { return &Compiler{options: o, known: newMemory()} }
+
+// Layout compiles a layout.
+func (c *Compiler) Layout(l *policy.Layout) *Layout {
+	b := &builder{options: c.options, before: c.known, memory: newMemory(), chains: map[string]*filter.Chain{}, sets: map[string]*setRef{}}
 	for _, e := range byAddress(l.Workloads) {
 		b.pods = append(b.pods, b.pod(e))
 	}
-	b.dropUnusedSets()
+	c.known = b.memory
 	return &Layout{
 		pods:   b.pods,
 		chains: sortedValues(b.chains, func(c *filter.Chain) string { return c.Name }),
@@ -112,10 +135,11 @@ func byAddress(list []policy.Workload) []entry {
 // builder collects the chains and sets of one layout.
 type builder struct {
 	options Options
+	before  memory // of the layout before
+	memory  memory // of this one
 	pods    []filter.Pod
 	chains  map[string]*filter.Chain
 	sets    map[string]*setRef
-	memo    map[memoKey]string
 }
 
 func (b *builder) pod(e entry) filter.Pod {
@@ -141,17 +165,6 @@ func (b *builder) isolation(e entry, f filter.Family, d filter.Direction) string
 		return b.chain(f, d, nil)
 	}
 	return b.chain(f, d, isolationOf(e.workloads[0], d).Policies)
-}
-
-// dropUnusedSets removes the sets of rules that a more general rule replaced.
-func (b *builder) dropUnusedSets() {
-	used := map[string]bool{}
-	for _, c := range b.chains {
-		for _, r := range c.Rules {
-			used[r.PortSet], used[r.PeerSet], used[r.DestSet] = true, true, true
-		}
-	}
-	maps.DeleteFunc(b.sets, func(name string, _ *setRef) bool { return !used[name] })
 }
 
 func isolationOf(w *policy.Workload, d filter.Direction) policy.Isolation {

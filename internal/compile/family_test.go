@@ -176,13 +176,14 @@ func inlinedRule(p *filter.Program, r filter.Rule) string {
 		s := p.Set(name)
 		var elements []string
 		for _, e := range filter.Sorted(s.Elements) {
-			if e.Addr.IsValid() && s.Kind == filter.Prefixes {
-				e.Bits = uint8(fourPrefix(netip.PrefixFrom(e.Addr, int(e.Bits))).Bits())
-			}
-			if e.Addr.IsValid() {
-				e.Addr = four(e.Addr)
-			}
+			e.Addr = four(e.Addr)
 			elements = append(elements, s.Kind.Format(e))
+		}
+		for _, r := range s.Ranges {
+			if s.Kind == filter.AddrRanges {
+				r.First.Addr, r.Last.Addr = four(r.First.Addr), four(r.Last.Addr)
+			}
+			elements = append(elements, s.Kind.FormatRange(r))
 		}
 		text += fmt.Sprintf(" %s (%s) {%s}", s.Kind, s.Comment, strings.Join(elements, ", "))
 	}

@@ -74,7 +74,7 @@ func TestTenThousandBlocksOfAPolicyAreOneRule(t *testing.T) {
 	start := time.Now()
 	blocks := every(10_000)
 	p := compiled(oneSubject(), listed("p", blocks...))
-	if rules := rulesOf(t, p); len(rules) != 1 || len(p.Sets) != 1 || p.Sets[0].Elements.Len() != len(blocks) {
+	if rules := rulesOf(t, p); len(rules) != 1 || len(p.Sets) != 1 || len(p.Sets[0].Ranges) != len(blocks) {
 		t.Fatalf("%d rules, %d sets, want one of each", len(rules), len(p.Sets))
 	}
 	f := filter.Flow{Protocol: filter.TCP, Dst: p.Pods[0].Addr, DstPort: 80}

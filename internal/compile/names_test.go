@@ -4,6 +4,7 @@ package compile
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -26,39 +27,64 @@ func selectorOf(t *testing.T, text string) cluster.Selector {
 // A name stands for a meaning: two sets with one name would be one set.
 func TestSetsThatMeanOtherThingsHaveOtherNames(t *testing.T) {
 	all, x := cluster.Everything(), selectorOf(t, "app=x")
-	addrs := map[string]policy.SetSpec{
-		"pods of a namespace":                  {Namespace: "a", Pods: x},
-		"pods of another namespace":            {Namespace: "b", Pods: x},
-		"all pods of a namespace":              {Namespace: "a", Pods: all},
-		"local pods":                           {Namespace: "a", Pods: x, Local: true},
-		"selected namespaces":                  {Namespaces: &x, Pods: all},
-		"selected pods of all namespaces":      {Namespaces: &all, Pods: x},
-		"all pods of the namespaces there are": {Namespaces: &all, Pods: all},
-		"all pods":                             {Pods: all},
+	own := func(pods cluster.Selector) cluster.Peer { return cluster.Peer{Pods: pods} }
+	selected := func(namespaces, pods cluster.Selector) cluster.Peer {
+		return cluster.Peer{Namespaces: &namespaces, Pods: pods}
 	}
-	ports := map[string]policy.SetSpec{
-		"a named port":                  {Namespace: "a", Pods: x, PortName: "http", Protocol: cluster.TCP},
-		"the port of local pods":        {Namespace: "a", Pods: x, PortName: "http", Protocol: cluster.TCP, Local: true},
-		"a port of another name":        {Namespace: "a", Pods: x, PortName: "dns", Protocol: cluster.TCP},
-		"the name for another protocol": {Namespace: "a", Pods: x, PortName: "http", Protocol: cluster.UDP},
-	}
-	b := &builder{sets: map[string]*setRef{}}
+	c := &compiled{sets: map[string]*setRef{}}
 	known := map[string]string{}
-	add := func(what string, spec policy.SetSpec, kind filter.SetKind) {
+	add := func(what string, kind filter.SetKind, specs ...*policy.SetSpec) {
 		for _, f := range filter.Families {
-			name := b.podSet(f, &spec, kind)
-			if other, again := known[name]; again {
-				t.Errorf("%s and %s are both %s", what, other, name)
+			for _, spec := range specs {
+				name := c.podSet(f, spec, kind)
+				if other, again := known[name]; again && other != what {
+					t.Errorf("%s and %s are both %s", what, other, name)
+				}
+				known[name] = what
 			}
-			known[name] = what
 		}
 	}
-	for what, spec := range addrs {
-		add(what, spec, filter.Addrs)
+	for what, in := range map[string]struct {
+		namespace string
+		peers     []cluster.Peer
+	}{
+		"pods of a namespace":                  {"a", []cluster.Peer{own(x)}},
+		"pods of another namespace":            {"b", []cluster.Peer{own(x)}},
+		"all pods of a namespace":              {"a", []cluster.Peer{own(all)}},
+		"selected namespaces":                  {"a", []cluster.Peer{selected(x, all)}},
+		"selected pods of all namespaces":      {"a", []cluster.Peer{selected(all, x)}},
+		"all pods of the namespaces there are": {"a", []cluster.Peer{selected(all, all)}},
+	} {
+		add(what, filter.Addrs, resolved(in.namespace, all, cluster.Peers{List: in.peers}, cluster.Ports{Any: true}).Ingress[0].Pods...)
 	}
-	for what, spec := range ports {
-		add(what, spec, filter.AddrPorts)
+	for what, in := range map[string]struct {
+		peers cluster.Peers
+		ports []cluster.Port
+	}{
+		"a named port":                  {cluster.Peers{List: []cluster.Peer{own(x)}}, []cluster.Port{{Name: "http", Protocol: cluster.TCP}}},
+		"a port of another name":        {cluster.Peers{List: []cluster.Peer{own(x)}}, []cluster.Port{{Name: "dns", Protocol: cluster.TCP}}},
+		"the name for another protocol": {cluster.Peers{List: []cluster.Peer{own(x)}}, []cluster.Port{{Name: "http", Protocol: cluster.UDP}}},
+		"two names":                     {cluster.Peers{List: []cluster.Peer{own(x)}}, []cluster.Port{{Name: "http", Protocol: cluster.TCP}, {Name: "dns", Protocol: cluster.TCP}}},
+	} {
+		add(what, filter.AddrPorts, resolved("a", all, in.peers, cluster.Ports{List: in.ports}).Egress[0].Direct...)
 	}
+	http := cluster.Ports{List: []cluster.Port{{Name: "http", Protocol: cluster.TCP}}}
+	add("the port of local pods", filter.AddrPorts, resolved("a", x, cluster.Peers{Any: true}, http).Ingress[0].Named...)
+	add("a named port of every pod", filter.AddrPorts, resolved("a", x, cluster.Peers{Any: true}, http).Egress[0].Named...)
+	if len(known) != 2*12 {
+		t.Errorf("%d names for 12 meanings in two families", len(known))
+	}
+}
+
+// resolved returns a policy that isolates a pod in both directions, with one rule.
+func resolved(namespace string, subject cluster.Selector, peers cluster.Peers, ports cluster.Ports) *policy.Resolved {
+	rules := []cluster.Rule{{Peers: peers, Ports: ports}}
+	p := &cluster.Policy{Key: cluster.Key{Namespace: namespace, Name: "p"}, Subject: subject,
+		IsolatesIngress: true, IsolatesEgress: true, Ingress: rules, Egress: rules}
+	pod := &cluster.Pod{Key: cluster.Key{Namespace: namespace, Name: "pod"}, Node: "one", IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+		Labels: cluster.NewLabels(map[string]string{"app": "x"})}
+	model := policy.Resolve(&cluster.Snapshot{Pods: []*cluster.Pod{pod}, Policies: []*cluster.Policy{p}}, "one")
+	return model.Layout.Workloads[0].Ingress.Policies[0]
 }
 
 func TestListsOfPoliciesThatRunTogetherAreNotTheSame(t *testing.T) {
@@ -99,8 +125,10 @@ func TestManyContentsHaveManyNames(t *testing.T) {
 		t.Errorf("%d names for %d contents", len(known), 2*many)
 	}
 	long := strings.Repeat("n", 63)
-	spec := policy.SetSpec{Namespace: long, Pods: selectorOf(t, "app="+long), PortName: strings.Repeat("p", 15), Protocol: cluster.SCTP}
-	if name := newTestBuilder().podSet(filter.IPv6, &spec, filter.AddrPorts); len(name) > 27 {
+	named := cluster.Ports{List: []cluster.Port{{Name: strings.Repeat("p", 15), Protocol: cluster.SCTP}}}
+	spec := resolved(long, selectorOf(t, "app=x"), cluster.Peers{Any: true}, named).Egress[0].Named[0]
+	c := &compiled{sets: map[string]*setRef{}}
+	if name := c.podSet(filter.IPv6, spec, filter.AddrPorts); len(name) > 27 {
 		t.Errorf("%s has %d characters; older tools take 27", name, len(name))
 	}
 }

@@ -14,16 +14,12 @@ import (
 	"github.com/podwall/podwall/internal/filter"
 )
 
-func newTestBuilder() *builder {
-	return &builder{chains: map[string]*filter.Chain{}, sets: map[string]*setRef{}, memo: map[memoKey]string{}}
+func tcp(first, last uint16) cluster.Port {
+	return cluster.Port{Protocol: cluster.TCP, First: first, Last: last}
 }
 
-func tcp(first, last uint16) *cluster.Port {
-	return &cluster.Port{Protocol: cluster.TCP, First: first, Last: last}
-}
-
-func singles(n int) []*cluster.Port {
-	var list []*cluster.Port
+func singles(n int) []cluster.Port {
+	var list []cluster.Port
 	for i := range n {
 		list = append(list, tcp(uint16(1000+2*i), uint16(1000+2*i)))
 	}
@@ -31,31 +27,33 @@ func singles(n int) []*cluster.Port {
 }
 
 func TestPortsBecomeFewConditions(t *testing.T) {
-	anyUDP := &cluster.Port{Protocol: cluster.UDP, Any: true}
-	name := &cluster.Port{Protocol: cluster.TCP, Name: "http"}
+	anyUDP := cluster.Port{Protocol: cluster.UDP, Any: true}
 	tests := []struct {
 		name  string
-		ports []*cluster.Port
+		ports []cluster.Port
+		peers int
 		want  []string
 	}{
-		{"no constraint", []*cluster.Port{nil}, []string{"any"}},
-		{"no constraint swallows the rest", []*cluster.Port{tcp(80, 80), nil, anyUDP}, []string{"any"}},
-		{"none", nil, nil},
-		{"a port", []*cluster.Port{tcp(80, 80)}, []string{"tcp 80"}},
-		{"the same port twice", []*cluster.Port{tcp(80, 80), tcp(80, 80)}, []string{"tcp 80"}},
-		{"ranges that overlap", []*cluster.Port{tcp(90, 110), tcp(80, 100)}, []string{"tcp 80-110"}},
-		{"a port inside a range", []*cluster.Port{tcp(80, 100), tcp(90, 90)}, []string{"tcp 80-100"}},
-		{"ports that touch stay as written", []*cluster.Port{tcp(81, 81), tcp(80, 80)}, []string{"tcp 80", "tcp 81"}},
-		{"a whole protocol swallows its ports only", []*cluster.Port{anyUDP, {Protocol: cluster.UDP, First: 53, Last: 53}, tcp(53, 53)}, []string{"tcp 53", "udp"}},
-		{"a named port leaves the number to the set", []*cluster.Port{name}, []string{"tcp"}},
-		{"the whole range", []*cluster.Port{tcp(1, 65535)}, []string{"tcp 1-65535"}},
-		{"up to eight ports are spelled out", singles(maxPorts), []string{"tcp 1000", "tcp 1002", "tcp 1004", "tcp 1006", "tcp 1008", "tcp 1010", "tcp 1012", "tcp 1014"}},
-		{"more become a set, ranges stay", append(singles(maxPorts+1), tcp(1, 9)), []string{"tcp 1-9", "port @portlist-"}},
+		{"none", nil, 1, nil},
+		{"a port", []cluster.Port{tcp(80, 80)}, 1, []string{"tcp 80"}},
+		{"the same port twice", []cluster.Port{tcp(80, 80), tcp(80, 80)}, 1, []string{"tcp 80"}},
+		{"ranges that overlap", []cluster.Port{tcp(90, 110), tcp(80, 100)}, 1, []string{"tcp 80-110"}},
+		{"a port inside a range", []cluster.Port{tcp(80, 100), tcp(90, 90)}, 1, []string{"tcp 80-100"}},
+		{"ports that touch stay as written", []cluster.Port{tcp(81, 81), tcp(80, 80)}, 1, []string{"tcp 80", "tcp 81"}},
+		{"a whole protocol swallows its ports only", []cluster.Port{anyUDP, {Protocol: cluster.UDP, First: 53, Last: 53}, tcp(53, 53)}, 1, []string{"tcp 53", "udp"}},
+		{"the whole range", []cluster.Port{tcp(1, 65535)}, 1, []string{"tcp 1-65535"}},
+		{"up to eight ports are spelled out", singles(maxPorts), 1, []string{"tcp 1000", "tcp 1002", "tcp 1004", "tcp 1006", "tcp 1008", "tcp 1010", "tcp 1012", "tcp 1014"}},
+		{"more become a set", append(singles(maxPorts+1), tcp(1, 9)), 1, []string{"tcp port @portlist-"}},
+		{"a single port beside them is none", append(singles(maxPorts+1), cluster.Port{Protocol: cluster.UDP, First: 53, Last: 53}), 1, []string{"tcp port @portlist-", "udp 53"}},
+		{"ports that touch and are many are one range", append(singles(maxPorts), tcp(900, 1020)), 1, []string{"tcp 900-1020"}},
+		{"few ports for many peers become one", singles(4), 5, []string{"tcp port @portlist-"}},
+		{"few ports for few peers do not", singles(4), 4, []string{"tcp 1000", "tcp 1002", "tcp 1004", "tcp 1006"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []string
-			for _, r := range newTestBuilder().groupPorts(tt.ports) {
+			c := &compiled{sets: map[string]*setRef{}}
+			for _, r := range c.portConditions(tt.ports, tt.peers) {
 				text := r.String()
 				if before, _, ok := strings.Cut(text, "portlist-"); ok {
 					text = before + "portlist-"
@@ -73,18 +71,19 @@ func TestPortsBecomeFewConditions(t *testing.T) {
 // ports.
 func TestPortConditionsMatchWhatWasListed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var ports []*cluster.Port
+		var ports []cluster.Port
 		for range rapid.IntRange(0, 14).Draw(t, "ports") {
-			p := &cluster.Port{Protocol: rapid.SampledFrom(cluster.Protocols[:]).Draw(t, "protocol")}
+			p := cluster.Port{Protocol: rapid.SampledFrom(cluster.Protocols[:]).Draw(t, "protocol")}
 			if p.Any = rapid.IntRange(0, 9).Draw(t, "any") == 9; !p.Any {
 				p.First = rapid.Uint16Range(1, 40).Draw(t, "first")
 				p.Last = p.First + rapid.SampledFrom([]uint16{0, 0, 0, 1, 5}).Draw(t, "width")
 			}
 			ports = append(ports, p)
 		}
-		b := newTestBuilder()
-		program := &filter.Program{Chains: []*filter.Chain{{Name: "c", Direction: filter.Ingress, Rules: b.groupPorts(ports)}}}
-		for _, s := range b.sets {
+		c := &compiled{sets: map[string]*setRef{}}
+		peers := rapid.IntRange(1, 9).Draw(t, "peers")
+		program := &filter.Program{Chains: []*filter.Chain{{Name: "c", Direction: filter.Ingress, Rules: c.portConditions(ports, peers)}}}
+		for _, s := range c.sets {
 			program.Sets = append(program.Sets, &s.set)
 		}
 		to := netip.MustParseAddr("10.0.0.1")

@@ -8,33 +8,6 @@ import (
 	"slices"
 )
 
-// subtract returns the prefixes that cover exactly what is in p and in none of
-// the holes, sorted.
-func subtract(p netip.Prefix, holes []netip.Prefix) []netip.Prefix {
-	p = p.Masked()
-	overlaps := false
-	for _, h := range holes {
-		if h.Bits() <= p.Bits() && h.Overlaps(p) {
-			return nil
-		}
-		overlaps = overlaps || h.Overlaps(p)
-	}
-	if !overlaps {
-		return []netip.Prefix{p}
-	}
-	low, high := halves(p)
-	return append(subtract(low, holes), subtract(high, holes)...)
-}
-
-// halves splits a prefix; it must have at least two addresses.
-func halves(p netip.Prefix) (low, high netip.Prefix) {
-	bits := p.Bits() + 1
-	b := p.Addr().AsSlice()
-	b[p.Bits()/8] |= 0x80 >> (p.Bits() % 8)
-	upper, _ := netip.AddrFromSlice(b)
-	return netip.PrefixFrom(p.Addr(), bits), netip.PrefixFrom(upper, bits)
-}
-
 // mergePrefixes returns the shortest sorted list of disjoint prefixes that
 // covers the same addresses.
 func mergePrefixes(list []netip.Prefix) []netip.Prefix {

@@ -107,7 +107,7 @@ func TestProgramsAreWellFormed(t *testing.T) {
 func checkRule(t *rapid.T, p *filter.Program, c *filter.Chain, r filter.Rule, used map[string]bool) {
 	t.Helper()
 	kinds := map[string][]filter.SetKind{
-		r.PortSet: {filter.ProtocolPorts}, r.DestSet: {filter.AddrPorts}, r.PeerSet: {filter.Addrs, filter.Prefixes},
+		r.PortSet: {filter.PortRanges}, r.DestSet: {filter.AddrPorts}, r.PeerSet: {filter.Addrs, filter.AddrRanges},
 	}
 	delete(kinds, "")
 	for name, want := range kinds {
@@ -117,14 +117,19 @@ func checkRule(t *rapid.T, p *filter.Program, c *filter.Chain, r filter.Rule, us
 			t.Fatalf("rule %s of %s: set %s is %+v", r, c.Name, name, s)
 		}
 		for e := range s.Elements.All() {
-			if s.Kind != filter.ProtocolPorts && filter.FamilyOf(e.Addr) != s.Family {
+			if filter.FamilyOf(e.Addr) != s.Family {
 				t.Fatalf("set %s of family %d has %s", name, s.Family, e.Addr)
+			}
+		}
+		for _, r := range s.Ranges {
+			if s.Kind == filter.AddrRanges && (filter.FamilyOf(r.First.Addr) != s.Family || filter.FamilyOf(r.Last.Addr) != s.Family) {
+				t.Fatalf("set %s of family %d has %v", name, s.Family, r)
 			}
 		}
 	}
 	switch {
 	case !r.Ports.Any() && (r.Protocol == filter.AnyProtocol || r.Ports.First > r.Ports.Last),
-		r.DestSet != "" && r.Protocol == filter.AnyProtocol,
+		(r.DestSet != "" || r.PortSet != "") && r.Protocol == filter.AnyProtocol,
 		!r.Block.Any() && filter.FamilyOf(r.Block.CIDR.Addr()) != c.Family:
 		t.Fatalf("rule %s of %s cannot be rendered", r, c.Name)
 	}

@@ -96,5 +96,5 @@ func (p *Program) inSet(name string, a netip.Addr, f Flow) bool {
 		return true
 	}
 	s := p.Set(name)
-	return s != nil && s.contains(a, f.Protocol, f.DstPort)
+	return s != nil && s.contains(a, f.DstPort)
 }

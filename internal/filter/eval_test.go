@@ -31,8 +31,8 @@ func ingressOf(r Rule, sets ...*Set) *Program {
 func TestEachConditionOfARule(t *testing.T) {
 	web := &Set{Name: "s", Kind: Addrs, Family: IPv4, Elements: elements(Element{Addr: addr("10.0.0.9")})}
 	named := &Set{Name: "s", Kind: AddrPorts, Family: IPv4, Elements: elements(Element{Addr: addr("10.0.0.1"), Port: 80})}
-	list := &Set{Name: "s", Kind: ProtocolPorts, Elements: elements(Element{Protocol: UDP, Port: 80})}
-	blocks := &Set{Name: "s", Kind: Prefixes, Family: IPv4, Elements: elements(Element{Addr: addr("10.0.0.8"), Bits: 29})}
+	list := &Set{Name: "s", Kind: PortRanges, Ranges: []Range{{Element{Port: 53}, Element{Port: 53}}, {Element{Port: 80}, Element{Port: 90}}}}
+	blocks := &Set{Name: "s", Kind: AddrRanges, Family: IPv4, Ranges: []Range{{Element{Addr: addr("10.0.0.8")}, Element{Addr: addr("10.0.0.14")}}}}
 	hole := Block{CIDR: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.0.0.9/32")}}
 	nine, two := addr("10.0.0.9"), addr("10.0.0.2")
 	tests := []struct {
@@ -55,12 +55,12 @@ func TestEachConditionOfARule(t *testing.T) {
 		{"outside a block", ingressOf(Rule{Block: hole}), addr("11.0.0.1"), TCP, 80, Drop},
 		{"peer in the set", ingressOf(Rule{PeerSet: "s"}, web), nine, TCP, 80, Accept},
 		{"peer not in the set", ingressOf(Rule{PeerSet: "s"}, web), two, TCP, 80, Drop},
-		{"peer in a set of prefixes", ingressOf(Rule{PeerSet: "s"}, blocks), nine, TCP, 80, Accept},
-		{"peer not in a set of prefixes", ingressOf(Rule{PeerSet: "s"}, blocks), two, TCP, 80, Drop},
+		{"peer in a set of ranges", ingressOf(Rule{PeerSet: "s"}, blocks), nine, TCP, 80, Accept},
+		{"peer not in a set of ranges", ingressOf(Rule{PeerSet: "s"}, blocks), two, TCP, 80, Drop},
 		{"destination and port in the set", ingressOf(Rule{Protocol: TCP, DestSet: "s"}, named), nine, TCP, 80, Accept},
 		{"another port of the destination", ingressOf(Rule{Protocol: TCP, DestSet: "s"}, named), nine, TCP, 81, Drop},
-		{"protocol and port in the set", ingressOf(Rule{PortSet: "s"}, list), nine, UDP, 80, Accept},
-		{"the port of another protocol", ingressOf(Rule{PortSet: "s"}, list), nine, TCP, 80, Drop},
+		{"protocol and port in the set", ingressOf(Rule{Protocol: UDP, PortSet: "s"}, list), nine, UDP, 80, Accept},
+		{"the port of another protocol", ingressOf(Rule{Protocol: UDP, PortSet: "s"}, list), nine, TCP, 80, Drop},
 		{"a set that does not exist", ingressOf(Rule{PeerSet: "s"}), nine, TCP, 80, Drop},
 		{"a chain that does not exist", &Program{Pods: []Pod{{Addr: addr("10.0.0.1"), Ingress: "in"}}}, nine, TCP, 80, Drop},
 		{"one of two conditions is not met", ingressOf(Rule{Protocol: TCP, PeerSet: "s"}, web), nine, UDP, 80, Drop},
@@ -122,8 +122,8 @@ func TestTheZeroVerdictIsDrop(t *testing.T) {
 func TestProgramText(t *testing.T) {
 	p := ingressOf(Rule{Protocol: TCP, Ports: PortRange{80, 90}, PeerSet: "s", Block: Block{CIDR: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}, Comment: "shop/p ingress[0]"},
 		&Set{Name: "d", Kind: AddrPorts, Family: IPv4, Elements: elements(Element{Addr: addr("10.0.0.2"), Port: 9}, Element{Addr: addr("10.0.0.1"), Port: 80})},
-		&Set{Name: "l", Kind: ProtocolPorts, Elements: elements(Element{Protocol: UDP, Port: 53})},
-		&Set{Name: "s", Kind: Prefixes, Family: IPv4, Comment: "blocks", Elements: elements(Element{Addr: addr("10.0.0.0"), Bits: 8})},
+		&Set{Name: "l", Kind: PortRanges, Ranges: []Range{{Element{Port: 53}, Element{Port: 53}}, {Element{Port: 80}, Element{Port: 90}}}},
+		&Set{Name: "s", Kind: AddrRanges, Family: IPv4, Comment: "blocks", Ranges: []Range{AddrRange(netip.MustParsePrefix("10.0.0.0/8")), {Element{Addr: addr("11.0.0.1")}, Element{Addr: addr("11.0.0.9")}}}},
 	)
 	p.Pods = append(p.Pods, Pod{Addr: addr("fd00::1"), Name: "shop/open"})
 	p.Chains[0].Rules = append(p.Chains[0].Rules, Rule{})
@@ -135,10 +135,12 @@ chain in
 set d: addresses and ports # 
   10.0.0.1 . 80
   10.0.0.2 . 9
-set l: protocols and ports # 
-  udp . 53
-set s: prefixes # blocks
+set l: ranges of ports # 
+  53
+  80-90
+set s: ranges of addresses # blocks
   10.0.0.0/8
+  11.0.0.1-11.0.0.9
 `
 	if diff := cmp.Diff(want, p.String()); diff != "" {
 		t.Errorf("text (-want +got):\n%s", diff)

@@ -127,11 +127,11 @@ type Rule struct {
 	Protocol Protocol
 	// Ports is a range of destination ports; Protocol is then set.
 	Ports PortRange
-	// PortSet names a set of kind ProtocolPorts.
+	// PortSet names a set of kind PortRanges; Protocol is then set.
 	PortSet string
 	// Block is the peer as a prefix without holes.
 	Block Block
-	// PeerSet names a set of kind Addrs or Prefixes that the peer is in. The
+	// PeerSet names a set of kind Addrs or AddrRanges that the peer is in. The
 	// peer is the source in an ingress chain, the destination in an egress chain.
 	PeerSet string
 	// DestSet names a set of kind AddrPorts that destination address and port

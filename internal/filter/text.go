@@ -26,6 +26,9 @@ func (p *Program) String() string {
 		for _, e := range Sorted(s.Elements) {
 			fmt.Fprintf(&b, "  %s\n", s.Kind.Format(e))
 		}
+		for _, r := range s.Ranges {
+			fmt.Fprintf(&b, "  %s\n", s.Kind.FormatRange(r))
+		}
 	}
 	return b.String()
 }

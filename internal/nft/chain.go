@@ -94,7 +94,7 @@ func renderRule(c *filter.Chain, r filter.Rule) Rule {
 	case !r.Ports.Any():
 		s = append(s, MatchPort{r.Protocol, r.Ports})
 	case r.PortSet != "":
-		s = append(s, Lookup{Field: ProtocolAndPort, Set: r.PortSet})
+		s = append(s, Lookup{Field: TransportPort, Protocol: r.Protocol, Set: r.PortSet})
 	case r.Protocol != filter.AnyProtocol && r.DestSet == "":
 		s = append(s, MatchProtocol{r.Protocol})
 	}

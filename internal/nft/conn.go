@@ -5,7 +5,6 @@ package nft
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -13,6 +12,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/filter"
 )
 
 // Conn talks to the nftables of one network namespace. It is used by one
@@ -255,7 +256,7 @@ func elements(s *Set, list []Entry) []nftables.SetElement {
 	out := make([]nftables.SetElement, 0, len(list))
 	for _, e := range list {
 		if s.Interval {
-			out = append(out, interval(e)...)
+			out = append(out, s.Key.interval(e.Key.Range())...)
 			continue
 		}
 		k := nftables.SetElement{Key: s.Key.bytes(e.Key), Comment: clip(e.Comment)}
@@ -267,16 +268,15 @@ func elements(s *Set, list []Entry) []nftables.SetElement {
 	return out
 }
 
-// interval writes a prefix as the kernel keeps it: the first address, and the
-// first address behind it unless the prefix reaches to the end.
-func interval(e Entry) []nftables.SetElement {
-	p := netip.PrefixFrom(e.Key.Addr, int(e.Key.Bits))
-	next, ok := after(p)
-	first := nftables.SetElement{Key: p.Addr().AsSlice(), IntervalOpen: !ok}
+// interval writes a range as the kernel keeps it: the first member, and what
+// follows the last one unless the range reaches to the end.
+func (k KeyType) interval(r filter.Range) []nftables.SetElement {
+	end, ok := k.next(r.Last)
+	first := nftables.SetElement{Key: k.bytes(Key{Element: r.First}), IntervalOpen: !ok}
 	if !ok {
 		return []nftables.SetElement{first}
 	}
-	return []nftables.SetElement{first, {Key: next.AsSlice(), IntervalEnd: true}}
+	return []nftables.SetElement{first, {Key: k.bytes(Key{Element: end}), IntervalEnd: true}}
 }
 
 // IsMissing reports whether an error says that the kernel knows no such object.

@@ -151,6 +151,8 @@ func (d *differ) elements(old, now *Set) {
 	added, removed := now.Elements.Diff(old.Elements)
 	more, less := diffEntries(old.Entries, now.Entries)
 	more, less = append(more, entriesOf(added)...), append(less, entriesOf(removed)...)
+	wider, narrower := diffRanges(old.Ranges, now.Ranges)
+	more, less = append(more, rangeEntries(wider)...), append(less, rangeEntries(narrower)...)
 	// Delete before add where a new element may stand in the way of one that
 	// goes: in maps, in interval sets, and where only a comment changes.
 	clash := now.late() || len(less) > 0 && (now.Interval || len(old.Entries) > 0)
@@ -164,7 +166,35 @@ func (d *differ) elements(old, now *Set) {
 	}
 }
 
-func (s *Set) all() []Entry { return append(entriesOf(filter.Sorted(s.Elements)), s.Entries...) }
+func (s *Set) all() []Entry {
+	return slices.Concat(entriesOf(filter.Sorted(s.Elements)), rangeEntries(s.Ranges), s.Entries)
+}
+
+func rangeEntries(list []filter.Range) []Entry {
+	entries := make([]Entry, len(list))
+	for i, r := range list {
+		entries[i] = Entry{Key: rangeKey(r)}
+	}
+	return entries
+}
+
+// diffRanges compares two sorted lists of ranges.
+func diffRanges(old, now []filter.Range) (added, removed []filter.Range) {
+	if sameSlice(old, now) {
+		return nil, nil
+	}
+	for len(old) > 0 || len(now) > 0 {
+		switch {
+		case len(now) == 0 || len(old) > 0 && old[0].Compare(now[0]) < 0:
+			removed, old = append(removed, old[0]), old[1:]
+		case len(old) == 0 || old[0] != now[0]:
+			added, now = append(added, now[0]), now[1:]
+		default:
+			old, now = old[1:], now[1:]
+		}
+	}
+	return added, removed
+}
 
 func entriesOf(list []filter.Element) []Entry {
 	if len(list) == 0 {

@@ -141,6 +141,9 @@ func (s Lookup) encode(e *encoder) {
 		e.needProtocol(s.Protocol)
 		n := e.address(Destination, s.Family, register)
 		e.port(second(n))
+	case TransportPort:
+		e.needProtocol(s.Protocol)
+		e.port(register)
 	case ProtocolAndPort:
 		e.add(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
 		e.port(second(4))

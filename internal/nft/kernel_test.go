@@ -35,7 +35,7 @@ func sample() *filter.Program {
 			{Name: "egress4-web", Direction: filter.Egress, Family: filter.IPv4, Rules: []filter.Rule{
 				{Protocol: filter.UDP, Ports: filter.PortRange{First: 53, Last: 53}},
 				{Protocol: filter.TCP, DestSet: "ports4-http"},
-				{PortSet: "portlist-a", PeerSet: "blocks4-a"},
+				{Protocol: filter.TCP, PortSet: "portlist-a", PeerSet: "blocks4-a"},
 			}},
 			{Name: "ingress4-many", Direction: filter.Ingress, Family: filter.IPv4, Rules: many},
 			{Name: "ingress4-web", Direction: filter.Ingress, Family: filter.IPv4, Rules: []filter.Rule{
@@ -49,16 +49,23 @@ func sample() *filter.Program {
 			}},
 		},
 		Sets: []*filter.Set{
-			{Name: "blocks4-a", Kind: filter.Prefixes, Family: filter.IPv4, Elements: elementsOf(
-				filter.Element{Addr: addr("10.0.0.0"), Bits: 8}, filter.Element{Addr: addr("11.0.0.0"), Bits: 9},
-				filter.Element{Addr: addr("1.2.3.4"), Bits: 32}, filter.Element{Addr: addr("224.0.0.0"), Bits: 3})},
+			{Name: "blocks4-a", Kind: filter.AddrRanges, Family: filter.IPv4, Ranges: []filter.Range{
+				filter.AddrRange(prefix("1.2.3.4/32")), filter.AddrRange(prefix("10.0.0.0/8")), addrRange("11.200.0.1", "11.200.0.6"), filter.AddrRange(prefix("224.0.0.0/3"))}},
 			{Name: "pods4-web", Kind: filter.Addrs, Family: filter.IPv4, Comment: `pods app=web in "all"`, Elements: elementsOf(filter.Element{Addr: addr("10.244.1.5")}, filter.Element{Addr: addr("10.244.2.9")})},
 			{Name: "pods6-web", Kind: filter.Addrs, Family: filter.IPv6},
-			{Name: "portlist-a", Kind: filter.ProtocolPorts, Elements: elementsOf(filter.Element{Protocol: filter.TCP, Port: 80}, filter.Element{Protocol: filter.UDP, Port: 53})},
+			{Name: "portlist-a", Kind: filter.PortRanges, Ranges: []filter.Range{portRange(53, 53), portRange(80, 90), portRange(60000, 65535)}},
 			{Name: "ports4-http", Kind: filter.AddrPorts, Family: filter.IPv4, Elements: elementsOf(filter.Element{Addr: addr("10.244.1.5"), Port: 8080})},
 			{Name: "ports6-http", Kind: filter.AddrPorts, Family: filter.IPv6, Elements: elementsOf(filter.Element{Addr: addr("fd00:244:1::5"), Port: 8080})},
 		},
 	}
+}
+
+func addrRange(first, last string) filter.Range {
+	return filter.Range{First: filter.Element{Addr: netip.MustParseAddr(first)}, Last: filter.Element{Addr: netip.MustParseAddr(last)}}
+}
+
+func portRange(first, last uint16) filter.Range {
+	return filter.Range{First: filter.Element{Port: first}, Last: filter.Element{Port: last}}
 }
 
 func elementsOf(list ...filter.Element) filter.Elements {

@@ -24,6 +24,8 @@ func (k KeyType) append(b []byte, key Key) []byte {
 		return appendPort(appendAddr(b, key.Addr), key.Port)
 	case ProtocolPort:
 		return appendPort(append(b, byte(key.Protocol), 0, 0, 0), key.Port)
+	case Port:
+		return binary.BigEndian.AppendUint16(b, key.Element.Port)
 	case Interface:
 		return appendName(b, key.Iface)
 	case InterfaceAddr4, InterfaceAddr6:
@@ -63,7 +65,7 @@ const interfaceName = 16
 
 // length is the number of bytes of a key; 0 for no key type.
 func (k KeyType) length() int {
-	return [Flow6 + 1]int{Addr4: 4, Addr6: 16, Pair4: 8, Pair6: 32, Addr4Port: 8, Addr6Port: 20, ProtocolPort: 8,
+	return [Flow6 + 1]int{Addr4: 4, Addr6: 16, Pair4: 8, Pair6: 32, Addr4Port: 8, Addr6Port: 20, ProtocolPort: 8, Port: 2,
 		Interface: 16, InterfaceAddr4: 20, InterfaceAddr6: 32, Flow4: 16, Flow6: 40}[k]
 }
 
@@ -85,6 +87,9 @@ func (k KeyType) fields(b []byte) (key Key) {
 	switch k {
 	case ProtocolPort:
 		key.Protocol, key.Port = filter.Protocol(b[0]), binary.BigEndian.Uint16(b[4:])
+		return key
+	case Port:
+		key.Element.Port = binary.BigEndian.Uint16(b)
 		return key
 	case Interface:
 		key.Iface = string(bytes.TrimRight(b, "\x00"))
@@ -117,6 +122,7 @@ func (k KeyType) datatype() nftables.SetDatatype {
 		Addr4Port:      nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService),
 		Addr6Port:      nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService),
 		ProtocolPort:   nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
+		Port:           nftables.TypeInetService,
 		Interface:      nftables.TypeIFName,
 		InterfaceAddr4: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIPAddr),
 		InterfaceAddr6: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIP6Addr),
@@ -135,14 +141,42 @@ func keyType(t nftables.SetDatatype) (KeyType, bool) {
 	return 0, false
 }
 
-// after returns the first address after the prefix; ok is false if there is
-// none, because the prefix reaches to the end of the family.
-func after(p netip.Prefix) (next netip.Addr, ok bool) {
-	b := p.Masked().Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
+// next returns what follows an address or a port, as the end mark of an interval;
+// ok is false if nothing does.
+func (k KeyType) next(e filter.Element) (after filter.Element, ok bool) {
+	if k == Port {
+		return filter.Element{Port: e.Port + 1}, e.Port != 1<<16-1
 	}
-	a, _ := netip.AddrFromSlice(b)
-	a = a.Next()
-	return a, a.IsValid()
+	after.Addr = e.Addr.Next()
+	return after, after.Addr.IsValid()
+}
+
+// previous is the reverse of next.
+func (k KeyType) previous(e filter.Element) filter.Element {
+	if k == Port {
+		return filter.Element{Port: e.Port - 1}
+	}
+	return filter.Element{Addr: e.Addr.Prev()}
+}
+
+// first returns the first address or port of the key type.
+func (k KeyType) first() filter.Element {
+	switch k {
+	case Port:
+		return filter.Element{}
+	case Addr4:
+		return filter.Element{Addr: netip.IPv4Unspecified()}
+	}
+	return filter.Element{Addr: netip.IPv6Unspecified()}
+}
+
+// last returns the last address or port of the key type.
+func (k KeyType) last() filter.Element {
+	switch k {
+	case Port:
+		return filter.Element{Port: 1<<16 - 1}
+	case Addr4:
+		return filter.Element{Addr: filter.LastAddr(netip.PrefixFrom(netip.IPv4Unspecified(), 0))}
+	}
+	return filter.Element{Addr: filter.LastAddr(netip.PrefixFrom(netip.IPv6Unspecified(), 0))}
 }

@@ -73,9 +73,9 @@ func commit(t *testing.T, c *nft.Conn, from *nft.Table, p *filter.Program) *nft.
 // A set of as many addresses as there are in a large cluster, also when the
 // whole table has to be replaced in one transaction.
 func TestLimitOfElementsInASet(t *testing.T) {
-	// The kernel lists a set of prefixes at a cost that goes with the square.
+	// The kernel lists a set of ranges at a cost that goes with the square.
 	// Enough to meet every cut of a message, or the documented limit.
-	for kind, n := range map[filter.SetKind]int{filter.Addrs: soak.Times(20_000, 1_000_000), filter.Prefixes: soak.Times(2_000, 60_000)} {
+	for kind, n := range map[filter.SetKind]int{filter.Addrs: soak.Times(20_000, 1_000_000), filter.AddrRanges: soak.Times(2_000, 60_000)} {
 		t.Run(fmt.Sprint(kind), func(t *testing.T) {
 			p := &filter.Program{
 				Pods:   []filter.Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-web"}},
@@ -84,10 +84,11 @@ func TestLimitOfElementsInASet(t *testing.T) {
 			}
 			for i := range n {
 				e := filter.Element{Addr: netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 0x14000000+2*uint32(i))))}
-				if kind == filter.Prefixes {
-					e.Bits = 32
+				if kind == filter.AddrRanges {
+					p.Sets[0].Ranges = append(p.Sets[0].Ranges, filter.Range{First: e, Last: e})
+				} else {
+					p.Sets[0].Elements = p.Sets[0].Elements.With(e)
 				}
-				p.Sets[0].Elements = p.Sets[0].Elements.With(e)
 			}
 			c := openLimits(t)
 			table := commit(t, c, nil, p)

@@ -47,6 +47,7 @@ const (
 	Addr4Port // destination . port
 	Addr6Port
 	ProtocolPort
+	Port // destination port
 	Interface
 	InterfaceAddr4 // interface . source
 	InterfaceAddr6
@@ -66,6 +67,8 @@ type Set struct {
 	Timeout time.Duration
 	// Elements are the members of a set of the program; shared with it.
 	Elements filter.Elements
+	// Ranges are the members if Interval is set; shared with the program.
+	Ranges []filter.Range
 	// Entries are the members of maps and of the small sets that the backend
 	// adds, sorted by key. Elements is then empty.
 	Entries []Entry
@@ -76,8 +79,18 @@ type Key struct {
 	filter.Element
 	Iface string
 	// Dst is the destination in a key of type Flow4 or Flow6; Element is the
-	// source.
+	// source. Of an interval it is the last address and port; Element is the first.
 	Dst netip.AddrPort
+}
+
+// rangeKey returns the key of a range in an interval set.
+func rangeKey(r filter.Range) Key {
+	return Key{Element: r.First, Dst: netip.AddrPortFrom(r.Last.Addr, r.Last.Port)}
+}
+
+// Range returns the range of a key of an interval set.
+func (k Key) Range() filter.Range {
+	return filter.Range{First: k.Element, Last: filter.Element{Addr: k.Dst.Addr(), Port: k.Dst.Port()}}
 }
 
 // Entry is a key and, in a map, its verdict.
@@ -153,4 +166,4 @@ func (t *Table) Chain(name string) *Chain {
 }
 
 // Len returns the number of elements of a set or map.
-func (s *Set) Len() int { return s.Elements.Len() + len(s.Entries) }
+func (s *Set) Len() int { return s.Elements.Len() + len(s.Ranges) + len(s.Entries) }

@@ -68,12 +68,12 @@ func TestInvariant3NoOperationOpensAPod(t *testing.T) {
 	}
 }
 
-// inner puts the prefixes of a table where the walk looks for them.
+// inner puts the ranges of a table where the walk looks for them.
 func inner(t *nft.Table) *nft.Table {
 	for _, s := range t.Sets {
 		if s.Interval {
 			for _, e := range s.Entries {
-				s.Elements = s.Elements.With(e.Key.Element)
+				s.Ranges = append(s.Ranges, e.Key.Range())
 			}
 			s.Entries = nil
 		}

@@ -5,7 +5,6 @@ package nft
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -62,7 +61,7 @@ func (c *Conn) readSet(s *Set, k *nftables.Set, counts map[string]int) error {
 
 // plain reports whether the set has members of the program, and can be large.
 func (s *Set) plain() bool {
-	return s.Interval || !s.Map && slices.Contains([]KeyType{Addr4, Addr6, Addr4Port, Addr6Port, ProtocolPort}, s.Key)
+	return s.Interval || !s.Map && slices.Contains([]KeyType{Addr4, Addr6, Addr4Port, Addr6Port}, s.Key)
 }
 
 // A listing may be incomplete: the kernel resizes a large hash in the background
@@ -102,7 +101,7 @@ func (c *Conn) list(s *Set, count int) error {
 type listing struct {
 	key     KeyType
 	starts  []filter.Element // of intervals; else all
-	ends    []netip.Addr
+	ends    []filter.Element
 	foreign bool // there is an element that we never write
 }
 
@@ -113,7 +112,7 @@ func (l *listing) add(key []byte, end bool) {
 		l.foreign = true
 		l.starts = append(l.starts, filter.Element{}) // it counts
 	case end:
-		l.ends = append(l.ends, k.Addr)
+		l.ends = append(l.ends, k.Element)
 	default:
 		l.starts = append(l.starts, k.Element)
 	}
@@ -122,9 +121,9 @@ func (l *listing) add(key []byte, end bool) {
 // into makes the set what was listed. whole is false if an element came twice.
 func (l *listing) into(s *Set) (whole bool) {
 	if s.Interval {
-		l.pair()
+		return l.intoRanges(s)
 	}
-	if l.foreign || !s.Interval && len(l.ends) > 0 {
+	if l.foreign || len(l.ends) > 0 {
 		s.disown()
 		return true
 	}
@@ -133,17 +132,34 @@ func (l *listing) into(s *Set) (whole bool) {
 	return s.Elements.Len() == n
 }
 
-// pair makes prefixes of starts and ends. Ours are always prefixes.
-func (l *listing) pair() {
-	slices.SortFunc(l.ends, netip.Addr.Compare)
-	l.ends = slices.Compact(l.ends)
-	for i := range l.starts {
-		if l.foreign {
-			return
-		}
-		bits, ok := prefixLength(l.starts[i].Addr, l.ends)
-		l.starts[i].Bits, l.foreign = bits, !ok
+// intoRanges pairs starts and ends. Intervals do not overlap, so that in order
+// each end belongs to the start before it; only the last interval may have none.
+func (l *listing) intoRanges(s *Set) (whole bool) {
+	slices.SortFunc(l.starts, filter.Element.Compare)
+	slices.SortFunc(l.ends, filter.Element.Compare)
+	n, m := len(l.starts), len(l.ends)
+	l.starts, l.ends = slices.Compact(l.starts), slices.Compact(l.ends)
+	whole = len(l.starts) == n && len(l.ends) == m
+	if len(l.starts) > 0 && len(l.ends) > 0 && l.ends[0] == s.Key.first() {
+		l.ends = l.ends[1:] // the nft program begins every interval set with an end
 	}
+	ranges := make([]filter.Range, 0, n)
+	for i, first := range l.starts {
+		last := s.Key.last()
+		if i < len(l.ends) {
+			last = s.Key.previous(l.ends[i])
+		}
+		open := i >= len(l.ends) && i < len(l.starts)-1
+		overlaps := i+1 < len(l.starts) && last.Compare(l.starts[i+1]) >= 0
+		l.foreign = l.foreign || open || overlaps || last.Compare(first) < 0
+		ranges = append(ranges, filter.Range{First: first, Last: last})
+	}
+	if l.foreign || len(l.ends) > len(l.starts) {
+		s.disown()
+		return whole
+	}
+	s.Ranges = ranges
+	return whole
 }
 
 // elements reads one of the other sets, which are small, but those of what was
@@ -199,25 +215,4 @@ func (s *Set) take(list []nftables.SetElement) error {
 
 // disown says that the set is not one of ours any more: its missing type makes
 // Diff replace the table.
-func (s *Set) disown() { s.Key, s.Elements, s.Entries = 0, filter.Elements{}, nil }
-
-// prefixLength returns the length of the prefix that starts at the address and
-// ends before the next end mark. Intervals do not overlap, so the next mark is
-// its own; there is none if it reaches to the end of the family.
-func prefixLength(a netip.Addr, ends []netip.Addr) (bits uint8, ok bool) {
-	i, found := slices.BinarySearchFunc(ends, a, netip.Addr.Compare)
-	if found {
-		i++
-	}
-	for bits := a.BitLen(); bits >= 0; bits-- {
-		p := netip.PrefixFrom(a, bits)
-		if p.Masked().Addr() != a {
-			break
-		}
-		next, inside := after(p)
-		if i < len(ends) && inside && next == ends[i] || i == len(ends) && !inside {
-			return uint8(bits), true
-		}
-	}
-	return 0, false
-}
+func (s *Set) disown() { s.Key, s.Elements, s.Ranges, s.Entries = 0, filter.Elements{}, nil, nil }

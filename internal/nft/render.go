@@ -209,13 +209,13 @@ func rank(c *Chain) int {
 }
 
 func renderSet(s *filter.Set) *Set {
-	r := &Set{Name: s.Name, Comment: s.Comment, Elements: s.Elements, Interval: s.Kind == filter.Prefixes}
+	r := &Set{Name: s.Name, Comment: s.Comment, Elements: s.Elements, Ranges: s.Ranges, Interval: s.Kind == filter.AddrRanges || s.Kind == filter.PortRanges}
 	v6 := s.Family == filter.IPv6
 	switch s.Kind {
 	case filter.AddrPorts:
 		r.Key = either(v6, Addr6Port, Addr4Port)
-	case filter.ProtocolPorts:
-		r.Key = ProtocolPort
+	case filter.PortRanges:
+		r.Key = Port
 	default:
 		r.Key = either(v6, Addr6, Addr4)
 	}

@@ -26,6 +26,7 @@ const (
 	Destination
 	SourceDestination
 	DestinationPort // destination address . port, of one protocol
+	TransportPort   // destination port of one protocol
 	ProtocolAndPort
 	InputInterface
 	OutputInterface
@@ -37,7 +38,7 @@ const (
 type Lookup struct {
 	Field    Field
 	Family   filter.Family   // for fields with addresses
-	Protocol filter.Protocol // for DestinationPort
+	Protocol filter.Protocol // for DestinationPort and TransportPort
 	Set      string
 	Negate   bool
 	Map      bool

@@ -65,6 +65,9 @@ func (s *Set) elementTexts() []string {
 	for _, e := range filter.Sorted(s.Elements) {
 		list = append(list, s.format(Key{Element: e}))
 	}
+	for _, r := range s.Ranges {
+		list = append(list, s.ranges().FormatRange(r))
+	}
 	for _, e := range s.Entries {
 		text := s.format(e.Key)
 		if e.Comment != "" {
@@ -79,6 +82,9 @@ func (s *Set) elementTexts() []string {
 }
 
 func (s *Set) format(k Key) string {
+	if s.Interval {
+		return s.ranges().FormatRange(k.Range())
+	}
 	switch s.Key {
 	case Interface:
 		return fmt.Sprintf("%q", k.Iface)
@@ -91,12 +97,17 @@ func (s *Set) format(k Key) string {
 	case Addr4Port, Addr6Port:
 		return filter.AddrPorts.Format(k.Element)
 	case ProtocolPort:
-		return filter.ProtocolPorts.Format(k.Element)
-	}
-	if s.Interval {
-		return filter.Prefixes.Format(k.Element)
+		return fmt.Sprintf("%s . %d", k.Protocol, k.Element.Port)
 	}
 	return k.Addr.String()
+}
+
+// ranges returns the kind of an interval set.
+func (s *Set) ranges() filter.SetKind {
+	if s.Key == Port {
+		return filter.PortRanges
+	}
+	return filter.AddrRanges
 }
 
 // String returns nft's name of the type.
@@ -105,7 +116,7 @@ func (k KeyType) String() string {
 		Addr4: "ipv4_addr", Addr6: "ipv6_addr",
 		Pair4: "ipv4_addr . ipv4_addr", Pair6: "ipv6_addr . ipv6_addr",
 		Addr4Port: "ipv4_addr . inet_service", Addr6Port: "ipv6_addr . inet_service",
-		ProtocolPort: "inet_proto . inet_service", Interface: "ifname",
+		ProtocolPort: "inet_proto . inet_service", Port: "inet_service", Interface: "ifname",
 		InterfaceAddr4: "ifname . ipv4_addr", InterfaceAddr6: "ifname . ipv6_addr",
 		Flow4: "ipv4_addr . inet_service . ipv4_addr . inet_service", Flow6: "ipv6_addr . inet_service . ipv6_addr . inet_service",
 	}[k]
@@ -201,6 +212,8 @@ func (f Field) text(family filter.Family, p filter.Protocol) string {
 		return ip + " saddr . " + ip + " daddr"
 	case DestinationPort:
 		return ip + " daddr . " + p.String() + " dport"
+	case TransportPort:
+		return p.String() + " dport"
 	case ProtocolAndPort:
 		return "meta l4proto . th dport"
 	case InputInterface:

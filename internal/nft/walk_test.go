@@ -144,6 +144,11 @@ func (w walker) lookup(l nft.Lookup) (nft.Entry, bool) {
 		if f.Protocol != l.Protocol {
 			return nft.Entry{}, false
 		}
+	case nft.TransportPort:
+		key.Port, family = f.DstPort, l.Family
+		if f.Protocol != l.Protocol {
+			return nft.Entry{}, false
+		}
 	case nft.ProtocolAndPort:
 		key.Protocol, key.Port, family = f.Protocol, f.DstPort, l.Family
 	}
@@ -160,12 +165,7 @@ func has(s *nft.Set, key filter.Element) bool {
 	if !s.Interval {
 		return s.Elements.Has(key)
 	}
-	for e := range s.Elements.All() {
-		if netip.PrefixFrom(e.Addr, int(e.Bits)).Contains(key.Addr) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Ranges, func(r filter.Range) bool { return r.Contains(key) })
 }
 
 // verdict walks the base chain that judges the flow's first packet.

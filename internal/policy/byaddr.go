@@ -63,7 +63,7 @@ func (b byAddr) remove(a netip.Addr, p *cluster.Pod) {
 		delete(b.one, d)
 		return
 	}
-	switch list := without(b.more[d], p); len(list) {
+	switch list := drop(b.more[d], p); len(list) {
 	case 0:
 	case 1:
 		delete(b.more, d)

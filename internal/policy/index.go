@@ -12,23 +12,22 @@ import (
 )
 
 // Index keeps the model of one node up to date. The cost of a change follows
-// the change: a remote pod touches the sets it belongs to, a local pod or a
-// policy makes the layout be computed again (which grows with this node, not
-// with the cluster). It is owned by one goroutine.
+// the change: a remote pod touches the sets that may select it, a local pod or a
+// policy makes the part of its namespace be computed again. It is owned by one
+// goroutine.
 type Index struct {
 	node       string
 	namespaces map[string]*cluster.Namespace
-	pods       map[string][]*cluster.Pod // by namespace, in no order
-	addrs      byAddr                    // networked pods
-	local      map[*cluster.Pod]struct{} // networked pods of this node
+	pods       map[string][]*cluster.Pod            // by namespace, in no order
+	addrs      byAddr                               // networked pods
+	local      map[string]map[*cluster.Pod]struct{} // networked pods of this node, by namespace
 	policies   map[string]map[cluster.Key]*cluster.Policy
 
-	layout *Layout // nil when it has to be computed again
-	sets   map[SetKey]*set
-	// The sets to ask when a pod changes: those of its own namespace, and those
-	// of several namespaces.
-	bound    map[string]map[SetKey]*set
-	selected map[SetKey]*set
+	parts    map[string]*part // of the layout, by namespace; absent when to be computed again
+	resolved map[*cluster.Policy]*Resolved
+	layout   *Layout // nil when to be put together again
+	sets     map[SetKey]*set
+	find     byPod[*set]
 }
 
 // set is a set in use and its members.
@@ -36,6 +35,7 @@ type set struct {
 	key     SetKey
 	spec    *SetSpec
 	members Members
+	filled  *cluster.Pod // the last one that was asked, while the set is filled
 }
 
 // NewIndex returns the index of an empty cluster.
@@ -45,11 +45,11 @@ func NewIndex(node string) *Index {
 		namespaces: map[string]*cluster.Namespace{},
 		pods:       map[string][]*cluster.Pod{},
 		addrs:      newByAddr(),
-		local:      map[*cluster.Pod]struct{}{},
+		local:      map[string]map[*cluster.Pod]struct{}{},
 		policies:   map[string]map[cluster.Key]*cluster.Policy{},
+		parts:      map[string]*part{},
+		resolved:   map[*cluster.Policy]*Resolved{},
 		sets:       map[SetKey]*set{},
-		bound:      map[string]map[SetKey]*set{},
-		selected:   map[SetKey]*set{},
 	}
 }
 
@@ -69,9 +69,7 @@ func (x *Index) Apply(d cluster.Delta) {
 // Model returns the current model.
 func (x *Index) Model() *Model {
 	if x.layout == nil {
-		x.layout = newLayout(slices.Collect(maps.Keys(x.local)), func(namespace string) []*cluster.Policy {
-			return slices.Collect(maps.Values(x.policies[namespace]))
-		})
+		x.layout = x.newLayout()
 		x.trackSets()
 	}
 	m := &Model{Layout: x.layout, Sets: make(map[SetKey]Members, len(x.sets))}
@@ -81,13 +79,44 @@ func (x *Index) Model() *Model {
 	return m
 }
 
+// newLayout puts the parts together, of which it computes those that changed.
+func (x *Index) newLayout() *Layout {
+	maps.DeleteFunc(x.parts, func(ns string, _ *part) bool { return len(x.local[ns]) == 0 })
+	for ns, local := range x.local {
+		if x.parts[ns] == nil {
+			pods, policies := slices.Collect(maps.Keys(local)), slices.Collect(maps.Values(x.policies[ns]))
+			x.parts[ns] = newPart(pods, policies, x.resolve)
+		}
+	}
+	return join(x.parts)
+}
+
+// resolve resolves a policy, or finds it.
+func (x *Index) resolve(p *cluster.Policy) *Resolved {
+	r := x.resolved[p]
+	if r == nil {
+		r = resolvePolicy(p)
+		x.resolved[p] = r
+	}
+	return r
+}
+
+// stale has the part of a namespace computed again.
+func (x *Index) stale(namespace string) {
+	delete(x.parts, namespace)
+	x.layout = nil
+}
+
 // applyNamespace touches the pods of the namespace if a selector of namespaces
 // sees it differently now; that is rare, and costs what they are.
 func (x *Index) applyNamespace(c cluster.Change[cluster.Namespace]) {
 	name := nameOf(c)
-	sets := slices.DeleteFunc(slices.Collect(maps.Values(x.selected)), func(s *set) bool {
-		return s.spec.Namespaces == nil || inNamespace(s.spec, c.Old) == inNamespace(s.spec, c.New)
-	})
+	var sets []*set
+	for _, s := range x.sets {
+		if s.spec.tells(c.Old, c.New) {
+			sets = append(sets, s)
+		}
+	}
 	var touched []netip.Addr
 	if len(sets) > 0 {
 		for _, p := range x.pods[name] {
@@ -99,26 +128,18 @@ func (x *Index) applyNamespace(c cluster.Change[cluster.Namespace]) {
 	x.change(touched, sets, func() { put(x.namespaces, name, c.New) })
 }
 
-func inNamespace(spec *SetSpec, n *cluster.Namespace) bool {
-	return n != nil && spec.Namespaces.Matches(n.Labels)
-}
-
 func (x *Index) applyPod(c cluster.Change[cluster.Pod]) {
 	var touched []netip.Addr
-	var namespace string // the same for both
 	for _, p := range []*cluster.Pod{c.Old, c.New} {
-		if p == nil {
+		if !p.Networked() {
 			continue
 		}
-		namespace = p.Key.Namespace
-		if p.Networked() {
-			touched = append(touched, p.IPs...)
-		}
-		if p.Networked() && p.Node == x.node {
-			x.layout = nil
+		touched = append(touched, p.IPs...)
+		if p.Node == x.node {
+			x.stale(p.Key.Namespace)
 		}
 	}
-	x.change(touched, x.setsOf(namespace, touched), func() {
+	x.change(touched, x.setsOf(c, touched), func() {
 		x.forget(c.Old)
 		x.remember(c.New)
 	})
@@ -138,8 +159,9 @@ func (x *Index) applyPolicy(c cluster.Change[cluster.Policy]) {
 	if len(of) == 0 {
 		delete(x.policies, p.Key.Namespace)
 	}
+	delete(x.resolved, c.Old)
 	if x.selectsHere(c.Old) || x.selectsHere(c.New) {
-		x.layout = nil
+		x.stale(p.Key.Namespace)
 	}
 }
 
@@ -149,28 +171,39 @@ func (x *Index) selectsHere(p *cluster.Policy) bool {
 	if p == nil {
 		return false
 	}
-	for pod := range x.local {
-		if pod.Key.Namespace == p.Key.Namespace && p.Subject.Matches(pod.Labels) {
+	for pod := range x.local[p.Key.Namespace] {
+		if p.Subject.Matches(pod.Labels) {
 			return true
 		}
 	}
 	return false
 }
 
-// setsOf returns the sets that a pod of the namespace can be in, and those of
-// other pods with its addresses: who owns an address decides for all of them.
-func (x *Index) setsOf(namespace string, addrs []netip.Addr) []*set {
-	namespaces := map[string]bool{namespace: true}
-	for _, a := range addrs {
-		for _, p := range x.addrs.of(a) {
-			namespaces[p.Key.Namespace] = true
+// setsOf returns the sets that a pod can be in, as it was and as it is, and those
+// of other pods with its addresses: who owns an address decides for all of them.
+func (x *Index) setsOf(c cluster.Change[cluster.Pod], addrs []netip.Addr) []*set {
+	if len(addrs) == 0 {
+		return nil
+	}
+	found := map[*set]struct{}{}
+	add := func(p *cluster.Pod) {
+		if p != nil {
+			x.find.candidates(p, x.namespaces[p.Key.Namespace], func(s *set) bool {
+				found[s] = struct{}{}
+				return true
+			})
 		}
 	}
-	sets := slices.Collect(maps.Values(x.selected))
-	for ns := range namespaces {
-		sets = slices.AppendSeq(sets, maps.Values(x.bound[ns]))
+	add(c.Old)
+	add(c.New)
+	for _, a := range addrs {
+		for _, p := range x.addrs.of(a) {
+			if p != c.Old {
+				add(p)
+			}
+		}
 	}
-	return sets
+	return slices.Collect(maps.Keys(found))
 }
 
 // change runs mutate and brings the members of the given sets up to date, as
@@ -231,7 +264,10 @@ func (x *Index) remember(p *cluster.Pod) {
 		x.addrs.add(a, p)
 	}
 	if p.Node == x.node {
-		x.local[p] = struct{}{}
+		if x.local[p.Key.Namespace] == nil {
+			x.local[p.Key.Namespace] = map[*cluster.Pod]struct{}{}
+		}
+		x.local[p.Key.Namespace][p] = struct{}{}
 	}
 }
 
@@ -239,11 +275,13 @@ func (x *Index) forget(p *cluster.Pod) {
 	if p == nil {
 		return
 	}
-	x.pods[p.Key.Namespace] = without(x.pods[p.Key.Namespace], p)
+	x.pods[p.Key.Namespace] = drop(x.pods[p.Key.Namespace], p)
 	if len(x.pods[p.Key.Namespace]) == 0 {
 		delete(x.pods, p.Key.Namespace)
 	}
-	delete(x.local, p)
+	if delete(x.local[p.Key.Namespace], p); len(x.local[p.Key.Namespace]) == 0 {
+		delete(x.local, p.Key.Namespace)
+	}
 	if !p.Networked() {
 		return
 	}
@@ -252,63 +290,62 @@ func (x *Index) forget(p *cluster.Pod) {
 	}
 }
 
-// without removes a pod from a list, in which the last one takes its place.
-func without(list []*cluster.Pod, p *cluster.Pod) []*cluster.Pod {
-	if i := slices.Index(list, p); i >= 0 {
-		last := len(list) - 1
-		list[i], list[last] = list[last], nil
-		return list[:last]
-	}
-	return list
-}
-
-// trackSets makes the sets in use those of the layout. A new set is filled
-// from all pods of its namespace, or of the cluster.
+// trackSets makes the sets in use those of the layout. New sets are filled in one
+// walk over the pods.
 func (x *Index) trackSets() {
 	for key, s := range x.sets {
 		if x.layout.Specs[key] == nil {
 			delete(x.sets, key)
-			delete(x.selected, key)
-			delete(x.bound[s.spec.Namespace], key)
-			if len(x.bound[s.spec.Namespace]) == 0 {
-				delete(x.bound, s.spec.Namespace)
-			}
+			s.eachSelection(x.find.remove)
 		}
 	}
+	var fresh byPod[*set]
+	lists := map[*set][]filter.Element{}
 	for key, spec := range x.layout.Specs {
 		if x.sets[key] == nil {
-			x.track(&set{key: key, spec: spec})
+			s := &set{key: key, spec: spec}
+			x.sets[key], lists[s] = s, nil
+			s.eachSelection(x.find.add)
+			s.eachSelection(fresh.add)
+		}
+	}
+	x.fill(&fresh, lists)
+	for s, list := range lists {
+		s.members, s.filled = membersFrom(list), nil
+	}
+}
+
+func (s *set) eachSelection(f func(*Selection, *set)) {
+	for i := range s.spec.Selections {
+		f(&s.spec.Selections[i], s)
+	}
+}
+
+// fill collects the members of sets.
+func (x *Index) fill(sets *byPod[*set], lists map[*set][]filter.Element) {
+	for ns, pods := range x.pods {
+		if !sets.elsewhere() && sets.own[ns] == nil {
+			continue
+		}
+		for _, p := range pods {
+			x.fillFrom(p, sets, lists)
 		}
 	}
 }
 
-func (x *Index) track(s *set) {
-	x.sets[s.key] = s
-	if s.spec.Namespace != "" {
-		if x.bound[s.spec.Namespace] == nil {
-			x.bound[s.spec.Namespace] = map[SetKey]*set{}
+func (x *Index) fillFrom(p *cluster.Pod, sets *byPod[*set], lists map[*set][]filter.Element) {
+	sets.candidates(p, x.namespaces[p.Key.Namespace], func(s *set) bool {
+		if s.filled == p {
+			return true
 		}
-		x.bound[s.spec.Namespace][s.key] = s
-		s.members = membersFrom(x.fill(nil, s.spec, x.pods[s.spec.Namespace]))
-		return
-	}
-	x.selected[s.key] = s
-	var all []filter.Element
-	for _, pods := range x.pods {
-		all = x.fill(all, s.spec, pods)
-	}
-	s.members = membersFrom(all)
-}
-
-func (x *Index) fill(list []filter.Element, spec *SetSpec, pods []*cluster.Pod) []filter.Element {
-	for _, p := range pods {
+		s.filled = p
 		for _, a := range p.IPs {
 			if slices.Contains(owners(x.addrs.of(a)), p) {
-				list = x.elements(list, spec, p, a)
+				lists[s] = x.elements(lists[s], s.spec, p, a)
 			}
 		}
-	}
-	return list
+		return true
+	})
 }
 
 func put[K comparable, V any](m map[K]*V, k K, v *V) {

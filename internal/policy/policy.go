@@ -11,6 +11,8 @@
 package policy
 
 import (
+	"slices"
+
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/persist"
@@ -49,24 +51,32 @@ type Isolation struct {
 // Resolved is a policy whose rules name sets instead of selectors.
 type Resolved struct {
 	Policy          *cluster.Policy
-	Ingress, Egress []Clause
+	Ingress, Egress []Rule
 }
 
-// Clause allows what meets all of its conditions; a rule of the API becomes
-// one clause for each pair of a peer and a port.
-type Clause struct {
-	Rule int // index of the rule in the API object
-	// Port is the port condition. For a named port Dest is set and Port says
-	// only the protocol. Nil means every port of every protocol.
-	Port *cluster.Port
-	// Block is the peer as an IP block, nil for other peers.
-	Block *cluster.IPBlock
-	// Peer is the set of addresses that the peer is in, nil for other peers.
-	Peer *SetSpec
-	// Dest is the set of addresses and ports that the destination is in: how a
-	// named port is expressed. Nil for rules without a named port.
-	Dest *SetSpec
+// Rule is a rule of the API. It allows what meets one of its peers and one of
+// its ports; peers and ports are kept apart, so that a rule takes the sum of
+// them and not the product.
+type Rule struct {
+	Index int // in the API object
+	// AnyPeer allows every peer. Otherwise a peer is in one of Blocks or Pods.
+	AnyPeer bool
+	Blocks  []*cluster.IPBlock
+	Pods    []*SetSpec
+	// AnyPort allows every port of every protocol. Otherwise a port is one of
+	// Ports, or destination and port are in one of Named.
+	AnyPort bool
+	Ports   []cluster.Port // without names
+	// Named are the destinations and ports that the named ports stand for, one set
+	// for each protocol. In an egress rule it goes with AnyPeer and Blocks only.
+	Named []*SetSpec
+	// Direct are those of an egress rule whose peers are pods: there the peer is
+	// the destination, so that being in the set is all that is asked.
+	Direct []*SetSpec
 }
+
+// specs returns the sets that the rule refers to.
+func (r *Rule) specs() []*SetSpec { return slices.Concat(r.Pods, r.Named, r.Direct) }
 
 // Members are the addresses of a set, by family.
 type Members struct{ V4, V6 filter.Elements }

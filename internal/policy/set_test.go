@@ -14,22 +14,30 @@ import (
 // Two sets may be shared only if they mean the same. Each row differs from
 // every other, mostly from the first in one thing.
 func TestSetsThatMeanOtherThingsHaveOtherKeys(t *testing.T) {
-	all, x := cluster.Everything(), selectorOf("app=x")
-	specs := map[string]policy.SetSpec{
-		"pods of a namespace":                  {Namespace: "a", Pods: x},
-		"pods of another namespace":            {Namespace: "b", Pods: x},
-		"other pods":                           {Namespace: "a", Pods: selectorOf("app=y")},
-		"all pods":                             {Namespace: "a", Pods: all},
-		"local pods":                           {Namespace: "a", Pods: x, Local: true},
-		"a named port":                         {Namespace: "a", Pods: x, PortName: "http", Protocol: cluster.TCP},
-		"the port of local pods":               {Namespace: "a", Pods: x, PortName: "http", Protocol: cluster.TCP, Local: true},
-		"a port of another name":               {Namespace: "a", Pods: x, PortName: "dns", Protocol: cluster.TCP},
-		"the name for another protocol":        {Namespace: "a", Pods: x, PortName: "http", Protocol: cluster.UDP},
-		"selected namespaces":                  {Namespaces: &x, Pods: all},
-		"other selected namespaces":            {Namespaces: new(selectorOf("app=y")), Pods: all},
-		"selected pods of all namespaces":      {Namespaces: &all, Pods: x},
-		"all pods of the namespaces there are": {Namespaces: &all, Pods: all},
-		"all pods, of namespaces known or not": {Pods: all},
+	all, x, y := cluster.Everything(), selectorOf("app=x"), selectorOf("app=y")
+	own := func(namespace string, pods cluster.Selector) policy.Selection {
+		return policy.Selection{Namespace: namespace, Pods: pods}
+	}
+	http, dns := []string{"http"}, []string{"dns"}
+	specs := map[string]*policy.SetSpec{
+		"pods of a namespace":                  policy.NewSetSpec(false, 0, nil, own("a", x)),
+		"pods of another namespace":            policy.NewSetSpec(false, 0, nil, own("b", x)),
+		"other pods":                           policy.NewSetSpec(false, 0, nil, own("a", y)),
+		"all pods":                             policy.NewSetSpec(false, 0, nil, own("a", all)),
+		"both pods":                            policy.NewSetSpec(false, 0, nil, own("a", x), own("a", y)),
+		"both pods, of two namespaces":         policy.NewSetSpec(false, 0, nil, own("a", x), own("b", y)),
+		"local pods":                           policy.NewSetSpec(true, 0, nil, own("a", x)),
+		"a named port":                         policy.NewSetSpec(false, cluster.TCP, http, own("a", x)),
+		"the port of local pods":               policy.NewSetSpec(true, cluster.TCP, http, own("a", x)),
+		"a port of another name":               policy.NewSetSpec(false, cluster.TCP, dns, own("a", x)),
+		"two named ports":                      policy.NewSetSpec(false, cluster.TCP, []string{"http", "dns"}, own("a", x)),
+		"a named port of both pods":            policy.NewSetSpec(false, cluster.TCP, http, own("a", x), own("a", y)),
+		"the name for another protocol":        policy.NewSetSpec(false, cluster.UDP, http, own("a", x)),
+		"selected namespaces":                  policy.NewSetSpec(false, 0, nil, policy.Selection{Namespaces: &x, Pods: all}),
+		"other selected namespaces":            policy.NewSetSpec(false, 0, nil, policy.Selection{Namespaces: &y, Pods: all}),
+		"selected pods of all namespaces":      policy.NewSetSpec(false, 0, nil, policy.Selection{Namespaces: &all, Pods: x}),
+		"all pods of the namespaces there are": policy.NewSetSpec(false, 0, nil, policy.Selection{Namespaces: &all, Pods: all}),
+		"all pods, of namespaces known or not": policy.NewSetSpec(false, 0, nil, policy.Selection{Pods: all}),
 	}
 	known := map[policy.SetKey]string{}
 	for name, spec := range specs {
@@ -38,6 +46,14 @@ func TestSetsThatMeanOtherThingsHaveOtherKeys(t *testing.T) {
 			t.Errorf("%s and %s have one key", name, other)
 		}
 		known[key] = name
+	}
+	for name, again := range map[string]*policy.SetSpec{
+		"both pods":       policy.NewSetSpec(false, 0, nil, own("a", y), own("a", x), own("a", y)),
+		"two named ports": policy.NewSetSpec(false, cluster.TCP, []string{"dns", "http", "dns"}, own("a", x)),
+	} {
+		if again.Key() != specs[name].Key() {
+			t.Errorf("%s, written in another way, have another key", name)
+		}
 	}
 }
 

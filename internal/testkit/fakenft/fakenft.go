@@ -11,7 +11,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"github.com/podwall/podwall/internal/filter"
@@ -136,7 +135,7 @@ func (t *table) addSet(s *nft.Set) error {
 		return fmt.Errorf("%w: set %s", ErrExists, s.Name)
 	}
 	like := *s
-	like.Elements, like.Entries = filter.Elements{}, nil
+	like.Elements, like.Ranges, like.Entries = filter.Elements{}, nil, nil
 	t.sets[s.Name] = &set{like: like, entries: map[nft.Key]nft.Entry{}}
 	return nil
 }
@@ -180,9 +179,9 @@ func (t *table) addElements(name string, list []nft.Entry) error {
 }
 
 func (s *set) overlaps(k nft.Key) bool {
-	p := netip.PrefixFrom(k.Addr, int(k.Bits))
-	for o := range s.entries {
-		if p.Overlaps(netip.PrefixFrom(o.Addr, int(o.Bits))) {
+	r := k.Range()
+	for key := range s.entries {
+		if o := key.Range(); r.Contains(o.First) || o.Contains(r.First) {
 			return true
 		}
 	}

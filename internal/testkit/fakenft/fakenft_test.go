@@ -14,7 +14,12 @@ import (
 )
 
 func entry(ip string, bits uint8) nft.Entry {
-	return nft.Entry{Key: nft.Key{Element: filter.Element{Addr: netip.MustParseAddr(ip), Bits: bits}}}
+	p := netip.PrefixFrom(netip.MustParseAddr(ip), int(bits))
+	e := nft.Entry{Key: nft.Key{Element: filter.Element{Addr: p.Addr()}}}
+	if bits > 0 {
+		e.Key.Dst = netip.AddrPortFrom(filter.LastAddr(p), 0)
+	}
+	return e
 }
 
 func judged(ip, chain string) nft.Entry {

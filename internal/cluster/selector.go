@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+)
+
+// Selector matches labels. The zero value matches nothing: a selector that was
+// forgotten or could not be parsed must never match everything.
+type Selector struct{ parsed *parsedSelector }
+
+// parsedSelector is upstream's, but for requirements with many values: upstream
+// compares with one after another.
+type parsedSelector struct {
+	match labels.Selector // without those of large
+	large []largeRequirement
+	text  string
+	exact []Label
+	size  int
+}
+
+// largeRequirement asks for a value of a set, or for none of it.
+type largeRequirement struct {
+	key    string
+	values map[string]struct{}
+	in     bool
+}
+
+// manyValues is from where on the values of a requirement are looked up.
+const manyValues = 16
+
+// Everything is the empty selector of the API, `{}`.
+func Everything() Selector { return NewSelector(labels.Everything()) }
+
+// NewSelector wraps a parsed selector. Its String must be canonical (upstream
+// sorts requirements by key), since equal text is taken as equal meaning.
+func NewSelector(s labels.Selector) Selector {
+	requirements, selectable := s.Requirements()
+	p := &parsedSelector{match: s, text: s.String()}
+	small := labels.NewSelector()
+	for _, r := range requirements {
+		p.narrow(r)
+		if len(r.ValuesUnsorted()) > manyValues && p.enlarge(r) {
+			continue
+		}
+		small = small.Add(r)
+	}
+	if selectable && len(p.large) > 0 {
+		p.match = small
+	}
+	p.size = sizeOf(requirements, p.exact)
+	return Selector{p}
+}
+
+// narrow notes the labels of which a match must have one, if the requirement
+// says so with fewer than those before it.
+func (p *parsedSelector) narrow(r labels.Requirement) {
+	if !in(r.Operator()) {
+		return
+	}
+	if values := r.ValuesUnsorted(); p.exact == nil || len(values) < len(p.exact) {
+		p.exact = make([]Label, 0, len(values))
+		for _, v := range values {
+			p.exact = append(p.exact, Label{r.Key(), v})
+		}
+	}
+}
+
+func (p *parsedSelector) enlarge(r labels.Requirement) bool {
+	if !in(r.Operator()) && r.Operator() != selection.NotIn {
+		return false
+	}
+	l := largeRequirement{key: r.Key(), in: in(r.Operator()), values: make(map[string]struct{}, len(r.ValuesUnsorted()))}
+	for _, v := range r.ValuesUnsorted() {
+		l.values[v] = struct{}{}
+	}
+	p.large = append(p.large, l)
+	return true
+}
+
+func in(o selection.Operator) bool {
+	return o == selection.In || o == selection.Equals || o == selection.DoubleEquals
+}
+
+// The size of a selector is what it costs to keep and to ask it, counted in
+// labels: see Selector.Size.
+const (
+	exactRequirement = 8
+	broadRequirement = 64
+)
+
+func sizeOf(requirements labels.Requirements, exact []Label) int {
+	each, size := exactRequirement, 1
+	if len(exact) == 0 {
+		each = broadRequirement
+	}
+	for _, r := range requirements {
+		size += each + len(r.ValuesUnsorted())
+	}
+	if len(requirements) == 1 && len(exact) > 0 {
+		size = len(exact) // by far the most selectors
+	}
+	return size
+}
+
+// Matches reports whether the selector matches the labels.
+func (s Selector) Matches(l Labels) bool {
+	if s.parsed == nil || !s.parsed.match.Matches(l) {
+		return false
+	}
+	for i := range s.parsed.large {
+		if !s.parsed.large[i].matches(l) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *largeRequirement) matches(l Labels) bool {
+	value, has := l.Lookup(r.key)
+	_, listed := r.values[value]
+	return r.in == (has && listed)
+}
+
+// Exact returns labels of which whatever matches has at least one; none if the
+// selector does not say so.
+func (s Selector) Exact() []Label {
+	if s.parsed == nil {
+		return nil
+	}
+	return s.parsed.exact
+}
+
+// Size returns what the selector costs, in entries (see Budget): the number of
+// its values for one that names values of one label, and more for one that has
+// to be asked about every pod.
+func (s Selector) Size() int {
+	if s.parsed == nil {
+		return 0
+	}
+	return s.parsed.size
+}
+
+// Valid reports whether the selector was set at all.
+func (s Selector) Valid() bool { return s.parsed != nil }
+
+// MatchesAll reports whether this is the empty selector, which matches
+// everything.
+func (s Selector) MatchesAll() bool {
+	return s.parsed != nil && s.parsed.match.Empty() && len(s.parsed.large) == 0
+}
+
+// Text returns the canonical text of the requirements, empty for the empty
+// selector. Two selectors with equal text match the same labels.
+func (s Selector) Text() string {
+	if s.parsed == nil {
+		return "<none>" // no selector has this text
+	}
+	return s.parsed.text
+}
+
+// String returns the canonical text for people: "all" for the empty selector
+// and "none" for the zero value.
+func (s Selector) String() string {
+	switch {
+	case s.parsed == nil:
+		return "none"
+	case s.MatchesAll():
+		return "all"
+	}
+	return s.parsed.text
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// part is what a layout has of one namespace. Policies speak about the pods of
+// their own namespace only, so that a change in one leaves the others as they are.
+type part struct {
+	workloads []Workload // sorted by key
+	specs     map[SetKey]*SetSpec
+}
+
+// newPart judges the local pods of a namespace by its policies.
+func newPart(pods []*cluster.Pod, policies []*cluster.Policy, resolve func(*cluster.Policy) *Resolved) *part {
+	part := &part{specs: map[SetKey]*SetSpec{}}
+	slices.SortFunc(policies, func(a, b *cluster.Policy) int { return a.Key.Compare(b.Key) })
+	resolved := make([]*Resolved, len(policies))
+	for _, pod := range pods {
+		w := Workload{Pod: pod}
+		for i, p := range policies {
+			if !p.Subject.Matches(pod.Labels) {
+				continue
+			}
+			if resolved[i] == nil {
+				resolved[i] = resolve(p)
+				part.need(resolved[i])
+			}
+			w.isolate(resolved[i])
+		}
+		part.workloads = append(part.workloads, w)
+	}
+	slices.SortFunc(part.workloads, func(a, b Workload) int {
+		return cmp.Or(a.Pod.Key.Compare(b.Pod.Key), cmp.Compare(a.Pod.UID, b.Pod.UID))
+	})
+	return part
+}
+
+// isolate adds a policy that selects the pod.
+func (w *Workload) isolate(r *Resolved) {
+	if r.Policy.IsolatesIngress {
+		w.Ingress = Isolation{true, append(w.Ingress.Policies, r)}
+	}
+	if r.Policy.IsolatesEgress {
+		w.Egress = Isolation{true, append(w.Egress.Policies, r)}
+	}
+}
+
+// need notes the sets of a policy. Equal sets of different policies are one.
+func (p *part) need(r *Resolved) {
+	for _, list := range [][]Rule{r.Ingress, r.Egress} {
+		for i := range list {
+			for _, s := range list[i].specs() {
+				if p.specs[s.key] == nil {
+					p.specs[s.key] = s
+				}
+			}
+		}
+	}
+}
+
+// join puts the parts of all namespaces together.
+func join(parts map[string]*part) *Layout {
+	l := &Layout{Specs: map[SetKey]*SetSpec{}}
+	for _, ns := range slices.Sorted(maps.Keys(parts)) {
+		l.Workloads = append(l.Workloads, parts[ns].workloads...)
+		for key, s := range parts[ns].specs {
+			if l.Specs[key] == nil {
+				l.Specs[key] = s
+			}
+		}
+	}
+	return l
+}
