@@ -36,9 +36,13 @@ func renderChain(c *filter.Chain) (chains []*Chain, dispatch *Set) {
 	}
 	chains = []*Chain{main}
 	if count > maxWalk {
+		rest := &Chain{Name: c.Name + "-rest"}
+		rest.finish(c)
+		chains = append(chains, rest)
 		dispatch = &Set{Name: "ports-" + c.Name, Key: ProtocolPort, Map: true, Comment: "rules by port"}
 		for key, rules := range single {
 			sub := portChain(c, key, rules)
+			sub.add("", Verdict{Goto, rest.Name})
 			chains = append(chains, sub)
 			dispatch.Entries = append(dispatch.Entries, Entry{Key: key, Verdict: Verdict{Goto, sub.Name}})
 		}
@@ -58,13 +62,13 @@ func singlePort(r filter.Rule) (Key, bool) {
 	return Key{Element: filter.Element{Protocol: r.Protocol, Port: r.Ports.First}}, true
 }
 
+// portChain renders the rules for one port.
 func portChain(c *filter.Chain, key Key, rules []filter.Rule) *Chain {
 	sub := &Chain{Name: fmt.Sprintf("%s-%s-%d", c.Name, key.Protocol, key.Port)}
 	for _, r := range rules {
 		r.Ports, r.Protocol = filter.PortRange{}, filter.AnyProtocol // known by the dispatch
 		sub.Rules = append(sub.Rules, renderRule(c, r))
 	}
-	sub.finish(c)
 	return sub
 }
 

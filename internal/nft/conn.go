@@ -3,6 +3,7 @@
 package nft
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,11 +29,12 @@ type Conn struct {
 	taken  *uint32 // transactions, shared with the views of Ports
 }
 
-// batchElements bounds the elements of one transaction. Larger changes are
-// committed in several, which is safe in the order that Diff gives: sets are
-// filled before anything refers to them, and chains are emptied after nothing
-// does. Only the replacement of the whole table is never cut.
-const batchElements = 50_000
+// batchElements bounds the elements, and the rules of new chains, of one
+// transaction: the kernel is not to be interrupted in one, and takes up to 40 µs for
+// a rule. Larger changes are committed in several, which is safe in the order that
+// Diff gives: sets are filled before anything refers to them, and chains are emptied
+// after nothing does. Only the replacement of the whole table is never cut.
+const batchElements = 10_000
 
 // stage says in which transaction of a change an operation belongs: what will be
 // referred to, the references, and what nothing refers to any more. A packet
@@ -125,29 +127,69 @@ func (c *Conn) Delete() error {
 	return nil
 }
 
-// Commit sends the operations. On error the kernel may have taken some of the
+// Commit is CommitUntil without an end.
+func (c *Conn) Commit(ops []Op) error { return c.CommitUntil(context.Background(), ops) }
+
+// CommitUntil sends the operations. On error the kernel may have taken some of the
 // batches of a large change: read the table back before the next try.
-func (c *Conn) Commit(ops []Op) error {
+//
+// When ctx ends no further transaction is begun, and that is an error, too.
+func (c *Conn) CommitUntil(ctx context.Context, ops []Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
 	pending, stage := 0, ops[0].Kind.stage()
-	whole, staged := ops[0].Kind == DeleteTable, inStages(ops)
+	whole, staged, weight := ops[0].Kind == DeleteTable, inStages(ops), weigher(ops)
 	for _, op := range ops {
-		pending += op.Elements()
+		pending += weight(op)
 		next := staged && op.Kind.stage() != stage
 		stage = op.Kind.stage()
-		if next || pending > c.batch && op.Elements() > 0 && !whole {
+		if next || pending > c.batch && weight(op) > 0 && !whole {
+			if err := ctx.Err(); err != nil {
+				return c.abandon(err)
+			}
 			if err := c.flush(); err != nil {
 				return err
 			}
-			pending = op.Elements()
+			pending = weight(op)
 		}
 		if err := c.queue(op); err != nil {
 			return fmt.Errorf("encoding %q: %w", op, err)
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return c.abandon(err)
+	}
 	return c.flush()
+}
+
+// weigher returns what an operation adds to a transaction. Rules count where they are
+// those of new chains, which may stay empty until the next transaction; a chain that
+// is emptied and filled again must be so in one.
+func weigher(ops []Op) func(Op) int {
+	added := map[string]bool{}
+	for _, op := range ops {
+		switch op.Kind {
+		case FlushChain:
+			return Op.Elements
+		case AddChain:
+			if op.Chain.Base != nil && ops[0].Kind > AddTable {
+				return Op.Elements // packets meet it at once, and what it calls
+			}
+			added[op.Chain.Name] = true
+		}
+	}
+	return func(op Op) int {
+		if op.Kind == AddRules && added[op.Chain.Name] {
+			return len(op.Chain.Rules)
+		}
+		return op.Elements()
+	}
+}
+
+// abandon gives up what is queued. The connection has to be renewed.
+func (c *Conn) abandon(why error) error {
+	return fmt.Errorf("committing to table %s: %w", TableName, why)
 }
 
 func (c *Conn) flush() error {
