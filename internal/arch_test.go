@@ -44,7 +44,7 @@ func layers() []layer {
 	kernel := []string{"github.com/google/nftables", "github.com/mdlayher/netlink",
 		"github.com/vishvananda/netlink", "golang.org/x/sys", "golang.org/x/sync"}
 	return []layer{
-		{pkg: "internal/cluster", pure: true, may: []string{"k8s.io/apimachinery/pkg/labels"}, reason: "it is the vocabulary of all others"},
+		{pkg: "internal/cluster", pure: true, may: []string{"k8s.io/apimachinery/pkg/labels", "k8s.io/apimachinery/pkg/selection"}, reason: "it is the vocabulary of all others"},
 		{pkg: "internal/persist", pure: true, may: []string{}, reason: "a container knows nothing of what it holds"},
 		{pkg: "internal/feed", may: []string{}, reason: "both sources and those who show it say it in these words"},
 		{pkg: "internal/filter", pure: true, may: ours("persist"), reason: "a program must be readable without Kubernetes and without nftables"},

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/yaml"
@@ -192,7 +193,7 @@ func TestManifestsSayTheSameAsTheSnapshot(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b cluster.Selector) bool { return a.String() == b.String() }),
 			cmp.Comparer(func(a, b *cluster.IPBlock) bool { return fmt.Sprint(a) == fmt.Sprint(b) }),
-			cmp.Comparer((*cluster.Pod).Equal)); diff != "" {
+			cmp.Comparer((*cluster.Pod).Equal), cmpopts.IgnoreUnexported(cluster.Policy{})); diff != "" {
 			t.Errorf("%s: %s", step.ID, diff)
 		}
 	}

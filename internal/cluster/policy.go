@@ -13,6 +13,9 @@ import (
 type Policy struct {
 	Key Key
 	UID string
+	// Version is the object's, to be compared for equality; empty from manifests.
+	// It is no part of the meaning.
+	Version string
 	// Subject selects the pods of the policy's namespace that it isolates.
 	Subject Selector
 	// IsolatesIngress and IsolatesEgress are the policy types after defaulting.
@@ -22,6 +25,8 @@ type Policy struct {
 	// direction that the policy does not isolate are not here: they mean nothing.
 	Ingress []Rule
 	Egress  []Rule
+
+	leftOut int // the size of the rules that are not here, for lack of room; see Budgets
 }
 
 // Rule allows the traffic that matches one of its peers and one of its ports.

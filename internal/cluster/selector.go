@@ -3,7 +3,6 @@
 package cluster
 
 import (
-
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/selection"
 )
@@ -88,8 +87,9 @@ func in(o selection.Operator) bool {
 // The size of a selector is what it costs to keep and to ask it, counted in
 // labels: see Selector.Size.
 const (
+	oneLabel         = 4
 	exactRequirement = 8
-	broadRequirement = 64
+	broadRequirement = 256
 )
 
 func sizeOf(requirements labels.Requirements, exact []Label) int {
@@ -101,7 +101,7 @@ func sizeOf(requirements labels.Requirements, exact []Label) int {
 		size += each + len(r.ValuesUnsorted())
 	}
 	if len(requirements) == 1 && len(exact) > 0 {
-		size = len(exact) // by far the most selectors
+		size = oneLabel + len(exact) // by far the most selectors
 	}
 	return size
 }

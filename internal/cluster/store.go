@@ -59,6 +59,7 @@ type Snapshot struct {
 // never modified after they were handed over.
 type Store struct {
 	changed chan struct{} // holds at most one wake-up
+	wants   chan struct{} // likewise, for policies that were left out
 
 	mu          sync.Mutex // guards everything below
 	revision    uint64
@@ -69,6 +70,8 @@ type Store struct {
 	nodes       table[Node]
 	source      string
 	diagnostics map[any][]Diagnostic
+	budgets     budgets      // of policies, by namespace
+	wanted      map[Key]bool // policies that have room again
 	announced   announcements
 	holders     holders
 	reserved    reserved
@@ -79,9 +82,12 @@ type Store struct {
 func NewStore() *Store {
 	return &Store{
 		changed:     make(chan struct{}, 1),
+		wants:       make(chan struct{}, 1),
+		budgets:     budgets{},
+		wanted:      map[Key]bool{},
 		namespaces:  newTable(func(n *Namespace) Key { return Key{Name: n.Name} }, func(a, b *Namespace) bool { return reflect.DeepEqual(a, b) }),
 		pods:        newTable(func(p *Pod) Key { return p.Key }, (*Pod).Equal),
-		policies:    newTable(func(p *Policy) Key { return p.Key }, func(a, b *Policy) bool { return reflect.DeepEqual(a, b) }),
+		policies:    newTable(func(p *Policy) Key { return p.Key }, samePolicy),
 		nodes:       newTable(nodeKey, (*Node).Equal),
 		diagnostics: map[any][]Diagnostic{},
 		announced:   newAnnouncements(),

@@ -34,29 +34,32 @@ func (tx *Tx) ReplacePods(list []*Pod) {
 }
 
 // SetPolicy stores a policy.
-func (tx *Tx) SetPolicy(p *Policy) { tx.note(tx.store.policies.set(p.Key, p)) }
+func (tx *Tx) SetPolicy(p *Policy) { tx.note(tx.store.setPolicy(p.Key, p)) }
 
 // DeletePolicy removes a policy; an unknown one is no error.
-func (tx *Tx) DeletePolicy(k Key) { tx.note(tx.store.policies.set(k, nil)) }
+func (tx *Tx) DeletePolicy(k Key) { tx.note(tx.store.setPolicy(k, nil)) }
 
 // ReplacePolicies makes the given policies the only ones.
 func (tx *Tx) ReplacePolicies(list []*Policy) {
-	tx.note(tx.store.policies.replace(list))
+	tx.note(tx.store.replacePolicies(list))
 }
 
 // SetDiagnostics replaces the diagnostics that are known for one origin: an
 // object or a file. Origins must be comparable values.
 func (tx *Tx) SetDiagnostics(origin any, list []Diagnostic) {
-	s := tx.store
+	tx.note(tx.store.setDiagnostics(origin, list))
+}
+
+func (s *Store) setDiagnostics(origin any, list []Diagnostic) (changed bool) {
 	if slices.Equal(s.diagnostics[origin], list) {
-		return
+		return false
 	}
 	if len(list) == 0 {
 		delete(s.diagnostics, origin)
 	} else {
 		s.diagnostics[origin] = list
 	}
-	tx.changed = true
+	return true
 }
 
 // SetSynced records that the first complete list of a kind is in the store.

@@ -34,7 +34,7 @@ func Namespace(n *corev1.Namespace) *cluster.Namespace {
 // of the fields.
 func Policy(np *networkingv1.NetworkPolicy) (*cluster.Policy, []cluster.Diagnostic) {
 	r := &reader{object: cluster.Key{Namespace: np.Namespace, Name: np.Name}}
-	p := &cluster.Policy{Key: r.object, UID: string(np.UID)}
+	p := &cluster.Policy{Key: r.object, UID: string(np.UID), Version: np.ResourceVersion}
 	p.IsolatesIngress, p.IsolatesEgress = r.directions(&np.Spec)
 	subject, ok := r.selector("spec.podSelector", &np.Spec.PodSelector,
 		"the policy isolates every pod of its namespace and allows nothing")
@@ -43,16 +43,22 @@ func Policy(np *networkingv1.NetworkPolicy) (*cluster.Policy, []cluster.Diagnost
 		// be left open, and a pod that should not be selected must not be opened
 		// further than other policies open it.
 		p.Subject = cluster.Everything()
-		return p, r.found
+		return p, r.findings()
 	}
-	p.Subject = subject
+	if p.Subject = r.subject(subject); !r.affordable(&np.Spec) {
+		return p, r.findings()
+	}
 	if p.IsolatesIngress {
 		p.Ingress = r.rules("spec.ingress", "from", ingressRules(np.Spec.Ingress))
 	}
 	if p.IsolatesEgress {
 		p.Egress = r.rules("spec.egress", "to", egressRules(np.Spec.Egress))
 	}
-	return p, r.found
+	if size := p.Size(); size > cluster.MaxPolicyEntries {
+		r.tooLarge(size)
+		p.Ingress, p.Egress = nil, nil
+	}
+	return p, r.findings()
 }
 
 // reader collects what it finds wrong with one policy.

@@ -132,9 +132,14 @@ func (s *Source) follow(ctx context.Context, cfg *rest.Config, store *cluster.St
 		}
 		reflectors = append(reflectors, r)
 	}
+	again, err := restClient(cfg, client, networkingv1.SchemeGroupVersion)
+	if err != nil {
+		return nil, err
+	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var running sync.WaitGroup
+	running.Go(func() { refill(ctx, again, store, s.log) })
 	for _, r := range reflectors {
 		running.Go(func() { r.RunWithContext(ctx) })
 	}

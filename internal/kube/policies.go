@@ -24,13 +24,14 @@ type judged struct {
 // policies keeps policies together with their diagnostics.
 type policies struct {
 	reported map[cluster.Key]bool // those that have diagnostics in the store
+	fresh    int                  // entries of a list since it was trimmed last
 }
 
 func newPolicySink(store *cluster.Store) *sink[*networkingv1.NetworkPolicy, judged] {
 	p := &policies{reported: map[cluster.Key]bool{}}
 	return &sink[*networkingv1.NetworkPolicy, judged]{
 		store: store, kind: cluster.Policies, convert: judge, set: p.set, remove: p.remove, replace: p.replace,
-		key: func(j judged) cluster.Key { return j.policy.Key },
+		key: func(j judged) cluster.Key { return j.policy.Key }, trim: p.trim,
 	}
 }
 
@@ -63,6 +64,24 @@ func (p *policies) replace(tx *cluster.Tx, list []judged) {
 		}
 	}
 	tx.ReplacePolicies(all)
+}
+
+// trim takes the rules away for which there is no room, now and then: a list of
+// policies may be larger than the memory of a node.
+func (p *policies) trim(list []judged) {
+	p.fresh += list[len(list)-1].policy.Size()
+	if p.fresh < 4*cluster.MaxNamespaceEntries {
+		return
+	}
+	p.fresh = 0
+	all := make([]*cluster.Policy, len(list))
+	for i, j := range list {
+		all[i] = j.policy
+	}
+	cluster.Trim(all)
+	for i := range list {
+		list[i].policy = all[i]
+	}
 }
 
 func (p *policies) tell(tx *cluster.Tx, k cluster.Key, found []cluster.Diagnostic) {

@@ -22,6 +22,7 @@ type sink[O metav1.Object, V any] struct {
 	replace func(*cluster.Tx, []V)
 	key     func(V) cluster.Key
 	listed  func()        // called when all of a list is converted; may be nil
+	trim    func([]V)     // called after each value of a list that is collected; may be nil
 	first   *firstList[V] // what the present watch has streamed; nil without one
 }
 

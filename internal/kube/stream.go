@@ -102,6 +102,9 @@ func (s *sink[O, V]) collect(list *firstList[V], e watch.Event) (taken bool) {
 	switch e.Type {
 	case watch.Added:
 		list.values = append(list.values, s.convert(o))
+		if s.trim != nil {
+			s.trim(list.values)
+		}
 	case watch.Modified, watch.Deleted: // while the list was on its way; rare
 		k := cluster.Key{Namespace: o.GetNamespace(), Name: o.GetName()}
 		list.values = slices.DeleteFunc(list.values, func(v V) bool { return s.key(v) == k })

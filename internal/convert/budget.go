@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package convert
+
+import (
+	"fmt"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// maxFindings bounds the diagnostics of one policy.
+const maxFindings = 20
+
+// affordable reports whether the policy is within its budget as far as that can be
+// said by counting, without reading any part of it.
+func (r *reader) affordable(s *networkingv1.NetworkPolicySpec) bool {
+	size := 0
+	for _, rule := range ingressRules(s.Ingress) {
+		size += rule.size()
+	}
+	for _, rule := range egressRules(s.Egress) {
+		size += rule.size()
+	}
+	if size > cluster.MaxPolicyEntries {
+		r.tooLarge(size)
+		return false
+	}
+	return true
+}
+
+func (r *reader) tooLarge(size int) {
+	r.fail("spec", fmt.Sprintf("the policy has %d entries (ports, peers, exceptions and values of selectors), more than %d: "+
+		"it allows nothing, its pods stay isolated", size, cluster.MaxPolicyEntries),
+		"write larger CIDR blocks and port ranges, or fewer selectors; docs/limits.md says how entries are counted")
+}
+
+// subject returns the selector, or that of every pod if it is too large to be kept.
+func (r *reader) subject(s cluster.Selector) cluster.Selector {
+	if s.Size() <= cluster.MaxSubject {
+		return s
+	}
+	r.fail("spec.podSelector", fmt.Sprintf("the selector has a size of %d, more than %d: the policy isolates every pod of its namespace",
+		s.Size(), cluster.MaxSubject), "select the pods by fewer labels; docs/limits.md says how they are counted")
+	return cluster.Everything()
+}
+
+// size returns the least number of entries that the rule can have.
+func (r rule) size() int {
+	n := 1 + len(r.ports) + len(r.peers)
+	for _, p := range r.peers {
+		if p.IPBlock != nil {
+			n += len(p.IPBlock.Except)
+		}
+		n += values(p.PodSelector) + values(p.NamespaceSelector)
+	}
+	return n
+}
+
+func values(s *metav1.LabelSelector) (n int) {
+	if s == nil {
+		return 0
+	}
+	for _, e := range s.MatchExpressions {
+		n += len(e.Values)
+	}
+	return max(0, n+len(s.MatchLabels)-1) // a peer is counted already
+}
+
+// findings returns what was found, the first ones if there are many.
+func (r *reader) findings() []cluster.Diagnostic {
+	more := len(r.found) - maxFindings
+	if more <= 0 {
+		return r.found
+	}
+	last := r.found[maxFindings]
+	last.Field, last.Message = "spec", fmt.Sprintf("and %d more findings", more)
+	last.Cure = "correct those that are listed, then look again"
+	return append(r.found[:maxFindings:maxFindings], last)
+}
