@@ -3,7 +3,9 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -32,6 +34,7 @@ type chainKey struct {
 type chain struct {
 	*filter.Chain
 	policies []*policy.Resolved
+	left     []*policy.Resolved // of them, those whose rules found no room
 	sets     []*setRef
 }
 
@@ -40,6 +43,9 @@ type chain struct {
 func (b *builder) chain(f filter.Family, d filter.Direction, policies []*policy.Resolved) string {
 	key := chainKey{family: f, direction: d, policies: policyList(policies)}
 	if c := b.memory.chains[key]; c != nil {
+		if b.budget.refused[c] {
+			return b.chain(f, d, nil)
+		}
 		return c.Name
 	}
 	c := b.before.chains[key]
@@ -49,6 +55,9 @@ func (b *builder) chain(f filter.Family, d filter.Direction, policies []*policy.
 		b.keep(f, d, policies)
 	}
 	b.memory.chains[key] = c
+	if len(policies) > 0 && !b.budget.take(c) {
+		return b.chain(f, d, nil)
+	}
 	if b.chains[c.Name] == nil { // another list of policies may say the same
 		b.chains[c.Name] = c.Chain
 	}
@@ -88,20 +97,37 @@ func (b *builder) policy(p *policy.Resolved, f filter.Family, d filter.Direction
 	return c
 }
 
+// bySize returns the policies, those with the fewest rules first, if their rules may
+// not all have room.
+func (b *builder) bySize(f filter.Family, d filter.Direction, policies []*policy.Resolved) []*policy.Resolved {
+	rules := 0
+	for _, p := range policies {
+		rules += len(b.policy(p, f, d).rules)
+	}
+	if rules <= MaxChainRules {
+		return policies
+	}
+	return slices.SortedFunc(slices.Values(policies), func(x, y *policy.Resolved) int {
+		return cmp.Or(cmp.Compare(len(b.policy(x, f, d).rules), len(b.policy(y, f, d).rules)), x.Policy.Key.Compare(y.Policy.Key))
+	})
+}
+
 // compile makes the chain of the union of what the policies allow: rules sorted,
 // without duplicates, and only "any" if there is a rule that allows everything.
 func (b *builder) compile(f filter.Family, d filter.Direction, policies []*policy.Resolved) *chain {
+	made := &chain{Chain: &filter.Chain{Direction: d, Family: f}, policies: policies}
 	var list []textRule
 	sets := map[string]*setRef{}
-	for _, p := range policies {
+	for _, p := range b.bySize(f, d, policies) {
 		c := b.policy(p, f, d)
-		list = append(list, c.rules...)
-		for name, s := range c.sets {
-			sets[name] = s
+		if len(list)+len(c.rules) > MaxChainRules {
+			made.left = append(made.left, p)
+			continue
 		}
+		list = append(list, c.rules...)
+		maps.Copy(sets, c.sets)
 	}
 	list = merge(list)
-	made := &chain{Chain: &filter.Chain{Direction: d, Family: f}, policies: policies}
 	texts := make([]string, 0, 2*len(list))
 	used := map[string]bool{}
 	for _, r := range list {

@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/policy"
 )
@@ -40,6 +41,11 @@ type Layout struct {
 	pods   []filter.Pod
 	chains []*filter.Chain
 	sets   []*setRef
+	// Diagnostics are about rules that found no room.
+	Diagnostics []cluster.Diagnostic
+	// Work is how many rules and ranges are new in this layout, by namespace: what
+	// has to be written to the kernel.
+	Work map[string]int
 }
 
 // setRef is a set of the program. spec is nil for sets whose elements are
@@ -76,15 +82,18 @@ func NewCompiler(o Options) *Compiler { return &Compiler{options: o, known: newM
 
 // Layout compiles a layout.
 func (c *Compiler) Layout(l *policy.Layout) *Layout {
-	b := &builder{options: c.options, before: c.known, memory: newMemory(), chains: map[string]*filter.Chain{}, sets: map[string]*setRef{}}
+	b := &builder{options: c.options, before: c.known, memory: newMemory(), chains: map[string]*filter.Chain{}, sets: map[string]*setRef{}, budget: newBudget()}
 	for _, e := range byAddress(l.Workloads) {
 		b.pods = append(b.pods, b.pod(e))
 	}
+	spent := work(c.known, b.memory)
 	c.known = b.memory
 	return &Layout{
-		pods:   b.pods,
-		chains: sortedValues(b.chains, func(c *filter.Chain) string { return c.Name }),
-		sets:   sortedValues(b.sets, func(r *setRef) string { return r.set.Name }),
+		pods:        b.pods,
+		chains:      sortedValues(b.chains, func(c *filter.Chain) string { return c.Name }),
+		sets:        sortedValues(b.sets, func(r *setRef) string { return r.set.Name }),
+		Diagnostics: b.budget.diagnostics(),
+		Work:        spent,
 	}
 }
 
@@ -140,6 +149,7 @@ type builder struct {
 	pods    []filter.Pod
 	chains  map[string]*filter.Chain
 	sets    map[string]*setRef
+	budget  budget
 }
 
 func (b *builder) pod(e entry) filter.Pod {

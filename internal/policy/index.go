@@ -4,6 +4,7 @@ package policy
 
 import (
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -20,10 +21,12 @@ type Index struct {
 	namespaces map[string]*cluster.Namespace
 	pods       map[string][]*cluster.Pod            // by namespace, in no order
 	addrs      byAddr                               // networked pods
+	addresses  int                                  // of them
 	local      map[string]map[*cluster.Pod]struct{} // networked pods of this node, by namespace
 	policies   map[string]map[cluster.Key]*cluster.Policy
 
-	parts    map[string]*part // of the layout, by namespace; absent when to be computed again
+	parts    map[string]*part // by namespace; absent when to be computed again
+	over     map[string]over  // policies above the budget, by namespace
 	resolved map[*cluster.Policy]*Resolved
 	layout   *Layout // nil when to be put together again
 	sets     map[SetKey]*set
@@ -32,10 +35,14 @@ type Index struct {
 
 // set is a set in use and its members.
 type set struct {
-	key     SetKey
-	spec    *SetSpec
+	key   SetKey
+	spec  *SetSpec
+	count int // of the members
+	// members are kept while the set is in the layout: those of policies above the
+	// budget are counted only.
 	members Members
-	filled  *cluster.Pod // the last one that was asked, while the set is filled
+	kept    bool
+	filled  *cluster.Pod // of the labels that were asked last, while the set is filled
 }
 
 // NewIndex returns the index of an empty cluster.
@@ -50,6 +57,7 @@ func NewIndex(node string) *Index {
 		parts:      map[string]*part{},
 		resolved:   map[*cluster.Policy]*Resolved{},
 		sets:       map[SetKey]*set{},
+		over:       map[string]over{},
 	}
 }
 
@@ -69,18 +77,23 @@ func (x *Index) Apply(d cluster.Delta) {
 // Model returns the current model.
 func (x *Index) Model() *Model {
 	if x.layout == nil {
-		x.layout = x.newLayout()
+		x.judge()
 		x.trackSets()
 	}
-	m := &Model{Layout: x.layout, Sets: make(map[SetKey]Members, len(x.sets))}
-	for key, s := range x.sets {
-		m.Sets[key] = s.members
+	if over := x.aboveBudget(); x.layout == nil || !sameOver(over, x.over) {
+		x.over = over
+		x.layout = join(x.parts, over)
+		x.keepSets()
+	}
+	m := &Model{Layout: x.layout, Sets: make(map[SetKey]Members, len(x.layout.Specs)), Diagnostics: diagnostics(x.over, x.size)}
+	for key := range x.layout.Specs {
+		m.Sets[key] = x.sets[key].members
 	}
 	return m
 }
 
-// newLayout puts the parts together, of which it computes those that changed.
-func (x *Index) newLayout() *Layout {
+// judge computes the parts that changed.
+func (x *Index) judge() {
 	maps.DeleteFunc(x.parts, func(ns string, _ *part) bool { return len(x.local[ns]) == 0 })
 	for ns, local := range x.local {
 		if x.parts[ns] == nil {
@@ -88,7 +101,12 @@ func (x *Index) newLayout() *Layout {
 			x.parts[ns] = newPart(pods, policies, x.resolve)
 		}
 	}
-	return join(x.parts)
+}
+
+func (x *Index) size(k SetKey) int { return x.sets[k].count }
+
+func (x *Index) aboveBudget() map[string]over {
+	return aboveBudget(x.parts, x.size, x.addresses)
 }
 
 // resolve resolves a policy, or finds it.
@@ -220,7 +238,10 @@ func (x *Index) change(touched []netip.Addr, sets []*set, mutate func()) {
 	before := x.contributions(touched, sets)
 	mutate()
 	for i, after := range x.contributions(touched, sets) {
-		sets[i].members.replace(before[i], after)
+		s := sets[i]
+		if s.count += len(after) - len(before[i]); s.kept {
+			s.members.replace(before[i], after)
+		}
 	}
 }
 
@@ -260,6 +281,7 @@ func (x *Index) remember(p *cluster.Pod) {
 	if !p.Networked() {
 		return
 	}
+	x.addresses += len(p.IPs)
 	for _, a := range p.IPs {
 		x.addrs.add(a, p)
 	}
@@ -285,67 +307,55 @@ func (x *Index) forget(p *cluster.Pod) {
 	if !p.Networked() {
 		return
 	}
+	x.addresses -= len(p.IPs)
 	for _, a := range p.IPs {
 		x.addrs.remove(a, p)
 	}
 }
 
-// trackSets makes the sets in use those of the layout. New sets are filled in one
-// walk over the pods.
+// trackSets makes the sets in use those of the parts. New sets are counted, and if
+// they are not too large filled, in one walk over the pods.
 func (x *Index) trackSets() {
+	wanted := map[SetKey]*SetSpec{}
+	for _, p := range x.parts {
+		maps.Copy(wanted, p.specs)
+	}
 	for key, s := range x.sets {
-		if x.layout.Specs[key] == nil {
+		if wanted[key] == nil {
 			delete(x.sets, key)
 			s.eachSelection(x.find.remove)
 		}
 	}
-	var fresh byPod[*set]
-	lists := map[*set][]filter.Element{}
-	for key, spec := range x.layout.Specs {
+	var fresh []*set
+	for key, spec := range wanted {
 		if x.sets[key] == nil {
 			s := &set{key: key, spec: spec}
-			x.sets[key], lists[s] = s, nil
+			x.sets[key] = s
 			s.eachSelection(x.find.add)
-			s.eachSelection(fresh.add)
+			fresh = append(fresh, s)
 		}
 	}
-	x.fill(&fresh, lists)
-	for s, list := range lists {
-		s.members, s.filled = membersFrom(list), nil
+	x.fill(fresh, minElements)
+}
+
+// keepSets keeps the members of the sets of the layout, and of no others.
+func (x *Index) keepSets() {
+	var missing []*set
+	for key, s := range x.sets {
+		switch inLayout := x.layout.Specs[key] != nil; {
+		case !inLayout:
+			s.members, s.kept = Members{}, false
+		case !s.kept:
+			missing = append(missing, s)
+		}
 	}
+	x.fill(missing, math.MaxInt)
 }
 
 func (s *set) eachSelection(f func(*Selection, *set)) {
 	for i := range s.spec.Selections {
 		f(&s.spec.Selections[i], s)
 	}
-}
-
-// fill collects the members of sets.
-func (x *Index) fill(sets *byPod[*set], lists map[*set][]filter.Element) {
-	for ns, pods := range x.pods {
-		if !sets.elsewhere() && sets.own[ns] == nil {
-			continue
-		}
-		for _, p := range pods {
-			x.fillFrom(p, sets, lists)
-		}
-	}
-}
-
-func (x *Index) fillFrom(p *cluster.Pod, sets *byPod[*set], lists map[*set][]filter.Element) {
-	sets.candidates(p, x.namespaces[p.Key.Namespace], func(s *set) bool {
-		if s.filled == p {
-			return true
-		}
-		s.filled = p
-		for _, a := range p.IPs {
-			if slices.Contains(owners(x.addrs.of(a)), p) {
-				lists[s] = x.elements(lists[s], s.spec, p, a)
-			}
-		}
-		return true
-	})
 }
 
 func put[K comparable, V any](m map[K]*V, k K, v *V) {

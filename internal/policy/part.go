@@ -13,7 +13,8 @@ import (
 // part is what a layout has of one namespace. Policies speak about the pods of
 // their own namespace only, so that a change in one leaves the others as they are.
 type part struct {
-	workloads []Workload // sorted by key
+	workloads []Workload  // sorted by key
+	resolved  []*Resolved // that select one of them, sorted by key
 	specs     map[SetKey]*SetSpec
 }
 
@@ -30,11 +31,16 @@ func newPart(pods []*cluster.Pod, policies []*cluster.Policy, resolve func(*clus
 			}
 			if resolved[i] == nil {
 				resolved[i] = resolve(p)
-				part.need(resolved[i])
 			}
 			w.isolate(resolved[i])
 		}
 		part.workloads = append(part.workloads, w)
+	}
+	for _, r := range resolved {
+		if r != nil {
+			part.resolved = append(part.resolved, r)
+			maps.Copy(part.specs, r.specs())
+		}
 	}
 	slices.SortFunc(part.workloads, func(a, b Workload) int {
 		return cmp.Or(a.Pod.Key.Compare(b.Pod.Key), cmp.Compare(a.Pod.UID, b.Pod.UID))
@@ -52,29 +58,14 @@ func (w *Workload) isolate(r *Resolved) {
 	}
 }
 
-// need notes the sets of a policy. Equal sets of different policies are one.
-func (p *part) need(r *Resolved) {
-	for _, list := range [][]Rule{r.Ingress, r.Egress} {
-		for i := range list {
-			for _, s := range list[i].specs() {
-				if p.specs[s.key] == nil {
-					p.specs[s.key] = s
-				}
-			}
-		}
-	}
-}
-
-// join puts the parts of all namespaces together.
-func join(parts map[string]*part) *Layout {
+// join puts the parts of all namespaces together, without the rules of policies that
+// are above their budget.
+func join(parts map[string]*part, out map[string]over) *Layout {
 	l := &Layout{Specs: map[SetKey]*SetSpec{}}
 	for _, ns := range slices.Sorted(maps.Keys(parts)) {
-		l.Workloads = append(l.Workloads, parts[ns].workloads...)
-		for key, s := range parts[ns].specs {
-			if l.Specs[key] == nil {
-				l.Specs[key] = s
-			}
-		}
+		p := parts[ns].without(out[ns])
+		l.Workloads = append(l.Workloads, p.workloads...)
+		maps.Copy(l.Specs, p.specs)
 	}
 	return l
 }

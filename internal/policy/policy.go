@@ -24,6 +24,9 @@ type Model struct {
 	Layout *Layout
 	// Sets has the members of every set that the layout refers to.
 	Sets map[SetKey]Members
+	// Diagnostics are about policies that allow nothing, since they are above the
+	// budget of their namespace.
+	Diagnostics []cluster.Diagnostic
 }
 
 // Layout is the part of a model that does not depend on remote pods.
@@ -75,8 +78,23 @@ type Rule struct {
 	Direct []*SetSpec
 }
 
-// specs returns the sets that the rule refers to.
-func (r *Rule) specs() []*SetSpec { return slices.Concat(r.Pods, r.Named, r.Direct) }
+// specs returns the sets that the policy refers to.
+func (r *Resolved) specs() map[SetKey]*SetSpec {
+	found := map[SetKey]*SetSpec{}
+	for _, list := range [][]Rule{r.Ingress, r.Egress} {
+		for i := range list {
+			for _, s := range slices.Concat(list[i].Pods, list[i].Named, list[i].Direct) {
+				if found[s.key] == nil {
+					found[s.key] = s
+				}
+			}
+		}
+	}
+	return found
+}
+
+// closed returns the policy as one that isolates and allows nothing.
+func (r *Resolved) closed() *Resolved { return &Resolved{Policy: r.Policy} }
 
 // Members are the addresses of a set, by family.
 type Members struct{ V4, V6 filter.Elements }

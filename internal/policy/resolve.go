@@ -31,12 +31,26 @@ func Resolve(snap *cluster.Snapshot, node string) *Model {
 		policies := slices.DeleteFunc(slices.Clone(snap.Policies), func(p *cluster.Policy) bool { return p.Key.Namespace != ns })
 		parts[ns] = newPart(pods, policies, resolvePolicy)
 	}
-	layout := join(parts)
-	sets := map[SetKey]Members{}
-	for key, spec := range layout.Specs {
-		sets[key] = membersOf(spec, snap, claimants, node)
+	all := map[SetKey]Members{}
+	for _, p := range parts {
+		for key, spec := range p.specs {
+			all[key] = membersOf(spec, snap, claimants, node)
+		}
 	}
-	return &Model{Layout: layout, Sets: sets}
+	addresses := 0
+	for _, p := range snap.Pods {
+		if p.Networked() {
+			addresses += len(p.IPs)
+		}
+	}
+	size := func(k SetKey) int { return all[k].V4.Len() + all[k].V6.Len() }
+	out := aboveBudget(parts, size, addresses)
+	layout := join(parts, out)
+	sets := map[SetKey]Members{}
+	for key := range layout.Specs {
+		sets[key] = all[key]
+	}
+	return &Model{Layout: layout, Sets: sets, Diagnostics: diagnostics(out, size)}
 }
 
 func membersOf(spec *SetSpec, snap *cluster.Snapshot, claimants map[netip.Addr][]*cluster.Pod, node string) Members {

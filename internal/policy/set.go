@@ -216,9 +216,14 @@ func owners(claimants []*cluster.Pod) []*cluster.Pod {
 // elements appends what a pod puts into the set for one of its addresses.
 // namespace is the pod's, nil while it is not known.
 func (s *SetSpec) elements(list []filter.Element, p *cluster.Pod, namespace *cluster.Namespace, a netip.Addr) []filter.Element {
-	if !p.Networked() || len(s.PortNames) > 0 && len(p.Ports) == 0 || !s.selects(p, namespace) {
+	if !p.Networked() || !s.selects(p, namespace) {
 		return list
 	}
+	return s.of(list, p, a)
+}
+
+// of appends what a pod that the set selects puts into it for an address.
+func (s *SetSpec) of(list []filter.Element, p *cluster.Pod, a netip.Addr) []filter.Element {
 	if len(s.PortNames) == 0 {
 		return append(list, filter.Element{Addr: a})
 	}

@@ -3,6 +3,7 @@
 package policy_test
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -27,6 +28,9 @@ func TestSetsThatMeanOtherThingsHaveOtherKeys(t *testing.T) {
 		"both pods":                            policy.NewSetSpec(false, 0, nil, own("a", x), own("a", y)),
 		"both pods, of two namespaces":         policy.NewSetSpec(false, 0, nil, own("a", x), own("b", y)),
 		"local pods":                           policy.NewSetSpec(true, 0, nil, own("a", x)),
+		"both pods, local":                     policy.NewSetSpec(true, 0, nil, own("a", x), own("a", y)),
+		"another port of both pods":            policy.NewSetSpec(false, cluster.TCP, dns, own("a", x), own("a", y)),
+		"the name for UDP of both pods":        policy.NewSetSpec(false, cluster.UDP, http, own("a", x), own("a", y)),
 		"a named port":                         policy.NewSetSpec(false, cluster.TCP, http, own("a", x)),
 		"the port of local pods":               policy.NewSetSpec(true, cluster.TCP, http, own("a", x)),
 		"a port of another name":               policy.NewSetSpec(false, cluster.TCP, dns, own("a", x)),
@@ -103,4 +107,17 @@ func membersOf(m *policy.Model) (text string) {
 		}
 	}
 	return text
+}
+
+// A name is the digest of a key cut short. It must still tell apart what a large
+// cluster holds.
+func TestManyKeysHaveManyNames(t *testing.T) {
+	const many = 20_000 // names of 25 bits would meet several times
+	known := map[string]bool{}
+	for i := range many {
+		known[policy.NewSetSpec(false, 0, nil, policy.Selection{Namespace: fmt.Sprint(i), Pods: cluster.Everything()}).Key().Name()] = true
+	}
+	if len(known) != many {
+		t.Errorf("%d names for %d keys", len(known), many)
+	}
 }

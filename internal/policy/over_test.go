@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+func selecting(t *testing.T, text string) cluster.Selector {
+	t.Helper()
+	s, err := labels.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cluster.NewSelector(s)
+}
+
+// allowing returns a policy of every pod of "shop" that allows the selected pods.
+func allowing(t *testing.T, name string, selectors ...string) *cluster.Policy {
+	t.Helper()
+	p := &cluster.Policy{Key: cluster.Key{Namespace: "shop", Name: name}, Subject: cluster.Everything(), IsolatesIngress: true,
+		Ingress: []cluster.Rule{{Ports: cluster.Ports{Any: true}}}}
+	for _, text := range selectors {
+		p.Ingress[0].Peers.List = append(p.Ingress[0].Peers.List, cluster.Peer{Pods: selecting(t, text)})
+	}
+	return p
+}
+
+// withAddresses returns a pod with up to 256 addresses of a network.
+func withAddresses(name, node string, network, n int) *cluster.Pod {
+	p := &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: name}, Node: node, Labels: cluster.NewLabels(map[string]string{"app": "x"})}
+	for i := range n {
+		p.IPs = append(p.IPs, netip.AddrFrom4([4]byte{10, byte(network >> 8), byte(network), byte(i)}))
+	}
+	return p
+}
+
+// The policies with the largest sets allow nothing, and isolate. A set that
+// several policies share counts once.
+func TestAboveTheBudgetTheLargestSetsGo(t *testing.T) {
+	sizes := map[SetKey]int{}
+	for text, n := range map[string]int{"app=small": 10, "app=shared": minElements / 2, "app=large": minElements} {
+		sizes[NewSetSpec(false, 0, nil, Selection{Namespace: "shop", Pods: selecting(t, text)}).Key()] = n
+	}
+	size := func(k SetKey) int { return sizes[k] }
+	policies := []*cluster.Policy{allowing(t, "a-large", "app=large"), allowing(t, "b-small", "app=small"),
+		allowing(t, "c-shares", "app=shared"), allowing(t, "d-shares", "app=shared")}
+	parts := map[string]*part{"shop": newPart([]*cluster.Pod{withAddresses("web", "one", 0, 1)}, policies, resolvePolicy)}
+	if out := aboveBudget(parts, size, minElements/4); len(out) != 0 {
+		t.Errorf("in a large cluster %d namespaces are above the budget", len(out))
+	}
+	out := aboveBudget(parts, size, 1)
+	layout := join(parts, out)
+	isolation := layout.Workloads[0].Ingress
+	if !isolation.Isolated || len(isolation.Policies) != 4 {
+		t.Fatalf("isolated: %t, by %d policies, want 4", isolation.Isolated, len(isolation.Policies))
+	}
+	for i, r := range isolation.Policies {
+		if closed := len(r.Ingress)+len(r.Egress) == 0; r.Policy != policies[i] || closed != (i == 0) {
+			t.Errorf("%v allows nothing: %t", r.Policy.Key, closed)
+		}
+	}
+	if len(layout.Specs) != 2 {
+		t.Errorf("%d sets, want the small and the shared one", len(layout.Specs))
+	}
+	if list := diagnostics(out, size); len(list) != 1 || list[0].Object.Name != "a-large" || list[0].Cure == "" {
+		t.Errorf("diagnostics are %v", list)
+	}
+}
+
+// Sets grow above the budget and below it again. What is left out follows from
+// what there is, and so does what the index counts.
+func TestTheIndexFollowsTheBudget(t *testing.T) {
+	x, store := NewIndex("one"), cluster.NewStore()
+	apply := func(f func(*cluster.Tx)) { store.Update(f); x.Apply(store.Take()) }
+	apply(func(tx *cluster.Tx) {
+		tx.SetPod(withAddresses("subject", "one", 1000, 1))
+		for i := range minElements / 9 / 100 {
+			tx.SetPod(withAddresses(fmt.Sprint("peer", i), "two", i, 100))
+		}
+		for i := range 9 { // nine sets of all pods: more than eight times the addresses
+			tx.SetPolicy(allowing(t, fmt.Sprint(i), fmt.Sprintf("app in (x,y%d)", i)))
+		}
+	})
+	more := withAddresses("more", "two", 1001, 100)
+	for _, step := range []struct {
+		name   string
+		change func(*cluster.Tx)
+		out    int
+	}{
+		{"within the budget", func(*cluster.Tx) {}, 0},
+		{"above it", func(tx *cluster.Tx) { tx.SetPod(more) }, 1},
+		{"within it again", func(tx *cluster.Tx) { tx.DeletePod(more.Key) }, 0},
+		{"above it again", func(tx *cluster.Tx) { tx.SetPod(more) }, 1},
+	} {
+		apply(step.change)
+		m, want := x.Model(), Resolve(store.Snapshot(), "one")
+		if len(m.Diagnostics) != step.out || len(m.Sets) != 9-step.out || len(want.Sets) != len(m.Sets) {
+			t.Errorf("%s: %d policies are left out, want %d; %d sets, want %d", step.name, len(m.Diagnostics), step.out, len(m.Sets), len(want.Sets))
+		}
+		for key, members := range want.Sets {
+			if n := members.V4.Len(); m.Sets[key].V4.Len() != n || x.size(key) != n {
+				t.Errorf("%s: %d members, counted %d, want %d", step.name, m.Sets[key].V4.Len(), x.size(key), n)
+			}
+		}
+		addresses := 0
+		for _, p := range store.Snapshot().Pods {
+			addresses += len(p.IPs)
+		}
+		if x.addresses != addresses {
+			t.Errorf("%s: %d addresses, want %d", step.name, x.addresses, addresses)
+		}
+	}
+}
+
+// A pod that several selectors of a set find counts once.
+func TestAPodCountsOnceInASetOfManySelectors(t *testing.T) {
+	x, store := NewIndex("one"), cluster.NewStore()
+	var selectors []string
+	for i := range maxSelectors + 1 {
+		selectors = append(selectors, fmt.Sprintf("app in (x,y%d)", i))
+	}
+	store.Update(func(tx *cluster.Tx) {
+		tx.SetPod(withAddresses("subject", "one", 1000, 1))
+		tx.SetPod(withAddresses("peer", "two", 0, 3))
+		tx.SetPolicy(allowing(t, "p", selectors...))
+	})
+	x.Apply(store.Take())
+	m := x.Model()
+	if len(m.Sets) != 1 {
+		t.Fatalf("%d sets, want one", len(m.Sets))
+	}
+	for key, members := range m.Sets {
+		if members.V4.Len() != 4 || x.size(key) != 4 {
+			t.Errorf("%d members, counted %d, want 4", members.V4.Len(), x.size(key))
+		}
+	}
+}
