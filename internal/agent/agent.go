@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
@@ -54,17 +55,23 @@ type Loop struct {
 	Door        *Door         // is told what the kernel enforces; may be nil
 	Ready       func()        // is called once, after the first pass that succeeded; may be nil
 
-	index  *policy.Index
-	layout *policy.Layout  // of the program below
-	chains *compile.Layout // compiled from layout
-	last   cluster.Delta   // what the last pass wanted, without the changes
-	ready  bool            // the first pass succeeded
-	rested time.Time       // until when the loop rests
-	read   time.Time       // when the counters were read last
-	known  map[string]bool // subjects of the problems of the last pass
-	counts counts          // what can reach a limit
-	full   map[string]bool // subjects of the limits that have a problem
-	held   withheld
+	fair     *fair
+	index    *policy.Index
+	compiler *compile.Compiler
+	layout   *policy.Layout  // of the program below
+	chains   *compile.Layout // compiled from layout
+	last     cluster.Delta   // what the last pass wanted, without the changes
+	ready    bool            // the first pass succeeded
+	rested   time.Time       // until when the loop rests
+	read     time.Time       // when the counters were read last
+	known    map[string]bool // subjects of the problems of the last pass
+	counts   counts          // what can reach a limit
+	full     map[string]bool // subjects of the limits that have a problem
+	held     withheld
+	whole    struct { // what is enforced with every policy
+		revision uint64
+		source   string
+	}
 }
 
 // ErrNotSynced says that the source did not deliver everything in time.
@@ -97,7 +104,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	if err := l.awaitPlace(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
-	l.index = policy.NewIndex(l.Node)
+	l.fair, l.index, l.compiler = newFair(l.Node), policy.NewIndex(l.Node), compile.NewCompiler(l.Options)
 	verify := time.NewTicker(l.SyncPeriod)
 	defer verify.Stop()
 	again, retry := time.NewTimer(0), firstRetry
@@ -123,6 +130,9 @@ func (l *Loop) Run(ctx context.Context) error {
 		switch {
 		case err == nil:
 			retry = firstRetry
+			if wait, ok := l.fair.next(time.Now()); ok {
+				again.Reset(wait)
+			}
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, datapath.ErrUnsupported):
@@ -164,7 +174,7 @@ func (l *Loop) awaitSync(ctx context.Context) error {
 
 // pass is one turn: it enforces what changed, pods of this node first.
 func (l *Loop) pass(ctx context.Context) error {
-	first, rest := l.Store.Take(), cluster.Delta{}
+	first, rest := l.fair.admit(l.Store.Take(), time.Now()), cluster.Delta{}
 	if l.ready { // else everything is needed at once
 		first, rest = localFirst(first, l.Node)
 	}
@@ -196,12 +206,15 @@ func (l *Loop) enforce(ctx context.Context, delta cluster.Delta, waiting []netip
 
 	if err == nil {
 		l.held.passed(delta, append(waiting, report.Held...))
+		if _, waits := l.fair.next(start); !waits { // else nothing later is enforced as a whole
+			l.whole.revision, l.whole.source = l.held.reached, l.held.source
+		}
 	}
 	l.record(start, model, report, err)
 	end := time.Now()
 	l.rested = end.Add(min(rest*end.Sub(start), longestRest))
 	if err == nil && l.Door != nil {
-		l.Door.done.reach(l.held.reached)
+		l.Door.done.reach(l.held.reached, l.fair.held())
 	}
 	return err
 }
@@ -232,8 +245,12 @@ func (l *Loop) hurry() <-chan struct{} {
 // chains are taken from the last pass.
 func (l *Loop) compile(m *policy.Model) *filter.Program {
 	if l.chains == nil || l.layout != m.Layout {
-		l.layout, l.chains = m.Layout, compile.NewLayout(m.Layout, l.Options)
+		l.layout, l.chains = m.Layout, l.compiler.Layout(m.Layout)
+		if l.ready { // the first pass is everybody's
+			l.fair.charge(l.chains.Work, time.Now())
+		}
 	}
+	l.last.Diagnostics = slices.Concat(l.last.Diagnostics, m.Diagnostics, l.chains.Diagnostics)
 	return l.chains.Program(m.Sets)
 }
 

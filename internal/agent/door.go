@@ -53,7 +53,7 @@ func (d *Door) Announce(ctx context.Context, p gate.Pod) error {
 			return errWithdrawn
 		case status.Phase == cluster.Overtaken:
 			return d.why(p, status)
-		case status.Phase == cluster.Known && d.done.has(status.Revision):
+		case status.Phase == cluster.Known && d.done.has(podKey(p), status.Revision):
 			return nil
 		case late:
 			return d.why(p, status)
@@ -69,7 +69,7 @@ func (d *Door) put(p gate.Pod) {
 	d.mu.Lock()
 	d.pods[p.Sandbox] = p
 	d.mu.Unlock()
-	s := cluster.Sandbox{ID: p.Sandbox, Pod: cluster.Key{Namespace: p.Namespace, Name: p.Name}, UID: p.UID, Node: d.node, IPs: unmapped(p.IPs)}
+	s := cluster.Sandbox{ID: p.Sandbox, Pod: podKey(p), UID: p.UID, Node: d.node, IPs: unmapped(p.IPs)}
 	d.store.Update(func(tx *cluster.Tx) { tx.Announce(s) })
 	d.forget()
 	select {
@@ -91,6 +91,8 @@ func (d *Door) forget() {
 		}
 	}
 }
+
+func podKey(p gate.Pod) cluster.Key { return cluster.Key{Namespace: p.Namespace, Name: p.Name} }
 
 func unmapped(ips []netip.Addr) []netip.Addr {
 	var list []netip.Addr
@@ -123,7 +125,7 @@ func (d *Door) Announced() []gate.Known {
 		}
 		k := gate.Known{Pod: p, State: gate.Enforced}
 		status := d.store.Sandbox(s.ID)
-		if status.Phase != cluster.Known || !d.done.has(status.Revision) {
+		if status.Phase != cluster.Known || !d.done.has(podKey(p), status.Revision) {
 			err := d.why(p, status)
 			k.State, k.Text = gate.Isolated, err.Error()
 			if errors.Is(err, gate.ErrUnknown) {

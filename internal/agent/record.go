@@ -17,7 +17,7 @@ import (
 func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err error) {
 	elapsed := time.Since(start)
 	pass := observe.Pass{
-		Revision: l.held.reached, Seen: l.last.Revision, SourceID: l.held.source, Diagnostics: l.last.Diagnostics,
+		Revision: l.whole.revision, Seen: l.last.Revision, SourceID: l.whole.source, Diagnostics: l.last.Diagnostics,
 		Full: r.Full, Elapsed: elapsed, Err: err, Repairs: r.Drift,
 		Pods: len(m.Layout.Workloads), IsolatedPods: isolated(m), Policies: policies(m),
 	}

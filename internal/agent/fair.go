@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// fair stands between the store and the index. It lets the policies of a namespace
+// wait while the namespace has spent more than its share of the loop's time, so
+// that only its own author waits for a giant policy that is edited all the time.
+// Deletions, pods and namespaces go on at once, but for one: a new pod of this node
+// waits for the policies of its namespace, since it must not be judged by older
+// ones. Until then it is closed, like every pod that is not known yet.
+//
+// It is pure, but for its memory: the clock is an argument. It is used by the
+// goroutine of the loop.
+type fair struct {
+	node     string
+	started  bool // the first delta is let through as it is
+	accounts map[string]*account
+	waiting  map[string]*waiting
+}
+
+// account is what a namespace may still spend, at a time.
+type account struct {
+	left time.Duration
+	at   time.Time
+}
+
+// waiting are the changes of a namespace that are not let through yet.
+type waiting struct {
+	policies map[cluster.Key]cluster.Change[cluster.Policy]
+	pods     map[cluster.Key]cluster.Change[cluster.Pod]
+	since    time.Time
+}
+
+const (
+	// fairShare is the part of the loop's time that a namespace may take in the long
+	// run, and fairCredit how much of it at once.
+	fairShare  = 0.2
+	fairCredit = time.Second
+	// unitCost is what a rule or a range costs: compiling it, and in the kernel.
+	unitCost = 30 * time.Microsecond
+	// giant is from how many entries on a change lets others go first.
+	giant = 1_024
+	// yields is for how long a namespace that is not in debt lets others go first.
+	yields = 100 * time.Millisecond
+)
+
+func newFair(node string) *fair {
+	return &fair{node: node, accounts: map[string]*account{}, waiting: map[string]*waiting{}}
+}
+
+// admit returns what of a delta goes on now, together with what waited for long
+// enough. The rest waits.
+func (f *fair) admit(d cluster.Delta, now time.Time) cluster.Delta {
+	if !f.started {
+		f.started = true
+		return d
+	}
+	policies, pods := d.Policies, d.Pods
+	d.Policies, d.Pods = nil, nil
+	fresh := map[string][]cluster.Change[cluster.Policy]{}
+	for _, c := range policies {
+		ns := policyOf(c).Key.Namespace
+		fresh[ns] = append(fresh[ns], c)
+	}
+	others := len(pods)+len(d.Namespaces) > 0 || len(fresh) > 1
+	for ns, list := range fresh {
+		if f.waiting[ns] == nil && f.left(ns, now) >= 0 && !(others && entries(list) > giant) {
+			d.Policies = append(d.Policies, list...)
+			continue
+		}
+		f.hold(ns, list, now)
+	}
+	for _, c := range pods {
+		if c, ok := f.pod(c); ok {
+			d.Pods = append(d.Pods, c)
+		}
+	}
+	f.release(&d, now, !others && len(d.Policies) == 0)
+	return d
+}
+
+// pod returns the change of a pod, unless it has to wait.
+func (f *fair) pod(c cluster.Change[cluster.Pod]) (cluster.Change[cluster.Pod], bool) {
+	p := c.New
+	if p == nil {
+		p = c.Old
+	}
+	w := f.waiting[p.Key.Namespace]
+	if w == nil {
+		return c, true
+	}
+	if held, ok := w.pods[p.Key]; ok {
+		c.Old = held.Old
+		delete(w.pods, p.Key)
+	}
+	if c.New == nil || c.New.Node != f.node {
+		return c, c.Old != nil || c.New != nil
+	}
+	w.pods[p.Key] = c
+	return c, false
+}
+
+func (f *fair) hold(namespace string, list []cluster.Change[cluster.Policy], now time.Time) {
+	w := f.waiting[namespace]
+	if w == nil {
+		w = &waiting{policies: map[cluster.Key]cluster.Change[cluster.Policy]{}, pods: map[cluster.Key]cluster.Change[cluster.Pod]{}, since: now}
+		f.waiting[namespace] = w
+	}
+	for _, c := range list {
+		key := policyOf(c).Key
+		if held, ok := w.policies[key]; ok {
+			c.Old = held.Old
+		}
+		w.policies[key] = c
+	}
+}
+
+// release lets the namespace through that waited longest and is not in debt: if
+// nothing else goes on now, or if it let others go first for long enough.
+func (f *fair) release(d *cluster.Delta, now time.Time, quiet bool) {
+	var name string
+	for ns, w := range f.waiting {
+		if f.left(ns, now) >= 0 && (name == "" || w.since.Before(f.waiting[name].since)) {
+			name = ns
+		}
+	}
+	w := f.waiting[name]
+	if w == nil || !quiet && now.Sub(w.since) < yields {
+		return
+	}
+	delete(f.waiting, name)
+	for _, c := range w.policies {
+		if c.Old != nil || c.New != nil {
+			d.Policies = append(d.Policies, c)
+		}
+	}
+	d.Pods = slices.AppendSeq(d.Pods, maps.Values(w.pods))
+}
+
+// charge takes what a pass cost from the accounts of the namespaces that it was for.
+func (f *fair) charge(units map[string]int, now time.Time) {
+	for ns, n := range units {
+		left := f.left(ns, now)
+		f.accounts[ns] = &account{left - time.Duration(n)*unitCost, now}
+	}
+	for ns := range f.accounts {
+		if f.left(ns, now) >= fairCredit {
+			delete(f.accounts, ns)
+		}
+	}
+}
+
+// left returns what a namespace may spend; below zero it waits.
+func (f *fair) left(namespace string, now time.Time) time.Duration {
+	a := f.accounts[namespace]
+	if a == nil {
+		return fairCredit
+	}
+	return min(fairCredit, a.left+time.Duration(fairShare*float64(now.Sub(a.at))))
+}
+
+// next returns how long it is until something that waits may go on; ok is false if
+// nothing waits.
+func (f *fair) next(now time.Time) (wait time.Duration, ok bool) {
+	for ns := range f.waiting {
+		due := time.Duration(float64(max(0, -f.left(ns, now))) / fairShare)
+		if !ok || due < wait {
+			wait, ok = due, true
+		}
+	}
+	return wait, ok
+}
+
+// held returns the pods that wait.
+func (f *fair) held() map[cluster.Key]bool {
+	keys := map[cluster.Key]bool{}
+	for _, w := range f.waiting {
+		for k := range w.pods {
+			keys[k] = true
+		}
+	}
+	return keys
+}
+
+func entries(list []cluster.Change[cluster.Policy]) (n int) {
+	for _, c := range list {
+		if c.New != nil {
+			n += c.New.Size()
+		}
+	}
+	return n
+}

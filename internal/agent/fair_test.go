@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+func policyWith(namespace, name string, ports int) *cluster.Policy {
+	list := make([]cluster.Port, ports)
+	return &cluster.Policy{Key: cluster.Key{Namespace: namespace, Name: name}, Subject: cluster.Everything(), IsolatesIngress: true,
+		Ingress: []cluster.Rule{{Peers: cluster.Peers{Any: true}, Ports: cluster.Ports{List: list}}}}
+}
+
+func changes(list ...cluster.Change[cluster.Policy]) cluster.Delta {
+	return cluster.Delta{Policies: list}
+}
+
+func added(p *cluster.Policy) cluster.Change[cluster.Policy] {
+	return cluster.Change[cluster.Policy]{New: p}
+}
+
+func startedFair() (*fair, time.Time) {
+	f, now := newFair("one"), time.Unix(1000, 0)
+	f.admit(cluster.Delta{}, now)
+	return f, now
+}
+
+func TestANamespaceInDebtWaitsAlone(t *testing.T) {
+	f, now := startedFair()
+	big := policyWith("tenant", "big", 16_000)
+	if d := f.admit(changes(added(big)), now); len(d.Policies) != 1 {
+		t.Fatalf("the first change waits: %v", d.Policies)
+	}
+	f.charge(map[string]int{"tenant": 60_000}, now) // 1.8 s of a credit of 1 s
+	again := cluster.Change[cluster.Policy]{Old: big, New: policyWith("tenant", "big", 15_999)}
+	if d := f.admit(changes(again, added(policyWith("other", "deny", 1))), now); len(d.Policies) != 1 || d.Policies[0].New.Key.Namespace != "other" {
+		t.Fatalf("admitted %v, want the other namespace alone", d.Policies)
+	}
+	wait, ok := f.next(now)
+	if !ok || wait != 4*time.Second {
+		t.Errorf("waits %v (%t), want 0.8 s of debt at a share of 0.2", wait, ok)
+	}
+	if d := f.admit(cluster.Delta{}, now.Add(wait-time.Millisecond)); len(d.Policies) != 0 {
+		t.Errorf("admitted in debt: %v", d.Policies)
+	}
+	if d := f.admit(cluster.Delta{}, now.Add(wait)); len(d.Policies) != 1 || d.Policies[0].New != again.New {
+		t.Errorf("after the debt %v is admitted", d.Policies)
+	}
+	if _, ok := f.next(now); ok {
+		t.Error("something waits for ever")
+	}
+}
+
+func TestAGiantPolicyLetsOthersGoFirst(t *testing.T) {
+	f, now := startedFair()
+	d := f.admit(changes(added(policyWith("tenant", "big", giant)), added(policyWith("other", "deny", 1))), now)
+	if len(d.Policies) != 1 || d.Policies[0].New.Key.Namespace != "other" {
+		t.Errorf("admitted first: %v", d.Policies)
+	}
+	if wait, ok := f.next(now); !ok || wait != 0 {
+		t.Errorf("the next pass comes after %v (%t)", wait, ok)
+	}
+	busy := cluster.Delta{Namespaces: []cluster.Change[cluster.Namespace]{{New: &cluster.Namespace{Name: "x"}}}}
+	if d := f.admit(busy, now.Add(yields-1)); len(d.Policies) != 0 {
+		t.Error("others do not go first")
+	}
+	if d := f.admit(busy, now.Add(yields)); len(d.Policies) != 1 {
+		t.Error("others go first for ever")
+	}
+}
+
+// A pod that starts behind a policy that waits must not be judged without it.
+func TestANewPodWaitsForThePoliciesOfItsNamespace(t *testing.T) {
+	f, now := startedFair()
+	f.charge(map[string]int{"tenant": 60_000}, now)
+	f.admit(changes(added(policyWith("tenant", "deny", 1))), now)
+	pod := func(namespace, name, node string) *cluster.Pod {
+		return &cluster.Pod{Key: cluster.Key{Namespace: namespace, Name: name}, Node: node, IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}
+	}
+	here, gone := pod("tenant", "here", "one"), pod("tenant", "gone", "one")
+	d := f.admit(cluster.Delta{Pods: []cluster.Change[cluster.Pod]{{New: here}, {Old: gone}, {New: pod("tenant", "away", "two")}, {New: pod("other", "p", "one")}}}, now)
+	if len(d.Pods) != 3 || !f.held()[here.Key] || len(f.held()) != 1 {
+		t.Errorf("admitted %d pods, held %v", len(d.Pods), f.held())
+	}
+	d = f.admit(cluster.Delta{}, now.Add(time.Hour))
+	if len(d.Policies) != 1 || len(d.Pods) != 1 || d.Pods[0].New != here {
+		t.Errorf("released together: %d policies, %d pods", len(d.Policies), len(d.Pods))
+	}
+}
+
+// Whatever waits, nothing is lost and nothing comes twice: each change begins with
+// what went through last, and in the end everything is there.
+func TestWhatWaitsIsNeitherLostNorRepeated(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f, now := startedFair()
+		policies, pods := map[cluster.Key]*cluster.Policy{}, map[cluster.Key]*cluster.Pod{}
+		seenPolicies, seenPods := map[cluster.Key]*cluster.Policy{}, map[cluster.Key]*cluster.Pod{}
+		take := func(d cluster.Delta) {
+			for _, c := range d.Policies {
+				k := policyOf(c).Key
+				if seenPolicies[k] != c.Old {
+					t.Fatalf("%v begins with another value", k)
+				}
+				seenPolicies[k] = c.New
+			}
+			for _, c := range d.Pods {
+				k := cluster.Key{}
+				if c.New != nil {
+					k = c.New.Key
+				} else {
+					k = c.Old.Key
+				}
+				if seenPods[k] != c.Old {
+					t.Fatalf("pod %v begins with another value", k)
+				}
+				seenPods[k] = c.New
+			}
+		}
+		for i := range rapid.IntRange(1, 20).Draw(t, "steps") {
+			var d cluster.Delta
+			for _, ns := range []string{"a", "b"} {
+				key := cluster.Key{Namespace: ns, Name: "p"}
+				switch rapid.IntRange(0, 5).Draw(t, "what") {
+				case 0:
+					p := policyWith(ns, "p", rapid.SampledFrom([]int{1, giant}).Draw(t, "size"))
+					d.Policies, policies[key] = append(d.Policies, cluster.Change[cluster.Policy]{Old: policies[key], New: p}), p
+				case 1:
+					if policies[key] != nil {
+						d.Policies = append(d.Policies, cluster.Change[cluster.Policy]{Old: policies[key]})
+						delete(policies, key)
+					}
+				case 2:
+					p := &cluster.Pod{Key: key, Node: rapid.SampledFrom([]string{"one", "two"}).Draw(t, "node"), UID: fmt.Sprint(i)}
+					d.Pods, pods[key] = append(d.Pods, cluster.Change[cluster.Pod]{Old: pods[key], New: p}), p
+				case 3:
+					if pods[key] != nil {
+						d.Pods = append(d.Pods, cluster.Change[cluster.Pod]{Old: pods[key]})
+						delete(pods, key)
+					}
+				case 4:
+					f.charge(map[string]int{ns: 50_000}, now)
+				}
+			}
+			take(f.admit(d, now))
+			now = now.Add(time.Duration(rapid.IntRange(0, 2000).Draw(t, "ms")) * time.Millisecond)
+		}
+		for range 3 {
+			now = now.Add(time.Hour)
+			take(f.admit(cluster.Delta{}, now))
+		}
+		for _, ns := range []string{"a", "b"} {
+			key := cluster.Key{Namespace: ns, Name: "p"}
+			if seenPolicies[key] != policies[key] || seenPods[key] != pods[key] {
+				t.Fatalf("%v is not as it is in the end", key)
+			}
+		}
+		if _, ok := f.next(now); ok {
+			t.Fatal("something waits for ever")
+		}
+	})
+}
