@@ -25,6 +25,7 @@ const jobs = 2
 // the order in which they are asked; the first that fails ends the search.
 func suites() map[string][]string {
 	return map[string][]string{
+		"internal/agent":    {"agent"},
 		"internal/cluster":  {"cluster", "convert", "policy", "compile", "cases"},
 		"internal/convert":  {"convert", "cases"},
 		"internal/policy":   {"policy", "compile", "cases"},
@@ -41,7 +42,7 @@ func suites() map[string][]string {
 
 // randomised are the packages with tests on random clusters. Their flags fix
 // the seed, keep failures out of the tree and do not look for small examples.
-func randomised() []string { return []string{"policy", "compile", "nft"} }
+func randomised() []string { return []string{"agent", "policy", "compile", "nft"} }
 
 func (m mutant) suite() []string { return suites()[filepath.Dir(m.file)] }
 
