@@ -142,3 +142,29 @@ func TestAPodCountsOnceInASetOfManySelectors(t *testing.T) {
 		}
 	}
 }
+
+// A long list of selectors and names is searched by an index. Each of them counts,
+// also where another one asks for the same label and does not match.
+func TestEachOfManySelectorsAndNamesCounts(t *testing.T) {
+	var list []Selection
+	var names []string
+	for i := range many + 2 {
+		for _, text := range []string{fmt.Sprintf("app=x%d,tier=no", i), fmt.Sprintf("app=x%d", i)} {
+			list = append(list, Selection{Namespace: "shop", Pods: selecting(t, text)})
+		}
+		names = append(names, fmt.Sprint("port", i))
+	}
+	addrs, ports := NewSetSpec(false, 0, nil, list[1:]...), NewSetSpec(false, cluster.TCP, names, list[1:]...)
+	for i := range many + 3 {
+		p := withAddresses("peer", "two", i, 1)
+		p.Labels = cluster.NewLabels(map[string]string{"app": fmt.Sprint("x", i)})
+		p.Ports = []cluster.NamedPort{{Name: fmt.Sprint("port", i), Protocol: cluster.TCP, Port: 80}, {Name: "other", Protocol: cluster.TCP, Port: 81}}
+		want := 1
+		if i == many+2 {
+			want = 0
+		}
+		if a, b := addrs.elements(nil, p, nil, p.IPs[0]), ports.elements(nil, p, nil, p.IPs[0]); len(a) != want || len(b) != want {
+			t.Errorf("pod %d is in the sets with %v and %v, want %d elements", i, a, b, want)
+		}
+	}
+}
