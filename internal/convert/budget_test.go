@@ -30,7 +30,7 @@ func withBlocks(n, excepts int) *networkingv1.NetworkPolicy {
 
 // Above the budget a policy isolates the same pods and allows nothing, with one
 // diagnostic; nothing of it was read.
-func TestAPolicyAboveItsBudgetAllowsNothing(t *testing.T) {
+func TestEveryKindOfEntryCountsAgainstTheBudget(t *testing.T) {
 	p, found := Policy(withBlocks(cluster.MaxPolicyEntries-20, 0))
 	if len(found) > 0 || len(p.Ingress) != 1 {
 		t.Fatalf("within the budget: %v", found)
