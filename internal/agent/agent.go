@@ -178,7 +178,7 @@ func (l *Loop) pass(ctx context.Context) error {
 	if l.ready { // else everything is needed at once
 		first, rest = localFirst(first, l.Node)
 	}
-	err := l.enforce(ctx, first, addressesOf(rest.Pods, l.Node))
+	err := l.enforce(ctx, first, addressesOf(rest.Pods, l.Node), rest.Revision == 0)
 	switch {
 	case rest.Revision == 0:
 		return err
@@ -186,12 +186,12 @@ func (l *Loop) pass(ctx context.Context) error {
 		l.index.Apply(rest) // for the next pass
 		return err
 	}
-	return l.enforce(ctx, rest, nil)
+	return l.enforce(ctx, rest, nil, true)
 }
 
 // enforce is the table of contents of this program. waiting are addresses of pods
-// that the delta leaves to the next one.
-func (l *Loop) enforce(ctx context.Context, delta cluster.Delta, waiting []netip.Addr) error {
+// that the delta leaves to the next one; last says that it leaves nothing.
+func (l *Loop) enforce(ctx context.Context, delta cluster.Delta, waiting []netip.Addr, last bool) error {
 	start := time.Now()
 	if len(delta.Nodes) > 0 {
 		_ = l.checkPlace() // once it has passed it only finds problems
@@ -206,7 +206,7 @@ func (l *Loop) enforce(ctx context.Context, delta cluster.Delta, waiting []netip
 
 	if err == nil {
 		l.held.passed(delta, append(waiting, report.Held...))
-		if _, waits := l.fair.next(start); !waits { // else nothing later is enforced as a whole
+		if _, waits := l.fair.next(start); last && !waits { // else nothing later is enforced as a whole
 			l.whole.revision, l.whole.source = l.held.reached, l.held.source
 		}
 	}
