@@ -57,11 +57,7 @@ func TestADivisionFindsWhatIsRefused(t *testing.T) {
 // set that is not there, one whose chain is not there, and one behind a set with two
 // elements of which one is in the other.
 func withRefused(p *filter.Program) *filter.Program {
-	var nested filter.Elements
-	for _, e := range []string{"10.0.0.0/8", "10.1.0.0/16"} {
-		prefix := netip.MustParsePrefix(e)
-		nested = nested.With(filter.Element{Addr: prefix.Addr(), Bits: uint8(prefix.Bits())})
-	}
+	nested := []filter.Range{filter.AddrRange(netip.MustParsePrefix("10.0.0.0/8")), filter.AddrRange(netip.MustParsePrefix("10.1.0.0/16"))}
 	chain := func(name, set string) *filter.Chain {
 		return &filter.Chain{Name: name, Direction: filter.Ingress, Family: filter.IPv4, Rules: []filter.Rule{{PeerSet: set}}}
 	}
@@ -71,7 +67,7 @@ func withRefused(p *filter.Program) *filter.Program {
 			filter.Pod{Addr: netip.MustParseAddr("10.244.9.2"), Name: "x/no-chain", Ingress: "ingress4-x2"},
 			filter.Pod{Addr: netip.MustParseAddr("10.244.9.3"), Name: "x/nested", Ingress: "ingress4-x3"}),
 		Chains: append(slices.Clone(p.Chains), chain("ingress4-x1", "nowhere"), chain("ingress4-x3", "blocks4-x")),
-		Sets:   append([]*filter.Set{{Name: "blocks4-x", Kind: filter.Prefixes, Family: filter.IPv4, Elements: nested}}, p.Sets...),
+		Sets:   append([]*filter.Set{{Name: "blocks4-x", Kind: filter.AddrRanges, Family: filter.IPv4, Ranges: nested}}, p.Sets...),
 	}
 }
 
