@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,18 +181,26 @@ func TestWithoutNodesInManifestsTheCheckDoesNotApply(t *testing.T) {
 }
 
 // fed is a source whose feeds a test sets.
-type fed struct{ list []feed.Feed }
+type fed struct{ list atomic.Pointer[[]feed.Feed] }
 
-func (f *fed) Feeds() []feed.Feed { return f.list }
+func newFed(list ...feed.Feed) *fed {
+	f := &fed{}
+	f.set(list...)
+	return f
+}
+
+func (f *fed) set(list ...feed.Feed) { f.list.Store(&list) }
+
+func (f *fed) Feeds() []feed.Feed { return *f.list.Load() }
 
 func TestAFirstSyncThatFailsRepeatsItsCause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLoop(&kernel{})
 		ctx, cancel := context.WithCancel(t.Context())
-		feeds := agent.NewFeeds(&fed{[]feed.Feed{
-			{Kind: "namespaces", Since: time.Now(), Err: "the API server cannot be reached: x509: unknown authority"},
-			{Kind: "pods", Since: time.Now(), Err: "the API server cannot be reached: x509: unknown authority"},
-			{Kind: "nodes", Since: time.Now(), Err: "not allowed", Cure: "bind a ClusterRole"}}}, l.Observer, l.Log)
+		feeds := agent.NewFeeds(newFed(
+			feed.Feed{Kind: "namespaces", Since: time.Now(), Err: "the API server cannot be reached: x509: unknown authority"},
+			feed.Feed{Kind: "pods", Since: time.Now(), Err: "the API server cannot be reached: x509: unknown authority"},
+			feed.Feed{Kind: "nodes", Since: time.Now(), Err: "not allowed", Cure: "bind a ClusterRole"}), l.Observer, l.Log)
 		go feeds.Run(ctx)
 		l.Store.Update(func(tx *cluster.Tx) { tx.SetSynced(cluster.Policies) })
 		ended := make(chan error, 1)
@@ -216,7 +225,7 @@ func TestASourceThatIsLostIsAProblem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := observe.New(observe.NewRegistry(), observe.Info{})
 		now := time.Now()
-		f := &fed{[]feed.Feed{{Kind: "pods", Connected: true, Since: now, Heard: now}, {Kind: "manifests", Connected: true, Since: now, Heard: now}}}
+		f := newFed(feed.Feed{Kind: "pods", Connected: true, Since: now, Heard: now}, feed.Feed{Kind: "manifests", Connected: true, Since: now, Heard: now})
 		ctx, cancel := context.WithCancel(t.Context())
 		go agent.NewFeeds(f, o, newLoop(&kernel{}).Log).Run(ctx)
 		check := func(after time.Duration, want string) {
@@ -236,13 +245,13 @@ func TestASourceThatIsLostIsAProblem(t *testing.T) {
 		}
 		check(14*time.Minute, "")
 		check(2*time.Minute, "source of pods: nothing was heard since")
-		f.list = []feed.Feed{{Kind: "pods", Since: time.Now(), Heard: time.Now(), Err: "refused", Cure: "ask"}}
+		f.set(feed.Feed{Kind: "pods", Since: time.Now(), Heard: time.Now(), Err: "refused", Cure: "ask"})
 		check(59*time.Second, "")
 		check(2*time.Second, "refused; changes are not seen, what was known before stays enforced; ask")
 		if s := o.Status().Feeds; len(s) != 1 || s[0].Connected || s[0].Error != "refused" || s[0].LastWord == nil {
 			t.Errorf("the status page says %+v", s)
 		}
-		f.list = []feed.Feed{{Kind: "pods", Connected: true, Since: time.Now(), Heard: time.Now()}}
+		f.set(feed.Feed{Kind: "pods", Connected: true, Since: time.Now(), Heard: time.Now()})
 		check(2*time.Second, "")
 		cancel()
 		synctest.Wait()
