@@ -119,7 +119,7 @@ func refused(err error) bool {
 // was left out when the object is not there any more, also as another version.
 func (d *Datapath) makeOthers(ctx context.Context, p *filter.Program, report *Report) error {
 	d.keepLeft(p)
-	err := d.make(leaveOut(p, d.left), report)
+	err := d.make(ctx, leaveOut(p, d.left), report)
 	if err == nil {
 		d.refusals = 0
 		d.sayLeft(p, report)
@@ -138,7 +138,7 @@ func (d *Datapath) makeOthers(ctx context.Context, p *filter.Program, report *Re
 	}
 	d.left, *report = left, Report{}
 	d.log.Error("the kernel refuses a part of the rules, which is left out and closed", "count", len(left), "err", err)
-	if err := d.make(leaveOut(p, d.left), report); err != nil {
+	if err := d.make(ctx, leaveOut(p, d.left), report); err != nil {
 		return err
 	}
 	d.sayLeft(p, report)
@@ -175,7 +175,7 @@ func (d *Datapath) divide(ctx context.Context, p *filter.Program) (map[object]bo
 	for _, o := range all {
 		out[o] = true
 	}
-	if err := d.try(leaveOut(p, out)); err != nil {
+	if err := d.try(ctx, leaveOut(p, out)); err != nil {
 		return nil, fmt.Errorf("without any pod and policy: %w", err)
 	}
 	search := division{groups: [][]object{all}}
@@ -186,7 +186,7 @@ func (d *Datapath) divide(ctx context.Context, p *filter.Program) (map[object]bo
 		for _, o := range group {
 			delete(out, o)
 		}
-		err := d.try(leaveOut(p, out))
+		err := d.try(ctx, leaveOut(p, out))
 		if err != nil && !refused(err) {
 			return nil, err
 		}
@@ -201,7 +201,7 @@ func (d *Datapath) divide(ctx context.Context, p *filter.Program) (map[object]bo
 }
 
 // try commits a part of a program, from what the kernel holds (invariant 8).
-func (d *Datapath) try(p *filter.Program) error {
+func (d *Datapath) try(ctx context.Context, p *filter.Program) error {
 	if err := d.renew(); err != nil {
 		return err
 	}
@@ -217,7 +217,7 @@ func (d *Datapath) try(p *filter.Program) error {
 	}
 	node := d.node(p, paths, &nobodys)
 	node.Cut = len(d.cuts.refused) > 0
-	return d.trust(d.write(d.renderer.Render(p, node), nil))
+	return d.trust(d.write(ctx, d.renderer.Render(p, node), nil))
 }
 
 // sayLeft adds the problem that names what is left out, and whom it closes.

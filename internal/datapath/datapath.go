@@ -272,7 +272,7 @@ func (d *Datapath) look() error {
 }
 
 // make renders, compares and commits.
-func (d *Datapath) make(p *filter.Program, report *Report) error {
+func (d *Datapath) make(ctx context.Context, p *filter.Program, report *Report) error {
 	if !d.known {
 		if err := d.read(report); err != nil {
 			return err
@@ -309,7 +309,7 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 	for _, op := range ops {
 		report.Elements += op.Elements()
 	}
-	if err := d.write(desired, ops); err != nil {
+	if err := d.write(ctx, desired, ops); err != nil {
 		d.cuts.audit.giveBack(todo.cuts)
 		d.cuts.arrivals.doubt() // a part may be committed
 		return err
@@ -319,11 +319,11 @@ func (d *Datapath) make(p *filter.Program, report *Report) error {
 }
 
 // write commits changes that lead to a table; nil stands for all that differs.
-func (d *Datapath) write(desired *nft.Table, ops []nft.Op) error {
+func (d *Datapath) write(ctx context.Context, desired *nft.Table, ops []nft.Op) error {
 	if ops == nil {
 		ops = nft.Diff(d.actual, desired)
 	}
-	if err := d.commit(ops); err != nil {
+	if err := d.commit(ctx, ops); err != nil {
 		d.known, d.wrote = false, nil
 		return err
 	}
@@ -354,11 +354,11 @@ func (d *Datapath) read(report *Report) error {
 	return nil
 }
 
-func (d *Datapath) commit(ops []nft.Op) error {
+func (d *Datapath) commit(ctx context.Context, ops []nft.Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	if err := d.conn.Commit(ops); err != nil {
+	if err := d.conn.CommitUntil(ctx, ops); err != nil {
 		return commitError{err}
 	}
 	return d.committed(nil)

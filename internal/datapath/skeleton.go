@@ -90,10 +90,10 @@ func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logge
 		if err := d.look(); err != nil {
 			return err
 		}
-		err = d.make(&filter.Program{}, &report)
+		err = d.make(ctx, &filter.Program{}, &report)
 	} else {
 		with := nft.WithMemory(d.actual, d.links.Carried(), d.entries())
-		err = d.commit(nft.Diff(d.actual, nft.WithoutPods(with, addrs)))
+		err = d.commit(ctx, nft.Diff(d.actual, nft.WithoutPods(with, addrs)))
 	}
 	return errors.Join(err, report.blocking())
 }

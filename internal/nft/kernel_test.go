@@ -3,6 +3,8 @@
 package nft
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -264,5 +266,30 @@ func TestAChangeThatIsCutNeverEmptiesAChainInUse(t *testing.T) {
 	}
 	if ops := Diff(got, now); len(ops) > 0 {
 		t.Errorf("difference after reading back: %v", ops)
+	}
+}
+
+// A change that is told to end begins no further transaction, and what it did is
+// whole: the next change leads on from there.
+func TestAChangeEndsBetweenTransactions(t *testing.T) {
+	c, _ := openIn(t)
+	c.batch = 1
+	want := Render(sample(), nodes()["nat"])
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.CommitUntil(ctx, Diff(nil, want)); !errors.Is(err, context.Canceled) || c.Transactions() != 0 {
+		t.Errorf("after the end %d transactions were begun: %v", c.Transactions(), err)
+	}
+	if err := c.Renew(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Read(); got != nil || err != nil {
+		t.Fatalf("a table is there, or cannot be asked for: %v", err)
+	}
+	if err := c.Commit(Diff(nil, want)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Read(); err != nil || len(Diff(got, want)) > 0 {
+		t.Errorf("the next change left %v, %v", Diff(got, want), err)
 	}
 }
