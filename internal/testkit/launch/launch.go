@@ -90,6 +90,9 @@ func (p *Process) Ended() <-chan struct{} { return p.ended }
 // Signal sends one to the process, which may have ended by itself.
 func (p *Process) Signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
 
+// Pid returns the number of the process.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
 // Stop ends the process as a node does and wants status 0.
 func (p *Process) Stop() {
 	p.t.Helper()
