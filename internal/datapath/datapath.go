@@ -96,6 +96,7 @@ type Datapath struct {
 	known      bool       // actual can be trusted
 	recalled   bool       // what an earlier process left in the table is taken over
 	wrote      *nft.Table // what this process committed last: another difference is drift
+	drift      int        // differences that others made, found by passes that failed since
 	generation uint32     // of the kernel's nftables, up to which actual is known
 	// transactions of ours, up to the generation
 	transactions uint32
@@ -302,7 +303,7 @@ func (d *Datapath) make(ctx context.Context, p *filter.Program, report *Report) 
 	ops := nft.Diff(d.actual, desired)
 	if report.Full && d.wrote != nil && len(ops) > 0 {
 		// What is desired may have changed too, and that is nobody's fault.
-		report.Drift = len(nft.Diff(d.actual, d.wrote))
+		d.drift += len(nft.Diff(d.actual, d.wrote))
 	}
 	ops = nft.JoinOps(ops, d.cuts.ops(todo, ops))
 	report.Changes = len(ops)
@@ -315,6 +316,7 @@ func (d *Datapath) make(ctx context.Context, p *filter.Program, report *Report) 
 		return err
 	}
 	report.Table = desired
+	report.Drift, d.drift = d.drift, 0
 	return d.finish(p, todo, report)
 }
 
