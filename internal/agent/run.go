@@ -7,9 +7,7 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -33,11 +31,11 @@ var ErrPlacement = errors.New("cannot run here")
 
 // Run runs the agent until ctx ends. Rules stay in the kernel when it returns.
 func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) error {
-	alone, err := lock()
+	release, usurper, err := lock(ctx)
 	if err != nil {
 		return err
 	}
-	defer alone.Close()
+	defer release()
 	ready := thrift(os.Getenv)
 	store, options := cluster.NewStore(), datapathOptions(cfg)
 	options.Announced = store.Announced
@@ -58,7 +56,12 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		return err
 	}
 	observer := observe.New(observe.NewRegistry(), observe.Info{Node: cfg.NodeName, Version: version, Source: kind, Period: cfg.SyncPeriod})
-	server, err := observer.Listen(observe.Endpoints{Health: cfg.HealthListen(), Metrics: cfg.MetricsListen(), MetricsPath: cfg.MetricsPath, Log: log})
+	if usurper != "" {
+		log.Error("another user holds the agent's lock, going on without it", "holder", usurper)
+		observer.SetProblem(lockProblem(usurper))
+	}
+	endpoints := observe.Endpoints{Health: cfg.HealthListen(), Metrics: cfg.MetricsListen(), MetricsPath: cfg.MetricsPath, Log: log}
+	server, err := openPorts(func() (*observe.Server, error) { return observer.Listen(endpoints) }, observer, endpoints.Health, endpoints.Metrics)
 	if err != nil {
 		return err
 	}
@@ -110,11 +113,11 @@ func openGate(socket string, door *Door, observer *observe.Observer, log *slog.L
 
 // Cleanup removes everything that is podwall's from the kernel.
 func Cleanup(cfg config.Config, log *slog.Logger) error {
-	alone, err := lock()
+	release, _, err := lock(context.Background())
 	if err != nil {
 		return err
 	}
-	defer alone.Close()
+	defer release()
 	kernel, err := datapath.Open(datapathOptions(cfg), log)
 	if err != nil {
 		return err
@@ -130,29 +133,6 @@ func datapathOptions(cfg config.Config) datapath.Options {
 		FilterHook: cfg.Datapath == config.DatapathFilter, Guard: guards[cfg.Guard],
 		OpenUnknown: cfg.UnknownPods == config.UnknownOpen, Uplinks: cfg.Uplinks,
 		KeepConnections: cfg.OnPolicyChange == config.OnChangeKeep,
-	}
-}
-
-// lock makes sure that there is one agent in a network namespace. An abstract
-// socket belongs to the network namespace and goes away with the process.
-func lock() (net.Listener, error) {
-	l, err := net.Listen("unix", datapath.AgentLock)
-	if err != nil {
-		return nil, fmt.Errorf("%w: another podwall-agent runs in this network namespace (%v)", ErrPlacement, err)
-	}
-	go answer(l)
-	return l, nil
-}
-
-// answer lets those go who knock to learn whether an agent lives (the start gate,
-// with each pod), until the lock is given back.
-func answer(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		_ = conn.Close() // nothing was said
 	}
 }
 

@@ -9,12 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"slices"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/links"
@@ -66,11 +62,11 @@ func keptByAgent(ctx context.Context) (bool, error) {
 // load loads the closed rules, or adds the pod to those that a dead agent left:
 // who had its addresses before is forgotten.
 func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logger) error {
-	alone, err := lockSkeleton(ctx)
+	release, err := lockSkeleton(ctx)
 	if err != nil {
 		return err
 	}
-	defer alone.Close()
+	defer release()
 	d, err := Open(Options{}, log)
 	if err != nil {
 		return err
@@ -96,41 +92,6 @@ func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logge
 		err = d.commit(ctx, nft.Diff(d.actual, nft.WithoutPods(with, addrs)))
 	}
 	return errors.Join(err, report.blocking())
-}
-
-// AgentLock is the abstract socket that the agent of a network namespace holds
-// for as long as it lives.
-const AgentLock = "@podwall-agent"
-
-// agentLives returns an error if it cannot be known, as when ctx has ended.
-func agentLives(ctx context.Context) (bool, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", AgentLock)
-	switch {
-	case err == nil:
-		_ = conn.Close() // nobody reads it
-		return true, nil
-	case errors.Is(err, unix.ECONNREFUSED):
-		return false, nil
-	case errors.Is(err, unix.EAGAIN): // others ask, too, and it has not taken their calls yet
-		return true, nil
-	}
-	return false, fmt.Errorf("asking whether the agent lives: %w", err)
-}
-
-// lockSkeleton waits for its turn: pods start side by side.
-func lockSkeleton(ctx context.Context) (net.Listener, error) {
-	for {
-		alone, err := net.Listen("unix", "@podwall-skeleton")
-		if !errors.Is(err, unix.EADDRINUSE) {
-			return alone, err
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for another pod's start: %w", ctx.Err())
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
 }
 
 // showBridges makes bridges hand their packets to the IP hooks.

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/observe"
+)
+
+// A local user without rights can bind the agent's lock and its ports while no
+// agent runs. That must not keep the agent from enforcing: only processes of root
+// count as another agent, or as a program that the operator put on the port.
+
+// lock makes sure that there is one agent in a network namespace. usurper names a
+// process of another user that keeps us from the lock; release gives it back, and
+// waits until nobody is answered any more.
+func lock(ctx context.Context) (release func(), usurper string, err error) {
+	l, usurper, err := datapath.Lock(ctx, datapath.AgentLock)
+	switch {
+	case errors.Is(err, datapath.ErrLocked):
+		return nil, "", fmt.Errorf("%w: another podwall-agent runs in this network namespace (%v)", ErrPlacement, err)
+	case err != nil:
+		return nil, "", fmt.Errorf("taking the lock of the agent: %w", err)
+	case usurper != "":
+		return func() {}, usurper, nil
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		answer(l)
+	}()
+	return func() {
+		_ = l.Close() // it goes away with the process
+		<-done
+	}, "", nil
+}
+
+// answer lets those go who connect to learn whether an agent lives (the start gate,
+// with each pod), until the lock is given back.
+func answer(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		_ = conn.Close() // nothing was said
+	}
+}
+
+func lockProblem(usurper string) observe.Problem {
+	return observe.Problem{Subject: "agent lock", Text: usurper + " holds the agent's lock (abstract socket " + datapath.AgentLock + "): a second agent would not be noticed",
+		Cure: "end that process; no program of a user may run in the node's network namespace"}
+}
+
+// tryPorts is the pause before ports are tried again that a user holds.
+const tryPorts = 2 * time.Second
+
+// ports are where the agent answers.
+type ports struct {
+	listen   func() (*observe.Server, error)
+	observer *observe.Observer
+	server   *observe.Server // nil while another user holds a port
+}
+
+// openPorts opens the ports. A port that a process of root holds is an error, as is
+// everything else that stands in the way.
+func openPorts(listen func() (*observe.Server, error), o *observe.Observer, addrs ...string) (*ports, error) {
+	server, err := listen()
+	switch {
+	case errors.Is(err, unix.EADDRINUSE) && heldByUser(addrs):
+		o.SetProblem(observe.Problem{Subject: "ports", Text: "a user's process holds a port, so nobody is answered there: " + err.Error(),
+			Cure: "end that process; no program of a user may run in the node's network namespace"})
+	case err != nil:
+		return nil, err
+	}
+	return &ports{listen, o, server}, nil
+}
+
+// Run answers until ctx ends.
+func (p *ports) Run(ctx context.Context) error {
+	for p.server == nil && ctx.Err() == nil {
+		pause(ctx, tryPorts)
+		if server, err := p.listen(); err == nil {
+			p.server = server
+			p.observer.ClearProblem("ports")
+		}
+	}
+	if p.server == nil {
+		return nil
+	}
+	return p.server.Run(ctx)
+}
+
+// heldByUser reports whether a process that is not root's listens on the port of one
+// of the addresses, and none of root's does.
+func heldByUser(addrs []string) (users bool) {
+	wanted := map[uint64]bool{}
+	for _, a := range addrs {
+		if _, port, err := net.SplitHostPort(a); err == nil {
+			n, _ := strconv.ParseUint(port, 10, 16)
+			wanted[n] = true
+		}
+	}
+	for _, file := range []string{"/proc/self/net/tcp", "/proc/self/net/tcp6"} {
+		for port, uids := range listeners(file) {
+			for _, uid := range uids {
+				if wanted[port] && uid == 0 {
+					return false
+				}
+				users = users || wanted[port]
+			}
+		}
+	}
+	return users
+}
+
+// listeners reads which users listen on which TCP ports of this network namespace.
+func listeners(file string) map[uint64][]uint64 {
+	const local, state, user, listening = 1, 3, 7, "0A"
+	found := map[uint64][]uint64{}
+	f, err := os.Open(file)
+	if err != nil {
+		return found
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) <= user || fields[state] != listening {
+			continue
+		}
+		_, hex, _ := strings.Cut(fields[local], ":")
+		port, err := strconv.ParseUint(hex, 16, 16)
+		uid, bad := strconv.ParseUint(fields[user], 10, 32)
+		if err == nil && bad == nil {
+			found[port] = append(found[port], uid)
+		}
+	}
+	return found
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// asNobody runs f on a thread whose effective user has no rights.
+func asNobody(t *testing.T, f func()) {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const keep = ^uintptr(0)
+	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, 65534, keep); e != 0 {
+		t.Skip("cannot become another user: ", e)
+	}
+	defer func() {
+		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, 0, keep); e != 0 {
+			panic(e) // the thread must not be used again
+		}
+	}()
+	f()
+}
+
+// squat binds an abstract socket as a user without rights.
+func squat(t *testing.T, name string) {
+	t.Helper()
+	asNobody(t, func() {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: name}), unix.Listen(fd, 1))
+			t.Cleanup(func() { _ = unix.Close(fd) })
+		}
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A lock that somebody without rights holds keeps nobody away, and is no agent.
+func TestALockOfAnotherUserIsNoLock(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		squat(t, AgentLock)
+		if alive, err := agentLives(t.Context()); alive || err != nil {
+			t.Errorf("another user's socket is an agent: %t, %v", alive, err)
+		}
+		l, usurper, err := Lock(t.Context(), AgentLock)
+		if l != nil || err != nil || !strings.Contains(usurper, "65534") {
+			t.Errorf("lock %v, usurper %q, %v", l, usurper, err)
+		}
+		squat(t, skeletonLock)
+		release, err := lockSkeleton(t.Context())
+		if err != nil {
+			t.Fatalf("a pod's start waits for another user: %v", err)
+		}
+		release()
+	})
+}
+
+func TestALockOfOursIsHeld(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		if alive, err := agentLives(t.Context()); alive || err != nil {
+			t.Errorf("nobody is an agent: %t, %v", alive, err)
+		}
+		l, usurper, err := Lock(t.Context(), AgentLock)
+		if err != nil || usurper != "" {
+			t.Fatalf("usurper %q, %v", usurper, err)
+		}
+		defer l.Close()
+		if alive, err := agentLives(t.Context()); !alive || err != nil {
+			t.Errorf("the holder is no agent: %t, %v", alive, err)
+		}
+		if _, _, err := Lock(t.Context(), AgentLock); !errors.Is(err, ErrLocked) {
+			t.Errorf("the lock is taken twice: %v", err)
+		}
+	})
+}
