@@ -37,14 +37,16 @@ func (r *reader) tooLarge(size int) {
 		"write larger CIDR blocks and port ranges, or fewer selectors; docs/limits.md says how entries are counted")
 }
 
-// subject returns the selector, or that of every pod if it is too large to be kept.
-func (r *reader) subject(s cluster.Selector) cluster.Selector {
+// subject returns the selector. One that is too large to be kept becomes that of
+// every pod, and ok is false: like one that cannot be read it must not open pods
+// that it does not select.
+func (r *reader) subject(s cluster.Selector) (subject cluster.Selector, ok bool) {
 	if s.Size() <= cluster.MaxSubject {
-		return s
+		return s, true
 	}
-	r.fail("spec.podSelector", fmt.Sprintf("the selector has a size of %d, more than %d: the policy isolates every pod of its namespace",
+	r.fail("spec.podSelector", fmt.Sprintf("the selector has a size of %d, more than %d: the policy isolates every pod of its namespace and allows nothing",
 		s.Size(), cluster.MaxSubject), "select the pods by fewer labels; docs/limits.md says how they are counted")
-	return cluster.Everything()
+	return cluster.Everything(), false
 }
 
 // size returns the least number of entries that the rule can have.

@@ -45,7 +45,7 @@ func Policy(np *networkingv1.NetworkPolicy) (*cluster.Policy, []cluster.Diagnost
 		p.Subject = cluster.Everything()
 		return p, r.findings()
 	}
-	if p.Subject = r.subject(subject); !r.affordable(&np.Spec) {
+	if p.Subject, ok = r.subject(subject); !ok || !r.affordable(&np.Spec) {
 		return p, r.findings()
 	}
 	if p.IsolatesIngress {
