@@ -53,6 +53,7 @@ type Loop struct {
 	SyncTimeout time.Duration // for the first complete list of every kind
 	Place       *Place        // must be right before anything is enforced; nil in tests only
 	Door        *Door         // is told what the kernel enforces; may be nil
+	OpenUnknown bool          // addresses that no known pod has are open
 	Ready       func()        // is called once, after the first pass that succeeded; may be nil
 
 	fair     *fair
@@ -104,7 +105,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	if err := l.awaitPlace(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
-	l.fair, l.index, l.compiler = newFair(l.Node), policy.NewIndex(l.Node), compile.NewCompiler(l.Options)
+	l.fair, l.index, l.compiler = newFair(l.Node, l.OpenUnknown), policy.NewIndex(l.Node), compile.NewCompiler(l.Options)
 	verify := time.NewTicker(l.SyncPeriod)
 	defer verify.Stop()
 	again, retry := time.NewTimer(0), firstRetry
@@ -178,7 +179,7 @@ func (l *Loop) pass(ctx context.Context) error {
 	if l.ready { // else everything is needed at once
 		first, rest = localFirst(first, l.Node)
 	}
-	err := l.enforce(ctx, first, addressesOf(rest.Pods, l.Node), rest.Revision == 0)
+	err := l.enforce(ctx, first, rest)
 	switch {
 	case rest.Revision == 0:
 		return err
@@ -186,12 +187,12 @@ func (l *Loop) pass(ctx context.Context) error {
 		l.index.Apply(rest) // for the next pass
 		return err
 	}
-	return l.enforce(ctx, rest, nil, true)
+	return l.enforce(ctx, rest, cluster.Delta{})
 }
 
-// enforce is the table of contents of this program. waiting are addresses of pods
-// that the delta leaves to the next one; last says that it leaves nothing.
-func (l *Loop) enforce(ctx context.Context, delta cluster.Delta, waiting []netip.Addr, last bool) error {
+// enforce is the table of contents of this program. later is what the delta leaves to
+// the next one, the zero Delta if nothing.
+func (l *Loop) enforce(ctx context.Context, delta, later cluster.Delta) error {
 	start := time.Now()
 	if len(delta.Nodes) > 0 {
 		_ = l.checkPlace() // once it has passed it only finds problems
@@ -205,8 +206,8 @@ func (l *Loop) enforce(ctx context.Context, delta cluster.Delta, waiting []netip
 	report, err := l.Kernel.Apply(ctx, program)
 
 	if err == nil {
-		l.held.passed(delta, append(waiting, report.Held...))
-		if _, waits := l.fair.next(start); last && !waits { // else nothing later is enforced as a whole
+		l.held.passed(delta, append(addressesOf(later.Pods, l.Node), report.Held...))
+		if _, waits := l.fair.next(start); later.Revision == 0 && !waits { // else nothing later is enforced as a whole
 			l.whole.revision, l.whole.source = l.held.reached, l.held.source
 		}
 	}
@@ -214,9 +215,34 @@ func (l *Loop) enforce(ctx context.Context, delta cluster.Delta, waiting []netip
 	end := time.Now()
 	l.rested = end.Add(min(rest*end.Sub(start), longestRest))
 	if err == nil && l.Door != nil {
-		l.Door.done.reach(l.held.reached, l.fair.held())
+		l.Door.done.reach(delta.Revision, l.waiting(model, later, report.Held))
 	}
 	return err
+}
+
+// waiting returns the pods of this node that the kernel does not have yet, whatever
+// the revision: those that wait for policies, for the next commit, or for a look at
+// the connection table.
+func (l *Loop) waiting(m *policy.Model, later cluster.Delta, held []netip.Addr) map[cluster.Key]bool {
+	keys := l.fair.held()
+	for _, c := range later.Pods {
+		if c.New != nil && c.New.Node == l.Node {
+			keys[c.New.Key] = true
+		}
+	}
+	if len(held) == 0 {
+		return keys
+	}
+	addrs := map[netip.Addr]bool{}
+	for _, a := range held {
+		addrs[a] = true
+	}
+	for _, w := range m.Layout.Workloads {
+		if slices.ContainsFunc(w.Pod.IPs, func(a netip.Addr) bool { return addrs[a] }) {
+			keys[w.Pod.Key] = true
+		}
+	}
+	return keys
 }
 
 // gather rests after the last pass, if that was just now. A pod that waits at the
@@ -248,10 +274,21 @@ func (l *Loop) compile(m *policy.Model) *filter.Program {
 		l.layout, l.chains = m.Layout, l.compiler.Layout(m.Layout)
 		if l.ready { // the first pass is everybody's
 			l.fair.charge(l.chains.Work, time.Now())
+			l.fair.charge(membersWork(m.Filled), time.Now())
 		}
 	}
 	l.last.Diagnostics = slices.Concat(l.last.Diagnostics, m.Diagnostics, l.chains.Diagnostics)
 	return l.chains.Program(m.Sets)
+}
+
+// membersWork counts members of new sets as rules.
+func membersWork(filled map[string]int) map[string]int {
+	const each = 8 // members cost as much as a rule
+	units := make(map[string]int, len(filled))
+	for ns, n := range filled {
+		units[ns] = n / each
+	}
+	return units
 }
 
 func (l *Loop) verify() {

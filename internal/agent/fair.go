@@ -15,14 +15,16 @@ import (
 // fair stands between the store and the index. It lets the policies of a namespace
 // wait while the namespace has spent more than its share of the loop's time, so
 // that only its own author waits for a giant policy that is edited all the time.
-// Deletions, pods and namespaces go on at once, but for one: a new pod of this node
+// Pods and namespaces go on at once, but for one: a new pod of this node
 // waits for the policies of its namespace, since it must not be judged by older
-// ones. Until then it is closed, like every pod that is not known yet.
+// ones. Until then it is closed, like every pod that is not known yet; where unknown pods
+// are open, none waits.
 //
 // It is pure, but for its memory: the clock is an argument. It is used by the
 // goroutine of the loop.
 type fair struct {
 	node     string
+	open     bool // unknown pods are open, so that none may wait
 	started  bool // the first delta is let through as it is
 	accounts map[string]*account
 	waiting  map[string]*waiting
@@ -46,16 +48,21 @@ const (
 	// run, and fairCredit how much of it at once.
 	fairShare  = 0.2
 	fairCredit = time.Second
+	// maxDebt bounds how long a change can wait: an administrator may have to get one
+	// into the namespace.
+	maxDebt = 2 * time.Second
 	// unitCost is what a rule or a range costs: compiling it, and in the kernel.
 	unitCost = 30 * time.Microsecond
 	// giant is from how many entries on a change lets others go first.
 	giant = 1_024
+	// onePass is how many entries of several namespaces go on together.
+	onePass = 16_384
 	// yields is for how long a namespace that is not in debt lets others go first.
 	yields = 100 * time.Millisecond
 )
 
-func newFair(node string) *fair {
-	return &fair{node: node, accounts: map[string]*account{}, waiting: map[string]*waiting{}}
+func newFair(node string, open bool) *fair {
+	return &fair{node: node, open: open, accounts: map[string]*account{}, waiting: map[string]*waiting{}}
 }
 
 // admit returns what of a delta goes on now, together with what waited for long
@@ -73,9 +80,12 @@ func (f *fair) admit(d cluster.Delta, now time.Time) cluster.Delta {
 		fresh[ns] = append(fresh[ns], c)
 	}
 	others := len(pods)+len(d.Namespaces) > 0 || len(fresh) > 1
-	for ns, list := range fresh {
-		if f.waiting[ns] == nil && f.left(ns, now) >= 0 && !(others && entries(list) > giant) {
-			d.Policies = append(d.Policies, list...)
+	sum := 0
+	for _, ns := range slices.Sorted(maps.Keys(fresh)) {
+		list := fresh[ns]
+		n := entries(list)
+		if f.waiting[ns] == nil && f.left(ns, now) >= 0 && !(others && n > giant) && (sum == 0 || sum+n <= onePass) {
+			d.Policies, sum = append(d.Policies, list...), sum+n
 			continue
 		}
 		f.hold(ns, list, now)
@@ -103,11 +113,18 @@ func (f *fair) pod(c cluster.Change[cluster.Pod]) (cluster.Change[cluster.Pod], 
 		c.Old = held.Old
 		delete(w.pods, p.Key)
 	}
-	if c.New == nil || c.New.Node != f.node {
+	if !f.starts(c) {
 		return c, c.Old != nil || c.New != nil
 	}
 	w.pods[p.Key] = c
 	return c, false
+}
+
+// starts reports whether the change is that of a pod of this node that nothing is
+// known of yet. Whatever ends a pod, or tells of one that is there, goes on: its
+// address may be another's by now.
+func (f *fair) starts(c cluster.Change[cluster.Pod]) bool {
+	return !f.open && c.New != nil && c.New.Node == f.node && !c.New.Finished && !c.New.Terminating && !c.Old.Networked()
 }
 
 func (f *fair) hold(namespace string, list []cluster.Change[cluster.Policy], now time.Time) {
@@ -151,7 +168,7 @@ func (f *fair) release(d *cluster.Delta, now time.Time, quiet bool) {
 func (f *fair) charge(units map[string]int, now time.Time) {
 	for ns, n := range units {
 		left := f.left(ns, now)
-		f.accounts[ns] = &account{left - time.Duration(n)*unitCost, now}
+		f.accounts[ns] = &account{max(left-time.Duration(n)*unitCost, -maxDebt), now}
 	}
 	for ns := range f.accounts {
 		if f.left(ns, now) >= fairCredit {

@@ -30,7 +30,7 @@ func added(p *cluster.Policy) cluster.Change[cluster.Policy] {
 }
 
 func startedFair() (*fair, time.Time) {
-	f, now := newFair("one"), time.Unix(1000, 0)
+	f, now := newFair("one", false), time.Unix(1000, 0)
 	f.admit(cluster.Delta{}, now)
 	return f, now
 }
@@ -95,6 +95,68 @@ func TestANewPodWaitsForThePoliciesOfItsNamespace(t *testing.T) {
 	d = f.admit(cluster.Delta{}, now.Add(time.Hour))
 	if len(d.Policies) != 1 || len(d.Pods) != 1 || d.Pods[0].New != here {
 		t.Errorf("released together: %d policies, %d pods", len(d.Policies), len(d.Pods))
+	}
+}
+
+// What ends a pod, or tells of one that is there, does not wait: its address may be
+// another's by now. Nor does any pod where unknown ones are open.
+func TestOnlyNewPodsWait(t *testing.T) {
+	at := func(labels string) *cluster.Pod {
+		return &cluster.Pod{Key: cluster.Key{Namespace: "tenant", Name: "p"}, Node: "one", IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+			Labels: cluster.NewLabels(map[string]string{"app": labels})}
+	}
+	finished := at("a")
+	finished.Finished = true
+	for _, tt := range []struct {
+		name   string
+		change cluster.Change[cluster.Pod]
+		open   bool
+		waits  bool
+	}{
+		{"new", cluster.Change[cluster.Pod]{New: at("a")}, false, true},
+		{"new, where unknown pods are open", cluster.Change[cluster.Pod]{New: at("a")}, true, false},
+		{"gets its address", cluster.Change[cluster.Pod]{Old: &cluster.Pod{Key: at("a").Key, Node: "one"}, New: at("a")}, false, true},
+		{"relabelled", cluster.Change[cluster.Pod]{Old: at("a"), New: at("b")}, false, false},
+		{"finished", cluster.Change[cluster.Pod]{Old: at("a"), New: finished}, false, false},
+		{"gone", cluster.Change[cluster.Pod]{Old: at("a")}, false, false},
+	} {
+		f, now := startedFair()
+		f.open = tt.open
+		f.charge(map[string]int{"tenant": 60_000}, now)
+		f.admit(changes(added(policyWith("tenant", "deny", 1))), now)
+		d := f.admit(cluster.Delta{Pods: []cluster.Change[cluster.Pod]{tt.change}}, now)
+		if (len(d.Pods) == 0) != tt.waits {
+			t.Errorf("%s: waits is %t", tt.name, len(d.Pods) == 0)
+		}
+	}
+}
+
+func TestDebtIsBounded(t *testing.T) {
+	f, now := startedFair()
+	f.charge(map[string]int{"tenant": 10_000_000}, now)
+	f.admit(changes(added(policyWith("tenant", "deny", 1))), now)
+	if wait, _ := f.next(now); wait != 10*time.Second {
+		t.Errorf("the namespace waits for %v", wait)
+	}
+}
+
+func TestAPassTakesABoundedNumberOfEntries(t *testing.T) {
+	f, now := startedFair()
+	var list []cluster.Change[cluster.Policy]
+	for i := range 50 {
+		list = append(list, added(policyWith(fmt.Sprint("tenant", i), "p", giant-100)))
+	}
+	sum := 0
+	for range 50 {
+		d := f.admit(changes(list...), now)
+		list = nil
+		if n := entries(d.Policies); n > onePass {
+			t.Fatalf("%d entries in a pass", n)
+		}
+		sum += len(d.Policies)
+	}
+	if sum != 50 {
+		t.Errorf("%d of 50 policies went on", sum)
 	}
 }
 

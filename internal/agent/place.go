@@ -137,27 +137,25 @@ func (l *Loop) placed(addrs []netip.Addr) {
 }
 
 // placeProblem sets or clears the problem. It blocks until the check has passed
-// once: nothing is enforced before.
+// once: nothing is enforced before. The log has it first, so that whoever sees the
+// problem finds the line.
 func (l *Loop) placeProblem(p *observe.Problem) {
-	said := ""
-	if p != nil {
-		p.Blocking = !l.Place.passed
-		l.Observer.SetProblem(*p)
-		said = p.Text
-	} else {
-		l.Observer.ClearProblem(placeSubject)
-	}
-	if said == l.Place.said {
-		return
-	}
-	l.Place.said = said
 	if p == nil {
-		l.Log.Info("problem is gone", "subject", placeSubject)
+		if l.Place.said != "" {
+			l.Log.Info("problem is gone", "subject", placeSubject)
+		}
+		l.Place.said = ""
+		l.Observer.ClearProblem(placeSubject)
 		return
 	}
-	consequence := "enforcement goes on with the addresses that were known"
-	if p.Blocking {
-		consequence = "the kernel stays as it is until the Node is found"
+	p.Blocking = !l.Place.passed
+	if p.Text != l.Place.said {
+		consequence := "enforcement goes on with the addresses that were known"
+		if p.Blocking {
+			consequence = "the kernel stays as it is until the Node is found"
+		}
+		l.Log.Error("problem", "subject", placeSubject, "problem", p.Text, "consequence", consequence, "cure", p.Cure)
 	}
-	l.Log.Error("problem", "subject", placeSubject, "problem", p.Text, "consequence", consequence, "cure", p.Cure)
+	l.Place.said = p.Text
+	l.Observer.SetProblem(*p)
 }

@@ -69,9 +69,10 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		Node: cfg.NodeName, Store: store, Kernel: kernel, Observer: observer, Log: log,
 		Options:    compile.Options{ClosedIPv4: !cfg.IPv4, ClosedIPv6: !cfg.IPv6},
 		SyncPeriod: cfg.SyncPeriod, SyncTimeout: cfg.CacheSyncTimeout,
-		Place: &Place{Local: links.LocalAddresses, Found: kernel.SetNodeAddresses, Optional: cfg.Manifests != ""},
-		Door:  NewDoor(cfg.NodeName, store),
-		Ready: ready,
+		Place:       &Place{Local: links.LocalAddresses, Found: kernel.SetNodeAddresses, Optional: cfg.Manifests != ""},
+		Door:        NewDoor(cfg.NodeName, store),
+		OpenUnknown: options.OpenUnknown,
+		Ready:       ready,
 	}
 	opened := openGate(cfg.GateSocket, loop.Door, observer, log)
 	g, ctx := errgroup.WithContext(ctx)
