@@ -42,7 +42,7 @@ func (b *budget) take(c *chain) bool {
 			Message: fmt.Sprintf("the policies that select a pod together have more than %d rules: this one allows nothing there, its pods stay isolated", MaxChainRules),
 			Cure:    "write fewer rules, with more peers and ports in each; docs/limits.md has the figures"})
 	}
-	n := b.rules[namespace] + len(c.Rules)
+	n := b.rules[namespace] + c.size
 	if n > MaxNamespaceRules {
 		b.refused[c] = true
 		b.say(cluster.Diagnostic{Severity: cluster.Error, Kind: "Namespace", Object: cluster.Key{Name: namespace},
@@ -77,8 +77,8 @@ func work(before, now memory) map[string]int {
 	}
 	spent := map[string]int{}
 	for key, c := range now.chains {
-		if before.chains[key] == c || len(c.policies) == 0 {
-			continue
+		if c.Chain == nil || len(c.policies) == 0 || before.chains[key] == c {
+			continue // refused, of nobody, or not new
 		}
 		namespace := c.policies[0].Policy.Key.Namespace
 		spent[namespace] += len(c.Rules)

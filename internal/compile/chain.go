@@ -4,10 +4,10 @@ package compile
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/policy"
@@ -26,37 +26,54 @@ type policyKey struct {
 type chainKey struct {
 	family    filter.Family
 	direction filter.Direction
-	policies  string
+	policies  [sha256.Size]byte
 }
 
 // chain is a chain of the program, what it was compiled from, and the sets that
 // its rules refer to.
 type chain struct {
-	*filter.Chain
-	policies []*policy.Resolved
-	left     []*policy.Resolved // of them, those whose rules found no room
-	sets     []*setRef
+	*filter.Chain // nil until it is compiled
+	key           chainKey
+	policies      []*policy.Resolved
+	within        []*policy.Resolved // of them, those whose rules have room
+	left          []*policy.Resolved // and those whose rules have none
+	size          int                // rules of those within, before equal ones are joined
+	sets          []*setRef
 }
 
 // chain returns the name of the chain that allows what the policies allow, in
 // one family and direction. No policies means a chain that allows nothing.
 func (b *builder) chain(f filter.Family, d filter.Direction, policies []*policy.Resolved) string {
+	list := listOf(f, d, policies)
+	if c := b.before.lists[list]; c != nil && len(policies) > 0 {
+		return b.use(list, c)
+	}
+	policies = withRules(d, policies)
 	key := chainKey{family: f, direction: d, policies: policyList(policies)}
-	if c := b.memory.chains[key]; c != nil {
-		if b.budget.refused[c] {
-			return b.chain(f, d, nil)
-		}
-		return c.Name
+	c := b.memory.chains[key]
+	if c == nil {
+		c = b.before.chains[key]
 	}
-	c := b.before.chains[key]
 	if c == nil || !slices.Equal(c.policies, policies) {
-		c = b.compile(f, d, policies)
-	} else {
-		b.keep(f, d, policies)
+		c = b.plan(key, policies)
 	}
-	b.memory.chains[key] = c
-	if len(policies) > 0 && !b.budget.take(c) {
-		return b.chain(f, d, nil)
+	return b.use(list, c)
+}
+
+// use puts a chain into the layout, compiled, if its namespace has room for it.
+func (b *builder) use(list listKey, c *chain) string {
+	b.memory.lists[list] = c
+	if b.memory.chains[c.key] == nil {
+		b.memory.chains[c.key] = c
+		if len(c.policies) > 0 && !b.budget.take(c) {
+			c.Chain, c.sets = nil, nil // it was in the layout before, maybe
+		}
+	}
+	if b.budget.refused[c] {
+		return b.chain(c.key.family, c.key.direction, nil)
+	}
+	if c.Chain == nil {
+		b.compile(c)
 	}
 	if b.chains[c.Name] == nil { // another list of policies may say the same
 		b.chains[c.Name] = c.Chain
@@ -67,79 +84,106 @@ func (b *builder) chain(f filter.Family, d filter.Direction, policies []*policy.
 	return c.Name
 }
 
-// policyList joins keys with a character that no name can contain.
-func policyList(policies []*policy.Resolved) string {
-	var s strings.Builder
-	for _, p := range policies {
-		s.WriteString(p.Policy.Key.Namespace + "\x00" + p.Policy.Key.Name + "\x00")
-	}
-	return s.String()
+// listKey names the very list of policies of a pod: parts of a model that did not
+// change share it, so that its chain is found without looking at the list.
+type listKey struct {
+	family    filter.Family
+	direction filter.Direction
+	first     **policy.Resolved
+	n         int
 }
 
-// keep keeps the compiled rules of policies for the next layout.
-func (b *builder) keep(f filter.Family, d filter.Direction, policies []*policy.Resolved) {
-	for _, p := range policies {
-		b.policy(p, f, d)
+func listOf(f filter.Family, d filter.Direction, policies []*policy.Resolved) listKey {
+	if len(policies) == 0 {
+		return listKey{family: f, direction: d}
 	}
+	return listKey{f, d, &policies[0], len(policies)}
+}
+
+// withRules leaves out the policies that allow nothing in the direction: they
+// isolate, which every chain does. A pod may have thousands of them.
+func withRules(d filter.Direction, policies []*policy.Resolved) []*policy.Resolved {
+	empty := func(p *policy.Resolved) bool {
+		return d == filter.Ingress && len(p.Ingress) == 0 || d == filter.Egress && len(p.Egress) == 0
+	}
+	if !slices.ContainsFunc(policies, empty) {
+		return policies
+	}
+	return slices.DeleteFunc(slices.Clone(policies), empty)
+}
+
+// policyList is a digest of the keys, joined with a character that no name can
+// contain: the list of a pod may be long, and is kept for each chain.
+func policyList(policies []*policy.Resolved) (digest [sha256.Size]byte) {
+	h := sha256.New()
+	for _, p := range policies {
+		h.Write([]byte(p.Policy.Key.Namespace + "\x00" + p.Policy.Key.Name + "\x00"))
+	}
+	h.Sum(digest[:0])
+	return digest
 }
 
 // policy compiles a policy, or finds it.
 func (b *builder) policy(p *policy.Resolved, f filter.Family, d filter.Direction) *compiled {
 	key := policyKey{p, f, d}
-	c := b.memory.policies[key]
-	if c == nil {
-		c = b.before.policies[key]
-	}
+	c := b.policies[key]
 	if c == nil {
 		c = compilePolicy(p, f, d)
+		b.policies[key], b.fresh = c, true
 	}
-	b.memory.policies[key] = c
 	return c
 }
 
-// bySize returns the policies, those with the fewest rules first, if their rules may
-// not all have room.
-func (b *builder) bySize(f filter.Family, d filter.Direction, policies []*policy.Resolved) []*policy.Resolved {
-	rules := 0
+// plan says which policies of a chain have room, without compiling it: those with
+// the fewest rules come first if not all have.
+func (b *builder) plan(key chainKey, policies []*policy.Resolved) *chain {
+	c := &chain{key: key, policies: policies, within: policies}
+	size := func(p *policy.Resolved) int { return len(b.policy(p, key.family, key.direction).rules) }
 	for _, p := range policies {
-		rules += len(b.policy(p, f, d).rules)
+		c.size += size(p)
 	}
-	if rules <= MaxChainRules {
-		return policies
+	if c.size <= MaxChainRules {
+		return c
 	}
-	return slices.SortedFunc(slices.Values(policies), func(x, y *policy.Resolved) int {
-		return cmp.Or(cmp.Compare(len(b.policy(x, f, d).rules), len(b.policy(y, f, d).rules)), x.Policy.Key.Compare(y.Policy.Key))
+	c.size, c.within = 0, nil
+	bySize := slices.SortedFunc(slices.Values(policies), func(x, y *policy.Resolved) int {
+		return cmp.Or(cmp.Compare(size(x), size(y)), x.Policy.Key.Compare(y.Policy.Key))
 	})
+	for _, p := range bySize {
+		if n := size(p); c.size+n <= MaxChainRules {
+			c.size, c.within = c.size+n, append(c.within, p)
+		} else {
+			c.left = append(c.left, p)
+		}
+	}
+	return c
 }
 
-// compile makes the chain of the union of what the policies allow: rules sorted,
-// without duplicates, and only "any" if there is a rule that allows everything.
-func (b *builder) compile(f filter.Family, d filter.Direction, policies []*policy.Resolved) *chain {
-	made := &chain{Chain: &filter.Chain{Direction: d, Family: f}, policies: policies}
+// compile makes the chain of the union of what the policies within allow: rules
+// sorted, without duplicates, and only "any" if there is a rule that allows
+// everything.
+func (b *builder) compile(c *chain) {
+	f, d := c.key.family, c.key.direction
 	var list []textRule
 	sets := map[string]*setRef{}
-	for _, p := range b.bySize(f, d, policies) {
-		c := b.policy(p, f, d)
-		if len(list)+len(c.rules) > MaxChainRules {
-			made.left = append(made.left, p)
-			continue
-		}
-		list = append(list, c.rules...)
-		maps.Copy(sets, c.sets)
+	for _, p := range c.within {
+		part := b.policy(p, f, d)
+		list = append(list, part.rules...)
+		maps.Copy(sets, part.sets)
 	}
 	list = merge(list)
+	c.Chain = &filter.Chain{Direction: d, Family: f}
 	texts := make([]string, 0, 2*len(list))
 	used := map[string]bool{}
 	for _, r := range list {
-		made.Rules = append(made.Rules, r.Rule)
+		c.Rules = append(c.Rules, r.Rule)
 		texts = append(texts, r.text, r.Comment)
 		used[r.PortSet], used[r.PeerSet], used[r.DestSet] = true, true, true
 	}
-	made.Name = fmt.Sprintf("%s%d-%s", d, f, digest(texts...))
+	c.Name = fmt.Sprintf("%s%d-%s", d, f, digest(texts...))
 	for name, s := range sets {
 		if used[name] { // by no rule, if a more general one replaced it
-			made.sets = append(made.sets, s)
+			c.sets = append(c.sets, s)
 		}
 	}
-	return made
 }

@@ -11,6 +11,7 @@ package compile
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -63,31 +64,45 @@ func NewLayout(l *policy.Layout, o Options) *Layout { return NewCompiler(o).Layo
 // value in both: policies and chains are compiled once. It is owned by one
 // goroutine.
 type Compiler struct {
-	options Options
-	known   memory // of the last layout
+	options  Options
+	known    memory // of the last layout
+	policies map[policyKey]*compiled
 }
 
 // memory is what was compiled for a layout.
 type memory struct {
-	policies map[policyKey]*compiled
-	chains   map[chainKey]*chain
+	chains map[chainKey]*chain
+	lists  map[listKey]*chain
 }
 
-func newMemory() memory {
-	return memory{policies: map[policyKey]*compiled{}, chains: map[chainKey]*chain{}}
-}
+func newMemory() memory { return memory{chains: map[chainKey]*chain{}, lists: map[listKey]*chain{}} }
 
 // NewCompiler returns a compiler that knows nothing yet.
-func NewCompiler(o Options) *Compiler { return &Compiler{options: o, known: newMemory()} }
+func NewCompiler(o Options) *Compiler {
+	return &Compiler{options: o, known: newMemory(), policies: map[policyKey]*compiled{}}
+}
+
+// forget forgets the policies that no chain of the layout was made of.
+func (c *Compiler) forget() {
+	used := map[policyKey]bool{}
+	for key, chain := range c.known.chains {
+		for _, p := range chain.policies {
+			used[policyKey{p, key.family, key.direction}] = true
+		}
+	}
+	maps.DeleteFunc(c.policies, func(k policyKey, _ *compiled) bool { return !used[k] })
+}
 
 // Layout compiles a layout.
 func (c *Compiler) Layout(l *policy.Layout) *Layout {
-	b := &builder{options: c.options, before: c.known, memory: newMemory(), chains: map[string]*filter.Chain{}, sets: map[string]*setRef{}, budget: newBudget()}
+	b := &builder{options: c.options, before: c.known, memory: newMemory(), policies: c.policies, chains: map[string]*filter.Chain{}, sets: map[string]*setRef{}, budget: newBudget()}
 	for _, e := range byAddress(l.Workloads) {
 		b.pods = append(b.pods, b.pod(e))
 	}
 	spent := work(c.known, b.memory)
-	c.known = b.memory
+	if c.known = b.memory; b.fresh {
+		c.forget()
+	}
 	return &Layout{
 		pods:        b.pods,
 		chains:      sortedValues(b.chains, func(c *filter.Chain) string { return c.Name }),
@@ -143,13 +158,15 @@ func byAddress(list []policy.Workload) []entry {
 
 // builder collects the chains and sets of one layout.
 type builder struct {
-	options Options
-	before  memory // of the layout before
-	memory  memory // of this one
-	pods    []filter.Pod
-	chains  map[string]*filter.Chain
-	sets    map[string]*setRef
-	budget  budget
+	options  Options
+	before   memory // of the layout before
+	memory   memory // of this one
+	policies map[policyKey]*compiled
+	fresh    bool // policies were compiled
+	pods     []filter.Pod
+	chains   map[string]*filter.Chain
+	sets     map[string]*setRef
+	budget   budget
 }
 
 func (b *builder) pod(e entry) filter.Pod {

@@ -94,7 +94,7 @@ func TestListsOfPoliciesThatRunTogetherAreNotTheSame(t *testing.T) {
 		}
 		return list
 	}
-	known := map[string]bool{}
+	known := map[[32]byte]bool{}
 	for _, l := range [][]*policy.Resolved{
 		nil,
 		list(cluster.Key{Namespace: "a", Name: "bc"}),

@@ -81,7 +81,7 @@ func (p *part) without(out over) *part {
 	closed := map[*Resolved]*Resolved{}
 	for _, r := range p.resolved {
 		if out[r] {
-			closed[r] = r.closed()
+			closed[r] = r.closed
 			continue
 		}
 		maps.Copy(q.specs, r.specs())

@@ -43,6 +43,7 @@ func (x *Index) fill(sets []*set, limit int) {
 	}
 	for _, s := range sets {
 		s.filled = nil
+		x.fresh[s.key] = s.count
 		if s.kept = f.total <= limit; s.kept {
 			s.members = membersFrom(f.lists[s])
 		}
@@ -71,21 +72,43 @@ func (f *filling) namespace(namespace *cluster.Namespace, pods []*cluster.Pod) {
 }
 
 // pods adds pods of one namespace with the same labels. They may differ in their
-// ports, and in where they are.
+// ports, and in where they are. Above the limit members are only counted, for all
+// pods at once where that is the same.
 func (f *filling) pods(namespace *cluster.Namespace, pods []*cluster.Pod) {
-	first := pods[0]
+	first, addresses := pods[0], f.addresses(pods)
 	f.find.candidates(first, namespace, func(s *set) bool {
 		if s.filled == first {
 			return true // another of its selectors found it before
 		}
 		s.filled = first
-		if s.spec.selects(first, namespace) {
-			for _, p := range pods {
-				f.pod(s, p)
-			}
+		if !s.spec.selects(first, namespace) {
+			return true
+		}
+		if f.total > f.limit && !s.spec.Local && len(s.spec.PortNames) == 0 {
+			s.count += addresses
+			f.total += addresses
+			return true
+		}
+		for _, p := range pods {
+			f.pod(s, p)
 		}
 		return true
 	})
+}
+
+// addresses counts the addresses of the pods that no other pod has, and notes the
+// others.
+func (f *filling) addresses(pods []*cluster.Pod) (n int) {
+	for _, p := range pods {
+		for _, a := range p.IPs {
+			if len(f.index.addrs.of(a)) > 1 {
+				f.shared[a] = true
+			} else {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func (f *filling) pod(s *set, p *cluster.Pod) {
@@ -94,8 +117,7 @@ func (f *filling) pod(s *set, p *cluster.Pod) {
 	}
 	var some [4]filter.Element
 	for _, a := range p.IPs {
-		if len(f.index.addrs.of(a)) > 1 {
-			f.shared[a] = true
+		if f.shared[a] {
 			continue
 		}
 		f.add(s, s.spec.of(some[:0], p, a))

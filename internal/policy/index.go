@@ -30,6 +30,7 @@ type Index struct {
 	resolved map[*cluster.Policy]*Resolved
 	layout   *Layout // nil when to be put together again
 	sets     map[SetKey]*set
+	fresh    map[SetKey]int // members of the sets that are new
 	find     byPod[*set]
 }
 
@@ -57,6 +58,7 @@ func NewIndex(node string) *Index {
 		parts:      map[string]*part{},
 		resolved:   map[*cluster.Policy]*Resolved{},
 		sets:       map[SetKey]*set{},
+		fresh:      map[SetKey]int{},
 		over:       map[string]over{},
 	}
 }
@@ -85,11 +87,27 @@ func (x *Index) Model() *Model {
 		x.layout = join(x.parts, over)
 		x.keepSets()
 	}
-	m := &Model{Layout: x.layout, Sets: make(map[SetKey]Members, len(x.layout.Specs)), Diagnostics: diagnostics(x.over, x.size)}
+	m := &Model{Layout: x.layout, Sets: make(map[SetKey]Members, len(x.layout.Specs)), Diagnostics: diagnostics(x.over, x.size), Filled: x.filled()}
 	for key := range x.layout.Specs {
 		m.Sets[key] = x.sets[key].members
 	}
 	return m
+}
+
+// filled returns the members of the sets that are new, by namespace.
+func (x *Index) filled() map[string]int {
+	if len(x.fresh) == 0 {
+		return nil
+	}
+	by := map[string]int{}
+	for ns, p := range x.parts {
+		for key := range p.specs {
+			by[ns] += x.fresh[key]
+			delete(x.fresh, key)
+		}
+	}
+	clear(x.fresh)
+	return by
 }
 
 // judge computes the parts that changed.
@@ -101,6 +119,13 @@ func (x *Index) judge() {
 			x.parts[ns] = newPart(pods, policies, x.resolve)
 		}
 	}
+	used := map[*cluster.Policy]bool{}
+	for _, p := range x.parts {
+		for _, r := range p.resolved {
+			used[r.Policy] = true
+		}
+	}
+	maps.DeleteFunc(x.resolved, func(p *cluster.Policy, _ *Resolved) bool { return !used[p] })
 }
 
 func (x *Index) size(k SetKey) int { return x.sets[k].count }

@@ -27,6 +27,9 @@ type Model struct {
 	// Diagnostics are about policies that allow nothing, since they are above the
 	// budget of their namespace.
 	Diagnostics []cluster.Diagnostic
+	// Filled is how many members of sets are new since the model before, by one of
+	// the namespaces whose policies refer to the set.
+	Filled map[string]int
 }
 
 // Layout is the part of a model that does not depend on remote pods.
@@ -55,6 +58,8 @@ type Isolation struct {
 type Resolved struct {
 	Policy          *cluster.Policy
 	Ingress, Egress []Rule
+
+	closed *Resolved // the same without rules
 }
 
 // Rule is a rule of the API. It allows what meets one of its peers and one of
@@ -92,9 +97,6 @@ func (r *Resolved) specs() map[SetKey]*SetSpec {
 	}
 	return found
 }
-
-// closed returns the policy as one that isolates and allows nothing.
-func (r *Resolved) closed() *Resolved { return &Resolved{Policy: r.Policy} }
 
 // Members are the addresses of a set, by family.
 type Members struct{ V4, V6 filter.Elements }

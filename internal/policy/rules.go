@@ -18,6 +18,7 @@ const maxSelectors = 8
 func resolvePolicy(p *cluster.Policy) *Resolved {
 	return &Resolved{
 		Policy:  p,
+		closed:  &Resolved{Policy: p},
 		Ingress: rules(p, filter.Ingress, p.Ingress),
 		Egress:  rules(p, filter.Egress, p.Egress),
 	}
