@@ -70,6 +70,7 @@ type Store struct {
 	nodes       table[Node]
 	source      string
 	diagnostics map[any][]Diagnostic
+	told        []Diagnostic // all of them, sorted; nil after a change
 	budgets     budgets      // of policies, by namespace
 	wanted      map[Key]bool // policies that have room again
 	announced   announcements

@@ -96,15 +96,3 @@ func (s *Snapshot) sort() {
 	slices.SortFunc(s.Pods, func(a, b *Pod) int { return a.Key.Compare(b.Key) })
 	slices.SortFunc(s.Policies, func(a, b *Policy) int { return a.Key.Compare(b.Key) })
 }
-
-func (s *Store) sortedDiagnostics() []Diagnostic {
-	all := slices.Clone(s.reservedClaims())
-	for _, list := range s.diagnostics {
-		all = append(all, list...)
-	}
-	slices.SortFunc(all, func(a, b Diagnostic) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), a.Object.Compare(b.Object),
-			cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
-	})
-	return all
-}

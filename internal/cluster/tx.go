@@ -54,6 +54,7 @@ func (s *Store) setDiagnostics(origin any, list []Diagnostic) (changed bool) {
 	if slices.Equal(s.diagnostics[origin], list) {
 		return false
 	}
+	s.told = nil
 	if len(list) == 0 {
 		delete(s.diagnostics, origin)
 	} else {

@@ -85,8 +85,12 @@ func (l *login) load() (*rest.Config, error) {
 // is left out: client-go reads them again.
 func fingerprint(c *rest.Config) [sha256.Size]byte {
 	h := sha256.New()
+	token := c.BearerToken
+	if c.BearerTokenFile != "" {
+		token = "" // the content of the file: it is replaced every hour
+	}
 	ca, err := os.ReadFile(c.CAFile) // of an empty name it is an error, always the same
-	fmt.Fprintf(h, "%q %q %q %q %q ", c.Host, c.BearerToken, c.BearerTokenFile, c.Username, c.Password)
+	fmt.Fprintf(h, "%q %q %q %q %q ", c.Host, token, c.BearerTokenFile, c.Username, c.Password)
 	fmt.Fprintf(h, "%t %q %q %q %q ", c.Insecure, c.ServerName, c.CertFile, c.KeyFile, c.CAFile)
 	fmt.Fprintf(h, "%q %q %q %q %v", c.CertData, c.KeyData, c.CAData, ca, err)
 	return [sha256.Size]byte(h.Sum(nil))

@@ -16,8 +16,13 @@ import (
 	"github.com/podwall/podwall/internal/convert"
 )
 
-// rereadPause is the pause after a policy that could not be read again.
-const rereadPause = 5 * time.Second
+// Reading again is paced, since its author may make room and take it away all the
+// time: a while after there is room, one policy after another.
+const (
+	quietFor    = time.Second            // after a policy was wanted
+	rereadEach  = 100 * time.Millisecond // between two
+	rereadPause = 5 * time.Second        // after one that could not be read
+)
 
 // refill reads policies again that the store left out for lack of room and has room
 // for now, until ctx ends. A watch does not bring them: they did not change.
@@ -28,16 +33,22 @@ func refill(ctx context.Context, c rest.Interface, store *cluster.Store, log *sl
 			return
 		case <-store.Wants():
 		}
+		pause(ctx, quietFor)
 		for _, k := range store.Wanted() {
 			if err := reread(ctx, c, store, k); err != nil && ctx.Err() == nil {
 				log.Warn("reading a policy again failed, trying again", "policy", k.String(), "err", err)
 				store.WantAgain(k)
-				select {
-				case <-ctx.Done():
-				case <-time.After(rereadPause):
-				}
+				pause(ctx, rereadPause)
 			}
+			pause(ctx, rereadEach)
 		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }
 

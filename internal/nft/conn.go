@@ -140,6 +140,9 @@ func (c *Conn) CommitUntil(ctx context.Context, ops []Op) error {
 	}
 	pending, stage := 0, ops[0].Kind.stage()
 	whole, staged, weight := ops[0].Kind == DeleteTable, inStages(ops), weigher(ops)
+	if !whole {
+		ops = split(ops, c.batch)
+	}
 	for _, op := range ops {
 		pending += weight(op)
 		next := staged && op.Kind.stage() != stage
@@ -161,6 +164,20 @@ func (c *Conn) CommitUntil(ctx context.Context, ops []Op) error {
 		return c.abandon(err)
 	}
 	return c.flush()
+}
+
+// split divides operations that add or take away many elements of one set.
+func split(ops []Op, most int) (parts []Op) {
+	for _, op := range ops {
+		if op.Kind != AddElements && op.Kind != DeleteElements || len(op.Entries) <= most {
+			parts = append(parts, op)
+			continue
+		}
+		for some := range slices.Chunk(op.Entries, most) {
+			parts = append(parts, Op{Kind: op.Kind, Set: op.Set, Entries: some})
+		}
+	}
+	return parts
 }
 
 // weigher returns what an operation adds to a transaction. Rules count where they are

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// maxNamespaceFindings bounds the diagnostics about the objects of one namespace:
+// the author of its policies decides how many there are.
+const maxNamespaceFindings = 100
+
+// sortedDiagnostics returns all diagnostics that hold now, sorted, and no more of a
+// namespace than its bound. It is kept until something changes.
+func (s *Store) sortedDiagnostics() []Diagnostic {
+	if s.told != nil && s.reserved.known {
+		return s.told
+	}
+	lists := [][]Diagnostic{s.reservedClaims()}
+	for _, list := range s.diagnostics {
+		lists = append(lists, list)
+	}
+	lists = slices.DeleteFunc(lists, func(l []Diagnostic) bool { return len(l) == 0 })
+	// The lists are sorted first, which leaves little to the sorting of all.
+	slices.SortFunc(lists, func(a, b []Diagnostic) int { return compareDiagnostics(a[0], b[0]) })
+	all := slices.Concat(lists...)
+	slices.SortFunc(all, compareDiagnostics)
+	s.told = bounded(all)
+	return s.told
+}
+
+func compareDiagnostics(a, b Diagnostic) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), a.Object.Compare(b.Object),
+		cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
+}
+
+// bounded leaves out what is beyond the bound of a namespace, and says so in the
+// last one that stays.
+func bounded(all []Diagnostic) []Diagnostic {
+	seen, last := map[string]int{}, map[string]int{}
+	list := make([]Diagnostic, 0, len(all))
+	for _, d := range all {
+		ns := d.Object.Namespace
+		if seen[ns]++; ns == "" || seen[ns] <= maxNamespaceFindings {
+			last[ns] = len(list)
+			list = append(list, d)
+		}
+	}
+	for ns, n := range seen {
+		if more := n - maxNamespaceFindings; more > 0 && ns != "" {
+			d := &list[last[ns]]
+			d.Message = fmt.Sprintf("%s (and %d more findings in this namespace)", d.Message, more)
+		}
+	}
+	return list
+}
