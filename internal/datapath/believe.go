@@ -57,6 +57,32 @@ func (b *belief) leave(p *filter.Program, elsewhere map[netip.Addr]bool) *filter
 	return &filter.Program{Pods: b.without, Chains: p.Chains, Sets: p.Sets}
 }
 
+// trusted are the pods that were believed to have their addresses. Routes come and
+// go for a moment (a network daemon restarts, a bridge is set down and up); a pod
+// that was believed stays for the grace, since to leave it out ends its connections.
+type trusted map[netip.Addr]owner
+
+type owner struct{ name, id string }
+
+// update notes who is believed, and takes those out of the strays who were believed
+// within the grace.
+func (t trusted) update(p *filter.Program, strays map[netip.Addr]bool, since missing, now time.Time) {
+	if len(t) > 2*len(p.Pods) {
+		clear(t) // mostly of pods that are gone
+	}
+	for _, pod := range p.Pods {
+		who := owner{pod.Name, pod.ID}
+		switch {
+		case !strays[pod.Addr]:
+			t[pod.Addr] = who
+		case t[pod.Addr] == who && now.Sub(since[pod.Addr].since) < grace:
+			delete(strays, pod.Addr)
+		default:
+			delete(t, pod.Addr)
+		}
+	}
+}
+
 // believe returns the program without the addresses that cannot be those of pods
 // of this node, and names the pods. Left out they are closed where pods are, like
 // every address that no known pod has, and open where others are, whose they may
@@ -66,6 +92,7 @@ func (d *Datapath) believe(p *filter.Program, paths map[netip.Addr]links.Path, r
 	out := strays(p, paths, links.Elsewhere, d.options.Announced)
 	now := time.Now()
 	d.misled.update(p, func(pod filter.Pod) bool { return out[pod.Addr] }, now)
+	d.trusted.update(p, out, d.misled, now)
 	text, cure := "the routes of this node do not lead to its pods at these addresses but elsewhere, so the addresses are not taken for pods'",
 		"correct status.podIPs of these pods, or the node's routes to them; delete pods that are gone"
 	if d.options.OpenUnknown {

@@ -215,7 +215,7 @@ func (d *Datapath) try(ctx context.Context, p *filter.Program) error {
 	if err != nil {
 		return err
 	}
-	node := d.node(p, paths, &nobodys)
+	node := d.node(p, p, paths, &nobodys)
 	node.Cut = len(d.cuts.refused) > 0
 	return d.trust(d.write(ctx, d.renderer.Render(p, node), nil))
 }

@@ -112,6 +112,7 @@ type Datapath struct {
 	unbound      missing              // no bridge port
 	bypassed     missing              // not behind an interface of the IP layer
 	misled       missing              // routes lead elsewhere
+	trusted      trusted              // and did not before
 	strangers    map[string]time.Time // interfaces behind which no pod is known, since when
 	unclear      missing              // a bridge's port has it, and something speaks against it
 	belief       belief
@@ -143,7 +144,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	d := &Datapath{
 		options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}),
 		restore: map[string]entry{}, ports: map[filter.Family]portTable{},
-		unreached: missing{}, unbound: missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{}, strangers: map[string]time.Time{},
+		trusted: trusted{}, unreached: missing{}, unbound: missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{}, strangers: map[string]time.Time{},
 	}
 	d.events.init(conn.PortID())
 	d.cuts.open(o, log, d.awake)
@@ -246,7 +247,8 @@ func (d *Datapath) Verify() error {
 	if err != nil {
 		return d.trust(err)
 	}
-	if g != d.generation || d.vlanLost() || !d.tested || d.retryLeft() {
+	retry := d.retryLeft() // whatever else there is to do
+	if retry || g != d.generation || d.vlanLost() || !d.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
 	} else if len(d.unreached)+len(d.unbound)+len(d.bypassed)+len(d.misled)+len(d.unclear) > 0 || d.ipvsMoved() {
 		d.note(nft.Notice{Hooks: true}) // look again whether they are there
@@ -292,7 +294,7 @@ func (d *Datapath) make(ctx context.Context, p *filter.Program, report *Report) 
 	d.lookAgain(d.nextLook(now))
 	p, h := d.hold(p, paths)
 	report.Held = h.addrs
-	node := d.node(p, paths, report)
+	node := d.node(p, all, paths, report)
 	todo, err := d.plan(p, node, h, report)
 	if err != nil {
 		return err

@@ -111,7 +111,7 @@ func (a *arrivals) hold(h held) {
 		a.newcomers.listed(addr)
 	}
 	for _, addr := range h.addrs {
-		a.newcomers.add(addr, h.link[addr], true)
+		a.newcomers.hold(addr, h.link[addr])
 	}
 	a.mu.Unlock()
 	if len(h.addrs) > 0 {

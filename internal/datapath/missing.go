@@ -74,7 +74,8 @@ func (d *Datapath) lookForPods(p *filter.Program, paths map[netip.Addr]links.Pat
 		return path.Bridge && path.Port == ""
 	}, now)
 	d.bypassed.update(p, func(pod filter.Pod) bool {
-		return paths[pod.Addr].Beside && isolated(pod)
+		_, misled := d.misled[pod.Addr]
+		return paths[pod.Addr].Beside && isolated(pod) && !misled
 	}, now)
 	return slices.Concat(
 		d.bypassed.problems(now, Problem{Subject: "bypassed", Blocking: true,

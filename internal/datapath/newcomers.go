@@ -40,6 +40,21 @@ func (n *newcomers) add(a netip.Addr, link int, held bool) bool {
 	return true
 }
 
+// hold has the address of a pod that waits looked for. A look that is due or under
+// way for it counts: passes may come faster than looks end.
+func (n *newcomers) hold(a netip.Addr, link int) {
+	if w, due := n.waiting[a]; due {
+		if w.link == link {
+			w.held = true
+			n.waiting[a] = w
+			return
+		}
+	} else if w := n.current[a]; w.held && w.link == link || n.ready(a, link) {
+		return
+	}
+	n.add(a, link, true)
+}
+
 // ready reports whether the address is clean and its route goes over the same
 // interface as then.
 func (n *newcomers) ready(a netip.Addr, link int) bool {

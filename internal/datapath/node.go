@@ -19,8 +19,9 @@ import (
 )
 
 // node finds out what Render has to know of the node, and prepares the bridges
-// of pods.
-func (d *Datapath) node(p *filter.Program, paths map[netip.Addr]links.Path, report *Report) nft.Node {
+// of pods. all are the pods that are wanted, also those that are not programmed
+// yet: their interfaces are closed like those of the others.
+func (d *Datapath) node(p, all *filter.Program, paths map[netip.Addr]links.Path, report *Report) nft.Node {
 	n := nft.Node{FilterHook: d.options.FilterHook || d.forced || len(d.survey.Before) > 0}
 	n.Guard, report.GuardWhy = d.guard()
 	report.Filter, report.Guard = n.FilterHook, n.Guard && !n.FilterHook
@@ -32,6 +33,7 @@ func (d *Datapath) node(p *filter.Program, paths map[netip.Addr]links.Path, repo
 			strings.Join(d.survey.Before, ", ")), "give that chain a priority above -190, or run with --datapath=filter")
 	}
 	d.wiring(p, paths, &n, report)
+	isolatedLinks(all, paths, &n)
 	n.Restore = d.entries()
 	return n
 }
@@ -70,12 +72,6 @@ func (d *Datapath) wiring(p *filter.Program, paths map[netip.Addr]links.Path, n 
 			continue // other machines may be behind it
 		}
 		n.Attached = append(n.Attached, at)
-		if pod.Ingress != "" {
-			n.Ingress = append(n.Ingress, path.Link)
-		}
-		if pod.Egress != "" {
-			n.Egress = append(n.Egress, path.Link)
-		}
 	}
 	n.Closed, n.Open, n.Carried = !d.options.OpenUnknown, append(d.links.Open(), testLink), d.links.Carried()
 	n.Bridges, n.NodePorts = d.links.AnyBridge(), d.links.NodePorts()
@@ -88,6 +84,22 @@ func (d *Datapath) wiring(p *filter.Program, paths map[netip.Addr]links.Path, n 
 	d.bridged = len(bridges) > 0
 	for _, b := range slices.SortedFunc(maps.Values(bridges), func(a, b links.Path) int { return cmp.Compare(a.Link, b.Link) }) {
 		d.bridge(b, report)
+	}
+}
+
+// isolatedLinks notes the interfaces that lead to isolated pods.
+func isolatedLinks(p *filter.Program, paths map[netip.Addr]links.Path, n *nft.Node) {
+	for _, pod := range p.Pods {
+		path, ok := paths[pod.Addr]
+		if !ok || path.Uplink || path.Elsewhere {
+			continue // other machines may be behind it
+		}
+		if pod.Ingress != "" {
+			n.Ingress = append(n.Ingress, path.Link)
+		}
+		if pod.Egress != "" {
+			n.Egress = append(n.Egress, path.Link)
+		}
 	}
 }
 

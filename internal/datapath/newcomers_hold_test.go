@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"net/netip"
+	"testing"
+)
+
+// Passes may come faster than looks end: a pod that waits is held by every pass, and
+// is freed all the same by the first look that finds nothing.
+func TestAHeldPodIsFreedHoweverOftenItIsHeld(t *testing.T) {
+	n := newNewcomers(10)
+	a := netip.MustParseAddr("10.0.0.1")
+	n.hold(a, 7)
+	all := func(netip.Addr, newcomer) bool { return true }
+	if list := n.take(all); len(list) != 1 {
+		t.Fatalf("%v are looked for", list)
+	}
+	n.hold(a, 7) // a pass during the look
+	if !n.done(nil, false) || !n.ready(a, 7) {
+		t.Error("the pod is not freed by the look")
+	}
+	n.hold(a, 7) // a pass that had decided before
+	if !n.ready(a, 7) || len(n.waiting) > 0 {
+		t.Error("a clean address is looked for again")
+	}
+	n.hold(a, 8)
+	if n.ready(a, 8) || len(n.waiting) != 1 {
+		t.Error("the look over another interface counts")
+	}
+}
+
+// A pod that finds connections again and again waits for a bounded number of looks.
+func TestAHeldPodWaitsForFewLooks(t *testing.T) {
+	n := newNewcomers(10)
+	a := netip.MustParseAddr("10.0.0.1")
+	for i := range looks {
+		n.hold(a, 7)
+		n.take(func(netip.Addr, newcomer) bool { return true })
+		n.hold(a, 7)
+		if freed := n.done(map[netip.Addr]int{a: 1}, false); freed != (i == looks-1) {
+			t.Fatalf("after look %d freed is %t", i+1, freed)
+		}
+	}
+}
