@@ -19,14 +19,17 @@ func (tx *Tx) Announce(s Sandbox) {
 		return
 	}
 	n.remove(s.ID)
+	touched := []Key{s.Pod}
 	if len(n.byID) >= MaxAnnounced {
-		n.remove(tx.store.leastNeeded())
+		least := tx.store.leastNeeded()
+		touched = append(touched, n.byID[least].Pod)
+		n.remove(least)
 	}
 	n.add(s)
 	if p := tx.store.rawPod(s.Pod); p != nil {
 		n.meet(p)
 	}
-	tx.note(tx.store.refresh(s.Pod))
+	tx.note(tx.store.refresh(touched...))
 }
 
 // MaxAnnounced bounds how many sandboxes are remembered. A node runs some hundred
@@ -188,7 +191,7 @@ func (s *Store) counting(list []*Pod) []*Pod {
 			now = slices.Clone(list)
 		}
 		now[i], s.announced.raw[raw.Key] = p, raw
-		s.reserved.note(raw)
+		s.reserved.note(raw, s.announced.addrs(raw))
 	}
 	return now
 }
@@ -233,7 +236,7 @@ func (s *Store) listing(ips map[netip.Addr]bool) (keys []Key) {
 // place puts a pod into the table as it counts.
 func (s *Store) place(raw *Pod) bool {
 	p := s.counts(raw)
-	s.reserved.note(raw)
+	s.reserved.note(raw, s.announced.addrs(raw))
 	if p == raw {
 		delete(s.announced.raw, raw.Key)
 	} else {
@@ -248,7 +251,7 @@ func (s *Store) counts(p *Pod) *Pod {
 	if p.HostNetwork || p.Finished {
 		return p
 	}
-	ips := s.reserved.unreserved(s.announcedIPs(p))
+	ips := s.reserved.unreserved(s.announcedIPs(p), s.announced.addrs(p))
 	if slices.Equal(ips, p.IPs) {
 		return p
 	}

@@ -17,24 +17,29 @@ const KindPod = "Pod"
 type reserved struct {
 	by   map[any]map[netip.Addr]string // why, by origin
 	all  map[netip.Addr]string
-	lost map[Key]bool // pods that lost an address
-	said []Diagnostic // about them, up to date if known
+	firm map[netip.Addr]string // without those that only Node objects reserve
+	lost map[Key]bool          // pods that lost an address
+	said []Diagnostic          // about them, up to date if known
 	// known is false after something changed that said is made of.
 	known bool
 }
 
 func newReserved() reserved {
-	return reserved{by: map[any]map[netip.Addr]string{}, all: map[netip.Addr]string{}, lost: map[Key]bool{}}
+	return reserved{by: map[any]map[netip.Addr]string{}, all: map[netip.Addr]string{}, firm: map[netip.Addr]string{}, lost: map[Key]bool{}}
 }
 
 // maxLost bounds how many pods that claim a reserved address are named.
 const maxLost = 50
 
 // why says whose a reserved address is, in words that continue "is"; "" if it is
-// not reserved.
-func (r *reserved) why(ip netip.Addr) string {
+// not reserved. An address that the runtime announced for the pod yields to no
+// Node object: somebody else writes that, and the runtime knows better.
+func (r *reserved) why(ip netip.Addr, announced []netip.Addr) string {
 	if why := nobodys(ip); why != "" {
 		return why
+	}
+	if slices.Contains(announced, ip) {
+		return r.firm[ip]
 	}
 	return r.all[ip]
 }
@@ -68,7 +73,7 @@ func (tx *Tx) SetReserved(origin any, list map[netip.Addr]string) {
 		delete(r.by, origin)
 	}
 	before := r.all
-	r.all, r.known = union(r.by), false
+	r.all, r.firm, r.known = union(r.by, nil), union(r.by, reservedByNodes{}), false
 	touched := map[netip.Addr]bool{}
 	for _, other := range [][2]map[netip.Addr]string{{before, r.all}, {r.all, before}} {
 		for ip := range other[0] {
@@ -91,11 +96,14 @@ func (tx *Tx) SetReserved(origin any, list map[netip.Addr]string) {
 	tx.note(len(r.lost) > 0) // the text of a diagnostic may be another
 }
 
-// union joins what the origins reserve. Of two texts for one address the smaller
-// one stays, whatever the order.
-func union(by map[any]map[netip.Addr]string) map[netip.Addr]string {
+// union joins what the origins reserve, but for one of them; nil leaves out none.
+// Of two texts for one address the smaller one stays, whatever the order.
+func union(by map[any]map[netip.Addr]string, without any) map[netip.Addr]string {
 	all := map[netip.Addr]string{}
-	for _, list := range by {
+	for origin, list := range by {
+		if origin == without {
+			continue
+		}
 		for ip, why := range list {
 			if old, twice := all[ip]; !twice || why < old {
 				all[ip] = why
@@ -105,19 +113,20 @@ func union(by map[any]map[netip.Addr]string) map[netip.Addr]string {
 	return all
 }
 
-// unreserved returns the addresses that are not reserved; the same slice if all
-// are not.
-func (r *reserved) unreserved(ips []netip.Addr) []netip.Addr {
-	bad := func(ip netip.Addr) bool { return r.why(ip) != "" }
+// unreserved returns the addresses that are not reserved for a pod with these
+// announced ones; the same slice if all are not.
+func (r *reserved) unreserved(ips, announced []netip.Addr) []netip.Addr {
+	bad := func(ip netip.Addr) bool { return r.why(ip, announced) != "" }
 	if !slices.ContainsFunc(ips, bad) {
 		return ips
 	}
 	return slices.DeleteFunc(slices.Clone(ips), bad)
 }
 
-// note remembers whether a pod, as the API has it, lost an address.
-func (r *reserved) note(p *Pod) {
-	lost := p.Networked() && len(r.unreserved(p.IPs)) < len(p.IPs)
+// note remembers whether a pod, as the API has it, lost an address. announced are
+// those of its newest sandbox.
+func (r *reserved) note(p *Pod, announced []netip.Addr) {
+	lost := p.Networked() && len(r.unreserved(p.IPs, announced)) < len(p.IPs)
 	if lost || r.lost[p.Key] {
 		r.known = false
 	}
@@ -144,8 +153,10 @@ func (s *Store) reservedClaims() []Diagnostic {
 	r.said, r.known = nil, true
 	keys := slices.SortedFunc(maps.Keys(r.lost), Key.Compare)
 	for _, k := range keys[:min(maxLost, len(keys))] {
-		for i, ip := range s.rawPod(k).IPs {
-			if why := r.why(ip); why != "" {
+		p := s.rawPod(k)
+		announced := s.announced.addrs(p)
+		for i, ip := range p.IPs {
+			if why := r.why(ip, announced); why != "" {
 				r.said = append(r.said, reservedClaim(k, i, ip, why))
 			}
 		}

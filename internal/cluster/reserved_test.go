@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -142,4 +143,66 @@ func TestAReservationOfNobodysAddressIsNoChange(t *testing.T) {
 	if after := s.Take().Revision; after != before {
 		t.Errorf("the revision went from %d to %d", before, after)
 	}
+}
+
+// Whoever may write a Node object must not be able to take a pod's address.
+func TestAnAnnouncedAddressYieldsToNoNodeObject(t *testing.T) {
+	node := func(list ...string) func(*Tx) {
+		return func(tx *Tx) { tx.SetNode(&Node{Name: "m", Addrs: addrs(list...)}) }
+	}
+	object, real := set(local("a", "1", "10.0.0.1")), announce(sandbox("s", "a", "1", "10.0.0.1"))
+	for _, tt := range []struct {
+		name  string
+		steps []func(*Tx)
+		want  []string
+		said  int
+	}{
+		{"announced before", []func(*Tx){real, object, node("10.0.0.1")}, []string{"a/1 10.0.0.1"}, 0},
+		{"announced later", []func(*Tx){node("10.0.0.1"), object, real}, []string{"a/1 10.0.0.1"}, 0},
+		{"named by the API later", []func(*Tx){node("10.0.0.1"), set(local("a", "1")), real, object}, []string{"a/1 10.0.0.1"}, 0},
+		{"not named by the API", []func(*Tx){node("10.0.0.1"), set(local("a", "1")), real}, []string{"a/1 10.0.0.1"}, 0},
+		{"of a list", []func(*Tx){real, node("10.0.0.1"), relist(local("a", "1", "10.0.0.1"))}, []string{"a/1 10.0.0.1"}, 0},
+		{"withdrawn", []func(*Tx){object, real, node("10.0.0.1"), withdraw("s")}, []string{"a/1"}, 1},
+		{"the newest sandbox has another", []func(*Tx){node("10.0.0.1"), object, real, announce(sandbox("t", "a", "1", "10.0.0.2")), set(local("a", "1", "10.0.0.1", "10.0.0.2"))}, []string{"a/1 10.0.0.2"}, 1},
+		{"of an earlier pod of the name", []func(*Tx){real, node("10.0.0.1"), set(local("a", "2", "10.0.0.1"))}, []string{"a/2"}, 1},
+		{"only what is announced", []func(*Tx){real, set(local("a", "1", "10.0.0.1", "fd00::1")), node("10.0.0.1", "fd00::1")}, []string{"a/1 10.0.0.1"}, 1},
+		{"of another pod", []func(*Tx){real, set(local("b", "2", "10.0.0.9")), node("10.0.0.9")}, []string{"b/2"}, 1},
+		{"the node's own", []func(*Tx){object, real, node("10.0.0.1"), reserve("this node", "10.0.0.1")}, []string{"a/1"}, 1},
+		{"not the node's own any more", []func(*Tx){object, real, reserve("this node", "10.0.0.1"), node("10.0.0.1"), reserve("this node")}, []string{"a/1 10.0.0.1"}, 0},
+		{"nobody's", []func(*Tx){set(local("a", "1", "127.0.0.1")), announce(sandbox("s", "a", "1", "127.0.0.1")), node("127.0.0.1")}, []string{"a/1"}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			expect(t, tt.steps, tt.want)
+			s := NewStore()
+			for _, step := range tt.steps {
+				s.Update(step)
+				s.Take()
+			}
+			if list := s.Take().Diagnostics; len(list) != tt.said {
+				t.Errorf("said is %v, want %d", list, tt.said)
+			}
+		})
+	}
+}
+
+// A sandbox that is forgotten because there are too many speaks for its pod no more.
+func TestAForgottenSandboxKeepsNoAddress(t *testing.T) {
+	s := NewStore()
+	s.Update(func(tx *Tx) {
+		tx.SetNode(&Node{Name: "m", Addrs: addrs("10.0.0.1")})
+		for i := range MaxAnnounced {
+			name, ip := fmt.Sprint("p", i), fmt.Sprintf("10.0.%d.%d", i/250, i%250+1)
+			tx.SetPod(local(name, name, ip))
+			tx.Announce(sandbox(name, name, name, ip))
+		}
+	})
+	has := func(want string) {
+		t.Helper()
+		if !slices.Contains(listed(s), want) {
+			t.Errorf("there is no %q", want)
+		}
+	}
+	has("p0/p0 10.0.0.1")
+	s.Update(announce(sandbox("new", "new", "new", "10.9.0.1")))
+	has("p0/p0")
 }

@@ -129,6 +129,14 @@ func (n *announcements) newest(p *Pod) *announcement {
 	return nil
 }
 
+// addrs returns the addresses of the pod's youngest announcement.
+func (n *announcements) addrs(p *Pod) []netip.Addr {
+	if a := n.newest(p); a != nil {
+		return a.IPs
+	}
+	return nil
+}
+
 // overtaken reports whether the same pod, whose object is not here, has a newer
 // sandbox.
 func (n *announcements) overtaken(a *announcement) bool {
