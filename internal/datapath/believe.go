@@ -89,7 +89,7 @@ func (t trusted) update(p *filter.Program, strays map[netip.Addr]bool, since mis
 // be. Where unknown addresses are open this would open a pod whose route comes
 // after its object, so there they stay (invariant 3).
 func (d *Datapath) believe(p *filter.Program, paths map[netip.Addr]links.Path, report *Report) *filter.Program {
-	out := strays(p, paths, links.Elsewhere, d.options.Announced)
+	out := strays(p, paths, d.links.Elsewhere, d.options.Announced)
 	now := time.Now()
 	d.misled.update(p, func(pod filter.Pod) bool { return out[pod.Addr] }, now)
 	d.trusted.update(p, out, d.misled, now)

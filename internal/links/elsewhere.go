@@ -7,9 +7,6 @@ package links
 import (
 	"net/netip"
 	"slices"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // elsewhere reports whether no pod of this node can be behind the interface. Where
@@ -37,12 +34,7 @@ func besideKinds() []string {
 }
 
 // Elsewhere reports whether a packet to the address would leave by a gateway or
-// stay on the node itself. It is false where there is no route at all.
-func Elsewhere(a netip.Addr) bool {
-	routes, err := netlink.RouteGet(a.AsSlice())
-	if err != nil || len(routes) == 0 {
-		return false // unreachable: no route is the normal case here
-	}
-	r := routes[0]
-	return r.Gw != nil || r.Via != nil || r.Type != unix.RTN_UNICAST
-}
+// stay on the node itself. It is false where there is no route at all. Like Find it
+// remembers the answer until the kernel says that routes changed, and is called by
+// the same goroutine.
+func (l *Links) Elsewhere(a netip.Addr) bool { return l.routes.to(a).elsewhere }

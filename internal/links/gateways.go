@@ -168,6 +168,13 @@ func (g *gateways) begin(conn *netlink.Conn, f func(*route)) error {
 	return g.refilter()
 }
 
+// subscribed reports whether changes of routes are heard of.
+func (g *gateways) subscribed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.conn != nil
+}
+
 func (g *gateways) end() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -20,7 +20,6 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/filter"
 )
@@ -55,6 +54,7 @@ type Links struct {
 	stale   atomic.Bool
 	node    atomic.Pointer[[]netip.Addr] // addresses of the Node object
 	known   map[netip.Addr]Path
+	routes  answers        // for addresses that are not known
 	names   map[int]device // by index
 	carried map[string]bool
 	ports   ports
@@ -131,11 +131,11 @@ func (l *Links) find(pods []filter.Pod) (found map[netip.Addr]Path, all bool, er
 		a := pod.Addr
 		p, ok := l.known[a]
 		if !ok || p.sole { // a route may say otherwise by now
-			var index int
-			if index, ok = lookup(a); !ok {
+			r := l.routes.to(a)
+			if !r.direct {
 				continue
 			}
-			d, known := l.names[index]
+			d, known := l.names[r.index]
 			all = all && known
 			if !known {
 				continue
@@ -162,13 +162,14 @@ func (l *Links) look(pods []filter.Pod) error {
 		if err != nil {
 			return err
 		}
-		l.known, l.names = map[netip.Addr]Path{}, names
+		l.known, l.names, l.routes.by = map[netip.Addr]Path{}, names, nil
 	} else if !maps.Equal(wanted, l.wanted) {
 		if err := l.gateways.attend(&interest{dull: dull(l.names), wanted: wanted}); err != nil {
 			return err
 		}
 	}
 	l.wanted = wanted
+	l.routes.keep(wanted, l.gateways.subscribed())
 	return nil
 }
 
@@ -198,17 +199,6 @@ func complete[T any](list func() ([]T, error)) (found []T, err error) {
 		}
 	}
 	return found, err
-}
-
-// lookup asks the kernel by which link a packet to the address would go there.
-func lookup(a netip.Addr) (index int, ok bool) {
-	routes, err := netlink.RouteGet(a.AsSlice())
-	if err != nil || len(routes) == 0 {
-		return 0, false // unreachable: no route is the normal case here
-	}
-	r := routes[0]
-	direct := r.Gw == nil && r.Via == nil && r.Type == unix.RTN_UNICAST
-	return r.LinkIndex, direct
 }
 
 // LocalAddresses returns every address of this network namespace, sorted.

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
-	vnetlink "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/filter"
@@ -50,7 +49,7 @@ func (l *Links) findSole(pods []filter.Pod, paths map[netip.Addr]Path) error {
 		path, direct := paths[pod.Addr]
 		switch {
 		case !direct:
-			wishes[pod.Addr] = wish{other: networkElsewhere(pod.Addr)}
+			wishes[pod.Addr] = wish{other: l.routes.network(pod.Addr)}
 		case path.Beside:
 			under := l.bridgeUnder(path.Index)
 			wishes[pod.Addr] = wish{bridge: under}
@@ -90,28 +89,6 @@ func (l *Links) bridgeUnder(index int) int {
 		return below.master
 	}
 	return 0
-}
-
-// networkElsewhere returns where a route leads that knows the address's network to
-// be elsewhere, or "". A default gateway knows nothing.
-func networkElsewhere(a netip.Addr) string {
-	routes, err := vnetlink.RouteGetWithOptions(a.AsSlice(), &vnetlink.RouteGetOptions{FIBMatch: true})
-	if err != nil || len(routes) == 0 {
-		return ""
-	}
-	r := routes[0]
-	if bits := prefixLength(r); bits == 0 && r.Type == unix.RTN_UNICAST {
-		return ""
-	}
-	return "the route " + r.Dst.String()
-}
-
-func prefixLength(r vnetlink.Route) int {
-	if r.Dst == nil {
-		return 0
-	}
-	bits, _ := r.Dst.Mask.Size()
-	return bits
 }
 
 // findSole returns the port of each address that is looked for and that may be
