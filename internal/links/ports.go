@@ -28,10 +28,12 @@ type ports struct {
 	// it gets only further addresses of a pod that it has an address of already.
 	of   map[port][]netip.Addr
 	sole sole
+	// tried says when the port of a pod was asked for a further address in vain.
+	tried map[netip.Addr]time.Time
 }
 
 func newPorts() ports {
-	return ports{of: map[port][]netip.Addr{}, sole: sole{at: map[netip.Addr]port{}, tried: map[netip.Addr]time.Time{}, unclear: map[netip.Addr]string{}}}
+	return ports{of: map[port][]netip.Addr{}, tried: map[netip.Addr]time.Time{}, sole: sole{at: map[netip.Addr]port{}, tried: map[netip.Addr]time.Time{}, unclear: map[netip.Addr]string{}}}
 }
 
 // port is one end of a pair that is a bridge's port, as long as its other end stays
@@ -80,11 +82,18 @@ func (p *ports) find(devices map[int]device, pods []filter.Pod, paths map[netip.
 	}
 	defer func() { _ = conn.Close() }() // it only asked
 	p.ask(conn, now, paths, found)
+	bound, tried := boundTo(pods, found), map[netip.Addr]time.Time{}
 	for _, pod := range pods {
-		if wanted(pod) {
-			p.askAgain(conn, pod, pods, paths, found)
+		if !wanted(pod) {
+			continue
+		}
+		if last := p.tried[pod.Addr]; time.Since(last) < askEach {
+			tried[pod.Addr] = last
+		} else if at := bound[nameOf(pod)]; len(at) > 0 && !p.askAgain(conn, pod, at, paths, found) {
+			tried[pod.Addr] = time.Now()
 		}
 	}
+	p.tried = tried
 	return found, nil
 }
 
@@ -115,20 +124,35 @@ func (p *ports) ask(conn *netlink.Conn, all map[port]device, paths map[netip.Add
 }
 
 // askAgain looks for an address that a pod got later than its others, at the
-// port that has one of those. No other port can claim it.
-func (p *ports) askAgain(conn *netlink.Conn, pod filter.Pod, pods []filter.Pod, paths map[netip.Addr]Path, found map[netip.Addr]device) {
-	for _, other := range pods {
-		d, bound := found[other.Addr]
-		if !bound || other.Name != pod.Name || other.ID != pod.ID || !d.mayHave(pod.Addr, paths) {
+// ports that have one of those, and reports whether one has it. No other port can
+// claim it.
+func (p *ports) askAgain(conn *netlink.Conn, pod filter.Pod, bound []device, paths map[netip.Addr]Path, found map[netip.Addr]device) bool {
+	for _, d := range bound {
+		if !d.mayHave(pod.Addr, paths) {
 			continue
 		}
 		at := portOf(d)
 		if addrs, err := addressesAway(conn, at.netns, at.peer); err == nil && slices.Contains(addrs, pod.Addr) {
 			found[pod.Addr] = d
 			p.of[at] = append(p.of[at], pod.Addr)
-			return
+			return true
 		}
 	}
+	return false
+}
+
+// nameOf returns what the addresses of one pod have in common.
+func nameOf(pod filter.Pod) filter.Pod { return filter.Pod{Name: pod.Name, ID: pod.ID} }
+
+// boundTo returns the ports that each pod has an address at already.
+func boundTo(pods []filter.Pod, found map[netip.Addr]device) map[filter.Pod][]device {
+	bound := map[filter.Pod][]device{}
+	for _, pod := range pods {
+		if d, ok := found[pod.Addr]; ok && !slices.Contains(bound[nameOf(pod)], d) {
+			bound[nameOf(pod)] = append(bound[nameOf(pod)], d)
+		}
+	}
+	return bound
 }
 
 // addressesAway lists the addresses of an interface in the namespace with that

@@ -8,6 +8,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/podwall/podwall/internal/filter"
 )
@@ -63,4 +66,44 @@ func TestTheBridgeUnderADevice(t *testing.T) {
 	if got := l.NodePorts(); len(got) != 1 || got[0] != "gw0-port" {
 		t.Errorf("the node's own ports are %v, want gw0-port", got)
 	}
+}
+
+// A pod's further address that its port does not have is asked for once a second,
+// at the ports of this pod only.
+func TestAPortIsAskedAgainForAFurtherAddressAfterAWhile(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		pairTo(t, "pod0", true)
+		link, err := netlink.LinkByName("pod0")
+		check(t, err)
+		d := device{index: link.Attrs().Index, name: "pod0", kind: "veth", master: 7, netns: link.Attrs().NetNsID, peer: link.Attrs().ParentIndex, away: true}
+		a, b, c := netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("fd00:9::1"), netip.MustParseAddr("fd00:9::2")
+		pods := []filter.Pod{{Addr: a, Name: "x/a"}, {Addr: b, Name: "x/a"}, {Addr: c, Name: "x/c"}}
+		paths := map[netip.Addr]Path{a: {Index: 7, Bridge: true}, b: {Index: 7, Bridge: true}, c: {Index: 7, Bridge: true}}
+		p := newPorts()
+		p.of[portOf(d)] = []netip.Addr{a}
+		ask := func() time.Time {
+			t.Helper()
+			_, err := p.find(map[int]device{d.index: d}, pods, paths)
+			check(t, err)
+			if _, tried := p.tried[c]; tried || len(p.tried) > 1 {
+				t.Errorf("tried is %v, want only %v: no port is known of the other pod", p.tried, b)
+			}
+			return p.tried[b]
+		}
+		first := ask()
+		if first.IsZero() {
+			t.Fatal("the port was not asked")
+		}
+		p.tried[b] = time.Now().Add(time.Hour) // not before an hour from now, however busy the machine is
+		if at := p.tried[b]; ask() != at {
+			t.Error("the port was asked again at once")
+		}
+		p.tried[b] = time.Now().Add(-2 * askEach)
+		if at := p.tried[b]; !ask().After(at) {
+			t.Error("the port was not asked again after a while")
+		}
+		if bound := boundTo(pods, map[netip.Addr]device{a: d, b: d}); len(bound) != 1 || len(bound[filter.Pod{Name: "x/a"}]) != 1 {
+			t.Errorf("bound is %v, want one port of one pod", bound)
+		}
+	})
 }
