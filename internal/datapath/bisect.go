@@ -121,8 +121,7 @@ func (d *Datapath) makeOthers(ctx context.Context, p *filter.Program, report *Re
 	d.keepLeft(p)
 	err := d.make(ctx, leaveOut(p, d.left), report)
 	if err == nil {
-		d.refusals = 0
-		d.sayLeft(p, report)
+		d.accept(p, report)
 		return nil
 	}
 	if !refused(err) {
@@ -141,8 +140,31 @@ func (d *Datapath) makeOthers(ctx context.Context, p *filter.Program, report *Re
 	if err := d.make(ctx, leaveOut(p, d.left), report); err != nil {
 		return err
 	}
-	d.sayLeft(p, report)
+	d.accept(p, report)
 	return nil
+}
+
+// accept notes that the program is in force without what is left out.
+func (d *Datapath) accept(p *filter.Program, report *Report) {
+	d.refusals, d.accepted = 0, acceptedOf(p, d.left)
+	d.sayLeft(p, report)
+}
+
+// acceptedOf returns the pods and chains of a program that are not left out. A chain
+// that is left out is in force as an empty one: the kernel did not accept its rules.
+func acceptedOf(p *filter.Program, out map[object]bool) *filter.Program {
+	return &filter.Program{
+		Pods:   without(p.Pods, out, func(pod filter.Pod) object { return object{pod: pod} }),
+		Chains: without(p.Chains, out, func(c *filter.Chain) object { return object{chain: c.Name} }),
+	}
+}
+
+// without returns the elements that are not left out; the same slice if nothing is.
+func without[T any](list []T, out map[object]bool, of func(T) object) []T {
+	if len(out) == 0 {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), func(e T) bool { return out[of(e)] })
 }
 
 // keepLeft forgets the objects that the program does not have.
@@ -151,9 +173,7 @@ func (d *Datapath) keepLeft(p *filter.Program) {
 		return
 	}
 	now := map[object]bool{}
-	for _, o := range objectsOf(p) {
-		now[o] = true
-	}
+	mark(now, objectsOf(p))
 	maps.DeleteFunc(d.left, func(o object, _ bool) bool { return !now[o] })
 }
 
@@ -167,18 +187,24 @@ func (d *Datapath) retryLeft() bool {
 	return some
 }
 
-// divide returns the objects that the kernel refuses. An error says that it refuses
-// also what is left without any object, or that it could not be asked.
+// divide returns the objects that the kernel refuses. What is in force and still
+// wanted stays so: only what is new or changed is tried. An error says that the
+// kernel refuses what is left without these, or that it could not be asked.
 func (d *Datapath) divide(ctx context.Context, p *filter.Program) (map[object]bool, error) {
-	all := objectsOf(p)
-	out := make(map[object]bool, len(all))
-	for _, o := range all {
-		out[o] = true
+	// Without a table nothing is in force that could be lost.
+	if d.accepted == nil && d.actual != nil {
+		return nil, errors.New("the rules of an earlier agent stay: which part is refused is not looked for before this agent's rules were accepted once")
 	}
-	if err := d.try(ctx, leaveOut(p, out)); err != nil {
-		return nil, fmt.Errorf("without any pod and policy: %w", err)
+	tried := newObjects(p, d.accepted)
+	if d.actual == nil {
+		tried = objectsOf(p)
 	}
-	search := division{groups: [][]object{all}}
+	out := make(map[object]bool, len(tried))
+	mark(out, tried)
+	if err := d.tryWithout(ctx, p, out); err != nil {
+		return nil, fmt.Errorf("without any new or changed pod and chain: %w", err)
+	}
+	search := division{groups: [][]object{tried}}
 	for group := search.next(); group != nil; group = search.next() {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -186,18 +212,46 @@ func (d *Datapath) divide(ctx context.Context, p *filter.Program) (map[object]bo
 		for _, o := range group {
 			delete(out, o)
 		}
-		err := d.try(ctx, leaveOut(p, out))
+		err := d.tryWithout(ctx, p, out)
 		if err != nil && !refused(err) {
 			return nil, err
 		}
 		if err != nil {
-			for _, o := range group {
-				out[o] = true
-			}
+			mark(out, group)
 		}
 		search.result(err == nil)
 	}
 	return out, nil
+}
+
+// newObjects lists the objects of a program that are not accepted.
+func newObjects(p, accepted *filter.Program) (list []object) {
+	known := map[object]bool{}
+	if accepted != nil {
+		mark(known, objectsOf(accepted))
+	}
+	for _, o := range objectsOf(p) {
+		if !known[o] {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+func mark(m map[object]bool, list []object) {
+	for _, o := range list {
+		m[o] = true
+	}
+}
+
+// tryWithout tries a program without some objects. What is accepted is in force,
+// also if the search does not end.
+func (d *Datapath) tryWithout(ctx context.Context, p *filter.Program, out map[object]bool) error {
+	err := d.try(ctx, leaveOut(p, out))
+	if err == nil {
+		d.accepted = acceptedOf(p, out)
+	}
+	return err
 }
 
 // try commits a part of a program, from what the kernel holds (invariant 8).

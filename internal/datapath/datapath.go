@@ -117,6 +117,7 @@ type Datapath struct {
 	unclear      missing              // a bridge's port has it, and something speaks against it
 	belief       belief
 	left         map[object]bool // refused by the kernel
+	accepted     *filter.Program // its pods and chains that the kernel accepted last; nil before the first
 	refusals     int             // commits in a row
 	ports        map[filter.Family]portTable
 

@@ -26,10 +26,16 @@ import (
 // underFaults runs f on a thread whose netlink can be made to fail.
 func underFaults(t *testing.T, faults *interpose.Netlink, f func()) {
 	t.Helper()
+	interposed(t, faults.Answer, interpose.NetlinkCalls(), f)
+}
+
+// interposed runs f on a thread whose system calls of these numbers are answered.
+func interposed(t *testing.T, answer func(*interpose.Call) interpose.Answer, calls []int, f func()) {
+	t.Helper()
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		stop, err := interpose.Thread(faults.Answer, interpose.NetlinkCalls()...)
+		stop, err := interpose.Thread(answer, calls...)
 		if err == nil {
 			defer stop()
 			f()
