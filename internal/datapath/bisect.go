@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/nft"
 )
 
 // A commit is one transaction: one element or rule that the kernel refuses stops
@@ -191,12 +192,14 @@ func (d *Datapath) retryLeft() bool {
 // wanted stays so: only what is new or changed is tried. An error says that the
 // kernel refuses what is left without these, or that it could not be asked.
 func (d *Datapath) divide(ctx context.Context, p *filter.Program) (map[object]bool, error) {
-	// Without a table nothing is in force that could be lost.
-	if d.accepted == nil && d.actual != nil {
+	// Without a table, or with one that knows no pod, nothing is in force that could
+	// be lost.
+	nothing := d.actual == nil || len(nft.LocalPods(d.actual, &filter.Program{})) == 0
+	if d.accepted == nil && !nothing {
 		return nil, errors.New("the rules of an earlier agent stay: which part is refused is not looked for before this agent's rules were accepted once")
 	}
 	tried := newObjects(p, d.accepted)
-	if d.actual == nil {
+	if nothing {
 		tried = objectsOf(p)
 	}
 	out := make(map[object]bool, len(tried))
