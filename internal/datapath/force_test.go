@@ -7,6 +7,7 @@ package datapath
 import (
 	"context"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -43,7 +44,10 @@ func eachState(t *testing.T, at func(int), f func()) (states int) {
 	}
 	defer witness.Close()
 	last := uint32(0)
+	var mu sync.Mutex // guards last and states: each call is answered by a goroutine
 	look := func() {
+		mu.Lock()
+		defer mu.Unlock()
 		g, err := witness.Generation()
 		if err != nil {
 			t.Error(err)
