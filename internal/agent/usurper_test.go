@@ -6,25 +6,17 @@ package agent
 
 import (
 	"net"
-	"runtime"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/podwall/podwall/internal/testkit/apart"
 )
 
 // listenAs listens on a free port of the loopback interface as a user.
 func listenAs(t *testing.T, uid uintptr) string {
 	t.Helper()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	const keep = ^uintptr(0)
-	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, uid, keep); e != 0 {
-		t.Skip("cannot become another user: ", e)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, 0, keep); e != 0 {
-		panic(e) // the thread must not be used again
-	}
+	var l net.Listener
+	var err error
+	apart.AsUser(t, uid, func() { l, err = net.Listen("tcp", "127.0.0.1:0") })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,34 +6,18 @@ package datapath
 
 import (
 	"errors"
-	"runtime"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-// asNobody runs f on a thread whose effective user has no rights.
-func asNobody(t *testing.T, f func()) {
-	t.Helper()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	const keep = ^uintptr(0)
-	if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, 65534, keep); e != 0 {
-		t.Skip("cannot become another user: ", e)
-	}
-	defer func() {
-		if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, keep, 0, keep); e != 0 {
-			panic(e) // the thread must not be used again
-		}
-	}()
-	f()
-}
+	"github.com/podwall/podwall/internal/testkit/apart"
+)
 
 // squat binds an abstract socket as a user without rights.
 func squat(t *testing.T, name string) {
 	t.Helper()
-	asNobody(t, func() {
+	apart.AsUser(t, 65534, func() {
 		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err == nil {
 			err = errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: name}), unix.Listen(fd, 1))

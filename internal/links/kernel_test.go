@@ -9,9 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,39 +18,16 @@ import (
 
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/testkit/apart"
 	testentry "github.com/podwall/podwall/internal/testkit/entry"
 )
 
 func TestMain(m *testing.M) { testentry.Try(m) }
 
-const marker = "PODWALL_LINKS_TEST"
-
-// inOwnNamespace runs f in a process of its own, inside a network namespace of
-// its own. Nothing that f leaves behind outlives it.
+// inOwnNamespace runs f in a process and a network namespace of its own.
 func inOwnNamespace(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
-	if os.Getenv(marker) == t.Name() {
-		f(t)
-		return
-	}
-	ns, err := netns.New()
-	if err != nil {
-		if os.Getenv("CI") != "true" {
-			t.Skip(err)
-		}
-		t.Fatal(err)
-	}
-	defer ns.Close()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.timeout=5m", "-test.v")
-	cmd.Env = append(os.Environ(), marker+"="+t.Name())
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := ns.Start(cmd); err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()) {
-		t.Fatalf("%v\n%s", err, out.String())
-	}
+	apart.Run(t, f)
 }
 
 func check(t *testing.T, err error) {
