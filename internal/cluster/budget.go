@@ -3,7 +3,6 @@
 package cluster
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"reflect"
@@ -75,8 +74,9 @@ func (p *Policy) withoutRules() *Policy {
 // budget is what the policies of one namespace take.
 type budget struct {
 	policies map[Key]written
+	ranking  ranking // of all of them
 	total    int
-	left     int // how many of them are left out
+	left     []Key // those that are left out, sorted
 }
 
 // written is what is known of a policy also if it is left out.
@@ -86,68 +86,76 @@ type written struct {
 	left    bool // out, for lack of room
 }
 
-func (b *budget) set(p *Policy) {
-	w := written{size: p.Size(), version: p.Version, left: p.leftOut > 0}
-	b.put(p.Key, w)
+func writtenOf(p *Policy) written {
+	return written{size: p.Size(), version: p.Version, left: p.leftOut > 0}
 }
 
-func (b *budget) put(k Key, w written) {
-	b.remove(k)
-	b.policies[k] = w
-	b.total += w.size
-	if w.left {
-		b.left++
+// newBudgets returns the budgets of policies that are known all at once.
+func newBudgets(list []*Policy) budgets {
+	all := budgets{}
+	for _, p := range list {
+		all.of(p.Key.Namespace).policies[p.Key] = writtenOf(p)
 	}
+	for _, b := range all {
+		b.ranking = newRanking(b.policies)
+		for k, w := range b.policies {
+			b.total += w.size
+			if w.left {
+				b.left = append(b.left, k)
+			}
+		}
+		slices.SortFunc(b.left, Key.Compare)
+	}
+	return all
+}
+
+func (b *budget) set(p *Policy) {
+	b.remove(p.Key)
+	w := writtenOf(p)
+	b.policies[p.Key] = w
+	b.ranking.insert(ranked{w.size, p.Key})
+	b.total += w.size
+	b.mark(p.Key, w.left)
 }
 
 func (b *budget) remove(k Key) {
-	w := b.policies[k]
-	b.total -= w.size
-	if w.left {
-		b.left--
+	w, known := b.policies[k]
+	if !known {
+		return
 	}
+	b.mark(k, false)
+	b.ranking.remove(ranked{w.size, k})
+	b.total -= w.size
 	delete(b.policies, k)
 }
 
-// fits returns the policies that the budget has room for: the smallest ones, so
-// that one large policy does not stop the others, and of equal ones the first by
-// name. The answer depends on nothing but the sizes, and what has no room has none
-// beside more policies either.
-func (b *budget) fits() map[Key]bool {
-	keys := slices.SortedFunc(maps.Keys(b.policies), func(x, y Key) int {
-		return cmp.Or(cmp.Compare(b.policies[x].size, b.policies[y].size), x.Compare(y))
-	})
-	fit, sum := make(map[Key]bool, len(keys)), 0
-	for _, k := range keys {
-		if sum += b.policies[k].size; sum > MaxNamespaceEntries {
-			break
-		}
-		fit[k] = true
+// mark notes whether a policy is left out.
+func (b *budget) mark(k Key, left bool) {
+	w := b.policies[k]
+	w.left = left
+	b.policies[k] = w
+	switch i, found := slices.BinarySearchFunc(b.left, k, Key.Compare); {
+	case left && !found:
+		b.left = slices.Insert(b.left, i, k)
+	case !left && found:
+		b.left = slices.Delete(b.left, i, i+1)
 	}
-	return fit
 }
 
 // diagnostics says what is left out; nothing if nothing is.
 func (b *budget) diagnostics(namespace string) []Diagnostic {
-	var keys []Key
-	for k, w := range b.policies {
-		if w.left {
-			keys = append(keys, k)
-		}
-	}
-	if len(keys) == 0 {
+	if len(b.left) == 0 {
 		return nil
 	}
-	slices.SortFunc(keys, Key.Compare)
 	const shown = 5
 	names := ""
-	for i, k := range keys[:min(shown, len(keys))] {
+	for i, k := range b.left[:min(shown, len(b.left))] {
 		if i > 0 {
 			names += ", "
 		}
 		names += k.Name
 	}
-	if more := len(keys) - shown; more > 0 {
+	if more := len(b.left) - shown; more > 0 {
 		names += fmt.Sprintf(" and %d more", more)
 	}
 	return []Diagnostic{{Severity: Error, Kind: "Namespace", Object: Key{Name: namespace},
@@ -173,7 +181,7 @@ func (list budgets) of(namespace string) *budget {
 }
 
 // setPolicy stores a policy, or removes it when it is nil, within the budget of
-// its namespace.
+// its namespace. Its cost does not grow with the other policies of the namespace.
 func (s *Store) setPolicy(k Key, p *Policy) (changed bool) {
 	b := s.budgets.of(k.Namespace)
 	was := b.over()
@@ -183,8 +191,11 @@ func (s *Store) setPolicy(k Key, p *Policy) (changed bool) {
 		b.set(p)
 	}
 	changed = s.policies.set(k, p)
+	for _, moved := range b.ranking.settle() {
+		changed = s.fit(b, moved.key) || changed
+	}
+	changed = s.fit(b, k) || changed
 	if was || b.over() {
-		changed = s.fit(b) || changed
 		changed = s.setDiagnostics(budgetOrigin{k.Namespace}, b.diagnostics(k.Namespace)) || changed
 	}
 	if len(b.policies) == 0 {
@@ -194,36 +205,32 @@ func (s *Store) setPolicy(k Key, p *Policy) (changed bool) {
 }
 
 // over reports whether there is more than the budget, or something was left out.
-func (b *budget) over() bool { return b.total > MaxNamespaceEntries || b.left > 0 }
+func (b *budget) over() bool { return b.total > MaxNamespaceEntries || len(b.left) > 0 }
 
-// fit leaves out what the budget has no room for, and asks for what it has room
-// for again.
-func (s *Store) fit(b *budget) (changed bool) {
-	fits := b.fits()
-	for k, w := range b.policies {
-		switch {
-		case !w.left && !fits[k]:
-			w.left = true
-			b.put(k, w)
-			changed = s.policies.set(k, s.policies.objects.get(k).withoutRules()) || changed
-		case w.left && fits[k]:
-			s.want(k)
-		}
+// fit leaves a policy out if the budget has no room for it, and asks for it if it
+// was left out and there is room again.
+func (s *Store) fit(b *budget, k Key) (changed bool) {
+	w, known := b.policies[k]
+	switch fits := b.ranking.fits(ranked{w.size, k}); {
+	case known && !w.left && !fits:
+		b.mark(k, true)
+		return s.policies.set(k, s.policies.objects.get(k).withoutRules())
+	case w.left && fits:
+		s.want(k)
 	}
-	return changed
+	return false
 }
 
 // replacePolicies makes the policies the only ones.
 func (s *Store) replacePolicies(list []*Policy) (changed bool) {
 	before := s.budgets
-	s.budgets = budgets{}
-	for _, p := range list {
-		s.budgets.of(p.Key.Namespace).set(p)
-	}
+	s.budgets = newBudgets(list)
 	changed = s.policies.replace(list)
 	for ns, b := range s.budgets {
 		if b.over() {
-			changed = s.fit(b) || changed
+			for _, k := range slices.SortedFunc(maps.Keys(b.policies), Key.Compare) {
+				changed = s.fit(b, k) || changed
+			}
 		}
 		changed = s.setDiagnostics(budgetOrigin{ns}, b.diagnostics(ns)) || changed
 	}
@@ -281,18 +288,9 @@ func (tx *Tx) Supply(p *Policy) {
 // their namespace has no room, whatever comes beside them. A source calls it while
 // it collects a list, so that the list is never much larger than what is kept.
 func Trim(list []*Policy) {
-	all := budgets{}
-	for _, p := range list {
-		all.of(p.Key.Namespace).set(p)
-	}
-	fits := map[string]map[Key]bool{}
-	for ns, b := range all {
-		if b.total > MaxNamespaceEntries {
-			fits[ns] = b.fits()
-		}
-	}
+	all := newBudgets(list)
 	for i, p := range list {
-		if fit := fits[p.Key.Namespace]; fit != nil && !fit[p.Key] && p.leftOut == 0 {
+		if b := all[p.Key.Namespace]; p.leftOut == 0 && !b.ranking.fits(ranked{b.policies[p.Key].size, p.Key}) {
 			list[i] = p.withoutRules()
 		}
 	}

@@ -5,6 +5,7 @@ package cluster
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -116,4 +117,75 @@ func TestBudgetsFollowFromTheContentAlone(t *testing.T) {
 			t.Fatalf("in steps the diagnostics are %s, at once %s", a, b)
 		}
 	})
+}
+
+// The prefix that fits moves with each change; it equals the one of a ranking that is made anew.
+func TestARankingFollowsFromWhatIsInIt(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		sizes := rapid.SampledFrom([]int{9, 5_000, MaxNamespaceEntries / 3, MaxNamespaceEntries / 2, MaxNamespaceEntries - 9, MaxNamespaceEntries})
+		r, policies := ranking{}, map[Key]written{}
+		for range rapid.IntRange(1, 40).Draw(t, "steps") {
+			k := Key{"a", rapid.SampledFrom(strings.Split("pqrstuvwxyz", "")).Draw(t, "name")}
+			if w, known := policies[k]; known {
+				r.remove(ranked{w.size, k})
+				delete(policies, k)
+			}
+			if rapid.IntRange(0, 2).Draw(t, "delete") > 0 {
+				policies[k] = written{size: sizes.Draw(t, "size")}
+				r.insert(ranked{policies[k].size, k})
+			}
+			before := map[ranked]bool{}
+			for _, x := range r.list {
+				before[x] = r.fits(x)
+			}
+			told := map[ranked]bool{}
+			for _, x := range r.settle() {
+				told[x] = true
+			}
+			if again := newRanking(policies); !slices.Equal(r.list, again.list) || r.fit != again.fit || r.sum != again.sum {
+				t.Fatalf("in steps %+v, at once %+v", r, again)
+			}
+			sum := 0
+			for _, x := range r.list {
+				sum += x.size
+				if r.fits(x) != (sum <= MaxNamespaceEntries) {
+					t.Fatalf("%v fits is %t, with %d entries before it and of it", x, r.fits(x), sum)
+				}
+				if told[x] != (before[x] != r.fits(x)) {
+					t.Fatalf("%v was moved over is %t; it fitted %t, now %t", x, told[x], before[x], r.fits(x))
+				}
+			}
+		}
+	})
+}
+
+// A change in a namespace above its budget does not look at all its policies.
+func TestAChangeAboveTheBudgetDoesNotGrowWithTheNamespace(t *testing.T) {
+	cost := func(policies int) uint64 {
+		s := NewStore()
+		var list []*Policy
+		for i := range policies {
+			list = append(list, ofSize("a", fmt.Sprint("p", i), 2*MaxNamespaceEntries/policies))
+		}
+		s.Update(func(tx *Tx) { tx.ReplacePolicies(list) })
+		small, large := ofSize("a", "edited", 20), ofSize("a", "edited", 40)
+		edit := func(n int) {
+			for range n {
+				s.Update(func(tx *Tx) { tx.SetPolicy(small) })
+				s.Update(func(tx *Tx) { tx.SetPolicy(large) })
+			}
+		}
+		edit(2)
+		const edits = 50
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		edit(edits)
+		runtime.ReadMemStats(&after)
+		return (after.TotalAlloc - before.TotalAlloc) / (2 * edits)
+	}
+	few, many := cost(100), cost(5_000)
+	t.Logf("a change allocates %d B beside 100 policies, %d B beside 5,000", few, many)
+	if many > 4*few+4096 {
+		t.Errorf("a change allocates %d B beside 100 policies, %d B beside 5,000", few, many)
+	}
 }
