@@ -23,6 +23,7 @@ import (
 	"github.com/podwall/podwall/internal/links"
 	"github.com/podwall/podwall/internal/manifest"
 	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/sysctl"
 )
 
 // ErrPlacement says that this process is in the wrong place: in a network
@@ -39,6 +40,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	ready := thrift(os.Getenv)
 	store, options := cluster.NewStore(), datapathOptions(cfg)
 	options.Announced = store.Announced
+	unshown := checkSysctls(&options)
 	kernel, err := datapath.Open(options, log)
 	if err != nil {
 		return err
@@ -59,6 +61,10 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if usurper != "" {
 		log.Error("another user holds the agent's lock, going on without it", "holder", usurper)
 		observer.SetProblem(lockProblem(usurper))
+	}
+	if unshown != nil {
+		log.Error("problem", "subject", unshown.Subject, "problem", unshown.Text, "cure", unshown.Cure)
+		observer.SetProblem(*unshown)
 	}
 	endpoints := observe.Endpoints{Health: cfg.HealthListen(), Metrics: cfg.MetricsListen(), MetricsPath: cfg.MetricsPath, Log: log}
 	server, err := openPorts(func() (*observe.Server, error) { return observer.Listen(endpoints) }, observer, endpoints.Health, endpoints.Metrics)
@@ -119,7 +125,11 @@ func Cleanup(cfg config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer release()
-	kernel, err := datapath.Open(datapathOptions(cfg), log)
+	options := datapathOptions(cfg)
+	if p := checkSysctls(&options); p != nil {
+		log.Error("problem", "subject", p.Subject, "problem", p.Text, "cure", p.Cure)
+	}
+	kernel, err := datapath.Open(options, log)
 	if err != nil {
 		return err
 	}
@@ -134,6 +144,7 @@ func datapathOptions(cfg config.Config) datapath.Options {
 		FilterHook: cfg.Datapath == config.DatapathFilter, Guard: guards[cfg.Guard],
 		OpenUnknown: cfg.UnknownPods == config.UnknownOpen, Uplinks: cfg.Uplinks,
 		KeepConnections: cfg.OnPolicyChange == config.OnChangeKeep,
+		Sysctls:         sysctl.Dir(cfg.SysctlRoot),
 	}
 }
 

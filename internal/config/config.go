@@ -120,6 +120,10 @@ type Config struct {
 	// announces pods before they start; empty means none.
 	GateSocket string
 
+	// SysctlRoot is the directory in which settings of the kernel are read and
+	// written; below net it must show those of the node's network namespace.
+	SysctlRoot string
+
 	// HealthAddr is the IP address or host name to serve health and status on;
 	// empty means every address.
 	HealthAddr string
@@ -154,6 +158,7 @@ func Default() Config {
 		IPv4:             true,
 		IPv6:             true,
 		GateSocket:       "/run/podwall/gate.sock",
+		SysctlRoot:       "/proc/sys",
 		HealthPort:       20244,
 		MetricsPath:      "/metrics",
 		LogFormat:        LogAuto,

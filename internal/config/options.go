@@ -106,6 +106,10 @@ func kernelOptions() []option {
 			help: "Unix socket at which podwall-gate announces pods before their containers start; see docs/gate.md. Empty: none, and a pod is closed until the API names its address.",
 			why:  "podwall-gate must find it too, and only you know which directory of the node is visible in the agent's container.",
 			bind: func(c *Config) flag.Value { return text(&c.GateSocket) }},
+		{name: "sysctl-root", arg: "DIR",
+			help: "Directory whose net/ shows the kernel's settings and lets them be written. In a container that is not privileged /proc/sys is read-only: mount the node's /proc/sys/net at DIR/net. Two settings are written, both only where they are needed: net.bridge.bridge-nf-filter-vlan-tagged, and net.ipv6.conf.*.disable_ipv6 of the self-test's own interface.",
+			why:  "a runtime makes /proc/sys read-only for a container, and only you know where the node's settings are mounted in it.",
+			bind: func(c *Config) flag.Value { return text(&c.SysctlRoot) }},
 	}
 }
 

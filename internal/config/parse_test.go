@@ -69,8 +69,8 @@ func TestFlagsAreReadInEveryFormThatKubeRouterAccepts(t *testing.T) {
 		{"verbosity in the next argument", "-v 2", func(c *Config) { c.Verbosity = 2 }},
 		{"verbosity attached", "-v2", func(c *Config) { c.Verbosity = 2 }},
 		{"node name by flag", "--hostname-override=Node-2", func(c *Config) { c.NodeName = "Node-2" }},
-		{"own flags", "--manifests=/m --datapath=filter --invalid-guard=on --log-format=text", func(c *Config) {
-			c.Manifests, c.Datapath, c.Guard, c.LogFormat = "/m", DatapathFilter, GuardOn, LogText
+		{"own flags", "--manifests=/m --datapath=filter --invalid-guard=on --log-format=text --sysctl-root=/s", func(c *Config) {
+			c.Manifests, c.Datapath, c.Guard, c.LogFormat, c.SysctlRoot = "/m", DatapathFilter, GuardOn, LogText, "/s"
 		}},
 		{"serving", "--metrics-addr=[::1] --metrics-port=8080 --metrics-path=/m", func(c *Config) {
 			c.MetricsAddr, c.MetricsPort, c.MetricsPath = "[::1]", 8080, "/m"
@@ -124,6 +124,7 @@ func TestACommandLineThatCannotRunSaysWhyInOneLine(t *testing.T) {
 		{"a wrong value of a flag without effect", "--bgp-port=x", []string{`--bgp-port: "x" is not a whole number`}},
 		{"no family", "--enable-ipv4=false --enable-ipv6=false", []string{"enable at least one family"}},
 		{"a port in an address", "--health-addr=127.0.0.1:80", []string{"--health-addr=127.0.0.1:80: is neither"}},
+		{"a directory that is no absolute path", "--sysctl-root=proc/sys", []string{"--sysctl-root=proc/sys: must be the absolute path of a directory"}},
 		{"a path without a slash", "--metrics-path=metrics", []string{"must start with a slash"}},
 		{"a path that is taken", "--metrics-port=20244 --metrics-path=/healthz", []string{"--metrics-path=/healthz: is taken"}},
 		{"one port, two addresses", "--metrics-port=20244 --metrics-addr=127.0.0.1", []string{"are both 20244"}},

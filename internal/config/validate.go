@@ -14,7 +14,7 @@ import (
 // Validate returns all problems of the settings, joined, or nil. Each is
 // written in terms of the flags, with the cure.
 func (c Config) Validate() error {
-	return errors.Join(c.checkParts(), c.checkSource(), c.checkTimes(), c.checkChoices(), c.checkServing())
+	return errors.Join(c.checkParts(), c.checkSource(), c.checkTimes(), c.checkChoices(), c.checkSysctls(), c.checkServing())
 }
 
 func (c Config) checkParts() error {
@@ -67,6 +67,13 @@ func (c Config) checkChoices() error {
 		among("unknown-pods", c.UnknownPods, UnknownClosed, UnknownOpen),
 		among("on-policy-change", c.OnPolicyChange, OnChangeCut, OnChangeKeep),
 		among("log-format", c.LogFormat, LogAuto, LogText, LogJSON))...)
+}
+
+func (c Config) checkSysctls() error {
+	if strings.HasPrefix(c.SysctlRoot, "/") {
+		return nil
+	}
+	return fmt.Errorf("--sysctl-root=%s: must be the absolute path of a directory; leave the flag out for /proc/sys", c.SysctlRoot)
 }
 
 func among[T ~string](name string, got T, choices ...T) error {

@@ -23,6 +23,7 @@ import (
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/links"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/sysctl"
 )
 
 // Guard says when the guard against invalid and untracked packets is on.
@@ -47,6 +48,8 @@ type Options struct {
 	Uplinks []string
 	// KeepConnections lets connections that exist go on when a change denies them.
 	KeepConnections bool
+	// Sysctls is where settings of the kernel are read and written.
+	Sysctls sysctl.Dir
 	// Announced reports whether the container runtime said that a pod of this node
 	// has the address. May be nil; it is called by the goroutine of Apply.
 	Announced func(netip.Addr) bool
@@ -404,7 +407,7 @@ func (d *Datapath) Cleanup() error {
 	d.remember(actual)
 	var failed []error
 	for name, e := range d.restore {
-		if err := e.restore(name); err != nil {
+		if err := d.putBack(name, e); err != nil {
 			failed = append(failed, fmt.Errorf("restoring %s: %w", name, err))
 		}
 	}

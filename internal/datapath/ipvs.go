@@ -10,13 +10,15 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"github.com/podwall/podwall/internal/sysctl"
 )
 
 // Where the kernel shows IPVS, as the calling thread's network namespace has
 // it.
 const (
 	ipvsServices = "/proc/thread-self/net/ip_vs"
-	ipvsTracking = "/proc/sys/net/ipv4/vs/conntrack"
+	ipvsTracking = "net/ipv4/vs/conntrack"
 )
 
 // ipvs reports IPVS services whose packets connection tracking does not see:
@@ -24,7 +26,7 @@ const (
 // own default. Untracked packets enter no nat chain, and those of IPVS do not
 // cross forward, where the guard is.
 func (d *Datapath) ipvs(report *Report) {
-	d.untracked = untrackedIPVS()
+	d.untracked = untrackedIPVS(d.options.Sysctls)
 	if d.untracked != "" {
 		report.problem("ipvs", d.untracked, "sysctl net.ipv4.vs.conntrack=1")
 	}
@@ -32,10 +34,10 @@ func (d *Datapath) ipvs(report *Report) {
 
 // ipvsMoved reports whether that has changed: the kernel does not notify about
 // it.
-func (d *Datapath) ipvsMoved() bool { return untrackedIPVS() != d.untracked }
+func (d *Datapath) ipvsMoved() bool { return untrackedIPVS(d.options.Sysctls) != d.untracked }
 
 // untrackedIPVS says what is wrong, "" if nothing is.
-func untrackedIPVS() string {
+func untrackedIPVS(s sysctl.Dir) string {
 	file, err := os.Open(ipvsServices)
 	if err != nil {
 		return "" // the kernel has no IPVS, or it is not loaded
@@ -48,12 +50,12 @@ func untrackedIPVS() string {
 	if !used {
 		return ""
 	}
-	text, err := os.ReadFile(ipvsTracking)
+	value, err := s.Read(ipvsTracking)
 	if err != nil {
 		// A kernel without this file never tracks packets of IPVS.
 		return "policies do not hold for Services of IPVS: " + err.Error()
 	}
-	if strings.TrimSpace(string(text)) == "0" {
+	if value == "0" {
 		return "policies do not hold for Services of IPVS: net.ipv4.vs.conntrack is 0, so IPVS hides their packets from connection tracking and from our chains"
 	}
 	return ""

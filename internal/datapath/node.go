@@ -111,23 +111,24 @@ func (d *Datapath) bridge(b links.Path, report *Report) {
 		report.Problems = append(report.Problems, Problem{Subject: subject,
 			Text: "pods and an uplink share this bridge: addresses that belong to no pod are not closed on it"})
 	}
-	found, err := links.EnforceBridge(b.Index)
+	found, err := links.EnforceBridge(d.options.Sysctls, b.Index)
 	switch {
 	case errors.Is(err, links.ErrNoBridgeFilter):
 		report.problem(subject, "not enforcing between pods of this bridge: br_netfilter is not loaded", "modprobe br_netfilter")
 		return
 	case err != nil:
-		report.problem(subject, "not enforcing between pods of this bridge: "+err.Error(), "give the agent CAP_NET_ADMIN in the host's network namespace")
+		report.problem(subject, "not enforcing between pods of this bridge: "+err.Error(), needsAdmin)
 		return
 	case !found.All():
 		d.keep(b.Link, entry{text: found.String()})
 		d.log.Info("bridge now hands its packets to the IP hooks", "link", b.Link, "found", found.String(),
 			"note", "a pod on it reaches itself through a Service only if its bridge port has hairpin mode")
 	}
-	was, err := links.FilterVLAN()
+	was, err := links.FilterVLAN(d.options.Sysctls)
 	switch {
 	case err != nil:
-		report.problem(subject, "VLAN-tagged frames between pods are not filtered: "+err.Error(), "sysctl net.bridge.bridge-nf-filter-vlan-tagged=1")
+		report.problem(subject, "VLAN-tagged frames between pods are not filtered: "+err.Error(),
+			cureForSetting("bridge.bridge-nf-filter-vlan-tagged=1", err))
 	case !was:
 		d.keep(vlanEntry, entry{text: vlanWasOff})
 	}
@@ -177,10 +178,10 @@ func (d *Datapath) entries() []nft.Entry {
 	return list
 }
 
-func (e entry) restore(name string) error {
+func (d *Datapath) putBack(name string, e entry) error {
 	switch name {
 	case vlanEntry:
-		return links.SetVLAN(false)
+		return links.SetVLAN(d.options.Sysctls, false)
 	case forcedEntry:
 		return nil
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/links"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/sysctl"
 )
 
 // An accept in a nat chain before ours could end the walk: not ready, and
@@ -143,7 +144,7 @@ func TestCleanupRemovesOnlyWhatIsOurs(t *testing.T) {
 		run(t, "ip", "link", "set", "br0", "up")
 		index := links.IndexOf("br0")
 		before := bridged(t, index)
-		vlan, err := links.ReadVLAN()
+		vlan, err := links.ReadVLAN(sysctl.Default)
 		if err != nil {
 			t.Skip("br_netfilter is not loaded:", err)
 		}
@@ -163,7 +164,7 @@ func TestCleanupRemovesOnlyWhatIsOurs(t *testing.T) {
 		if now := bridged(t, index); now != before {
 			t.Errorf("bridge settings = %s, want %s as before", now, before)
 		}
-		if now, _ := links.ReadVLAN(); now != vlan {
+		if now, _ := links.ReadVLAN(sysctl.Default); now != vlan {
 			t.Errorf("the setting for VLAN frames = %t, want %t as before", now, vlan)
 		}
 		if tables := foreign(t); tables != others {

@@ -53,8 +53,8 @@ func (d *Datapath) first(err error) error {
 // nftables.
 func unsupported(err error) error {
 	switch {
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w: no right to use nftables; run as root, or with CAP_NET_ADMIN in the host's network namespace (%v)", ErrUnsupported, err)
+	case denied(err):
+		return fmt.Errorf("%w: no right to use nftables; %s (%v)", ErrUnsupported, cureForRights(hasAdmin()), err)
 	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EAFNOSUPPORT):
 		return fmt.Errorf("%w: the kernel has no nftables; load nf_tables or use a kernel with CONFIG_NF_TABLES_INET (%v)", ErrUnsupported, err)
 	}

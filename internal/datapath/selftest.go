@@ -10,8 +10,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/sysctl"
 )
 
 // The self-test sends one packet of each family to an address that the table
@@ -88,7 +87,7 @@ func selfTestProblems(passed []Problem, err error) []Problem {
 		return passed
 	}
 	return append(passed, Problem{Subject: "self-test", Text: "could not be run: " + err.Error(), Blocking: true,
-		Cure: "give the agent CAP_NET_ADMIN in the host's network namespace"})
+		Cure: cureForSelfTest(err)})
 }
 
 // selfTest returns the families in which the packet passed. The error says
@@ -105,9 +104,14 @@ func (d *Datapath) selfTest(ctx context.Context) (passed []Problem, err error) {
 	}()
 	var failed []error
 	for _, f := range filter.Families {
-		if f == filter.IPv6 && !ipv6Enabled() {
-			d.log.Info("self-test skipped, IPv6 is switched off", "family", "ipv6")
-			continue
+		if f == filter.IPv6 {
+			on, err := ipv6On(d.options.Sysctls)
+			if !on && err == nil {
+				d.log.Info("self-test skipped, IPv6 is switched off", "family", "ipv6")
+			}
+			if failed = append(failed, err); !on {
+				continue
+			}
 		}
 		verdict, err := d.mustDrop(ctx, link, nft.SelfTest(f))
 		if verdict != "" {
@@ -118,21 +122,31 @@ func (d *Datapath) selfTest(ctx context.Context) (passed []Problem, err error) {
 	return passed, errors.Join(failed...)
 }
 
-// ipv6Enabled makes sure that the test link has IPv6, unless the kernel has it
-// off for all. New links may have it off on hosts that use it elsewhere.
-func ipv6Enabled() bool {
-	const settings = "/proc/sys/net/ipv6/conf/"
+// ipv6On makes sure that the test link has IPv6, unless the kernel has it off for
+// all. New links may have it off on hosts that use it elsewhere.
+func ipv6On(s sysctl.Dir) (on bool, err error) {
+	name := func(link string) string { return "net/ipv6/conf/" + link + "/disable_ipv6" }
 	off := func(link string) bool {
-		text, err := os.ReadFile(settings + link + "/disable_ipv6")
-		return err != nil || strings.TrimSpace(string(text)) == "1"
+		value, err := s.Read(name(link))
+		return err != nil || value == "1"
 	}
-	if off("all") {
-		return false
+	switch {
+	case off("all"):
+		return false, nil
+	case !off(testLink):
+		return true, nil
 	}
-	if !off(testLink) {
-		return true
+	if err := s.Write(name(testLink), "0"); err != nil {
+		return false, fmt.Errorf("new interfaces have no IPv6: %w", err)
 	}
-	return os.WriteFile(settings+testLink+"/disable_ipv6", []byte("0"), 0) == nil
+	return true, nil
+}
+
+func cureForSelfTest(err error) string {
+	if errors.Is(err, unix.EROFS) {
+		return cureForSetting("ipv6.conf.default.disable_ipv6=0", err)
+	}
+	return needsAdmin
 }
 
 // mustDrop sends one packet and wants to be told that it was dropped, and to

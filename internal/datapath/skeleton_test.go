@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/sysctl"
 )
 
 func TestTheSkeletonIsClosedAndTakenOver(t *testing.T) {
@@ -35,7 +36,7 @@ func TestTheSkeletonIsClosedAndTakenOver(t *testing.T) {
 			t.Errorf("a second time it is other:\n%s", second)
 		}
 		index, _ := links.BridgeIndex("br0")
-		if found, err := links.EnforceBridge(index); err != nil || !found.All() {
+		if found, err := links.EnforceBridge(sysctl.Default, index); err != nil || !found.All() {
 			t.Errorf("the bridge does not show its packets: %+v %v", found, err)
 		}
 		d := open(t, Options{})

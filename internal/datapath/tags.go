@@ -35,6 +35,6 @@ func (d *Datapath) vlanLost() bool {
 	if !d.bridged {
 		return false
 	}
-	on, err := links.ReadVLAN()
+	on, err := links.ReadVLAN(d.options.Sysctls)
 	return err == nil && !on
 }

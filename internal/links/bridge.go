@@ -7,14 +7,14 @@ package links
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/sysctl"
 )
 
 // A bridge forwards between its ports below the IP layer. br_netfilter lends
@@ -22,8 +22,8 @@ import (
 // network namespace by sysctl, or bridge by bridge, which is what we use. The
 // sysctl file exists once br_netfilter is loaded.
 const (
-	sysctlLoaded = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-	sysctlVLAN   = "/proc/sys/net/bridge/bridge-nf-filter-vlan-tagged"
+	sysctlLoaded = "net/bridge/bridge-nf-call-iptables"
+	sysctlVLAN   = "net/bridge/bridge-nf-filter-vlan-tagged"
 )
 
 // ErrNoBridgeFilter says that the kernel cannot hand bridged packets to the IP
@@ -124,8 +124,8 @@ func SetBridge(index int, b Bridged) error {
 
 // EnforceBridge makes the bridge hand its packets to the IP hooks, and returns
 // the settings that it found.
-func EnforceBridge(index int) (found Bridged, err error) {
-	if _, err := os.Stat(sysctlLoaded); err != nil {
+func EnforceBridge(s sysctl.Dir, index int) (found Bridged, err error) {
+	if !s.Has(sysctlLoaded) {
 		return Bridged{}, ErrNoBridgeFilter
 	}
 	found, err = ReadBridge(index)
@@ -138,29 +138,21 @@ func EnforceBridge(index int) (found Bridged, err error) {
 // FilterVLAN makes bridges hand VLAN-tagged frames to the IP hooks too and
 // returns what it found. Without it a frame tagged with VLAN 0, which every
 // receiver takes for an untagged one, passes unseen.
-func FilterVLAN() (was bool, err error) {
-	if was, err = ReadVLAN(); err != nil || was {
+func FilterVLAN(s sysctl.Dir) (was bool, err error) {
+	if was, err = ReadVLAN(s); err != nil || was {
 		return was, err
 	}
-	return false, SetVLAN(true)
+	return false, SetVLAN(s, true)
 }
 
 // ReadVLAN returns whether bridges hand VLAN-tagged frames to the IP hooks.
-func ReadVLAN() (bool, error) {
-	text, err := os.ReadFile(sysctlVLAN)
-	if err != nil {
-		return false, fmt.Errorf("reading a bridge sysctl: %w", err)
-	}
-	return strings.TrimSpace(string(text)) == "1", nil
+func ReadVLAN(s sysctl.Dir) (bool, error) {
+	value, err := s.Read(sysctlVLAN)
+	return value == "1", err
 }
 
-// SetVLAN writes that setting.
-func SetVLAN(on bool) error {
-	if err := os.WriteFile(sysctlVLAN, []byte(strconv.Itoa(int(bit(on)))), 0); err != nil {
-		return fmt.Errorf("writing a bridge sysctl: %w", err)
-	}
-	return nil
-}
+// SetVLAN writes that setting. Netlink has it not.
+func SetVLAN(s sysctl.Dir, on bool) error { return s.Write(sysctlVLAN, strconv.Itoa(int(bit(on)))) }
 
 // IndexOf returns the index of an interface, or 0 if there is none.
 func IndexOf(name string) int {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/sysctl"
 )
 
 // switches are the settings of a node that the agent changes for a bridge.
@@ -29,7 +30,7 @@ func (w *world) switches(node string) (s switches) {
 		if s.Bridged, err = links.ReadBridge(links.IndexOf(lab.BridgeName)); err != nil {
 			return err
 		}
-		s.VLAN, err = links.ReadVLAN()
+		s.VLAN, err = links.ReadVLAN(sysctl.Default)
 		return err
 	})
 	if err != nil {

@@ -94,7 +94,7 @@ func TestAgentWithoutPrivilegeSaysWhatIsMissing(t *testing.T) {
 	cmd.Env = []string{"NODE_NAME=node1"}
 	a := start(t, w.bed.Node("node1").NS, "agent of nobody", cmd)
 	a.Exits(3)
-	a.complains("no right to use nftables; run as root, or with CAP_NET_ADMIN in the host's network namespace")
+	a.complains("no right to use nftables; CAP_NET_ADMIN is missing: add NET_ADMIN to the container's securityContext.capabilities, or run as root on the node")
 	w.untouched("node1")
 }
 
