@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -20,23 +19,7 @@ import (
 
 // A commit is one transaction: one element or rule that the kernel refuses stops
 // the changes of everybody. So a commit that is refused twice is divided until it
-// is known which objects the kernel refuses. These are left out: a pod's address is
-// then closed like that of no known pod, and a chain is empty, which closes the
-// pods behind it. Everybody else goes on.
-
-// object is a part of a program that can be left out: a chain with the sets that no
-// other one needs, or the address of a pod.
-type object struct {
-	chain string     // or
-	pod   filter.Pod // with its chains: a pod that changes is another object
-}
-
-func (o object) String() string {
-	if o.chain != "" {
-		return "chain " + o.chain
-	}
-	return fmt.Sprintf("pod %s (%s)", o.pod.Name, o.pod.Addr)
-}
+// is known which objects the kernel refuses (objects.go). Everybody else goes on.
 
 // maxTries bounds the commits of one search. What was not tried then is left out.
 const maxTries = 64
@@ -66,39 +49,6 @@ func (d *division) result(accepted bool) {
 	}
 }
 
-// objectsOf lists the objects of a program, chains first: what refers to a chain
-// is refused without it.
-func objectsOf(p *filter.Program) (list []object) {
-	for _, c := range p.Chains {
-		list = append(list, object{chain: c.Name})
-	}
-	for _, pod := range p.Pods {
-		list = append(list, object{pod: pod})
-	}
-	return list
-}
-
-// leaveOut returns the program without the objects; the same program if it has none
-// of them. A chain that is left out allows nothing.
-func leaveOut(p *filter.Program, out map[object]bool) *filter.Program {
-	if len(out) == 0 {
-		return p
-	}
-	less := &filter.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), func(pod filter.Pod) bool { return out[object{pod: pod}] })}
-	needed := map[string]bool{}
-	for _, c := range p.Chains {
-		if out[object{chain: c.Name}] {
-			c = &filter.Chain{Name: c.Name, Direction: c.Direction, Family: c.Family}
-		}
-		for _, r := range c.Rules {
-			needed[r.PeerSet], needed[r.PortSet], needed[r.DestSet] = true, true, true
-		}
-		less.Chains = append(less.Chains, c)
-	}
-	less.Sets = slices.DeleteFunc(slices.Clone(p.Sets), func(s *filter.Set) bool { return !needed[s.Name] })
-	return less
-}
-
 // commitError is the kernel's answer to a commit.
 type commitError struct{ error }
 
@@ -119,8 +69,8 @@ func refused(err error) bool {
 // makeOthers makes the program, without what the kernel refuses. It forgets what
 // was left out when the object is not there any more, also as another version.
 func (d *Datapath) makeOthers(ctx context.Context, p *filter.Program, report *Report) error {
-	d.keepLeft(p)
-	err := d.make(ctx, leaveOut(p, d.left), report)
+	d.left.keep(p)
+	err := d.make(ctx, p, report)
 	if err == nil {
 		d.accept(p, report)
 		return nil
@@ -129,157 +79,109 @@ func (d *Datapath) makeOthers(ctx context.Context, p *filter.Program, report *Re
 		return err
 	}
 	d.refusals++
-	if d.refusals < 2 && len(d.left) == 0 && d.actual != nil {
+	if d.refusals < 2 && len(d.left.objects) == 0 && d.actual != nil {
 		return err // somebody may have changed the table meanwhile: the next pass reads it
 	}
-	left, found := d.divide(ctx, p)
+	left, found := d.search(ctx, p)
 	if found != nil {
 		return errors.Join(err, found)
 	}
 	d.left, *report = left, Report{}
-	d.log.Error("the kernel refuses a part of the rules, which is left out and closed", "count", len(left), "err", err)
-	if err := d.make(ctx, leaveOut(p, d.left), report); err != nil {
+	d.log.Error("the kernel refuses a part of the rules, which is left out and closed", "count", len(left.objects), "err", err)
+	if err := d.make(ctx, p, report); err != nil {
 		return err
 	}
 	d.accept(p, report)
 	return nil
 }
 
-// accept notes that the program is in force without what is left out.
+// accept notes that the program is in force without what is left out. Where pods
+// are held the kernel was not asked about these yet.
 func (d *Datapath) accept(p *filter.Program, report *Report) {
-	d.refusals, d.accepted = 0, acceptedOf(p, d.left)
+	if len(report.Held) == 0 {
+		d.refusals = 0
+	}
 	d.sayLeft(p, report)
-}
-
-// acceptedOf returns the pods and chains of a program that are not left out. A chain
-// that is left out is in force as an empty one: the kernel did not accept its rules.
-func acceptedOf(p *filter.Program, out map[object]bool) *filter.Program {
-	return &filter.Program{
-		Pods:   without(p.Pods, out, func(pod filter.Pod) object { return object{pod: pod} }),
-		Chains: without(p.Chains, out, func(c *filter.Chain) object { return object{chain: c.Name} }),
-	}
-}
-
-// without returns the elements that are not left out; the same slice if nothing is.
-func without[T any](list []T, out map[object]bool, of func(T) object) []T {
-	if len(out) == 0 {
-		return list
-	}
-	return slices.DeleteFunc(slices.Clone(list), func(e T) bool { return out[of(e)] })
-}
-
-// keepLeft forgets the objects that the program does not have.
-func (d *Datapath) keepLeft(p *filter.Program) {
-	if len(d.left) == 0 {
-		return
-	}
-	now := map[object]bool{}
-	mark(now, objectsOf(p))
-	maps.DeleteFunc(d.left, func(o object, _ bool) bool { return !now[o] })
 }
 
 // retryLeft has what was left out tried again with the next pass; if it is refused
 // again, that pass divides at once.
 func (d *Datapath) retryLeft() bool {
-	some := len(d.left) > 0
+	some := len(d.left.objects) > 0
 	if some {
-		d.left, d.refusals = nil, 1
+		d.left, d.refusals = omitted{}, 1
 	}
 	return some
 }
 
+// search finds the objects that the kernel refuses. Pods among them are closed by
+// their address. Where the kernel refuses that too, they are taken out.
+func (d *Datapath) search(ctx context.Context, p *filter.Program) (omitted, error) {
+	left, err := d.divide(ctx, p, false)
+	if refused(err) {
+		left, err = d.divide(ctx, p, true)
+	}
+	return left, err
+}
+
 // divide returns the objects that the kernel refuses. What is in force and still
-// wanted stays so: only what is new or changed is tried. An error says that the
-// kernel refuses what is left without these, or that it could not be asked.
-func (d *Datapath) divide(ctx context.Context, p *filter.Program) (map[object]bool, error) {
-	// Without a table, or with one that knows no pod, nothing is in force that could
-	// be lost.
-	nothing := d.actual == nil || len(nft.LocalPods(d.actual, &filter.Program{})) == 0
-	if d.accepted == nil && !nothing {
-		return nil, errors.New("the rules of an earlier agent stay: which part is refused is not looked for before this agent's rules were accepted once")
+// wanted stays so, whoever brought it: only what is new or changed is tried. An
+// error says that the kernel refuses what is left without these, or that it could
+// not be asked.
+func (d *Datapath) divide(ctx context.Context, p *filter.Program, gone bool) (omitted, error) {
+	if err := d.reread(); err != nil {
+		return omitted{}, err
 	}
-	tried := newObjects(p, d.accepted)
-	if nothing {
-		tried = objectsOf(p)
-	}
-	out := make(map[object]bool, len(tried))
-	mark(out, tried)
-	if err := d.tryWithout(ctx, p, out); err != nil {
-		return nil, fmt.Errorf("without any new or changed pod and chain: %w", err)
+	tried := newObjects(p, nft.FindInForce(d.actual, p))
+	out := omitted{objects: make(map[object]bool, len(tried)), gone: gone}
+	out.add(tried)
+	if err := d.try(ctx, p, out); err != nil {
+		return omitted{}, fmt.Errorf("without any new or changed pod, chain and member of a set: %w", err)
 	}
 	search := division{groups: [][]object{tried}}
 	for group := search.next(); group != nil; group = search.next() {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return omitted{}, err
 		}
-		for _, o := range group {
-			delete(out, o)
-		}
-		err := d.tryWithout(ctx, p, out)
+		out.remove(group)
+		err := d.try(ctx, p, out)
 		if err != nil && !refused(err) {
-			return nil, err
+			return omitted{}, err
 		}
 		if err != nil {
-			mark(out, group)
+			out.add(group)
 		}
 		search.result(err == nil)
 	}
 	return out, nil
 }
 
-// newObjects lists the objects of a program that are not accepted.
-func newObjects(p, accepted *filter.Program) (list []object) {
-	known := map[object]bool{}
-	if accepted != nil {
-		mark(known, objectsOf(accepted))
-	}
-	for _, o := range objectsOf(p) {
-		if !known[o] {
-			list = append(list, o)
-		}
-	}
-	return list
-}
-
-func mark(m map[object]bool, list []object) {
-	for _, o := range list {
-		m[o] = true
-	}
-}
-
-// tryWithout tries a program without some objects. What is accepted is in force,
-// also if the search does not end.
-func (d *Datapath) tryWithout(ctx context.Context, p *filter.Program, out map[object]bool) error {
-	err := d.try(ctx, leaveOut(p, out))
-	if err == nil {
-		d.accepted = acceptedOf(p, out)
-	}
-	return err
-}
-
-// try commits a part of a program, from what the kernel holds (invariant 8).
-func (d *Datapath) try(ctx context.Context, p *filter.Program) error {
-	if err := d.renew(); err != nil {
+// try commits a part of a program, from what the kernel holds (invariant 8). It
+// leaves the connection table alone: what is closed for the time of a search only
+// keeps its connections.
+func (d *Datapath) try(ctx context.Context, p *filter.Program, out omitted) error {
+	if err := d.reread(); err != nil {
 		return err
 	}
-	var nobodys Report
-	if !d.known {
-		if err := d.read(&nobodys); err != nil {
-			return d.trust(err)
-		}
-	}
-	paths, err := d.links.Find(p.Pods)
+	w, err := d.want(p, out, &Report{})
 	if err != nil {
 		return err
 	}
-	node := d.node(p, p, paths, &nobodys)
-	node.Cut = len(d.cuts.refused) > 0
-	return d.trust(d.write(ctx, d.renderer.Render(p, node), nil))
+	w.node.Cut = len(d.cuts.refused) > 0
+	return d.trust(d.write(ctx, d.renderer.Render(w.program, w.node), nil))
+}
+
+// reread reads the table unless it is known.
+func (d *Datapath) reread() error {
+	if err := d.renew(); err != nil || d.known {
+		return err
+	}
+	return d.trust(d.read(&Report{}))
 }
 
 // sayLeft adds the problem that names what is left out, and whom it closes.
 func (d *Datapath) sayLeft(p *filter.Program, report *Report) {
-	if len(d.left) == 0 {
+	if len(d.left.objects) == 0 {
 		return
 	}
 	closed := map[string]string{}
@@ -294,21 +196,15 @@ func (d *Datapath) sayLeft(p *filter.Program, report *Report) {
 	}
 	var names []string
 	opens := false
-	for o := range d.left {
+	for o := range d.left.objects {
 		text := o.String()
 		if o.chain != "" {
 			text += " of " + closed[o.chain]
 		}
 		names = append(names, text)
-		opens = opens || o.chain == "" && d.options.OpenUnknown
-	}
-	slices.Sort(names)
-	const shown = 5
-	text := strings.Join(names[:min(shown, len(names))], ", ")
-	if len(names) > shown {
-		text += fmt.Sprintf(" and %d more", len(names)-shown)
+		opens = opens || o.isPod() && d.left.gone // where nobody else is closed either
 	}
 	report.Problems = append(report.Problems, Problem{Subject: "left out", Blocking: opens,
-		Text: "the kernel refuses the rules of these, so they are left out and closed: " + text,
+		Text: "the kernel refuses the rules of these, so they are left out and closed: " + firstOf(names),
 		Cure: "change or delete the policies of these pods, or the pods; it is tried again when they change, and at each verification. Please report it: it is a mistake of podwall's or a limit of this kernel"})
 }

@@ -94,13 +94,14 @@ type Datapath struct {
 	links   *links.Links
 	events
 
-	renderer   nft.Renderer
-	actual     *nft.Table // what the kernel holds, nil for no table
-	known      bool       // actual can be trusted
-	recalled   bool       // what an earlier process left in the table is taken over
-	wrote      *nft.Table // what this process committed last: another difference is drift
-	drift      int        // differences that others made, found by passes that failed since
-	generation uint32     // of the kernel's nftables, up to which actual is known
+	renderer    nft.Renderer
+	actual      *nft.Table // what the kernel holds, nil for no table
+	known       bool       // actual can be trusted
+	onlyRefused bool       // it cannot, for no other reason than a commit of ours that was refused
+	recalled    bool       // what an earlier process left in the table is taken over
+	wrote       *nft.Table // what this process committed last: another difference is drift
+	drift       int        // differences that others made, found by passes that failed since
+	generation  uint32     // of the kernel's nftables, up to which actual is known
 	// transactions of ours, up to the generation
 	transactions uint32
 	survey       *nft.Survey
@@ -119,9 +120,8 @@ type Datapath struct {
 	strangers    map[string]time.Time // interfaces behind which no pod is known, since when
 	unclear      missing              // a bridge's port has it, and something speaks against it
 	belief       belief
-	left         map[object]bool // refused by the kernel
-	accepted     *filter.Program // its pods and chains that the kernel accepted last; nil before the first
-	refusals     int             // commits in a row
+	left         omitted // refused by the kernel
+	refusals     int     // commits in a row
 	ports        map[filter.Family]portTable
 
 	untracked string // what hides packets of IPVS from our chains, "" for nothing
@@ -204,7 +204,7 @@ func (d *Datapath) apply(ctx context.Context, p *filter.Program) (Report, error)
 	}
 	seen, err := d.seen()
 	if seen.Table {
-		d.known, d.tagsKnown = false, false // first, so that it outlives a failure below
+		d.known, d.tagsKnown, d.onlyRefused = false, false, false // first, so that it outlives a failure below
 		clear(d.ports)
 	}
 	if seen.Hooks || !d.known || d.survey == nil {
@@ -278,28 +278,44 @@ func (d *Datapath) look() error {
 	return nil
 }
 
-// make renders, compares and commits.
-func (d *Datapath) make(ctx context.Context, p *filter.Program, report *Report) error {
-	if !d.known {
-		if err := d.read(report); err != nil {
-			return err
-		}
-	}
-	paths, err := d.links.Find(p.Pods)
+// wanted is what the kernel shall have of a program for now.
+type wanted struct {
+	program *filter.Program
+	held    held
+	node    nft.Node
+}
+
+// want finds out what the kernel shall have. Paths and interfaces are those of all
+// pods, also of those that are left out, not believed, or held: these stay closed.
+func (d *Datapath) want(all *filter.Program, out omitted, report *Report) (wanted, error) {
+	paths, err := d.links.Find(all.Pods)
 	if err != nil {
-		return err // without them the closing rules would be taken away
+		return wanted{}, err // without them the closing rules would be taken away
 	}
-	all := p
-	p = d.believe(p, paths, report)
+	p := d.believe(all, paths, report)
 	now := time.Now()
 	report.Problems = append(report.Problems, d.lookForPods(all, paths, d.links.Unclear(), now)...)
 	report.Problems = append(report.Problems, d.lookForStrangers(report, now)...)
 	report.Unsure = d.unsure()
 	d.lookAgain(d.nextLook(now))
-	p, h := d.hold(p, paths)
+	p, h := d.hold(out.of(p), paths)
 	report.Held = h.addrs
-	node := d.node(p, all, paths, report)
-	todo, err := d.plan(p, node, h, report)
+	return wanted{p, h, d.node(p, all, paths, report)}, nil
+}
+
+// make renders, compares and commits, without what is left out.
+func (d *Datapath) make(ctx context.Context, all *filter.Program, report *Report) error {
+	if !d.known {
+		if err := d.read(report); err != nil {
+			return err
+		}
+	}
+	w, err := d.want(all, d.left, report)
+	if err != nil {
+		return err
+	}
+	p, node := w.program, w.node
+	todo, err := d.plan(p, node, w.held, report)
 	if err != nil {
 		return err
 	}
@@ -318,7 +334,9 @@ func (d *Datapath) make(ctx context.Context, p *filter.Program, report *Report) 
 	}
 	if err := d.write(ctx, desired, ops); err != nil {
 		d.cuts.audit.giveBack(todo.cuts)
-		d.cuts.arrivals.doubt() // a part may be committed
+		if !refused(err) {
+			d.cuts.arrivals.doubt() // nobody knows what the kernel holds
+		}
 		return err
 	}
 	report.Table = desired
@@ -332,7 +350,7 @@ func (d *Datapath) write(ctx context.Context, desired *nft.Table, ops []nft.Op) 
 		ops = nft.Diff(d.actual, desired)
 	}
 	if err := d.commit(ctx, ops); err != nil {
-		d.known, d.wrote = false, nil
+		d.known, d.wrote, d.onlyRefused = false, nil, refused(err)
 		return err
 	}
 	d.actual, d.wrote = desired, desired
@@ -353,7 +371,10 @@ func (d *Datapath) read(report *Report) error {
 		return err
 	}
 	report.Full = true
-	d.cuts.arrivals.doubt()
+	if !d.onlyRefused {
+		d.cuts.arrivals.doubt() // the rules may have been away
+	}
+	d.onlyRefused = false
 	if !d.recalled { // later, what is not ours there is not believed
 		d.remember(actual)
 		d.recalled = true

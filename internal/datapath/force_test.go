@@ -134,36 +134,123 @@ func TestASearchThatIsStoppedLeavesWhatIsInForce(t *testing.T) {
 	})
 }
 
-// What is refused although nothing is new, nobody looks for: the kernel keeps what
-// it has, as it does where an earlier agent's rules are in force.
-func TestWhereNothingIsKnownToBeAcceptedNothingIsTaken(t *testing.T) {
+// What is refused although nothing is new nobody looks for: the kernel keeps what it
+// has.
+func TestWhereNothingIsNewNothingIsTaken(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
-		refused := func(d *Datapath, p *filter.Program) {
-			t.Helper()
-			before := listing(t)
-			for range 3 {
-				if _, err := d.Apply(t.Context(), p); err == nil {
-					t.Fatal("the kernel takes it: the test shows nothing")
-				}
-			}
-			if after := listing(t); after != before {
-				t.Errorf("the table changed from\n%s\nto\n%s", before, after)
-			}
-		}
 		d := open(t, Options{})
 		healthy(t, d, isolated(first))
-		same := isolated(first)
+		before, same := listing(t), isolated(first)
 		same.Sets = []*filter.Set{{Name: "pods4-peers", Kind: filter.AddrRanges, Family: filter.IPv4, Ranges: withRefused(same).Sets[0].Ranges}}
-		refused(d, same)
-		if err := d.Close(); err != nil {
+		for range 3 {
+			if _, err := d.Apply(t.Context(), same); err == nil {
+				t.Fatal("the kernel takes it: the test shows nothing")
+			}
+		}
+		if after := listing(t); after != before {
+			t.Errorf("the table changed from\n%s\nto\n%s", before, after)
+		}
+	})
+}
+
+// refusedOnce applies what the kernel refuses, then once more, when it is divided.
+func refusedOnce(t *testing.T, d *Datapath, p *filter.Program) Report {
+	t.Helper()
+	if _, err := d.Apply(t.Context(), p); err == nil {
+		t.Error("the kernel takes it: the test shows nothing")
+	}
+	r, err := d.Apply(t.Context(), p)
+	if err != nil {
+		t.Error(err)
+	}
+	return r
+}
+
+// What an earlier agent left is in force like what this one wrote, but for what it
+// had left out: that is tried again.
+func TestASearchAfterARestartTakesNothingAway(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		earlier := open(t, Options{})
+		healthy(t, earlier, isolated(first))
+		refusedOnce(t, earlier, withRefused(isolated(first)))
+		if err := earlier.Close(); err != nil {
 			t.Fatal(err)
 		}
-		later := open(t, Options{})
-		refused(later, withRefused(isolated(first)))
-		healthy(t, later, isolated(first))
-		_, _ = later.Apply(t.Context(), withRefused(isolated(first)))
-		if r := apply(t, later, withRefused(isolated(first))); leftOut(r).Text == "" {
-			t.Errorf("%+v", r.Problems)
+		d := open(t, Options{})
+		next := withRefused(withPod(isolated(first, second), "10.244.1.6", "shop/next"))
+		states := eachState(t, func(int) {}, func() {
+			if r := refusedOnce(t, d, next); !strings.Contains(leftOut(r).Text, "chain ingress4-x1 of x/no-set, chain ingress4-x3 of x/nested, pod x/no-chain") {
+				t.Errorf("%+v", r.Problems)
+			}
+		})
+		if text := listing(t); states < 3 || !strings.Contains(text, "10.244.1.6") || !strings.Contains(text, second) {
+			t.Errorf("there were %d states:\n%s", states, text)
+		}
+		healthy(t, d, isolated(first))
+	})
+}
+
+// One member that the kernel refuses stops neither the other members of its set nor
+// other objects, and is tried again when the set loses it.
+func TestAMemberThatIsRefusedIsLeftOut(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		healthy(t, d, isolated(first))
+		eachState(t, func(int) {}, func() {
+			r := refusedOnce(t, d, withPod(isolated(first, second, "fd00::1"), "10.244.1.6", "shop/next"))
+			if !strings.HasSuffix(leftOut(r).Text, ": member fd00::1 of set pods4-peers") {
+				t.Errorf("%+v", r.Problems)
+			}
+			if text := listing(t); !strings.Contains(text, second) || !strings.Contains(text, "10.244.1.6") {
+				t.Errorf("others did not go on:\n%s", text)
+			}
+			apply(t, d, isolated(first, "10.244.2.7", "fd00::1"))
+		})
+		if text := listing(t); !strings.Contains(text, "10.244.2.7") || strings.Contains(text, second) {
+			t.Errorf("the set does not follow:\n%s", text)
+		}
+		healthy(t, d, isolated(first))
+	})
+}
+
+// Where the kernel refuses the address of a pod also closed, the pod is taken out,
+// and the node is not ready.
+func TestAPodThatCannotBeClosedIsTakenOut(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		healthy(t, d, isolated(first))
+		next := withPod(isolated(first, second), "10.244.1.6", "shop/next")
+		next.Pods = append([]filter.Pod{{Name: "x/nowhere"}}, next.Pods...)
+		said := leftOut(refusedOnce(t, d, next))
+		if !strings.Contains(said.Text, "pod x/nowhere") || !said.Blocking || !strings.Contains(listing(t), "10.244.1.6") {
+			t.Errorf("%+v\n%s", said, listing(t))
+		}
+	})
+}
+
+// A pod that is refused is found also where new pods are held before they are
+// programmed.
+func TestARefusedPodThatIsHeldIsFound(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		healthy(t, d, isolated(first))
+		watched(t, d)
+		next := withPod(isolated(first), stranger, "x/no-chain")
+		next.Pods[1].Ingress = "ingress4-nowhere"
+		refusals := 0
+		for passes := 0; ; passes++ {
+			r, err := d.Apply(t.Context(), next)
+			if err == nil && leftOut(r).Text != "" {
+				break
+			}
+			if err != nil {
+				refusals++
+			} else if len(r.Held) > 0 {
+				woken(t, d)
+			}
+			if passes == 100 || refusals == 5 {
+				t.Fatalf("it is not left out after %d passes and %d refusals: %+v %v", passes, refusals, r.Problems, err)
+			}
 		}
 	})
 }

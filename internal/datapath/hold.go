@@ -62,7 +62,7 @@ func (d *Datapath) hold(p *filter.Program, paths map[netip.Addr]links.Path) (*fi
 	h.known = &filter.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), func(pod filter.Pod) bool { return waits[pod.Addr] }),
 		Chains: p.Chains, Sets: p.Sets}
 	if d.options.OpenUnknown {
-		return closedFor(p, waits), h
+		return closedFor(p, heldChain, func(pod filter.Pod) bool { return waits[pod.Addr] }), h
 	}
 	return h.known, h
 }
@@ -74,21 +74,21 @@ const heldChain = "held-"
 func (c *cuts) closes(pod filter.Pod) bool { return strings.HasPrefix(pod.Ingress, heldChain) }
 
 // closedFor returns the program in which these pods are isolated and allowed
-// nothing: where addresses of unknown pods are open, to leave a pod out would open
-// it.
-func closedFor(p *filter.Program, waits map[netip.Addr]bool) *filter.Program {
+// nothing, by chains of their own. To leave a pod out would open it where addresses
+// of unknown pods are open.
+func closedFor(p *filter.Program, prefix string, is func(filter.Pod) bool) *filter.Program {
 	closed := &filter.Program{Pods: slices.Clone(p.Pods), Chains: slices.Clone(p.Chains), Sets: p.Sets}
 	chains := map[string]*filter.Chain{}
 	name := func(f filter.Family, d filter.Direction) string {
-		c := &filter.Chain{Name: heldChain + d.String() + "4", Direction: d, Family: f}
+		c := &filter.Chain{Name: prefix + d.String() + "4", Direction: d, Family: f}
 		if f == filter.IPv6 {
-			c.Name = heldChain + d.String() + "6"
+			c.Name = prefix + d.String() + "6"
 		}
 		chains[c.Name] = c
 		return c.Name
 	}
 	for i := range closed.Pods {
-		if pod := &closed.Pods[i]; waits[pod.Addr] {
+		if pod := &closed.Pods[i]; is(*pod) {
 			f := filter.FamilyOf(pod.Addr)
 			pod.Ingress, pod.Egress = name(f, filter.Ingress), name(f, filter.Egress)
 		}
