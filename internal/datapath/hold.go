@@ -41,11 +41,14 @@ func (d *Datapath) hold(p *filter.Program, paths map[netip.Addr]links.Path) (*fi
 	if c.judged != nil {
 		before = c.judged.Pods
 	}
-	waits := map[netip.Addr]bool{}
+	waits, open := map[netip.Addr]bool{}, map[netip.Addr]bool{}
 	for _, pod := range p.Pods {
+		// Others than pods may be behind a bridge with an uplink, so nothing is closed
+		// there but by its address.
+		open[pod.Addr] = d.options.OpenUnknown || paths[pod.Addr].Uplink
 		was, known := podIn(before, pod.Addr)
 		moved := known && (was.Name != pod.Name || was.ID != pod.ID)
-		if known && !moved && !c.closes(was) || !known && d.options.OpenUnknown {
+		if known && !moved && !c.closes(was) || !known && open[pod.Addr] {
 			continue
 		}
 		link := paths[pod.Addr].Index
@@ -61,10 +64,9 @@ func (d *Datapath) hold(p *filter.Program, paths map[netip.Addr]links.Path) (*fi
 	}
 	h.known = &filter.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), func(pod filter.Pod) bool { return waits[pod.Addr] }),
 		Chains: p.Chains, Sets: p.Sets}
-	if d.options.OpenUnknown {
-		return closedFor(p, heldChain, func(pod filter.Pod) bool { return waits[pod.Addr] }), h
-	}
-	return h.known, h
+	listed := &filter.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), func(pod filter.Pod) bool { return waits[pod.Addr] && !open[pod.Addr] }),
+		Chains: p.Chains, Sets: p.Sets}
+	return closedFor(listed, heldChain, func(pod filter.Pod) bool { return waits[pod.Addr] }), h
 }
 
 // heldChain begins the names of chains that allow nothing.

@@ -32,7 +32,7 @@ func (d *Datapath) node(p, all *filter.Program, paths map[netip.Addr]links.Path,
 		report.problem("nat chain before ours", fmt.Sprintf("%s runs before podwall's and could end the walk; judging in filter chains instead",
 			strings.Join(d.survey.Before, ", ")), "give that chain a priority above -190, or run with --datapath=filter")
 	}
-	d.wiring(p, paths, &n, report)
+	d.wiring(p, all, paths, &n, report)
 	isolatedLinks(all, paths, &n)
 	n.Restore = d.entries()
 	return n
@@ -55,16 +55,18 @@ func (d *Datapath) guard() (on bool, why string) {
 }
 
 // wiring finds the interfaces that lead to isolated pods and makes bridges
-// show their packets.
-func (d *Datapath) wiring(p *filter.Program, paths map[netip.Addr]links.Path, n *nft.Node, report *Report) {
+// show their packets, also those of pods that are wanted and not programmed.
+func (d *Datapath) wiring(p, all *filter.Program, paths map[netip.Addr]links.Path, n *nft.Node, report *Report) {
 	bridges := map[int]links.Path{}
+	for _, pod := range all.Pods {
+		if path := paths[pod.Addr]; path.Bridge {
+			bridges[path.Index] = path
+		}
+	}
 	for _, pod := range p.Pods {
 		path, ok := paths[pod.Addr]
 		if !ok {
 			continue // see unreached
-		}
-		if path.Bridge {
-			bridges[path.Index] = path
 		}
 		at := nft.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port}
 		n.Ported = append(n.Ported, at)
