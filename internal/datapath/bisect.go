@@ -129,7 +129,7 @@ func (d *Datapath) search(ctx context.Context, p *filter.Program) (omitted, erro
 // error says that the kernel refuses what is left without these, or that it could
 // not be asked.
 func (d *Datapath) divide(ctx context.Context, p *filter.Program, gone bool) (omitted, error) {
-	if err := d.reread(); err != nil {
+	if err := d.reread(ctx); err != nil {
 		return omitted{}, err
 	}
 	tried := newObjects(p, nft.FindInForce(d.actual, p))
@@ -160,10 +160,10 @@ func (d *Datapath) divide(ctx context.Context, p *filter.Program, gone bool) (om
 // leaves the connection table alone: what is closed for the time of a search only
 // keeps its connections.
 func (d *Datapath) try(ctx context.Context, p *filter.Program, out omitted) error {
-	if err := d.reread(); err != nil {
+	if err := d.reread(ctx); err != nil {
 		return err
 	}
-	w, err := d.want(p, out, &Report{})
+	w, err := d.want(ctx, p, out, &Report{})
 	if err != nil {
 		return err
 	}
@@ -172,11 +172,11 @@ func (d *Datapath) try(ctx context.Context, p *filter.Program, out omitted) erro
 }
 
 // reread reads the table unless it is known.
-func (d *Datapath) reread() error {
+func (d *Datapath) reread(ctx context.Context) error {
 	if err := d.renew(); err != nil || d.known {
 		return err
 	}
-	return d.trust(d.read(&Report{}))
+	return d.trust(d.read(ctx, &Report{}))
 }
 
 // sayLeft adds the problem that names what is left out, and whom it closes.

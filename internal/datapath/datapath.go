@@ -287,8 +287,8 @@ type wanted struct {
 
 // want finds out what the kernel shall have. Paths and interfaces are those of all
 // pods, also of those that are left out, not believed, or held: these stay closed.
-func (d *Datapath) want(all *filter.Program, out omitted, report *Report) (wanted, error) {
-	paths, err := d.links.Find(all.Pods)
+func (d *Datapath) want(ctx context.Context, all *filter.Program, out omitted, report *Report) (wanted, error) {
+	paths, err := d.links.Find(ctx, all.Pods)
 	if err != nil {
 		return wanted{}, err // without them the closing rules would be taken away
 	}
@@ -306,11 +306,11 @@ func (d *Datapath) want(all *filter.Program, out omitted, report *Report) (wante
 // make renders, compares and commits, without what is left out.
 func (d *Datapath) make(ctx context.Context, all *filter.Program, report *Report) error {
 	if !d.known {
-		if err := d.read(report); err != nil {
+		if err := d.read(ctx, report); err != nil {
 			return err
 		}
 	}
-	w, err := d.want(all, d.left, report)
+	w, err := d.want(ctx, all, d.left, report)
 	if err != nil {
 		return err
 	}
@@ -357,7 +357,7 @@ func (d *Datapath) write(ctx context.Context, desired *nft.Table, ops []nft.Op) 
 	return nil
 }
 
-func (d *Datapath) read(report *Report) error {
+func (d *Datapath) read(ctx context.Context, report *Report) error {
 	// Asked first: what changes while we look and read counts as not known.
 	g := d.surveyed
 	if d.survey == nil {
@@ -366,7 +366,7 @@ func (d *Datapath) read(report *Report) error {
 			return err
 		}
 	}
-	actual, err := d.conn.Read()
+	actual, err := d.conn.ReadUntil(ctx)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -250,6 +251,33 @@ func TestARefusedPodThatIsHeldIsFound(t *testing.T) {
 			}
 			if passes == 100 || refusals == 5 {
 				t.Fatalf("it is not left out after %d passes and %d refusals: %+v %v", passes, refusals, r.Problems, err)
+			}
+		}
+	})
+}
+
+// A pass ends soon after its context, also while it reads the table.
+func TestAReadingOfTheTableEndsWithTheContext(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		healthy(t, d, isolated(first))
+		for end := range 12 {
+			d.note(nft.Notice{Table: true, Hooks: true}) // so that everything is read
+			ctx, cancel := context.WithCancel(t.Context())
+			var sent, after atomic.Int32
+			answer := func(*interpose.Call) interpose.Answer {
+				switch n := int(sent.Add(1)); {
+				case n == 8*end+1:
+					cancel()
+				case n > 8*end+1:
+					after.Add(1)
+				}
+				return interpose.Pass()
+			}
+			interposed(t, answer, []int{unix.SYS_SENDMSG, unix.SYS_SENDTO}, func() { _, _ = d.Apply(ctx, isolated(second)) })
+			cancel()
+			if after.Load() > 12 {
+				t.Errorf("stopped at message %d, it sends %d more", 8*end+1, after.Load())
 			}
 		}
 	})

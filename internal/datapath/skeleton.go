@@ -73,7 +73,7 @@ func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logge
 	}
 	defer d.Close()
 	var report Report
-	if err := d.read(&report); err != nil {
+	if err := d.read(ctx, &report); err != nil {
 		return err
 	}
 	if d.actual != nil {

@@ -62,10 +62,10 @@ func TestWithoutAWatchNoAnswerIsRemembered(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		pod := pairTo(t, "pod0", true)
 		l, pods := New(Options{}), []filter.Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "a/a"}}
-		_, err := l.Find(pods)
+		_, err := l.Find(t.Context(), pods)
 		check(t, err)
 		check(t, netlink.RouteAdd(to("10.244.1.5/32", pod, "")))
-		if found, err := l.Find(pods); err != nil || len(found) != 1 {
+		if found, err := l.Find(t.Context(), pods); err != nil || len(found) != 1 {
 			t.Errorf("found is %v, %v, want the path", found, err)
 		}
 	})

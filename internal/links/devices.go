@@ -6,6 +6,7 @@ package links
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -34,7 +35,7 @@ type device struct {
 // table, or an address of the Node object, or if they are a bridge with a port that
 // is not made for a pod or a virtual machine (a network card, a bond, a tunnel), or
 // if the operator says so.
-func (l *Links) survey(wanted map[netip.Addr]bool) (map[int]device, error) {
+func (l *Links) survey(ctx context.Context, wanted map[netip.Addr]bool) (map[int]device, error) {
 	list, err := complete(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("listing links: %w", err)
@@ -60,7 +61,7 @@ func (l *Links) survey(wanted map[netip.Addr]bool) (map[int]device, error) {
 	if err := l.gateways.attend(&interest{dull: dull(devices), wanted: wanted}); err != nil {
 		return nil, err
 	}
-	out, err := l.gateways.leading(there)
+	out, err := l.gateways.leading(ctx, there)
 	if err != nil {
 		return nil, err
 	}

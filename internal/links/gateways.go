@@ -5,6 +5,7 @@
 package links
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -28,9 +29,10 @@ type gateways struct {
 	mu sync.Mutex
 	// conn is the subscription; without one nothing is remembered.
 	conn     *netlink.Conn
-	interest *interest // what the last Find wants to know
-	filtered *interest // what the filter of conn lets through
-	known    bool      // everything was read since the subscription
+	interest *interest     // what the last Find wants to know
+	filtered *interest     // what the filter of conn lets through
+	known    bool          // everything was read since the subscription
+	reading  chan struct{} // closed when begin has read; nil if it does not read
 	// by holds for each interface that leads out one route that says so: that to
 	// the largest network, which is the last to change.
 	by    map[int]destination
@@ -117,12 +119,15 @@ func (g *gateways) refilter() error {
 
 // leading returns the interfaces that a route with a gateway leads over. It asks
 // for those that are in doubt and not dull.
-func (g *gateways) leading(there map[int]bool) (map[int]bool, error) {
+func (g *gateways) leading(ctx context.Context, there map[int]bool) (map[int]bool, error) {
+	if err := g.await(ctx); err != nil {
+		return nil, err
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.known {
 		g.by, g.doubt = map[int]destination{}, map[int]bool{}
-		if err := g.read(0, func(*route) {}); err != nil {
+		if err := g.read(ctx, 0, func(*route) {}); err != nil {
 			return nil, err
 		}
 	}
@@ -137,7 +142,7 @@ func (g *gateways) leading(there map[int]bool) (map[int]bool, error) {
 		}
 		before, had := g.by[link]
 		delete(g.by, link)
-		if err := g.read(link, func(*route) {}); err != nil {
+		if err := g.read(ctx, link, func(*route) {}); err != nil {
 			if had {
 				g.by[link] = before
 			}
@@ -153,19 +158,54 @@ func (g *gateways) leading(there map[int]bool) (map[int]bool, error) {
 }
 
 // begin is called with a new subscription: it reads all routes and hands each
-// to f.
-func (g *gateways) begin(conn *netlink.Conn, f func(*route)) error {
+// to f. Others may have a million routes, so it holds the lock for none of them and
+// ends with the context.
+func (g *gateways) begin(ctx context.Context, conn *netlink.Conn, f func(*route)) error {
+	defer g.ready()
+	if err := g.subscribe(conn); err != nil {
+		return err
+	}
+	all := gateways{by: map[int]destination{}, doubt: map[int]bool{}}
+	if err := all.read(ctx, 0, f); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.known, g.by = true, all.by
+	g.asked, g.listed = g.asked+all.asked, g.listed+all.listed
+	return g.refilter()
+}
+
+func (g *gateways) subscribe(conn *netlink.Conn) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.conn, g.filtered, g.by, g.doubt = conn, nil, map[int]destination{}, map[int]bool{}
-	if err := g.refilter(); err != nil {
-		return err // a Find may have come since the subscription
+	g.reading = make(chan struct{})
+	return g.refilter() // a Find may have come since the subscription
+}
+
+// ready ends the waiting for begin.
+func (g *gateways) ready() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	close(g.reading)
+	g.reading = nil
+}
+
+// await waits while begin reads, so that it is not done twice.
+func (g *gateways) await(ctx context.Context) error {
+	g.mu.Lock()
+	reading := g.reading
+	g.mu.Unlock()
+	if reading == nil {
+		return nil
 	}
-	if err := g.read(0, f); err != nil {
-		return err
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-reading:
+		return nil
 	}
-	g.known = true
-	return g.refilter()
 }
 
 // subscribed reports whether changes of routes are heard of.
@@ -185,11 +225,11 @@ func (g *gateways) end() {
 // gateways into account. They go by one after the other and are not kept. A list
 // that was interrupted by a change is read again a few times; what changed since
 // the subscription will be heard of in any case.
-func (g *gateways) read(link int, f func(*route)) error {
+func (g *gateways) read(ctx context.Context, link int, f func(*route)) error {
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		var err error
 		for range 3 {
-			if err = g.list(family, link, f); !errors.Is(err, errInterrupted) {
+			if err = g.list(ctx, family, link, f); !errors.Is(err, errInterrupted) {
 				break
 			}
 		}
@@ -202,7 +242,7 @@ func (g *gateways) read(link int, f func(*route)) error {
 
 var errInterrupted = errors.New("the list was interrupted by a change")
 
-func (g *gateways) list(family byte, link int, f func(*route)) error {
+func (g *gateways) list(ctx context.Context, family byte, link int, f func(*route)) error {
 	g.asked++
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Strict: true})
 	if err != nil {
@@ -225,6 +265,9 @@ func (g *gateways) list(family byte, link int, f func(*route)) error {
 	interrupted := false
 	for m, err := range conn.ReceiveIter() {
 		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 		interrupted = interrupted || m.Header.Flags&netlink.DumpInterrupted != 0

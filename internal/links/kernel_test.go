@@ -127,7 +127,7 @@ func (w *observer) woken(t *testing.T, why string) {
 
 func (w *observer) find(t *testing.T) map[netip.Addr]Path {
 	t.Helper()
-	found, err := w.Find(w.pods)
+	found, err := w.Find(t.Context(), w.pods)
 	check(t, err)
 	return found
 }

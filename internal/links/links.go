@@ -12,6 +12,7 @@
 package links
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -86,12 +87,12 @@ func (l *Links) SetNodeAddresses(list []netip.Addr) {
 // Find returns the paths of the pods' addresses that a direct route leads to, or
 // that one port of a bridge has while no route says otherwise. Others (of a pod whose interface is
 // not there yet, of a network that does not pass this node's IP layer) are left
-// out.
-func (l *Links) Find(pods []filter.Pod) (map[netip.Addr]Path, error) {
-	found, all, err := l.find(pods)
+// out. It gives up soon after the context ends.
+func (l *Links) Find(ctx context.Context, pods []filter.Pod) (map[netip.Addr]Path, error) {
+	found, all, err := l.find(ctx, pods)
 	if err == nil && !all {
 		l.stale.Store(true) // a link that is too new to have been heard of
-		found, _, err = l.find(pods)
+		found, _, err = l.find(ctx, pods)
 	}
 	if err != nil {
 		return nil, err
@@ -102,7 +103,7 @@ func (l *Links) Find(pods []filter.Pod) (map[netip.Addr]Path, error) {
 		return found, err
 	}
 	l.stale.Store(true) // its port may be too new to have been heard of
-	if found, _, err = l.find(pods); err != nil {
+	if found, _, err = l.find(ctx, pods); err != nil {
 		return nil, err
 	}
 	l.known = found
@@ -121,8 +122,8 @@ func newWithoutPort(found, before map[netip.Addr]Path) bool {
 }
 
 // find returns the paths, and whether every route led to a link that is known.
-func (l *Links) find(pods []filter.Pod) (found map[netip.Addr]Path, all bool, err error) {
-	if err := l.look(pods); err != nil {
+func (l *Links) find(ctx context.Context, pods []filter.Pod) (found map[netip.Addr]Path, all bool, err error) {
+	if err := l.look(ctx, pods); err != nil {
 		l.stale.Store(true)
 		return nil, false, err
 	}
@@ -152,13 +153,13 @@ func (l *Links) find(pods []filter.Pod) (found map[netip.Addr]Path, all bool, er
 
 // look surveys the interfaces if anything changed since the last time. What is
 // wanted is told before it is asked for, so that no change in between is missed.
-func (l *Links) look(pods []filter.Pod) error {
+func (l *Links) look(ctx context.Context, pods []filter.Pod) error {
 	wanted := make(map[netip.Addr]bool, len(pods))
 	for _, pod := range pods {
 		wanted[pod.Addr] = true
 	}
 	if l.stale.Swap(false) || l.known == nil {
-		names, err := l.survey(wanted)
+		names, err := l.survey(ctx, wanted)
 		if err != nil {
 			return err
 		}

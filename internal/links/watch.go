@@ -70,17 +70,25 @@ func (l *Links) watch(ctx context.Context, wake chan<- struct{}, appeared func(H
 		_ = conn.Close() // it only listened
 	}()
 	l.changed(wake) // nobody heard what came before
-	err = l.gateways.begin(conn, func(r *route) {
+	err = l.gateways.begin(ctx, conn, func(r *route) {
 		if h, ok := r.host(); ok && r.table == unix.RT_TABLE_MAIN {
 			appeared(h)
 		}
 	})
 	if err != nil {
-		return 0, err
+		return 0, unlessEnded(ctx, err)
 	}
 	begun = time.Since(start)
 	l.changed(wake)
 	return begun, l.listen(ctx, conn, wake, appeared)
+}
+
+// unlessEnded returns the error unless the context ended: then nobody asks any more.
+func unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // listen hears notifications until ctx ends or one is lost.

@@ -32,7 +32,7 @@ func TestAListingOfAnySizeIsComplete(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := &Set{Name: want.Name, Key: Addr4}
-		if err := c.list(got, n); err != nil {
+		if err := c.list(t.Context(), got, n); err != nil {
 			t.Fatal(err)
 		}
 		if more, less := want.Elements.Diff(got.Elements); len(more)+len(less) > 0 {
@@ -83,7 +83,7 @@ func TestAListingOfASetThatIsNotThereIsAnError(t *testing.T) {
 	if err := c.Commit(Diff(nil, &Table{})); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.list(&Set{Name: "none", Key: Addr4}, -1); !IsMissing(err) {
+	if err := c.list(t.Context(), &Set{Name: "none", Key: Addr4}, -1); !IsMissing(err) {
 		t.Errorf("listing: %v, want that it is missing", err)
 	}
 }

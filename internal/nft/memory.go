@@ -3,6 +3,7 @@
 package nft
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -98,7 +99,7 @@ func (c *Conn) Release(addrs []netip.Addr) (elements int, err error) {
 	}
 	var t Table
 	names := ofLocal()
-	if err := c.readSome(&t, func(name string) bool { return slices.Contains(names, name) }); err != nil {
+	if err := c.readSome(context.Background(), &t, func(name string) bool { return slices.Contains(names, name) }); err != nil {
 		return 0, fmt.Errorf("reading the local pods of table %s: %w", TableName, err)
 	}
 	t.Sets = slices.DeleteFunc(t.Sets, func(s *Set) bool { return s.Key == 0 }) // not ours: the first Apply replaces it

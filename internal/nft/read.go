@@ -3,6 +3,7 @@
 package nft
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -18,14 +19,17 @@ import (
 
 // Read returns the actual table, or nil if there is none. Sets and chains that
 // are not of our making are part of it, so that Diff removes them.
-func (c *Conn) Read() (*Table, error) {
+func (c *Conn) Read() (*Table, error) { return c.ReadUntil(context.Background()) }
+
+// ReadUntil is Read, which gives up soon after the context ends.
+func (c *Conn) ReadUntil(ctx context.Context) (*Table, error) {
 	found, err := c.find()
 	if err != nil || found == nil {
 		return nil, err
 	}
 	t := &Table{Family: c.family(), Dormant: found.Flags&nftables.TableFlagDormant != 0}
-	for _, read := range []func(*Table) error{c.readCounters, c.readSets, c.readChains} {
-		if err := read(t); err != nil {
+	for _, read := range []func(context.Context, *Table) error{c.readCounters, c.readSets, c.readChains} {
+		if err := read(ctx, t); err != nil {
 			return nil, fmt.Errorf("reading table %s: %w", TableName, err)
 		}
 	}
@@ -62,7 +66,7 @@ func (c *Conn) find() (*nftables.Table, error) {
 	return tables[i], nil
 }
 
-func (c *Conn) readCounters(t *Table) error {
+func (c *Conn) readCounters(_ context.Context, t *Table) error {
 	list, err := c.Counters()
 	for name := range list {
 		t.Counters = append(t.Counters, name)
@@ -133,7 +137,7 @@ func verdictKind(k expr.VerdictKind) VerdictKind {
 	return None
 }
 
-func (c *Conn) readChains(t *Table) error {
+func (c *Conn) readChains(ctx context.Context, t *Table) error {
 	chains, err := c.nl.ListChainsOfTableFamily(c.table.Family)
 	if err != nil {
 		return err
@@ -141,6 +145,9 @@ func (c *Conn) readChains(t *Table) error {
 	for _, k := range chains {
 		if k.Table.Name != TableName {
 			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		chain := &Chain{Name: k.Name, Base: baseOf(k)}
 		rules, err := c.nl.GetRules(c.table, k)

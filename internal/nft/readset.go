@@ -4,6 +4,7 @@ package nft
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -14,12 +15,12 @@ import (
 	"github.com/podwall/podwall/internal/persist"
 )
 
-func (c *Conn) readSets(t *Table) error {
-	return c.readSome(t, func(string) bool { return true })
+func (c *Conn) readSets(ctx context.Context, t *Table) error {
+	return c.readSome(ctx, t, func(string) bool { return true })
 }
 
 // readSome reads the sets with names that are wanted.
-func (c *Conn) readSome(t *Table, wanted func(name string) bool) error {
+func (c *Conn) readSome(ctx context.Context, t *Table, wanted func(name string) bool) error {
 	sets, err := c.nl.GetSets(c.table)
 	if err != nil {
 		return err
@@ -34,7 +35,7 @@ func (c *Conn) readSome(t *Table, wanted func(name string) bool) error {
 		}
 		s := &Set{Name: k.Name, Map: k.IsMap, Interval: k.Interval, Comment: k.Comment, Timeout: k.Timeout}
 		if s.Key, _ = keyType(k.KeyType); s.Key != 0 { // else foreign: Diff deletes it
-			if err := c.readSet(s, k, counts); err != nil {
+			if err := c.readSet(ctx, s, k, counts); err != nil {
 				return fmt.Errorf("set %s: %w", k.Name, err)
 			}
 		}
@@ -44,13 +45,16 @@ func (c *Conn) readSome(t *Table, wanted func(name string) bool) error {
 	return nil
 }
 
-func (c *Conn) readSet(s *Set, k *nftables.Set, counts map[string]int) error {
+func (c *Conn) readSet(ctx context.Context, s *Set, k *nftables.Set, counts map[string]int) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if s.plain() {
 		count, known := counts[s.Name]
 		if !known {
 			count = -1
 		}
-		return c.list(s, count)
+		return c.list(ctx, s, count)
 	}
 	list, err := c.elements(k)
 	if err != nil {
@@ -79,7 +83,7 @@ const (
 
 // list reads a plain set. count is the kernel's number of elements, -1 if it is
 // not known.
-func (c *Conn) list(s *Set, count int) error {
+func (c *Conn) list(ctx context.Context, s *Set, count int) error {
 	before := -1
 	for try := range listings {
 		l := listing{key: s.Key}
@@ -92,7 +96,11 @@ func (c *Conn) list(s *Set, count int) error {
 			return nil
 		}
 		before = n
-		time.Sleep(time.Duration(try) * resizing)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Duration(try) * resizing):
+		}
 	}
 	return fmt.Errorf("the listing did not settle in %d tries", listings)
 }
