@@ -26,14 +26,8 @@ type fair struct {
 	node     string
 	open     bool // unknown pods are open, so that none may wait
 	started  bool // the first delta is let through as it is
-	accounts map[string]*account
+	accounts accounts
 	waiting  map[string]*waiting
-}
-
-// account is what a namespace may still spend, at a time.
-type account struct {
-	left time.Duration
-	at   time.Time
 }
 
 // waiting are the changes of a namespace that are not let through yet.
@@ -44,15 +38,6 @@ type waiting struct {
 }
 
 const (
-	// fairShare is the part of the loop's time that a namespace may take in the long
-	// run, and fairCredit how much of it at once.
-	fairShare  = 0.2
-	fairCredit = time.Second
-	// maxDebt bounds how long a change can wait: an administrator may have to get one
-	// into the namespace.
-	maxDebt = 2 * time.Second
-	// unitCost is what a rule or a range costs: compiling it, and in the kernel.
-	unitCost = 30 * time.Microsecond
 	// giant is from how many entries on a change lets others go first.
 	giant = 1_024
 	// onePass is how many entries of several namespaces go on together.
@@ -62,7 +47,7 @@ const (
 )
 
 func newFair(node string, open bool) *fair {
-	return &fair{node: node, open: open, accounts: map[string]*account{}, waiting: map[string]*waiting{}}
+	return &fair{node: node, open: open, accounts: newAccounts(), waiting: map[string]*waiting{}}
 }
 
 // admit returns what of a delta goes on now, together with what waited for long
@@ -84,7 +69,7 @@ func (f *fair) admit(d cluster.Delta, now time.Time) cluster.Delta {
 	for _, ns := range slices.Sorted(maps.Keys(fresh)) {
 		list := fresh[ns]
 		n := entries(list)
-		if f.waiting[ns] == nil && f.left(ns, now) >= 0 && !(others && n > giant) && (sum == 0 || sum+n <= onePass) {
+		if f.waiting[ns] == nil && f.accounts.left(ns, now) >= 0 && !(others && n > giant) && (sum == 0 || sum+n <= onePass) {
 			d.Policies, sum = append(d.Policies, list...), sum+n
 			continue
 		}
@@ -147,7 +132,7 @@ func (f *fair) hold(namespace string, list []cluster.Change[cluster.Policy], now
 func (f *fair) release(d *cluster.Delta, now time.Time, quiet bool) {
 	var name string
 	for ns, w := range f.waiting {
-		if f.left(ns, now) >= 0 && (name == "" || w.since.Before(f.waiting[name].since)) {
+		if f.accounts.left(ns, now) >= 0 && (name == "" || w.since.Before(f.waiting[name].since)) {
 			name = ns
 		}
 	}
@@ -167,35 +152,18 @@ func (f *fair) release(d *cluster.Delta, now time.Time, quiet bool) {
 // charge takes what a pass cost from the accounts of the namespaces that it was for.
 func (f *fair) charge(units map[string]int, now time.Time) {
 	for ns, n := range units {
-		left := f.left(ns, now)
-		f.accounts[ns] = &account{max(left-time.Duration(n)*unitCost, -maxDebt), now}
+		f.accounts.spend(ns, time.Duration(n)*unitCost, now)
 	}
-	for ns := range f.accounts {
-		if f.left(ns, now) >= fairCredit {
-			delete(f.accounts, ns)
-		}
-	}
-}
-
-// left returns what a namespace may spend; below zero it waits.
-func (f *fair) left(namespace string, now time.Time) time.Duration {
-	a := f.accounts[namespace]
-	if a == nil {
-		return fairCredit
-	}
-	return min(fairCredit, a.left+time.Duration(fairShare*float64(now.Sub(a.at))))
 }
 
 // next returns how long it is until something that waits may go on; ok is false if
 // nothing waits.
 func (f *fair) next(now time.Time) (wait time.Duration, ok bool) {
+	most := time.Duration(-maxDebt)
 	for ns := range f.waiting {
-		due := time.Duration(float64(max(0, -f.left(ns, now))) / fairShare)
-		if !ok || due < wait {
-			wait, ok = due, true
-		}
+		most = max(most, f.accounts.left(ns, now))
 	}
-	return wait, ok
+	return f.accounts.until(most), len(f.waiting) > 0
 }
 
 // held returns the pods that wait.

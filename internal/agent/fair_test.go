@@ -7,6 +7,7 @@ package agent
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -230,4 +231,72 @@ func TestWhatWaitsIsNeitherLostNorRepeated(t *testing.T) {
 			t.Fatal("something waits for ever")
 		}
 	})
+}
+
+// However many namespaces spend all that they may, and whether they are in debt or
+// stop just before, together they take half of the loop's time.
+func TestAllNamespacesTogetherTakeHalf(t *testing.T) {
+	const namespaces, each, passes, step = 50, 1_000, 3_000, 20 * time.Millisecond
+	for name, room := range map[string]time.Duration{"in debt": -time.Hour, "just before debt": each * unitCost} {
+		f, now := startedFair()
+		spent, waits := time.Duration(0), 0
+		for pass := range passes {
+			var list []cluster.Change[cluster.Policy]
+			for i := range namespaces {
+				ns := fmt.Sprint("tenant", i)
+				if f.waiting[ns] == nil && f.accounts.left(ns, now) >= room {
+					list = append(list, added(policyWith(ns, "p", 10)))
+				}
+			}
+			calm := fmt.Sprint("calm", pass)
+			d := f.admit(changes(append(list, added(policyWith(calm, "p", 1)))...), now)
+			if !slices.ContainsFunc(d.Policies, func(c cluster.Change[cluster.Policy]) bool { return policyOf(c).Key.Namespace == calm }) {
+				waits++
+			}
+			for _, c := range d.Policies {
+				if ns := policyOf(c).Key.Namespace; ns != calm {
+					f.charge(map[string]int{ns: each}, now)
+					spent += each * unitCost
+				}
+			}
+			now = now.Add(step)
+		}
+		if most := namespaces*fairCredit + passes*step/2 + namespaces*each*unitCost; spent > most || spent < most/2 {
+			t.Errorf("%s: they took %v of %v, want %v at most", name, spent, passes*step, most)
+		}
+		if waits > 0 {
+			t.Errorf("%s: others waited %d times", name, waits)
+		}
+	}
+}
+
+// The accounts equal a walk in small steps, and what waits is woken when it may go on.
+func TestAccountsAreFilledAtOneRate(t *testing.T) {
+	a, now := newAccounts(), time.Unix(1000, 0)
+	a.advance(now)
+	walk := map[string]time.Duration{}
+	for i := range 9 {
+		cost := time.Duration(i+1) * 300 * time.Millisecond
+		a.spend(fmt.Sprint(i), cost, now)
+		walk[fmt.Sprint(i)] = fairCredit - cost
+	}
+	left := a.left("8", now)
+	wait := a.until(left)
+	for elapsed := time.Duration(0); elapsed < wait; elapsed += time.Millisecond {
+		n := len(walk)
+		for ns := range walk {
+			if walk[ns] += time.Duration(rate(n) * float64(time.Millisecond)); walk[ns] >= fairCredit {
+				delete(walk, ns)
+			}
+		}
+	}
+	if got, want := a.left("7", now.Add(wait)), walk["7"]; got.Round(20*time.Millisecond) != want.Round(20*time.Millisecond) {
+		t.Errorf("there is %v left, in small steps %v", got, want)
+	}
+	if got := a.left("8", now.Add(wait)); got < -time.Millisecond || got > time.Millisecond {
+		t.Errorf("after %v there is %v left, want nothing", wait, got)
+	}
+	if a.left("8", now.Add(wait+time.Hour)) != fairCredit || len(a.full) != 0 {
+		t.Errorf("full accounts are kept: %v", a.full)
+	}
 }
