@@ -177,7 +177,7 @@ func (l *Loop) awaitSync(ctx context.Context) error {
 func (l *Loop) pass(ctx context.Context) error {
 	first, rest := l.fair.admit(l.Store.Take(), time.Now()), cluster.Delta{}
 	if l.ready { // else everything is needed at once
-		first, rest = localFirst(first, l.Node)
+		first, rest = localFirst(first, l.Node, l.OpenUnknown)
 	}
 	err := l.enforce(ctx, first, rest)
 	switch {
@@ -221,8 +221,8 @@ func (l *Loop) enforce(ctx context.Context, delta, later cluster.Delta) error {
 }
 
 // waiting returns the pods of this node that the kernel does not have yet, whatever
-// the revision: those that wait for policies, for the next commit, or for a look at
-// the connection table.
+// the revision: those that wait for policies, for the next commit (where unknown pods
+// are open, for that of their policies), or for a look at the connection table.
 func (l *Loop) waiting(m *policy.Model, later cluster.Delta, held []netip.Addr) map[cluster.Key]bool {
 	keys := l.fair.held()
 	for _, c := range later.Pods {
@@ -230,7 +230,11 @@ func (l *Loop) waiting(m *policy.Model, later cluster.Delta, held []netip.Addr) 
 			keys[c.New.Key] = true
 		}
 	}
-	if len(held) == 0 {
+	behind := map[string][]cluster.Change[cluster.Policy]{}
+	if l.OpenUnknown {
+		behind = byNamespace(later.Policies)
+	}
+	if len(held)+len(behind) == 0 {
 		return keys
 	}
 	addrs := map[netip.Addr]bool{}
@@ -238,7 +242,7 @@ func (l *Loop) waiting(m *policy.Model, later cluster.Delta, held []netip.Addr) 
 		addrs[a] = true
 	}
 	for _, w := range m.Layout.Workloads {
-		if slices.ContainsFunc(w.Pod.IPs, func(a netip.Addr) bool { return addrs[a] }) {
+		if behind[w.Pod.Key.Namespace] != nil || slices.ContainsFunc(w.Pod.IPs, func(a netip.Addr) bool { return addrs[a] }) {
 			keys[w.Pod.Key] = true
 		}
 	}

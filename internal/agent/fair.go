@@ -59,11 +59,7 @@ func (f *fair) admit(d cluster.Delta, now time.Time) cluster.Delta {
 	}
 	policies, pods := d.Policies, d.Pods
 	d.Policies, d.Pods = nil, nil
-	fresh := map[string][]cluster.Change[cluster.Policy]{}
-	for _, c := range policies {
-		ns := policyOf(c).Key.Namespace
-		fresh[ns] = append(fresh[ns], c)
-	}
+	fresh := byNamespace(policies)
 	others := len(pods)+len(d.Namespaces) > 0 || len(fresh) > 1
 	sum := 0
 	for _, ns := range slices.Sorted(maps.Keys(fresh)) {
@@ -98,18 +94,13 @@ func (f *fair) pod(c cluster.Change[cluster.Pod]) (cluster.Change[cluster.Pod], 
 		c.Old = held.Old
 		delete(w.pods, p.Key)
 	}
-	if !f.starts(c) {
+	// Whatever ends a pod, or tells of one that is there, goes on: its address may be
+	// another's by now.
+	if f.open || !starts(c, f.node) {
 		return c, c.Old != nil || c.New != nil
 	}
 	w.pods[p.Key] = c
 	return c, false
-}
-
-// starts reports whether the change is that of a pod of this node that nothing is
-// known of yet. Whatever ends a pod, or tells of one that is there, goes on: its
-// address may be another's by now.
-func (f *fair) starts(c cluster.Change[cluster.Pod]) bool {
-	return !f.open && c.New != nil && c.New.Node == f.node && !c.New.Finished && !c.New.Terminating && !c.Old.Networked()
 }
 
 func (f *fair) hold(namespace string, list []cluster.Change[cluster.Policy], now time.Time) {
@@ -175,13 +166,4 @@ func (f *fair) held() map[cluster.Key]bool {
 		}
 	}
 	return keys
-}
-
-func entries(list []cluster.Change[cluster.Policy]) (n int) {
-	for _, c := range list {
-		if c.New != nil {
-			n += c.New.Size()
-		}
-	}
-	return n
 }

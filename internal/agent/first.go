@@ -12,27 +12,31 @@ import (
 
 // muchWork is how much a delta has to hold beside pods of this node before those
 // are committed first: below that, two commits take longer than one. A pod of
-// another node, a peer and a port count as one each.
+// another node and an entry of a policy (cluster.Policy.Size) count as one each.
 const muchWork = 500
 
 // localFirst divides a delta. What comes first is little: the pods of this node,
 // with everything that says what they may do at once (the policies of their
 // namespaces, labels of namespaces, and other pods with their addresses). Pods of
-// a namespace whose own policies are much work wait for these. The rest is the
-// zero Delta if there is nothing to gain.
+// a namespace whose own policies are much work wait for these; where unknown pods
+// are open, those that start do not wait: until then the policies that were there
+// hold for them, and not none. The rest is the zero Delta if there is nothing to
+// gain.
 //
 // A commit of the first part alone isolates every new pod by all policies that
 // were there when it came. What is late by a commit is what others changed.
-func localFirst(d cluster.Delta, node string) (first, rest cluster.Delta) {
-	late := heavy(d.Policies)
-	namespaces, addrs := map[string]bool{}, map[netip.Addr]bool{}
+func localFirst(d cluster.Delta, node string, open bool) (first, rest cluster.Delta) {
+	heavy := heavy(d.Policies)
+	late := func(c cluster.Change[cluster.Pod]) bool { return heavy[namespaceOf(c)] && !(open && starts(c, node)) }
+	namespaces, addrs, some := map[string]bool{}, map[netip.Addr]bool{}, false
 	for _, c := range d.Pods {
-		if isLocal(c, node) && !late[namespaceOf(c)] {
-			namespaces[namespaceOf(c)] = true
+		if isLocal(c, node) && !late(c) {
+			some = true
+			namespaces[namespaceOf(c)] = !heavy[namespaceOf(c)]
 			note(addrs, c)
 		}
 	}
-	if len(namespaces) == 0 {
+	if !some {
 		return d, rest
 	}
 	first, rest = d, d
@@ -41,9 +45,9 @@ func localFirst(d cluster.Delta, node string) (first, rest cluster.Delta) {
 	for _, c := range d.Pods {
 		shares := sharesAddress(addrs, c)
 		switch local := isLocal(c, node); {
-		case local && late[namespaceOf(c)] && shares:
+		case local && late(c) && shares:
 			return d, cluster.Delta{} // whose the address is must be decided at once
-		case local && !late[namespaceOf(c)], shares:
+		case local && !late(c), shares:
 			first.Pods = append(first.Pods, c)
 		default:
 			rest.Pods = append(rest.Pods, c)
@@ -56,7 +60,7 @@ func localFirst(d cluster.Delta, node string) (first, rest cluster.Delta) {
 			rest.Policies = append(rest.Policies, c)
 		}
 	}
-	if work(rest) < muchWork {
+	if len(rest.Pods)+entries(rest.Policies) < muchWork {
 		return d, cluster.Delta{}
 	}
 	return first, rest
@@ -64,35 +68,36 @@ func localFirst(d cluster.Delta, node string) (first, rest cluster.Delta) {
 
 // heavy returns the namespaces whose changed policies are much work.
 func heavy(list []cluster.Change[cluster.Policy]) map[string]bool {
-	sum, found := map[string]int{}, map[string]bool{}
-	for _, c := range list {
-		namespace := policyOf(c).Key.Namespace
-		sum[namespace] += size(c.New)
-		found[namespace] = sum[namespace] >= muchWork
+	found := map[string]bool{}
+	for ns, changes := range byNamespace(list) {
+		found[ns] = entries(changes) >= muchWork
 	}
 	return found
 }
 
-func work(d cluster.Delta) int {
-	sum := len(d.Pods)
-	for _, c := range d.Policies {
-		sum += size(c.New)
+func byNamespace(list []cluster.Change[cluster.Policy]) map[string][]cluster.Change[cluster.Policy] {
+	by := map[string][]cluster.Change[cluster.Policy]{}
+	for _, c := range list {
+		ns := policyOf(c).Key.Namespace
+		by[ns] = append(by[ns], c)
 	}
-	return sum
+	return by
 }
 
-// size is how many peers and ports a policy has; one that is gone is one.
-func size(p *cluster.Policy) int {
-	n := 1
-	if p == nil {
-		return n
-	}
-	for _, rules := range [][]cluster.Rule{p.Ingress, p.Egress} {
-		for _, r := range rules {
-			n += len(r.Peers.List) + len(r.Ports.List)
+// entries is what changed policies cost. One that is gone costs nothing.
+func entries(list []cluster.Change[cluster.Policy]) (n int) {
+	for _, c := range list {
+		if c.New != nil {
+			n += c.New.Size()
 		}
 	}
 	return n
+}
+
+// starts reports whether the change is that of a pod of this node that nothing is
+// known of yet.
+func starts(c cluster.Change[cluster.Pod], node string) bool {
+	return c.New != nil && c.New.Node == node && !c.New.Finished && !c.New.Terminating && !c.Old.Networked()
 }
 
 func policyOf(c cluster.Change[cluster.Policy]) *cluster.Policy {
