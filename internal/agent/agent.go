@@ -69,6 +69,7 @@ type Loop struct {
 	counts   counts          // what can reach a limit
 	full     map[string]bool // subjects of the limits that have a problem
 	held     withheld
+	holding  holding
 	whole    struct { // what is enforced with every policy
 		revision uint64
 		source   string

@@ -14,6 +14,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/policy"
 )
 
 func policyWith(namespace, name string, ports int) *cluster.Policy {
@@ -298,5 +301,17 @@ func TestAccountsAreFilledAtOneRate(t *testing.T) {
 	}
 	if a.left("8", now.Add(wait+time.Hour)) != fairCredit || len(a.full) != 0 {
 		t.Errorf("full accounts are kept: %v", a.full)
+	}
+}
+
+func TestPodsThatWaitForPoliciesAreHeld(t *testing.T) {
+	f, now := startedFair()
+	f.charge(map[string]int{"tenant": 60_000}, now)
+	pod := podAt("tenant", "one", "10.0.0.1")
+	f.admit(cluster.Delta{Pods: []cluster.Change[cluster.Pod]{pod}, Policies: changes(added(policyWith("tenant", "deny", 1))).Policies}, now)
+	l := &Loop{fair: f}
+	held := l.heldPods(&policy.Model{Layout: &policy.Layout{}}, datapath.Report{})
+	if len(held) != 1 || held[0].key != pod.New.Key || held[0].why != observe.HeldPolicies {
+		t.Errorf("%v are held", held)
 	}
 }

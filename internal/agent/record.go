@@ -5,6 +5,7 @@
 package agent
 
 import (
+	"slices"
 	"time"
 
 	"github.com/podwall/podwall/internal/datapath"
@@ -25,6 +26,7 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 	l.Observer.Beat()
 	if err == nil { // else the report is not complete
 		l.Observer.SetDatapath(l.datapath(r))
+		l.Observer.SetHeld(l.holding.update(start, l.heldPods(m, r)))
 		l.Observer.AddCuts(observe.Cuts{Ingress: r.Cuts.Ingress, Egress: r.Cuts.Egress, Reused: r.Cuts.Reused, Refused: r.Cuts.Refused,
 			Looks: r.Cuts.Looked.Times, Entries: r.Cuts.Looked.Entries, Elapsed: r.Cuts.Looked.Duration})
 		l.problems(r.Problems)
@@ -103,6 +105,15 @@ func (l *Loop) datapath(r datapath.Report) observe.Datapath {
 		d.Families = append(d.Families, "ipv6")
 	}
 	return d
+}
+
+// heldPods returns the pods of this node that are closed until something is done.
+func (l *Loop) heldPods(m *policy.Model, r datapath.Report) []heldPod {
+	pods := slices.Concat(heldBy(m, r.Held, observe.HeldConnections), heldBy(m, r.Elsewhere, observe.HeldElsewhere))
+	for key := range l.fair.held() {
+		pods = append(pods, heldPod{key, observe.HeldPolicies})
+	}
+	return pods
 }
 
 // drops tells the observer what was dropped so far.

@@ -28,6 +28,7 @@ import (
 type recorder struct {
 	kernel
 	fail     []error
+	report   datapath.Report // of those that succeed
 	programs []string
 	at       []time.Time
 }
@@ -39,7 +40,7 @@ func (r *recorder) Apply(_ context.Context, p *filter.Program) (datapath.Report,
 		r.fail = r.fail[1:]
 		return datapath.Report{}, err
 	}
-	return datapath.Report{}, nil
+	return r.report, nil
 }
 
 // run runs a loop over a synced store, in a bubble of made-up time, and stops

@@ -5,6 +5,7 @@
 package datapath
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -99,6 +100,7 @@ func (d *Datapath) believe(p *filter.Program, paths map[netip.Addr]links.Path, r
 		text = "the routes of this node do not lead to its pods at these addresses but elsewhere: if they are others', the policies of these pods are applied to others"
 		out = nil
 	}
+	report.Elsewhere = slices.Collect(maps.Keys(out))
 	report.Problems = append(report.Problems, d.misled.problems(now, Problem{Subject: "pods elsewhere", Text: text, Cure: cure})...)
 	return d.belief.leave(p, out)
 }

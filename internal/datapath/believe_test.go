@@ -120,7 +120,9 @@ func TestAnAddressThatLeadsElsewhereIsNamedAfterAWhile(t *testing.T) {
 		for _, unknownOpen := range []bool{false, true} {
 			d := open(t, Options{OpenUnknown: unknownOpen})
 			p := claimed("192.168.7.2")
-			healthy(t, d, p)
+			if closed := len(healthy(t, d, p).Elsewhere) == 1; closed == unknownOpen {
+				t.Errorf("unknown pods open %t: the report has the address as closed: %t", unknownOpen, closed)
+			}
 			for a, pod := range d.misled {
 				pod.since = pod.since.Add(-grace)
 				d.misled[a] = pod

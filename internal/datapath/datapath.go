@@ -82,7 +82,9 @@ type Report struct {
 	// Held are addresses of pods that are closed for now, since connections from
 	// before the pod may exist. Changed receives when they need not be any longer.
 	Held []netip.Addr
-	Cuts Cuts
+	// Elsewhere are addresses of pods that are closed, since routes lead elsewhere.
+	Elsewhere []netip.Addr
+	Cuts      Cuts
 }
 
 // Datapath owns podwall's table in one network namespace. Apply, Cleanup and

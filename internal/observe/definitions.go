@@ -49,6 +49,15 @@ func (b *builder) predicate(name, help string, holds func() bool) {
 	}))
 }
 
+// asked are gauges that are asked for at each reading.
+func (b *builder) asked(name, help, label string, values []string, ask func(value string) float64) {
+	b.define(name, "gauge", help, closed(label, values))
+	for _, value := range values {
+		b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: prefix + name, Help: help, ConstLabels: prometheus.Labels{label: value}},
+			func() float64 { return ask(value) }))
+	}
+}
+
 // info is a gauge that is always 1 and says something by its labels.
 func (b *builder) info(name, help string, labels prometheus.Labels) {
 	b.define(name, "gauge", help, "`"+strings.Join(slices.Sorted(maps.Keys(labels)), "`, `")+"`")
@@ -116,7 +125,7 @@ func closed(label string, values []string) string {
 // it.
 func Reference(out io.Writer) error {
 	b := &builder{reg: prometheus.NewRegistry()}
-	newMetrics(b, "", func() bool { return false })
+	newMetrics(b, "", func() bool { return false }, func(string) float64 { return 0 })
 	slices.SortFunc(b.definitions, func(x, y definition) int { return strings.Compare(x.name, y.name) })
 	var text strings.Builder
 	text.WriteString(referenceHead())

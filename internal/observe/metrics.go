@@ -55,10 +55,12 @@ type metrics struct {
 // Unsures are the values of the label of podwall_pods_unsure.
 func Unsures() []string { return []string{"bypassed", "elsewhere", "unbound", "unclear", "unreached"} }
 
-func newMetrics(b *builder, version string, ready func() bool) *metrics {
+func newMetrics(b *builder, version string, ready func() bool, held func(why string) float64) *metrics {
 	b.info("build_info", "Always 1; the labels tell the version of the agent and of Go.",
 		prometheus.Labels{"version": version, "goversion": runtime.Version()})
 	b.predicate("ready", "1 when the kernel enforces the last revision and nothing is known that speaks against it, as /readyz says.", ready)
+	b.asked("pods_held", "Pods of this node that are closed for longer than a second until something is done, by what they wait for; /statusz names them. connections: those from before the pod are looked for. "+
+		"elsewhere: routes lead elsewhere with its address. policies: its namespace has used up its share of the agent's time.", "why", heldWhys(), held)
 	return &metrics{
 		applyDuration: b.histograms("apply_duration_seconds", "Time that a pass took, from the change taken to the kernel's answer. Kind full compares the whole table, delta writes a change.",
 			[]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}, "kind", "delta", "full"),

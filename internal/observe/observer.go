@@ -64,6 +64,7 @@ type Observer struct {
 	enforced bool  // one pass has succeeded
 	problems map[string]Problem
 	drops    Drops
+	held     []Held
 }
 
 // New returns an observer that waits for the first sync. It registers its
@@ -79,7 +80,7 @@ func New(reg *prometheus.Registry, info Info) *Observer {
 		missing:  cluster.Kinds(),
 		problems: map[string]Problem{},
 	}
-	o.metrics = newMetrics(&builder{reg: reg}, info.Version, o.isReady)
+	o.metrics = newMetrics(&builder{reg: reg}, info.Version, o.isReady, o.countHeld)
 	return o
 }
 
@@ -223,6 +224,7 @@ func (o *Observer) Status() Status {
 	s.Diagnostics = append([]cluster.Diagnostic{}, s.Diagnostics...)
 	s.Problems = o.sortedProblems()
 	s.Feeds = o.feedList()
+	s.Held = o.longHeld(time.Now())
 	s.NotReady = o.notReady(time.Now())
 	s.Ready = len(s.NotReady) == 0
 	return s

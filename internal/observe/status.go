@@ -73,6 +73,10 @@ type Status struct {
 	// Connections is how full the kernel's connection table is, nil until it was read.
 	Connections *Connections `json:"connections,omitempty"`
 
+	// Held are pods of this node that are closed for longer than a second until
+	// something is done.
+	Held []Held `json:"heldPods,omitempty"`
+
 	Problems    []Problem            `json:"problems"`
 	Diagnostics []cluster.Diagnostic `json:"diagnostics"`
 }

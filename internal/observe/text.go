@@ -32,6 +32,9 @@ func (s Status) WriteText(w io.Writer) error {
 	row("guard", "%s", s.guard())
 	row("families", "%s", cmp.Or(strings.Join(s.Families, ", "), "not known yet"))
 	row("pods here", "%d, %d of them isolated", s.Pods, s.IsolatedPods)
+	if len(s.Held) > 0 {
+		row("held back", "%s", heldText(s.Held))
+	}
 	if len(s.Strangers) > 0 {
 		row("no pod at", "%s (closed)", strings.Join(s.Strangers, ", "))
 	}

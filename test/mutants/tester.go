@@ -37,6 +37,7 @@ func suites() map[string][]string {
 		"internal/gatenri":  {"gatenri"},
 		"internal/links":    {"links", "datapath"},
 		"internal/nft":      {"nft"},
+		"internal/observe":  {"observe"},
 	}
 }
 
