@@ -22,6 +22,7 @@ type missing map[netip.Addr]lostPod
 
 type lostPod struct {
 	name  string
+	id    string // tells a later pod of the same name
 	why   string // in a few words, may be empty
 	since time.Time
 }
@@ -45,10 +46,10 @@ func (m missing) updateWhy(p *filter.Program, is func(filter.Pod) (why string, m
 		}
 		lost[pod.Addr] = true
 		since := now
-		if before, known := m[pod.Addr]; known {
+		if before, known := m[pod.Addr]; known && before.name == pod.Name && before.id == pod.ID {
 			since = before.since
 		}
-		m[pod.Addr] = lostPod{pod.Name, why, since}
+		m[pod.Addr] = lostPod{pod.Name, pod.ID, why, since}
 	}
 	maps.DeleteFunc(m, func(a netip.Addr, _ lostPod) bool { return !lost[a] })
 }

@@ -53,6 +53,31 @@ func TestPodsThatCannotBeFoundAreReportedAfterAWhile(t *testing.T) {
 	}
 }
 
+// The grace is a pod's own: the next one with the address begins anew.
+func TestTheNextPodWithAnAddressHasAGraceOfItsOwn(t *testing.T) {
+	start, a := time.Unix(0, 0), netip.MustParseAddr("10.0.0.1")
+	always := func(filter.Pod) bool { return true }
+	of := func(name, id string) *filter.Program {
+		return &filter.Program{Pods: []filter.Pod{{Addr: a, Name: name, ID: id}}}
+	}
+	m := missing{}
+	for i, tt := range []struct {
+		program *filter.Program
+		since   time.Duration
+	}{
+		{of("a/first", "1"), 0},
+		{of("a/first", "1"), 0},
+		{of("a/second", "2"), 2 * time.Second},
+		{of("a/second", "3"), 3 * time.Second},
+		{of("a/second", "3"), 3 * time.Second},
+	} {
+		m.update(tt.program, always, start.Add(time.Duration(i)*time.Second))
+		if got := m[a].since.Sub(start); got != tt.since {
+			t.Errorf("step %d: missing since %v, want %v", i, got, tt.since)
+		}
+	}
+}
+
 // What is missing is looked for at doubling pauses, and at the end of the grace: so
 // a problem is said when it is one and not a period later.
 func TestWhatIsMissingIsLookedForUntilTheEndOfTheGrace(t *testing.T) {
