@@ -12,6 +12,9 @@ type Feed struct {
 	Kind string // plural resource name, or "manifests"
 	// Connected is true while changes arrive as they happen.
 	Connected bool
+	// Seldom is true while it is not connected, and a part of what is needed is read
+	// now and then.
+	Seldom bool
 	// Since is when Connected became what it is.
 	Since time.Time
 	// Heard is when the source last learned something: a list, a watch that was

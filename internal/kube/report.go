@@ -4,6 +4,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -100,7 +101,7 @@ func (r *reporter) good(now time.Time) {
 	if !r.feed.Connected {
 		r.feed.Connected, r.feed.Since = true, now
 	}
-	r.feed.Heard, r.feed.Err, r.feed.Cure = now, "", ""
+	r.feed.Seldom, r.feed.Heard, r.feed.Err, r.feed.Cure = false, now, "", ""
 }
 
 func (r *reporter) failed(ctx context.Context, err error, now time.Time) {
@@ -112,6 +113,9 @@ func (r *reporter) failed(ctx context.Context, err error, now time.Time) {
 	}
 	if r.feed.Connected {
 		r.feed.Connected, r.feed.Since = false, now
+	}
+	if r.feed.Seldom = errors.Is(err, errOwnOnly); r.feed.Seldom {
+		r.feed.Heard = now
 	}
 	f := r.classify(err)
 	changed := r.bad != f.message

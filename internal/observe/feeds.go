@@ -64,7 +64,7 @@ func (o *Observer) isMissing(kind string) bool {
 func (o *Observer) feedList() []Feed {
 	list := make([]Feed, 0, len(o.feeds))
 	for _, f := range o.feeds {
-		one := Feed{Kind: f.Kind, Connected: f.Connected, Since: f.Since, Error: f.Err, Cure: f.Cure,
+		one := Feed{Kind: f.Kind, Connected: f.Connected, Seldom: f.Seldom, Since: f.Since, Error: f.Err, Cure: f.Cure,
 			Synced: !o.isMissing(f.Kind) && (f.Kind != manifests || len(o.missing) == 0)}
 		if heard := f.Heard; !heard.IsZero() {
 			one.LastWord = &heard
@@ -79,6 +79,9 @@ func (f Feed) String() string {
 	line := "connected"
 	if !f.Connected {
 		line = "not connected since " + f.Since.Format(time.RFC3339)
+	}
+	if f.Seldom {
+		line += ", a part is read now and then"
 	}
 	if f.LastWord == nil {
 		line += ", never heard of"

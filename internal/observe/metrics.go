@@ -84,7 +84,7 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 		entries:      b.gauge("conntrack_entries", "Entries of the kernel's connection table, read once in a period of verification; 0 where it cannot be read."),
 		entriesLimit: b.gauge("conntrack_limit", "How many entries the connection table can have (nf_conntrack_max); 0 for no bound, and where it cannot be read."),
 		used:         b.gauges("limit_used_ratio", "How much of a limit is used: 1 is all, and soft limits can be passed. docs/limits.md has the figures.", "limit", limits()...),
-		connected:    b.laterGauges("source_connected", "1 while changes of the kind arrive as they happen; 0: what was known before stays enforced.", "kind", feedKinds()...),
+		connected:    b.laterGauges("source_connected", "1 while changes of the kind arrive as they happen; 0: what was known before stays enforced. It stays 0 for nodes while the role allows get alone: the own Node is read now and then.", "kind", feedKinds()...),
 		heard:        b.laterGauges("source_last_word_timestamp_seconds", "Unix time of the last list, event or bookmark of the kind; 0 before it. API servers send a bookmark about once a minute.", "kind", feedKinds()...),
 		problems:     b.gauges("problems", "Problems of the node. Blocking true: policies are not fully enforced while it lasts.", "blocking", "true", "false"),
 		strangers:    b.gauge("interfaces_without_pod", "Interfaces that are closed because pods may be behind them, while no pod is known there, counted at once; after 30 s a problem names them."),

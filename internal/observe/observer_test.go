@@ -252,10 +252,10 @@ findings about objects
 func TestFeedsAreOnTheStatusPage(t *testing.T) {
 	o := enforcing()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	o.SetFeeds([]feed.Feed{{Kind: "pods", Connected: true, Since: at, Heard: at}, {Kind: "nodes", Since: at, Err: "refused", Cure: "ask"}})
+	o.SetFeeds([]feed.Feed{{Kind: "pods", Connected: true, Since: at, Heard: at}, {Kind: "nodes", Seldom: true, Since: at, Err: "refused", Cure: "ask"}})
 	_, text := ask(t, o, "/statusz?format=text")
 	for _, want := range []string{"- pods      connected, last word 2026-01-02T03:04:05Z\n",
-		"- nodes     not connected since 2026-01-02T03:04:05Z, never heard of: refused; ask\n"} {
+		"- nodes     not connected since 2026-01-02T03:04:05Z, a part is read now and then, never heard of: refused; ask\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page lacks %q:\n%s", want, text)
 		}

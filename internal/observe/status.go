@@ -91,6 +91,8 @@ type Feed struct {
 	// since Since.
 	Connected bool      `json:"connected"`
 	Since     time.Time `json:"since"`
+	// Seldom is true while it is not connected, and a part of it is read now and then.
+	Seldom bool `json:"seldom,omitempty"`
 	// LastWord is when the source last heard of the kind: a list, a watch that was
 	// opened, an event, a bookmark. It is nil before the first.
 	LastWord *time.Time `json:"lastWord,omitempty"`
