@@ -42,31 +42,42 @@ func (c Change) Touched() []netip.Addr {
 func Compare(before, now *filter.Program) Change {
 	var c Change
 	w := worse{before: before, now: now, chains: map[string]degree{}}
-	old, pods := before.Pods, now.Pods
-	for len(old) > 0 || len(pods) > 0 {
+	eachPod(before.Pods, now.Pods, func(was, is *filter.Pod) {
 		switch {
-		case len(pods) == 0 || len(old) > 0 && old[0].Addr.Compare(pods[0].Addr) < 0:
-			c.Left = append(c.Left, old[0].Addr)
-			old = old[1:]
-		case len(old) == 0 || old[0].Addr != pods[0].Addr:
-			c.Came = append(c.Came, pods[0].Addr)
-			pods = pods[1:]
+		case is == nil:
+			c.Left = append(c.Left, was.Addr)
+		case was == nil:
+			c.Came = append(c.Came, is.Addr)
+		case was.Name != is.Name || was.ID != is.ID:
+			c.Moved = append(c.Moved, is.Addr)
 		default:
-			a, b := old[0], pods[0]
-			old, pods = old[1:], pods[1:]
-			if a.Name != b.Name || a.ID != b.ID {
-				c.Moved = append(c.Moved, b.Addr)
-				continue
-			}
-			switch max(w.chain(a.Ingress, b.Ingress), w.chain(a.Egress, b.Egress)) {
+			switch max(w.chain(was.Ingress, is.Ingress), w.chain(was.Egress, is.Egress)) {
 			case otherRules:
-				c.Denied = append(c.Denied, b.Addr)
+				c.Denied = append(c.Denied, is.Addr)
 			case fewerMembers:
-				c.Shrunk = append(c.Shrunk, b.Addr)
+				c.Shrunk = append(c.Shrunk, is.Addr)
 			}
 		}
-	}
+	})
 	return c
+}
+
+// eachPod walks two sorted lists and calls f with what an address was and is; one
+// of them is nil if it is in one list only.
+func eachPod(before, now []filter.Pod, f func(was, is *filter.Pod)) {
+	for len(before) > 0 || len(now) > 0 {
+		switch {
+		case len(now) == 0 || len(before) > 0 && before[0].Addr.Compare(now[0].Addr) < 0:
+			f(&before[0], nil)
+			before = before[1:]
+		case len(before) == 0 || before[0].Addr != now[0].Addr:
+			f(nil, &now[0])
+			now = now[1:]
+		default:
+			f(&before[0], &now[0])
+			before, now = before[1:], now[1:]
+		}
+	}
 }
 
 // degree says how a chain may have become worse.

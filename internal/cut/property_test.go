@@ -3,6 +3,7 @@
 package cut
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -106,6 +107,57 @@ func TestAChangeTouchesEveryConnectionThatItDenies(t *testing.T) {
 			t.Fatalf("the same program twice is a change: %+v", c)
 		}
 	})
+}
+
+// No connection of which two programs say something different is overlooked, and the
+// same program twice does not differ.
+func TestEveryDifferentVerdictIsOfAnAddressThatDiffers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := cluster.NewStore()
+		gen.Fill(t, s)
+		before := compiled(s.Snapshot())
+		for range rapid.IntRange(1, 3).Draw(t, "changes") {
+			s.Update(gen.Change(t))
+		}
+		now := compiled(s.Snapshot())
+		differ := Differing(before, now)
+		for _, f := range slices.Concat(flows(before), flows(now)) {
+			if filter.Eval(before, f) != filter.Eval(now, f) && !differ[f.Src] && !differ[f.Dst] {
+				t.Fatalf("of %+v is said something else, and only %v differ\nbefore:\n%s\nnow:\n%s", f, differ, before, now)
+			}
+		}
+		if d := Differing(now, compiled(s.Snapshot())); len(d) > 0 {
+			t.Fatalf("the same program twice differs at %v", d)
+		}
+	})
+}
+
+func TestWhatDiffers(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*filter.Program)
+		want   []netip.Addr
+	}{
+		{"nothing", func(*filter.Program) {}, nil},
+		{"a set gets a member", func(p *filter.Program) { p.Sets[0].Elements = p.Sets[0].Elements.With(filter.Element{Addr: stranger}) }, []netip.Addr{web}},
+		{"a set loses a member", func(p *filter.Program) { p.Sets[0].Elements = filter.Elements{} }, []netip.Addr{web}},
+		{"a set is gone", func(p *filter.Program) { p.Sets = nil }, []netip.Addr{web}},
+		{"a pod is not isolated any more", func(p *filter.Program) { p.Pods[0].Ingress = "" }, []netip.Addr{web}},
+		{"a chain is gone", func(p *filter.Program) { p.Chains = p.Chains[1:] }, []netip.Addr{jail}},
+		{"other rules under the same name", func(p *filter.Program) {
+			p.Chains[0] = &filter.Chain{Name: "egress4-jail", Direction: filter.Egress, Rules: []filter.Rule{{}}}
+		}, []netip.Addr{jail}},
+		{"a pod is gone", func(p *filter.Program) { p.Pods = p.Pods[1:] }, []netip.Addr{web}},
+		{"a pod came", func(p *filter.Program) { p.Pods = append(p.Pods, filter.Pod{Addr: addr("fd00::2")}) }, []netip.Addr{addr("fd00::2")}},
+		{"an address has another pod", func(p *filter.Program) { p.Pods[2].Name = "shop/next" }, []netip.Addr{open}},
+	}
+	for _, tt := range tests {
+		now := program()
+		tt.change(now)
+		if got := slices.SortedFunc(maps.Keys(Differing(program(), now)), netip.Addr.Compare); !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v differ, want %v", tt.name, got, tt.want)
+		}
+	}
 }
 
 func BenchmarkJudgeOfEntriesOfOthers(b *testing.B) {

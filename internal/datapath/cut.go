@@ -34,6 +34,7 @@ type cuts struct {
 	judged  *filter.Program // the program up to which connections are judged
 	closed  closure         // and what was closed for groups then
 	refused map[nft.Refused]refusal
+	asked   asked // what they were judged by
 	count   uint64
 	swept   time.Time
 	lenient time.Duration // see lenience
@@ -137,15 +138,19 @@ func (d *Datapath) plan(p *filter.Program, n nft.Node, h held, report *Report) (
 	if !c.keep {
 		todo.closed = closureOf(n)
 	}
-	if len(found) > 0 || c.judged != p || !todo.closed.equal(c.closed) {
+	if len(found) > 0 || c.judged != p || c.asked.program != p || !todo.closed.equal(c.closed) {
 		if err := todo.ask(c.policed(p)); err != nil {
 			c.audit.giveBack(found)
 			return nil, err
 		}
 	}
 	c.arrivals.known.Store(h.known) // what these take part in from now on may be their own
+	others := map[netip.Addr]bool{}
 	if c.judged != p {
-		d.compare(p, todo)
+		others = d.compare(p, todo)
+	}
+	if c.judged != p || c.asked.program != p {
+		c.ask(p, others, todo)
 	}
 	if closed := todo.closed.beyond(c.closed, c.judged == p); len(closed) > 0 {
 		todo.scopes.of(payerOf(p, closed)).whole = true // nobody knows the groups' names
@@ -180,9 +185,10 @@ func (c *cuts) policed(p *filter.Program) *filter.Program {
 	return open
 }
 
-// compare finds out what to look at after the program changed, deletes the
-// connections of reused addresses, and finds what need not be refused any more.
-func (d *Datapath) compare(p *filter.Program, todo *plan) {
+// compare finds out what to look at after the program changed, and deletes the
+// connections of reused addresses. It returns the addresses of which nothing need
+// be refused any more: another pod has them, or none.
+func (d *Datapath) compare(p *filter.Program, todo *plan) map[netip.Addr]bool {
 	c, before := &d.cuts, d.cuts.judged
 	if before == nil {
 		if !c.keep {
@@ -205,19 +211,7 @@ func (d *Datapath) compare(p *filter.Program, todo *plan) {
 	for _, a := range slices.Concat(reused, change.Left) {
 		others[a] = true
 	}
-	now := time.Now()
-	for r, known := range c.refused {
-		switch by, denied := todo.judge.Denied(cut.Revival(r).Flow()); {
-		case others[r.Src] || others[r.Dst]:
-			todo.remove[r] = true
-		case denied:
-			known.allowed, known.tenant = time.Time{}, by.Tenant
-		case known.allowed.IsZero():
-			known.allowed = now
-			c.release.Reset(c.lenient)
-		}
-		c.refused[r] = known
-	}
+	return others
 }
 
 // look notes which connections a change asks to look at, and who pays for it.

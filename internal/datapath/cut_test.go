@@ -406,3 +406,63 @@ func refusedFirst(c *cuts, n uint64) map[nft.Refused]bool {
 	}
 	return m
 }
+
+// Of very many refused connections a change has those judged that it concerns.
+func TestAChangeHasTheRefusedConnectionsJudgedThatItConcerns(t *testing.T) {
+	first, second, elsewhere := netip.MustParseAddr(first), netip.MustParseAddr(second), netip.MustParseAddr(elsewhere)
+	pods := []filter.Pod{{Addr: first, Name: "a/p", Tenant: "a", Ingress: "ingress4-a"}, {Addr: second, Name: "b/p", Tenant: "b", Ingress: "ingress4-b"}}
+	program := func() *filter.Program {
+		return &filter.Program{Pods: slices.Clone(pods), Chains: []*filter.Chain{
+			{Name: "ingress4-a", Direction: filter.Ingress, Family: filter.IPv4}, {Name: "ingress4-b", Direction: filter.Ingress, Family: filter.IPv4}}}
+	}
+	at := func(a netip.Addr) nft.Refused {
+		return nft.Refused{Protocol: filter.TCP, Src: a, Dst: elsewhere, SrcPort: 80, DstPort: 40000}
+	}
+	of := map[nft.Refused]string{at(first): "a", at(second): "b"}
+	opened := program()
+	opened.Pods[0].Ingress = ""
+	for _, tt := range []struct {
+		name   string
+		next   *filter.Program
+		node   []netip.Addr
+		change func(c *cuts)
+		judged string // whose are judged
+	}{
+		{"nothing", program(), nil, nil, ""},
+		{"a is open", opened, nil, nil, "a"},
+		{"the node has another address", program(), []netip.Addr{elsewhere}, nil, "a b"},
+		{"an earlier process left one", program(), nil, func(c *cuts) { c.refused[at(second)] = refusal{} }, "b"},
+		{"nothing was judged yet", program(), nil, func(c *cuts) { c.asked = asked{} }, "a b"},
+	} {
+		c := cuts{refused: map[nft.Refused]refusal{}, release: time.NewTimer(time.Hour), lenient: time.Hour}
+		ask := func(p *filter.Program, node []netip.Addr) {
+			todo := &plan{judge: cut.NewJudge(p, node, nil), node: node, remove: map[nft.Refused]bool{}}
+			if c.ask(p, map[netip.Addr]bool{}, todo); len(todo.remove) > 0 {
+				t.Errorf("%s: %v go", tt.name, todo.remove)
+			}
+		}
+		c.settle(&plan{add: of})
+		ask(program(), nil)
+		for r, known := range c.refused {
+			if known.tenant != of[r] || !known.allowed.IsZero() {
+				t.Errorf("%s: of %v is known %+v", tt.name, r, known)
+			}
+			known.tenant = "as it was"
+			c.refused[r] = known
+		}
+		if tt.change != nil {
+			tt.change(&c)
+		}
+		ask(tt.next, tt.node)
+		var judged []string
+		for r, known := range c.refused {
+			if known.tenant != "as it was" || !known.allowed.IsZero() {
+				judged = append(judged, of[r])
+			}
+		}
+		slices.Sort(judged)
+		if got := strings.Join(judged, " "); got != tt.judged {
+			t.Errorf("%s: those of %q are judged, want %q", tt.name, got, tt.judged)
+		}
+	}
+}

@@ -7,9 +7,11 @@ package datapath
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/podwall/podwall/internal/cut"
 	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/nft"
 )
@@ -23,6 +25,43 @@ type refusal struct {
 	number  uint64    // the order in which they came
 	tenant  string    // whose pod it protects; empty if that is not known
 	allowed time.Time // since when the connection is allowed again; zero if it is not
+	judged  bool      // by what asked says
+}
+
+// asked is what refused connections were judged by. It may be a program that was
+// never committed.
+type asked struct {
+	program *filter.Program // nil before the first
+	node    []netip.Addr
+}
+
+// ask judges what is refused, as far as the change concerns it: the rest is as
+// allowed or denied as before. It costs up to thousands of rules for each.
+func (c *cuts) ask(p *filter.Program, others map[netip.Addr]bool, todo *plan) {
+	all, differ := true, map[netip.Addr]bool{}
+	if c.asked.program != nil && slices.Equal(c.asked.node, todo.node) {
+		all, differ = false, cut.Differing(c.policed(c.asked.program), c.policed(p))
+	}
+	c.asked = asked{p, todo.node}
+	now := time.Now()
+	for r, known := range c.refused {
+		if others[r.Src] || others[r.Dst] {
+			todo.remove[r] = true
+			continue
+		}
+		if known.judged && !all && !differ[r.Src] && !differ[r.Dst] {
+			continue
+		}
+		known.judged = true
+		switch by, denied := todo.judge.Denied(cut.Revival(r).Flow()); {
+		case denied:
+			known.allowed, known.tenant = time.Time{}, by.Tenant
+		case known.allowed.IsZero():
+			known.allowed = now
+			c.release.Reset(c.lenient)
+		}
+		c.refused[r] = known
+	}
 }
 
 const (
