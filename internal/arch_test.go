@@ -58,9 +58,11 @@ func layers() []layer {
 		{pkg: "internal/bench/plot", pure: true, may: append(ours("bench"), "gonum.org/v1/plot"), reason: "a picture shows what it is given"},
 		{pkg: "internal/conntrack", may: append(ours("filter", "cut"), kernel...), reason: "it reads and deletes what it is told to"},
 		{pkg: "internal/nft", may: append(ours("persist", "filter"), kernel...), reason: "a backend knows nothing of Kubernetes and of policies"},
-		{pkg: "internal/datapath", may: append(ours("persist", "filter", "nft", "links", "cut", "conntrack", "sysctl"), kernel...), reason: "it makes the kernel agree with a program, whatever the program means"},
+		{pkg: "internal/datapath", may: append(ours("persist", "filter", "nft", "links", "cut", "conntrack", "sysctl", "kuberouter"), kernel...), reason: "it makes the kernel agree with a program, whatever the program means"},
 		{pkg: "internal/sysctl", may: []string{"golang.org/x/sys"}, reason: "files with one value each"},
 		{pkg: "internal/links", may: append(append(ours("filter", "sysctl"), "golang.org/x/net/bpf"), kernel...), reason: "it looks at interfaces, not at policies"},
+		{pkg: "internal/kuberouter", pure: true, may: []string{}, reason: "what may be removed is a function of what was found"},
+		{pkg: "internal/kuberouter/host", may: append(ours("kuberouter"), kernel...), reason: "it looks and removes, and decides nothing"},
 		{pkg: "internal/kube", never: ours("policy", "compile", "filter", "nft", "datapath", "agent"), reason: "a source fills the store and decides nothing"},
 		{pkg: "internal/manifest", never: ours("policy", "compile", "filter", "nft", "datapath", "agent", "kube"), reason: "a source fills the store and decides nothing"},
 		{pkg: "internal/observe", never: append(ours("policy", "compile", "filter", "nft", "datapath", "agent", "kube"), kernel[:3]...), reason: "it says what it was told"},
@@ -80,7 +82,7 @@ func layers() []layer {
 // owners lists modules that only some packages may import outside of tests.
 func owners() map[string][]string {
 	return map[string][]string{
-		"github.com/google/nftables":         {"internal/nft", "internal/datapath", "internal/lab"},
+		"github.com/google/nftables":         {"internal/nft", "internal/datapath", "internal/lab", "internal/kuberouter/host"},
 		"k8s.io/client-go":                   {"internal/kube", "internal/testkit", "internal/measure"},
 		"github.com/prometheus":              {"internal/observe"},
 		"github.com/fsnotify/fsnotify":       {"internal/manifest", "internal/gatecni"},

@@ -9,7 +9,8 @@
 // Exit status: 0 stopped by a signal or done, 1 failed while running (among
 // them: the first sync did not complete in time), 2 wrong command line, 3 this
 // machine cannot enforce (no right, no nftables, kernel too old), 4 wrong place
-// (not the node's network namespace, or another agent runs in it).
+// (not the node's network namespace, or another agent runs in it), 5 a one-off
+// command was refused because of the state of the node; nothing was changed.
 package main
 
 import (
@@ -57,9 +58,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	for _, n := range notices {
 		log.Info("flag has no effect here", "flag", n.Flag, "why", n.Text)
 	}
-	if cfg.Cleanup {
+	switch {
+	case cfg.Cleanup:
 		err = agent.Cleanup(cfg, log)
-	} else {
+	case cfg.Removal != config.RemovalNone:
+		err = agent.RemoveKubeRouter(ctx, cfg.Removal, stdout)
+	default:
 		log.Info("podwall-agent starts", "version", version, "node", cfg.NodeName)
 		err = agent.Run(ctx, cfg, version, log)
 	}
@@ -77,6 +81,8 @@ func status(err error) int {
 		return 3
 	case errors.Is(err, agent.ErrPlacement):
 		return 4
+	case errors.Is(err, agent.ErrRefused):
+		return 5
 	}
 	return 1
 }

@@ -59,6 +59,18 @@ const (
 	OnChangeKeep OnChange = "keep"
 )
 
+// Removal says what to do about the rules that kube-router's firewall left.
+type Removal string
+
+// The removals. RemovalNowBesideBridge takes the interface kube-bridge for no sign
+// of kube-router's router.
+const (
+	RemovalNone            Removal = ""
+	RemovalPlan            Removal = "plan"
+	RemovalNow             Removal = "now"
+	RemovalNowBesideBridge Removal = "now-beside-kube-bridge"
+)
+
 // LogFormat is the form of log lines.
 type LogFormat string
 
@@ -94,6 +106,9 @@ type Config struct {
 	RunRouter, RunServiceProxy bool
 	// Cleanup makes the agent remove what is its own in the kernel and exit.
 	Cleanup bool
+	// Removal makes the agent show or remove what kube-router's firewall left, and
+	// exit.
+	Removal Removal
 	// Version makes the agent print its version and exit. Nothing else is
 	// checked then.
 	Version bool

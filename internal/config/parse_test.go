@@ -75,6 +75,7 @@ func TestFlagsAreReadInEveryFormThatKubeRouterAccepts(t *testing.T) {
 		{"serving", "--metrics-addr=[::1] --metrics-port=8080 --metrics-path=/m", func(c *Config) {
 			c.MetricsAddr, c.MetricsPort, c.MetricsPath = "[::1]", 8080, "/m"
 		}},
+		{"removal of kube-router's firewall", "--remove-kube-router-firewall=plan", func(c *Config) { c.Removal = RemovalPlan }},
 		{"cleanup without the firewall", "--run-firewall=false --cleanup-config", func(c *Config) { c.RunFirewall, c.Cleanup = false, true }},
 	}
 	for _, tt := range tests {
@@ -128,6 +129,8 @@ func TestACommandLineThatCannotRunSaysWhyInOneLine(t *testing.T) {
 		{"a path without a slash", "--metrics-path=metrics", []string{"must start with a slash"}},
 		{"a path that is taken", "--metrics-port=20244 --metrics-path=/healthz", []string{"--metrics-path=/healthz: is taken"}},
 		{"one port, two addresses", "--metrics-port=20244 --metrics-addr=127.0.0.1", []string{"are both 20244"}},
+		{"two things to do once", "--cleanup-config --remove-kube-router-firewall=now", []string{"--cleanup-config, --remove-kube-router-firewall: each does one thing"}},
+		{"removal without saying how", "--remove-kube-router-firewall=yes", []string{"none of plan, now, now-beside-kube-bridge"}},
 		{"several problems", "--run-router --enable-ipv4=false --enable-ipv6=false --run-loadbalancer", []string{
 			"--run-loadbalancer=true", "; --run-router=true", "; --enable-ipv4=false"}},
 	}

@@ -28,7 +28,21 @@ func (c Config) checkParts() error {
 	if !c.RunFirewall && !c.Cleanup {
 		problems = append(problems, errors.New("--run-firewall=false leaves nothing to run; leave it out, or remove what is in the kernel with --cleanup-config"))
 	}
+	if once := c.commands(); len(once) > 1 {
+		problems = append(problems, fmt.Errorf("%s: each does one thing and exits; give one of them", strings.Join(once, ", ")))
+	}
 	return errors.Join(problems...)
+}
+
+// commands lists the flags that ask for one thing to be done instead of running.
+func (c Config) commands() (list []string) {
+	if c.Cleanup {
+		list = append(list, "--cleanup-config")
+	}
+	if c.Removal != RemovalNone {
+		list = append(list, "--remove-kube-router-firewall")
+	}
+	return list
 }
 
 func (c Config) checkSource() error {

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/kuberouter"
 	"github.com/podwall/podwall/internal/links"
 	"github.com/podwall/podwall/internal/nft"
 	"github.com/podwall/podwall/internal/sysctl"
@@ -269,7 +270,7 @@ func (d *Datapath) look() error {
 	if err != nil {
 		return err
 	}
-	s, err := d.conn.Survey()
+	s, err := d.conn.Survey(kuberouter.IsFirewallChain)
 	if err != nil {
 		return err
 	}

@@ -38,12 +38,7 @@ func (d *Datapath) ipvsMoved() bool { return untrackedIPVS(d.options.Sysctls) !=
 
 // untrackedIPVS says what is wrong, "" if nothing is.
 func untrackedIPVS(s sysctl.Dir) string {
-	file, err := os.Open(ipvsServices)
-	if err != nil {
-		return "" // the kernel has no IPVS, or it is not loaded
-	}
-	defer file.Close()
-	used, err := usesIPVS(file)
+	used, err := IPVSInUse()
 	if err != nil {
 		return "policies may not hold for Services of IPVS: " + err.Error()
 	}
@@ -59,6 +54,16 @@ func untrackedIPVS(s sysctl.Dir) string {
 		return "policies do not hold for Services of IPVS: net.ipv4.vs.conntrack is 0, so IPVS hides their packets from connection tracking and from our chains"
 	}
 	return ""
+}
+
+// IPVSInUse reports whether IPVS has services in this network namespace.
+func IPVSInUse() (bool, error) {
+	file, err := os.Open(ipvsServices)
+	if err != nil {
+		return false, nil // the kernel has no IPVS, or it is not loaded
+	}
+	defer file.Close()
+	return usesIPVS(file)
 }
 
 // usesIPVS reports whether a listing of IPVS has a service: a line that is not

@@ -32,6 +32,11 @@ func (d *Datapath) node(p, all *filter.Program, paths map[netip.Addr]links.Path,
 		report.problem("nat chain before ours", fmt.Sprintf("%s runs before podwall's and could end the walk; judging in filter chains instead",
 			strings.Join(d.survey.Before, ", ")), "give that chain a priority above -190, or run with --datapath=filter")
 	}
+	if d.survey.Known > 0 {
+		report.Problems = append(report.Problems, Problem{Subject: "kube-router",
+			Text: fmt.Sprintf("%d chains of kube-router's firewall are in the kernel and judge packets too; if it has stopped, by the policies of that time", d.survey.Known),
+			Cure: "stop kube-router on this node, then run podwall-agent --remove-kube-router-firewall=plan, and =now; see docs/migrate-from-kube-router.md"})
+	}
 	d.wiring(p, all, paths, &n, report)
 	isolatedLinks(all, paths, &n)
 	n.Restore = d.entries()

@@ -120,7 +120,7 @@ func TestPortTablesReadBackWithoutADifference(t *testing.T) {
 	if out, err := list(ns); err != nil || strings.Count(out, "physdev") != 5 {
 		t.Errorf("nft lists %v\n%s", err, out)
 	}
-	if s, err := conn.Survey(); err != nil || len(s.Before) > 0 {
+	if s, err := conn.Survey(nobody); err != nil || len(s.Before) > 0 {
 		t.Errorf("our own chains count as those of others: %v %v", s.Before, err)
 	}
 }

@@ -22,10 +22,13 @@ type Survey struct {
 	// families, so that our guard is not needed. Rules of iptables-legacy cannot
 	// be seen by netlink and count as missing.
 	DropsInvalid bool
+	// Known is how many chains of others have a name that the caller knows.
+	Known int
 }
 
-// Survey looks at the base chains of all tables.
-func (c *Conn) Survey() (Survey, error) {
+// Survey looks at the base chains of all tables, and counts the chains whose name
+// is known.
+func (c *Conn) Survey(known func(chain string) bool) (Survey, error) {
 	chains, err := c.nl.ListChains()
 	if err != nil {
 		return Survey{}, fmt.Errorf("listing chains: %w", err)
@@ -38,6 +41,9 @@ func (c *Conn) Survey() (Survey, error) {
 	}
 	for _, k := range chains {
 		own := k.Table.Name == TableName && ipFamily(k.Table.Family)
+		if !own && known(k.Name) {
+			s.Known++
+		}
 		if own || k.Hooknum == nil || k.Priority == nil || dormant[tableKey{k.Table.Family, k.Table.Name}] {
 			continue
 		}

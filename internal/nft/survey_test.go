@@ -34,7 +34,7 @@ func TestSurveyFindsADropOfEveryInvalidPacket(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c, ns := openIn(t)
 			nft(t, ns, strings.NewReplacer("%user%", tt.user, "%forward%", tt.forward).Replace(forward), "-f", "-")
-			s, err := c.Survey()
+			s, err := c.Survey(nobody)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -42,9 +42,21 @@ func TestSurveyFindsADropOfEveryInvalidPacket(t *testing.T) {
 				t.Errorf("DropsInvalid = %t, want %t", s.DropsInvalid, tt.want)
 			}
 			nft(t, ns, "table inet theirs { flags dormant; }", "-f", "-")
-			if s, err := c.Survey(); err != nil || s.DropsInvalid {
+			if s, err := c.Survey(nobody); err != nil || s.DropsInvalid {
 				t.Errorf("in a dormant table: DropsInvalid = %t, %v", s.DropsInvalid, err)
 			}
 		})
+	}
+}
+
+// nobody knows a name.
+func nobody(string) bool { return false }
+
+func TestSurveyCountsChainsThatAreKnown(t *testing.T) {
+	c, ns := openIn(t)
+	nft(t, ns, "table ip filter {\nchain A-1 { }\nchain A-2 { type filter hook forward priority 0; }\nchain B { }\n}\ntable inet podwall {\nchain A-3 { }\n}\n", "-f", "-")
+	s, err := c.Survey(func(name string) bool { return strings.HasPrefix(name, "A-") })
+	if err != nil || s.Known != 2 {
+		t.Errorf("known = %d, %v; want the two outside of our table", s.Known, err)
 	}
 }

@@ -25,19 +25,20 @@ const jobs = 2
 // the order in which they are asked; the first that fails ends the search.
 func suites() map[string][]string {
 	return map[string][]string{
-		"internal/agent":    {"agent"},
-		"internal/cluster":  {"cluster", "convert", "policy", "compile", "cases"},
-		"internal/convert":  {"convert", "cases"},
-		"internal/policy":   {"policy", "compile", "cases"},
-		"internal/compile":  {"compile", "cases"},
-		"internal/datapath": {"datapath"},
-		"internal/cut":      {"cut"},
-		"internal/filter":   {"filter", "compile"},
-		"internal/gatecni":  {"gatecni"},
-		"internal/gatenri":  {"gatenri"},
-		"internal/links":    {"links", "datapath"},
-		"internal/nft":      {"nft"},
-		"internal/observe":  {"observe"},
+		"internal/agent":      {"agent"},
+		"internal/cluster":    {"cluster", "convert", "policy", "compile", "cases"},
+		"internal/convert":    {"convert", "cases"},
+		"internal/policy":     {"policy", "compile", "cases"},
+		"internal/compile":    {"compile", "cases"},
+		"internal/datapath":   {"datapath"},
+		"internal/cut":        {"cut"},
+		"internal/filter":     {"filter", "compile"},
+		"internal/gatecni":    {"gatecni"},
+		"internal/gatenri":    {"gatenri"},
+		"internal/links":      {"links", "datapath"},
+		"internal/nft":        {"nft"},
+		"internal/observe":    {"observe"},
+		"internal/kuberouter": {"kuberouter"},
 	}
 }
 

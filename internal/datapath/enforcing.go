@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"context"
+	"errors"
+
+	"github.com/podwall/podwall/internal/nft"
+)
+
+// NotEnforcing says why nobody enforces in this network namespace: there is no
+// table of ours, or no agent that keeps it. It is empty if both are there.
+func NotEnforcing(ctx context.Context) (why string, err error) {
+	conn, err := nft.Open(0)
+	if err != nil {
+		return "", unsupported(err)
+	}
+	exists, err := conn.Exists()
+	if err := errors.Join(err, conn.Close()); err != nil {
+		return "", unsupported(err)
+	}
+	if !exists {
+		return "its table is not in the kernel", nil
+	}
+	alive, err := agentLives(ctx)
+	if err != nil || alive {
+		return "", err
+	}
+	return "no podwall-agent runs in this network namespace", nil
+}
