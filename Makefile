@@ -6,6 +6,10 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false
 LDFLAGS := -s -w -X main.version=$(VERSION)
+# What a release contains depends on the source, its commit and Go alone; see docs/image.md.
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null)
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+IMAGE_TAG ?= $(or $(shell sed -nE 's/^appVersion: *"?([^" ]+)"?.*/\1/p' deploy/chart/podwall/Chart.yaml 2>/dev/null),development)
 
 KUBE_VERSION := 1.35.4
 V := k8s.io/component-base/version
@@ -15,7 +19,7 @@ CNI_PLUGINS := github.com/containernetworking/plugins/plugins
 CONTAINERD := github.com/containerd/containerd/v2/cmd
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
-.PHONY: help build demo test test-go fuzz lint vet staticcheck errcheck bench prepare kubeapi standin cni containerd check vm-ipvs mutants soak golden clean FORCE
+.PHONY: help build image demo test test-go fuzz lint vet staticcheck errcheck bench prepare kubeapi standin cni containerd check vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +30,10 @@ bin/podwall-agent bin/podwall-gate bin/podwall-lab: bin/%: FORCE
 	@mkdir -p bin
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
 
+image: ## write the container image for amd64 and arm64, with its SBOM, into bin/image; see docs/image.md
+	go run -C tools ./image -root $(CURDIR) -out $(CURDIR)/bin/image -version '$(VERSION)' -revision '$(REVISION)' \
+		-tag '$(IMAGE_TAG)' -epoch '$(SOURCE_DATE_EPOCH)'
+
 demo: build ## show the five example policies and the functional table on this machine's kernel
 	bin/podwall-lab demo
 
@@ -35,6 +43,7 @@ test: prepare lint build kubeapi cni ## run everything: linters, all tests with 
 test-go: ## run the tests only; make build kubeapi cni must have been run
 	CI=$(CI) PODWALL_AGENT=$(CURDIR)/bin/podwall-agent PODWALL_CNI_BIN=$(CURDIR)/bin/cni \
 	go test -race -timeout 20m ./...
+	CI=$(CI) go test -C tools -timeout 20m ./...
 
 FUZZTIME ?= 20s
 
@@ -48,16 +57,19 @@ prepare: ## install what the tests need beside Go (Debian, as root; else says wh
 	@hack/prepare
 
 lint: vet staticcheck errcheck ## run the linters, versions pinned in tools/go.mod
-	@test -z "$$(gofmt -l cmd internal examples test)" || { echo "gofmt is needed:"; gofmt -l cmd internal examples test; exit 1; }
+	@test -z "$$(gofmt -l cmd internal examples test tools)" || { echo "gofmt is needed:"; gofmt -l cmd internal examples test tools; exit 1; }
 
 vet: ## run go vet
 	go vet ./...
+	go vet -C tools ./...
 
 staticcheck: ## run staticcheck
 	go tool -modfile=tools/go.mod staticcheck ./...
+	cd tools && go tool staticcheck ./...
 
 errcheck: ## find errors that nobody looks at
 	go tool -modfile=tools/go.mod errcheck -ignoretests -exclude tools/errcheck.txt ./...
+	cd tools && go tool errcheck -ignoretests -exclude errcheck.txt ./...
 
 kubeapi: ## build the API server and kube-proxy for integration tests (about 6 CPU minutes the first time)
 	@mkdir -p bin
@@ -97,8 +109,9 @@ bench: build kubeapi standin ## measure what the agent costs on this machine, in
 	bin/podwall-lab bench web --peer 'chains=exec $(CURDIR)/bin/standin' --out $(BENCH_DIR) -o markdown > $(BENCH_DIR)/web.md
 	bin/podwall-lab bench control --out $(BENCH_DIR) -o markdown > $(BENCH_DIR)/control.md
 
-soak: build cni containerd ## the long runs: random cases by programs and packets, a container runtime, mutants, IPVS in virtual machines (an hour)
+soak: build image cni containerd ## the long runs: random cases by programs and packets, a container runtime, mutants, IPVS in virtual machines (an hour)
 	PODWALL_SOAK=1 PODWALL_AGENT=$(CURDIR)/bin/podwall-agent PODWALL_CNI_BIN=$(CURDIR)/bin/cni go test ./test/soak ./test/cut ./test/faults ./test/gate -count=1 -v -timeout 3h
+	PODWALL_SOAK=1 go test -C tools ./image -count=1 -v -timeout 1h
 	go vet -C test/containerd ./... && go test -C test/containerd ./... -count=1 -v
 	$(MAKE) --no-print-directory mutants
 	@if [ -d bin/vm/bookworm ]; then $(MAKE) --no-print-directory vm-ipvs; else echo "IPVS skipped: no kernels in bin/vm, see hack/vm/README.md"; fi

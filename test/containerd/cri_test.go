@@ -19,8 +19,9 @@ import (
 
 // client asks a runtime as a kubelet does.
 type client struct {
-	t    *testing.T
-	pods cri.RuntimeServiceClient
+	t      *testing.T
+	pods   cri.RuntimeServiceClient
+	images cri.ImageServiceClient
 }
 
 func connect(t *testing.T, socket string) *client {
@@ -28,7 +29,7 @@ func connect(t *testing.T, socket string) *client {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	check(t, err)
 	t.Cleanup(func() { _ = conn.Close() }) // the runtime may be gone
-	return &client{t, cri.NewRuntimeServiceClient(conn)}
+	return &client{t, cri.NewRuntimeServiceClient(conn), cri.NewImageServiceClient(conn)}
 }
 
 // limit is how long one request may take.

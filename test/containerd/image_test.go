@@ -38,7 +38,8 @@ func archive(members ...member) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return b.Bytes(), w.Close()
+	err := w.Close() // which ends the archive
+	return b.Bytes(), err
 }
 
 // writeImage writes the image as an archive that container engines import: a

@@ -61,14 +61,22 @@ func newNode(t *testing.T, f front) *node {
 	check(t, n.ns.SetSysctls([]netns.Sysctl{{Path: "bridge/bridge-nf-call-iptables", Value: cmp.Or(shown, "0"), Optional: true}}))
 	check(t, errors.Join(n.configure(), writeImage(n.path("image.tar"))))
 	n.startContainerd()
-	out, err := exec.Command(absolute(t, "containerd/ctr"), "-a", n.path("containerd.sock"), "-n", "k8s.io", "images", "import", "--local", n.path("image.tar")).CombinedOutput()
-	if err != nil {
-		t.Fatalf("importing the image: %v: %s", err, out)
-	}
+	n.ctr("images", "import", "--local", n.path("image.tar"))
 	if f == byNRI {
 		n.startNRI()
 	}
 	return n
+}
+
+// ctr asks the runtime by its own command line, and returns what that prints.
+func (n *node) ctr(args ...string) string {
+	n.t.Helper()
+	cmd := exec.Command(absolute(n.t, "containerd/ctr"), append([]string{"-a", n.path("containerd.sock"), "-n", "k8s.io"}, args...)...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		n.t.Fatalf("ctr %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
 }
 
 func (n *node) path(name string) string { return filepath.Join(n.dir, name) }
