@@ -118,6 +118,12 @@ func (d *Datapath) bridge(b links.Path, report *Report) {
 		report.Problems = append(report.Problems, Problem{Subject: subject,
 			Text: "pods and an uplink share this bridge: addresses that belong to no pod are not closed on it"})
 	}
+	if ports := d.links.NodePortsOf(b.Index); len(ports) > 0 {
+		report.Problems = append(report.Problems, Problem{Subject: "node's port of " + b.Link,
+			Text: "the node speaks on this bridge by a pair of interfaces (" + strings.Join(ports, ", ") + "): TCP between it and pods there may fail, " +
+				"since packets cross connection tracking twice; a reset then counts as invalid and is dropped",
+			Cure: "give the bridge itself the node's address"})
+	}
 	found, err := links.EnforceBridge(d.options.Sysctls, b.Index)
 	switch {
 	case errors.Is(err, links.ErrNoBridgeFilter):

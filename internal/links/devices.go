@@ -202,11 +202,18 @@ func (l *Links) Strangers() []string {
 
 // NodePorts returns the ports of bridges whose other end is here, and no port
 // itself: what comes in by them is the node's, sorted by name.
-func (l *Links) NodePorts() []string {
+func (l *Links) NodePorts() []string { return l.nodePorts(func(int) bool { return true }) }
+
+// NodePortsOf returns those of one bridge.
+func (l *Links) NodePortsOf(bridge int) []string {
+	return l.nodePorts(func(index int) bool { return index == bridge })
+}
+
+func (l *Links) nodePorts(of func(bridge int) bool) []string {
 	var list []string
 	for _, d := range l.names {
 		other, here := l.names[d.peer]
-		if pair(d.kind) && !d.away && here && other.master == 0 && l.names[d.master].kind == "bridge" {
+		if pair(d.kind) && !d.away && here && other.master == 0 && l.names[d.master].kind == "bridge" && of(d.master) {
 			list = append(list, d.name)
 		}
 	}
