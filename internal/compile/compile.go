@@ -95,7 +95,8 @@ func (c *Compiler) forget() {
 
 // Layout compiles a layout.
 func (c *Compiler) Layout(l *policy.Layout) *Layout {
-	b := &builder{options: c.options, before: c.known, memory: newMemory(), policies: c.policies, chains: map[string]*filter.Chain{}, sets: map[string]*setRef{}, budget: newBudget()}
+	b := &builder{options: c.options, before: c.known, memory: newMemory(), policies: c.policies,
+		chains: map[string]*filter.Chain{}, sets: map[string]*setRef{}, budget: newBudget()}
 	for _, e := range byAddress(l.Workloads) {
 		b.pods = append(b.pods, b.pod(e))
 	}

@@ -97,7 +97,8 @@ func (d *Datapath) believe(p *filter.Program, paths map[netip.Addr]links.Path, r
 	text, cure := "the routes of this node do not lead to its pods at these addresses but elsewhere, so the addresses are not taken for pods'",
 		"correct status.podIPs of these pods, or the node's routes to them; delete pods that are gone"
 	if d.options.OpenUnknown {
-		text = "the routes of this node do not lead to its pods at these addresses but elsewhere: if they are others', the policies of these pods are applied to others"
+		text = "the routes of this node do not lead to its pods at these addresses but elsewhere: " +
+			"if they are others', the policies of these pods are applied to others"
 		out = nil
 	}
 	report.Elsewhere = slices.Collect(maps.Keys(out))

@@ -206,5 +206,6 @@ func (d *Datapath) sayLeft(p *filter.Program, report *Report) {
 	}
 	report.Problems = append(report.Problems, Problem{Subject: "left out", Blocking: opens,
 		Text: "the kernel refuses the rules of these, so they are left out and closed: " + firstOf(names),
-		Cure: "change or delete the policies of these pods, or the pods; it is tried again when they change, and at each verification. Please report it: it is a mistake of podwall's or a limit of this kernel"})
+		Cure: "change or delete the policies of these pods, or the pods; it is tried again when they change, and at each verification. " +
+			"Please report it: it is a mistake of podwall's or a limit of this kernel"})
 }

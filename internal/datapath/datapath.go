@@ -151,7 +151,8 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	d := &Datapath{
 		options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}),
 		restore: map[string]entry{}, ports: map[filter.Family]portTable{},
-		trusted: trusted{}, unreached: missing{}, unbound: missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{}, strangers: map[string]time.Time{},
+		trusted: trusted{}, strangers: map[string]time.Time{},
+		unreached: missing{}, unbound: missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{},
 	}
 	d.events.init(conn.PortID())
 	d.cuts.open(o, log, d.awake)

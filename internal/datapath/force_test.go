@@ -180,7 +180,8 @@ func TestASearchAfterARestartTakesNothingAway(t *testing.T) {
 		d := open(t, Options{})
 		next := withRefused(withPod(isolated(first, second), "10.244.1.6", "shop/next"))
 		states := eachState(t, func(int) {}, func() {
-			if r := refusedOnce(t, d, next); !strings.Contains(leftOut(r).Text, "chain ingress4-x1 of x/no-set, chain ingress4-x3 of x/nested, pod x/no-chain") {
+			const named = "chain ingress4-x1 of x/no-set, chain ingress4-x3 of x/nested, pod x/no-chain"
+			if r := refusedOnce(t, d, next); !strings.Contains(leftOut(r).Text, named) {
 				t.Errorf("%+v", r.Problems)
 			}
 		})

@@ -64,8 +64,8 @@ func (d *Datapath) hold(p *filter.Program, paths map[netip.Addr]links.Path) (*fi
 	}
 	h.known = &filter.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), func(pod filter.Pod) bool { return waits[pod.Addr] }),
 		Chains: p.Chains, Sets: p.Sets}
-	listed := &filter.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), func(pod filter.Pod) bool { return waits[pod.Addr] && !open[pod.Addr] }),
-		Chains: p.Chains, Sets: p.Sets}
+	out := func(pod filter.Pod) bool { return waits[pod.Addr] && !open[pod.Addr] }
+	listed := &filter.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), out), Chains: p.Chains, Sets: p.Sets}
 	return closedFor(listed, heldChain, func(pod filter.Pod) bool { return waits[pod.Addr] }), h
 }
 

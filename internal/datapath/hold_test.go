@@ -135,7 +135,8 @@ func TestAnAddressThatMovesIsClosedInBetween(t *testing.T) {
 				listed := o.OpenUnknown
 				if name == "bridge with an uplink" {
 					listed = true
-					for _, command := range []string{"link add br0 type bridge", "link set br0 up", "addr add 10.244.1.1/24 dev br0", "route add default via 10.244.1.254 dev br0"} {
+					for _, command := range []string{"link add br0 type bridge", "link set br0 up", "addr add 10.244.1.1/24 dev br0",
+						"route add default via 10.244.1.254 dev br0"} {
 						run(t, "ip", strings.Fields(command)...)
 					}
 				}

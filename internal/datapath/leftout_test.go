@@ -79,7 +79,8 @@ func TestAPodThatIsLeftOutIsClosedWhereverItIs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inOwnNamespace(t, func(t *testing.T) {
 				network, tap := tun(t, "net0", unix.IFF_TUN), tun(t, "tap0", unix.IFF_TAP)
-				for _, command := range append(wire, "addr add "+node+"/24 dev net0", "neigh add "+pod+" lladdr 02:00:00:00:00:01 nud permanent dev "+name) {
+				neighbour := "neigh add " + pod + " lladdr 02:00:00:00:00:01 nud permanent dev " + name
+				for _, command := range append(wire, "addr add "+node+"/24 dev net0", neighbour) {
 					run(t, "ip", strings.Fields(command)...)
 				}
 				if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {

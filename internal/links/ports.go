@@ -33,7 +33,8 @@ type ports struct {
 }
 
 func newPorts() ports {
-	return ports{of: map[port][]netip.Addr{}, tried: map[netip.Addr]time.Time{}, sole: sole{at: map[netip.Addr]port{}, tried: map[netip.Addr]time.Time{}, unclear: map[netip.Addr]string{}}}
+	return ports{of: map[port][]netip.Addr{}, tried: map[netip.Addr]time.Time{},
+		sole: sole{at: map[netip.Addr]port{}, tried: map[netip.Addr]time.Time{}, unclear: map[netip.Addr]string{}}}
 }
 
 // port is one end of a pair that is a bridge's port, as long as its other end stays
