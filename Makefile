@@ -19,7 +19,7 @@ CNI_PLUGINS := github.com/containernetworking/plugins/plugins
 CONTAINERD := github.com/containerd/containerd/v2/cmd
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
-.PHONY: help build image demo test test-go fuzz lint vet staticcheck errcheck bench prepare kubeapi standin cni containerd check vm-ipvs mutants soak golden clean FORCE
+.PHONY: help build image demo test test-go fuzz lint vet staticcheck errcheck deploy bench prepare kubeapi standin cni containerd check vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -90,6 +90,9 @@ containerd: ## build a container runtime, containerd and runc, for tests of the 
 	CGO_ENABLED=0 go build -C test/containerd -trimpath -buildvcs=false -tags '$(CONTAINERD_TAGS)' -ldflags '-s -w' -o $(CURDIR)/bin/containerd/ \
 		./probe $(CONTAINERD)/containerd $(CONTAINERD)/containerd-shim-runc-v2 $(CONTAINERD)/ctr
 	CGO_ENABLED=1 go build -C test/containerd -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/containerd/ github.com/opencontainers/runc
+
+deploy: ## render deploy/ from the Helm chart, and the chart's table of values
+	go test -C tools ./chart -count=1 -run Current -update
 
 check: build ## run the case files on this kernel, both wirings (a few minutes)
 	bin/podwall-lab check --backend kernel --wiring routed testdata/cases/recipes.jsonl testdata/cases/checklist.jsonl testdata/cases/cyclonus.jsonl.gz

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package deploy
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/yaml"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/kube"
+	"github.com/podwall/podwall/internal/testkit/kubeapi"
+)
+
+// server is an API server with RBAC, and a client with all rights.
+func server(t *testing.T) (*rest.Config, *rest.RESTClient) {
+	t.Helper()
+	cfg, err := kubeapi.StartWith(t, kubeapi.Options{Profile: kubeapi.Full, Flags: []string{"--allow-privileged=true"}}).RESTConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := rest.CopyConfig(cfg)
+	c.GroupVersion, c.NegotiatedSerializer = &schema.GroupVersion{}, serializer.NewCodecFactory(scheme.Scheme)
+	client, err := rest.UnversionedRESTClientFor(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg, client
+}
+
+// create has the API server check every field and admit the object, and keep it
+// unless it is a dry run.
+func create(t *testing.T, client *rest.RESTClient, d document, dry bool) error {
+	t.Helper()
+	data, err := yaml.YAMLToJSON(d.text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := "/apis/" + d.APIVersion
+	if !strings.Contains(d.APIVersion, "/") {
+		path = "/api/" + d.APIVersion
+	}
+	if d.Namespace != "" {
+		path += "/namespaces/" + d.Namespace
+	}
+	path += "/" + strings.ToLower(d.Kind) + "s"
+	post := client.Post().AbsPath(path).Param("fieldValidation", "Strict").SetHeader("Content-Type", "application/json").Body(data)
+	if dry {
+		post.Param("dryRun", "All")
+	}
+	return post.Do(t.Context()).Error()
+}
+
+// foreign kinds are of CRDs that a cluster may have.
+func foreign(d document) bool {
+	return slices.Contains([]string{"ServiceMonitor", "SecurityContextConstraints"}, d.Kind)
+}
+
+func TestManifestsAndRoleOnAnAPIServer(t *testing.T) {
+	cfg, client := server(t)
+	for _, file := range []string{tkeFile, takeOver, everyOption, plainFile} {
+		for _, d := range documents(t, file) {
+			// What is made for real is what the others need, and the last file.
+			dry := file != plainFile && d.Kind != "Namespace"
+			err := create(t, client, d, dry)
+			if err != nil && !foreign(d) && !(d.Kind == "Namespace" && apierrors.IsAlreadyExists(err)) {
+				t.Errorf("%s: %s %s: %v", file, d.Kind, d.Name, err)
+			}
+		}
+	}
+	t.Run("the role is what the agent asks for", func(t *testing.T) { checkRole(t, cfg) })
+}
+
+// requests notes the rights that requests need.
+type requests struct {
+	next http.RoundTripper
+	mu   sync.Mutex // guards seen
+	seen map[string]bool
+}
+
+// WrappedRoundTripper lets others find the transport below.
+func (r *requests) WrappedRoundTripper() http.RoundTripper { return r.next }
+
+func (r *requests) RoundTrip(q *http.Request) (*http.Response, error) {
+	parts := strings.Split(strings.Trim(q.URL.Path, "/"), "/")
+	group, resource := "", parts[len(parts)-1]
+	if parts[0] == "apis" {
+		group = parts[1]
+	}
+	verb := map[bool]string{false: "list", true: "watch"}[q.URL.Query().Get("watch") == "true"]
+	if q.Method != http.MethodGet {
+		verb = q.Method
+	}
+	r.mu.Lock()
+	r.seen[group+"/"+resource+" "+verb] = true
+	r.mu.Unlock()
+	return r.next.RoundTrip(q)
+}
+
+// checkRole: the role gives what the agent asks for and nothing else, and the agent as this
+// ServiceAccount sees everything.
+func checkRole(t *testing.T, cfg *rest.Config) {
+	seen := &requests{seen: map[string]bool{}}
+	as := rest.CopyConfig(cfg)
+	as.Impersonate.UserName = "system:serviceaccount:podwall-system:podwall"
+	as.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		seen.next = next
+		return seen
+	})
+	store := cluster.NewStore()
+	source := kube.New(as, slog.New(slog.DiscardHandler)).OnNode("node1")
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- source.Run(ctx, store) }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
+	await(t, func() bool { return len(store.Missing()) == 0 })
+	await(t, func() bool {
+		for _, f := range source.Feeds() {
+			if !f.Connected {
+				return false
+			}
+		}
+		return true
+	})
+	// A list follows a watch only where the server streams none, and before a watch
+	// that goes on where another one ended; package kube has the tests of both.
+	granted := map[string]bool{}
+	for _, rule := range object[rbacv1.ClusterRole](t, plainFile, "ClusterRole").Rules {
+		for _, resource := range rule.Resources {
+			for _, verb := range rule.Verbs {
+				granted[rule.APIGroups[0]+"/"+resource+" "+verb] = true
+			}
+		}
+	}
+	seen.mu.Lock()
+	defer seen.mu.Unlock()
+	for right := range granted {
+		if watch := strings.Replace(right, " list", " watch", 1); !seen.seen[watch] {
+			t.Errorf("%s is granted and never asked for", right)
+		}
+	}
+	for right := range seen.seen {
+		if !granted[right] {
+			t.Errorf("%s is asked for and not granted; granted are %v", right, slices.Sorted(maps.Keys(granted)))
+		}
+	}
+}
+
+func await(t *testing.T, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it did not come true within a minute")
+		}
+	}
+}
