@@ -18,6 +18,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -41,7 +42,7 @@ type pair struct{ cert, key []byte }
 // are ECDSA because the server's own choice, RSA, costs start time. An
 // authority and a token key that exist are kept: clients of an earlier start
 // still trust them.
-func writeCertificates(dir string, addr netip.AddrPort) (*tls.Config, error) {
+func writeCertificates(dir string, addr netip.AddrPort, c config) (*tls.Config, error) {
 	ca, err := loadAuthority(dir)
 	if err != nil {
 		return nil, err
@@ -50,7 +51,7 @@ func writeCertificates(dir string, addr netip.AddrPort) (*tls.Config, error) {
 		Subject:     pkix.Name{CommonName: "kube-apiserver"},
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames:    []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, addr.Addr().AsSlice()},
+		IPAddresses: append([]net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback, addr.Addr().AsSlice()}, c.names...),
 	})
 	if err != nil {
 		return nil, err
@@ -67,11 +68,42 @@ func writeCertificates(dir string, addr netip.AddrPort) (*tls.Config, error) {
 		write(dir, serverKey, server.key),
 		writeAccountKey(dir),
 		write(dir, kubeconfig, kubeconfigText(serverURL(addr), ca.pem, admin)),
+		ca.writeUsers(dir, serverURL(addr), c.users),
 	)
 	if err != nil {
 		return nil, err
 	}
 	return clientTLS(ca, admin)
+}
+
+// user is somebody who may ask the API, by a certificate.
+type user struct{ file, name, group string }
+
+// parseUser reads FILE=NAME or FILE=NAME/GROUP. A name may hold colons, as in
+// system:kube-scheduler, and a file name no slash.
+func parseUser(text string) (user, error) {
+	file, who, found := strings.Cut(text, "=")
+	name, group, _ := strings.Cut(who, "/")
+	if !found || file == "" || name == "" || strings.Contains(file, "/") {
+		return user{}, fmt.Errorf("user %q is not of the form FILE=NAME or FILE=NAME/GROUP", text)
+	}
+	return user{file, name, group}, nil
+}
+
+// writeUsers writes FILE.kubeconfig, FILE.crt and FILE.key for each user.
+func (ca *authority) writeUsers(dir, url string, users []user) (err error) {
+	for _, u := range users {
+		subject := pkix.Name{CommonName: u.name}
+		if u.group != "" {
+			subject.Organization = []string{u.group}
+		}
+		p, issued := ca.issue(&x509.Certificate{Subject: subject, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		err = errors.Join(err, issued,
+			write(dir, u.file+".crt", p.cert),
+			write(dir, u.file+".key", p.key),
+			write(dir, u.file+".kubeconfig", kubeconfigText(url, ca.pem, p)))
+	}
+	return err
 }
 
 func clientTLS(ca *authority, p pair) (*tls.Config, error) {

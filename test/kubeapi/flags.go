@@ -27,7 +27,7 @@ func apiserverFlags(c config, addr netip.AddrPort, etcdURL string) []string {
 		// API refuses them every few seconds.
 		"--endpoint-reconciler-type=none",
 	}
-	flags = append(flags, profileFlags(c.profile)...)
+	flags = append(flags, profileFlags(c)...)
 	return append(flags, c.extra...)
 }
 
@@ -41,8 +41,8 @@ func serviceRange(a netip.Addr) string {
 }
 
 // profileFlags returns nil for an unknown profile.
-func profileFlags(profile string) []string {
-	switch profile {
+func profileFlags(c config) []string {
+	switch c.profile {
 	case "min":
 		return []string{
 			"--authorization-mode=AlwaysAllow",
@@ -56,6 +56,15 @@ func profileFlags(profile string) []string {
 			// It refuses every pod until a controller has made the default
 			// ServiceAccount of the namespace, and there are no controllers.
 			"--disable-admission-plugins=ServiceAccount",
+		}
+	case "cluster":
+		return []string{
+			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
+			// Nobody resolves the names of nodes here.
+			"--kubelet-preferred-address-types=InternalIP",
+			"--kubelet-client-certificate=" + filepath.Join(c.dir, "kubelet-client.crt"),
+			"--kubelet-client-key=" + filepath.Join(c.dir, "kubelet-client.key"),
+			"--endpoint-reconciler-type=lease", // pods reach the API by the service kubernetes
 		}
 	}
 	return nil

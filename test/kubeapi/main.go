@@ -7,12 +7,13 @@
 // out of the module of the agent, and it is never linked into a test: tests
 // start it as a process (see internal/testkit/kubeapi).
 //
-//	kubeapi --dir DIR [--bind ADDR] [--port N] [--profile min|full] [--lifeline] [-- kube-apiserver flags]
+//	kubeapi --dir DIR [--bind ADDR] [--port N] [--profile min|full|cluster]
+//		[--san ADDR]... [--user FILE=NAME/GROUP]... [--lifeline] [-- kube-apiserver flags]
 //
 // What it puts into DIR: etcd/ (the state), the certificates of an authority
 // of its own, admin.kubeconfig, etcd.log, and, once /readyz answers, the file
 // "ready" that holds the URL. A second start in the same DIR goes on with the
-// same state and the same authority. There are no controllers: nothing
+// same state and the same authority. There are no controllers in it: nothing
 // schedules a pod, makes EndpointSlices or ends the deletion of a namespace.
 package main
 
@@ -21,6 +22,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -42,6 +44,8 @@ type config struct {
 	port     int
 	profile  string
 	lifeline bool
+	names    []net.IP // further ones of the certificate
+	users    []user
 	extra    []string // further kube-apiserver flags; the last one of a name wins
 }
 
@@ -52,13 +56,27 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	f.StringVar(&c.dir, "dir", "", "directory of the state and of everything that is written (required)")
 	f.TextVar(&c.bind, "bind", netip.AddrFrom4([4]byte{127, 0, 0, 1}), "address to serve on; it is in the certificate and in the kubeconfig")
 	f.IntVar(&c.port, "port", 0, "port to serve on; 0 picks a free one")
-	f.StringVar(&c.profile, "profile", "min", "min: only what an agent needs, ready soonest; full: every API group, RBAC, all admission but ServiceAccount")
+	f.StringVar(&c.profile, "profile", "min", "min: only what an agent needs, ready soonest; full: every API group, RBAC, all admission but ServiceAccount; cluster: for use beside controllers and kubelets")
+	f.Func("san", "further address of the server's certificate, as that of the service kubernetes; may be repeated", c.addName)
+	f.Func("user", "FILE=NAME or FILE=NAME/GROUP: write FILE.kubeconfig, FILE.crt and FILE.key for that user; may be repeated", c.addUser)
 	f.BoolVar(&c.lifeline, "lifeline", false, "end at once when standard input ends, that is, when whoever holds the other end of the pipe is gone")
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}
 	c.extra = f.Args()
 	return c, c.check()
+}
+
+func (c *config) addName(text string) error {
+	addr, err := netip.ParseAddr(text)
+	c.names = append(c.names, addr.AsSlice())
+	return err
+}
+
+func (c *config) addUser(text string) error {
+	u, err := parseUser(text)
+	c.users = append(c.users, u)
+	return err
 }
 
 func (c *config) check() error {
@@ -69,8 +87,8 @@ func (c *config) check() error {
 	if c.bind.IsUnspecified() {
 		errs = append(errs, errors.New("--bind must be an address that clients can reach, not the unspecified one"))
 	}
-	if profileFlags(c.profile) == nil {
-		errs = append(errs, fmt.Errorf("--profile %q is neither min nor full", c.profile))
+	if profileFlags(*c) == nil {
+		errs = append(errs, fmt.Errorf("--profile %q is none of min, full and cluster", c.profile))
 	}
 	abs, err := filepath.Abs(c.dir)
 	c.dir = abs
@@ -123,7 +141,7 @@ func serve(c config, start time.Time, stderr io.Writer) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	identity, err := writeCertificates(c.dir, addr)
+	identity, err := writeCertificates(c.dir, addr, c)
 	if err != nil {
 		return 0, err
 	}

@@ -55,6 +55,16 @@ func New() (*NS, error) {
 	return ns, nil
 }
 
+// Open holds a namespace that exists, such as that of another process:
+// /proc/PID/ns/net. It lives on until Close, also without that process.
+func Open(path string) (*NS, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening a network namespace: %w", err)
+	}
+	return &NS{file}, nil
+}
+
 // FD returns the file descriptor of the namespace. It stays the property of ns.
 func (ns *NS) FD() int { return int(ns.file.Fd()) }
 

@@ -29,10 +29,13 @@ type Profile string
 // The profiles. Min is the default: the API groups that an agent needs, no
 // authorization and no admission but NamespaceLifecycle; ready in less than a
 // second. Full has every group, RBAC and all default admission but
-// ServiceAccount, and takes about two seconds.
+// ServiceAccount, and takes about two seconds. Cluster is for use beside
+// controllers and kubelets: Full with all admission and NodeRestriction; among
+// the users must be the API server's own at kubelets, kubelet-client.
 const (
-	Min  Profile = "min"
-	Full Profile = "full"
+	Min     Profile = "min"
+	Full    Profile = "full"
+	Cluster Profile = "cluster"
 )
 
 // Options say where and how to serve. The zero value is a free port on
@@ -52,6 +55,11 @@ type Options struct {
 	Port int
 	// Profile is Min if empty.
 	Profile Profile
+	// Names are further addresses in the server's certificate.
+	Names []netip.Addr
+	// Users get a kubeconfig, a certificate and a key each, in the server's
+	// directory: FILE.kubeconfig, FILE.crt and FILE.key for FILE=NAME/GROUP.
+	Users []string
 	// Flags are further flags of kube-apiserver; they win over our own.
 	Flags []string
 }

@@ -91,9 +91,14 @@ func (o Options) args(dir string) []string {
 		"--port=" + strconv.Itoa(o.Port),
 		"--profile=" + string(cmp.Or(o.Profile, Min)),
 		"--lifeline",
-		"--",
 	}
-	return append(args, o.Flags...)
+	for _, name := range o.Names {
+		args = append(args, "--san="+name.String())
+	}
+	for _, user := range o.Users {
+		args = append(args, "--user="+user)
+	}
+	return append(append(args, "--"), o.Flags...)
 }
 
 // start starts the process inside the namespace. The process lives as long as
