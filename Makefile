@@ -19,7 +19,7 @@ CNI_PLUGINS := github.com/containernetworking/plugins/plugins
 CONTAINERD := github.com/containerd/containerd/v2/cmd
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
-.PHONY: help build image demo test test-go fuzz lint vet staticcheck errcheck deploy bench prepare kubeapi standin cni containerd check vm-ipvs mutants soak golden clean FORCE
+.PHONY: help build image demo test test-go fuzz lint vet staticcheck errcheck deploy bench prepare kubeapi kube netpol standin cni containerd e2e check vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,10 +37,10 @@ image: ## write the container image for amd64 and arm64, with its SBOM, into bin
 demo: build ## show the five example policies and the functional table on this machine's kernel
 	bin/podwall-lab demo
 
-test: prepare lint build kubeapi cni ## run everything: linters, all tests with the race detector, real kernel and API server
+test: prepare lint build image kubeapi kube cni containerd ## run everything: linters, all tests with the race detector, real kernel, API server and cluster
 	$(MAKE) --no-print-directory test-go
 
-test-go: ## run the tests only; make build kubeapi cni must have been run
+test-go: ## run the tests only; make build image kube cni containerd must have been run
 	CI=$(CI) PODWALL_AGENT=$(CURDIR)/bin/podwall-agent PODWALL_CNI_BIN=$(CURDIR)/bin/cni \
 	go test -race -timeout 20m ./...
 	CI=$(CI) go test -C tools -timeout 20m ./...
@@ -75,6 +75,14 @@ kubeapi: ## build the API server and kube-proxy for integration tests (about 6 C
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/ . ./kube-proxy
 
+kube: kubeapi ## build the rest of a cluster: kubelet, controllers, scheduler, kubectl, a pod's image (6 CPU minutes the first time)
+	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/ ./kube k8s.io/kubernetes/test/images/agnhost
+	gcc -Os -s -static -DVERSION=$(KUBE_VERSION) -o bin/pause $$(go list -C test/kubeapi -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c
+
+netpol: ## build upstream's specs of NetworkPolicy (4 CPU minutes the first time)
+	@mkdir -p bin
+	CGO_ENABLED=0 go test -C test/kubeapi -c -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/netpol.test ./netpol
+
 standin: ## build a stand-in for another agent into bin/, to measure against; see docs/performance.md
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/standin ./test/standin
@@ -89,7 +97,13 @@ containerd: ## build a container runtime, containerd and runc, for tests of the 
 	@mkdir -p bin/containerd
 	CGO_ENABLED=0 go build -C test/containerd -trimpath -buildvcs=false -tags '$(CONTAINERD_TAGS)' -ldflags '-s -w' -o $(CURDIR)/bin/containerd/ \
 		./probe $(CONTAINERD)/containerd $(CONTAINERD)/containerd-shim-runc-v2 $(CONTAINERD)/ctr
-	CGO_ENABLED=1 go build -C test/containerd -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/containerd/ github.com/opencontainers/runc
+	CGO_ENABLED=1 go build -C test/containerd -trimpath -buildvcs=false -tags seccomp -ldflags '-s -w' -o $(CURDIR)/bin/containerd/ github.com/opencontainers/runc
+
+E2E ?= run
+
+e2e: prepare build kube netpol cni containerd image ## try podwall as installed on real clusters: upstream's specs and operators' steps; writes docs/reports (see docs/e2e.md)
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/podwall-e2e ./test/cluster/e2e
+	bin/podwall-e2e $(E2E)
 
 deploy: ## render deploy/ from the Helm chart, and the chart's table of values
 	go test -C tools ./chart -count=1 -run Current -update

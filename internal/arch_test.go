@@ -83,13 +83,13 @@ func layers() []layer {
 func owners() map[string][]string {
 	return map[string][]string{
 		"github.com/google/nftables":         {"internal/nft", "internal/datapath", "internal/lab", "internal/kuberouter/host"},
-		"k8s.io/client-go":                   {"internal/kube", "internal/testkit", "internal/measure"},
+		"k8s.io/client-go":                   {"internal/kube", "internal/testkit", "internal/measure", "test/cluster"},
 		"github.com/prometheus":              {"internal/observe"},
 		"github.com/fsnotify/fsnotify":       {"internal/manifest", "internal/gatecni"},
 		"github.com/containernetworking/cni": {"internal/gatecni"},
 		"github.com/containerd/nri":          {"internal/gatenri"},
 		"gonum.org/v1/plot":                  {"internal/bench/plot"},
-		module + "internal/testkit":          {"internal/testkit", "internal/measure"}, // the API server of measurements
+		module + "internal/testkit":          {"internal/testkit", "internal/measure", "test/cluster"}, // the API server of measurements and of clusters
 		"github.com/google/go-cmp":           {"internal/testkit"},
 		"go.uber.org/goleak":                 {},
 		"pgregory.net/rapid":                 {"internal/testkit"},

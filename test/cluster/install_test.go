@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podwall/podwall/test/cluster"
+)
+
+const root = "../.."
+
+// onlyFriend lets the pod friend in at web, and nobody else.
+const onlyFriend = `apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: shop}
+spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {app: friend}}}]}]}
+`
+
+// The way of the README: the image's archive is imported on the node, the
+// manifest is applied as it is, and a policy is in force.
+func TestTheManifestInstallsPodwall(t *testing.T) {
+	image := filepath.Join(root, "bin", "image", "podwall-"+runtime.GOARCH+".tar")
+	if _, err := os.Stat(image); err != nil && os.Getenv("CI") != "true" {
+		t.Skipf("run `make image`: %v", err)
+	}
+	ctx := t.Context()
+	c := start(t, cluster.Options{Images: []string{image}})
+	pods := cast(t, c)
+	wantReached(t, c, pods["foe"], pods["web"], true) // nobody enforces yet
+
+	_, err := c.Kubectl(ctx, "", "apply", "-f", filepath.Join(root, "deploy", "podwall.yaml"))
+	check(t, err)
+	check(t, cluster.Await(ctx, "the agent", 2*time.Minute, func(ctx context.Context) error { return ready(ctx, c) }))
+	_, err = c.Kubectl(ctx, onlyFriend, "apply", "-f", "-")
+	check(t, err)
+	check(t, cluster.Await(ctx, "the policy", time.Minute, func(ctx context.Context) error {
+		reached, err := c.Connects(ctx, pods["foe"], at(pods["web"]), time.Second)
+		if reached {
+			err = errors.New("a pod connects that the policy does not allow")
+		}
+		return err
+	}))
+	wantReached(t, c, pods["friend"], pods["web"], true)
+	wantReached(t, c, pods["foe"], pods["web"], false)
+}
+
+// cast are the pods of the namespace shop.
+func cast(t *testing.T, c *cluster.Cluster) map[string]*cluster.Pod {
+	t.Helper()
+	check(t, c.Namespace(t.Context(), "shop"))
+	pods := map[string]*cluster.Pod{}
+	for _, name := range []string{"web", "friend", "foe"} {
+		p, err := c.Run(t.Context(), cluster.PodSpec("shop", name, c.Nodes()[0].Name, "netexec", fmt.Sprint("--http-port=", port)))
+		check(t, err)
+		pods[name] = p
+	}
+	return pods
+}
+
+const port = 8080
+
+func at(p *cluster.Pod) netip.AddrPort { return netip.AddrPortFrom(p.IPs[0], port) }
+
+func wantReached(t *testing.T, c *cluster.Cluster, from, to *cluster.Pod, want bool) {
+	t.Helper()
+	patience := 10 * time.Second
+	if !want {
+		patience = 2 * time.Second
+	}
+	got, err := c.Connects(t.Context(), from, at(to), patience)
+	check(t, err)
+	if got != want {
+		t.Errorf("%s reaches %s: %t, want %t", from.Name, to.Name, got, want)
+	}
+}
+
+// ready says why the agent is not ready; nil if it is.
+func ready(ctx context.Context, c *cluster.Cluster) error {
+	ds, err := c.Client().AppsV1().DaemonSets("podwall-system").Get(ctx, "podwall", metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	if int(ds.Status.NumberReady) == len(c.Nodes()) && ds.Status.ObservedGeneration == ds.Generation {
+		return nil
+	}
+	pods, err := c.Kubectl(ctx, "", "get", "pods", "-n", "podwall-system", "-o", "wide")
+	events, err2 := c.Kubectl(ctx, "", "get", "events", "-n", "podwall-system")
+	log, _ := c.Kubectl(ctx, "", "logs", "-n", "podwall-system", "daemonset/podwall", "--all-containers", "--tail=10") // it may have none
+	return errors.Join(fmt.Errorf("%d agents are ready:\n%s", ds.Status.NumberReady, strings.Join([]string{pods, events, log}, "\n")), err, err2)
+}
