@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podwall/podwall/test/cluster"
+)
+
+// world is a cluster on which podwall is installed.
+type world struct {
+	*cluster.Cluster
+	plan     plan
+	settings *settings
+	say      func(string, ...any)
+}
+
+const (
+	system    = "podwall-system" // the namespace of the manifest
+	daemonSet = "podwall"
+	patience  = 2 * time.Minute
+)
+
+func (s *settings) image() string {
+	return filepath.Join(s.bin(), "image", "podwall-"+runtime.GOARCH+".tar")
+}
+
+// start starts a cluster and installs podwall on it.
+func (s *settings) start(ctx context.Context, p plan, result *Combination, say func(string, ...any)) (_ *world, err error) {
+	o := p.options
+	o.Bin, o.Say = s.bin(), say
+	if !s.process {
+		o.Images = []string{s.image()}
+	}
+	began := time.Now()
+	c, err := cluster.Start(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	w := &world{Cluster: c, plan: p, settings: s, say: say}
+	result.ClusterSeconds = time.Since(began).Seconds()
+	began = time.Now()
+	if err := w.install(ctx); err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	result.InstallSeconds = time.Since(began).Seconds()
+	say("podwall is ready")
+	return w, nil
+}
+
+// close keeps the logs, for who wants to know why something failed.
+func (w *world) close() error {
+	return errors.Join(w.keepLogs(), w.Close())
+}
+
+func (w *world) keepLogs() error {
+	to := w.settings.work(w.plan.file())
+	err := os.MkdirAll(to, 0o755)
+	logs, _ := filepath.Glob(filepath.Join(w.Dir(), "*.log")) // the pattern is good
+	for _, log := range logs {
+		text, read := os.ReadFile(log)
+		err = errors.Join(err, read, os.WriteFile(filepath.Join(to, filepath.Base(log)), text, 0o644))
+	}
+	if w.settings.process {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	text, _ := w.Kubectl(ctx, "", "logs", "-n", system, "-l", "app.kubernetes.io/name=podwall", "--all-containers", "--prefix", "--tail=-1") // what there is
+	return errors.Join(err, os.WriteFile(filepath.Join(to, "podwall.log"), []byte(text), 0o644))
+}
+
+// install does what an operator does, and returns when all agents are ready.
+func (w *world) install(ctx context.Context) error {
+	if w.settings.process {
+		return w.startProcesses(ctx)
+	}
+	manifest, err := w.manifest(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.apply(ctx, manifest); err != nil {
+		return err
+	}
+	return w.awaitAgents(ctx)
+}
+
+// manifest is deploy/podwall.yaml as it is, or the chart with the gate.
+func (w *world) manifest(ctx context.Context, values ...string) (string, error) {
+	if !w.plan.gate && len(values) == 0 {
+		text, err := os.ReadFile(filepath.Join(w.settings.root, "deploy", "podwall.yaml"))
+		return string(text), err
+	}
+	if w.plan.gate {
+		values = append(values, "gate: {enabled: true}")
+	}
+	file := filepath.Join(w.Dir(), "values.yaml")
+	if err := os.WriteFile(file, []byte(strings.Join(values, "\n")), 0o600); err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", "run", "-C", "tools", "./chart", "render", "../deploy/chart/podwall", "-f", file)
+	cmd.Dir = w.settings.root
+	text, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("rendering the chart: %w", errors.Join(err, stderrOf(err)))
+	}
+	return string(text), nil
+}
+
+func stderrOf(err error) error {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return errors.New(strings.TrimSpace(string(exit.Stderr)))
+	}
+	return nil
+}
+
+func (w *world) apply(ctx context.Context, manifest string) error {
+	_, err := w.Kubectl(ctx, manifest, "apply", "-f", "-")
+	return err
+}
+
+// awaitAgents waits until every node has an agent of the newest manifest that
+// is ready.
+func (w *world) awaitAgents(ctx context.Context) error {
+	return cluster.Await(ctx, "ready agents", patience, func(ctx context.Context) error {
+		ds, err := w.Client().AppsV1().DaemonSets(system).Get(ctx, daemonSet, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		s := ds.Status
+		if s.ObservedGeneration < ds.Generation || int(s.UpdatedNumberScheduled) < len(w.Nodes()) || int(s.NumberAvailable) < len(w.Nodes()) {
+			return fmt.Errorf("%d of %d agents are of the newest manifest, %d are ready", s.UpdatedNumberScheduled, len(w.Nodes()), s.NumberAvailable)
+		}
+		return nil
+	})
+}
+
+// startProcesses runs agents without an image, to try the rest alone.
+func (w *world) startProcesses(ctx context.Context) error {
+	for _, n := range w.Nodes() {
+		p, err := n.Start("podwall-agent", filepath.Join(w.settings.bin(), "podwall-agent"), "--kubeconfig="+w.Kubeconfig(), "--hostname-override="+n.Name, "--log-format=text")
+		if err != nil {
+			return err
+		}
+		err = cluster.Await(ctx, "the agent of "+n.Name, patience, func(context.Context) error {
+			if !strings.Contains(p.Log(), "policies are enforced") {
+				return errors.New("it does not enforce yet:\n" + p.Log())
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"strings"
+
+	"github.com/podwall/podwall/test/cluster"
+)
+
+// plan is a combination: a kind of cluster, and what is tried on it.
+type plan struct {
+	name    string
+	options cluster.Options
+	gate    bool   // podwall is installed with its start gate
+	specs   string // regular expression over the names of upstream's specs
+	long    bool   // all scenarios, not only the short ones
+}
+
+const allSpecs = "Netpol"
+
+// plans are all combinations. Every spec runs on one cluster of either wiring;
+// the others get a choice that has one of each kind: direction, selectors, ports
+// by number and by name, address ranges, updates and deletion.
+func plans() []plan {
+	two := func(w cluster.Wiring, p cluster.Proxy) cluster.Options {
+		return cluster.Options{Nodes: 2, Wiring: w, Proxy: p}
+	}
+	dual := func(w cluster.Wiring, p cluster.Proxy) cluster.Options {
+		o := two(w, p)
+		o.DualStack = true
+		return o
+	}
+	return []plan{
+		{name: "ptp nftables", options: two(cluster.PTP, cluster.Nftables), specs: allSpecs, long: true},
+		{name: "bridge iptables gate", options: two(cluster.Bridge, cluster.Iptables), gate: true, specs: allSpecs, long: true},
+		{name: "ptp iptables gate", options: two(cluster.PTP, cluster.Iptables), gate: true, specs: chosen()},
+		{name: "bridge nftables", options: two(cluster.Bridge, cluster.Nftables), specs: chosen()},
+		{name: "dual-stack ptp nftables gate", options: dual(cluster.PTP, cluster.Nftables), gate: true, specs: chosen()},
+		{name: "few addresses", options: cluster.Options{PodAddresses: 13}},
+		{name: "few addresses bridge gate", options: cluster.Options{PodAddresses: 13, Wiring: cluster.Bridge}, gate: true},
+		{name: "dual-stack bridge iptables", options: dual(cluster.Bridge, cluster.Iptables), specs: chosen()},
+	}
+}
+
+// chosen are twelve specs, one of each kind.
+func chosen() string {
+	return "Netpol NetworkPolicy between server and client (" + strings.Join([]string{
+		"should support a 'default-deny-all' policy",
+		"should enforce policy to allow traffic from pods within server namespace based on PodSelector",
+		"should enforce policy based on PodSelector and NamespaceSelector",
+		"should enforce policy based on Multiple PodSelectors and NamespaceSelectors",
+		"should enforce policy based on Ports",
+		"should allow ingress access on one named port",
+		"should enforce egress policy allowing traffic to a server in a different namespace based on PodSelector and NamespaceSelector",
+		"should enforce except clause while egress access to server in CIDR block",
+		"should enforce updated policy",
+		"should allow ingress access from updated pod",
+		"should stop enforcing policies after they are deleted",
+	}, "|") + ")|using UDP should support a 'default-deny-ingress' policy"
+}
+
+// file is the name as that of a file.
+func (p plan) file() string { return strings.ReplaceAll(p.name, " ", "-") }
+
+// tries reports whether a scenario is part of the plan.
+func (p plan) tries(s scenario) bool {
+	few := p.options.PodAddresses > 0
+	return s.few == few && (p.long || s.short || s.few) && (p.gate || !s.gate)
+}

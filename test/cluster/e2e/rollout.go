@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/test/cluster"
+)
+
+// webManifest is a Deployment of three replicas and its Service; of a class of
+// runtime, unless that is empty. A replica goes on serving for five seconds after
+// it was asked to end, as is usual behind a proxy.
+func webManifest(namespace, name, class string) string {
+	if class != "" {
+		class = "runtimeClassName: " + class
+	}
+	return strings.NewReplacer("NAMESPACE", namespace, "NAME", name, "CLASS", class).Replace(webTemplate)
+}
+
+const webTemplate = `apiVersion: apps/v1
+kind: Deployment
+metadata: {name: NAME, namespace: NAMESPACE}
+spec:
+  replicas: 3
+  selector: {matchLabels: {name: NAME}}
+  strategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 2}}
+  template:
+    metadata: {labels: {app: web, name: NAME}}
+    spec:
+      CLASS
+      terminationGracePeriodSeconds: 10
+      containers:
+      - {name: main, image: "` + cluster.Agnhost + `", args: [netexec, --http-port=8080, --delay-shutdown=5], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: NAME, namespace: NAMESPACE}
+spec: {selector: {name: NAME}, ports: [{port: 80, targetPort: 8080}]}
+`
+
+// rollingUpdates replaces the pods of a Deployment, again and again, on nodes
+// whose processors are busy, while a client uses its Service. With the gate and
+// without it, in turns.
+func rollingUpdates(ctx context.Context, t *trial) error {
+	c, err := newCast(ctx, t, "rollout", places{1, 2, 1, 1})
+	if err != nil {
+		return err
+	}
+	err = t.plainRuntime(ctx)
+	spinning, stop := context.WithCancel(ctx)
+	defer stop()
+	for range 4 {
+		err = errors.Join(err, exec.CommandContext(spinning, "sh", "-c", "while :; do :; done").Start())
+	}
+	for _, way := range []struct{ name, class string }{{"gated", ""}, {"plain", cluster.PlainRuntime}} {
+		err = errors.Join(err, t.apply(ctx, webManifest("rollout", way.name, way.class)))
+	}
+	for _, name := range []string{"gated", "plain"} {
+		if err == nil {
+			err = t.rollingUpdate(ctx, c, name)
+		}
+	}
+	return errors.Join(err, c.remove(ctx))
+}
+
+func (t *trial) rollingUpdate(ctx context.Context, c *cast, name string) error {
+	const updates = 3
+	rollout := func(args ...string) error {
+		_, err := t.Kubectl(ctx, "", append([]string{"rollout", "-n", c.namespace}, append(args, "deployment/"+name)...)...)
+		return err
+	}
+	if err := rollout("status", "--timeout=4m"); err != nil {
+		return err
+	}
+	service, err := t.Client().CoreV1().Services(c.namespace).Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	at, err := netip.ParseAddr(service.Spec.ClusterIP)
+	if err != nil {
+		return err
+	}
+	ns, err := c.friend.Netns(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ns.Close() }() // nothing is left in it
+	callers := newCallers(ctx, ns, netip.AddrPortFrom(at, 80))
+	for range updates {
+		err = errors.Join(err, rollout("restart"), rollout("status", "--timeout=4m"))
+	}
+	callers.end()
+	t.figure(name+": requests", float64(callers.asked.Load()), "")
+	t.figure(name+": failed", float64(callers.failed.Load()), "")
+	t.figure(name+": answered after a repetition", float64(callers.slow.Load()), "")
+	if n := callers.failed.Load(); n > 0 {
+		err = errors.Join(err, fmt.Errorf("%s: %d of %d requests failed", name, n, callers.asked.Load()))
+	}
+	return err
+}
+
+// callers ask a service, four at a time, each with a new connection.
+type callers struct {
+	asked, failed, slow atomic.Int64
+	stop                context.CancelFunc
+	running             sync.WaitGroup
+}
+
+func newCallers(ctx context.Context, ns *netns.NS, at netip.AddrPort) *callers {
+	c := &callers{}
+	ctx, c.stop = context.WithCancel(ctx)
+	for range 4 {
+		c.running.Go(func() {
+			for ctx.Err() == nil {
+				began := time.Now()
+				err := ask(ns, at)
+				c.asked.Add(1)
+				switch {
+				case err != nil:
+					c.failed.Add(1)
+				case time.Since(began) > time.Second:
+					c.slow.Add(1)
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+	}
+	return c
+}
+
+func (c *callers) end() {
+	c.stop()
+	c.running.Wait()
+}
+
+// ask connects, asks and reads an answer.
+func ask(ns *netns.NS, at netip.AddrPort) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	conn, err := ns.Dial(ctx, "tcp", at.String())
+	if err != nil {
+		return err
+	}
+	defer func(c net.Conn) { _ = c.Close() }(conn) // it was read
+	deadline, _ := ctx.Deadline()
+	if err := conn.SetDeadline(deadline); err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte("GET /healthz HTTP/1.0\r\n\r\n")); err != nil {
+		return err
+	}
+	b := make([]byte, 12)
+	_, err = conn.Read(b)
+	if err == nil && !strings.HasPrefix(string(b), "HTTP/1.") {
+		err = fmt.Errorf("answered %q", b)
+	}
+	return err
+}

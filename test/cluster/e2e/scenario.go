@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"time"
+)
+
+// scenario is something that happens to a cluster, and what must hold meanwhile.
+type scenario struct {
+	name  string
+	short bool // also tried where only a choice of specs is
+	gate  bool // needs the start gate
+	few   bool // needs nodes with few addresses, and the others do not want them
+	try   func(ctx context.Context, t *trial) error
+}
+
+// trial is a scenario that runs.
+type trial struct {
+	*world
+	result *Scenario
+}
+
+func (t *trial) figure(name string, value float64, unit string) {
+	t.result.Figures = append(t.result.Figures, Figure{name, value, unit})
+	t.say("%s: %s: %g %s", t.result.Name, name, value, unit)
+}
+
+// scenarios are in the order in which they are tried. The last ones take podwall
+// away.
+func scenarios() []scenario {
+	return []scenario{
+		{name: "init containers", short: true, try: initContainers},
+		{name: "update of the DaemonSet", short: true, try: updateDaemonSet},
+		{name: "start times", gate: true, try: startTimes},
+		{name: "rolling updates on a busy node", gate: true, try: rollingUpdates},
+		{name: "short pods on few addresses", few: true, try: shortPods},
+		{name: "drain", try: drain},
+		{name: "reboot", gate: true, try: reboot},
+	}
+}
+
+func (s *settings) tryScenarios(ctx context.Context, w *world, result *Combination) error {
+	for _, sc := range scenarios() {
+		if !w.plan.tries(sc) || !s.try.MatchString(sc.name) {
+			continue
+		}
+		began := time.Now()
+		r := &Scenario{Name: sc.name}
+		result.Scenarios = append(result.Scenarios, r)
+		w.say("%s: begins", sc.name)
+		err := sc.try(ctx, &trial{w, r})
+		r.Passed, r.Seconds = err == nil, time.Since(began).Seconds()
+		if err != nil {
+			r.Failure = err.Error()
+		}
+		w.say("%s: %s", sc.name, verdict(r.Passed, r.Failure))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
