@@ -60,7 +60,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	switch {
 	case cfg.Cleanup:
-		err = agent.Cleanup(cfg, log)
+		err = agent.Cleanup(ctx, cfg, log)
+	case cfg.OpenNode != "":
+		err = agent.OpenNode(ctx, cfg, log, stdout)
+	case cfg.CloseNode:
+		err = agent.CloseNode(ctx, stdout)
 	case cfg.Removal != config.RemovalNone:
 		err = agent.RemoveKubeRouter(ctx, cfg.Removal, stdout)
 	default:

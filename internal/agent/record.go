@@ -43,8 +43,8 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 }
 
 func (l *Loop) report(pass observe.Pass, r datapath.Report) {
-	if pass.Err != nil {
-		return // the caller logs it
+	if pass.Err != nil || r.Open {
+		return // the caller logs it; a problem says it
 	}
 	if r.Drift > 0 {
 		l.Log.Warn("somebody else changed podwall's table, repaired", "count", r.Drift)
@@ -92,7 +92,10 @@ func (l *Loop) problems(now []datapath.Problem) {
 
 func (l *Loop) datapath(r datapath.Report) observe.Datapath {
 	d := observe.Datapath{Datapath: "nat", Guard: "off", GuardReason: r.GuardWhy, Unsure: r.Unsure, Strangers: r.Strangers}
-	if r.Filter {
+	switch {
+	case r.Open:
+		d.Datapath = "open"
+	case r.Filter:
 		d.Datapath = "filter"
 	}
 	if r.Guard {

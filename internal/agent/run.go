@@ -118,24 +118,6 @@ func openGate(socket string, door *Door, observer *observe.Observer, log *slog.L
 	return s
 }
 
-// Cleanup removes everything that is podwall's from the kernel.
-func Cleanup(cfg config.Config, log *slog.Logger) error {
-	release, _, err := lock(context.Background())
-	if err != nil {
-		return err
-	}
-	defer release()
-	options := datapathOptions(cfg)
-	if p := checkSysctls(&options); p != nil {
-		log.Error("problem", "subject", p.Subject, "problem", p.Text, "cure", p.Cure)
-	}
-	kernel, err := datapath.Open(options, log)
-	if err != nil {
-		return err
-	}
-	return errors.Join(kernel.Cleanup(), kernel.Close())
-}
-
 func datapathOptions(cfg config.Config) datapath.Options {
 	guards := map[config.Guard]datapath.Guard{
 		config.GuardAuto: datapath.GuardAuto, config.GuardOn: datapath.GuardOn, config.GuardOff: datapath.GuardOff,

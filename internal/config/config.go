@@ -109,6 +109,12 @@ type Config struct {
 	// Removal makes the agent show or remove what kube-router's firewall left, and
 	// exit.
 	Removal Removal
+	// OpenNode makes the agent open the node, for this reason, and exit.
+	OpenNode string
+	// CloseNode makes the agent take that back and exit.
+	CloseNode bool
+	// CleanupWait makes Cleanup stay and clean up again what comes back.
+	CleanupWait bool
 	// Version makes the agent print its version and exit. Nothing else is
 	// checked then.
 	Version bool

@@ -75,6 +75,9 @@ func TestFlagsAreReadInEveryFormThatKubeRouterAccepts(t *testing.T) {
 		{"serving", "--metrics-addr=[::1] --metrics-port=8080 --metrics-path=/m", func(c *Config) {
 			c.MetricsAddr, c.MetricsPort, c.MetricsPath = "[::1]", 8080, "/m"
 		}},
+		{"open the node", "--open-node=why", func(c *Config) { c.OpenNode = "why" }},
+		{"close the node", "--close-node", func(c *Config) { c.CloseNode = true }},
+		{"cleanup that stays", "--cleanup-config --wait-after-cleanup", func(c *Config) { c.Cleanup, c.CleanupWait = true, true }},
 		{"removal of kube-router's firewall", "--remove-kube-router-firewall=plan", func(c *Config) { c.Removal = RemovalPlan }},
 		{"cleanup without the firewall", "--run-firewall=false --cleanup-config", func(c *Config) { c.RunFirewall, c.Cleanup = false, true }},
 	}
@@ -130,6 +133,9 @@ func TestACommandLineThatCannotRunSaysWhyInOneLine(t *testing.T) {
 		{"a path that is taken", "--metrics-port=20244 --metrics-path=/healthz", []string{"--metrics-path=/healthz: is taken"}},
 		{"one port, two addresses", "--metrics-port=20244 --metrics-addr=127.0.0.1", []string{"are both 20244"}},
 		{"two things to do once", "--cleanup-config --remove-kube-router-firewall=now", []string{"--cleanup-config, --remove-kube-router-firewall: each does one thing"}},
+		{"open and close", "--open-node=x --close-node", []string{"--open-node, --close-node: each does one thing"}},
+		{"open without a reason", "--open-node=", []string{"--open-node: say why"}},
+		{"wait after nothing", "--wait-after-cleanup", []string{"--wait-after-cleanup without --cleanup-config"}},
 		{"removal without saying how", "--remove-kube-router-firewall=yes", []string{"none of plan, now, now-beside-kube-bridge"}},
 		{"several problems", "--run-router --enable-ipv4=false --enable-ipv6=false --run-loadbalancer", []string{
 			"--run-loadbalancer=true", "; --run-router=true", "; --enable-ipv4=false"}},

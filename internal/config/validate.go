@@ -28,6 +28,9 @@ func (c Config) checkParts() error {
 	if !c.RunFirewall && !c.Cleanup {
 		problems = append(problems, errors.New("--run-firewall=false leaves nothing to run; leave it out, or remove what is in the kernel with --cleanup-config"))
 	}
+	if c.CleanupWait && !c.Cleanup {
+		problems = append(problems, errors.New("--wait-after-cleanup without --cleanup-config: there is nothing to wait after"))
+	}
 	if once := c.commands(); len(once) > 1 {
 		problems = append(problems, fmt.Errorf("%s: each does one thing and exits; give one of them", strings.Join(once, ", ")))
 	}
@@ -41,6 +44,12 @@ func (c Config) commands() (list []string) {
 	}
 	if c.Removal != RemovalNone {
 		list = append(list, "--remove-kube-router-firewall")
+	}
+	if c.OpenNode != "" {
+		list = append(list, "--open-node")
+	}
+	if c.CloseNode {
+		list = append(list, "--close-node")
 	}
 	return list
 }

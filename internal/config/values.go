@@ -3,6 +3,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"strconv"
@@ -54,6 +55,17 @@ func boolean(target *bool) value[bool] {
 func text(target *string) value[string] {
 	same := func(s string) string { return s }
 	return value[string]{target, func(s string) (string, error) { return s, nil }, same, false}
+}
+
+// reason is a text that must say something.
+func reason(target *string) value[string] {
+	parse := func(s string) (string, error) {
+		if s = strings.TrimSpace(s); s == "" {
+			return "", errors.New("say why, for those who find the node open")
+		}
+		return s, nil
+	}
+	return value[string]{target, parse, func(s string) string { return s }, false}
 }
 
 func duration(target *time.Duration) value[time.Duration] {

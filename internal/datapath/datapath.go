@@ -15,7 +15,6 @@ package datapath
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -86,6 +85,9 @@ type Report struct {
 	// Elsewhere are addresses of pods that are closed, since routes lead elsewhere.
 	Elsewhere []netip.Addr
 	Cuts      Cuts
+	// Open is true of a node that was opened on purpose: nothing of ours is in the
+	// kernel, and the rest of the report is empty but for the problem that says so.
+	Open bool
 }
 
 // Datapath owns podwall's table in one network namespace. Apply, Cleanup and
@@ -131,6 +133,9 @@ type Datapath struct {
 	cuts      cuts
 
 	tagsKnown, tagsDropped bool // the state of the table of family bridge
+
+	open, askedOpen bool // on purpose; whether that is known
+	whyOpen         string
 
 	stale bool // something failed, so the connection may be out of step
 }
@@ -210,6 +215,13 @@ func (d *Datapath) apply(ctx context.Context, p *filter.Program) (Report, error)
 	if seen.Table {
 		d.known, d.tagsKnown, d.onlyRefused = false, false, false // first, so that it outlives a failure below
 		clear(d.ports)
+		d.askedOpen = false
+	}
+	if open, failed := d.opened(&report); failed != nil {
+		return report, errors.Join(err, failed)
+	} else if open {
+		report.Open, report.Problems = true, []Problem{d.openProblem()}
+		return report, err
 	}
 	if seen.Hooks || !d.known || d.survey == nil {
 		if err := d.look(); err != nil {
@@ -420,27 +432,4 @@ func (d *Datapath) Counters() (map[string]uint64, error) {
 	}
 	counters, err := d.conn.AllCounters()
 	return counters, d.trust(err)
-}
-
-// Cleanup removes what is ours: the table, and the bridge settings that were
-// changed. Nobody else's object is touched.
-func (d *Datapath) Cleanup() error {
-	actual, err := d.conn.Read()
-	if err != nil {
-		return err
-	}
-	d.remember(actual)
-	var failed []error
-	for name, e := range d.restore {
-		if err := d.putBack(name, e); err != nil {
-			failed = append(failed, fmt.Errorf("restoring %s: %w", name, err))
-		}
-	}
-	if actual != nil {
-		failed = append(failed, d.conn.Delete())
-	}
-	if _, exists, err := d.conn.DropsStackedTags(); err != nil || exists {
-		failed = append(failed, err, d.conn.DropStackedTags(false))
-	}
-	return errors.Join(append(failed, d.deletePorts(), removeSelfTest())...)
 }

@@ -18,9 +18,13 @@ func NotEnforcing(ctx context.Context) (why string, err error) {
 	if err != nil {
 		return "", unsupported(err)
 	}
+	_, open, failed := conn.Opened()
 	exists, err := conn.Exists()
-	if err := errors.Join(err, conn.Close()); err != nil {
+	if err := errors.Join(failed, err, conn.Close()); err != nil {
 		return "", unsupported(err)
+	}
+	if open {
+		return "the node was opened on purpose (--close-node ends it)", nil
 	}
 	if !exists {
 		return "its table is not in the kernel", nil
@@ -30,4 +34,14 @@ func NotEnforcing(ctx context.Context) (why string, err error) {
 		return "", err
 	}
 	return "no podwall-agent runs in this network namespace", nil
+}
+
+// Gone reports whether no table of ours is in this network namespace.
+func Gone() (bool, error) {
+	conn, err := nft.Open(0)
+	if err != nil {
+		return false, unsupported(err)
+	}
+	exists, err := conn.Exists()
+	return !exists, errors.Join(unsupported(err), conn.Close())
 }

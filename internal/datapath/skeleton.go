@@ -28,6 +28,10 @@ import (
 // nothing. An agent takes over what it did like what an earlier process left.
 // Repeated it changes nothing, but ends the pod's connections.
 func Skeleton(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logger) error {
+	open, err := isOpen()
+	if err != nil || open {
+		return err // on purpose
+	}
 	kept, err := keptByAgent(ctx)
 	if err == nil && !kept {
 		err = load(ctx, pod, addrs, log)
@@ -40,6 +44,16 @@ func Skeleton(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.L
 		log.Info("connections from before the pod cut", "count", deleted, "addresses", addrs)
 	}
 	return err
+}
+
+// isOpen reports whether an operator opened the node.
+func isOpen() (open bool, err error) {
+	conn, err := nft.Open(0)
+	if err != nil {
+		return false, unsupported(err)
+	}
+	_, open, err = conn.Opened()
+	return open, errors.Join(unsupported(err), conn.Close())
 }
 
 // keptByAgent reports whether our table is there and an agent looks after it. A

@@ -14,7 +14,7 @@ import (
 
 // Notice is what the kernel's notifications say about other programs' changes.
 type Notice struct {
-	// Table is true if somebody else changed our table.
+	// Table is true if somebody else changed our table, or the mark of an open node.
 	Table bool
 	// Hooks is true if base chains outside of it came, or a whole table went: the
 	// order at our hooks may have changed.
@@ -84,7 +84,7 @@ func (n *Notice) add(m netlink.Message) {
 		switch {
 		case ad.Type() == unix.NFTA_TABLE_NAME:
 			name := bytes.TrimRight(ad.Bytes(), "\x00")
-			ours = bytes.Equal(name, []byte(TableName)) && ownFamily(m.Data[0])
+			ours = bytes.Equal(name, []byte(TableName)) && ownFamily(m.Data[0]) || bytes.Equal(name, []byte(OpenName))
 		case ad.Type() == unix.NFTA_CHAIN_HOOK && kind == unix.NFT_MSG_NEWCHAIN:
 			base = true
 		}

@@ -157,6 +157,7 @@ func referenceAlerts() string {
 		{prefix + `policy_diagnostics{severity="error"} > 0`, "A part of a policy was not understood and matches nothing; `/statusz` names it."},
 		{prefix + "limit_used_ratio >= 0.8", "The node comes close to a limit; `/statusz` names what fills it, and `docs/limits.md` says what happens above."},
 		{"sum(" + prefix + `pods_unsure{missing=~"bypassed|unclear|unreached"}) > 0`, "Traffic of isolated pods may pass beside the rules; `/statusz` names them after 30 s."},
+		{prefix + "node_open > 0", "Somebody opened the node in an emergency and has not closed it; `/statusz` has the reason, docs/emergency.md the way back."},
 		{prefix + `problems{blocking="true"} > 0`, "Something about the node keeps policies from being enforced; `/statusz` has the cure."},
 	}
 	var b strings.Builder

@@ -40,6 +40,7 @@ type metrics struct {
 	problems      *prometheus.GaugeVec
 	unsure        *prometheus.GaugeVec
 	strangers     prometheus.Gauge
+	open          prometheus.Gauge
 	cuts          *prometheus.CounterVec
 	refused       prometheus.Gauge
 	looks         prometheus.Counter
@@ -87,10 +88,18 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 		connected:    b.laterGauges("source_connected", "1 while changes of the kind arrive as they happen; 0: what was known before stays enforced. It stays 0 for nodes while the role allows get alone: the own Node is read now and then.", "kind", feedKinds()...),
 		heard:        b.laterGauges("source_last_word_timestamp_seconds", "Unix time of the last list, event or bookmark of the kind; 0 before it. API servers send a bookmark about once a minute.", "kind", feedKinds()...),
 		problems:     b.gauges("problems", "Problems of the node. Blocking true: policies are not fully enforced while it lasts.", "blocking", "true", "false"),
+		open:         b.gauge("node_open", "1 while the node is open on purpose (--open-node): no policy is enforced on it."),
 		strangers:    b.gauge("interfaces_without_pod", "Interfaces that are closed because pods may be behind them, while no pod is known there, counted at once; after 30 s a problem names them."),
 		unsure: b.gauges("pods_unsure", "Addresses of pods of this node of which it is not sure that policies hold, counted at once; after 30 s a problem names them. "+
 			"bypassed: the interface shows no pod's packets to the IP hooks. unreached: neither a route nor a bridge's port leads there. unclear: a port has it, and something speaks against it. "+
 			"elsewhere: routes lead elsewhere. unbound: no port of its bridge has it. Of the first three only isolated pods count.", "missing", Unsures()...),
+	}
+}
+
+func (m *metrics) setOpen(open bool) {
+	m.open.Set(0)
+	if open {
+		m.open.Set(1)
 	}
 }
 

@@ -107,6 +107,7 @@ func (o *Observer) SetDatapath(d Datapath) {
 	d.Families, d.Unsure, d.Strangers = slices.Clone(d.Families), maps.Clone(d.Unsure), slices.Clone(d.Strangers)
 	maps.DeleteFunc(d.Unsure, func(_ string, n int) bool { return n == 0 })
 	o.status.Datapath = d
+	o.metrics.setOpen(d.Datapath == "open")
 	o.metrics.strangers.Set(float64(len(d.Strangers)))
 	for _, missing := range Unsures() {
 		o.metrics.unsure.WithLabelValues(missing).Set(float64(d.Unsure[missing]))

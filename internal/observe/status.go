@@ -102,7 +102,7 @@ type Feed struct {
 
 // Datapath is how packets are judged on this node.
 type Datapath struct {
-	Datapath string `json:"datapath,omitempty"` // "nat" or "filter"
+	Datapath string `json:"datapath,omitempty"` // "nat", "filter", or "open" on a node that was opened on purpose
 	Guard    string `json:"guard,omitempty"`    // "on" or "off"
 	// GuardReason says why the guard is on or off.
 	GuardReason string `json:"guardReason,omitempty"`

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/podwall/podwall/internal/nft"
+)
+
+// In an emergency an operator opens the node: a table of its own says so (see
+// nft.OpenName), and every table of ours goes. The mark is in the kernel, so that it
+// needs no API server, only root on the node can set it, an agent that is started
+// again stays open, and a reboot closes the node.
+
+// opened reports whether the node is open on purpose. While it is, what is ours is
+// removed and nothing is written.
+func (d *Datapath) opened(report *Report) (bool, error) {
+	if d.askedOpen {
+		return d.open, nil
+	}
+	why, open, err := d.conn.Opened()
+	if err != nil {
+		return false, err
+	}
+	if open {
+		if err := d.removeTables(); err != nil {
+			return false, err
+		}
+		d.forgetKernel()
+	}
+	if d.open && !open {
+		d.log.Warn("the node is closed again")
+	}
+	d.open, d.whyOpen, d.askedOpen = open, why, true
+	return open, nil
+}
+
+// forgetKernel drops what is known of a table that is gone: when the node is closed
+// again everything is read, written and tested as at the start, and all connections
+// are judged.
+func (d *Datapath) forgetKernel() {
+	d.known, d.actual, d.wrote, d.tagsKnown, d.tested, d.forced = false, nil, nil, false, false, false
+	d.drift, d.failed = 0, nil
+	d.cuts.judged = nil
+	clear(d.restore)
+	clear(d.ports)
+	clear(d.cuts.refused)
+}
+
+func (d *Datapath) openProblem() Problem {
+	return Problem{Subject: "node open", Blocking: true, Text: "the node was opened on purpose, no policy is enforced here: " + d.whyOpen,
+		Cure: "when the emergency is over: podwall-agent --close-node, on this node"}
+}
+
+// openPatience is how long an agent may take to obey.
+const openPatience = 30 * time.Second
+
+// stayGone is how long our tables have to be gone for the node to count as open: an
+// agent may have been writing.
+const stayGone = 500 * time.Millisecond
+
+// OpenNode opens the node and returns when nothing of ours judges packets any more,
+// whether an agent runs or not. why is shown to everybody who asks.
+func OpenNode(ctx context.Context, why string, o Options, log *slog.Logger) error {
+	d, err := Open(o, log)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.conn.MarkOpen(why); err != nil {
+		return err
+	}
+	failed, err := d.restoreSettings()
+	if err := errors.Join(failed, err); err != nil {
+		log.Warn("a setting is not as it was before podwall", "err", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, openPatience)
+	defer cancel()
+	for since := time.Now(); time.Since(since) < stayGone; {
+		exists, err := d.conn.Exists()
+		if exists {
+			since = time.Now()
+		}
+		if err := errors.Join(err, d.deleteTables()); err != nil {
+			return err
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return fmt.Errorf("the node is marked open, and somebody still writes podwall's table: %w", err)
+		}
+	}
+	return nil
+}
+
+// ErrNobodyEnforces says that the node would not be closed, since no agent runs.
+var ErrNobodyEnforces = errors.New("no podwall-agent runs on this node, so closing it would enforce nothing")
+
+// CloseNode takes OpenNode back and returns when the agent enforces again. Without
+// an agent it changes nothing.
+func CloseNode(ctx context.Context) error {
+	conn, err := nft.Open(0)
+	if err != nil {
+		return unsupported(err)
+	}
+	defer conn.Close()
+	alive, err := agentLives(ctx)
+	switch {
+	case err != nil:
+		return err
+	case !alive:
+		return ErrNobodyEnforces
+	}
+	if err := conn.UnmarkOpen(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, openPatience)
+	defer cancel()
+	for {
+		exists, err := conn.Exists()
+		if err != nil || exists {
+			return err
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			return fmt.Errorf("the mark is gone, and the agent has not written its table yet; see its log: %w", err)
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
