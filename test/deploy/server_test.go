@@ -15,8 +15,10 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -84,7 +86,39 @@ func TestManifestsAndRoleOnAnAPIServer(t *testing.T) {
 			}
 		}
 	}
+	t.Run("pods are admitted where the namespace has the label only", func(t *testing.T) { checkAdmission(t, client) })
 	t.Run("the role is what the agent asks for", func(t *testing.T) { checkRole(t, cfg) })
+}
+
+// checkAdmission makes the pod of the DaemonSet, which the controller of a real
+// cluster would do. docs/operate.md quotes the refusal.
+func checkAdmission(t *testing.T, client *rest.RESTClient) {
+	pod := corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, Spec: daemonSet(t, plainFile).Spec.Template.Spec}
+	pod.Name = "one"
+	other := corev1.Namespace{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"}}
+	other.Name, other.Labels = "baseline", map[string]string{"pod-security.kubernetes.io/enforce": "baseline"}
+	if err := create(t, client, written(t, other.TypeMeta, other.ObjectMeta, other), false); err != nil {
+		t.Fatal(err)
+	}
+	for namespace, admitted := range map[string]bool{"podwall-system": true, other.Name: false} {
+		pod.Namespace = namespace
+		err := create(t, client, written(t, pod.TypeMeta, pod.ObjectMeta, pod), true)
+		if admitted != (err == nil) || !admitted && !strings.Contains(err.Error(), `violates PodSecurity "baseline:latest"`) {
+			t.Errorf("in namespace %s: %v", namespace, err)
+		}
+		if !admitted {
+			t.Log(err)
+		}
+	}
+}
+
+func written(t *testing.T, kind metav1.TypeMeta, meta metav1.ObjectMeta, o any) document {
+	t.Helper()
+	text, err := yaml.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return document{metav1.PartialObjectMetadata{TypeMeta: kind, ObjectMeta: meta}, text}
 }
 
 // requests notes the rights that requests need.
