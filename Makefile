@@ -19,7 +19,7 @@ CNI_PLUGINS := github.com/containernetworking/plugins/plugins
 CONTAINERD := github.com/containerd/containerd/v2/cmd
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
-.PHONY: help build image demo test test-go fuzz lint vet staticcheck errcheck deploy bench prepare kubeapi kube netpol standin cni containerd e2e check vm-ipvs mutants soak golden clean FORCE
+.PHONY: help build image release vulncheck demo test test-go fuzz lint vet staticcheck errcheck deploy bench prepare kubeapi kube netpol standin cni containerd e2e check vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,13 @@ bin/podwall-agent bin/podwall-gate bin/podwall-lab: bin/%: FORCE
 image: ## write the container image for amd64 and arm64, with its SBOM, into bin/image; see docs/image.md
 	go run -C tools ./image -root $(CURDIR) -out $(CURDIR)/bin/image -version '$(VERSION)' -revision '$(REVISION)' \
 		-tag '$(IMAGE_TAG)' -epoch '$(SOURCE_DATE_EPOCH)'
+
+release: image ## write all that is given away into dist, with checksums; SIGN_KEY and BUILDER_ID by option, see docs/release.md
+	go run -C tools ./release -root $(CURDIR) -images $(CURDIR)/bin/image -out $(CURDIR)/dist -version '$(VERSION)' -revision '$(REVISION)' \
+		-tag '$(IMAGE_TAG)' -epoch '$(SOURCE_DATE_EPOCH)' -builder '$(BUILDER_ID)' -key '$(SIGN_KEY)'
+
+vulncheck: ## look for known vulnerabilities in what the programs call; GOVULNDB is the database
+	@hack/vulncheck
 
 demo: build ## show the five example policies and the functional table on this machine's kernel
 	bin/podwall-lab demo

@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/podwall/podwall/tools/internal/pack"
 )
 
 // repository is the image's name without a registry: the chart's default.
@@ -48,18 +50,18 @@ func archive(img v1.Image, tag, arch string) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		files = append(files, file{name, 0o644, text})
+		files = append(files, pack.File{Name: name, Mode: 0o644, Text: text})
 	}
-	return pack(files)
+	return pack.Tar(files)
 }
 
 // blobs returns the manifest, the configuration and the layers of an image, and
 // Docker's list of the latter two.
-func blobs(img v1.Image) (files []file, list tarball.Descriptor, err error) {
+func blobs(img v1.Image) (files []pack.File, list tarball.Descriptor, err error) {
 	add := func(digest v1.Hash, text []byte) string {
 		name := "blobs/" + digest.Algorithm + "/" + digest.Hex
-		if !slices.ContainsFunc(files, func(f file) bool { return f.name == name }) {
-			files = append(files, file{name, 0o644, text})
+		if !slices.ContainsFunc(files, func(f pack.File) bool { return f.Name == name }) {
+			files = append(files, pack.File{Name: name, Mode: 0o644, Text: text})
 		}
 		return name
 	}

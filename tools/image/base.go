@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/crypto/x509roots/fallback/bundle"
 
+	"github.com/podwall/podwall/tools/internal/pack"
 	"github.com/podwall/podwall/tools/internal/sbom"
 )
 
@@ -21,10 +22,10 @@ const (
 )
 
 // baseFiles returns what the programs expect of an operating system.
-func baseFiles() ([]file, error) {
+func baseFiles() ([]pack.File, error) {
 	roots, err := certificates()
-	return []file{{"etc/group", 0o644, []byte(group)}, {"etc/passwd", 0o644, []byte(passwd)},
-		{"etc/ssl/certs/ca-certificates.crt", 0o644, roots}}, err
+	return []pack.File{{Name: "etc/group", Mode: 0o644, Text: []byte(group)}, {Name: "etc/passwd", Mode: 0o644, Text: []byte(passwd)},
+		{Name: "etc/ssl/certs/ca-certificates.crt", Mode: 0o644, Text: roots}}, err
 }
 
 // bundleModule has the certificates that Mozilla trusts. They come from a Go

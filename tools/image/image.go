@@ -7,19 +7,16 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
-	"path"
 	"runtime"
-	"slices"
-	"strings"
 	"time"
-
-	"archive/tar"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/podwall/podwall/tools/internal/pack"
 )
 
 const source = "https://github.com/podwall/podwall"
@@ -49,11 +46,11 @@ func (o options) labels() map[string]string {
 }
 
 // image puts the layers together.
-func (o options) image(arch string, base, programs []file) (v1.Image, error) {
+func (o options) image(arch string, base, programs []pack.File) (v1.Image, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	for _, l := range []struct {
 		what  string
-		files []file
+		files []pack.File
 	}{{"certificates and users", base}, {"podwall " + o.version, programs}} {
 		made, err := layer(l.files)
 		if err != nil {
@@ -83,54 +80,14 @@ func (o options) image(arch string, base, programs []file) (v1.Image, error) {
 	return img, nil
 }
 
-// file is a regular file of a layer or an archive. Its name has no leading slash.
-type file struct {
-	name string
-	mode int64
-	text []byte
-}
-
 // layer returns files as a compressed layer. Its files belong to root and are of
 // 1970, so that a layer changes only with its contents: a node that has the
 // base of one release has that of the next.
-func layer(files []file) (v1.Layer, error) {
-	text, err := pack(files)
+func layer(files []pack.File) (v1.Layer, error) {
+	text, err := pack.Tar(files)
 	if err != nil {
 		return nil, err
 	}
 	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(text)), nil }
 	return tarball.LayerFromOpener(open, tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestCompression))
-}
-
-// pack returns files, and the directories that they are in, as a tar archive,
-// sorted by name.
-func pack(files []file) ([]byte, error) {
-	headers := map[string]*tar.Header{}
-	text := map[string][]byte{}
-	for _, f := range files {
-		for dir := path.Dir(f.name); dir != "."; dir = path.Dir(dir) {
-			headers[dir+"/"] = &tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}
-		}
-		headers[f.name] = &tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: f.mode, Size: int64(len(f.text))}
-		text[f.name] = f.text
-	}
-	names := make([]string, 0, len(headers))
-	for name := range headers {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, strings.Compare)
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, name := range names {
-		h := headers[name]
-		h.Format, h.ModTime = tar.FormatUSTAR, time.Unix(0, 0)
-		if err := w.WriteHeader(h); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-		if _, err := w.Write(text[name]); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	err := w.Close() // which ends the archive
-	return b.Bytes(), err
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/tools/internal/licences"
+	"github.com/podwall/podwall/tools/internal/pack"
 	"github.com/podwall/podwall/tools/internal/programs"
 	"github.com/podwall/podwall/tools/internal/sbom"
 )
@@ -95,13 +96,13 @@ func (o options) build(ctx context.Context, arch string) error {
 
 // programFiles returns the layer of the programs with their licences, and the
 // programs once more for the list of contents.
-func (o options) programFiles(bin string, modules []licences.Module) (files []file, list []sbom.Program, err error) {
+func (o options) programFiles(bin string, modules []licences.Module) (files []pack.File, list []sbom.Program, err error) {
 	for _, name := range shipped() {
 		text, err := os.ReadFile(filepath.Join(bin, name))
 		if err != nil {
 			return nil, nil, fmt.Errorf("reading what was built: %w", err)
 		}
-		files = append(files, file{"usr/bin/" + name, 0o755, text})
+		files = append(files, pack.File{Name: "usr/bin/" + name, Mode: 0o755, Text: text})
 		list = append(list, sbom.Program{Name: "/usr/bin/" + name, Text: text})
 	}
 	own, err := os.ReadFile(filepath.Join(o.root, "LICENSE"))
@@ -109,7 +110,8 @@ func (o options) programFiles(bin string, modules []licences.Module) (files []fi
 		return nil, nil, fmt.Errorf("reading the licence: %w", err)
 	}
 	const dir = "usr/share/licenses/podwall/"
-	return append(files, file{dir + "LICENSE", 0o644, own}, file{dir + "THIRD-PARTY", 0o644, licences.Text(modules)}), list, nil
+	return append(files, pack.File{Name: dir + "LICENSE", Mode: 0o644, Text: own},
+		pack.File{Name: dir + "THIRD-PARTY", Mode: 0o644, Text: licences.Text(modules)}), list, nil
 }
 
 // replace writes a file whole or not at all.
