@@ -107,8 +107,12 @@ func (w *world) manifest(ctx context.Context, values ...string) (string, error) 
 	if w.plan.gate {
 		values = append(values, "gate: {enabled: true}")
 	}
+	usual, err := os.ReadFile(filepath.Join(w.settings.root, "deploy", "values.yaml"))
+	if err != nil {
+		return "", err
+	}
 	file := filepath.Join(w.Dir(), "values.yaml")
-	if err := os.WriteFile(file, []byte(strings.Join(values, "\n")), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(string(usual)+strings.Join(values, "\n")), 0o600); err != nil {
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, "go", "run", "-C", "tools", "./chart", "render", "../deploy/chart/podwall", "-f", file)
