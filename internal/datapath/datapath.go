@@ -117,6 +117,7 @@ type Datapath struct {
 	forced       bool                 // filter chains, because nat chains do not work here
 	restore      map[string]entry     // settings found on bridges, by interface
 	bridged      bool                 // a bridge carries a pod
+	blind        bool                 // and does not show all of its packets
 	unreached    missing              // no route
 	unbound      missing              // no bridge port
 	bypassed     missing              // not behind an interface of the IP layer
@@ -270,7 +271,7 @@ func (d *Datapath) Verify() error {
 	retry := d.retryLeft() // whatever else there is to do
 	if retry || g != d.generation || d.vlanLost() || !d.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
-	} else if len(d.unreached)+len(d.unbound)+len(d.bypassed)+len(d.misled)+len(d.unclear) > 0 || d.ipvsMoved() {
+	} else if len(d.unreached)+len(d.unbound)+len(d.bypassed)+len(d.misled)+len(d.unclear) > 0 || d.blind || d.ipvsMoved() {
 		d.note(nft.Notice{Hooks: true}) // look again whether they are there
 	}
 	return d.trust(d.sweep(time.Now()))

@@ -88,7 +88,7 @@ func (d *Datapath) wiring(p, all *filter.Program, paths map[netip.Addr]links.Pat
 			n.Carried = append(n.Carried, b.Link)
 		}
 	}
-	d.bridged = len(bridges) > 0
+	d.bridged, d.blind = len(bridges) > 0, false
 	for _, b := range slices.SortedFunc(maps.Values(bridges), func(a, b links.Path) int { return cmp.Compare(a.Link, b.Link) }) {
 		d.bridge(b, report)
 	}
@@ -125,9 +125,10 @@ func (d *Datapath) bridge(b links.Path, report *Report) {
 			Cure: "give the bridge itself the node's address"})
 	}
 	found, err := links.EnforceBridge(d.options.Sysctls, b.Index)
+	d.blind = d.blind || err != nil
 	switch {
 	case errors.Is(err, links.ErrNoBridgeFilter):
-		report.problem(subject, "not enforcing between pods of this bridge: br_netfilter is not loaded", "modprobe br_netfilter")
+		report.problem(subject, "not enforcing between pods of this bridge: br_netfilter is not loaded", "modprobe br_netfilter on the node, and name it in a file of /etc/modules-load.d for the next boot")
 		return
 	case err != nil:
 		report.problem(subject, "not enforcing between pods of this bridge: "+err.Error(), needsAdmin)
@@ -138,6 +139,7 @@ func (d *Datapath) bridge(b links.Path, report *Report) {
 			"note", "a pod on it reaches itself through a Service only if its bridge port has hairpin mode")
 	}
 	was, err := links.FilterVLAN(d.options.Sysctls)
+	d.blind = d.blind || err != nil
 	switch {
 	case err != nil:
 		report.problem(subject, "VLAN-tagged frames between pods are not filtered: "+err.Error(),

@@ -13,6 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/sysctl"
 	"github.com/podwall/podwall/internal/testkit/apart"
 )
 
@@ -40,4 +43,39 @@ func TestTheCureOfASettingFitsTheCause(t *testing.T) {
 			t.Errorf("%v: %q, want %q in it", cause, got, want)
 		}
 	}
+}
+
+// The kernel does not notify about modules and sysctls: what the cure says is seen
+// with the next verification.
+func TestABridgeIsEnforcedOnceTheModuleIsThere(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		run(t, "ip", "link", "add", "cni0", "type", "bridge")
+		run(t, "ip", "addr", "add", "10.244.1.1/24", "dev", "cni0")
+		run(t, "ip", "link", "set", "cni0", "up")
+		settings := sysctl.Dir(t.TempDir())
+		d := open(t, Options{Sysctls: settings})
+		r := apply(t, d, &filter.Program{})
+		if len(r.Problems) != 1 || !r.Problems[0].Blocking || !strings.Contains(r.Problems[0].Text, "br_netfilter is not loaded") || !strings.Contains(r.Problems[0].Cure, "modprobe br_netfilter") {
+			t.Fatalf("problems = %+v, want the missing module", r.Problems)
+		}
+		for range 2 { // nothing else is left to look at then
+			verify(t, d)
+			woken(t, d)
+			apply(t, d, &filter.Program{})
+		}
+		if err := os.MkdirAll(settings.Path("net/bridge"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-filter-vlan-tagged"} {
+			if err := os.WriteFile(settings.Path("net/bridge/"+name), []byte("1\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		verify(t, d)
+		woken(t, d)
+		healthy(t, d, &filter.Program{})
+		if now := bridged(t, links.IndexOf("cni0")); !now.All() {
+			t.Errorf("bridge settings = %s, want both on", now)
+		}
+	})
 }
