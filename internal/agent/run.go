@@ -7,12 +7,15 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/compile"
@@ -112,10 +115,18 @@ func openGate(socket string, door *Door, observer *observe.Observer, log *slog.L
 	if err := s.Listen(socket); err != nil {
 		log.Error("the start gate is not open", "err", err)
 		observer.SetProblem(observe.Problem{Subject: "start gate", Text: err.Error(),
-			Cure: "correct --gate-socket, or switch the gate off with --gate-socket="})
+			Cure: cureForGate(socket, err)})
 		return nil
 	}
 	return s
+}
+
+func cureForGate(socket string, err error) string {
+	cure := "correct --gate-socket, or switch the gate off with --gate-socket="
+	if errors.Is(err, unix.EROFS) {
+		cure = fmt.Sprintf("mount the node's %s into the agent's container, writable (hostPath, DirectoryOrCreate); or ", filepath.Dir(socket)) + cure
+	}
+	return cure
 }
 
 func datapathOptions(cfg config.Config) datapath.Options {

@@ -23,7 +23,7 @@ func write(path string, data []byte, mode fs.FileMode) (changed bool, err error)
 	// Runtimes read files by their ending; this one has none that they know.
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".podwall-new-*")
 	if err != nil {
-		return false, fmt.Errorf("writing %s: %w", path, err)
+		return false, explained(path, fmt.Errorf("writing %s: %w", path, err))
 	}
 	_, err = temp.Write(data)
 	err = errors.Join(err, temp.Chmod(mode), temp.Sync(), temp.Close())
@@ -31,14 +31,14 @@ func write(path string, data []byte, mode fs.FileMode) (changed bool, err error)
 		err = os.Rename(temp.Name(), path)
 	}
 	if err != nil {
-		return false, errors.Join(fmt.Errorf("writing %s: %w", path, err), os.Remove(temp.Name()))
+		return false, errors.Join(explained(path, fmt.Errorf("writing %s: %w", path, err)), os.Remove(temp.Name()))
 	}
 	return true, syncDir(filepath.Dir(path))
 }
 
 func remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing %s: %w", path, err)
+		return explained(path, fmt.Errorf("removing %s: %w", path, err))
 	}
 	return syncDir(filepath.Dir(path))
 }
@@ -69,7 +69,7 @@ type found struct {
 func first(dir string) (f found, ok bool, broken []error, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return f, false, nil, fmt.Errorf("reading %s: %w", dir, err)
+		return f, false, nil, explained(dir, fmt.Errorf("reading %s: %w", dir, err))
 	}
 	for _, e := range entries { // sorted by name
 		if e.IsDir() || !slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) {
@@ -94,7 +94,7 @@ func read(path string) (f found, err error) {
 	}
 	f.mode = info.Mode().Perm()
 	if f.data, err = os.ReadFile(path); err != nil {
-		return f, err
+		return f, explained(path, err)
 	}
 	f.list, err = readList(f.data)
 	return f, err

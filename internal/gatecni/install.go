@@ -86,7 +86,7 @@ func (i Installer) installProgram() error {
 		return fmt.Errorf("reading this program: %w", err)
 	}
 	if err := os.MkdirAll(i.BinDir, 0o755); err != nil {
-		return fmt.Errorf("making %s: %w", i.BinDir, err)
+		return explained(filepath.Join(i.BinDir, Name), fmt.Errorf("making %s: %w", i.BinDir, err))
 	}
 	path := filepath.Join(i.BinDir, Name)
 	changed, err := write(path, data, 0o755)

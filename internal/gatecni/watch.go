@@ -33,7 +33,7 @@ func (i Installer) Watch(ctx context.Context) error {
 	}
 	defer w.Close()
 	if err := os.MkdirAll(i.ConfDir, 0o755); err != nil {
-		return fmt.Errorf("making %s: %w", i.ConfDir, err)
+		return explained(i.path(recordName), fmt.Errorf("making %s: %w", i.ConfDir, err))
 	}
 	if err := w.Add(i.ConfDir); err != nil {
 		return fmt.Errorf("watching %s: %w", i.ConfDir, err)

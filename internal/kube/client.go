@@ -4,7 +4,9 @@ package kube
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -33,10 +35,24 @@ func LoadConfig(kubeconfig, master string) (*rest.Config, error) {
 		return nil, fmt.Errorf("loading the API server's address and credentials: %s names no server; write a kubeconfig there, or give another one with --kubeconfig", kubeconfig)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("loading the API server's address and credentials: %w", err)
+		return nil, fmt.Errorf("loading the API server's address and credentials: %w%s", err, cureForLogin(err, kubeconfig, master))
 	}
 	cfg.UserAgent = userAgent()
 	return cfg, nil
+}
+
+// cureForLogin says what to do where files are missing, as in a container without
+// their mounts.
+func cureForLogin(err error, kubeconfig, master string) string {
+	switch {
+	case kubeconfig != "" && errors.Is(err, fs.ErrNotExist):
+		return "; give another file with --kubeconfig; in a container the directory that has it must be mounted"
+	case kubeconfig != "" || master != "":
+		return ""
+	case errors.Is(err, rest.ErrNotInCluster):
+		return "; outside a cluster give a file with --kubeconfig"
+	}
+	return "; mount the service account's token there (automountServiceAccountToken, or a projected volume), or give a file with --kubeconfig"
 }
 
 func loadConfig(kubeconfig, master string) (*rest.Config, error) {

@@ -141,14 +141,24 @@ func TestLoadConfig(t *testing.T) {
 		})
 	}
 	t.Run("a missing file is an error", func(t *testing.T) {
-		if _, err := LoadConfig(filepath.Join(t.TempDir(), "none"), ""); err == nil {
-			t.Error("there is no error")
+		if _, err := LoadConfig(filepath.Join(t.TempDir(), "none"), ""); err == nil || !strings.Contains(err.Error(), "must be mounted") {
+			t.Errorf("got %v, want the cure", err)
+		}
+	})
+	t.Run("a pod without a token is an error", func(t *testing.T) {
+		if _, err := os.Stat("/var/run/secrets/kubernetes.io/serviceaccount/token"); err == nil {
+			t.Skip("there is one")
+		}
+		t.Setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+		t.Setenv("KUBERNETES_SERVICE_PORT", "443")
+		if _, err := LoadConfig("", ""); err == nil || !strings.Contains(err.Error(), "mount the service account's token") {
+			t.Errorf("got %v, want the cure", err)
 		}
 	})
 	t.Run("nothing outside of a cluster is an error", func(t *testing.T) {
 		t.Setenv("KUBERNETES_SERVICE_HOST", "")
-		if _, err := LoadConfig("", ""); !errors.Is(err, rest.ErrNotInCluster) {
-			t.Errorf("got %v", err)
+		if _, err := LoadConfig("", ""); !errors.Is(err, rest.ErrNotInCluster) || !strings.Contains(err.Error(), "--kubeconfig") {
+			t.Errorf("got %v, want the cure", err)
 		}
 	})
 }
