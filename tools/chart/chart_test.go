@@ -58,6 +58,8 @@ func TestTheRenderedFilesAreCurrent(t *testing.T) {
 		"../../deploy/podwall.yaml":     "../../deploy/values.yaml",
 		"../../deploy/tke/podwall.yaml": "../../deploy/tke/values.yaml",
 		"testdata/all.golden.yaml":      allFile,
+		// Its containers run in test/privilege.
+		"../../test/privilege/testdata/gate.yaml": "../../test/privilege/testdata/gate.values.yaml",
 	}
 	for file, values := range files {
 		r := mustRender(t, mustRead(t, values))
