@@ -109,8 +109,27 @@ func (w *world) older() string {
 	return strings.NewReplacer("LINKS", links, "SETS", sets, "RESTORE", restore).Replace(olderTable)
 }
 
+// newer is what a later release may have in the table and this one does not know.
+const newer = `chain tracking { ct state new return; }
+	quota later-quota { over 1 mbytes }
+	limit later-limit { rate 400/second }
+	set later-set { type ipv4_addr . inet_proto . inet_service; flags interval; elements = { 10.0.0.0/8 . tcp . 1-100 } }
+	map later-map { type mark : verdict; elements = { 7 : accept } }
+	chain later-base {
+		type filter hook prerouting priority -300; policy accept;
+		meta mark vmap @later-map
+		ip saddr . ip protocol . th dport @later-set limit rate 5/second meta mark set 9
+		goto later
+	}
+	chain later {
+		quota name later-quota
+		ct mark set meta mark
+		numgen inc mod 2 vmap { 0 : return, 1 : continue }
+	}`
+
 // A new release finds the table of an older one, or one that only looks like
-// ours, and makes it its own without a moment in which nobody judges.
+// ours, and makes it its own without a moment in which nobody judges. So does an older
+// release that finds the table of a newer one, as after a rollback.
 func TestUpgradesUnderTraffic(t *testing.T) {
 	needs(t, "nft")
 	shapes := []struct {
@@ -118,6 +137,7 @@ func TestUpgradesUnderTraffic(t *testing.T) {
 		change *strings.Replacer
 	}{
 		{"an older release", strings.NewReplacer()},
+		{"a newer release", strings.NewReplacer("chain tracking { ct state new return; }", newer)},
 		{"chains of other names", strings.NewReplacer("chain postrouting", "chain judge", "chain input", "chain node", "to-pod", "deliver", "known-source", "who")},
 		{"a set of another type", strings.NewReplacer("set local4 { type ipv4_addr;", "set local4 { type ipv4_addr; flags interval;")},
 		{"a base chain at another place", strings.NewReplacer("hook postrouting priority -190", "hook postrouting priority -180")},
