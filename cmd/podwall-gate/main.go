@@ -113,6 +113,9 @@ func installer(ctx context.Context, command string, args []string, stdout, stder
 	i := gatecni.Installer{Program: program, Entry: gatecni.Entry{Type: gatecni.Name}, Out: stdout}
 	f.StringVar(&i.ConfDir, "conf-dir", gatecni.DefaultConfDir, "directory of network configurations")
 	f.StringVar(&i.BinDir, "bin-dir", gatecni.DefaultBinDir, "directory of CNI plugins")
+	if command == "uninstall" {
+		f.StringVar(&i.CacheDir, "cache-dir", gatecni.DefaultCacheDir, "directory in which runtimes note what sandboxes were started with")
+	}
 	watch := new(bool)
 	if command == "install" {
 		f.StringVar(&i.Entry.Timeout, "timeout", "", "how long a pod's start waits (default "+gatecni.DefaultTimeout.String()+")")

@@ -26,6 +26,8 @@ const (
 // Installer puts the plugin into the pod network's configuration.
 type Installer struct {
 	ConfDir, BinDir string
+	// CacheDir is where runtimes note what sandboxes were started with.
+	CacheDir string
 	// Program is the file to install as the plugin, usually this one.
 	Program string
 	Entry   Entry

@@ -15,8 +15,8 @@ import (
 
 // Uninstall takes the entry out again. A configuration that is as Install wrote
 // it becomes the original, byte for byte. From one that somebody changed since,
-// only our entry goes. The program stays: runtimes run it once more for each pod
-// that was started with it.
+// only our entry goes. The program stays for as long as runtimes may run it once
+// more, for a sandbox that was started with it.
 func (i Installer) Uninstall() error {
 	r, known := i.recorded()
 	if known {
@@ -32,8 +32,7 @@ func (i Installer) Uninstall() error {
 			return err
 		}
 	}
-	i.say("%s stays: pods that were started with it need it once more; remove it when they are gone", filepath.Join(i.BinDir, Name))
-	return nil
+	return i.removeProgram()
 }
 
 // restore puts the original back, unless somebody changed what we wrote.

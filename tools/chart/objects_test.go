@@ -278,3 +278,38 @@ func TestTheNotesSayWhatToDo(t *testing.T) {
 		}
 	}
 }
+
+// What uninstalls is of the release that is installed, and has no more rights than the agent.
+func TestTheUninstallerRunsWhatIsInstalled(t *testing.T) {
+	containers := func(file string) (list []corev1.Container) {
+		data, err := os.ReadFile("../../deploy/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		objects, err := decode(string(bytes.TrimSpace(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			if d, ok := o.(*appsv1.DaemonSet); ok {
+				list = append(list, d.Spec.Template.Spec.InitContainers...)
+				list = append(list, d.Spec.Template.Spec.Containers...)
+			}
+		}
+		return list
+	}
+	agent := containers("podwall.yaml")[0]
+	uninstall := containers("uninstall.yaml")
+	if len(uninstall) != 3 {
+		t.Fatalf("%d containers uninstall, want 3", len(uninstall))
+	}
+	for _, c := range uninstall {
+		if c.Image != agent.Image {
+			t.Errorf("container %s runs %s, and the agent %s", c.Name, c.Image, agent.Image)
+		}
+		s := c.SecurityContext
+		if s == nil || *s.Privileged || *s.AllowPrivilegeEscalation || len(s.Capabilities.Add) > len(agent.SecurityContext.Capabilities.Add) {
+			t.Errorf("container %s has more rights than the agent", c.Name)
+		}
+	}
+}
