@@ -34,15 +34,10 @@ func (o options) collect(ctx context.Context) (files []content, err error) {
 		if modules, err = licences.Linked(ctx, o.root, arch, given()...); err != nil {
 			return nil, err
 		}
-		dir, err := os.MkdirTemp("", "podwall-release-")
-		if err != nil {
-			return nil, fmt.Errorf("building: %w", err)
-		}
-		defer os.RemoveAll(dir)
-		if err := programs.Build(ctx, o.root, o.version, arch, dir, lab); err != nil {
+		if err := programs.Build(ctx, o.root, o.version, arch, filepath.Join(o.images, "linux-"+arch), lab); err != nil {
 			return nil, err
 		}
-		built, err := o.forArchitecture(arch, filepath.Join(dir, lab), modules)
+		built, err := o.forArchitecture(arch, modules)
 		if err != nil {
 			return nil, err
 		}
@@ -58,7 +53,7 @@ func (o options) collect(ctx context.Context) (files []content, err error) {
 }
 
 // forArchitecture returns the image, the programs and their SBOMs.
-func (o options) forArchitecture(arch, lab string, modules []licences.Module) (files []content, err error) {
+func (o options) forArchitecture(arch string, modules []licences.Module) (files []content, err error) {
 	var list []sbom.Program
 	read := func(from, to string, mode os.FileMode) []byte {
 		text, failed := os.ReadFile(from)
@@ -67,11 +62,7 @@ func (o options) forArchitecture(arch, lab string, modules []licences.Module) (f
 		return text
 	}
 	for _, program := range given() {
-		from := filepath.Join(o.images, "linux-"+arch, program)
-		if program == filepath.Base(lab) {
-			from = lab
-		}
-		text := read(from, fmt.Sprintf("%s-%s-linux-%s", program, o.version, arch), 0o755)
+		text := read(filepath.Join(o.images, "linux-"+arch, program), fmt.Sprintf("%s-%s-linux-%s", program, o.version, arch), 0o755)
 		list = append(list, sbom.Program{Name: program, Text: text})
 	}
 	for _, kind := range []string{"tar", "spdx.json"} {
