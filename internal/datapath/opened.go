@@ -108,7 +108,7 @@ func CloseNode(ctx context.Context) error {
 	if err != nil {
 		return unsupported(err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // what was to be written has been
 	alive, err := agentLives(ctx)
 	switch {
 	case err != nil:
