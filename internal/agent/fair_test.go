@@ -315,3 +315,15 @@ func TestPodsThatWaitForPoliciesAreHeld(t *testing.T) {
 		t.Errorf("%v are held", held)
 	}
 }
+
+// A pass asks with the time of its begin after what it cost was charged at its end.
+func TestTheTimeOfAPassIsCountedOnce(t *testing.T) {
+	a, begin := newAccounts(), time.Unix(1000, 0)
+	a.spend("tenant", 2*time.Second, begin)
+	end := begin.Add(time.Second)
+	want := a.left("tenant", end)
+	a.advance(begin)
+	if got := a.left("tenant", end); got != want {
+		t.Errorf("after a question with an earlier time there is %v left, want %v", got, want)
+	}
+}
