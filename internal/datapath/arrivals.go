@@ -106,6 +106,13 @@ func (a *arrivals) arm() {
 	}
 }
 
+// disarm says that the rules are gone on purpose, so that nothing is to be deleted.
+func (a *arrivals) disarm() {
+	if a != nil {
+		a.armed.Store(false)
+	}
+}
+
 func (a *arrivals) wake() {
 	select {
 	case a.due <- struct{}{}:

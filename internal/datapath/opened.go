@@ -30,16 +30,29 @@ func (d *Datapath) opened(report *Report) (bool, error) {
 		return false, err
 	}
 	if open {
-		if err := d.removeTables(); err != nil {
+		if err := d.makeWay(); err != nil {
 			return false, err
 		}
-		d.forgetKernel()
 	}
 	if d.open && !open {
 		d.log.Warn("the node is closed again")
 	}
 	d.open, d.whyOpen, d.askedOpen = open, why, true
 	return open, nil
+}
+
+// makeWay removes what is ours. A setting that cannot be put back is no reason to
+// keep the node closed.
+func (d *Datapath) makeWay() error {
+	failed, err := d.restoreSettings()
+	if failed != nil {
+		d.log.Warn("a setting is not as it was before podwall", "err", failed)
+	}
+	if err := errors.Join(err, d.deleteTables()); err != nil {
+		return err
+	}
+	d.forgetKernel()
+	return nil
 }
 
 // forgetKernel drops what is known of a table that is gone: when the node is closed
@@ -49,6 +62,7 @@ func (d *Datapath) forgetKernel() {
 	d.known, d.actual, d.wrote, d.tagsKnown, d.tested, d.forced = false, nil, nil, false, false, false
 	d.drift, d.failed = 0, nil
 	d.cuts.judged = nil
+	d.cuts.arrivals.disarm()
 	clear(d.restore)
 	clear(d.ports)
 	clear(d.cuts.refused)

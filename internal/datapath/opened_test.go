@@ -32,3 +32,25 @@ func TestTheSkeletonLeavesAnOpenNodeOpen(t *testing.T) {
 		}
 	})
 }
+
+// What a broken note about a bridge says cannot be put back; the node is opened all the same.
+func TestASettingThatCannotBePutBackKeepsNoNodeClosed(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		if _, err := d.Apply(t.Context(), isolated("10.244.2.5")); err != nil {
+			t.Fatal(err)
+		}
+		d.keep("lo", entry{text: "no settings of a bridge"})
+		if err := d.conn.MarkOpen("a drill"); err != nil {
+			t.Fatal(err)
+		}
+		d.askedOpen = false // as after each change that another program makes
+		r, err := d.Apply(t.Context(), isolated("10.244.2.5"))
+		if err != nil || !r.Open {
+			t.Errorf("open: %t, %v", r.Open, err)
+		}
+		if rules := foreign(t); strings.Contains(rules, "table inet podwall {") {
+			t.Errorf("the rules are still there:\n%s", rules)
+		}
+	})
+}
