@@ -351,7 +351,7 @@ func (d *Datapath) make(ctx context.Context, all *filter.Program, report *Report
 	}
 	if err := d.write(ctx, desired, ops); err != nil {
 		d.cuts.audit.giveBack(todo.cuts)
-		if !refused(err) {
+		if !d.onlyRefused {
 			d.cuts.arrivals.doubt() // nobody knows what the kernel holds
 		}
 		return err
@@ -367,7 +367,7 @@ func (d *Datapath) write(ctx context.Context, desired *nft.Table, ops []nft.Op) 
 		ops = nft.Diff(d.actual, desired)
 	}
 	if err := d.commit(ctx, ops); err != nil {
-		d.known, d.wrote, d.onlyRefused = false, nil, refused(err)
+		d.known, d.wrote, d.onlyRefused = false, nil, refused(err) && d.actual != nil // else there are no rules
 		return err
 	}
 	d.actual, d.wrote = desired, desired
