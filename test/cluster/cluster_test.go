@@ -6,6 +6,7 @@ package cluster_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,12 +55,13 @@ func check(t *testing.T, err error) {
 func machine(t *testing.T) map[string]string {
 	t.Helper()
 	list := map[string]string{}
+	ours := fmt.Sprintf("podwall-cluster-%d-", os.Getpid()) // other tests run beside this one
 	for _, pattern := range []string{filepath.Join(os.TempDir(), "podwall-cluster-*"), "/sys/fs/cgroup/*/*", "/sys/fs/cgroup/podwall-*",
 		"/sys/class/net/*", "/run/*", "/etc/cni/*", "/opt/*", "/var/lib/*", "/var/log/*"} {
 		names, err := filepath.Glob(pattern)
 		check(t, err)
 		for _, name := range names {
-			if strings.Contains(name, "podwall") || !strings.HasPrefix(name, "/sys/fs/cgroup") {
+			if strings.Contains(name, ours) || !strings.HasPrefix(name, "/sys/fs/cgroup") && !strings.Contains(name, "podwall") {
 				list[name] = "is there"
 			}
 		}
@@ -74,7 +76,11 @@ func machine(t *testing.T) map[string]string {
 	}
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	check(t, err)
-	list["mounts"] = string(mounts)
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, ours) {
+			list["mounts"] += line
+		}
+	}
 	list["programs"] = strings.Join(descendants(t), "\n")
 	return list
 }
