@@ -137,7 +137,8 @@ func TestTheArchiveIsTwoThingsAtOnce(t *testing.T) {
 		if p := descriptor.Platform; p.OS != "linux" || p.Architecture != arch {
 			t.Errorf("platform %s", p)
 		}
-		want := map[string]string{"io.containerd.image.name": "docker.io/podwall/podwall:" + testTag, "org.opencontainers.image.ref.name": testTag}
+		want := map[string]string{"io.containerd.image.name": "docker.io/podwall/podwall:" + testTag,
+			"org.opencontainers.image.ref.name": testTag}
 		if !maps.Equal(descriptor.Annotations, want) {
 			t.Errorf("annotations %v, want %v", descriptor.Annotations, want)
 		}

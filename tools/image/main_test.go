@@ -84,7 +84,8 @@ func copyRepository(to string) error {
 // an empty cache takes minutes, so it is done in the long runs only.
 func TestTwoBuildsAreEqual(t *testing.T) {
 	dir := t.TempDir()
-	for name, value := range map[string]string{"GOAMD64": "v3", "GOARM64": "v8.2", "GOFLAGS": "-tags=other", "CGO_ENABLED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C"} {
+	for name, value := range map[string]string{"GOAMD64": "v3", "GOARM64": "v8.2", "GOFLAGS": "-tags=other", "CGO_ENABLED": "1",
+		"TZ": "Asia/Tokyo", "LC_ALL": "C"} {
 		t.Setenv(name, value)
 	}
 	if os.Getenv("PODWALL_SOAK") != "" {
@@ -143,7 +144,8 @@ func TestTheProgramsStart(t *testing.T) {
 
 func TestABadVersionIsRefused(t *testing.T) {
 	for _, v := range []string{"", "-X", "1 2", "v1'", "a/b"} {
-		if err := (options{root: "../..", out: t.TempDir(), version: v, tag: testTag}).run(t.Context()); err == nil || !strings.Contains(err.Error(), "version") {
+		err := options{root: "../..", out: t.TempDir(), version: v, tag: testTag}.run(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "version") {
 			t.Errorf("version %q: %v, want an error that says so", v, err)
 		}
 	}

@@ -87,6 +87,9 @@ func TestTheBillIsWhole(t *testing.T) {
 				t.Errorf("%s: two packages have this identifier", p.PackageSPDXIdentifier)
 			}
 			seen[p.PackageSPDXIdentifier] = true
+			if p.PackageSupplier == nil {
+				t.Errorf("%s has no supplier, not even an unknown one", p.PackageName)
+			}
 			if l := p.PackageLicenseDeclared; l == "NOASSERTION" || l == "" || p.PackageVersion == "" || p.PackageDownloadLocation == "" {
 				t.Errorf("%s: version %q, licence %q, from %q: none may be missing", p.PackageName, p.PackageVersion, l, p.PackageDownloadLocation)
 			}

@@ -74,7 +74,8 @@ func (o options) forArchitecture(arch string, modules []licences.Module) (files 
 	if err := o.fits(filepath.Join(o.images, "podwall-"+arch+".tar")); err != nil {
 		return nil, err
 	}
-	bill, err := sbom.Write(sbom.Subject{Name: "podwall-linux-" + arch, Version: o.version, Kind: "APPLICATION", Created: o.created, Programs: list}, modules)
+	bill, err := sbom.Write(sbom.Subject{Name: "podwall-linux-" + arch, Version: o.version, Kind: "APPLICATION", Created: o.created,
+		Programs: list}, modules)
 	if err != nil {
 		return nil, err
 	}

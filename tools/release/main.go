@@ -70,7 +70,8 @@ func (o options) check() error {
 		return err
 	}
 	if o.key != "" && (o.version != "v"+o.tag || o.revision == "") {
-		return fmt.Errorf("version %s is not signed: a release is built at the tag v%s (the chart's appVersion), from a clean tree: without SIGN_KEY it can be tried", o.version, o.tag)
+		return fmt.Errorf("version %s is not signed: a release is built at the tag v%s (the chart's appVersion), from a clean tree: without SIGN_KEY it can be tried",
+			o.version, o.tag)
 	}
 	entries, err := os.ReadDir(o.out)
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {

@@ -184,7 +184,8 @@ func TestTheSignatureHolds(t *testing.T) {
 		{"for something else", "git", got[sums], false},
 		{"of another text", purpose, append(slices.Clone(got[sums]), "0  more\n"...), false},
 	} {
-		cmd := exec.CommandContext(t.Context(), "ssh-keygen", "-Y", "verify", "-f", signers, "-I", "releases@podwall", "-n", tt.purpose, "-s", signature)
+		cmd := exec.CommandContext(t.Context(), "ssh-keygen", "-Y", "verify", "-f", signers, "-I", "releases@podwall",
+			"-n", tt.purpose, "-s", signature)
 		cmd.Stdin = bytes.NewReader(tt.text)
 		if out, err := cmd.CombinedOutput(); (err == nil) != tt.holds {
 			t.Errorf("%s: %v, %s, want that it holds: %t", tt.name, err, out, tt.holds)

@@ -90,14 +90,15 @@ func TestWhatIsALicence(t *testing.T) {
 		"WARRANTIES OF MERCHANTABILITY AND FITNESS. IN NO EVENT SHALL THE AUTHOR BE LIABLE FOR ANY SPECIAL, DIRECT, INDIRECT, OR " +
 		"CONSEQUENTIAL DAMAGES OR ANY DAMAGES WHATSOEVER RESULTING FROM LOSS OF USE, DATA OR PROFITS, WHETHER IN AN ACTION OF CONTRACT, " +
 		"NEGLIGENCE OR OTHER TORTIOUS ACTION, ARISING OUT OF OR IN CONNECTION WITH THE USE OR PERFORMANCE OF THIS SOFTWARE.\n"
+	text := func(s string) Module { return Module{Path: "a", Files: []File{{"LICENSE", nil, recognise([]byte(s))}}} }
 	tests := []struct {
 		name string
 		m    Module
 		want []string
 	}{
-		{"the text of a licence", Module{Path: "a", Files: []File{{"LICENSE", nil, recognise([]byte(isc))}}}, nil},
-		{"a text that names one", Module{Path: "a", Files: []File{{"LICENSE", nil, recognise([]byte("See https://opensource.org/licenses/MIT"))}}}, []string{"a unknown"}},
-		{"a licence between other conditions", Module{Path: "a", Files: []File{{"LICENSE", nil, recognise([]byte(strings.Repeat("You owe the author a beer. ", 60) + isc))}}}, []string{"a unknown"}},
+		{"the text of a licence", text(isc), nil},
+		{"a text that names one", text("See https://opensource.org/licenses/MIT"), []string{"a unknown"}},
+		{"a licence between other conditions", text(strings.Repeat("You owe the author a beer. ", 60) + isc), []string{"a unknown"}},
 		{"no file", Module{Path: "a"}, []string{"a unknown"}},
 		{"two, one of them not allowed", Module{Path: "a", Files: []File{{"LICENSE", nil, []string{"MIT", "GPL-3.0"}}}}, []string{"a GPL-3.0"}},
 	}

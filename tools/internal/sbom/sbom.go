@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"path"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -99,6 +98,10 @@ func (d *document) add(p *spdx.Package) common.ElementID {
 	if p.PackageLicenseDeclared == "" {
 		p.PackageLicenseDeclared = unknown
 	}
+	p.PackageSupplier = &common.Supplier{Supplier: unknown}
+	if p.PackageHomePage == home {
+		p.PackageSupplier = &common.Supplier{SupplierType: "Organization", Supplier: "podwall"}
+	}
 	p.PackageDownloadLocation, p.PackageCopyrightText, p.PackageLicenseConcluded = unknown, unknown, unknown
 	d.packages = append(d.packages, p)
 	return p.PackageSPDXIdentifier
@@ -141,21 +144,5 @@ func (d *document) program(top common.ElementID, version string, p Program) erro
 func module(path, version, licence string) *spdx.Package {
 	return &spdx.Package{PackageName: path, PackageVersion: version, PackageLicenseDeclared: licence, PrimaryPackagePurpose: "LIBRARY",
 		PackageExternalReferences: []*spdx.PackageExternalReference{{Category: common.CategoryPackageManager,
-			RefType: common.TypePackageManagerPURL, Locator: "pkg:golang/" + path + "@" + version}}}
-}
-
-// Unknown returns the modules of a document whose licence nobody knows.
-func Unknown(text []byte) ([]string, error) {
-	d, err := json.Read(bytes.NewReader(text))
-	if err != nil {
-		return nil, fmt.Errorf("reading SPDX: %w", err)
-	}
-	var names []string
-	for _, p := range d.Packages {
-		if p.PackageLicenseDeclared == unknown {
-			names = append(names, p.PackageName)
-		}
-	}
-	slices.Sort(names)
-	return names, nil
+			RefType: common.TypePackageManagerPURL, Locator: "pkg:golang/" + path + "@" + strings.ReplaceAll(version, "+", "%2B")}}}
 }
