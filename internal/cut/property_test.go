@@ -80,16 +80,22 @@ func TestAJudgeSaysWhatTheProgramSaysOfTheFirstPacket(t *testing.T) {
 	})
 }
 
+// changed returns the programs before and after up to three changes of a cluster,
+// and the cluster.
+func changed(t *rapid.T) (before, now *filter.Program, s *cluster.Store) {
+	s = cluster.NewStore()
+	gen.Fill(t, s)
+	before = compiled(s.Snapshot())
+	for range rapid.IntRange(1, 3).Draw(t, "changes") {
+		s.Update(gen.Change(t))
+	}
+	return before, compiled(s.Snapshot()), s
+}
+
 // No connection that was allowed and is denied now is overlooked.
 func TestAChangeTouchesEveryConnectionThatItDenies(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := cluster.NewStore()
-		gen.Fill(t, s)
-		before := compiled(s.Snapshot())
-		for range rapid.IntRange(1, 3).Draw(t, "changes") {
-			s.Update(gen.Change(t))
-		}
-		now := compiled(s.Snapshot())
+		before, now, _ := changed(t)
 		change := Compare(before, now)
 		touched := change.Touched()
 		if !slices.IsSortedFunc(touched, netip.Addr.Compare) || len(slices.Compact(slices.Clone(touched))) != len(touched) {
@@ -113,13 +119,7 @@ func TestAChangeTouchesEveryConnectionThatItDenies(t *testing.T) {
 // same program twice does not differ.
 func TestEveryDifferentVerdictIsOfAnAddressThatDiffers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := cluster.NewStore()
-		gen.Fill(t, s)
-		before := compiled(s.Snapshot())
-		for range rapid.IntRange(1, 3).Draw(t, "changes") {
-			s.Update(gen.Change(t))
-		}
-		now := compiled(s.Snapshot())
+		before, now, s := changed(t)
 		differ := Differing(before, now)
 		for _, f := range slices.Concat(flows(before), flows(now)) {
 			if filter.Eval(before, f) != filter.Eval(now, f) && !differ[f.Src] && !differ[f.Dst] {
