@@ -6,6 +6,7 @@ package datapath
 
 import (
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 
@@ -145,8 +146,11 @@ func TestCleanupRemovesOnlyWhatIsOurs(t *testing.T) {
 		index := links.IndexOf("br0")
 		before := bridged(t, index)
 		vlan, err := links.ReadVLAN(sysctl.Default)
-		if err != nil {
+		if err != nil && os.Getenv("CI") != "true" {
 			t.Skip("br_netfilter is not loaded:", err)
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 		others := foreign(t)
 		first := open(t, Options{})
