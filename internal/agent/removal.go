@@ -64,7 +64,9 @@ func inspect(ctx context.Context) (kuberouter.Inventory, error) {
 	if inv.IPVS, err = datapath.IPVSInUse(); err != nil {
 		return inv, err
 	}
-	inv.NotEnforcing, err = datapath.NotEnforcing(ctx)
+	if inv.NotEnforcing, err = datapath.NotEnforcing(ctx); err == nil && inv.NotEnforcing == "" {
+		inv.NotEnforcing = notReady(ctx)
+	}
 	return inv, err
 }
 

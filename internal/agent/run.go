@@ -35,7 +35,7 @@ var ErrPlacement = errors.New("cannot run here")
 
 // Run runs the agent until ctx ends. Rules stay in the kernel when it returns.
 func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) error {
-	release, usurper, err := lock(ctx)
+	release, usurper, err := lock(ctx, cfg.HealthListen())
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -25,10 +26,11 @@ import (
 // agent runs. That must not keep the agent from enforcing: only processes of root
 // count as another agent, or as a program that the operator put on the port.
 
-// lock makes sure that there is one agent in a network namespace. usurper names a
-// process of another user that keeps us from the lock; release gives it back, and
-// waits until nobody is answered any more.
-func lock(ctx context.Context) (release func(), usurper string, err error) {
+// lock makes sure that there is one agent in a network namespace. Whoever connects
+// to the lock is told where the agent answers health. usurper names a process of
+// another user that keeps us from the lock; release gives it back, and waits until
+// nobody is answered any more.
+func lock(ctx context.Context, health string) (release func(), usurper string, err error) {
 	l, usurper, err := datapath.Lock(ctx, datapath.AgentLock)
 	switch {
 	case errors.Is(err, datapath.ErrLocked):
@@ -41,7 +43,7 @@ func lock(ctx context.Context) (release func(), usurper string, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		answer(l)
+		answer(l, health)
 	}()
 	return func() {
 		_ = l.Close() // it goes away with the process
@@ -50,14 +52,15 @@ func lock(ctx context.Context) (release func(), usurper string, err error) {
 }
 
 // answer lets those go who connect to learn whether an agent lives (the start gate,
-// with each pod), until the lock is given back.
-func answer(l net.Listener) {
+// with each pod) or where it answers, until the lock is given back.
+func answer(l net.Listener, health string) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return
 		}
-		_ = conn.Close() // nothing was said
+		_, _ = io.WriteString(conn, health+"\n") // most have hung up
+		_ = conn.Close()
 	}
 }
 

@@ -82,7 +82,7 @@ func partOptions() []option {
 			bind: func(c *Config) flag.Value { return boolean(&c.CloseNode) }},
 		{name: "remove-kube-router-firewall", arg: "plan|now|now-beside-kube-bridge",
 			help: "Remove the chains, rules and ipsets that kube-router's firewall left on this node, then exit. plan only lists them. It refuses, with exit code 5, while kube-router runs, " +
-				"where its service proxy or router is in use, and where no podwall-agent enforces. now-beside-kube-bridge takes the interface kube-bridge for no sign of its router. See docs/migrate-from-kube-router.md.",
+				"where its service proxy or router is in use, and where no podwall-agent is ready. now-beside-kube-bridge takes the interface kube-bridge for no sign of its router. See docs/migrate-from-kube-router.md.",
 			why:  "rules of another program are not its own to remove, unless you say so.",
 			bind: func(c *Config) flag.Value { return oneOf(&c.Removal, RemovalPlan, RemovalNow, RemovalNowBesideBridge) }},
 	}

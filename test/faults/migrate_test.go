@@ -133,6 +133,30 @@ func TestKubeRouterIsReplacedUnderTraffic(t *testing.T) {
 	})
 }
 
+// The table in the kernel may be an earlier agent's, and the one that runs may wait
+// for its Node: then kube-router's rules are all that enforces new policies.
+func TestKubeRoutersRulesStayUntilTheAgentIsReady(t *testing.T) {
+	needs(t, "nft", "iptables-nft", "ipset")
+	w := newWorld(t, lab.Routed)
+	w.publish(usual()...)
+	w.enforced(w.start()).Stop()
+	w.loadKubeRouter()
+	before := w.others()
+	a := w.start("--hostname-override=node9", "--health-addr=127.0.0.1")
+	a.until("that it waits for its Node", func(s observe.Status) bool {
+		return slices.ContainsFunc(s.Problems, func(p observe.Problem) bool { return p.Subject == "node" })
+	})
+	text := w.once(5, "--remove-kube-router-firewall=now")
+	for _, words := range []string{`there is no Node "node9"`, "wait until /readyz answers 200"} {
+		if !strings.Contains(text, words) {
+			t.Errorf("the removal does not say %q:\n%s", words, text)
+		}
+	}
+	if diff := cmp.Diff(before, w.others()); diff != "" {
+		t.Errorf("the removal changed something (-before +after):\n%s", diff)
+	}
+}
+
 // While kube-router writes, under other names each time, nothing is removed.
 func TestAKubeRouterThatRunsKeepsItsRules(t *testing.T) {
 	needs(t, "nft", "iptables-nft", "ipset")
