@@ -70,6 +70,7 @@ func layers() []layer {
 		{pkg: "internal/gatecni", never: append(ours("cluster", "policy", "compile", "filter", "nft", "datapath", "agent"), "k8s.io"), reason: "it announces pods and decides nothing; it must start in milliseconds"},
 		{pkg: "internal/gatenri", never: append(ours("cluster", "policy", "compile", "filter", "nft", "datapath", "agent"), "k8s.io"), reason: "it announces pods and decides nothing"},
 		{pkg: "internal/config", may: []string{}, reason: "settings are values; those who use them are told by the agent"},
+		{pkg: "internal/uninstall", may: []string{"k8s.io/apimachinery", "k8s.io/client-go/rest"}, reason: "it asks the API server about nodes and touches none"},
 		{pkg: "internal/agent", never: ours("lab", "oracle", "cases", "testkit"), reason: "what serves tests is not in the agent"},
 		{pkg: "internal/trial", never: append(ours("agent", "datapath", "policy", "compile", "observe"), "k8s.io/client-go"), reason: "it runs agents as processes and believes packets only"},
 		{pkg: "internal/measure", never: ours("agent", "datapath", "policy", "compile", "observe"), reason: "it runs agents as processes and measures them from outside"},
@@ -83,7 +84,7 @@ func layers() []layer {
 func owners() map[string][]string {
 	return map[string][]string{
 		"github.com/google/nftables":         {"internal/nft", "internal/datapath", "internal/lab", "internal/kuberouter/host"},
-		"k8s.io/client-go":                   {"internal/kube", "internal/testkit", "internal/measure", "test/cluster"},
+		"k8s.io/client-go":                   {"internal/kube", "internal/uninstall", "internal/testkit", "internal/measure", "test/cluster"},
 		"github.com/prometheus":              {"internal/observe"},
 		"github.com/fsnotify/fsnotify":       {"internal/manifest", "internal/gatecni"},
 		"github.com/containernetworking/cni": {"internal/gatecni"},

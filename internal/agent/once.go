@@ -13,10 +13,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/kube"
+	"github.com/podwall/podwall/internal/uninstall"
 )
 
 // cleanAgain is how often a cleanup that stays looks for what came back.
@@ -109,4 +112,29 @@ func CloseNode(ctx context.Context, out io.Writer) error {
 		fmt.Fprintln(out, "this node is closed again: its agent enforces the policies")
 	}
 	return err
+}
+
+// namespaceFile names the namespace of a pod with a service account's token.
+const namespaceFile = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+
+// Uninstall does a step of uninstalling that concerns all nodes.
+func Uninstall(ctx context.Context, cfg config.Config, out io.Writer) error {
+	namespace := "podwall-system"
+	if data, err := os.ReadFile(namespaceFile); err == nil { // else it runs by hand
+		namespace = strings.TrimSpace(string(data))
+	}
+	rest, err := kube.LoadConfig(cfg.Kubeconfig, cfg.Master)
+	if err != nil {
+		return err
+	}
+	c, err := uninstall.New(rest, namespace, out)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.UninstallTimeout)
+	defer cancel()
+	if cfg.Uninstall == config.StepStopAgents {
+		return c.StopAgents(ctx)
+	}
+	return c.AwaitNodes(ctx)
 }

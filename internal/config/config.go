@@ -59,6 +59,16 @@ const (
 	OnChangeKeep OnChange = "keep"
 )
 
+// Step is a step of uninstalling that concerns all nodes.
+type Step string
+
+// The steps, in their order. Between them a DaemonSet cleans the nodes.
+const (
+	StepNone       Step = ""
+	StepStopAgents Step = "stop-agents"
+	StepAwaitNodes Step = "await-nodes"
+)
+
 // Removal says what to do about the rules that kube-router's firewall left.
 type Removal string
 
@@ -115,6 +125,10 @@ type Config struct {
 	CloseNode bool
 	// CleanupWait makes Cleanup stay and clean up again what comes back.
 	CleanupWait bool
+	// Uninstall makes the agent do one step of uninstalling from all nodes and exit.
+	Uninstall Step
+	// UninstallTimeout is how long that may take.
+	UninstallTimeout time.Duration
 	// Version makes the agent print its version and exit. Nothing else is
 	// checked then.
 	Version bool
@@ -170,6 +184,7 @@ type Config struct {
 func Default() Config {
 	return Config{
 		CacheSyncTimeout: time.Minute,
+		UninstallTimeout: 4 * time.Minute,
 		RunFirewall:      true,
 		SyncPeriod:       5 * time.Minute,
 		Datapath:         DatapathNAT,

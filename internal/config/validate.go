@@ -51,6 +51,9 @@ func (c Config) commands() (list []string) {
 	if c.CloseNode {
 		list = append(list, "--close-node")
 	}
+	if c.Uninstall != StepNone {
+		list = append(list, "--uninstall")
+	}
 	return list
 }
 
@@ -71,6 +74,7 @@ func (c Config) checkTimes() error {
 	return errors.Join(
 		positive("iptables-sync-period", c.SyncPeriod),
 		positive("cache-sync-timeout", c.CacheSyncTimeout),
+		positive("uninstall-timeout", c.UninstallTimeout),
 	)
 }
 

@@ -99,7 +99,7 @@ func TestTheSeedsFileStaysWhatItWas(t *testing.T) {
 // All forms run the release that the chart names.
 func TestAllFilesNameOneImage(t *testing.T) {
 	image := daemonSet(t, plainFile).Spec.Template.Spec.Containers[0].Image
-	for _, file := range []string{tkeFile, takeOver} {
+	for _, file := range []string{tkeFile, takeOver, cleanFile} {
 		if got := daemonSet(t, file).Spec.Template.Spec.Containers[0].Image; got != image {
 			t.Errorf("%s runs %s, the chart %s", file, got, image)
 		}

@@ -18,7 +18,10 @@ const (
 	tkeFile     = "../../deploy/tke/podwall.yaml"
 	takeOver    = "../../deploy/tke/kube-router-firewall-daemonset.yaml"
 	everyOption = "../../tools/chart/testdata/all.golden.yaml"
-	seedFile    = "testdata/seed-daemonset.yaml" // of Tencent's document, as it stands there
+	cleanFile   = "../../deploy/uninstall.yaml"
+	hooksFile   = "../../tools/chart/testdata/hooks.golden.yaml"     // what helm makes when it uninstalls
+	everyHook   = "../../tools/chart/testdata/all.hooks.golden.yaml" // the same with every value of the chart set
+	seedFile    = "testdata/seed-daemonset.yaml"                     // of Tencent's document, as it stands there
 )
 
 // document is one object of a file.

@@ -6,6 +6,7 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
@@ -28,6 +30,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/kube"
 	"github.com/podwall/podwall/internal/testkit/kubeapi"
+	"github.com/podwall/podwall/internal/uninstall"
 )
 
 // server is an API server with RBAC, and a client with all rights.
@@ -76,10 +79,10 @@ func foreign(d document) bool {
 
 func TestManifestsAndRoleOnAnAPIServer(t *testing.T) {
 	cfg, client := server(t)
-	for _, file := range []string{tkeFile, takeOver, everyOption, plainFile} {
+	for _, file := range []string{tkeFile, takeOver, everyOption, everyHook, cleanFile, plainFile, hooksFile} {
 		for _, d := range documents(t, file) {
-			// What is made for real is what the others need, and the last file.
-			dry := file != plainFile && d.Kind != "Namespace"
+			// What is made for real is what the others need, and the last two files.
+			dry := file != plainFile && file != hooksFile && d.Kind != "Namespace"
 			err := create(t, client, d, dry)
 			if err != nil && !foreign(d) && !(d.Kind == "Namespace" && apierrors.IsAlreadyExists(err)) {
 				t.Errorf("%s: %s %s: %v", file, d.Kind, d.Name, err)
@@ -88,6 +91,7 @@ func TestManifestsAndRoleOnAnAPIServer(t *testing.T) {
 	}
 	t.Run("pods are admitted where the namespace has the label only", func(t *testing.T) { checkAdmission(t, client) })
 	t.Run("the role is what the agent asks for", func(t *testing.T) { checkRole(t, cfg) })
+	t.Run("the Jobs of uninstalling have the rights that they need", func(t *testing.T) { checkUninstall(t, cfg, client) })
 }
 
 // checkAdmission makes the pod of the DaemonSet, which the controller of a real
@@ -197,6 +201,48 @@ func checkRole(t *testing.T, cfg *rest.Config) {
 	for right := range seen.seen {
 		if !granted[right] {
 			t.Errorf("%s is asked for and not granted; granted are %v", right, slices.Sorted(maps.Keys(granted)))
+		}
+	}
+}
+
+// checkUninstall does what the Jobs do, as their ServiceAccount. A controller of a
+// real cluster would write the status.
+func checkUninstall(t *testing.T, cfg *rest.Config, client *rest.RESTClient) {
+	const status = `{"status": {"observedGeneration": 1, "desiredNumberScheduled": 1, "numberReady": 1,
+		"currentNumberScheduled": 1, "numberMisscheduled": 0}}`
+	as := rest.CopyConfig(cfg)
+	as.Impersonate.UserName = "system:serviceaccount:podwall-system:podwall-uninstall"
+	var out strings.Builder
+	c, err := uninstall.New(as, "podwall-system", &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := c.StopAgents(ctx); err != nil {
+		t.Errorf("stopping the agents: %v", err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if err := c.AwaitNodes(short); !errors.Is(err, uninstall.ErrNotAll) || !strings.Contains(err.Error(), "is new") {
+		t.Errorf("waiting for nodes that nobody cleans: %v", err)
+	}
+	sets := "/apis/apps/v1/namespaces/podwall-system/daemonsets/"
+	for _, path := range []string{"/api/v1/nodes", "/api/v1/namespaces/podwall-system/pods"} { // to name what is left
+		if err := client.Get().AbsPath(path).SetHeader("Impersonate-User", as.Impersonate.UserName).Do(t.Context()).Error(); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	patch := client.Patch(types.MergePatchType).AbsPath(sets + uninstall.Cleaner + "/status").Body([]byte(status))
+	if err := patch.Do(t.Context()).Error(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.AwaitNodes(ctx); err != nil {
+		t.Errorf("waiting for nodes that are clean: %v", err)
+	}
+	for _, name := range []string{uninstall.Agents, uninstall.Cleaner} {
+		if err := client.Get().AbsPath(sets + name).Do(t.Context()).Error(); !apierrors.IsNotFound(err) {
+			t.Errorf("DaemonSet %s: %v, want that it is gone", name, err)
 		}
 	}
 }

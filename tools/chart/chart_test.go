@@ -5,6 +5,7 @@ package main
 import (
 	"flag"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -54,17 +55,36 @@ func TestHelmLintFindsNothing(t *testing.T) {
 // The files that people apply are those that the chart makes. `make deploy`
 // writes them.
 func TestTheRenderedFilesAreCurrent(t *testing.T) {
-	files := map[string]string{
-		"../../deploy/podwall.yaml":     "../../deploy/values.yaml",
-		"../../deploy/tke/podwall.yaml": "../../deploy/tke/values.yaml",
-		"testdata/all.golden.yaml":      allFile,
+	const defaults = "../../deploy/values.yaml"
+	objects := func(r rendered) string { return r.Objects }
+	hooks := func(r rendered) string { return r.Hooks }
+	for file, from := range map[string]struct {
+		values string
+		part   func(rendered) string
+	}{
+		"../../deploy/podwall.yaml":      {defaults, objects},
+		"../../deploy/uninstall.yaml":    {defaults, func(r rendered) string { return r.Cleaner }},
+		"../../deploy/tke/podwall.yaml":  {"../../deploy/tke/values.yaml", objects},
+		"testdata/hooks.golden.yaml":     {defaults, hooks},
+		"testdata/all.golden.yaml":       {allFile, objects},
+		"testdata/all.hooks.golden.yaml": {allFile, hooks},
 		// Its containers run in test/privilege.
-		"../../test/privilege/testdata/gate.yaml": "../../test/privilege/testdata/gate.values.yaml",
+		"../../test/privilege/testdata/gate.yaml": {"../../test/privilege/testdata/gate.values.yaml", objects},
+	} {
+		r := mustRender(t, mustRead(t, from.values))
+		compare(t, file, header(from.values)+from.part(r))
 	}
-	for file, values := range files {
-		r := mustRender(t, mustRead(t, values))
-		compare(t, file, header(values)+r.Objects)
+}
+
+// The seed's file is no part of the chart, and names its image.
+func TestTheImageOfTheSeedsFileIsCurrent(t *testing.T) {
+	const file = "../../deploy/tke/kube-router-firewall-daemonset.yaml"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
 	}
+	image := agents(t, map[string]any{}).Spec.Template.Spec.Containers[0].Image
+	compare(t, file, regexp.MustCompile(`image: podwall/podwall:\S+`).ReplaceAllString(string(text), "image: "+image))
 }
 
 // header says where a rendered file comes from.

@@ -26,10 +26,14 @@ const namespace = "podwall-system"
 // notes is the one template that is no manifest.
 const notes = "NOTES.txt"
 
+// cleaner is the template that is applied by itself where helm is not used.
+const cleaner = "uninstall.yaml"
+
 // rendered is what a chart makes of values.
 type rendered struct {
 	Objects string // in the order in which helm makes them
 	Hooks   string // what helm runs at some moment and does not keep
+	Cleaner string // the one of them that cleans nodes
 	Notes   string
 }
 
@@ -60,6 +64,9 @@ func render(dir string, values map[string]any) (rendered, error) {
 	}
 	for _, h := range hooks {
 		r.Hooks += document(h.Manifest)
+		if path.Base(h.Path) == cleaner {
+			r.Cleaner = document(h.Manifest)
+		}
 	}
 	return r, nil
 }

@@ -19,6 +19,7 @@ func switches() map[string]any {
 		"serviceAccount.create": false,
 		"rbac.create":           false,
 		"updateStrategy.type":   "OnDelete",
+		"uninstall.enabled":     false,
 	}
 }
 
@@ -174,6 +175,7 @@ func TestBadValuesAreRefused(t *testing.T) {
 		"health.port":                    0,
 		"metrics.path":                   "figures",
 		"gate.onTimeout":                 "open",
+		"uninstall.timeout":              "soon",
 		"gate.cniConfDir":                "etc/cni",
 		"updateStrategy.maxUnavailable":  0,
 		"updateStrategy.type":            "Recreate",

@@ -48,3 +48,70 @@ httpGet:
   path: {{ index . 1 }}
   port: health
 {{- end }}
+
+{{/* What the pod as a whole may not. */}}
+{{- define "podwall.podSecurity" -}}
+securityContext:
+  seccompProfile:
+    type: RuntimeDefault
+  {{- with .Values.appArmorProfile }}
+  appArmorProfile:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.seLinuxOptions }}
+  seLinuxOptions:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+
+{{/* On which nodes the agent runs, and what cleans them, and whence the image comes. */}}
+{{- define "podwall.placement" -}}
+nodeSelector:
+  kubernetes.io/os: linux
+  {{- with .Values.nodeSelector }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* A container that takes podwall's tables out of the kernel, with these arguments. */}}
+{{- define "podwall.clean" -}}
+{{- $root := index . 0 -}}
+image: {{ include "podwall.image" $root | quote }}
+imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+command: [/usr/bin/podwall-agent, {{ index . 1 }}{{ if $root.Values.agent.sysctls }}, --sysctl-root=/host/proc/sys{{ end }}]
+securityContext:
+  {{- include "podwall.security" $root | nindent 2 }}
+  capabilities:
+    drop: [ALL]
+    add: [NET_ADMIN]
+volumeMounts:
+  - name: run-podwall
+    mountPath: /run/podwall
+  {{- if $root.Values.agent.sysctls }}
+  - name: sysctl-net
+    mountPath: /host/proc/sys/net
+  {{- end }}
+{{- end }}
+
+{{/* Labels and annotations of what helm makes for a while when it uninstalls: when, and when it goes. */}}
+{{- define "podwall.hook" -}}
+labels:
+  app.kubernetes.io/name: podwall-uninstall
+  app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
+annotations:
+  helm.sh/hook: pre-delete
+  helm.sh/hook-weight: {{ index . 1 | quote }}
+  helm.sh/hook-delete-policy: {{ index . 2 }}
+{{- end }}

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package uninstall makes the two steps of uninstalling that need the whole
+// cluster: stop all agents, and wait until every node is clean. Jobs of the Helm
+// chart run them before helm removes anything; between them helm makes the
+// DaemonSet that cleans the nodes (deploy/uninstall.yaml). Nothing of a node is
+// touched here.
+package uninstall
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+)
+
+// The DaemonSets of the chart. The label app.kubernetes.io/name of their pods is
+// their name.
+const (
+	Agents  = "podwall"
+	Cleaner = "podwall-uninstall"
+)
+
+// ErrNotAll says that nodes are left. What is left is in the message.
+var ErrNotAll = errors.New("not every node is done")
+
+// Cluster is an API server and the namespace of podwall.
+type Cluster struct {
+	Namespace string
+	// Out is told what is done and which nodes are waited for.
+	Out io.Writer
+	// Every is the time between two looks.
+	Every time.Duration
+
+	client *rest.RESTClient
+}
+
+// New returns the cluster that a configuration leads to.
+func New(cfg *rest.Config, namespace string, out io.Writer) (*Cluster, error) {
+	scheme := runtime.NewScheme()
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"}) // errors of the server
+	c := rest.CopyConfig(cfg)
+	c.GroupVersion, c.NegotiatedSerializer = &schema.GroupVersion{}, serializer.NewCodecFactory(scheme).WithoutConversion()
+	client, err := rest.UnversionedRESTClientFor(c)
+	if err != nil {
+		return nil, fmt.Errorf("setting up the client: %w", err)
+	}
+	return &Cluster{Namespace: namespace, Out: out, Every: time.Second, client: client}, nil
+}
+
+// StopAgents deletes the agents' DaemonSet and returns when no pod of it is left
+// on a node that answers. The rules stay in the kernels.
+func (c *Cluster) StopAgents(ctx context.Context) error {
+	return c.await(ctx, "the agents to stop", func(ctx context.Context) ([]string, error) {
+		if err := c.remove(ctx, Agents); err != nil {
+			return nil, err
+		}
+		return c.left(ctx, Agents, func(pod) string { return "its agent still runs" }, true)
+	})
+}
+
+// AwaitNodes returns when the cleaner's pods are ready on all their nodes, and
+// takes the cleaner away. Where nodes are left it stays: it cleans those that
+// come back.
+func (c *Cluster) AwaitNodes(ctx context.Context) error {
+	clean := 0
+	err := c.await(ctx, "the nodes to be clean", func(ctx context.Context) ([]string, error) {
+		var ds daemonSet
+		if err := c.get(ctx, c.daemonSet(Cleaner), nil, &ds); err != nil {
+			return nil, err
+		}
+		clean = ds.Status.Ready
+		if ds.Status.ObservedGeneration < ds.Metadata.Generation {
+			return []string{"the DaemonSet " + Cleaner + " is new"}, nil
+		}
+		if clean == ds.Status.Desired {
+			return nil, nil
+		}
+		list, err := c.left(ctx, Cleaner, pod.why, false)
+		if err != nil {
+			return nil, err
+		}
+		if more := ds.Status.Desired - clean - len(list); more > 0 {
+			list = append(list, fmt.Sprintf("%d nodes that have no pod yet: kubectl -n %s describe daemonset %s says why", more, c.Namespace, Cleaner))
+		}
+		return list, nil
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.Out, "%d nodes are clean, no policy is enforced on them\n", clean)
+	return c.remove(ctx, Cleaner)
+}
+
+// await looks until nothing is left. Each change of what is left is said. An API
+// server that does not answer is asked again.
+func (c *Cluster) await(ctx context.Context, what string, look func(context.Context) ([]string, error)) error {
+	var said string
+	for {
+		left, err := look(ctx)
+		if err == nil && len(left) == 0 {
+			return nil
+		}
+		if err == nil || said == "" || ctx.Err() == nil { // else it says that the time is over
+			now := strings.Join(left, "\n  ")
+			if err != nil {
+				now = err.Error()
+			}
+			if now != said {
+				fmt.Fprintf(c.Out, "waiting for %s:\n  %s\n", what, now)
+			}
+			said = now
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w; still waiting for %s: %s", ErrNotAll, what, strings.ReplaceAll(said, "\n  ", "; "))
+		case <-time.After(c.Every):
+		}
+	}
+}
+
+// left lists the nodes on which pods of a DaemonSet are not ready, or, if gone is
+// wanted, are there at all. A node that is dead keeps no agent from being gone.
+func (c *Cluster) left(ctx context.Context, name string, why func(pod) string, gone bool) (list []string, err error) {
+	var pods, nodes objects
+	query := url.Values{"labelSelector": {"app.kubernetes.io/name=" + name}}
+	if err := c.get(ctx, "/api/v1/namespaces/"+c.Namespace+"/pods", query, &pods); err != nil {
+		return nil, err
+	}
+	if err := c.get(ctx, "/api/v1/nodes", nil, &nodes); err != nil {
+		return nil, err
+	}
+	answers := map[string]bool{}
+	for _, n := range nodes.Items {
+		answers[n.Metadata.Name] = n.ready()
+	}
+	for _, p := range pods.Items {
+		switch node := p.Spec.NodeName; {
+		case node == "" && !gone:
+			list = append(list, "a pod without a node: "+p.unplaced())
+		case gone && (node == "" || !answers[node]), !gone && p.ready():
+		case !answers[node]:
+			list = append(list, node+": the node is dead or does not answer")
+		default:
+			list = append(list, node+": "+why(p))
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+func (c *Cluster) daemonSet(name string) string {
+	return "/apis/apps/v1/namespaces/" + c.Namespace + "/daemonsets/" + name
+}
+
+func (c *Cluster) get(ctx context.Context, path string, query url.Values, into any) error {
+	request := c.client.Get().AbsPath(path)
+	for key := range query {
+		request.Param(key, query.Get(key))
+	}
+	result := request.Do(ctx)
+	if err := result.Error(); err != nil { // in the server's words, which Raw has not
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	data, err := result.Raw()
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	return nil
+}
+
+// remove deletes a DaemonSet; its pods follow.
+func (c *Cluster) remove(ctx context.Context, name string) error {
+	err := c.client.Delete().AbsPath(c.daemonSet(name)).Param("propagationPolicy", "Background").Do(ctx).Error()
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("deleting the DaemonSet %s: %w", name, err)
+	}
+	return nil
+}
