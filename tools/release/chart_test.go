@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,9 +49,19 @@ func texts(chart *chartv2.Chart) map[string]string {
 }
 
 func TestTheManifestsAreThere(t *testing.T) {
-	files, err := options{root: "../.."}.manifests()
+	chart, err := loader.LoadDir("../../deploy/chart/podwall")
 	check(t, err)
-	if len(files) != 2 || !strings.HasSuffix(files[0].name, ".tgz") || files[1].name != "podwall.yaml" {
-		t.Errorf("%d files", len(files))
+	files, err := options{root: "../..", tag: chart.Metadata.AppVersion}.manifests()
+	check(t, err)
+	var names []string
+	for _, f := range files {
+		names = append(names, f.name)
+	}
+	want := []string{"podwall-" + chart.Metadata.Version + ".tgz", "podwall.yaml", "uninstall.yaml", "tke-podwall.yaml", "tke-kube-router-firewall-daemonset.yaml"}
+	if !slices.Equal(names, want) {
+		t.Errorf("files %q, want %q", names, want)
+	}
+	if _, err := (options{root: "../..", tag: "9.9.9"}).manifests(); err == nil || !strings.Contains(err.Error(), "make deploy") {
+		t.Errorf("with manifests of another tag: %v, want what to do", err)
 	}
 }

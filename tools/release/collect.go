@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -113,11 +114,32 @@ func (o options) manifests() ([]content, error) {
 	if err != nil {
 		return nil, fmt.Errorf("packaging the chart: %w", err)
 	}
-	rendered, err := os.ReadFile(filepath.Join(o.root, "deploy", "podwall.yaml"))
-	if err != nil {
-		return nil, fmt.Errorf("reading the manifests: %w", err)
+	files := []content{{"podwall-" + chart.Metadata.Version + ".tgz", 0o644, packed}}
+	for _, name := range []string{"podwall.yaml", "uninstall.yaml", "tke/podwall.yaml", "tke/kube-router-firewall-daemonset.yaml"} {
+		text, err := os.ReadFile(filepath.Join(o.root, "deploy", name))
+		if err != nil {
+			return nil, fmt.Errorf("reading the manifests: %w", err)
+		}
+		if image := "podwall/podwall:" + o.tag; !named(text, image) {
+			return nil, fmt.Errorf("deploy/%s does not name the image %s: run `make deploy`", name, image)
+		}
+		files = append(files, content{strings.ReplaceAll(name, "/", "-"), 0o644, text})
 	}
-	return []content{{"podwall-" + chart.Metadata.Version + ".tgz", 0o644, packed}, {"podwall.yaml", 0o644, rendered}}, nil
+	return files, nil
+}
+
+// named reports whether a manifest runs an image and no other one.
+func named(manifest []byte, image string) bool {
+	found := false
+	for line := range strings.Lines(string(manifest)) {
+		if _, is, ok := strings.Cut(line, " image: "); ok {
+			if strings.Trim(strings.TrimSpace(is), `"`) != image {
+				return false
+			}
+			found = true
+		}
+	}
+	return found
 }
 
 // chartPackage returns a chart as helm packages it, but the same bytes each
