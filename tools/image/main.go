@@ -19,16 +19,10 @@ import (
 )
 
 func main() {
-	o := options{created: time.Unix(0, 0)}
-	var epoch int64
-	flag.StringVar(&o.root, "root", ".", "top of the repository")
+	var o options
+	programs.Source{Root: &o.root, Version: &o.version, Revision: &o.revision, Tag: &o.tag, Created: &o.created}.Flags(flag.CommandLine)
 	flag.StringVar(&o.out, "out", "bin/image", "directory to write to")
-	flag.StringVar(&o.version, "version", "development", "what the programs print with --version")
-	flag.StringVar(&o.revision, "revision", "", "commit, for a label")
-	flag.StringVar(&o.tag, "tag", "development", "tag of the image")
-	flag.Int64Var(&epoch, "epoch", 0, "when the image was created, in seconds since 1970: the time of the commit")
 	flag.Parse()
-	o.created = time.Unix(epoch, 0).UTC()
 	if err := o.run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "image:", err)
 		os.Exit(1)

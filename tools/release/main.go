@@ -20,18 +20,12 @@ import (
 
 func main() {
 	var o options
-	var epoch int64
-	flag.StringVar(&o.root, "root", ".", "top of the repository")
+	programs.Source{Root: &o.root, Version: &o.version, Revision: &o.revision, Tag: &o.tag, Created: &o.created}.Flags(flag.CommandLine)
 	flag.StringVar(&o.images, "images", "bin/image", "what `make image` wrote")
 	flag.StringVar(&o.out, "out", "dist", "directory to write; an earlier release in it is replaced")
-	flag.StringVar(&o.version, "version", "development", "what the programs print with --version")
-	flag.StringVar(&o.revision, "revision", "", "commit")
-	flag.StringVar(&o.tag, "tag", "development", "tag of the image")
-	flag.Int64Var(&epoch, "epoch", 0, "time of the commit, in seconds since 1970")
 	flag.StringVar(&o.builder, "builder", "", "who builds, as a URI: writes a provenance statement that says so")
 	flag.StringVar(&o.key, "key", "", "SSH key that signs the checksums (a public one if ssh-agent has it)")
 	flag.Parse()
-	o.created = time.Unix(epoch, 0).UTC()
 	if err := o.run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, "release:", err)
 		os.Exit(1)
@@ -70,8 +64,8 @@ func (o options) check() error {
 		return err
 	}
 	if o.key != "" && (o.version != "v"+o.tag || o.revision == "") {
-		return fmt.Errorf("version %s is not signed: a release is built at the tag v%s (the chart's appVersion), from a clean tree: without SIGN_KEY it can be tried",
-			o.version, o.tag)
+		return fmt.Errorf("version %s is not signed: a release is built at the tag v%s (the chart's appVersion), from a clean tree: "+
+			"without SIGN_KEY it can be tried", o.version, o.tag)
 	}
 	entries, err := os.ReadDir(o.out)
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
