@@ -55,9 +55,34 @@ func TestThePagesNameTestsThatExist(t *testing.T) {
 	}
 }
 
+// linked are all pages that people read.
+func linked(t *testing.T) []string {
+	t.Helper()
+	list := append(pages(), "CHANGELOG.md", "CONTRIBUTING.md", "ARCHITECTURE.md")
+	for _, pattern := range []string{"docs/*.md", "docs/*/*.md"} {
+		files, err := filepath.Glob(filepath.Join("../..", pattern))
+		if err != nil || len(files) < 3 {
+			t.Fatalf("%s: %d pages, %v", pattern, len(files), err)
+		}
+		for _, f := range files {
+			list = append(list, strings.TrimPrefix(f, "../../"))
+		}
+	}
+	return list
+}
+
+// Whoever installed it finds how to take it away.
+func TestUninstallingIsLinked(t *testing.T) {
+	for _, name := range []string{"docs/install.md", "docs/operate.md"} {
+		if !strings.Contains(page(t, name), "](uninstall.md") {
+			t.Errorf("%s does not link uninstall.md", name)
+		}
+	}
+}
+
 func TestTheLinksOfThePagesLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]*)(#[^)]*)?\)`)
-	for _, name := range pages() {
+	for _, name := range linked(t) {
 		for _, m := range link.FindAllStringSubmatch(page(t, name), -1) {
 			target := filepath.Join(filepath.Dir(name), m[1])
 			if m[1] == "" {
