@@ -83,7 +83,7 @@ kubeapi: ## build the API server and kube-proxy for integration tests (about 6 C
 	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/ . ./kube-proxy
 
 kube: kubeapi ## build the rest of a cluster: kubelet, controllers, scheduler, kubectl, a pod's image (6 CPU minutes the first time)
-	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/ ./kube k8s.io/kubernetes/test/images/agnhost
+	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/ ./kube ./agnhost
 	gcc -Os -s -static -DVERSION=$(KUBE_VERSION) -o bin/pause $$(go list -C test/kubeapi -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c
 
 netpol: ## build upstream's specs of NetworkPolicy (4 CPU minutes the first time)
