@@ -5,12 +5,14 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	own "github.com/podwall/podwall/internal/lab/netns"
 )
@@ -94,6 +96,13 @@ func (c *Cluster) plug(n *Node) error {
 		}
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.Flags, attrs.MasterIndex = fmt.Sprintf("node%d", n.index), net.FlagUp, master.Attrs().Index
+		// The kernel takes a while to end the namespace that the node had before it
+		// lost its power, and this link with it.
+		if old, err := h.LinkByName(attrs.Name); err == nil {
+			if err := h.LinkDel(old); err != nil && !errors.Is(err, unix.ENODEV) {
+				return fmt.Errorf("disconnecting %s: %w", n.Name, err)
+			}
+		}
 		pair := netlink.NewVeth(attrs)
 		pair.PeerName, pair.PeerNamespace = uplink, netlink.NsFd(n.ns.FD())
 		if err := h.LinkAdd(pair); err != nil {

@@ -11,9 +11,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 )
 
 // The images of every node. Agnhost has the name that the upstream specs ask for.
@@ -47,24 +49,27 @@ func archive(members ...member) ([]byte, error) {
 	return b.Bytes(), w.Close()
 }
 
-// image describes one that is made of a single static program.
-type image struct {
-	name    string
-	program string
-	args    []string
-	links   []string // further names of the program
+// Image describes one that is made of static programs.
+type Image struct {
+	Name       string
+	Files      map[string]string // by their names in the image, without the first slash: what they are copied from
+	Links      map[string]string // further names, and what each is a name of
+	Entrypoint string
+	Args       []string
 }
 
-// write writes the image as an archive that container engines import.
-func (i image) write(to string) error {
-	data, err := os.ReadFile(i.program)
-	if err != nil {
-		return err
+// Write writes the image as an archive that container engines import.
+func (i Image) Write(to string) error {
+	var members []member
+	for _, name := range slices.Sorted(maps.Keys(i.Files)) {
+		data, err := os.ReadFile(i.Files[name])
+		if err != nil {
+			return err
+		}
+		members = append(members, member{name: name, data: data})
 	}
-	base := filepath.Base(i.program)
-	members := []member{{name: base, data: data}}
-	for _, link := range i.links {
-		members = append(members, member{name: link, target: base})
+	for _, name := range slices.Sorted(maps.Keys(i.Links)) {
+		members = append(members, member{name: name, target: i.Links[name]})
 	}
 	layer, err := archive(members...)
 	if err != nil {
@@ -73,9 +78,9 @@ func (i image) write(to string) error {
 	type object map[string]any
 	sum := sha256.Sum256(layer)
 	config, err := json.Marshal(object{"architecture": runtime.GOARCH, "os": "linux",
-		"config": object{"Entrypoint": []string{"/" + base}, "Cmd": i.args, "WorkingDir": "/", "Env": []string{"PATH=/"}},
+		"config": object{"Entrypoint": []string{i.Entrypoint}, "Cmd": i.Args, "WorkingDir": "/", "Env": []string{"PATH=/"}},
 		"rootfs": object{"type": "layers", "diff_ids": []string{"sha256:" + hex.EncodeToString(sum[:])}}})
-	list, err2 := json.Marshal([]object{{"Config": "config.json", "RepoTags": []string{i.name}, "Layers": []string{"layer.tar"}}})
+	list, err2 := json.Marshal([]object{{"Config": "config.json", "RepoTags": []string{i.Name}, "Layers": []string{"layer.tar"}}})
 	whole, err3 := archive(member{name: "config.json", data: config}, member{name: "layer.tar", data: layer}, member{name: "manifest.json", data: list})
 	if err := errors.Join(err, err2, err3); err != nil {
 		return err
@@ -88,6 +93,7 @@ func (c *Cluster) ownImages() ([]string, error) {
 	bin := c.options.Bin
 	pause, agnhost := filepath.Join(c.dir, "pause.tar"), filepath.Join(c.dir, "agnhost.tar")
 	return []string{pause, agnhost}, errors.Join(
-		image{name: pauseImage, program: filepath.Join(bin, "pause")}.write(pause),
-		image{name: Agnhost, program: filepath.Join(bin, "agnhost"), args: []string{"pause"}, links: []string{"agnhost-2"}}.write(agnhost))
+		Image{Name: pauseImage, Files: map[string]string{"pause": filepath.Join(bin, "pause")}, Entrypoint: "/pause"}.Write(pause),
+		Image{Name: Agnhost, Files: map[string]string{"agnhost": filepath.Join(bin, "agnhost")}, Links: map[string]string{"agnhost-2": "agnhost"},
+			Entrypoint: "/agnhost", Args: []string{"pause"}}.Write(agnhost))
 }

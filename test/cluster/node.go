@@ -50,8 +50,14 @@ func (c *Cluster) newNode(i int, images []string) *Node {
 		client: c.client, control: c.dir, disk: filepath.Join(c.dir, nodeName(i)), images: images}
 }
 
-// Pid returns the number of the node's first process.
-func (n *Node) Pid() int { return n.first.Process.Pid }
+// Pid returns the number of the node's first process; a number that no process
+// has while the node is down.
+func (n *Node) Pid() int {
+	if n.first == nil {
+		return -1
+	}
+	return n.first.Process.Pid
+}
 
 // Netns is the node's network namespace. It is another one after a reboot.
 func (n *Node) Netns() *own.NS { return n.ns }
