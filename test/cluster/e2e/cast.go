@@ -86,16 +86,22 @@ func (c *cast) start(ctx context.Context) (fs flows, err error) {
 	return fs, nil
 }
 
-// under runs something under both flows, and judges them.
+// during runs something under both flows, and judges them.
+func (c *cast) during(ctx context.Context, what string, happens func() error) error {
+	fs, err := c.start(ctx)
+	if err != nil {
+		return err
+	}
+	err = happens()
+	return errors.Join(err, fs.judge(c.t, what))
+}
+
+// under makes the ends of both flows, and runs something under them.
 func under(ctx context.Context, t *trial, namespace string, at places, happens func(c *cast) error) error {
 	c, err := newCast(ctx, t, namespace, at)
 	if err != nil {
 		return err
 	}
-	fs, err := c.start(ctx)
-	if err != nil {
-		return errors.Join(err, c.remove(ctx))
-	}
-	err = happens(c)
-	return errors.Join(err, fs.judge(t), c.remove(ctx))
+	err = c.during(ctx, "", func() error { return happens(c) })
+	return errors.Join(err, c.remove(ctx))
 }

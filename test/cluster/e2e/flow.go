@@ -176,32 +176,46 @@ func (f *flow) close() (err error) {
 	return err
 }
 
+// counts are UDP datagrams that came into a namespace since it was made.
+type counts struct {
+	heard   uint64 // somebody listened at their port
+	unheard uint64
+}
+
 // datagrams returns how many UDP datagrams have come into a namespace since it
 // was made, whether somebody listened or not.
-func datagrams(ns *netns.NS) (n uint64, err error) {
+func datagrams(ns *netns.NS) (uint64, error) {
+	c, err := received(ns)
+	return c.heard + c.unheard, err
+}
+
+func received(ns *netns.NS) (sum counts, err error) {
 	err = ns.Do(func() error {
 		for _, table := range []string{"/proc/thread-self/net/snmp", "/proc/thread-self/net/snmp6"} {
 			text, err := os.ReadFile(table)
 			if err != nil {
 				return err
 			}
-			n += countDatagrams(string(text))
+			c := countDatagrams(string(text))
+			sum.heard, sum.unheard = sum.heard+c.heard, sum.unheard+c.unheard
 		}
 		return nil
 	})
-	return n, err
+	return sum, err
 }
 
 // countDatagrams reads one of the kernel's tables: of IPv4 a line of names and one
 // of values, of IPv6 a line for each.
-func countDatagrams(table string) (n uint64) {
+func countDatagrams(table string) (c counts) {
 	var names []string
 	add := func(name, value string) {
-		if name == "InDatagrams" || name == "NoPorts" || name == "Udp6InDatagrams" || name == "Udp6NoPorts" {
-			v, err := strconv.ParseUint(value, 10, 64)
-			if err == nil {
-				n += v
-			}
+		v, err := strconv.ParseUint(value, 10, 64)
+		switch {
+		case err != nil:
+		case name == "InDatagrams" || name == "Udp6InDatagrams":
+			c.heard += v
+		case name == "NoPorts" || name == "Udp6NoPorts":
+			c.unheard += v
 		}
 	}
 	for line := range strings.Lines(table) {
@@ -217,29 +231,32 @@ func countDatagrams(table string) (n uint64) {
 			add(f[0], f[1])
 		}
 	}
-	return n
+	return c
 }
 
 // flows are the two that run while something happens to podwall: one that must
 // never pass and one that must always pass.
 type flows struct{ never, always *flow }
 
-// judge ends both, counts, and says what is wrong.
-func (fs *flows) judge(t *trial) error {
+// judge ends both, counts, and says what is wrong. What happened meanwhile is the
+// name of the series, or empty where a scenario has only one.
+func (fs *flows) judge(t *trial, during string) error {
 	neverSent, came, err := fs.never.end()
 	alwaysSent, passed, err2 := fs.always.end()
-	t.figure("sent that must never pass", float64(neverSent), "")
-	t.figure("passed of them", float64(came), "")
-	t.figure("sent that must always pass", float64(alwaysSent), "")
-	t.figure("lost of them", float64(alwaysSent)-float64(passed), "")
+	series := Series{During: during, NeverSent: neverSent, Passed: came, AlwaysSent: alwaysSent, Lost: int64(alwaysSent) - int64(passed)}
+	t.result.Series = append(t.result.Series, series)
+	t.say("%s: %+v", t.result.Name, series)
+	if during != "" {
+		during += ": "
+	}
 	if came > 0 {
-		err = errors.Join(err, fmt.Errorf("%d of %d datagrams passed that no rule allows", came, neverSent))
+		err = errors.Join(err, fmt.Errorf("%s%d of %d datagrams passed that no rule allows", during, came, neverSent))
 	}
 	if passed != alwaysSent {
-		err = errors.Join(err, fmt.Errorf("%d of %d datagrams were lost that a rule allows", alwaysSent-passed, alwaysSent))
+		err = errors.Join(err, fmt.Errorf("%s%d of %d datagrams were lost that a rule allows", during, alwaysSent-passed, alwaysSent))
 	}
 	if neverSent == 0 || alwaysSent == 0 {
-		err = errors.Join(err, errors.New("a flow sent nothing"))
+		err = errors.Join(err, fmt.Errorf("%sa flow sent nothing", during))
 	}
 	return errors.Join(err, err2)
 }

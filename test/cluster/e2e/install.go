@@ -26,6 +26,7 @@ type world struct {
 	plan     plan
 	settings *settings
 	say      func(string, ...any)
+	before   map[string]map[string]string // what each node was before podwall came
 }
 
 const (
@@ -39,7 +40,7 @@ func (s *settings) image() string {
 }
 
 // start starts a cluster and installs podwall on it.
-func (s *settings) start(ctx context.Context, p plan, result *Combination, say func(string, ...any)) (_ *world, err error) {
+func (s *settings) start(ctx context.Context, p plan, run *Run, say func(string, ...any)) (_ *world, err error) {
 	o := p.options
 	o.Bin, o.Say = s.bin(), say
 	if !s.process {
@@ -50,13 +51,21 @@ func (s *settings) start(ctx context.Context, p plan, result *Combination, say f
 	if err != nil {
 		return nil, err
 	}
-	w := &world{Cluster: c, plan: p, settings: s, say: say}
-	result.ClusterSeconds = time.Since(began).Seconds()
+	w := &world{Cluster: c, plan: p, settings: s, say: say, before: map[string]map[string]string{}}
+	for _, n := range w.Nodes() {
+		var one error
+		w.before[n.Name], one = footprint(n)
+		err = errors.Join(err, one)
+	}
+	if err != nil {
+		return nil, errors.Join(err, w.close())
+	}
+	run.ClusterSeconds = time.Since(began).Seconds()
 	began = time.Now()
 	if err := w.install(ctx); err != nil {
 		return nil, errors.Join(err, w.close())
 	}
-	result.InstallSeconds = time.Since(began).Seconds()
+	run.InstallSeconds = time.Since(began).Seconds()
 	say("podwall is ready")
 	return w, nil
 }
@@ -99,15 +108,21 @@ func (w *world) install(ctx context.Context) error {
 }
 
 // manifest is deploy/podwall.yaml as it is, or the chart with the gate.
-func (w *world) manifest(ctx context.Context, values ...string) (string, error) {
-	if !w.plan.gate && len(values) == 0 {
+func (w *world) manifest(ctx context.Context) (string, error) {
+	if !w.plan.gate {
 		text, err := os.ReadFile(filepath.Join(w.settings.root, "deploy", "podwall.yaml"))
 		return string(text), err
 	}
+	return w.manifestOf(ctx, w.settings.root)
+}
+
+// manifestOf renders the chart of a source with further values, and with the
+// gate where the plan has it.
+func (w *world) manifestOf(ctx context.Context, root string, values ...string) (string, error) {
 	if w.plan.gate {
 		values = append(values, "gate: {enabled: true}")
 	}
-	usual, err := os.ReadFile(filepath.Join(w.settings.root, "deploy", "values.yaml"))
+	usual, err := os.ReadFile(filepath.Join(root, "deploy", "values.yaml"))
 	if err != nil {
 		return "", err
 	}
@@ -116,7 +131,7 @@ func (w *world) manifest(ctx context.Context, values ...string) (string, error) 
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, "go", "run", "-C", "tools", "./chart", "render", "../deploy/chart/podwall", "-f", file)
-	cmd.Dir = w.settings.root
+	cmd.Dir = root
 	text, err := cmd.Output()
 	if err != nil {
 		return "", fmt.Errorf("rendering the chart: %w", errors.Join(err, stderrOf(err)))

@@ -24,7 +24,6 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/podwall/podwall/test/cluster"
 )
@@ -46,6 +45,7 @@ type settings struct {
 	only    *regexp.Regexp // combinations
 	focus   string         // specs, instead of those of the combination
 	try     *regexp.Regexp // scenarios
+	missing bool           // only what has not passed yet
 	process bool           // agents as plain processes
 }
 
@@ -62,6 +62,7 @@ func parse(args []string) (*settings, error) {
 	only := f.String("only", "", "regular expression: which combinations; empty means all")
 	f.StringVar(&s.focus, "specs", "", "regular expression: which specs, instead of those of each combination; - means none")
 	try := f.String("scenarios", "", "regular expression: which scenarios; empty means all of each combination; - means none")
+	f.BoolVar(&s.missing, "missing", false, "leave out what has passed in the report, of whatever image")
 	f.BoolVar(&s.process, "process", false, "run agents as plain processes instead of installing the image")
 	err := f.Parse(args)
 	if err != nil {
@@ -108,54 +109,81 @@ func list() {
 	}
 }
 
-// run does each chosen combination, and writes the report after each.
+// run does each chosen combination. It writes the report whenever something has
+// ended, so that what was found is there when a run is cut short.
 func (s *settings) run(ctx context.Context) error {
-	report, err := newReport(s.bin())
+	if _, err := readReport(s.out); err != nil {
+		return err // before anything is tried in vain
+	}
+	programs, err := versions(s.bin())
 	if err != nil {
 		return err
 	}
-	report.ImageBytes = size(s.image())
+	failures := 0
 	for _, p := range plans() {
 		if !s.only.MatchString(p.name) || ctx.Err() != nil {
 			continue
 		}
-		say := func(format string, args ...any) { fmt.Printf(p.name+": "+format+"\n", args...) }
-		began := time.Now()
-		c := &Combination{Name: p.name}
-		report.Combinations = append(report.Combinations, c)
-		if err := s.combine(ctx, p, c, say); err != nil {
-			c.Error = err.Error()
-			say("%v", err)
-		}
-		c.Seconds = time.Since(began).Seconds()
-		passed, failed := c.count()
-		say("%d specs passed, %d failed; %d of %d scenarios passed", passed, failed, c.scenariosPassed(), len(c.Scenarios))
-		if err := report.write(s.out); err != nil {
+		n, err := s.runOne(ctx, p, programs)
+		if err != nil {
 			return err
 		}
+		failures += n
 	}
-	if n := report.failures(); n > 0 {
-		return fmt.Errorf("%d failures, see %s", n, filepath.Join(s.out, "e2e.md"))
+	if failures > 0 {
+		return fmt.Errorf("%d failures, see %s", failures, filepath.Join(s.out, "e2e.md"))
 	}
 	return ctx.Err()
 }
 
+// runOne does one combination and returns how much of it failed. Its error is
+// that nothing can be reported.
+func (s *settings) runOne(ctx context.Context, p plan, programs []string) (failures int, err error) {
+	run, err := s.newRun(p.name)
+	if err != nil {
+		return 0, err
+	}
+	f := &found{run: run}
+	passed := passedOf(nil)
+	if s.missing {
+		r, err := readReport(s.out)
+		if err != nil {
+			return 0, err
+		}
+		passed = passedOf(r.combination(p.name))
+	}
+	save := func() error {
+		return f.save(s.out, func(r *Report) { r.Programs, r.ImageBytes = programs, size(s.image()) })
+	}
+	say := func(format string, args ...any) { fmt.Printf(p.name+": "+format+"\n", args...) }
+	if err := s.combine(ctx, p, f, passed, save, say); err != nil {
+		run.Error = err.Error()
+		say("%v", err)
+	}
+	err = save()
+	say("%d failures in %.0f s", f.failures(), run.Seconds)
+	return f.failures(), err
+}
+
 // combine starts a cluster with podwall and tries on it what the plan says.
-func (s *settings) combine(ctx context.Context, p plan, result *Combination, say func(string, ...any)) (err error) {
-	w, err := s.start(ctx, p, result, say)
+func (s *settings) combine(ctx context.Context, p plan, f *found, passed map[string]bool, save func() error, say func(string, ...any)) (err error) {
+	w, err := s.start(ctx, p, f.run, say)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	if err := s.tryScenarios(ctx, w, result); err != nil {
+	if err := s.tryScenarios(ctx, w, f, passed, save, false); err != nil {
 		return err
 	}
 	if focus := s.specs(p); focus != "" {
-		result.Specs, err = runSpecs(ctx, w.Cluster, s.bin(), s.work(p.file()), focus, say)
+		f.specs, err = runSpecs(ctx, w.Cluster, s.bin(), s.work(p.file()), focus, skipped(passed), say)
 	}
-	agents, costs := w.agents()
-	result.Agents = agents
-	return errors.Join(err, costs)
+	var costs error
+	f.run.Agents, costs = w.agents()
+	if err = errors.Join(err, costs, save()); err != nil {
+		return err
+	}
+	return s.tryScenarios(ctx, w, f, passed, save, true)
 }
 
 func (s *settings) specs(p plan) string {
@@ -175,7 +203,7 @@ func (s *settings) up(ctx context.Context) error {
 			continue
 		}
 		say := func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
-		w, err := s.start(ctx, p, &Combination{}, say)
+		w, err := s.start(ctx, p, &Run{}, say)
 		if err != nil {
 			return err
 		}

@@ -16,7 +16,9 @@ type plan struct {
 	options cluster.Options
 	gate    bool   // podwall is installed with its start gate
 	specs   string // regular expression over the names of upstream's specs
+	count   int    // of these specs
 	long    bool   // all scenarios, not only the short ones
+	also    string // a scenario beside the short ones
 }
 
 const allSpecs = "Netpol"
@@ -34,14 +36,14 @@ func plans() []plan {
 		return o
 	}
 	return []plan{
-		{name: "ptp nftables", options: two(cluster.PTP, cluster.Nftables), specs: allSpecs, long: true},
-		{name: "bridge iptables gate", options: two(cluster.Bridge, cluster.Iptables), gate: true, specs: allSpecs, long: true},
-		{name: "ptp iptables gate", options: two(cluster.PTP, cluster.Iptables), gate: true, specs: chosen()},
-		{name: "bridge nftables", options: two(cluster.Bridge, cluster.Nftables), specs: chosen()},
-		{name: "dual-stack ptp nftables gate", options: dual(cluster.PTP, cluster.Nftables), gate: true, specs: chosen()},
+		{name: "ptp nftables", options: two(cluster.PTP, cluster.Nftables), specs: allSpecs, count: 47, long: true},
+		{name: "bridge iptables gate", options: two(cluster.Bridge, cluster.Iptables), gate: true, specs: allSpecs, count: 47, long: true},
+		{name: "ptp iptables gate", options: two(cluster.PTP, cluster.Iptables), gate: true, specs: chosen(), count: 12, also: "start times"},
+		{name: "bridge nftables", options: two(cluster.Bridge, cluster.Nftables), specs: chosen(), count: 12},
+		{name: "dual-stack ptp nftables gate", options: dual(cluster.PTP, cluster.Nftables), gate: true, specs: chosen(), count: 12},
 		{name: "few addresses", options: cluster.Options{PodAddresses: 13}},
 		{name: "few addresses bridge gate", options: cluster.Options{PodAddresses: 13, Wiring: cluster.Bridge}, gate: true},
-		{name: "dual-stack bridge iptables", options: dual(cluster.Bridge, cluster.Iptables), specs: chosen()},
+		{name: "dual-stack bridge iptables", options: dual(cluster.Bridge, cluster.Iptables), specs: chosen(), count: 12},
 	}
 }
 
@@ -68,5 +70,5 @@ func (p plan) file() string { return strings.ReplaceAll(p.name, " ", "-") }
 // tries reports whether a scenario is part of the plan.
 func (p plan) tries(s scenario) bool {
 	few := p.options.PodAddresses > 0
-	return s.few == few && (p.long || s.short || s.few) && (p.gate || !s.gate)
+	return s.few == few && (p.long || s.short || s.few || s.name == p.also) && (p.gate || !s.gate)
 }

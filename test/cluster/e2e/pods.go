@@ -75,11 +75,17 @@ func initContainers(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
+	return errors.Join(t.dialRounds(ctx, c, rounds), c.remove(ctx))
+}
+
+// dialRounds starts pods that connect by their first container to a pod of their
+// node, of either kind in turns.
+func (t *trial) dialRounds(ctx context.Context, c *cast, rounds int) (err error) {
 	to := netip.AddrPortFrom(c.web.IPs[0], webPort)
 	reached := map[string]int{}
 	for i := range rounds {
 		for _, app := range []string{"friend", "jailed"} {
-			through, dialed := t.dials(ctx, dialer("init", fmt.Sprintf("%s-%d", app, i), app, c.web.Node.Name, to, onePacket))
+			through, dialed := t.dials(ctx, dialer(c.namespace, fmt.Sprintf("%s-%d", app, i), app, c.web.Node.Name, to, onePacket))
 			err = errors.Join(err, dialed)
 			if through {
 				reached[app]++
@@ -94,7 +100,7 @@ func initContainers(ctx context.Context, t *trial) error {
 	if t.plan.gate && reached["friend"] < rounds {
 		err = errors.Join(err, fmt.Errorf("%d of %d allowed init containers lost their first packet, in spite of the gate", rounds-reached["friend"], rounds))
 	}
-	return errors.Join(err, c.remove(ctx))
+	return err
 }
 
 // shortPods lets many short pods share few addresses: an address that was a

@@ -5,55 +5,49 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
+	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Report is what a run found out, and where.
+// Report is what runs found out, and where. A run replaces the rows that it finds
+// anew, so that a report can be put together from several.
 type Report struct {
-	Commit       string         `json:"commit"`
-	Date         string         `json:"date"`
 	Machine      Machine        `json:"machine"`
 	Programs     []string       `json:"programs"`
 	ImageBytes   int64          `json:"imageBytes,omitempty"`
+	Runs         []*Run         `json:"runs"`
 	Combinations []*Combination `json:"combinations"`
 }
 
 // Machine is where it was run.
 type Machine struct {
-	Kernel       string  `json:"kernel"`
-	System       string  `json:"system"`
-	Architecture string  `json:"architecture"`
-	Processors   int     `json:"processors"`
-	MemoryMiB    int     `json:"memoryMiB"`
-	Load         float64 `json:"loadAtStart"` // of one minute
+	Kernel       string `json:"kernel"`
+	System       string `json:"system"`
+	Architecture string `json:"architecture"`
+	Processors   int    `json:"processors"`
+	MemoryMiB    int    `json:"memoryMiB"`
 }
 
 // Combination is one kind of cluster, and what was seen on it.
 type Combination struct {
-	Name           string      `json:"name"`
-	Seconds        float64     `json:"seconds"`
-	ClusterSeconds float64     `json:"clusterReadySeconds"` // from nothing to nodes that are ready
-	InstallSeconds float64     `json:"installSeconds"`      // from apply to agents that are ready
-	Specs          []Spec      `json:"specs,omitempty"`
-	Scenarios      []*Scenario `json:"scenarios,omitempty"`
-	Agents         []Agent     `json:"agents,omitempty"` // after all that
-	Error          string      `json:"error,omitempty"`
+	Name      string      `json:"name"`
+	Specs     []Spec      `json:"specs,omitempty"`
+	Scenarios []*Scenario `json:"scenarios,omitempty"`
 }
 
 // Spec is the result of one upstream spec.
 type Spec struct {
+	Run     string  `json:"run"`
 	Name    string  `json:"name"`
 	Status  string  `json:"status"` // passed, failed, timedout, interrupted
 	Seconds float64 `json:"seconds"`
@@ -62,10 +56,12 @@ type Spec struct {
 
 // Scenario is the result of one of ours.
 type Scenario struct {
+	Run     string   `json:"run"`
 	Name    string   `json:"name"`
 	Passed  bool     `json:"passed"`
 	Seconds float64  `json:"seconds"`
 	Figures []Figure `json:"figures,omitempty"`
+	Series  []Series `json:"series,omitempty"`
 	Failure string   `json:"failure,omitempty"`
 }
 
@@ -74,6 +70,15 @@ type Figure struct {
 	Name  string  `json:"name"`
 	Value float64 `json:"value"`
 	Unit  string  `json:"unit,omitempty"`
+}
+
+// Series are the two flows while one thing happened.
+type Series struct {
+	During     string `json:"during,omitempty"` // empty: all that the scenario does
+	NeverSent  uint64 `json:"neverSent"`        // datagrams that must not pass
+	Passed     uint64 `json:"passed"`           // of them
+	AlwaysSent uint64 `json:"alwaysSent"`       // datagrams that must pass
+	Lost       int64  `json:"lost"`             // of them; below zero: more came than were sent
 }
 
 // Agent is what an agent has cost since it was started.
@@ -85,59 +90,172 @@ type Agent struct {
 	PeakMiB    float64 `json:"peakResidentMiB"`
 }
 
-func newReport(bin string) (*Report, error) {
-	r := &Report{Date: time.Now().UTC().Format(time.DateOnly)}
-	commit, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12").Output()
+// readReport returns the report of a directory, for a run to add to; an empty one
+// where there is none. What was found on another machine cannot be added to.
+func readReport(dir string) (*Report, error) {
+	r := &Report{}
+	machine, err := thisMachine()
 	if err != nil {
-		return nil, fmt.Errorf("asking git for the commit: %w", err)
-	}
-	r.Commit = strings.TrimSpace(string(commit))
-	if r.Machine, err = thisMachine(); err != nil {
 		return nil, err
 	}
-	for _, program := range [][]string{{"kube", "kubelet", "--version"}, {"containerd/containerd", "--version"}, {"containerd/runc", "--version"}} {
-		text, err := exec.Command(filepath.Join(bin, program[0]), program[1:]...).Output()
-		if err != nil {
-			return nil, fmt.Errorf("asking %s for its version: %w", program[0], err)
+	name := filepath.Join(dir, "e2e.json")
+	data, err := os.ReadFile(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	default:
+		if err := json.Unmarshal(data, r); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", name, err)
 		}
-		first, _, _ := strings.Cut(string(text), "\n")
-		r.Programs = append(r.Programs, strings.TrimSpace(first))
+		if r.Machine != machine {
+			return nil, fmt.Errorf("%s is of another machine, %+v: remove it, or choose another directory with -out", name, r.Machine)
+		}
 	}
+	r.Machine = machine
 	return r, nil
+}
+
+// version is the first line that a program says.
+func version(program ...string) (string, error) {
+	text, err := exec.Command(program[0], program[1:]...).Output()
+	if err != nil {
+		return "", fmt.Errorf("asking %s for its version: %w", program[0], err)
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	return strings.TrimSpace(first), nil
+}
+
+func versions(bin string) (list []string, err error) {
+	for _, program := range [][]string{{"kube", "kubelet", "--version"}, {"containerd/containerd", "--version"}, {"containerd/runc", "--version"}} {
+		v, one := version(append([]string{filepath.Join(bin, program[0])}, program[1:]...)...)
+		list, err = append(list, v), errors.Join(err, one)
+	}
+	return list, err
 }
 
 func thisMachine() (m Machine, err error) {
 	var name unix.Utsname
 	var info unix.Sysinfo_t
-	load, err := os.ReadFile("/proc/loadavg")
-	system, err2 := os.ReadFile("/etc/os-release")
-	if err := errors.Join(err, err2, unix.Uname(&name), unix.Sysinfo(&info)); err != nil {
+	system, err := os.ReadFile("/etc/os-release")
+	if err := errors.Join(err, unix.Uname(&name), unix.Sysinfo(&info)); err != nil {
 		return m, fmt.Errorf("looking at this machine: %w", err)
 	}
 	m = Machine{Kernel: unix.ByteSliceToString(name.Release[:]), Architecture: runtime.GOARCH, Processors: runtime.NumCPU(),
 		MemoryMiB: int(info.Totalram * uint64(info.Unit) >> 20)}
-	one, _, _ := strings.Cut(string(load), " ")
-	m.Load, err = strconv.ParseFloat(one, 64)
 	for line := range strings.Lines(string(system)) {
 		if value, found := strings.CutPrefix(line, "PRETTY_NAME="); found {
 			m.System = strings.Trim(strings.TrimSpace(value), `"`)
 		}
 	}
-	return m, err
+	return m, nil
+}
+
+// found is what one run has found so far.
+type found struct {
+	run       *Run
+	specs     []Spec
+	scenarios []*Scenario
+}
+
+// add replaces the rows that were found anew.
+func (r *Report) add(f *found) {
+	r.Runs = slices.DeleteFunc(r.Runs, func(old *Run) bool { return old.Began == f.run.Began })
+	r.Runs = append(r.Runs, f.run)
+	slices.SortFunc(r.Runs, func(a, b *Run) int { return strings.Compare(a.Began, b.Began) })
+	c := r.combination(f.run.Combination)
+	r.Combinations = replace(r.Combinations, c, func(old *Combination) bool { return old.Name == c.Name })
+	for _, s := range f.specs {
+		s.Run = f.run.Began
+		c.Specs = replace(c.Specs, s, func(old Spec) bool { return old.Name == s.Name })
+	}
+	for _, s := range f.scenarios {
+		s.Run = f.run.Began
+		c.Scenarios = replace(c.Scenarios, s, func(old *Scenario) bool { return old.Name == s.Name })
+	}
+	r.tidy(f.run)
+}
+
+// combination returns one of the report, or an empty one.
+func (r *Report) combination(name string) *Combination {
+	for _, c := range r.Combinations {
+		if c.Name == name {
+			return c
+		}
+	}
+	return &Combination{Name: name}
+}
+
+// replace puts a row in the place of an older one, or behind all.
+func replace[T any](rows []T, row T, older func(T) bool) []T {
+	if i := slices.IndexFunc(rows, older); i >= 0 {
+		rows[i] = row
+		return rows
+	}
+	return append(rows, row)
+}
+
+// passedOf returns the names of what has passed.
+func passedOf(c *Combination) map[string]bool {
+	names := map[string]bool{}
+	if c == nil {
+		return names
+	}
+	for _, s := range c.Specs {
+		names[s.Name] = s.Status == "passed"
+	}
+	for _, s := range c.Scenarios {
+		names[s.Name] = s.Passed
+	}
+	return names
+}
+
+// tidy sorts as the plans do, and drops what is in no plan any more and runs
+// whose rows have all been replaced, but for the newest one.
+func (r *Report) tidy(newest *Run) {
+	used := map[string]bool{newest.Began: true}
+	var list []*Combination
+	for _, p := range plans() {
+		for _, c := range r.Combinations {
+			if c.Name == p.name {
+				c.tidy(p, used)
+				list = append(list, c)
+			}
+		}
+	}
+	r.Combinations = list
+	r.Runs = slices.DeleteFunc(r.Runs, func(run *Run) bool { return !used[run.Began] })
+}
+
+func (c *Combination) tidy(p plan, used map[string]bool) {
+	var list []*Scenario
+	for _, planned := range scenarios() {
+		for _, s := range c.Scenarios {
+			if s.Name == planned.name && p.tries(planned) {
+				list, used[s.Run] = append(list, s), true
+			}
+		}
+	}
+	c.Scenarios = list
+	slices.SortFunc(c.Specs, func(a, b Spec) int { return strings.Compare(a.Name, b.Name) })
+	for _, s := range c.Specs {
+		used[s.Run] = true
+	}
 }
 
 // failures counts what did not pass.
-func (r *Report) failures() (n int) {
-	for _, c := range r.Combinations {
-		if c.Error != "" {
+func (f *found) failures() (n int) {
+	if f.run.Error != "" {
+		n++
+	}
+	for _, s := range f.specs {
+		if s.Status != "passed" {
 			n++
 		}
-		_, failed := c.count()
-		n += failed
-		for _, s := range c.Scenarios {
-			if !s.Passed {
-				n++
-			}
+	}
+	for _, s := range f.scenarios {
+		if !s.Passed {
+			n++
 		}
 	}
 	return n
@@ -154,38 +272,6 @@ func (c *Combination) count() (passed, failed int) {
 	return passed, failed
 }
 
-// write writes the report for programs and for people.
-func (r *Report) write(dir string) error {
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return errors.Join(os.MkdirAll(dir, 0o755),
-		os.WriteFile(filepath.Join(dir, "e2e.json"), append(data, '\n'), 0o644),
-		os.WriteFile(filepath.Join(dir, "e2e.md"), r.markdown(), 0o644))
-}
-
-func (r *Report) markdown() []byte {
-	var b bytes.Buffer
-	m := r.Machine
-	fmt.Fprintf(&b, "# podwall on a real cluster\n\nWritten by `make e2e` ([how, and what it covers](../e2e.md)).\n\n")
-	fmt.Fprintf(&b, "Commit %s, %s. %s, kernel %s, %s, %d processors, %d MiB; load %.1f at the start.\n%s.\n",
-		r.Commit, r.Date, m.System, m.Kernel, m.Architecture, m.Processors, m.MemoryMiB, m.Load, strings.Join(r.Programs, "; "))
-	if r.ImageBytes > 0 {
-		fmt.Fprintf(&b, "Size of the image's archive: %.1f MiB.\n", float64(r.ImageBytes)/(1<<20))
-	}
-	fmt.Fprintf(&b, "\n| cluster | specs passed | scenarios passed | cluster ready | podwall ready | took |\n|---|---|---|---|---|---|\n")
-	for _, c := range r.Combinations {
-		passed, failed := c.count()
-		fmt.Fprintf(&b, "| %s | %d of %d | %d of %d | %.0f s | %.0f s | %.0f s |\n", c.Name, passed, passed+failed, c.scenariosPassed(), len(c.Scenarios),
-			c.ClusterSeconds, c.InstallSeconds, c.Seconds)
-	}
-	for _, c := range r.Combinations {
-		c.markdown(&b)
-	}
-	return b.Bytes()
-}
-
 func (c *Combination) scenariosPassed() (n int) {
 	for _, s := range c.Scenarios {
 		if s.Passed {
@@ -195,51 +281,35 @@ func (c *Combination) scenariosPassed() (n int) {
 	return n
 }
 
-func (c *Combination) markdown(b *bytes.Buffer) {
-	fmt.Fprintf(b, "\n## %s\n", c.Name)
-	if c.Error != "" {
-		fmt.Fprintf(b, "\nEnded early: %s\n", oneLine(c.Error))
+// save adds what was found to the report of a directory, as it is there now:
+// other runs may add to it too.
+func (f *found) save(dir string, edit func(*Report)) error {
+	if err := errors.Join(f.run.now(), os.MkdirAll(dir, 0o755)); err != nil {
+		return err
 	}
-	if len(c.Agents) > 0 {
-		fmt.Fprintf(b, "\n| agent on | lived | CPU | memory | at most |\n|---|---|---|---|---|\n")
-		for _, a := range c.Agents {
-			fmt.Fprintf(b, "| %s | %.0f s | %.1f s | %.0f MiB | %.0f MiB |\n", a.Node, a.Lived, a.CPUSeconds, a.MemoryMiB, a.PeakMiB)
-		}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return err
 	}
-	if len(c.Scenarios) > 0 {
-		fmt.Fprintf(b, "\n| scenario | result | took | figures |\n|---|---|---|---|\n")
-		for _, s := range c.Scenarios {
-			fmt.Fprintf(b, "| %s | %s | %.0f s | %s |\n", s.Name, verdict(s.Passed, s.Failure), s.Seconds, figures(s.Figures))
-		}
+	defer lock.Close() // which unlocks
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("locking %s: %w", dir, err)
 	}
-	if len(c.Specs) > 0 {
-		fmt.Fprintf(b, "\n| spec | result | took |\n|---|---|---|\n")
-		for _, s := range c.Specs {
-			fmt.Fprintf(b, "| %s | %s | %.0f s |\n", s.Name, verdict(s.Status == "passed", s.Failure), s.Seconds)
-		}
+	r, err := readReport(dir)
+	if err != nil {
+		return err
 	}
+	r.add(f)
+	edit(r)
+	return r.write(dir)
 }
 
-func verdict(passed bool, failure string) string {
-	if passed {
-		return "passed"
+// write writes the report for programs and for people.
+func (r *Report) write(dir string) error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
 	}
-	return "**failed**: " + oneLine(failure)
-}
-
-func figures(list []Figure) string {
-	texts := make([]string, len(list))
-	for i, f := range list {
-		texts[i] = strings.TrimSpace(fmt.Sprintf("%s %s %s", f.Name, strconv.FormatFloat(f.Value, 'f', -1, 64), f.Unit))
-	}
-	return strings.Join(texts, "; ")
-}
-
-// oneLine makes a text fit into a cell.
-func oneLine(text string) string {
-	text = strings.ReplaceAll(strings.Join(strings.Fields(text), " "), "|", `\|`)
-	if len(text) > 300 {
-		text = text[:300] + " …"
-	}
-	return text
+	return errors.Join(os.WriteFile(filepath.Join(dir, "e2e.json"), append(data, '\n'), 0o644),
+		os.WriteFile(filepath.Join(dir, "e2e.md"), r.markdown(), 0o644))
 }

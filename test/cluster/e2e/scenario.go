@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"math"
 	"time"
 )
 
@@ -15,6 +16,7 @@ type scenario struct {
 	short bool // also tried where only a choice of specs is
 	gate  bool // needs the start gate
 	few   bool // needs nodes with few addresses, and the others do not want them
+	last  bool // tried after the specs, because podwall is gone then
 	try   func(ctx context.Context, t *trial) error
 }
 
@@ -25,12 +27,12 @@ type trial struct {
 }
 
 func (t *trial) figure(name string, value float64, unit string) {
+	value = math.Round(value*10) / 10
 	t.result.Figures = append(t.result.Figures, Figure{name, value, unit})
 	t.say("%s: %s: %g %s", t.result.Name, name, value, unit)
 }
 
-// scenarios are in the order in which they are tried. The last ones take podwall
-// away.
+// scenarios are in the order in which they are tried.
 func scenarios() []scenario {
 	return []scenario{
 		{name: "init containers", short: true, try: initContainers},
@@ -40,26 +42,32 @@ func scenarios() []scenario {
 		{name: "short pods on few addresses", few: true, try: shortPods},
 		{name: "drain", try: drain},
 		{name: "reboot", gate: true, try: reboot},
+		{name: "upgrade and rollback", try: upgrades},
+		{name: "gate older than the agent", gate: true, try: olderGate},
+		{name: "uninstall", short: true, last: true, try: uninstall},
 	}
 }
 
-func (s *settings) tryScenarios(ctx context.Context, w *world, result *Combination) error {
+func (s *settings) tryScenarios(ctx context.Context, w *world, f *found, passed map[string]bool, save func() error, last bool) error {
 	for _, sc := range scenarios() {
-		if !w.plan.tries(sc) || !s.try.MatchString(sc.name) {
+		if sc.last != last || passed[sc.name] || !w.plan.tries(sc) || !s.try.MatchString(sc.name) {
 			continue
 		}
 		began := time.Now()
 		r := &Scenario{Name: sc.name}
-		result.Scenarios = append(result.Scenarios, r)
 		w.say("%s: begins", sc.name)
 		err := sc.try(ctx, &trial{w, r})
+		if ctx.Err() != nil {
+			return ctx.Err() // it was not allowed to end
+		}
 		r.Passed, r.Seconds = err == nil, time.Since(began).Seconds()
 		if err != nil {
 			r.Failure = err.Error()
 		}
 		w.say("%s: %s", sc.name, verdict(r.Passed, r.Failure))
-		if ctx.Err() != nil {
-			return ctx.Err()
+		f.scenarios = append(f.scenarios, r)
+		if err := save(); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -9,11 +9,17 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/test/cluster"
 )
@@ -21,11 +27,27 @@ import (
 // noSCTP are the specs that need sockets which not every kernel has.
 const noSCTP = "SCTPConnectivity"
 
+// skipped is the regular expression of specs that are left out.
+func skipped(passed map[string]bool) string {
+	list := []string{noSCTP}
+	for _, name := range slices.Sorted(maps.Keys(passed)) {
+		if passed[name] {
+			list = append(list, regexp.QuoteMeta(name)+"$")
+		}
+	}
+	return strings.Join(list, "|")
+}
+
 // runSpecs runs the upstream specs whose names match a regular expression, and
-// returns their results also where some failed. Their full log goes to a file.
-func runSpecs(ctx context.Context, c *cluster.Cluster, bin, dir, focus string, say func(string, ...any)) ([]Spec, error) {
+// do not match another one. It returns their results also where some failed. Their
+// full log goes to a file.
+func runSpecs(ctx context.Context, c *cluster.Cluster, bin, dir, focus, skip string, say func(string, ...any)) ([]Spec, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
+	}
+	results := filepath.Join(dir, "junit_01.xml")
+	if err := os.Remove(results); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err // an earlier run's would be taken for this one's
 	}
 	log, err := os.Create(filepath.Join(dir, "specs.log"))
 	if err != nil {
@@ -35,17 +57,23 @@ func runSpecs(ctx context.Context, c *cluster.Cluster, bin, dir, focus string, s
 	cmd, start := c.Command(ctx, filepath.Join(bin, "netpol.test"), "--kubeconfig="+c.Kubeconfig(), "--provider=local", "--node-os-distro=debian",
 		"--num-nodes="+strconv.Itoa(len(c.Nodes())), "--minStartupPods=0", "--system-pods-startup-timeout=10s", "--dump-logs-on-failure=false",
 		"--dns-domain=cluster.local", "--report-dir="+dir, "--ginkgo.no-color", "--ginkgo.v", "--ginkgo.timeout=2h",
-		"--ginkgo.focus="+focus, "--ginkgo.skip="+noSCTP)
+		"--ginkgo.focus="+focus, "--ginkgo.skip="+skip)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, dir
+	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGINT) } // it writes then what it has found
+	cmd.WaitDelay = time.Minute
 	if err := start(); err != nil {
 		return nil, err
 	}
 	stop := follow(log.Name(), say)
 	ended := cmd.Wait() // it also says that specs failed, which the report does
 	stop()
-	specs, err := readSpecs(filepath.Join(dir, "junit_01.xml"))
+	specs, err := readSpecs(results)
 	if err != nil {
 		err = errors.Join(err, ended)
+	}
+	if ctx.Err() != nil { // the last one was not allowed to end
+		specs = slices.DeleteFunc(specs, func(s Spec) bool { return s.Status == "interrupted" })
+		err = errors.Join(err, ctx.Err())
 	}
 	return specs, err
 }
