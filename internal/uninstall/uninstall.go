@@ -93,7 +93,8 @@ func (c *Cluster) AwaitNodes(ctx context.Context) error {
 			return nil, err
 		}
 		if more := ds.Status.Desired - clean - len(list); more > 0 {
-			list = append(list, fmt.Sprintf("%d nodes that have no pod yet: kubectl -n %s describe daemonset %s says why", more, c.Namespace, Cleaner))
+			list = append(list, fmt.Sprintf("%d nodes that have no pod yet: kubectl -n %s describe daemonset %s says why",
+				more, c.Namespace, Cleaner))
 		}
 		return list, nil
 	})

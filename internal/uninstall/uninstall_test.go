@@ -82,6 +82,12 @@ func podOn(node, status string) string {
 
 func list(pods ...string) string { return `{"items": [` + strings.Join(pods, ",") + `]}` }
 
+// cleaner is the DaemonSet that cleans, of which a controller has seen a generation.
+func cleaner(seen, desired, ready int) string {
+	return fmt.Sprintf(`{"metadata": {"generation": 1}, "status": {"observedGeneration": %d, "desiredNumberScheduled": %d, "numberReady": %d}}`,
+		seen, desired, ready)
+}
+
 const isReady = `"conditions": [{"type": "Ready", "status": "True"}]`
 
 // patience ends when the server has been asked often enough.
@@ -109,7 +115,7 @@ func TestAgentsAreStoppedWhereTheNodeAnswers(t *testing.T) {
 }
 
 func TestTheCleanerGoesWhenEveryNodeIsClean(t *testing.T) {
-	s := &server{objects: map[string]string{"nodes": nodes, Cleaner: `{"metadata": {"generation": 1}, "status": {"observedGeneration": 1, "desiredNumberScheduled": 2, "numberReady": 2}}`}}
+	s := &server{objects: map[string]string{"nodes": nodes, Cleaner: cleaner(1, 2, 2)}}
 	c, out := start(t, s)
 	if err := c.AwaitNodes(t.Context()); err != nil || len(s.deleted) != 1 || !strings.Contains(out.String(), "2 nodes are clean") {
 		t.Errorf("error %v, deleted %v, said %q", err, s.deleted, out)
@@ -122,20 +128,23 @@ func TestNodesThatAreLeftAreNamed(t *testing.T) {
 		{"name": "cleanup", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 1}}}]`
 	pulling := `"initContainerStatuses": [{"name": "gate", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}]`
 	for name, tt := range map[string]struct {
-		status string
-		pods   string
-		want   []string
+		cleaner string
+		pods    string
+		want    []string
 	}{
-		"dead":       {`"observedGeneration": 1, "desiredNumberScheduled": 2, "numberReady": 1`, list(podOn("node1", isReady), podOn("node2", "")), []string{"node2: the node is dead"}},
-		"failing":    {`"observedGeneration": 1, "desiredNumberScheduled": 1`, list(podOn("node1", failing)), []string{"node1: container cleanup fails", "kubectl logs p-node1 -c cleanup"}},
-		"no image":   {`"observedGeneration": 1, "desiredNumberScheduled": 1`, list(podOn("node1", pulling)), []string{"container gate does not start: ImagePullBackOff no such image"}},
-		"without":    {`"observedGeneration": 1, "desiredNumberScheduled": 3, "numberReady": 1`, list(podOn("node1", isReady)), []string{"2 nodes that have no pod yet", "describe daemonset"}},
-		"unplaced":   {`"observedGeneration": 1, "desiredNumberScheduled": 1`, list(podOn("", `"conditions": [{"type": "PodScheduled", "message": "no room"}]`)), []string{"no room"}},
-		"just made":  {`"observedGeneration": 0`, list(), []string{"is new"}},
-		"just began": {`"observedGeneration": 1, "desiredNumberScheduled": 1`, list(podOn("node1", "")), []string{"node1: it is being cleaned"}},
+		"dead": {cleaner(1, 2, 1), list(podOn("node1", isReady), podOn("node2", "")),
+			[]string{"node2: the node is dead"}},
+		"failing": {cleaner(1, 1, 0), list(podOn("node1", failing)),
+			[]string{"node1: container cleanup fails", "kubectl logs p-node1 -c cleanup"}},
+		"no image": {cleaner(1, 1, 0), list(podOn("node1", pulling)),
+			[]string{"container gate does not start: ImagePullBackOff no such image"}},
+		"without":    {cleaner(1, 3, 1), list(podOn("node1", isReady)), []string{"2 nodes that have no pod yet", "describe daemonset"}},
+		"unplaced":   {cleaner(1, 1, 0), list(podOn("", `"conditions": [{"type": "PodScheduled", "message": "no room"}]`)), []string{"no room"}},
+		"just made":  {cleaner(0, 0, 0), list(), []string{"is new"}},
+		"just began": {cleaner(1, 1, 0), list(podOn("node1", "")), []string{"node1: it is being cleaned"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := &server{objects: map[string]string{"nodes": nodes, cleaners: tt.pods, Cleaner: `{"metadata": {"generation": 1}, "status": {` + tt.status + `}}`}}
+			s := &server{objects: map[string]string{"nodes": nodes, cleaners: tt.pods, Cleaner: tt.cleaner}}
 			ctx := s.patience(t)
 			c, out := start(t, s)
 			err := c.AwaitNodes(ctx)

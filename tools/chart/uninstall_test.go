@@ -71,13 +71,15 @@ func TestTheHooksComeAndGoInOrder(t *testing.T) {
 			t.Errorf("%s: annotations %v", name, a)
 		}
 		succeeded := strings.Contains(a["helm.sh/hook-delete-policy"], "hook-succeeded")
-		if keeps := name == "DaemonSet/podwall-uninstall"; succeeded == keeps || strings.Contains(a["helm.sh/hook-delete-policy"], "hook-failed") {
+		keeps := name == "DaemonSet/podwall-uninstall"
+		if succeeded == keeps || strings.Contains(a["helm.sh/hook-delete-policy"], "hook-failed") {
 			t.Errorf("%s: policy %s", name, a["helm.sh/hook-delete-policy"])
 		}
 		delete(objects, name)
 		return n
 	}
-	order := []int{weight("ServiceAccount/podwall-uninstall"), weight("Job/podwall-stop-agents"), weight("DaemonSet/podwall-uninstall"), weight("Job/podwall-await-nodes")}
+	order := []int{weight("ServiceAccount/podwall-uninstall"), weight("Job/podwall-stop-agents"),
+		weight("DaemonSet/podwall-uninstall"), weight("Job/podwall-await-nodes")}
 	if !slices.IsSorted(order) || len(slices.Compact(order)) != 4 {
 		t.Errorf("weights %v", order)
 	}
@@ -100,7 +102,8 @@ func TestTheJobsOfUninstallingHaveFewRights(t *testing.T) {
 		pod := job.Spec.Template.Spec
 		c := pod.Containers[0]
 		s := c.SecurityContext
-		if len(pod.Volumes) > 0 || *s.Privileged || *s.AllowPrivilegeEscalation || !*s.RunAsNonRoot || *s.RunAsUser == 0 || len(s.Capabilities.Add) > 0 {
+		if len(pod.Volumes) > 0 || *s.Privileged || *s.AllowPrivilegeEscalation || !*s.RunAsNonRoot ||
+			*s.RunAsUser == 0 || len(s.Capabilities.Add) > 0 {
 			t.Errorf("%s: %+v", name, s)
 		}
 		if !slices.Equal(c.Args, []string{"--uninstall=" + name, "--uninstall-timeout=2m"}) || *job.Spec.BackoffLimit != 0 {
