@@ -45,6 +45,7 @@ const usage = `podwall-gate holds a pod's start until the kernel has its verdict
   podwall-gate status              say whether it is in use and whether an agent answers
   podwall-gate list                list the announced pods
   podwall-gate nri                 run as a plugin of the Node Resource Interface instead
+  podwall-gate serve, connect      the two ends of deploy/connectivity-check.sh
   podwall-gate version
 
 Container runtimes run it as a CNI plugin, with CNI_COMMAND set.
@@ -67,6 +68,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = list(ctx, args[1:], stdout, stderr)
 	case "nri":
 		err = nri(ctx, args[1:], stderr)
+	case "serve":
+		err = serve(ctx, args[1:], stderr)
+	case "connect":
+		err = connect(ctx, args[1:], stdout, stderr)
 	case "version", "--version":
 		fmt.Fprintln(stdout, "podwall-gate", version)
 	case "help", "--help", "-h":

@@ -12,11 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"testing"
 	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podwall/podwall/test/cluster"
 )
@@ -38,14 +35,17 @@ func TestTheManifestInstallsPodwall(t *testing.T) {
 		t.Skipf("run `make image`: %v", err)
 	}
 	ctx := t.Context()
-	c := start(t, cluster.Options{Images: []string{image}})
+	c := start(t, cluster.Options{})
+	k := newConsole(t, c)
+	k.load(image)
 	pods := cast(t, c)
 	wantReached(t, c, pods["foe"], pods["web"], true) // nobody enforces yet
 
-	_, err := c.Kubectl(ctx, "", "apply", "-f", filepath.Join(root, "deploy", "podwall.yaml"))
-	check(t, err)
-	check(t, cluster.Await(ctx, "the agent", 2*time.Minute, func(ctx context.Context) error { return ready(ctx, c) }))
-	_, err = c.Kubectl(ctx, onlyFriend, "apply", "-f", "-")
+	k.run("kubectl apply -f deploy/podwall.yaml")
+	k.run("kubectl -n podwall-system rollout status daemonset/podwall | tail -n 1")
+	k.run("kubectl -n podwall-system get pods")
+	k.run("sh deploy/connectivity-check.sh")
+	_, err := c.Kubectl(ctx, onlyFriend, "apply", "-f", "-")
 	check(t, err)
 	check(t, cluster.Await(ctx, "the policy", time.Minute, func(ctx context.Context) error {
 		reached, err := c.Connects(ctx, pods["foe"], at(pods["web"]), time.Second)
@@ -56,6 +56,7 @@ func TestTheManifestInstallsPodwall(t *testing.T) {
 	}))
 	wantReached(t, c, pods["friend"], pods["web"], true)
 	wantReached(t, c, pods["foe"], pods["web"], false)
+	k.save()
 }
 
 // cast are the pods of the namespace shop.
@@ -86,19 +87,4 @@ func wantReached(t *testing.T, c *cluster.Cluster, from, to *cluster.Pod, want b
 	if got != want {
 		t.Errorf("%s reaches %s: %t, want %t", from.Name, to.Name, got, want)
 	}
-}
-
-// ready says why the agent is not ready; nil if it is.
-func ready(ctx context.Context, c *cluster.Cluster) error {
-	ds, err := c.Client().AppsV1().DaemonSets("podwall-system").Get(ctx, "podwall", metav1.GetOptions{})
-	if err != nil {
-		return err
-	}
-	if int(ds.Status.NumberReady) == len(c.Nodes()) && ds.Status.ObservedGeneration == ds.Generation {
-		return nil
-	}
-	pods, err := c.Kubectl(ctx, "", "get", "pods", "-n", "podwall-system", "-o", "wide")
-	events, err2 := c.Kubectl(ctx, "", "get", "events", "-n", "podwall-system")
-	log, _ := c.Kubectl(ctx, "", "logs", "-n", "podwall-system", "daemonset/podwall", "--all-containers", "--tail=10") // it may have none
-	return errors.Join(fmt.Errorf("%d agents are ready:\n%s", ds.Status.NumberReady, strings.Join([]string{pods, events, log}, "\n")), err, err2)
 }

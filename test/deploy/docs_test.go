@@ -80,6 +80,21 @@ func TestUninstallingIsLinked(t *testing.T) {
 	}
 }
 
+// The README shows an installation: short, and as wide as a terminal.
+func TestTheTranscriptOfTheReadmeFitsATerminal(t *testing.T) {
+	_, rest, ok := strings.Cut(page(t, "README.md"), "<!-- transcript -->\n```console\n")
+	text, _, ends := strings.Cut(rest, "```\n")
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	if !ok || !ends || len(lines) < 10 || len(lines) > 30 {
+		t.Fatalf("a transcript of %d lines", len(lines))
+	}
+	for _, line := range lines {
+		if n := len([]rune(line)); n > 80 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+}
+
 func TestTheLinksOfThePagesLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]*)(#[^)]*)?\)`)
 	for _, name := range linked(t) {

@@ -57,7 +57,8 @@ func TestTheManifestsAreThere(t *testing.T) {
 	for _, f := range files {
 		names = append(names, f.name)
 	}
-	want := []string{"podwall-" + chart.Metadata.Version + ".tgz", "podwall.yaml", "uninstall.yaml", "tke-podwall.yaml", "tke-kube-router-firewall-daemonset.yaml"}
+	want := []string{"podwall-" + chart.Metadata.Version + ".tgz", "podwall.yaml", "uninstall.yaml",
+		"tke-podwall.yaml", "tke-kube-router-firewall-daemonset.yaml", "connectivity-check.sh"}
 	if !slices.Equal(names, want) {
 		t.Errorf("files %q, want %q", names, want)
 	}

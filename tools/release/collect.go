@@ -125,7 +125,11 @@ func (o options) manifests() ([]content, error) {
 		}
 		files = append(files, content{strings.ReplaceAll(name, "/", "-"), 0o644, text})
 	}
-	return files, nil
+	check, err := os.ReadFile(filepath.Join(o.root, "deploy", "connectivity-check.sh"))
+	if err != nil {
+		return nil, fmt.Errorf("reading the connectivity check: %w", err)
+	}
+	return append(files, content{"connectivity-check.sh", 0o755, check}), nil
 }
 
 // named reports whether a manifest runs an image and no other one.
