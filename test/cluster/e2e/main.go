@@ -8,6 +8,7 @@
 //
 //	e2e run [flags]    run combinations and write the report; status 1 if anything failed
 //	e2e up [flags]     start one cluster with podwall and keep it until interrupted
+//	e2e merge DIR      add the report in a directory to that of -out
 //	e2e list           print the combinations and the scenarios
 //
 // `make e2e` runs everything.
@@ -45,6 +46,7 @@ type settings struct {
 	only    *regexp.Regexp // combinations
 	focus   string         // specs, instead of those of the combination
 	try     *regexp.Regexp // scenarios
+	args    []string       // what follows the flags
 	missing bool           // only what has not passed yet
 	process bool           // agents as plain processes
 }
@@ -68,6 +70,7 @@ func parse(args []string) (*settings, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.args = f.Args()
 	root, err := filepath.Abs(s.root)
 	s.root = root
 	var err1, err2 error
@@ -78,7 +81,7 @@ func parse(args []string) (*settings, error) {
 
 func command(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("use e2e run|up|list [flags]")
+		return errors.New("use e2e run|up|merge|list [flags]")
 	}
 	s, err := parse(args[1:])
 	switch {
@@ -90,11 +93,13 @@ func command(ctx context.Context, args []string) error {
 		return s.run(ctx)
 	case args[0] == "up":
 		return s.up(ctx)
+	case args[0] == "merge" && len(s.args) == 1:
+		return mergeReports(s.out, s.args[0])
 	case args[0] == "list":
 		list()
 		return nil
 	}
-	return fmt.Errorf("there is no command %q: use run, up or list", args[0])
+	return fmt.Errorf("there is no command %q: use run, up, merge or list", args[0])
 }
 
 func list() {

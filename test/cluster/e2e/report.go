@@ -281,6 +281,33 @@ func (c *Combination) scenariosPassed() (n int) {
 	return n
 }
 
+// mergeReports adds the rows of one directory's report to another's, run by run.
+func mergeReports(to, from string) error {
+	r, err := readReport(to)
+	other, err2 := readReport(from)
+	if err := errors.Join(err, err2, os.MkdirAll(to, 0o755)); err != nil {
+		return err
+	}
+	for _, run := range other.Runs {
+		f := &found{run: run}
+		for _, c := range other.Combinations {
+			for _, s := range c.Specs {
+				if s.Run == run.Began {
+					f.specs = append(f.specs, s)
+				}
+			}
+			for _, s := range c.Scenarios {
+				if s.Run == run.Began {
+					f.scenarios = append(f.scenarios, s)
+				}
+			}
+		}
+		r.add(f)
+	}
+	r.Programs, r.ImageBytes = other.Programs, other.ImageBytes
+	return r.write(to)
+}
+
 // save adds what was found to the report of a directory, as it is there now:
 // other runs may add to it too.
 func (f *found) save(dir string, edit func(*Report)) error {

@@ -93,6 +93,13 @@ func TestAReportIsPutTogetherFromSeveralRuns(t *testing.T) {
 	if len(r.Runs) != 3 {
 		t.Errorf("%d runs are kept, want 3", len(r.Runs))
 	}
+	copied := t.TempDir()
+	if err := mergeReports(copied, dir); err != nil {
+		t.Fatal(err)
+	}
+	if other, err := readReport(copied); err != nil || !cmp.Equal(r, other, cmp.AllowUnexported(Run{})) {
+		t.Errorf("%v; merged into an empty report:\n%s", err, cmp.Diff(r, other, cmp.AllowUnexported(Run{})))
+	}
 	r.add(&found{run: &Run{Began: "4", Combination: name}, scenarios: []*Scenario{{Name: "update of the DaemonSet"}}})
 	if len(r.Runs) != 3 || r.Runs[0].Began != "2" {
 		t.Errorf("%+v: the run is kept that has no row any more", r.Runs)
