@@ -23,7 +23,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/gate"
-	"github.com/podwall/podwall/internal/gatecni"
+	"github.com/podwall/podwall/internal/gate/cni"
 )
 
 // version is set by the build.
@@ -31,7 +31,7 @@ var version = "development"
 
 func main() {
 	if os.Getenv("CNI_COMMAND") != "" {
-		os.Exit(gatecni.New(skeleton).Main(version))
+		os.Exit(cni.New(skeleton).Main(version))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -67,7 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "list":
 		err = list(ctx, args[1:], stdout, stderr)
 	case "nri":
-		err = nri(ctx, args[1:], stderr)
+		err = serveNRI(ctx, args[1:], stderr)
 	case "serve":
 		err = serve(ctx, args[1:], stderr)
 	case "connect":
@@ -115,15 +115,15 @@ func installer(ctx context.Context, command string, args []string, stdout, stder
 		return fmt.Errorf("finding this program: %w", err)
 	}
 	f, socket := newFlags(command, stderr)
-	i := gatecni.Installer{Program: program, Entry: gatecni.Entry{Type: gatecni.Name}, Out: stdout}
-	f.StringVar(&i.ConfDir, "conf-dir", gatecni.DefaultConfDir, "directory of network configurations")
-	f.StringVar(&i.BinDir, "bin-dir", gatecni.DefaultBinDir, "directory of CNI plugins")
+	i := cni.Installer{Program: program, Entry: cni.Entry{Type: cni.Name}, Out: stdout}
+	f.StringVar(&i.ConfDir, "conf-dir", cni.DefaultConfDir, "directory of network configurations")
+	f.StringVar(&i.BinDir, "bin-dir", cni.DefaultBinDir, "directory of CNI plugins")
 	if command == "uninstall" {
-		f.StringVar(&i.CacheDir, "cache-dir", gatecni.DefaultCacheDir, "directory in which runtimes note what sandboxes were started with")
+		f.StringVar(&i.CacheDir, "cache-dir", cni.DefaultCacheDir, "directory in which runtimes note what sandboxes were started with")
 	}
 	watch := new(bool)
 	if command == "install" {
-		f.StringVar(&i.Entry.Timeout, "timeout", "", "how long a pod's start waits (default "+gatecni.DefaultTimeout.String()+")")
+		f.StringVar(&i.Entry.Timeout, "timeout", "", "how long a pod's start waits (default "+cni.DefaultTimeout.String()+")")
 		f.StringVar(&i.Entry.OnTimeout, "on-timeout", "", "isolated: the pod starts closed (default); refuse: it does not start")
 		f.BoolVar(watch, "watch", false, "go on, and install again whenever the pod network writes its configuration anew")
 	}

@@ -14,16 +14,16 @@ import (
 	"golang.org/x/term"
 
 	"github.com/podwall/podwall/internal/gate"
-	"github.com/podwall/podwall/internal/gatenri"
+	"github.com/podwall/podwall/internal/gate/nri"
 	"github.com/podwall/podwall/internal/observe"
 )
 
-// nri serves a container runtime by its Node Resource Interface until ctx ends.
-func nri(ctx context.Context, args []string, stderr io.Writer) error {
+// serveNRI serves a container runtime by its Node Resource Interface until ctx ends.
+func serveNRI(ctx context.Context, args []string, stderr io.Writer) error {
 	f, socket := newFlags("nri", stderr)
-	p := gatenri.Plugin{Skeleton: skeleton}
-	f.StringVar(&p.Socket, "nri-socket", gatenri.DefaultSocket, "the runtime's socket")
-	f.DurationVar(&p.Timeout, "timeout", gatenri.DefaultTimeout, "how long a pod's start waits; other pods' starts wait as long")
+	p := nri.Plugin{Skeleton: skeleton}
+	f.StringVar(&p.Socket, "nri-socket", nri.DefaultSocket, "the runtime's socket")
+	f.DurationVar(&p.Timeout, "timeout", nri.DefaultTimeout, "how long a pod's start waits; other pods' starts wait as long")
 	onTimeout := f.String("on-timeout", "isolated", "isolated: the pod starts closed; refuse: it does not start")
 	format := f.String("log-format", "auto", "auto, text or json")
 	if err := parse(f, args); err != nil {

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/podwall/podwall/internal/labcmd"
+	"github.com/podwall/podwall/internal/lab/cli"
 )
 
 // version is set by the build.
@@ -34,7 +34,7 @@ func run() int {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, unread := context.WithCancel(ctx)
 	defer unread()
-	return labcmd.Run(ctx, version, os.Args[1:], labcmd.Streams{Out: answer{os.Stdout, unread}, Err: answer{os.Stderr, unread}, Color: color()})
+	return cli.Run(ctx, version, os.Args[1:], cli.Streams{Out: answer{os.Stdout, unread}, Err: answer{os.Stderr, unread}, Color: color()})
 }
 
 // answer is a stream that somebody reads, or has stopped to.

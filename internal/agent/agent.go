@@ -17,11 +17,11 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/compile"
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/netpol/compile"
+	"github.com/podwall/podwall/internal/netpol/policy"
+	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/policy"
 )
 
 // Source delivers the cluster into the store until ctx ends.
@@ -31,7 +31,7 @@ type Source interface {
 
 // Kernel is the datapath as the loop uses it.
 type Kernel interface {
-	Apply(ctx context.Context, p *filter.Program) (datapath.Report, error)
+	Apply(ctx context.Context, p *program.Program) (datapath.Report, error)
 	// Verify makes the next Apply compare everything, if the kernel changed.
 	Verify() error
 	// Changed receives when something in the kernel needs an Apply.
@@ -274,7 +274,7 @@ func (l *Loop) hurry() <-chan struct{} {
 
 // compile compiles a model. As long as only the members of sets changed, the
 // chains are taken from the last pass.
-func (l *Loop) compile(m *policy.Model) *filter.Program {
+func (l *Loop) compile(m *policy.Model) *program.Program {
 	if l.chains == nil || l.layout != m.Layout {
 		l.layout, l.chains = m.Layout, l.compiler.Layout(m.Layout)
 		if l.ready { // the first pass is everybody's

@@ -20,12 +20,12 @@ import (
 
 	"github.com/podwall/podwall/internal/agent"
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/convert"
+	"github.com/podwall/podwall/internal/cluster/convert"
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/testkit/scale"
+	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/testkit/scale"
 )
 
 // timed notes when what was asked for is in the kernel.
@@ -49,7 +49,7 @@ func (k *timed) ask() {
 
 // Apply is called after the changes were taken, so it answers all that were
 // asked for before.
-func (k *timed) Apply(ctx context.Context, p *filter.Program) (datapath.Report, error) {
+func (k *timed) Apply(ctx context.Context, p *program.Program) (datapath.Report, error) {
 	k.mu.Lock()
 	asked := k.asked
 	k.asked = nil

@@ -18,21 +18,21 @@ import (
 	"github.com/podwall/podwall/internal/agent"
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/gate"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // slow is a kernel that takes its time, and fails as long as it is told to.
 type slow struct {
 	kernel
 	mu        sync.Mutex // guards everything below
-	committed *filter.Program
+	committed *program.Program
 	broken    bool
 }
 
 const commitTime = 20 * time.Millisecond
 
-func (k *slow) Apply(_ context.Context, p *filter.Program) (datapath.Report, error) {
+func (k *slow) Apply(_ context.Context, p *program.Program) (datapath.Report, error) {
 	time.Sleep(commitTime) // in a bubble, where time is not real
 	k.mu.Lock()
 	defer k.mu.Unlock()

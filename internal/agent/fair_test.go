@@ -15,8 +15,8 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/policy"
 )
 
 func policyWith(namespace, name string, ports int) *cluster.Policy {

@@ -10,8 +10,8 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/podwall/podwall/internal/feed"
 	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/source/feed"
 )
 
 // Feeder is a source that says how it stands.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/feed"
+	"github.com/podwall/podwall/internal/source/feed"
 )
 
 // What is read now and then is not said to be never seen.

@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/policy"
+	"github.com/podwall/podwall/internal/netpol/policy"
 )
 
 func podAt(namespace, node, ip string) cluster.Change[cluster.Pod] {

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/policy"
 )
 
 // holding remembers since when pods of this node are held, and why.

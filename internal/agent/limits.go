@@ -8,7 +8,7 @@ import (
 	"cmp"
 
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/observe"
 )
 

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/entry"
 )
 
 // TestMain is there for the benchmarks.

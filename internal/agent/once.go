@@ -18,7 +18,7 @@ import (
 
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/kube"
+	"github.com/podwall/podwall/internal/source/kube"
 	"github.com/podwall/podwall/internal/uninstall"
 )
 

@@ -17,8 +17,8 @@ import (
 
 	"github.com/podwall/podwall/internal/agent"
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/feed"
 	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/source/feed"
 )
 
 // placedLoop is a loop of node1, at 192.0.2.1, that knows all but the Nodes.

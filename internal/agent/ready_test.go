@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/testkit/apart"
+	"github.com/podwall/podwall/internal/lab/testkit/apart"
 )
 
 // Who removes another firewall's rules must know that the agent of this node

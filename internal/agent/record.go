@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/policy"
 )
 
 // record tells the observer what a pass did and found.

@@ -16,8 +16,8 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/kube"
-	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/source/kube"
 )
 
 // reserver tells the store which addresses no pod can have: those of this node,

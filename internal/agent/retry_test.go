@@ -20,7 +20,7 @@ import (
 	"github.com/podwall/podwall/internal/agent"
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // recorder keeps what the loop applies. The first commits fail with the given
@@ -33,7 +33,7 @@ type recorder struct {
 	at       []time.Time
 }
 
-func (r *recorder) Apply(_ context.Context, p *filter.Program) (datapath.Report, error) {
+func (r *recorder) Apply(_ context.Context, p *program.Program) (datapath.Report, error) {
 	r.programs, r.at = append(r.programs, p.String()), append(r.at, time.Now())
 	if len(r.fail) > 0 {
 		err := r.fail[0]

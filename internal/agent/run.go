@@ -18,15 +18,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/compile"
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/datapath"
 	"github.com/podwall/podwall/internal/gate"
-	"github.com/podwall/podwall/internal/kube"
-	"github.com/podwall/podwall/internal/links"
-	"github.com/podwall/podwall/internal/manifest"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
+	"github.com/podwall/podwall/internal/netpol/compile"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/sysctl"
+	"github.com/podwall/podwall/internal/source/kube"
+	"github.com/podwall/podwall/internal/source/manifest"
 )
 
 // ErrPlacement says that this process is in the wrong place: in a network

@@ -14,7 +14,7 @@ import (
 	"github.com/podwall/podwall/internal/agent"
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/observe"
 )
 
@@ -24,7 +24,7 @@ type kernel struct {
 	entries atomic.Uint32 // of the connection table, which can have 100
 }
 
-func (k *kernel) Apply(context.Context, *filter.Program) (datapath.Report, error) {
+func (k *kernel) Apply(context.Context, *program.Program) (datapath.Report, error) {
 	k.applied++
 	return datapath.Report{}, nil
 }

@@ -8,8 +8,8 @@ import (
 	"fmt"
 
 	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/sysctl"
 )
 
 // checkSysctls makes sure that settings can be read, and falls back on those that

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/sysctl"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
 )
 
 func TestAMissingMountOfSysctlsIsSaidAndDoesNotStopTheAgent(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"net"
 	"testing"
 
-	"github.com/podwall/podwall/internal/testkit/apart"
+	"github.com/podwall/podwall/internal/lab/testkit/apart"
 )
 
 // listenAs listens on a free port of the loopback interface as a user.

@@ -13,9 +13,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/compile"
-	"github.com/podwall/podwall/internal/policy"
-	"github.com/podwall/podwall/internal/testkit/gen"
+	"github.com/podwall/podwall/internal/lab/testkit/gen"
+	"github.com/podwall/podwall/internal/netpol/compile"
+	"github.com/podwall/podwall/internal/netpol/policy"
 )
 
 // said is what the reference remembers of an announcement.

@@ -13,7 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/kernel/links"
 )
 
 func TestAddressesThatComeAndGoAreHeardOf(t *testing.T) {

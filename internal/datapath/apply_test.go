@@ -15,8 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 func TestFirstApplyWritesEverythingAndProvesIt(t *testing.T) {
@@ -45,7 +45,7 @@ func TestFirstApplyWritesEverythingAndProvesIt(t *testing.T) {
 // The base chain is there from the first sync on, always: also without pods.
 func TestAnEmptyProgramHasItsBaseChains(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
-		healthy(t, open(t, Options{}), &filter.Program{})
+		healthy(t, open(t, Options{}), &program.Program{})
 		if text := listing(t); !strings.Contains(text, "type nat hook postrouting priority -190") {
 			t.Errorf("no base chain:\n%s", text)
 		}

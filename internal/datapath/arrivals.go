@@ -13,9 +13,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/podwall/podwall/internal/conntrack"
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/kernel/conntrack"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // arrivals end what an address took part in before a pod has it: as soon as the
@@ -31,7 +31,7 @@ type arrivals struct {
 	due     chan struct{}   // holds at most one wake-up of the goroutine
 	running atomic.Bool     // there is that goroutine
 	// known is the program that the kernel gets or has, without what is held.
-	known atomic.Pointer[filter.Program]
+	known atomic.Pointer[program.Program]
 	armed atomic.Bool // the rules are loaded
 
 	mu        sync.Mutex // guards everything below

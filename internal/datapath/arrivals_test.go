@@ -16,9 +16,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // pairAway makes a pair whose other end is in another network namespace.
@@ -56,9 +56,9 @@ const (
 	friendly = "10.244.1.78" // one of a pod that is known
 )
 
-func program() *filter.Program {
+func sampleProgram() *program.Program {
 	p := isolated(first, second)
-	p.Pods = append(p.Pods, filter.Pod{Addr: netip.MustParseAddr(friendly), Name: "shop/friend"})
+	p.Pods = append(p.Pods, program.Pod{Addr: netip.MustParseAddr(friendly), Name: "shop/friend"})
 	return p
 }
 
@@ -68,22 +68,22 @@ func TestARouteToAStrangerEndsTheConnectionsFromBefore(t *testing.T) {
 		run(t, "ip", "link", "add", "up0", "type", "bridge") // of others
 		run(t, "ip", "link", "set", "up0", "up")
 		d := open(t, Options{})
-		connect(t, filter.UDP, first, stranger)
-		connect(t, filter.UDP, friendly, stranger) // of a known pod with a stranger
-		connect(t, filter.TCP, stranger, second)
-		connect(t, filter.UDP, first, elsewhere)
+		connect(t, program.UDP, first, stranger)
+		connect(t, program.UDP, friendly, stranger) // of a known pod with a stranger
+		connect(t, program.TCP, stranger, second)
+		connect(t, program.UDP, first, elsewhere)
 		run(t, "ip", "route", "add", stranger, "dev", "veth-a") // before anybody listens
 		run(t, "ip", "route", "add", elsewhere, "dev", "up0")
-		apply(t, d, program())
-		connect(t, filter.UDP, first, friendly) // which the rules let
+		apply(t, d, sampleProgram())
+		connect(t, program.UDP, first, friendly) // which the rules let
 		watch(t, d)
-		other, kept := line(filter.UDP, first, elsewhere), line(filter.UDP, first, friendly)
+		other, kept := line(program.UDP, first, elsewhere), line(program.UDP, first, friendly)
 		left(t, other, kept)
 
 		for _, a := range []string{stranger, friendly} {
 			run(t, "ip", "route", "replace", a, "dev", "up0")
 		}
-		connect(t, filter.UDP, second, stranger)
+		connect(t, program.UDP, second, stranger)
 		run(t, "ip", "route", "replace", friendly, "dev", "veth-a")
 		run(t, "ip", "route", "replace", stranger, "dev", "veth-a")
 		left(t, other, kept)
@@ -95,15 +95,15 @@ func TestArrivalsWaitForTheRulesAndAreLookedAtTwice(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
 		a, elsewhere := d.cuts.arrivals, func(link int) bool { return link == 1 }
-		connect(t, filter.UDP, first, stranger)
+		connect(t, program.UDP, first, stranger)
 		a.note(links.Host{Addr: netip.MustParseAddr(stranger), Link: 7})
 		a.note(links.Host{Addr: netip.MustParseAddr(friendly), Link: 7})
 		a.turn(elsewhere)
-		left(t, line(filter.UDP, first, stranger))
-		apply(t, d, program())
+		left(t, line(program.UDP, first, stranger))
+		apply(t, d, sampleProgram())
 		a.turn(elsewhere)
 		left(t)
-		connect(t, filter.UDP, first, stranger) // was under way
+		connect(t, program.UDP, first, stranger) // was under way
 		a.turn(elsewhere)
 		left(t)
 		a.turn(elsewhere)
@@ -117,7 +117,7 @@ func TestArrivalsWaitForTheRulesAndAreLookedAtTwice(t *testing.T) {
 func TestAnAddressThatCouldNotBeLookedForWaitsOn(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
-		apply(t, d, program())
+		apply(t, d, sampleProgram())
 		a := d.cuts.arrivals
 		if err := a.conn.Close(); err != nil {
 			t.Fatal(err)
@@ -145,7 +145,7 @@ func TestRoutesThatWaitAreBounded(t *testing.T) {
 	}
 	waiting := len(a.newcomers.waiting)
 	a.armed.Store(true)
-	a.known.Store(&filter.Program{})
+	a.known.Store(&program.Program{})
 	for range 2 {
 		a.take(func(int) bool { return true })
 	}
@@ -169,10 +169,10 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 		log := slog.New(slog.NewTextHandler(t.Output(), nil))
 		skeleton := func(addr string) {
 			t.Helper()
-			connect(t, filter.UDP, first, stranger)
-			connect(t, filter.UDP, first, elsewhere)
-			connect(t, filter.TCP, stranger, second)
-			connect(t, filter.TCP, first, friendly)
+			connect(t, program.UDP, first, stranger)
+			connect(t, program.UDP, first, elsewhere)
+			connect(t, program.TCP, stranger, second)
+			connect(t, program.TCP, first, friendly)
 			if err := Skeleton(t.Context(), []string{"veth0"}, []netip.Addr{netip.MustParseAddr(addr)}, log); err != nil {
 				t.Fatal(err)
 			}
@@ -187,14 +187,14 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 			left(t)
 		}
 		skeleton(stranger) // on a node that just booted
-		left(t, line(filter.UDP, first, elsewhere), line(filter.TCP, first, friendly))
+		left(t, line(program.UDP, first, elsewhere), line(program.TCP, first, friendly))
 		nothing()
 
-		apply(t, open(t, Options{}), program())
+		apply(t, open(t, Options{}), sampleProgram())
 		end := alive(t)
 		before := listing(t)
 		skeleton(stranger)
-		left(t, line(filter.UDP, first, elsewhere), line(filter.TCP, first, friendly))
+		left(t, line(program.UDP, first, elsewhere), line(program.TCP, first, friendly))
 		if listing(t) != before {
 			t.Errorf("beside an agent the table changed:\n%s", listing(t))
 		}
@@ -202,11 +202,11 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 		nothing()
 
 		skeleton(friendly) // the agent died, and another pod gets a pod's address
-		left(t, line(filter.UDP, first, elsewhere), line(filter.UDP, first, stranger), line(filter.TCP, stranger, second))
+		left(t, line(program.UDP, first, elsewhere), line(program.UDP, first, stranger), line(program.TCP, stranger, second))
 		if to := run(t, "nft", "list", "map", "inet", "podwall", "to4"); strings.Contains(to, friendly) || !strings.Contains(to, webPod) {
 			t.Errorf("who is known:\n%s", to)
 		}
-		healthy(t, open(t, Options{}), program()) // the next agent puts it right
+		healthy(t, open(t, Options{}), sampleProgram()) // the next agent puts it right
 		if to := run(t, "nft", "list", "map", "inet", "podwall", "to4"); !strings.Contains(to, friendly) {
 			t.Errorf("the next agent left it:\n%s", to)
 		}
@@ -217,11 +217,11 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 func TestAnAddressThatIsKnownMeanwhileIsLeftAlone(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
-		connect(t, filter.UDP, first, stranger)
-		connect(t, filter.UDP, first, friendly)
+		connect(t, program.UDP, first, stranger)
+		connect(t, program.UDP, first, friendly)
 		list := []netip.Addr{netip.MustParseAddr(stranger), netip.MustParseAddr(friendly)}
 		n, err := forget(d.cuts.conn, list, nil, func(a netip.Addr) bool { return a.String() == friendly }, nil)
-		if got := fmt.Sprint(n, err, connections(t)); got != fmt.Sprint(1, error(nil), []string{line(filter.UDP, first, friendly)}) {
+		if got := fmt.Sprint(n, err, connections(t)); got != fmt.Sprint(1, error(nil), []string{line(program.UDP, first, friendly)}) {
 			t.Error(got)
 		}
 	})

@@ -14,9 +14,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/podwall/podwall/internal/conntrack"
-	"github.com/podwall/podwall/internal/cut"
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/kernel/conntrack"
+	"github.com/podwall/podwall/internal/netpol/cut"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // The audit looks at the connections that exist, beside the loop: a large table
@@ -33,7 +33,7 @@ type audit struct {
 	total    budget
 
 	mu       sync.Mutex // guards everything below
-	program  *filter.Program
+	program  *program.Program
 	node     []netip.Addr
 	groups   cut.Groups
 	requests requests
@@ -80,7 +80,7 @@ func (a *audit) init(log *slog.Logger, wake func()) {
 }
 
 // learn tells by what is judged from now on.
-func (a *audit) learn(p *filter.Program, node []netip.Addr, groups cut.Groups) {
+func (a *audit) learn(p *program.Program, node []netip.Addr, groups cut.Groups) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.program, a.node, a.groups = p, node, groups
@@ -251,13 +251,13 @@ func (s *scope) addresses() []netip.Addr {
 }
 
 // family returns the one family of the scope, or 0.
-func (s *scope) family(addrs []netip.Addr) filter.Family {
+func (s *scope) family(addrs []netip.Addr) program.Family {
 	if s.whole || len(addrs) == 0 {
 		return 0
 	}
-	f := filter.FamilyOf(addrs[0])
+	f := program.FamilyOf(addrs[0])
 	for _, a := range addrs {
-		if filter.FamilyOf(a) != f {
+		if program.FamilyOf(a) != f {
 			return 0
 		}
 	}

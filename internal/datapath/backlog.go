@@ -7,7 +7,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/podwall/podwall/internal/cut"
+	"github.com/podwall/podwall/internal/netpol/cut"
 )
 
 // backlog holds the connections that must end until somebody takes them, in one

@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/podwall/podwall/internal/cut"
+	"github.com/podwall/podwall/internal/netpol/cut"
 )
 
 // numbered are connections of a tenant, told apart by their chain.

@@ -10,14 +10,14 @@ import (
 	"slices"
 	"time"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // belief is what believe found last: the same addresses left out of the same pods
 // are the same slice, which the renderer knows again.
 type belief struct {
-	of, without []filter.Pod
+	of, without []program.Pod
 	elsewhere   map[netip.Addr]bool
 }
 
@@ -25,7 +25,7 @@ type belief struct {
 // gateway, to the node itself, or over an interface that no pod is behind. An
 // address without any route is not among them: its pod may be about to get one.
 // What the runtime announced is believed whatever the routes say.
-func strays(p *filter.Program, paths map[netip.Addr]links.Path, routed, announced func(netip.Addr) bool) map[netip.Addr]bool {
+func strays(p *program.Program, paths map[netip.Addr]links.Path, routed, announced func(netip.Addr) bool) map[netip.Addr]bool {
 	found := map[netip.Addr]bool{}
 	for _, pod := range p.Pods {
 		path, direct := paths[pod.Addr]
@@ -42,7 +42,7 @@ func strays(p *filter.Program, paths map[netip.Addr]links.Path, routed, announce
 // leave returns the program without the pods of these addresses. Chains and sets
 // stay, so that a pod that is believed again needs an element only. It is the same
 // program if there are none.
-func (b *belief) leave(p *filter.Program, elsewhere map[netip.Addr]bool) *filter.Program {
+func (b *belief) leave(p *program.Program, elsewhere map[netip.Addr]bool) *program.Program {
 	if len(elsewhere) == 0 {
 		*b = belief{}
 		return p
@@ -52,10 +52,10 @@ func (b *belief) leave(p *filter.Program, elsewhere map[netip.Addr]bool) *filter
 		same = same && b.elsewhere[a]
 	}
 	if !same {
-		pods := slices.DeleteFunc(slices.Clone(p.Pods), func(pod filter.Pod) bool { return elsewhere[pod.Addr] })
+		pods := slices.DeleteFunc(slices.Clone(p.Pods), func(pod program.Pod) bool { return elsewhere[pod.Addr] })
 		*b = belief{of: p.Pods, without: pods, elsewhere: elsewhere}
 	}
-	return &filter.Program{Pods: b.without, Chains: p.Chains, Sets: p.Sets}
+	return &program.Program{Pods: b.without, Chains: p.Chains, Sets: p.Sets}
 }
 
 // trusted are the pods that were believed to have their addresses. Routes come and
@@ -67,7 +67,7 @@ type owner struct{ name, id string }
 
 // update notes who is believed, and takes those out of the strays who were believed
 // within the grace.
-func (t trusted) update(p *filter.Program, strays map[netip.Addr]bool, since missing, now time.Time) {
+func (t trusted) update(p *program.Program, strays map[netip.Addr]bool, since missing, now time.Time) {
 	if len(t) > 2*len(p.Pods) {
 		clear(t) // mostly of pods that are gone
 	}
@@ -89,10 +89,10 @@ func (t trusted) update(p *filter.Program, strays map[netip.Addr]bool, since mis
 // every address that no known pod has, and open where others are, whose they may
 // be. Where unknown addresses are open this would open a pod whose route comes
 // after its object, so there they stay (invariant 3).
-func (d *Datapath) believe(p *filter.Program, paths map[netip.Addr]links.Path, report *Report) *filter.Program {
+func (d *Datapath) believe(p *program.Program, paths map[netip.Addr]links.Path, report *Report) *program.Program {
 	out := strays(p, paths, d.links.Elsewhere, d.options.Announced)
 	now := time.Now()
-	d.misled.update(p, func(pod filter.Pod) bool { return out[pod.Addr] }, now)
+	d.misled.update(p, func(pod program.Pod) bool { return out[pod.Addr] }, now)
 	d.trusted.update(p, out, d.misled, now)
 	text, cure := "the routes of this node do not lead to its pods at these addresses but elsewhere, so the addresses are not taken for pods'",
 		"correct status.podIPs of these pods, or the node's routes to them; delete pods that are gone"

@@ -9,12 +9,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // claimed are pods at these addresses, all isolated.
-func claimed(addrs ...string) *filter.Program {
+func claimed(addrs ...string) *program.Program {
 	p := isolated()
 	web := p.Pods[0]
 	p.Pods = nil

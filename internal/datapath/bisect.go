@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // A commit is one transaction: one element or rule that the kernel refuses stops
@@ -68,7 +68,7 @@ func refused(err error) bool {
 
 // makeOthers makes the program, without what the kernel refuses. It forgets what
 // was left out when the object is not there any more, also as another version.
-func (d *Datapath) makeOthers(ctx context.Context, p *filter.Program, report *Report) error {
+func (d *Datapath) makeOthers(ctx context.Context, p *program.Program, report *Report) error {
 	d.left.keep(p)
 	err := d.make(ctx, p, report)
 	if err == nil {
@@ -97,7 +97,7 @@ func (d *Datapath) makeOthers(ctx context.Context, p *filter.Program, report *Re
 
 // accept notes that the program is in force without what is left out. Where pods
 // are held the kernel was not asked about these yet.
-func (d *Datapath) accept(p *filter.Program, report *Report) {
+func (d *Datapath) accept(p *program.Program, report *Report) {
 	if len(report.Held) == 0 {
 		d.refusals = 0
 	}
@@ -116,7 +116,7 @@ func (d *Datapath) retryLeft() bool {
 
 // search finds the objects that the kernel refuses. Pods among them are closed by
 // their address. Where the kernel refuses that too, they are taken out.
-func (d *Datapath) search(ctx context.Context, p *filter.Program) (omitted, error) {
+func (d *Datapath) search(ctx context.Context, p *program.Program) (omitted, error) {
 	left, err := d.divide(ctx, p, false)
 	if refused(err) {
 		left, err = d.divide(ctx, p, true)
@@ -128,7 +128,7 @@ func (d *Datapath) search(ctx context.Context, p *filter.Program) (omitted, erro
 // wanted stays so, whoever brought it: only what is new or changed is tried. An
 // error says that the kernel refuses what is left without these, or that it could
 // not be asked.
-func (d *Datapath) divide(ctx context.Context, p *filter.Program, gone bool) (omitted, error) {
+func (d *Datapath) divide(ctx context.Context, p *program.Program, gone bool) (omitted, error) {
 	if err := d.reread(ctx); err != nil {
 		return omitted{}, err
 	}
@@ -159,7 +159,7 @@ func (d *Datapath) divide(ctx context.Context, p *filter.Program, gone bool) (om
 // try commits a part of a program, from what the kernel holds (invariant 8). It
 // leaves the connection table alone: what is closed for the time of a search only
 // keeps its connections.
-func (d *Datapath) try(ctx context.Context, p *filter.Program, out omitted) error {
+func (d *Datapath) try(ctx context.Context, p *program.Program, out omitted) error {
 	if err := d.reread(ctx); err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (d *Datapath) reread(ctx context.Context) error {
 }
 
 // sayLeft adds the problem that names what is left out, and whom it closes.
-func (d *Datapath) sayLeft(p *filter.Program, report *Report) {
+func (d *Datapath) sayLeft(p *program.Program, report *Report) {
 	if len(d.left.objects) == 0 {
 		return
 	}

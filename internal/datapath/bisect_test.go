@@ -13,7 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // Among any objects those that are refused are found, and nothing else, unless the
@@ -56,18 +56,18 @@ func TestADivisionFindsWhatIsRefused(t *testing.T) {
 // withRefused adds pods to a program that the kernel refuses: one whose chain asks a
 // set that is not there, one whose chain is not there, and one behind a set with two
 // elements of which one is in the other.
-func withRefused(p *filter.Program) *filter.Program {
-	nested := []filter.Range{filter.AddrRange(netip.MustParsePrefix("10.0.0.0/8")), filter.AddrRange(netip.MustParsePrefix("10.1.0.0/16"))}
-	chain := func(name, set string) *filter.Chain {
-		return &filter.Chain{Name: name, Direction: filter.Ingress, Family: filter.IPv4, Rules: []filter.Rule{{PeerSet: set}}}
+func withRefused(p *program.Program) *program.Program {
+	nested := []program.Range{program.AddrRange(netip.MustParsePrefix("10.0.0.0/8")), program.AddrRange(netip.MustParsePrefix("10.1.0.0/16"))}
+	chain := func(name, set string) *program.Chain {
+		return &program.Chain{Name: name, Direction: program.Ingress, Family: program.IPv4, Rules: []program.Rule{{PeerSet: set}}}
 	}
-	return &filter.Program{
+	return &program.Program{
 		Pods: append(slices.Clone(p.Pods),
-			filter.Pod{Addr: netip.MustParseAddr("10.244.9.1"), Name: "x/no-set", Ingress: "ingress4-x1"},
-			filter.Pod{Addr: netip.MustParseAddr("10.244.9.2"), Name: "x/no-chain", Ingress: "ingress4-x2"},
-			filter.Pod{Addr: netip.MustParseAddr("10.244.9.3"), Name: "x/nested", Ingress: "ingress4-x3"}),
+			program.Pod{Addr: netip.MustParseAddr("10.244.9.1"), Name: "x/no-set", Ingress: "ingress4-x1"},
+			program.Pod{Addr: netip.MustParseAddr("10.244.9.2"), Name: "x/no-chain", Ingress: "ingress4-x2"},
+			program.Pod{Addr: netip.MustParseAddr("10.244.9.3"), Name: "x/nested", Ingress: "ingress4-x3"}),
 		Chains: append(slices.Clone(p.Chains), chain("ingress4-x1", "nowhere"), chain("ingress4-x3", "blocks4-x")),
-		Sets:   append([]*filter.Set{{Name: "blocks4-x", Kind: filter.AddrRanges, Family: filter.IPv4, Ranges: nested}}, p.Sets...),
+		Sets:   append([]*program.Set{{Name: "blocks4-x", Kind: program.AddrRanges, Family: program.IPv4, Ranges: nested}}, p.Sets...),
 	}
 }
 

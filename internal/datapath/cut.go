@@ -11,11 +11,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/podwall/podwall/internal/conntrack"
-	"github.com/podwall/podwall/internal/cut"
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/links"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/conntrack"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/cut"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // cuts ends connections that exist and must not. Where a nat chain judges, the
@@ -31,8 +31,8 @@ type cuts struct {
 	audit    audit
 	arrivals *arrivals // nil if connections cannot be read
 
-	judged  *filter.Program // the program up to which connections are judged
-	closed  closure         // and what was closed for groups then
+	judged  *program.Program // the program up to which connections are judged
+	closed  closure          // and what was closed for groups then
 	refused map[nft.Refused]refusal
 	asked   asked // what they were judged by
 	count   uint64
@@ -117,7 +117,7 @@ type plan struct {
 // plan prepares what is committed with the program. Where nobody looks beside the
 // loop, connections of addresses that have a new owner are deleted here: before
 // anything speaks of the owner.
-func (d *Datapath) plan(p *filter.Program, n nft.Node, h held, report *Report) (*plan, error) {
+func (d *Datapath) plan(p *program.Program, n nft.Node, h held, report *Report) (*plan, error) {
 	c := &d.cuts
 	todo := &plan{held: h, add: map[nft.Refused]string{}, remove: map[nft.Refused]bool{}, scopes: scopes{}}
 	if c.conn == nil {
@@ -163,7 +163,7 @@ func (d *Datapath) plan(p *filter.Program, n nft.Node, h held, report *Report) (
 }
 
 // ask makes the judge of the program.
-func (todo *plan) ask(p *filter.Program) error {
+func (todo *plan) ask(p *program.Program) error {
 	node, broadcasts, err := links.Addresses()
 	if err != nil {
 		return err
@@ -174,11 +174,11 @@ func (todo *plan) ask(p *filter.Program) error {
 }
 
 // policed returns the program that connections are judged by.
-func (c *cuts) policed(p *filter.Program) *filter.Program {
+func (c *cuts) policed(p *program.Program) *program.Program {
 	if !c.keep {
 		return p
 	}
-	open := &filter.Program{Pods: slices.Clone(p.Pods)}
+	open := &program.Program{Pods: slices.Clone(p.Pods)}
 	for i := range open.Pods {
 		open.Pods[i].Ingress, open.Pods[i].Egress = "", ""
 	}
@@ -188,13 +188,13 @@ func (c *cuts) policed(p *filter.Program) *filter.Program {
 // compare finds out what to look at after the program changed, and deletes the
 // connections of reused addresses. It returns the addresses of which nothing need
 // be refused any more: another pod has them, or none.
-func (d *Datapath) compare(p *filter.Program, todo *plan) map[netip.Addr]bool {
+func (d *Datapath) compare(p *program.Program, todo *plan) map[netip.Addr]bool {
 	c, before := &d.cuts, d.cuts.judged
 	if before == nil {
 		if !c.keep {
 			todo.scopes.of(payer{}).whole = true // nobody knows what was judged by what
 		}
-		before = &filter.Program{Pods: nft.LocalPods(d.actual, p)}
+		before = &program.Program{Pods: nft.LocalPods(d.actual, p)}
 	}
 	change := cut.Compare(c.policed(before), c.policed(p))
 	reused := change.Moved
@@ -205,7 +205,7 @@ func (d *Datapath) compare(p *filter.Program, todo *plan) map[netip.Addr]bool {
 	todo.look(before, p, change)
 	if todo.reused = c.arrivals.ended(); !todo.held.beside {
 		todo.moved = change.Moved
-		todo.reused += c.clear(reused, cut.NewJudge(&filter.Program{}, todo.node, reused))
+		todo.reused += c.clear(reused, cut.NewJudge(&program.Program{}, todo.node, reused))
 	}
 	others := map[netip.Addr]bool{}
 	for _, a := range slices.Concat(reused, change.Left) {
@@ -215,7 +215,7 @@ func (d *Datapath) compare(p *filter.Program, todo *plan) map[netip.Addr]bool {
 }
 
 // look notes which connections a change asks to look at, and who pays for it.
-func (todo *plan) look(before, now *filter.Program, c cut.Change) {
+func (todo *plan) look(before, now *program.Program, c cut.Change) {
 	for _, a := range slices.Concat(c.Denied, c.Came, c.Moved) {
 		todo.scopes.of(payer{tenant: tenant(now, a)}).touched[a] = true
 	}
@@ -230,7 +230,7 @@ func (todo *plan) look(before, now *filter.Program, c cut.Change) {
 
 // payerOf returns who isolated the first of the pods that is isolated for ingress,
 // or the node.
-func payerOf(p *filter.Program, addrs []netip.Addr) payer {
+func payerOf(p *program.Program, addrs []netip.Addr) payer {
 	for _, a := range addrs {
 		if pod, found := podAt(p, a); found && pod.Ingress != "" {
 			return payer{tenant: pod.Tenant}
@@ -239,7 +239,7 @@ func payerOf(p *filter.Program, addrs []netip.Addr) payer {
 	return payer{}
 }
 
-func tenant(p *filter.Program, a netip.Addr) string {
+func tenant(p *program.Program, a netip.Addr) string {
 	pod, _ := podAt(p, a)
 	return pod.Tenant
 }
@@ -265,7 +265,7 @@ func (c *cuts) clear(addrs []netip.Addr, j *cut.Judge) (deleted int) {
 
 // confirm asks again about what the audit found: the program may have changed
 // since.
-func (c *cuts) confirm(p *filter.Program, found []cut.Cut, todo *plan) {
+func (c *cuts) confirm(p *program.Program, found []cut.Cut, todo *plan) {
 	type name struct {
 		id   [4]byte
 		orig cut.Tuple
@@ -301,13 +301,13 @@ func (c *cuts) confirm(p *filter.Program, found []cut.Cut, todo *plan) {
 	}
 }
 
-func owned(p *filter.Program, a netip.Addr) bool {
+func owned(p *program.Program, a netip.Addr) bool {
 	_, found := podAt(p, a)
 	return found
 }
 
-func podAt(p *filter.Program, a netip.Addr) (pod filter.Pod, found bool) {
-	i, found := slices.BinarySearchFunc(p.Pods, a, func(e filter.Pod, a netip.Addr) int { return e.Addr.Compare(a) })
+func podAt(p *program.Program, a netip.Addr) (pod program.Pod, found bool) {
+	i, found := slices.BinarySearchFunc(p.Pods, a, func(e program.Pod, a netip.Addr) int { return e.Addr.Compare(a) })
 	if found {
 		pod = p.Pods[i]
 	}
@@ -316,7 +316,7 @@ func podAt(p *filter.Program, a netip.Addr) (pod filter.Pod, found bool) {
 
 // finish follows a commit: it deletes what must end, and has the connections
 // looked at that the change may have made denied ones.
-func (d *Datapath) finish(p *filter.Program, todo *plan, report *Report) error {
+func (d *Datapath) finish(p *program.Program, todo *plan, report *Report) error {
 	c := &d.cuts
 	if c.conn == nil {
 		return nil

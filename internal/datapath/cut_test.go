@@ -18,10 +18,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/conntrack"
-	"github.com/podwall/podwall/internal/cut"
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/conntrack"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/cut"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 const (
@@ -32,13 +32,13 @@ const (
 )
 
 // connect puts a connection into the table of this process' network namespace.
-func connect(t *testing.T, p filter.Protocol, src, dst string) {
+func connect(t *testing.T, p program.Protocol, src, dst string) {
 	t.Helper()
 	tuple := func(src, dst string, sport, dport uint16) netlink.IPTuple {
 		return netlink.IPTuple{Protocol: uint8(p), SrcIP: netip.MustParseAddr(src).AsSlice(), DstIP: netip.MustParseAddr(dst).AsSlice(), SrcPort: sport, DstPort: dport}
 	}
 	flow := &netlink.ConntrackFlow{FamilyType: unix.AF_INET, TimeOut: 300, Forward: tuple(src, dst, reply, tcpPort), Reverse: tuple(dst, src, tcpPort, reply)}
-	if p == filter.TCP {
+	if p == program.TCP {
 		flow.ProtoInfo = &netlink.ProtoInfoTCP{State: 3}
 	}
 	if err := netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, flow); err != nil {
@@ -62,7 +62,7 @@ func connections(t *testing.T) []string {
 	return list
 }
 
-func line(p filter.Protocol, src, dst string) string { return fmt.Sprintf("%s %s > %s", p, src, dst) }
+func line(p program.Protocol, src, dst string) string { return fmt.Sprintf("%s %s > %s", p, src, dst) }
 
 // watch runs what runs beside the loop, until the test ends.
 func watch(t *testing.T, d *Datapath) {
@@ -80,7 +80,7 @@ func watch(t *testing.T, d *Datapath) {
 
 // drive applies whenever it is asked to, until the connections are the wanted
 // ones. It returns what was cut.
-func drive(t *testing.T, d *Datapath, p *filter.Program, want ...string) (sum Cuts) {
+func drive(t *testing.T, d *Datapath, p *program.Program, want ...string) (sum Cuts) {
 	t.Helper()
 	slices.Sort(want)
 	for end := time.Now().Add(30 * time.Second); ; {
@@ -102,7 +102,7 @@ func drive(t *testing.T, d *Datapath, p *filter.Program, want ...string) (sum Cu
 // fill connects both peers to the pod, and others.
 func fill(t *testing.T) {
 	t.Helper()
-	for _, p := range []filter.Protocol{filter.TCP, filter.UDP} {
+	for _, p := range []program.Protocol{program.TCP, program.UDP} {
 		connect(t, p, first, webPod)
 		connect(t, p, second, webPod)
 		connect(t, p, second, elsewhere)
@@ -111,7 +111,7 @@ func fill(t *testing.T) {
 
 func lines(pairs ...string) (list []string) {
 	for i := 0; i < len(pairs); i += 2 {
-		for _, p := range []filter.Protocol{filter.TCP, filter.UDP} {
+		for _, p := range []program.Protocol{program.TCP, program.UDP} {
 			list = append(list, line(p, pairs[i], pairs[i+1]))
 		}
 	}
@@ -155,27 +155,27 @@ func TestAChangeCutsWhatItDeniesAndNothingElse(t *testing.T) {
 
 // twoTenants is a program with a pod of each. The peers of the second may reach
 // webPod, those of the first its neighbour.
-func twoTenants(flapping, quiet []string) *filter.Program {
-	set := func(name string, peers []string) *filter.Set {
-		s := &filter.Set{Name: name, Kind: filter.Addrs, Family: filter.IPv4}
+func twoTenants(flapping, quiet []string) *program.Program {
+	set := func(name string, peers []string) *program.Set {
+		s := &program.Set{Name: name, Kind: program.Addrs, Family: program.IPv4}
 		for _, a := range peers {
-			s.Elements = s.Elements.With(filter.Element{Addr: netip.MustParseAddr(a)})
+			s.Elements = s.Elements.With(program.Element{Addr: netip.MustParseAddr(a)})
 		}
 		return s
 	}
-	chain := func(name, set string) *filter.Chain {
-		return &filter.Chain{Name: name, Direction: filter.Ingress, Family: filter.IPv4, Rules: []filter.Rule{{PeerSet: set}}}
+	chain := func(name, set string) *program.Chain {
+		return &program.Chain{Name: name, Direction: program.Ingress, Family: program.IPv4, Rules: []program.Rule{{PeerSet: set}}}
 	}
-	p := &filter.Program{
-		Pods: []filter.Pod{
+	p := &program.Program{
+		Pods: []program.Pod{
 			{Addr: netip.MustParseAddr(webPod), Name: "quiet/web", Tenant: "quiet", Ingress: "ingress4-quiet"},
 			{Addr: netip.MustParseAddr(friendly), Name: "flapping/web", Tenant: "flapping", Ingress: "ingress4-flapping"},
 		},
-		Chains: []*filter.Chain{chain("ingress4-flapping", "pods4-flapping"), chain("ingress4-quiet", "pods4-quiet")},
-		Sets:   []*filter.Set{set("pods4-flapping", flapping), set("pods4-quiet", quiet)},
+		Chains: []*program.Chain{chain("ingress4-flapping", "pods4-flapping"), chain("ingress4-quiet", "pods4-quiet")},
+		Sets:   []*program.Set{set("pods4-flapping", flapping), set("pods4-quiet", quiet)},
 	}
 	if len(flapping) == 0 { // what its own policy denies, and not its peers that are gone
-		p.Chains[0] = &filter.Chain{Name: "ingress4-closed", Direction: filter.Ingress, Family: filter.IPv4}
+		p.Chains[0] = &program.Chain{Name: "ingress4-closed", Direction: program.Ingress, Family: program.IPv4}
 		p.Pods[1].Ingress, p.Sets = "ingress4-closed", p.Sets[1:]
 	}
 	return p
@@ -195,19 +195,19 @@ func TestATenantThatFlapsDelaysOnlyItsOwnCuts(t *testing.T) {
 				d.cuts.audit.requests = requests{} // of the start
 				watch(t, d)
 				all := slices.Clip(crowded(t, crowd))
-				connect(t, filter.UDP, first, webPod)
-				connect(t, filter.UDP, first, friendly)
-				drive(t, d, twoTenants(nil, both), append(all, line(filter.UDP, first, webPod))...)
+				connect(t, program.UDP, first, webPod)
+				connect(t, program.UDP, first, friendly)
+				drive(t, d, twoTenants(nil, both), append(all, line(program.UDP, first, webPod))...)
 				for range 10 {
 					apply(t, d, twoTenants(both, both))
 					apply(t, d, twoTenants(nil, both))
 				}
-				connect(t, filter.UDP, second, friendly)
+				connect(t, program.UDP, second, friendly)
 				apply(t, d, twoTenants(both, both))
-				drive(t, d, twoTenants(nil, both), append(all, line(filter.UDP, first, webPod), line(filter.UDP, second, friendly))...)
+				drive(t, d, twoTenants(nil, both), append(all, line(program.UDP, first, webPod), line(program.UDP, second, friendly))...)
 				want := all
 				if crowd > 0 {
-					want = append(all, line(filter.UDP, second, friendly)) // would make the quiet one's scan longer
+					want = append(all, line(program.UDP, second, friendly)) // would make the quiet one's scan longer
 				}
 				closed := twoTenants(nil, nil)
 				drive(t, d, closed, want...)
@@ -224,8 +224,8 @@ func crowded(t *testing.T, n int) (list []string) {
 	t.Helper()
 	for i := range n {
 		src := netip.AddrFrom4([4]byte{10, 8, byte(i >> 8), byte(i)}).String()
-		connect(t, filter.UDP, src, elsewhere)
-		list = append(list, line(filter.UDP, src, elsewhere))
+		connect(t, program.UDP, src, elsewhere)
+		list = append(list, line(program.UDP, src, elsewhere))
 	}
 	return list
 }
@@ -285,12 +285,12 @@ func TestConnectionsAreKeptIfToldSo(t *testing.T) {
 func TestConnectionsOfAReusedAddressAreGoneBeforeItsNewOwnerIsProgrammed(t *testing.T) {
 	tests := []struct {
 		name string
-		next func(p *filter.Program)
+		next func(p *program.Program)
 	}{
-		{"another name", func(p *filter.Program) { p.Pods[0].Name = "shop/next" }},
-		{"known for the first time", func(p *filter.Program) {
+		{"another name", func(p *program.Program) { p.Pods[0].Name = "shop/next" }},
+		{"known for the first time", func(p *program.Program) {
 			p.Pods[0].Addr = netip.MustParseAddr(elsewhere)
-			p.Pods = append(p.Pods, filter.Pod{Addr: netip.MustParseAddr("10.244.9.10")})
+			p.Pods = append(p.Pods, program.Pod{Addr: netip.MustParseAddr("10.244.9.10")})
 		}},
 	}
 	for _, tt := range tests {
@@ -357,13 +357,13 @@ func TestAFloodOfCutsDrivesOutNobodyElsesRefusals(t *testing.T) {
 	}
 	quiet := map[nft.Refused]string{}
 	for i := range 100 {
-		quiet[nft.Refused{Protocol: filter.SCTP, SrcPort: uint16(i)}] = "quiet"
+		quiet[nft.Refused{Protocol: program.SCTP, SrcPort: uint16(i)}] = "quiet"
 	}
 	turn(quiet) // the oldest of all
 	for i := range 20 {
 		add := map[nft.Refused]string{}
 		for n := range maxCuts {
-			add[nft.Refused{Protocol: filter.TCP, SrcPort: uint16(n), DstPort: uint16(i)}] = "flood"
+			add[nft.Refused{Protocol: program.TCP, SrcPort: uint16(n), DstPort: uint16(i)}] = "flood"
 		}
 		turn(add)
 	}
@@ -384,7 +384,7 @@ func TestAFloodOfCutsDrivesOutNobodyElsesRefusals(t *testing.T) {
 func refusedMany(n int) map[nft.Refused]refusal {
 	m := map[nft.Refused]refusal{}
 	for i := range n {
-		m[nft.Refused{Protocol: filter.TCP, SrcPort: uint16(i), DstPort: uint16(i >> 16)}] = refusal{number: uint64(i)}
+		m[nft.Refused{Protocol: program.TCP, SrcPort: uint16(i), DstPort: uint16(i >> 16)}] = refusal{number: uint64(i)}
 	}
 	return m
 }
@@ -392,7 +392,7 @@ func refusedMany(n int) map[nft.Refused]refusal {
 func refusedMore(n int, tenant string) map[nft.Refused]string {
 	m := map[nft.Refused]string{}
 	for i := range n {
-		m[nft.Refused{Protocol: filter.UDP, SrcPort: uint16(i)}] = tenant
+		m[nft.Refused{Protocol: program.UDP, SrcPort: uint16(i)}] = tenant
 	}
 	return m
 }
@@ -410,39 +410,39 @@ func refusedFirst(c *cuts, n uint64) map[nft.Refused]bool {
 // Of very many refused connections a change has those judged that it concerns.
 func TestAChangeHasTheRefusedConnectionsJudgedThatItConcerns(t *testing.T) {
 	first, second, elsewhere := netip.MustParseAddr(first), netip.MustParseAddr(second), netip.MustParseAddr(elsewhere)
-	pods := []filter.Pod{{Addr: first, Name: "a/p", Tenant: "a", Ingress: "ingress4-a"}, {Addr: second, Name: "b/p", Tenant: "b", Ingress: "ingress4-b"}}
-	program := func() *filter.Program {
-		return &filter.Program{Pods: slices.Clone(pods), Chains: []*filter.Chain{
-			{Name: "ingress4-a", Direction: filter.Ingress, Family: filter.IPv4}, {Name: "ingress4-b", Direction: filter.Ingress, Family: filter.IPv4}}}
+	pods := []program.Pod{{Addr: first, Name: "a/p", Tenant: "a", Ingress: "ingress4-a"}, {Addr: second, Name: "b/p", Tenant: "b", Ingress: "ingress4-b"}}
+	both := func() *program.Program {
+		return &program.Program{Pods: slices.Clone(pods), Chains: []*program.Chain{
+			{Name: "ingress4-a", Direction: program.Ingress, Family: program.IPv4}, {Name: "ingress4-b", Direction: program.Ingress, Family: program.IPv4}}}
 	}
 	at := func(a netip.Addr) nft.Refused {
-		return nft.Refused{Protocol: filter.TCP, Src: a, Dst: elsewhere, SrcPort: 80, DstPort: 40000}
+		return nft.Refused{Protocol: program.TCP, Src: a, Dst: elsewhere, SrcPort: 80, DstPort: 40000}
 	}
 	of := map[nft.Refused]string{at(first): "a", at(second): "b"}
-	opened := program()
+	opened := both()
 	opened.Pods[0].Ingress = ""
 	for _, tt := range []struct {
 		name   string
-		next   *filter.Program
+		next   *program.Program
 		node   []netip.Addr
 		change func(c *cuts)
 		judged string // whose are judged
 	}{
-		{"nothing", program(), nil, nil, ""},
+		{"nothing", both(), nil, nil, ""},
 		{"a is open", opened, nil, nil, "a"},
-		{"the node has another address", program(), []netip.Addr{elsewhere}, nil, "a b"},
-		{"an earlier process left one", program(), nil, func(c *cuts) { c.refused[at(second)] = refusal{} }, "b"},
-		{"nothing was judged yet", program(), nil, func(c *cuts) { c.asked = asked{} }, "a b"},
+		{"the node has another address", both(), []netip.Addr{elsewhere}, nil, "a b"},
+		{"an earlier process left one", both(), nil, func(c *cuts) { c.refused[at(second)] = refusal{} }, "b"},
+		{"nothing was judged yet", both(), nil, func(c *cuts) { c.asked = asked{} }, "a b"},
 	} {
 		c := cuts{refused: map[nft.Refused]refusal{}, release: time.NewTimer(time.Hour), lenient: time.Hour}
-		ask := func(p *filter.Program, node []netip.Addr) {
+		ask := func(p *program.Program, node []netip.Addr) {
 			todo := &plan{judge: cut.NewJudge(p, node, nil), node: node, remove: map[nft.Refused]bool{}}
 			if c.ask(p, map[netip.Addr]bool{}, todo); len(todo.remove) > 0 {
 				t.Errorf("%s: %v go", tt.name, todo.remove)
 			}
 		}
 		c.settle(&plan{add: of})
-		ask(program(), nil)
+		ask(both(), nil)
 		for r, known := range c.refused {
 			if known.tenant != of[r] || !known.allowed.IsZero() {
 				t.Errorf("%s: of %v is known %+v", tt.name, r, known)

@@ -19,11 +19,11 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
 	"github.com/podwall/podwall/internal/kuberouter"
-	"github.com/podwall/podwall/internal/links"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/sysctl"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // Guard says when the guard against invalid and untracked packets is on.
@@ -128,7 +128,7 @@ type Datapath struct {
 	belief       belief
 	left         omitted // refused by the kernel
 	refusals     int     // commits in a row
-	ports        map[filter.Family]portTable
+	ports        map[program.Family]portTable
 
 	untracked string // what hides packets of IPVS from our chains, "" for nothing
 	cuts      cuts
@@ -156,7 +156,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	}
 	d := &Datapath{
 		options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}),
-		restore: map[string]entry{}, ports: map[filter.Family]portTable{},
+		restore: map[string]entry{}, ports: map[program.Family]portTable{},
 		trusted: trusted{}, strangers: map[string]time.Time{},
 		unreached: missing{}, unbound: missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{},
 	}
@@ -178,7 +178,7 @@ func (d *Datapath) Close() error { return errors.Join(d.conn.Close(), d.cuts.clo
 // Apply makes the kernel agree with the program. The same program twice sends
 // nothing. After an error the kernel holds what it held, or part of a very
 // large change; the next Apply reads it back.
-func (d *Datapath) Apply(ctx context.Context, p *filter.Program) (Report, error) {
+func (d *Datapath) Apply(ctx context.Context, p *program.Program) (Report, error) {
 	report, err := d.apply(ctx, p)
 	if err == nil {
 		d.before.Store(0) // the kernel may give the port to another program
@@ -207,7 +207,7 @@ func (d *Datapath) renew() error {
 	return nil
 }
 
-func (d *Datapath) apply(ctx context.Context, p *filter.Program) (Report, error) {
+func (d *Datapath) apply(ctx context.Context, p *program.Program) (Report, error) {
 	report := Report{}
 	if err := d.renew(); err != nil {
 		return report, err // what happened in the kernel is still to be taken
@@ -297,14 +297,14 @@ func (d *Datapath) look() error {
 
 // wanted is what the kernel shall have of a program for now.
 type wanted struct {
-	program *filter.Program
+	program *program.Program
 	held    held
 	node    nft.Node
 }
 
 // want finds out what the kernel shall have. Paths and interfaces are those of all
 // pods, also of those that are left out, not believed, or held: these stay closed.
-func (d *Datapath) want(ctx context.Context, all *filter.Program, out omitted, report *Report) (wanted, error) {
+func (d *Datapath) want(ctx context.Context, all *program.Program, out omitted, report *Report) (wanted, error) {
 	paths, err := d.links.Find(ctx, all.Pods)
 	if err != nil {
 		return wanted{}, err // without them the closing rules would be taken away
@@ -321,7 +321,7 @@ func (d *Datapath) want(ctx context.Context, all *filter.Program, out omitted, r
 }
 
 // make renders, compares and commits, without what is left out.
-func (d *Datapath) make(ctx context.Context, all *filter.Program, report *Report) error {
+func (d *Datapath) make(ctx context.Context, all *program.Program, report *Report) error {
 	if !d.known {
 		if err := d.read(ctx, report); err != nil {
 			return err

@@ -8,7 +8,7 @@ import (
 	"context"
 	"errors"
 
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/nft"
 )
 
 // NotEnforcing says why nobody enforces in this network namespace: there is no

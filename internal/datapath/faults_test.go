@@ -17,10 +17,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/interpose"
-	"github.com/podwall/podwall/internal/testkit/soak"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/lab/testkit/interpose"
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // underFaults runs f on a thread whose netlink can be made to fail.
@@ -57,11 +57,11 @@ func interposed(t *testing.T, answer func(*interpose.Call) interpose.Answer, cal
 
 // turns are two programs by turns: each step makes a chain with another name, a
 // pod and members of sets come and others go. web is isolated in both.
-func turns(n int) *filter.Program {
+func turns(n int) *program.Program {
 	p := isolated(fmt.Sprintf("10.244.2.%d", 5+n%2))
 	chain := fmt.Sprintf("ingress4-web%d", n%2)
 	p.Pods[0].Ingress, p.Chains[0].Name = chain, chain
-	p.Pods = append(p.Pods, filter.Pod{Addr: netip.MustParseAddr(fmt.Sprintf("10.244.1.%d", 6+n%2)), Name: "shop/next", Ingress: chain})
+	p.Pods = append(p.Pods, program.Pod{Addr: netip.MustParseAddr(fmt.Sprintf("10.244.1.%d", 6+n%2)), Name: "shop/next", Ingress: chain})
 	return p
 }
 
@@ -151,7 +151,7 @@ func strikeAll(t *testing.T, d *Datapath, witness *nft.Conn, faults *interpose.N
 // heals applies as the agent does after a failure, and wants the kernel to hold
 // the program then: over the old connection the next pass would fail too, since it
 // takes an answer that is still on its way for its own.
-func heals(d *Datapath, witness *nft.Conn, want *filter.Program) error {
+func heals(d *Datapath, witness *nft.Conn, want *program.Program) error {
 	r, err := d.Apply(context.Background(), want)
 	if err != nil || len(r.Problems) > 0 {
 		return fmt.Errorf("it does not heal: %v, problems %v", err, r.Problems)

@@ -13,9 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/interpose"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/lab/testkit/interpose"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // inForce says what a table lacks of isolated(first) with the peer.
@@ -142,7 +142,7 @@ func TestWhereNothingIsNewNothingIsTaken(t *testing.T) {
 		d := open(t, Options{})
 		healthy(t, d, isolated(first))
 		before, same := listing(t), isolated(first)
-		same.Sets = []*filter.Set{{Name: "pods4-peers", Kind: filter.AddrRanges, Family: filter.IPv4, Ranges: withRefused(same).Sets[0].Ranges}}
+		same.Sets = []*program.Set{{Name: "pods4-peers", Kind: program.AddrRanges, Family: program.IPv4, Ranges: withRefused(same).Sets[0].Ranges}}
 		for range 3 {
 			if _, err := d.Apply(t.Context(), same); err == nil {
 				t.Fatal("the kernel takes it: the test shows nothing")
@@ -155,7 +155,7 @@ func TestWhereNothingIsNewNothingIsTaken(t *testing.T) {
 }
 
 // refusedOnce applies what the kernel refuses, then once more, when it is divided.
-func refusedOnce(t *testing.T, d *Datapath, p *filter.Program) Report {
+func refusedOnce(t *testing.T, d *Datapath, p *program.Program) Report {
 	t.Helper()
 	if _, err := d.Apply(t.Context(), p); err == nil {
 		t.Error("the kernel takes it: the test shows nothing")
@@ -222,7 +222,7 @@ func TestAPodThatCannotBeClosedIsTakenOut(t *testing.T) {
 		d := open(t, Options{})
 		healthy(t, d, isolated(first))
 		next := withPod(isolated(first, second), "10.244.1.6", "shop/next")
-		next.Pods = append([]filter.Pod{{Name: "x/nowhere"}}, next.Pods...)
+		next.Pods = append([]program.Pod{{Name: "x/nowhere"}}, next.Pods...)
 		said := leftOut(refusedOnce(t, d, next))
 		if !strings.Contains(said.Text, "pod x/nowhere") || !said.Blocking || !strings.Contains(listing(t), "10.244.1.6") {
 			t.Errorf("%+v\n%s", said, listing(t))

@@ -10,9 +10,9 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/podwall/podwall/internal/conntrack"
-	"github.com/podwall/podwall/internal/cut"
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/kernel/conntrack"
+	"github.com/podwall/podwall/internal/netpol/cut"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // looks bounds how often the connection table is looked through for the
@@ -56,7 +56,7 @@ func forget(conn *conntrack.Conn, addrs, node []netip.Addr, known func(netip.Add
 // that nobody knows yet. Somebody outside can forge those where the kernel does
 // not check (IPv6); before any container runs the node has nothing to lose.
 func strangers(addrs, node []netip.Addr) *cut.Judge {
-	return cut.NewJudge(&filter.Program{}, node, addrs)
+	return cut.NewJudge(&program.Program{}, node, addrs)
 }
 
 // among returns those connections of the addresses that the judge denies.

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // The first pod of a bridge that is isolated for ingress ends what is under way to
@@ -22,18 +22,18 @@ func TestTheFirstIsolatedPodOfABridgeEndsItsFlowsToGroups(t *testing.T) {
 		watch(t, d)
 		pods := isolated() // on br0
 		for _, a := range []string{"10.244.1.6", "10.244.3.6"} {
-			pods.Pods = append(pods.Pods, filter.Pod{Addr: netip.MustParseAddr(a), Name: a})
+			pods.Pods = append(pods.Pods, program.Pod{Addr: netip.MustParseAddr(a), Name: a})
 		}
-		none := &filter.Program{Pods: append([]filter.Pod(nil), pods.Pods...)}
+		none := &program.Program{Pods: append([]program.Pod(nil), pods.Pods...)}
 		none.Pods[0].Ingress = ""
 		apply(t, d, none)
 		all := [][2]string{{"10.244.1.6", "224.0.0.251"}, {"10.244.1.6", "255.255.255.255"}, {"10.244.1.6", "10.244.1.255"},
 			{"10.244.3.6", "224.0.0.251"}, {"10.244.3.6", "10.244.3.255"}, {"10.244.1.1", "224.0.0.251"}, {"10.244.1.6", elsewhere}}
 		var left []string
 		for i, f := range all {
-			connect(t, filter.UDP, f[0], f[1])
+			connect(t, program.UDP, f[0], f[1])
 			if i > 2 {
-				left = append(left, line(filter.UDP, f[0], f[1]))
+				left = append(left, line(program.UDP, f[0], f[1]))
 			}
 		}
 		if got, want := drive(t, d, pods, left...), (Cuts{Ingress: 3}); got != want {
@@ -50,15 +50,15 @@ func TestAnIsolatedPodThatIsFoundOnABridgeEndsItsFlowsToGroups(t *testing.T) {
 		d := open(t, Options{})
 		watch(t, d)
 		pods := isolated()
-		pods.Pods = append(pods.Pods, filter.Pod{Addr: netip.MustParseAddr("10.244.1.6"), Name: "open"})
+		pods.Pods = append(pods.Pods, program.Pod{Addr: netip.MustParseAddr("10.244.1.6"), Name: "open"})
 		apply(t, d, pods)
-		connect(t, filter.UDP, "10.244.1.6", "224.0.0.251")
+		connect(t, program.UDP, "10.244.1.6", "224.0.0.251")
 		for end, looks := time.Now().Add(30*time.Second), 0; looks < 2; time.Sleep(10 * time.Millisecond) { // the first and the second of the start
 			if looks += apply(t, d, pods).Cuts.Looked.Times; time.Now().After(end) {
 				t.Fatalf("%d looks at the connections in 30 s", looks)
 			}
 		}
-		drive(t, d, pods, line(filter.UDP, "10.244.1.6", "224.0.0.251")) // is allowed
+		drive(t, d, pods, line(program.UDP, "10.244.1.6", "224.0.0.251")) // is allowed
 		run(t, "ip", "route", "del", "10.244.1.5/32", "dev", "br1")
 		drive(t, d, pods)
 	})

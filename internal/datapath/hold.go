@@ -9,9 +9,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/links"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // A pod whose address may have connections from before it is held: it is closed
@@ -21,9 +21,9 @@ import (
 
 // held is what hold found.
 type held struct {
-	addrs []netip.Addr    // closed for now
-	came  []netip.Addr    // those of pods that were not known before and are not held
-	known *filter.Program // without those that are held
+	addrs []netip.Addr     // closed for now
+	came  []netip.Addr     // those of pods that were not known before and are not held
+	known *program.Program // without those that are held
 	link  map[netip.Addr]int
 	// beside is false if nobody looks beside the loop (Watch does not run): then
 	// nobody is held, and Apply looks itself.
@@ -31,7 +31,7 @@ type held struct {
 }
 
 // hold returns the program in which the pods are closed that must wait.
-func (d *Datapath) hold(p *filter.Program, paths map[netip.Addr]links.Path) (*filter.Program, held) {
+func (d *Datapath) hold(p *program.Program, paths map[netip.Addr]links.Path) (*program.Program, held) {
 	c := &d.cuts
 	h := held{known: p, link: map[netip.Addr]int{}}
 	if h.beside = c.conn != nil && c.arrivals.running.Load(); !h.beside {
@@ -62,28 +62,28 @@ func (d *Datapath) hold(p *filter.Program, paths map[netip.Addr]links.Path) (*fi
 	if len(waits) == 0 {
 		return p, h
 	}
-	h.known = &filter.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), func(pod filter.Pod) bool { return waits[pod.Addr] }),
+	h.known = &program.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), func(pod program.Pod) bool { return waits[pod.Addr] }),
 		Chains: p.Chains, Sets: p.Sets}
-	out := func(pod filter.Pod) bool { return waits[pod.Addr] && !open[pod.Addr] }
-	listed := &filter.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), out), Chains: p.Chains, Sets: p.Sets}
-	return closedFor(listed, heldChain, func(pod filter.Pod) bool { return waits[pod.Addr] }), h
+	out := func(pod program.Pod) bool { return waits[pod.Addr] && !open[pod.Addr] }
+	listed := &program.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), out), Chains: p.Chains, Sets: p.Sets}
+	return closedFor(listed, heldChain, func(pod program.Pod) bool { return waits[pod.Addr] }), h
 }
 
 // heldChain begins the names of chains that allow nothing.
 const heldChain = "held-"
 
 // closes reports whether the pod is closed by hold.
-func (c *cuts) closes(pod filter.Pod) bool { return strings.HasPrefix(pod.Ingress, heldChain) }
+func (c *cuts) closes(pod program.Pod) bool { return strings.HasPrefix(pod.Ingress, heldChain) }
 
 // closedFor returns the program in which these pods are isolated and allowed
 // nothing, by chains of their own. To leave a pod out would open it where addresses
 // of unknown pods are open.
-func closedFor(p *filter.Program, prefix string, is func(filter.Pod) bool) *filter.Program {
-	closed := &filter.Program{Pods: slices.Clone(p.Pods), Chains: slices.Clone(p.Chains), Sets: p.Sets}
-	chains := map[string]*filter.Chain{}
-	name := func(f filter.Family, d filter.Direction) string {
-		c := &filter.Chain{Name: prefix + d.String() + "4", Direction: d, Family: f}
-		if f == filter.IPv6 {
+func closedFor(p *program.Program, prefix string, is func(program.Pod) bool) *program.Program {
+	closed := &program.Program{Pods: slices.Clone(p.Pods), Chains: slices.Clone(p.Chains), Sets: p.Sets}
+	chains := map[string]*program.Chain{}
+	name := func(f program.Family, d program.Direction) string {
+		c := &program.Chain{Name: prefix + d.String() + "4", Direction: d, Family: f}
+		if f == program.IPv6 {
 			c.Name = prefix + d.String() + "6"
 		}
 		chains[c.Name] = c
@@ -91,19 +91,19 @@ func closedFor(p *filter.Program, prefix string, is func(filter.Pod) bool) *filt
 	}
 	for i := range closed.Pods {
 		if pod := &closed.Pods[i]; is(*pod) {
-			f := filter.FamilyOf(pod.Addr)
-			pod.Ingress, pod.Egress = name(f, filter.Ingress), name(f, filter.Egress)
+			f := program.FamilyOf(pod.Addr)
+			pod.Ingress, pod.Egress = name(f, program.Ingress), name(f, program.Egress)
 		}
 	}
 	for _, c := range chains {
 		closed.Chains = append(closed.Chains, c)
 	}
-	slices.SortFunc(closed.Chains, func(a, b *filter.Chain) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(closed.Chains, func(a, b *program.Chain) int { return strings.Compare(a.Name, b.Name) })
 	return closed
 }
 
-func podIn(pods []filter.Pod, a netip.Addr) (filter.Pod, bool) {
-	return podAt(&filter.Program{Pods: pods}, a)
+func podIn(pods []program.Pod, a netip.Addr) (program.Pod, bool) {
+	return podAt(&program.Program{Pods: pods}, a)
 }
 
 // held has what waits looked for, once the commit has closed it.

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // watched runs Watch and waits until it looks for newcomers.
@@ -32,7 +32,7 @@ func until(t *testing.T, otherwise string, is func() bool) {
 }
 
 // settled applies until nobody is held, and returns how often somebody was.
-func settled(t *testing.T, d *Datapath, p *filter.Program) (held int) {
+func settled(t *testing.T, d *Datapath, p *program.Program) (held int) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; held++ {
 		if len(apply(t, d, p).Held) == 0 {
@@ -46,9 +46,9 @@ func settled(t *testing.T, d *Datapath, p *filter.Program) (held int) {
 }
 
 // withPod adds a pod that is not isolated.
-func withPod(p *filter.Program, addr, name string) *filter.Program {
-	p.Pods = append(p.Pods, filter.Pod{Addr: netip.MustParseAddr(addr), Name: name, Tenant: "shop"})
-	slices.SortFunc(p.Pods, func(a, b filter.Pod) int { return a.Addr.Compare(b.Addr) })
+func withPod(p *program.Program, addr, name string) *program.Program {
+	p.Pods = append(p.Pods, program.Pod{Addr: netip.MustParseAddr(addr), Name: name, Tenant: "shop"})
+	slices.SortFunc(p.Pods, func(a, b program.Pod) int { return a.Addr.Compare(b.Addr) })
 	return p
 }
 
@@ -70,8 +70,8 @@ func TestAPodWaitsForItsLookAloneAndTheLoopLooksNowhere(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
 		apply(t, d, isolated(first))
-		connect(t, filter.UDP, first, stranger) // which the policies would allow
-		connect(t, filter.UDP, first, webPod)
+		connect(t, program.UDP, first, stranger) // which the policies would allow
+		connect(t, program.UDP, first, webPod)
 		watched(t, d)
 		loopIsBlind(t, d)
 		r := apply(t, d, withPod(isolated(first, second), stranger, "shop/next"))
@@ -82,15 +82,15 @@ func TestAPodWaitsForItsLookAloneAndTheLoopLooksNowhere(t *testing.T) {
 			t.Errorf("the other change waits too:\n%s", set)
 		}
 		settled(t, d, withPod(isolated(first, second), stranger, "shop/next"))
-		left(t, line(filter.UDP, first, webPod))
+		left(t, line(program.UDP, first, webPod))
 		if !isKnown(t, stranger) {
 			t.Error("the pod is not known")
 		}
-		connect(t, filter.UDP, first, stranger) // of its own
+		connect(t, program.UDP, first, stranger) // of its own
 		apply(t, d, withPod(isolated(first), stranger, "shop/next"))
 		run(t, "ip", "link", "set", "lo", "up")
 		settled(t, d, withPod(isolated(first), stranger, "shop/next"))
-		left(t, line(filter.UDP, first, webPod), line(filter.UDP, first, stranger))
+		left(t, line(program.UDP, first, webPod), line(program.UDP, first, stranger))
 	})
 }
 
@@ -100,7 +100,7 @@ func TestAPodWhoseRouteCameFirstDoesNotWait(t *testing.T) {
 		pairAway(t, "veth-a")
 		d := open(t, Options{})
 		apply(t, d, isolated(first))
-		connect(t, filter.UDP, first, stranger)
+		connect(t, program.UDP, first, stranger)
 		watched(t, d)
 		loopIsBlind(t, d)
 		arrive := func() {
@@ -144,7 +144,7 @@ func TestAnAddressThatMovesIsClosedInBetween(t *testing.T) {
 				apply(t, d, withPod(isolated(first), stranger, "shop/last"))
 				watched(t, d)
 				loopIsBlind(t, d)
-				connect(t, filter.UDP, first, stranger)
+				connect(t, program.UDP, first, stranger)
 				next := withPod(isolated(first), stranger, "shop/next")
 				r := apply(t, d, next)
 				closed := !isKnown(t, stranger)

@@ -11,7 +11,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/podwall/podwall/internal/sysctl"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
 )
 
 // Where the kernel shows IPVS, as the calling thread's network namespace has

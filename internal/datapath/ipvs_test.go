@@ -11,7 +11,7 @@ import (
 	"testing"
 	"testing/iotest"
 
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 const ipvsHeading = `IP Virtual Server version 1.2.1 (size=4096)
@@ -65,7 +65,7 @@ func TestAListingThatBreaksOffIsAnError(t *testing.T) {
 func TestVerifyAsksAboutIPVS(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
-		healthy(t, d, &filter.Program{}) // a pod without an interface would be looked for again
+		healthy(t, d, &program.Program{}) // a pod without an interface would be looked for again
 		verify(t, d)
 		if n := d.take(); n.Hooks {
 			t.Errorf("notice without a change: %+v", n)

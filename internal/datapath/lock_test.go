@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/testkit/apart"
+	"github.com/podwall/podwall/internal/lab/testkit/apart"
 )
 
 // squat binds an abstract socket as a user without rights.

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/testkit/apart"
-	testentry "github.com/podwall/podwall/internal/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/apart"
+	testentry "github.com/podwall/podwall/internal/lab/testkit/entry"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 func TestMain(m *testing.M) { testentry.Try(m) }
@@ -36,7 +36,7 @@ func open(t *testing.T, o Options) *Datapath {
 	return d
 }
 
-func apply(t *testing.T, d *Datapath, p *filter.Program) Report {
+func apply(t *testing.T, d *Datapath, p *program.Program) Report {
 	t.Helper()
 	r, err := d.Apply(t.Context(), p)
 	if err != nil {
@@ -46,7 +46,7 @@ func apply(t *testing.T, d *Datapath, p *filter.Program) Report {
 }
 
 // healthy applies and wants no problem.
-func healthy(t *testing.T, d *Datapath, p *filter.Program) Report {
+func healthy(t *testing.T, d *Datapath, p *program.Program) Report {
 	t.Helper()
 	r := apply(t, d, p)
 	for _, problem := range r.Problems {
@@ -70,16 +70,16 @@ func verify(t *testing.T, d *Datapath) {
 }
 
 // isolated is a program with one pod that the given peers reach.
-func isolated(peers ...string) *filter.Program {
-	set := &filter.Set{Name: "pods4-peers", Kind: filter.Addrs, Family: filter.IPv4}
+func isolated(peers ...string) *program.Program {
+	set := &program.Set{Name: "pods4-peers", Kind: program.Addrs, Family: program.IPv4}
 	for _, a := range peers {
-		set.Elements = set.Elements.With(filter.Element{Addr: netip.MustParseAddr(a)})
+		set.Elements = set.Elements.With(program.Element{Addr: netip.MustParseAddr(a)})
 	}
-	return &filter.Program{
-		Pods: []filter.Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-web"}},
-		Chains: []*filter.Chain{{Name: "ingress4-web", Direction: filter.Ingress, Family: filter.IPv4,
-			Rules: []filter.Rule{{PeerSet: set.Name}}}},
-		Sets: []*filter.Set{set},
+	return &program.Program{
+		Pods: []program.Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-web"}},
+		Chains: []*program.Chain{{Name: "ingress4-web", Direction: program.Ingress, Family: program.IPv4,
+			Rules: []program.Rule{{PeerSet: set.Name}}}},
+		Sets: []*program.Set{set},
 	}
 }
 

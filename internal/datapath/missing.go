@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // missing are addresses of pods for which something was not found, and since
@@ -32,12 +32,12 @@ type lostPod struct {
 const grace = 30 * time.Second
 
 // update keeps the pods for which it is missing.
-func (m missing) update(p *filter.Program, is func(filter.Pod) bool, now time.Time) {
-	m.updateWhy(p, func(pod filter.Pod) (string, bool) { return "", is(pod) }, now)
+func (m missing) update(p *program.Program, is func(program.Pod) bool, now time.Time) {
+	m.updateWhy(p, func(pod program.Pod) (string, bool) { return "", is(pod) }, now)
 }
 
 // updateWhy is update for what can be missing for different reasons.
-func (m missing) updateWhy(p *filter.Program, is func(filter.Pod) (why string, missing bool), now time.Time) {
+func (m missing) updateWhy(p *program.Program, is func(program.Pod) (why string, missing bool), now time.Time) {
 	lost := map[netip.Addr]bool{}
 	for _, pod := range p.Pods {
 		why, is := is(pod)
@@ -59,22 +59,22 @@ func (m missing) updateWhy(p *filter.Program, is func(filter.Pod) (why string, m
 // beside our hooks (a network that does not go through the node's IP layer). A pod on a
 // bridge whose port is not known may have its address forged there. Neither must
 // go unsaid. unclear says why an address that some port has is not believed.
-func (d *Datapath) lookForPods(p *filter.Program, paths map[netip.Addr]links.Path, unclear map[netip.Addr]string, now time.Time) []Problem {
-	isolated := func(pod filter.Pod) bool { return pod.Ingress != "" || pod.Egress != "" }
-	d.unclear.updateWhy(p, func(pod filter.Pod) (string, bool) {
+func (d *Datapath) lookForPods(p *program.Program, paths map[netip.Addr]links.Path, unclear map[netip.Addr]string, now time.Time) []Problem {
+	isolated := func(pod program.Pod) bool { return pod.Ingress != "" || pod.Egress != "" }
+	d.unclear.updateWhy(p, func(pod program.Pod) (string, bool) {
 		why := unclear[pod.Addr]
 		return why, why != "" && isolated(pod)
 	}, now)
-	d.unreached.update(p, func(pod filter.Pod) bool {
+	d.unreached.update(p, func(pod program.Pod) bool {
 		_, found := paths[pod.Addr]
 		_, misled := d.misled[pod.Addr] // has a problem of its own, see believe
 		return !found && isolated(pod) && unclear[pod.Addr] == "" && !misled
 	}, now)
-	d.unbound.update(p, func(pod filter.Pod) bool {
+	d.unbound.update(p, func(pod program.Pod) bool {
 		path := paths[pod.Addr]
 		return path.Bridge && path.Port == ""
 	}, now)
-	d.bypassed.update(p, func(pod filter.Pod) bool {
+	d.bypassed.update(p, func(pod program.Pod) bool {
 		_, misled := d.misled[pod.Addr]
 		return paths[pod.Addr].Beside && isolated(pod) && !misled
 	}, now)

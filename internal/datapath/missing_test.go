@@ -10,14 +10,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 func TestPodsThatCannotBeFoundAreReportedAfterAWhile(t *testing.T) {
 	start := time.Unix(0, 0)
 	addr := netip.MustParseAddr
-	p := &filter.Program{Pods: []filter.Pod{
+	p := &program.Program{Pods: []program.Pod{
 		{Addr: addr("10.0.0.1"), Name: "a/isolated", Ingress: "x"},
 		{Addr: addr("10.0.0.2"), Name: "a/open"},
 		{Addr: addr("10.0.0.3"), Name: "a/here", Egress: "y"},
@@ -56,13 +56,13 @@ func TestPodsThatCannotBeFoundAreReportedAfterAWhile(t *testing.T) {
 // The grace is a pod's own: the next one with the address begins anew.
 func TestTheNextPodWithAnAddressHasAGraceOfItsOwn(t *testing.T) {
 	start, a := time.Unix(0, 0), netip.MustParseAddr("10.0.0.1")
-	always := func(filter.Pod) bool { return true }
-	of := func(name, id string) *filter.Program {
-		return &filter.Program{Pods: []filter.Pod{{Addr: a, Name: name, ID: id}}}
+	always := func(program.Pod) bool { return true }
+	of := func(name, id string) *program.Program {
+		return &program.Program{Pods: []program.Pod{{Addr: a, Name: name, ID: id}}}
 	}
 	m := missing{}
 	for i, tt := range []struct {
-		program *filter.Program
+		program *program.Program
 		since   time.Duration
 	}{
 		{of("a/first", "1"), 0},
@@ -118,10 +118,10 @@ func TestAPodThatNothingLeadsToWakesTheLoop(t *testing.T) {
 
 // A pod whose address a route leads elsewhere has one problem, which does not block.
 func TestAPodThatARouteLeadsElsewhereIsNoHole(t *testing.T) {
-	pod := filter.Pod{Addr: netip.MustParseAddr("10.0.0.1"), Name: "a/b", Ingress: "x"}
+	pod := program.Pod{Addr: netip.MustParseAddr("10.0.0.1"), Name: "a/b", Ingress: "x"}
 	now := time.Unix(0, 0)
 	d := &Datapath{unreached: missing{}, unbound: missing{}, bypassed: missing{}, unclear: missing{}, misled: missing{pod.Addr: lostPod{name: "a/b", since: now}}}
-	if got := d.lookForPods(&filter.Program{Pods: []filter.Pod{pod}}, nil, nil, now); got != nil || len(d.unreached) != 0 {
+	if got := d.lookForPods(&program.Program{Pods: []program.Pod{pod}}, nil, nil, now); got != nil || len(d.unreached) != 0 {
 		t.Errorf("%v, %v: want nothing", got, d.unreached)
 	}
 }

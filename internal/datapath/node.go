@@ -13,15 +13,15 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/links"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // node finds out what Render has to know of the node, and prepares the bridges
 // of pods. all are the pods that are wanted, also those that are not programmed
 // yet: their interfaces are closed like those of the others.
-func (d *Datapath) node(p, all *filter.Program, paths map[netip.Addr]links.Path, report *Report) nft.Node {
+func (d *Datapath) node(p, all *program.Program, paths map[netip.Addr]links.Path, report *Report) nft.Node {
 	n := nft.Node{FilterHook: d.options.FilterHook || d.forced || len(d.survey.Before) > 0}
 	n.Guard, report.GuardWhy = d.guard()
 	report.Filter, report.Guard = n.FilterHook, n.Guard && !n.FilterHook
@@ -61,7 +61,7 @@ func (d *Datapath) guard() (on bool, why string) {
 
 // wiring finds the interfaces that lead to isolated pods and makes bridges
 // show their packets, also those of pods that are wanted and not programmed.
-func (d *Datapath) wiring(p, all *filter.Program, paths map[netip.Addr]links.Path, n *nft.Node, report *Report) {
+func (d *Datapath) wiring(p, all *program.Program, paths map[netip.Addr]links.Path, n *nft.Node, report *Report) {
 	bridges := map[int]links.Path{}
 	for _, pod := range all.Pods {
 		if path := paths[pod.Addr]; path.Bridge {
@@ -95,7 +95,7 @@ func (d *Datapath) wiring(p, all *filter.Program, paths map[netip.Addr]links.Pat
 }
 
 // isolatedLinks notes the interfaces that lead to isolated pods.
-func isolatedLinks(p *filter.Program, paths map[netip.Addr]links.Path, n *nft.Node) {
+func isolatedLinks(p *program.Program, paths map[netip.Addr]links.Path, n *nft.Node) {
 	for _, pod := range p.Pods {
 		path, ok := paths[pod.Addr]
 		if !ok || path.Uplink || path.Elsewhere {

@@ -8,17 +8,17 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // object is a part of a program that can be left out: a chain with the sets that no
 // other one needs, the address of a pod, or a further member of a set that is there.
 type object struct {
-	chain  string         // or
-	pod    filter.Pod     // with its chains: a pod that changes is another object; or
-	set    string         // and
-	member filter.Element // of it
+	chain  string          // or
+	pod    program.Pod     // with its chains: a pod that changes is another object; or
+	set    string          // and
+	member program.Element // of it
 }
 
 func (o object) isPod() bool { return o.chain == "" && o.set == "" }
@@ -39,7 +39,7 @@ func (o object) String() string {
 // pods: what refers to a chain is refused without it. Members are listed of sets
 // that are there; other sets come and go with their chains. Sets of ranges are named
 // after their content, so they do not change.
-func newObjects(p *filter.Program, in nft.InForce) (list []object) {
+func newObjects(p *program.Program, in nft.InForce) (list []object) {
 	for _, s := range p.Sets {
 		if old, there := in.Sets[s.Name]; there {
 			added, _ := s.Elements.Diff(old)
@@ -84,7 +84,7 @@ func (l omitted) remove(list []object) {
 }
 
 // keep forgets the objects that the program does not have.
-func (l omitted) keep(p *filter.Program) {
+func (l omitted) keep(p *program.Program) {
 	if len(l.objects) == 0 {
 		return
 	}
@@ -92,7 +92,7 @@ func (l omitted) keep(p *filter.Program) {
 	for _, o := range newObjects(p, nft.InForce{}) {
 		now[o] = true
 	}
-	sets := map[string]*filter.Set{}
+	sets := map[string]*program.Set{}
 	for _, s := range p.Sets {
 		sets[s.Name] = s
 	}
@@ -107,7 +107,7 @@ func (l omitted) keep(p *filter.Program) {
 const leftChain = "left-"
 
 // of returns the program without the objects; the same program if none is left out.
-func (l omitted) of(p *filter.Program) *filter.Program {
+func (l omitted) of(p *program.Program) *program.Program {
 	if len(l.objects) == 0 {
 		return p
 	}
@@ -115,7 +115,7 @@ func (l omitted) of(p *filter.Program) *filter.Program {
 	needed := map[string]bool{}
 	for i, c := range less.Chains {
 		if l.objects[object{chain: c.Name}] {
-			c = &filter.Chain{Name: c.Name, Direction: c.Direction, Family: c.Family}
+			c = &program.Chain{Name: c.Name, Direction: c.Direction, Family: c.Family}
 			less.Chains[i] = c
 		}
 		for _, r := range c.Rules {
@@ -127,17 +127,17 @@ func (l omitted) of(p *filter.Program) *filter.Program {
 }
 
 // pods returns the program with the pods closed, and a list of chains of its own.
-func (l omitted) pods(p *filter.Program) *filter.Program {
-	out := func(pod filter.Pod) bool { return l.objects[object{pod: pod}] }
+func (l omitted) pods(p *program.Program) *program.Program {
+	out := func(pod program.Pod) bool { return l.objects[object{pod: pod}] }
 	if !l.gone {
 		return closedFor(p, leftChain, out)
 	}
-	return &filter.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), out), Chains: slices.Clone(p.Chains)}
+	return &program.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), out), Chains: slices.Clone(p.Chains)}
 }
 
 // sets returns the sets that are needed, without the members.
-func (l omitted) sets(p *filter.Program, needed map[string]bool) []*filter.Set {
-	list := slices.DeleteFunc(slices.Clone(p.Sets), func(s *filter.Set) bool { return !needed[s.Name] })
+func (l omitted) sets(p *program.Program, needed map[string]bool) []*program.Set {
+	list := slices.DeleteFunc(slices.Clone(p.Sets), func(s *program.Set) bool { return !needed[s.Name] })
 	at := map[string]int{}
 	for i, s := range list {
 		at[s.Name] = i

@@ -11,7 +11,7 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/nft"
 )
 
 // In an emergency an operator opens the node: a table of its own says so (see

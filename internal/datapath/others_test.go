@@ -10,10 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/links"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/sysctl"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // An accept in a nat chain before ours could end the walk: not ready, and
@@ -204,7 +204,7 @@ func TestABridgeOfThePodNetworkShowsItsPacketsBeforeAPodOnItIsKnown(t *testing.T
 			run(t, "ip", "link", "add", name, "type", "bridge")
 		}
 		d := open(t, Options{})
-		healthy(t, d, &filter.Program{})
+		healthy(t, d, &program.Program{})
 		if got := bridged(t, links.IndexOf("cni0")); !got.All() {
 			t.Errorf("cni0: %s, want both 1", got)
 		}
@@ -228,7 +228,7 @@ func TestInterfacesOfIsolatedPodsAreListed(t *testing.T) {
 		run(t, "ip", "route", "add", "10.244.1.5/32", "dev", "veth-web")
 		d := open(t, Options{})
 		p := isolated("10.244.2.5")
-		p.Pods = append(p.Pods, filter.Pod{Addr: netip.MustParseAddr("10.244.1.6"), Name: "shop/unwired", Ingress: "ingress4-web"})
+		p.Pods = append(p.Pods, program.Pod{Addr: netip.MustParseAddr("10.244.1.6"), Name: "shop/unwired", Ingress: "ingress4-web"})
 		r := healthy(t, d, p)
 		in, out := r.Table.Set("ingress-links"), r.Table.Set("egress-links")
 		if in.Len() != 1 || in.Entries[0].Key.Iface != "veth-web" || out.Len() != 0 {

@@ -8,8 +8,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // portTable is what is known of one of the tables that bind addresses to bridge
@@ -23,7 +23,7 @@ type portTable struct {
 // What cannot be bound is a problem and no reason to stop: the policies of the
 // big table still hold.
 func (d *Datapath) bindPorts(n nft.Node, report *Report) {
-	for _, f := range filter.Families {
+	for _, f := range program.Families {
 		t := d.ports[f]
 		desired := nft.RenderPorts(f, n)
 		if t.known && t.actual == nil && desired == nil {
@@ -41,7 +41,7 @@ func (d *Datapath) bindPorts(n nft.Node, report *Report) {
 	}
 }
 
-func (d *Datapath) bindFamily(f filter.Family, t *portTable, desired *nft.Table) error {
+func (d *Datapath) bindFamily(f program.Family, t *portTable, desired *nft.Table) error {
 	conn := d.conn.Ports(f)
 	if !t.known {
 		var err error
@@ -64,7 +64,7 @@ func (d *Datapath) bindFamily(f filter.Family, t *portTable, desired *nft.Table)
 
 func (d *Datapath) deletePorts() error {
 	var failed []error
-	for _, f := range filter.Families {
+	for _, f := range program.Families {
 		conn := d.conn.Ports(f)
 		if actual, err := conn.Read(); err != nil || actual != nil {
 			failed = append(failed, err, conn.Delete())

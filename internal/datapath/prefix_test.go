@@ -8,8 +8,8 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // A process dies after each of the operations of a change, every one of them a
@@ -19,7 +19,7 @@ func TestInvariant5TheNextProcessFinishesWhatADeadOneBegan(t *testing.T) {
 	changes := []struct {
 		name    string
 		options Options // of the process that dies, and of the next
-		to      *filter.Program
+		to      *program.Program
 	}{
 		{"another policy", Options{}, closedProgram()},
 		{"another policy and other chains", Options{FilterHook: true}, closedProgram()},
@@ -59,7 +59,7 @@ func TestInvariant5TheNextProcessFinishesWhatADeadOneBegan(t *testing.T) {
 }
 
 // once is a process that applies a program and ends; it returns what it wrote.
-func once(t *testing.T, o Options, p *filter.Program) *nft.Table {
+func once(t *testing.T, o Options, p *program.Program) *nft.Table {
 	t.Helper()
 	d := open(t, o)
 	table := healthy(t, d, p).Table
@@ -71,15 +71,15 @@ func once(t *testing.T, o Options, p *filter.Program) *nft.Table {
 
 // closedProgram has the pod of isolated, closed in both directions, and another
 // one beside it.
-func closedProgram() *filter.Program {
-	return &filter.Program{
-		Pods: []filter.Pod{
+func closedProgram() *program.Program {
+	return &program.Program{
+		Pods: []program.Pod{
 			{Addr: netip.MustParseAddr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-none", Egress: "egress4-none"},
 			{Addr: netip.MustParseAddr("10.244.1.6"), Name: "shop/db"},
 		},
-		Chains: []*filter.Chain{
-			{Name: "egress4-none", Direction: filter.Egress, Family: filter.IPv4},
-			{Name: "ingress4-none", Direction: filter.Ingress, Family: filter.IPv4},
+		Chains: []*program.Chain{
+			{Name: "egress4-none", Direction: program.Egress, Family: program.IPv4},
+			{Name: "ingress4-none", Direction: program.Ingress, Family: program.IPv4},
 		},
 	}
 }

@@ -11,9 +11,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/podwall/podwall/internal/cut"
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/cut"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // The other half of a cut: what is kept of connections that were cut, so that the
@@ -31,13 +31,13 @@ type refusal struct {
 // asked is what refused connections were judged by. It may be a program that was
 // never committed.
 type asked struct {
-	program *filter.Program // nil before the first
+	program *program.Program // nil before the first
 	node    []netip.Addr
 }
 
 // ask judges what is refused, as far as the change concerns it: the rest is as
 // allowed or denied as before. It costs up to thousands of rules for each.
-func (c *cuts) ask(p *filter.Program, others map[netip.Addr]bool, todo *plan) {
+func (c *cuts) ask(p *program.Program, others map[netip.Addr]bool, todo *plan) {
 	all, differ := true, map[netip.Addr]bool{}
 	if c.asked.program != nil && slices.Equal(c.asked.node, todo.node) {
 		all, differ = false, cut.Differing(c.policed(c.asked.program), c.policed(p))
@@ -160,7 +160,7 @@ func (c *cuts) adopt(list []nft.Refused, todo *plan) {
 	for r := range c.refused {
 		switch {
 		case there[r]:
-		case r.Protocol == filter.TCP:
+		case r.Protocol == program.TCP:
 			todo.again = append(todo.again, r)
 		default:
 			delete(c.refused, r)

@@ -7,7 +7,7 @@ package datapath
 import (
 	"errors"
 
-	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/kernel/links"
 )
 
 // ReleaseNode takes the node's own addresses out of the table that an earlier

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // nodeWithAWire gives the node an address of each family and a way out.
@@ -33,14 +33,14 @@ func nodeWithAWire(t *testing.T) (own, outside []netip.Addr) {
 }
 
 // liars are pods with these addresses that may send nothing.
-func liars(addrs []netip.Addr) *filter.Program {
-	p := &filter.Program{}
+func liars(addrs []netip.Addr) *program.Program {
+	p := &program.Program{}
 	for _, a := range addrs {
-		name := map[filter.Family]string{filter.IPv4: "egress4-liar", filter.IPv6: "egress6-liar"}[filter.FamilyOf(a)]
-		p.Pods = append(p.Pods, filter.Pod{Addr: a, Name: "x/liar", Egress: name})
-		p.Chains = append(p.Chains, &filter.Chain{Name: name, Direction: filter.Egress, Family: filter.FamilyOf(a)})
+		name := map[program.Family]string{program.IPv4: "egress4-liar", program.IPv6: "egress6-liar"}[program.FamilyOf(a)]
+		p.Pods = append(p.Pods, program.Pod{Addr: a, Name: "x/liar", Egress: name})
+		p.Chains = append(p.Chains, &program.Chain{Name: name, Direction: program.Egress, Family: program.FamilyOf(a)})
 	}
-	slices.SortFunc(p.Pods, func(a, b filter.Pod) int { return a.Addr.Compare(b.Addr) })
+	slices.SortFunc(p.Pods, func(a, b program.Pod) int { return a.Addr.Compare(b.Addr) })
 	return p
 }
 

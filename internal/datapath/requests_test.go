@@ -14,8 +14,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/podwall/podwall/internal/cut"
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/netpol/cut"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 func scopeOf(addrs ...string) *scope {
@@ -125,8 +125,8 @@ func TestRequestsAreServedInTurn(t *testing.T) {
 // an account of its own; nobody is the node.
 func TestWhoseChangeNeedsAScanPays(t *testing.T) {
 	at := netip.MustParseAddr
-	before := &filter.Program{Pods: []filter.Pod{{Addr: at(first), Tenant: "gone"}}}
-	now := &filter.Program{Pods: []filter.Pod{{Addr: at(webPod), Tenant: "a", Ingress: "x"}, {Addr: at(second), Tenant: "b"}}}
+	before := &program.Program{Pods: []program.Pod{{Addr: at(first), Tenant: "gone"}}}
+	now := &program.Program{Pods: []program.Pod{{Addr: at(webPod), Tenant: "a", Ingress: "x"}, {Addr: at(second), Tenant: "b"}}}
 	todo := &plan{scopes: scopes{}}
 	todo.look(before, now, cut.Change{Denied: []netip.Addr{at(webPod)}, Shrunk: []netip.Addr{at(second)}, Left: []netip.Addr{at(first)}})
 	a, b, gone := todo.scopes[payer{tenant: "a"}], todo.scopes[payer{tenant: "b", members: true}], todo.scopes[payer{tenant: "gone"}]

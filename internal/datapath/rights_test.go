@@ -13,10 +13,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/links"
-	"github.com/podwall/podwall/internal/sysctl"
-	"github.com/podwall/podwall/internal/testkit/apart"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
+	"github.com/podwall/podwall/internal/lab/testkit/apart"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 func TestAMissingRightIsNamed(t *testing.T) {
@@ -54,14 +54,14 @@ func TestABridgeIsEnforcedOnceTheModuleIsThere(t *testing.T) {
 		run(t, "ip", "link", "set", "cni0", "up")
 		settings := sysctl.Dir(t.TempDir())
 		d := open(t, Options{Sysctls: settings})
-		r := apply(t, d, &filter.Program{})
+		r := apply(t, d, &program.Program{})
 		if len(r.Problems) != 1 || !r.Problems[0].Blocking || !strings.Contains(r.Problems[0].Text, "br_netfilter is not loaded") || !strings.Contains(r.Problems[0].Cure, "modprobe br_netfilter") {
 			t.Fatalf("problems = %+v, want the missing module", r.Problems)
 		}
 		for range 2 { // nothing else is left to look at then
 			verify(t, d)
 			woken(t, d)
-			apply(t, d, &filter.Program{})
+			apply(t, d, &program.Program{})
 		}
 		if err := os.MkdirAll(settings.Path("net/bridge"), 0o755); err != nil {
 			t.Fatal(err)
@@ -73,7 +73,7 @@ func TestABridgeIsEnforcedOnceTheModuleIsThere(t *testing.T) {
 		}
 		verify(t, d)
 		woken(t, d)
-		healthy(t, d, &filter.Program{})
+		healthy(t, d, &program.Program{})
 		if now := bridged(t, links.IndexOf("cni0")); !now.All() {
 			t.Errorf("bridge settings = %s, want both on", now)
 		}

@@ -15,9 +15,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/sysctl"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // The self-test sends one packet of each family to an address that the table
@@ -36,7 +36,7 @@ const untested = 10 * time.Second
 
 // prove runs the self-test when the kind of base chain is new. If nat chains do
 // not drop it switches to filter chains, for good, and tests again.
-func (d *Datapath) prove(ctx context.Context, p *filter.Program, report *Report) error {
+func (d *Datapath) prove(ctx context.Context, p *program.Program, report *Report) error {
 	if d.tested || time.Since(d.lastTest) < untested && len(d.failed) > 0 {
 		return nil
 	}
@@ -56,7 +56,7 @@ func (d *Datapath) prove(ctx context.Context, p *filter.Program, report *Report)
 }
 
 // force switches to filter chains and tests them.
-func (d *Datapath) force(ctx context.Context, p *filter.Program, report *Report) error {
+func (d *Datapath) force(ctx context.Context, p *program.Program, report *Report) error {
 	d.forced, d.tested, d.failed, report.Problems = true, false, []Problem{forcedProblem()}, nil
 	d.keep(forcedEntry, entry{text: "nat chains did not drop the self-test's packet"})
 	if err := d.makeOthers(ctx, p, report); err != nil {
@@ -103,8 +103,8 @@ func (d *Datapath) selfTest(ctx context.Context) (passed []Problem, err error) {
 		}
 	}()
 	var failed []error
-	for _, f := range filter.Families {
-		if f == filter.IPv6 {
+	for _, f := range program.Families {
+		if f == program.IPv6 {
 			on, err := ipv6On(d.options.Sysctls)
 			if !on && err == nil {
 				d.log.Info("self-test skipped, IPv6 is switched off", "family", "ipv6")
@@ -234,7 +234,7 @@ func route(link netlink.Link, to netip.Addr) error {
 // SelfTestAddresses returns the addresses that the self-test uses: no pod can have
 // one.
 func SelfTestAddresses() (list []netip.Addr) {
-	for _, f := range filter.Families {
+	for _, f := range program.Families {
 		list = append(list, nft.SelfTest(f), beside(nft.SelfTest(f)))
 	}
 	return list

@@ -12,9 +12,9 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/links"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // Skeleton makes sure that a pod behind the named interfaces, with these
@@ -100,7 +100,7 @@ func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logge
 		if err := d.look(); err != nil {
 			return err
 		}
-		err = d.make(ctx, &filter.Program{}, &report)
+		err = d.make(ctx, &program.Program{}, &report)
 	} else {
 		with := nft.WithMemory(d.actual, d.links.Carried(), d.entries())
 		err = d.commit(ctx, nft.Diff(d.actual, nft.WithoutPods(with, addrs)))

@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podwall/podwall/internal/links"
-	"github.com/podwall/podwall/internal/sysctl"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
 )
 
 func TestTheSkeletonIsClosedAndTakenOver(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/filter"
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 func TestInterfacesWithoutAKnownPodAreReportedAfterAWhile(t *testing.T) {
@@ -61,11 +61,11 @@ func TestClosedInterfacesWithoutAKnownPodAreNamed(t *testing.T) {
 		if want := []string{"port", "stranger"}; !slices.Equal(r.Strangers, want) {
 			t.Errorf("strangers %v, want %v", r.Strangers, want)
 		}
-		r = healthy(t, open(t, Options{Uplinks: []string{"stra*"}}), &filter.Program{})
+		r = healthy(t, open(t, Options{Uplinks: []string{"stra*"}}), &program.Program{})
 		if want := []string{"known", "port"}; !slices.Equal(r.Strangers, want) {
 			t.Errorf("strangers %v, want %v", r.Strangers, want)
 		}
-		if r = healthy(t, open(t, Options{OpenUnknown: true}), &filter.Program{}); r.Strangers != nil {
+		if r = healthy(t, open(t, Options{OpenUnknown: true}), &program.Program{}); r.Strangers != nil {
 			t.Errorf("strangers %v where unknown pods are open, want none", r.Strangers)
 		}
 	})

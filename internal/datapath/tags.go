@@ -5,7 +5,7 @@
 package datapath
 
 import (
-	"github.com/podwall/podwall/internal/links"
+	"github.com/podwall/podwall/internal/kernel/links"
 )
 
 // tags keeps frames with stacked VLAN tags away from pods, where bridges carry

@@ -9,14 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // A pod that was believed stays for the grace when its route goes for a moment; one
 // that never was, or is another by now, does not.
 func TestAMomentWithoutARouteLeavesNobodyOut(t *testing.T) {
 	a := netip.MustParseAddr("10.0.0.1")
-	p := &filter.Program{Pods: []filter.Pod{{Addr: a, Name: "shop/web", ID: "1"}}}
+	p := &program.Program{Pods: []program.Pod{{Addr: a, Name: "shop/web", ID: "1"}}}
 	trusts, now := trusted{}, time.Unix(1000, 0)
 	since := missing{a: {name: "shop/web", since: now}}
 	left := func(at time.Time) bool {
@@ -31,7 +31,7 @@ func TestAMomentWithoutARouteLeavesNobodyOut(t *testing.T) {
 	if left(now.Add(grace - 1)) {
 		t.Error("a pod is left out within the grace")
 	}
-	other := &filter.Program{Pods: []filter.Pod{{Addr: a, Name: "shop/web", ID: "2"}}}
+	other := &program.Program{Pods: []program.Pod{{Addr: a, Name: "shop/web", ID: "2"}}}
 	strays := map[netip.Addr]bool{a: true}
 	trusted{a: {"shop/web", "1"}}.update(other, strays, since, now)
 	if !strays[a] {

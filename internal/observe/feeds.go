@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/feed"
+	"github.com/podwall/podwall/internal/source/feed"
 )
 
 // SetFeeds records how the source stands.

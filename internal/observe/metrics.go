@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/feed"
+	"github.com/podwall/podwall/internal/source/feed"
 )
 
 // NewRegistry returns a registry of its own, with the figures of the Go

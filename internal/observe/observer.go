@@ -12,7 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/feed"
+	"github.com/podwall/podwall/internal/source/feed"
 )
 
 // Info is what never changes while the agent runs.

@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/feed"
+	"github.com/podwall/podwall/internal/source/feed"
 )
 
 func newObserver(period time.Duration) *Observer {

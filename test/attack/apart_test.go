@@ -16,14 +16,14 @@ import (
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/stage"
-	"github.com/podwall/podwall/internal/trial"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // The pods of a bridge on which the node has no address. The first lets only the
@@ -133,7 +133,7 @@ func (w *world) awaitPort(t *testing.T, port string) {
 	t.Helper()
 	for end := time.Now().Add(stage.Patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		bound := 0
-		for _, f := range filter.Families {
+		for _, f := range program.Families {
 			table, err := w.Conns[node1].Ports(f).Read()
 			stage.Check(t, err)
 			if table != nil && table.Chain("port-"+port) != nil {

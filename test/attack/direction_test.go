@@ -7,10 +7,10 @@ package attack_test
 import (
 	"testing"
 
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/stage"
-	"github.com/podwall/podwall/internal/trial"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/trial"
 )
 
 func TestWhatOneDirectionAllowsDoesNotOpenTheOther(t *testing.T) {

@@ -7,9 +7,9 @@ package attack_test
 import (
 	"testing"
 
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
 )
 
 func TestASwitchedOffFamilyIsClosedForIsolatedPodsAndOpenForOthers(t *testing.T) {

@@ -9,9 +9,9 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
 )
 
 // split cuts a packet in two fragments; at counts from the end of the IP header

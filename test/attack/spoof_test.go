@@ -9,12 +9,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/stage"
-	"github.com/podwall/podwall/internal/trial"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/trial"
 )
 
 // passes reports whether a SYN with a forged source arrives at the victim.

@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/stage"
-	"github.com/podwall/podwall/internal/trial"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/trial"
 )
 
 // newcomer is a pod that is wired and that nobody has told the agents of.

@@ -7,7 +7,7 @@ package attack_test
 import (
 	"testing"
 
-	"github.com/podwall/podwall/internal/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
 )
 
 // The cast, see package stage. The attackers are near and far.

@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	own "github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/testkit/kubeapi"
+	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
 )
 
 // Cluster is a running cluster. Its methods may be called from several

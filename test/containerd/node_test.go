@@ -16,8 +16,8 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/gate"
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/nft"
 )
 
 // front is the way on which the runtime tells the gate of a pod.

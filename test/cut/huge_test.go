@@ -14,7 +14,7 @@ import (
 
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
-	"github.com/podwall/podwall/internal/testkit/soak"
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
 )
 
 // A cut beside many connections of others and of the pod itself: one second is

@@ -13,10 +13,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
-	"github.com/podwall/podwall/internal/conntrack"
-	"github.com/podwall/podwall/internal/cut"
+	"github.com/podwall/podwall/internal/kernel/conntrack"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
+	"github.com/podwall/podwall/internal/netpol/cut"
 )
 
 // A pod goes, and another one that nobody may reach gets its address. The clients

@@ -15,8 +15,8 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
-	"github.com/podwall/podwall/internal/testkit/soak"
-	"github.com/podwall/podwall/internal/trial"
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
+	"github.com/podwall/podwall/internal/lab/trial"
 )
 
 // The cast: one server, and on its node and on the other one a client that a

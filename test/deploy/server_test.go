@@ -28,8 +28,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/kube"
-	"github.com/podwall/podwall/internal/testkit/kubeapi"
+	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
+	"github.com/podwall/podwall/internal/source/kube"
 	"github.com/podwall/podwall/internal/uninstall"
 )
 

@@ -13,8 +13,8 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/testkit/launch"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/testkit/launch"
 )
 
 // agent is a podwall-agent process in node1.

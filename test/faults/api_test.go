@@ -21,7 +21,7 @@ import (
 
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/testkit/kubeapi"
+	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
 )
 
 // cluster is a world whose agent reads a real API server, on a host of its own

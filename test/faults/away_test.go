@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // The API server goes away and comes back, in several ways, under traffic. What

@@ -12,27 +12,27 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/soak"
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // flips is a program that closes the victim and the jailed pod by chains that
 // have other names and rules in every version, as after a change of policies.
-func flips(version int) *filter.Program {
-	var rules []filter.Rule
+func flips(version int) *program.Program {
+	var rules []program.Rule
 	for i := range 50 {
 		port := uint16(1 + i + version%1000)
-		rules = append(rules, filter.Rule{Protocol: filter.TCP, Ports: filter.PortRange{First: port, Last: port},
-			Block: filter.Block{CIDR: netip.MustParsePrefix("198.51.100.0/24")}})
+		rules = append(rules, program.Rule{Protocol: program.TCP, Ports: program.PortRange{First: port, Last: port},
+			Block: program.Block{CIDR: netip.MustParsePrefix("198.51.100.0/24")}})
 	}
 	in, out := fmt.Sprintf("ingress4-v%d", version), fmt.Sprintf("egress4-v%d", version)
-	return &filter.Program{
-		Pods: []filter.Pod{{Addr: cast()[0].addrs[0], Name: victim, Ingress: in}, {Addr: cast()[2].addrs[0], Name: jailed, Egress: out}},
-		Chains: []*filter.Chain{{Name: out, Direction: filter.Egress, Family: filter.IPv4, Rules: rules},
-			{Name: in, Direction: filter.Ingress, Family: filter.IPv4, Rules: rules}},
+	return &program.Program{
+		Pods: []program.Pod{{Addr: cast()[0].addrs[0], Name: victim, Ingress: in}, {Addr: cast()[2].addrs[0], Name: jailed, Egress: out}},
+		Chains: []*program.Chain{{Name: out, Direction: program.Egress, Family: program.IPv4, Rules: rules},
+			{Name: in, Direction: program.Ingress, Family: program.IPv4, Rules: rules}},
 	}
 }
 

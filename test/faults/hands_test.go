@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/lab"
-	"github.com/podwall/podwall/internal/testkit/soak"
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
 )
 
 // hand is what somebody else does to the kernel's rules, as commands of nft.

@@ -17,10 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/testkit/interpose"
+	"github.com/podwall/podwall/internal/lab/testkit/launch"
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/testkit/interpose"
-	"github.com/podwall/podwall/internal/testkit/launch"
-	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // interposed is start for the agent of node1 with some of its system calls

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/entry"
 )
 
 // patience is how long something may take that is right in the end. Nobody

@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/testkit/oldfirewall"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/testkit/oldfirewall"
 )
 
 // kubeRouter is what a node has whose pods kube-router isolates as the usual

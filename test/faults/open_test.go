@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/observe"
 )
 

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/lab"
-	"github.com/podwall/podwall/internal/testkit/soak"
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
 )
 
 // eachWiring runs a test on a routed and on a bridged world.

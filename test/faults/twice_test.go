@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/podwall/podwall/internal/testkit/soak"
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
 )
 
 // echo hands each event of a watch on twice, then the one before it, and then it

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab"
-	"github.com/podwall/podwall/internal/testkit/soak"
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
 )
 
 // olderTable is the cast's table in the shape that a release had before there

@@ -17,12 +17,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/filter"
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/manifest"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/source/manifest"
 )
 
 // The cast. The victim lets only the peer in; the jailed pod may send nothing;
@@ -167,7 +167,7 @@ func (w *world) enforced(a *agent) *agent {
 func (w *world) tables() string {
 	w.t.Helper()
 	var text strings.Builder
-	for _, conn := range []*nft.Conn{w.table, w.table.Ports(filter.IPv4), w.table.Ports(filter.IPv6)} {
+	for _, conn := range []*nft.Conn{w.table, w.table.Ports(program.IPv4), w.table.Ports(program.IPv6)} {
 		table, err := conn.Read()
 		if err != nil {
 			// Somebody is writing: whoever compares asks again.

@@ -13,8 +13,8 @@ import (
 
 	"github.com/google/nftables"
 
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/testkit/soak"
 )
 
 // writer is another program that writes rules, as service proxies do: it takes

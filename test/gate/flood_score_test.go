@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/cut"
-	"github.com/podwall/podwall/internal/nft"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/cut"
 )
 
 // score is what a series of starts came to.

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/testkit/soak"
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
 )
 
 // life is one pod's: it is added, sends at once, lives a little, and goes.

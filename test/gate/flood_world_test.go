@@ -18,9 +18,9 @@ import (
 	"github.com/containernetworking/cni/libcni"
 	"github.com/vishvananda/netlink"
 
-	"github.com/podwall/podwall/internal/conntrack"
+	"github.com/podwall/podwall/internal/kernel/conntrack"
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/nft"
 )
 
 // The range that pods get addresses from is small, so that each address is

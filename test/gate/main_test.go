@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/podwall/podwall/internal/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/entry"
 )
 
 // TestMain runs the tests in a world of their own, against the agent that is

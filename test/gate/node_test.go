@@ -19,7 +19,7 @@ import (
 
 	"github.com/podwall/podwall/internal/gate"
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/testkit/launch"
+	"github.com/podwall/podwall/internal/lab/testkit/launch"
 )
 
 // node is a network namespace with a runtime: the library that runtimes run CNI

@@ -14,8 +14,8 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/testkit/launch"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/testkit/launch"
 )
 
 // seedArguments is the command line of the seed document, and nothing else.

@@ -13,9 +13,9 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
 	"github.com/podwall/podwall/internal/lab"
-	"github.com/podwall/podwall/internal/links"
-	"github.com/podwall/podwall/internal/sysctl"
 )
 
 // switches are the settings of a node that the agent changes for a bridge.

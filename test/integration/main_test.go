@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/entry"
 )
 
 // patience is how long a change may take to be enforced before the test gives

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
-	"github.com/podwall/podwall/internal/nft"
 )
 
 // flow is a question: does the first packet of this connection arrive?

@@ -25,26 +25,28 @@ const jobs = 2
 // the order in which they are asked; the first that fails ends the search.
 func suites() map[string][]string {
 	return map[string][]string{
-		"internal/agent":      {"agent"},
-		"internal/cluster":    {"cluster", "convert", "policy", "compile", "cases"},
-		"internal/convert":    {"convert", "cases"},
-		"internal/policy":     {"policy", "compile", "cases"},
-		"internal/compile":    {"compile", "cases"},
-		"internal/datapath":   {"datapath"},
-		"internal/cut":        {"cut"},
-		"internal/filter":     {"filter", "compile"},
-		"internal/gatecni":    {"gatecni"},
-		"internal/gatenri":    {"gatenri"},
-		"internal/links":      {"links", "datapath"},
-		"internal/nft":        {"nft"},
-		"internal/observe":    {"observe"},
-		"internal/kuberouter": {"kuberouter"},
+		"internal/agent":           {"agent"},
+		"internal/cluster":         {"cluster", "cluster/convert", "netpol/policy", "netpol/compile", "lab/cases"},
+		"internal/cluster/convert": {"cluster/convert", "lab/cases"},
+		"internal/netpol/policy":   {"netpol/policy", "netpol/compile", "lab/cases"},
+		"internal/netpol/compile":  {"netpol/compile", "lab/cases"},
+		"internal/datapath":        {"datapath"},
+		"internal/netpol/cut":      {"netpol/cut"},
+		"internal/netpol/program":  {"netpol/program", "netpol/compile"},
+		"internal/gate/cni":        {"gate/cni"},
+		"internal/gate/nri":        {"gate/nri"},
+		"internal/kernel/links":    {"kernel/links", "datapath"},
+		"internal/kernel/nft":      {"kernel/nft"},
+		"internal/observe":         {"observe"},
+		"internal/kuberouter":      {"kuberouter"},
 	}
 }
 
 // randomised are the packages with tests on random clusters. Their flags fix
 // the seed, keep failures out of the tree and do not look for small examples.
-func randomised() []string { return []string{"agent", "policy", "compile", "nft"} }
+func randomised() []string {
+	return []string{"agent", "netpol/policy", "netpol/compile", "kernel/nft"}
+}
 
 func (m mutant) suite() []string { return suites()[filepath.Dir(m.file)] }
 

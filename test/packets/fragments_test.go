@@ -14,8 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/stage"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
 )
 
 // large is a datagram that needs several packets: a mark in the first and

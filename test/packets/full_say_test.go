@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/testkit/stage"
 )
 
 // reader returns a function that reads pages of node1's agent, over connections

@@ -13,12 +13,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/stage"
-	"github.com/podwall/podwall/internal/trial"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/trial"
 )
 
 // hostPort is the port of node1 that leads to the victim's port 80.

@@ -7,10 +7,10 @@ package packets_test
 import (
 	"testing"
 
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
 )
 
 // leaving hides pods behind their node where they leave the cluster, as

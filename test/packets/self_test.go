@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab/packet"
-	"github.com/podwall/podwall/internal/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
 )
 
 // The connection and its answers go the whole way: to the node, back, and

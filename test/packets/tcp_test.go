@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
 )
 
 // deaf lets a pod not hear that others connect to it.

@@ -16,10 +16,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
-	"github.com/podwall/podwall/internal/nft"
-	"github.com/podwall/podwall/internal/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
 )
 
 // shortMemory makes node1 forget a UDP flow after a second.

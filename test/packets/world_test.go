@@ -17,8 +17,8 @@ import (
 
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
-	"github.com/podwall/podwall/internal/testkit/entry"
-	"github.com/podwall/podwall/internal/testkit/stage"
+	"github.com/podwall/podwall/internal/lab/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
 )
 
 // The cast, see package stage.

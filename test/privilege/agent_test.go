@@ -15,10 +15,10 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/gate"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
 	"github.com/podwall/podwall/internal/lab"
-	"github.com/podwall/podwall/internal/nft"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/sysctl"
 )
 
 // What the container can do is as little as the manifest says, and is enough: for

@@ -20,7 +20,7 @@ import (
 
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/testkit/launch"
+	"github.com/podwall/podwall/internal/lab/testkit/launch"
 )
 
 // object is a part of the description that runc reads.

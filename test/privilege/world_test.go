@@ -24,8 +24,8 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
 	"github.com/podwall/podwall/internal/observe"
-	"github.com/podwall/podwall/internal/testkit/kubeapi"
 )
 
 // world is a lab with an API server that knows its nodes, and the manifest's role.

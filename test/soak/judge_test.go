@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podwall/podwall/internal/cases"
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/oracle"
+	"github.com/podwall/podwall/internal/lab/cases"
+	"github.com/podwall/podwall/internal/netpol/oracle"
 )
 
 // tally counts what was compared. An endpoint that asks for itself, and hosts

@@ -9,11 +9,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/cases"
 	"github.com/podwall/podwall/internal/lab"
-	"github.com/podwall/podwall/internal/testkit/entry"
-	"github.com/podwall/podwall/internal/testkit/gencase"
-	"github.com/podwall/podwall/internal/trial"
+	"github.com/podwall/podwall/internal/lab/cases"
+	"github.com/podwall/podwall/internal/lab/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/gencase"
+	"github.com/podwall/podwall/internal/lab/trial"
 )
 
 // variant is one way in which pods are wired and packets are judged.

@@ -7,7 +7,7 @@ package soak_test
 import (
 	"testing"
 
-	"github.com/podwall/podwall/internal/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/entry"
 )
 
 // TestMain runs the tests in a world of their own, against the agent that is

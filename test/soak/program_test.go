@@ -8,12 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/cases"
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/compile"
-	"github.com/podwall/podwall/internal/filter"
-	"github.com/podwall/podwall/internal/policy"
-	"github.com/podwall/podwall/internal/testkit/gencase"
+	"github.com/podwall/podwall/internal/lab/cases"
+	"github.com/podwall/podwall/internal/lab/testkit/gencase"
+	"github.com/podwall/podwall/internal/netpol/compile"
+	"github.com/podwall/podwall/internal/netpol/policy"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // states is how many states a random case has: the first, and changes of it.
@@ -27,7 +27,7 @@ func TestProgramsAgreeWithTheOracleOnRandomCases(t *testing.T) {
 	for ; y.verdicts() < s.verdicts && y.diff == 0; seed++ {
 		y.states += states
 		nodes := followers{}
-		b := cases.NewProgramBackend(nodes.compile, func(p *filter.Program, f filter.Flow) bool { return filter.Eval(p, f) == filter.Accept })
+		b := cases.NewProgramBackend(nodes.compile, func(p *program.Program, f program.Flow) bool { return program.Eval(p, f) == program.Accept })
 		for _, step := range gencase.Case(seed, states).Steps {
 			answer := expect(t, step)
 			o, err := b.Judge(t.Context(), step)
@@ -51,7 +51,7 @@ type follower struct {
 	chains *compile.Layout // compiled once for a layout, as the agent does
 }
 
-func (l followers) compile(snap *cluster.Snapshot, node string) *filter.Program {
+func (l followers) compile(snap *cluster.Snapshot, node string) *program.Program {
 	f := l[node]
 	if f == nil {
 		f = &follower{store: cluster.NewStore(), index: policy.NewIndex(node)}

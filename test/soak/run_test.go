@@ -7,7 +7,7 @@ package soak_test
 import (
 	"fmt"
 
-	"github.com/podwall/podwall/internal/trial"
+	"github.com/podwall/podwall/internal/lab/trial"
 )
 
 // run counts what was done on the kernel.

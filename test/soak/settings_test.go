@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/testkit/soak"
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
 )
 
 // The environment of a run. PODWALL_SOAK=1 makes it long. The others override

@@ -20,7 +20,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab"
-	"github.com/podwall/podwall/internal/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/entry"
 )
 
 // itself makes the test program the stand-in.

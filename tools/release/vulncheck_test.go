@@ -50,7 +50,7 @@ func TestVulncheckSaysWhatItKnows(t *testing.T) {
 		{"there is no database", "file:///nonexistent", 2, "NOT CHECKED"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cmd := exec.CommandContext(t.Context(), "../../hack/vulncheck", "./internal/feed")
+			cmd := exec.CommandContext(t.Context(), "../../hack/vulncheck", "./internal/source/feed")
 			cmd.Env = append(os.Environ(), "GOVULNDB="+tt.database)
 			out, err := cmd.CombinedOutput()
 			if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {

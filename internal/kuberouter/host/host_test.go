@@ -17,9 +17,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podwall/podwall/internal/kuberouter"
-	"github.com/podwall/podwall/internal/testkit/apart"
-	"github.com/podwall/podwall/internal/testkit/entry"
-	"github.com/podwall/podwall/internal/testkit/oldfirewall"
+	"github.com/podwall/podwall/internal/lab/testkit/apart"
+	"github.com/podwall/podwall/internal/lab/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/oldfirewall"
 )
 
 func TestMain(m *testing.M) { entry.Try(m) }

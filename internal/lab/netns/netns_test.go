@@ -16,7 +16,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/entry"
 )
 
 func TestMain(m *testing.M) { entry.Main(m) }

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package cni
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A runtime looks at the directory at every moment: there is always exactly one
+// network that it can use, with or without our plugin, and nothing half written.
+func TestARuntimeAlwaysFindsAValidConfiguration(t *testing.T) {
+	for _, file := range []string{"bridge.conflist", "ptp.conf"} {
+		t.Run(file, func(t *testing.T) {
+			y := newYard(t, file)
+			stop, looked := make(chan struct{}), make(chan int)
+			go func() {
+				n := 0
+				defer func() { looked <- n }()
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						if got := usedIn(t, y.ConfDir); len(got) == 0 {
+							return
+						}
+						n++
+					}
+				}
+			}()
+			for range 20 {
+				y.check(y.Install())
+				y.check(y.Uninstall())
+			}
+			close(stop)
+			if n := <-looked; n < 20 {
+				t.Errorf("it looked %d times only", n)
+			}
+		})
+	}
+}
+
+func TestWatchInstallsWhenTheNetworkComesAndWhenItIsWrittenAgain(t *testing.T) {
+	y := newYard(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- y.Watch(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, file := range []string{"flannel.conflist", "flannel.conflist", "bridge.conflist"} { // the last comes first by name
+		data, err := os.ReadFile("testdata/" + file)
+		y.check(err)
+		_, err = write(y.path("10-"+file), data, 0o644)
+		y.check(err)
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			got := y.used()
+			if slices.Contains(got, Name) && slices.Contains(got, strings.TrimSuffix(file, ".conflist")) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("after %s was written the plugins are %v", file, got)
+			}
+		}
+	}
+}

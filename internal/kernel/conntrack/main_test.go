@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package conntrack
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/lab/netns"
+	testentry "github.com/podwall/podwall/internal/lab/testkit/entry"
+	"github.com/podwall/podwall/internal/netpol/cut"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+func TestMain(m *testing.M) { testentry.Try(m) }
+
+// inside opens the connection table of a namespace of its own.
+func inside(t testing.TB) *Conn {
+	t.Helper()
+	ns, err := netns.New()
+	if err != nil && os.Getenv("CI") != "true" {
+		t.Skip(err)
+	}
+	check(t, err)
+	t.Cleanup(func() { check(t, ns.Close()) })
+	var c *Conn
+	check(t, ns.Do(func() (err error) {
+		c, err = Open()
+		return err
+	}))
+	t.Cleanup(func() { check(t, c.Close()) })
+	return c
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// timeout is for how long an entry that a test makes lives, in seconds.
+const timeout = 600
+
+// create makes entries, which only tests do.
+func (c *Conn) create(list []cut.Entry) error {
+	for len(list) > 0 {
+		n := min(deleteBatch, len(list))
+		first := c.seq + 1
+		c.out = c.out[:0]
+		for _, e := range list[:n] {
+			start := len(c.out)
+			b := c.append(subsystem, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, program.FamilyOf(e.Orig.Src))
+			b = tuple(tuple(b, attrOrig, e.Protocol, e.Orig), attrReply, e.Protocol, e.Reply)
+			b = attr(b, 7, binary.BigEndian.AppendUint32(nil, timeout)...)
+			b = attr(b, 3, 0, 0, 0, 0x0e) // has seen an answer, assured, confirmed
+			if e.Zone != 0 {
+				b = attr(b, attrZone, number(e.Zone)...)
+			}
+			if e.Protocol == program.TCP {
+				b = protoInfo(b, e.PickedUp)
+			}
+			c.out = end(b, start)
+		}
+		if err := c.send(c.out); err != nil {
+			return err
+		}
+		if made, err := c.acknowledged(first, n); err != nil || made != n {
+			return errors.Join(err, fmt.Errorf("made %d of %d entries", made, n))
+		}
+		list = list[n:]
+	}
+	return nil
+}
+
+// protoInfo says that a TCP connection is established.
+func protoInfo(b []byte, pickedUp bool) []byte {
+	return nested(b, attrProtoInfo, func(b []byte) []byte {
+		return nested(b, infoTCP, func(b []byte) []byte {
+			b = attr(b, 1, 3)
+			if pickedUp {
+				return attr(attr(b, tcpFlagsOrig, beLiberal, beLiberal), tcpFlagsReply, beLiberal, beLiberal)
+			}
+			return b
+		})
+	})
+}
+
+// entry is a connection without translation.
+func entry(p program.Protocol, src, dst string) cut.Entry {
+	a, b := netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst)
+	return cut.Entry{Protocol: p,
+		Orig:  cut.Tuple{Src: a.Addr(), SrcPort: a.Port(), Dst: b.Addr(), DstPort: b.Port()},
+		Reply: cut.Tuple{Src: b.Addr(), SrcPort: b.Port(), Dst: a.Addr(), DstPort: a.Port()}}
+}
+
+// many returns n connections from many clients to 200 servers.
+func many(n int) []cut.Entry {
+	list := make([]cut.Entry, n)
+	for i := range list {
+		client := netip.AddrFrom4([4]byte{10, 8, byte(i >> 8), byte(i)})
+		server := netip.AddrFrom4([4]byte{10, 244, 1, byte(i % 200)})
+		port := uint16(30000 + i>>16)
+		list[i] = entry(program.TCP, netip.AddrPortFrom(client, port).String(), netip.AddrPortFrom(server, 80).String())
+	}
+	return list
+}

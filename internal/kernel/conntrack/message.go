@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package conntrack
+
+import (
+	"encoding/binary"
+	"iter"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/netpol/cut"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// Numbers of the kernel's interface (linux/netfilter/nfnetlink_conntrack.h).
+const (
+	subsystem   = unix.NFNL_SUBSYS_CTNETLINK << 8
+	msgGet      = subsystem | 1
+	msgDelete   = subsystem | 2
+	msgGetStats = subsystem | 5
+
+	attrOrig      = 1
+	attrReply     = 2
+	attrProtoInfo = 4
+	attrID        = 12
+	attrZone      = 18
+	attrFilter    = 25
+
+	tupleIP    = 1
+	tupleProto = 2
+	tupleZone  = 3
+
+	protoNum    = 1
+	protoSrc    = 2
+	protoDst    = 3
+	protoICMP   = 4 // id, type and code, then the same three for ICMPv6
+	protoICMPv6 = 7
+
+	infoTCP       = 1
+	tcpFlagsOrig  = 4
+	tcpFlagsReply = 5
+	beLiberal     = 0x08
+
+	filterOrig   = 1
+	filterReply  = 2
+	filterSource = 1 << 0 // of an address
+
+	attrStatsEntries = 1
+	attrStatsMax     = 2
+
+	genHeader = 4      // family, version, resource
+	typeMask  = 0x3fff // without the bits for nesting and byte order
+	icmp      = 1
+	icmpv6    = 58
+)
+
+func align(n int) int { return (n + 3) &^ 3 }
+
+// attribute is one netlink attribute.
+type attribute struct {
+	kind uint16
+	data []byte
+}
+
+// attributes walks over a list of attributes and ends where it is broken.
+func attributes(b []byte) iter.Seq[attribute] {
+	return func(yield func(attribute) bool) {
+		for len(b) >= 4 {
+			size := int(binary.NativeEndian.Uint16(b))
+			if size < 4 || size > len(b) {
+				return
+			}
+			kind := binary.NativeEndian.Uint16(b[2:]) & typeMask
+			if !yield(attribute{kind, b[4:size]}) {
+				return
+			}
+			b = b[min(align(size), len(b)):]
+		}
+	}
+}
+
+// decode reads an entry of a dump. ok is false if it is not one that we can
+// speak about.
+func decode(body []byte, e *cut.Entry) (ok bool) {
+	*e = cut.Entry{}
+	for a := range attributes(body[min(genHeader, len(body)):]) {
+		switch {
+		case a.kind == attrOrig:
+			e.Protocol = decodeTuple(a.data, &e.Orig)
+		case a.kind == attrReply:
+			decodeTuple(a.data, &e.Reply)
+		case a.kind == attrProtoInfo:
+			e.PickedUp = pickedUp(a.data)
+		case a.kind == attrID:
+			copy(e.ID[:], a.data)
+		case a.kind == attrZone && len(a.data) == 2:
+			e.Zone = binary.BigEndian.Uint16(a.data)
+		}
+	}
+	return e.Orig.Src.IsValid() && e.Orig.Dst.IsValid() && e.Reply.Src.IsValid() && e.Reply.Dst.IsValid()
+}
+
+func decodeTuple(b []byte, t *cut.Tuple) (p program.Protocol) {
+	for a := range attributes(b) {
+		switch {
+		case a.kind == tupleIP:
+			for ip := range attributes(a.data) {
+				// Source and destination of IPv4, then those of IPv6.
+				if addr, ok := netip.AddrFromSlice(ip.data); ok && ip.kind%2 == 1 {
+					t.Src = addr
+				} else if ok {
+					t.Dst = addr
+				}
+			}
+		case a.kind == tupleProto:
+			p = decodeProto(a.data, t)
+		case a.kind == tupleZone && len(a.data) == 2:
+			t.Zone = binary.BigEndian.Uint16(a.data)
+		}
+	}
+	return p
+}
+
+func decodeProto(b []byte, t *cut.Tuple) (p program.Protocol) {
+	for a := range attributes(b) {
+		switch {
+		case len(a.data) == 1 && a.kind == protoNum:
+			p = program.Protocol(a.data[0])
+		case len(a.data) == 1 && (a.kind == protoICMP+1 || a.kind == protoICMPv6+1):
+			t.ICMP.Type = a.data[0]
+		case len(a.data) == 1 && (a.kind == protoICMP+2 || a.kind == protoICMPv6+2):
+			t.ICMP.Code = a.data[0]
+		case len(a.data) != 2:
+		case a.kind == protoSrc:
+			t.SrcPort = binary.BigEndian.Uint16(a.data)
+		case a.kind == protoDst:
+			t.DstPort = binary.BigEndian.Uint16(a.data)
+		case a.kind == protoICMP || a.kind == protoICMPv6:
+			t.ICMP.ID = binary.BigEndian.Uint16(a.data)
+		}
+	}
+	return p
+}
+
+func pickedUp(b []byte) bool {
+	for info := range attributes(b) {
+		if info.kind != infoTCP {
+			continue
+		}
+		for a := range attributes(info.data) {
+			if (a.kind == tcpFlagsOrig || a.kind == tcpFlagsReply) && len(a.data) > 0 && a.data[0]&beLiberal != 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// begin starts a message in the buffer for sending.
+func (c *Conn) begin(kind uint16, flags uint16, f program.Family) []byte {
+	c.out = c.out[:0]
+	return c.append(kind, flags, f)
+}
+
+// append starts one more message. Its length is set by end.
+func (c *Conn) append(kind uint16, flags uint16, f program.Family) []byte {
+	c.seq++
+	b := binary.NativeEndian.AppendUint32(c.out, unix.NLMSG_HDRLEN+genHeader)
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = binary.NativeEndian.AppendUint16(b, flags|unix.NLM_F_REQUEST)
+	b = binary.NativeEndian.AppendUint32(b, c.seq)
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	return append(b, family(f), unix.NFNETLINK_V0, 0, 0)
+}
+
+func family(f program.Family) byte {
+	switch f {
+	case program.IPv4:
+		return unix.AF_INET
+	case program.IPv6:
+		return unix.AF_INET6
+	}
+	return unix.AF_UNSPEC
+}
+
+// end sets the length of the message that starts at the offset.
+func end(b []byte, start int) []byte {
+	binary.NativeEndian.PutUint32(b[start:], uint32(len(b)-start))
+	return b
+}
+
+func attr(b []byte, kind uint16, data ...byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(4+len(data)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = append(b, data...)
+	return append(b, make([]byte, align(len(data))-len(data))...)
+}
+
+func number(n uint16) []byte { return []byte{byte(n >> 8), byte(n)} }
+
+// nested writes an attribute that holds attributes.
+func nested(b []byte, kind uint16, inside func([]byte) []byte) []byte {
+	start := len(b)
+	b = inside(binary.NativeEndian.AppendUint16(append(b, 0, 0), kind|unix.NLA_F_NESTED))
+	binary.NativeEndian.PutUint16(b[start:], uint16(len(b)-start))
+	return b
+}
+
+// addresses writes those of a tuple that are valid.
+func addresses(b []byte, t cut.Tuple) []byte {
+	return nested(b, tupleIP, func(b []byte) []byte {
+		for i, a := range []netip.Addr{t.Src, t.Dst} {
+			switch {
+			case a.Is4():
+				b = attr(b, uint16(1+i), a.AsSlice()...)
+			case a.Is6():
+				b = attr(b, uint16(3+i), a.AsSlice()...)
+			}
+		}
+		return b
+	})
+}
+
+// tuple writes a whole tuple.
+func tuple(b []byte, kind uint16, p program.Protocol, t cut.Tuple) []byte {
+	return nested(b, kind, func(b []byte) []byte {
+		b = nested(addresses(b, t), tupleProto, func(b []byte) []byte {
+			b = attr(b, protoNum, byte(p))
+			switch p {
+			case icmp, icmpv6:
+				first := uint16(protoICMP)
+				if p == icmpv6 {
+					first = protoICMPv6
+				}
+				return attr(attr(attr(b, first, number(t.ICMP.ID)...), first+1, t.ICMP.Type), first+2, t.ICMP.Code)
+			}
+			return attr(attr(b, protoSrc, number(t.SrcPort)...), protoDst, number(t.DstPort)...)
+		})
+		if t.Zone != 0 {
+			b = attr(b, tupleZone, number(t.Zone)...)
+		}
+		return b
+	})
+}

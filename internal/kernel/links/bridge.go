@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package links
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/kernel/sysctl"
+)
+
+// A bridge forwards between its ports below the IP layer. br_netfilter lends
+// its packets to the IP hooks, but only where it is told to: for the whole
+// network namespace by sysctl, or bridge by bridge, which is what we use. The
+// sysctl file exists once br_netfilter is loaded.
+const (
+	sysctlLoaded = "net/bridge/bridge-nf-call-iptables"
+	sysctlVLAN   = "net/bridge/bridge-nf-filter-vlan-tagged"
+)
+
+// ErrNoBridgeFilter says that the kernel cannot hand bridged packets to the IP
+// hooks.
+var ErrNoBridgeFilter = errors.New("br_netfilter is not loaded")
+
+// Bridged is the state of the settings that decide whether we see what a
+// bridge forwards by itself.
+type Bridged struct{ IPv4, IPv6 bool }
+
+// All is what enforcement needs.
+func (b Bridged) All() bool { return b.IPv4 && b.IPv6 }
+
+// String is the form in which the agent keeps what it found, for Parse.
+func (b Bridged) String() string {
+	return fmt.Sprintf("nf_call_iptables=%d nf_call_ip6tables=%d", bit(b.IPv4), bit(b.IPv6))
+}
+
+// ParseBridged reads what String wrote.
+func ParseBridged(s string) (Bridged, error) {
+	var v4, v6 int
+	if _, err := fmt.Sscanf(s, "nf_call_iptables=%d nf_call_ip6tables=%d", &v4, &v6); err != nil {
+		return Bridged{}, fmt.Errorf("parsing bridge settings %q: %w", s, err)
+	}
+	return Bridged{v4 == 1, v6 == 1}, nil
+}
+
+func bit(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// ReadBridge returns the settings of a bridge.
+func ReadBridge(index int) (Bridged, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	replies, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err != nil {
+		return Bridged{}, fmt.Errorf("reading bridge settings: %w", err)
+	}
+	var b Bridged
+	for _, r := range replies {
+		data, err := bridgeData(r[unix.SizeofIfInfomsg:])
+		if err != nil {
+			return Bridged{}, fmt.Errorf("parsing bridge settings: %w", err)
+		}
+		for _, a := range data {
+			switch a.Attr.Type {
+			case unix.IFLA_BR_NF_CALL_IPTABLES:
+				b.IPv4 = len(a.Value) > 0 && a.Value[0] == 1
+			case unix.IFLA_BR_NF_CALL_IP6TABLES:
+				b.IPv6 = len(a.Value) > 0 && a.Value[0] == 1
+			}
+		}
+	}
+	return b, nil
+}
+
+// bridgeData returns the attributes that only bridges have.
+func bridgeData(message []byte) ([]syscall.NetlinkRouteAttr, error) {
+	data := message
+	for _, want := range []uint16{unix.IFLA_LINKINFO, unix.IFLA_INFO_DATA} {
+		attrs, err := nl.ParseRouteAttr(data)
+		if err != nil {
+			return nil, err
+		}
+		data = nil
+		for _, a := range attrs {
+			if a.Attr.Type&^unix.NLA_F_NESTED == want {
+				data = a.Value
+			}
+		}
+	}
+	return nl.ParseRouteAttr(data)
+}
+
+// SetBridge writes the settings of a bridge, and nothing else of it.
+func SetBridge(index int, b Bridged) error {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(unix.IFLA_INFO_KIND, nl.NonZeroTerminated("bridge"))
+	data := info.AddRtAttr(unix.IFLA_INFO_DATA, nil)
+	data.AddRtAttr(unix.IFLA_BR_NF_CALL_IPTABLES, []byte{bit(b.IPv4)})
+	data.AddRtAttr(unix.IFLA_BR_NF_CALL_IP6TABLES, []byte{bit(b.IPv6)})
+	req.AddData(info)
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("writing bridge settings: %w", err)
+	}
+	return nil
+}
+
+// EnforceBridge makes the bridge hand its packets to the IP hooks, and returns
+// the settings that it found.
+func EnforceBridge(s sysctl.Dir, index int) (found Bridged, err error) {
+	if !s.Has(sysctlLoaded) {
+		return Bridged{}, ErrNoBridgeFilter
+	}
+	found, err = ReadBridge(index)
+	if err != nil || found.All() {
+		return found, err
+	}
+	return found, SetBridge(index, Bridged{true, true})
+}
+
+// FilterVLAN makes bridges hand VLAN-tagged frames to the IP hooks too and
+// returns what it found. Without it a frame tagged with VLAN 0, which every
+// receiver takes for an untagged one, passes unseen.
+func FilterVLAN(s sysctl.Dir) (was bool, err error) {
+	if was, err = ReadVLAN(s); err != nil || was {
+		return was, err
+	}
+	return false, SetVLAN(s, true)
+}
+
+// ReadVLAN returns whether bridges hand VLAN-tagged frames to the IP hooks.
+func ReadVLAN(s sysctl.Dir) (bool, error) {
+	value, err := s.Read(sysctlVLAN)
+	return value == "1", err
+}
+
+// SetVLAN writes that setting. Netlink has it not.
+func SetVLAN(s sysctl.Dir, on bool) error { return s.Write(sysctlVLAN, strconv.Itoa(int(bit(on)))) }
+
+// IndexOf returns the index of an interface, or 0 if there is none.
+func IndexOf(name string) int {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return 0
+	}
+	return link.Attrs().Index
+}
+
+// BridgeIndex returns the index of a bridge; ok is false if there is no
+// interface of that name or if it is none.
+func BridgeIndex(name string) (index int, ok bool) {
+	link, err := netlink.LinkByName(name)
+	if err != nil || link.Type() != "bridge" {
+		return 0, false
+	}
+	return link.Attrs().Index, true
+}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// OpKind is a kind of kernel change.
+type OpKind uint8
+
+// The kinds, in the order in which they stand in a change: what is referred to
+// comes before the reference, and goes after it. The change may be committed in
+// several transactions, cut anywhere before an operation with elements.
+const (
+	DeleteTable OpKind = iota + 1
+	AddTable
+	AddCounter
+	AddSet
+	AddElements
+	ChangeCut // see CutOps
+	AddChain
+	FlushChain
+	AddRules
+	SwapElements // delete Removed, then add Entries
+	RetireChain  // empty a chain that nothing refers to any more
+	DeleteElements
+	DeleteSet // a map refers to chains
+	DeleteChain
+)
+
+// Op is one change of the table.
+type Op struct {
+	Kind    OpKind
+	Counter string
+	Set     *Set
+	Chain   *Chain
+	// Entries are added, for AddElements, SwapElements; removed for
+	// DeleteElements.
+	Entries []Entry
+	// Removed are the entries that SwapElements takes out.
+	Removed []Entry
+}
+
+// Diff returns the ordered changes that lead from the actual to the desired
+// table; none if they are equal. Nil stands for no table. If a name stands for
+// another kind of object than ours, the table is replaced as a whole, in the
+// same transaction.
+func Diff(actual, desired *Table) []Op {
+	d := differ{actual: actual}
+	if actual != nil && foreign(actual, desired) {
+		d.add(Op{Kind: DeleteTable})
+		actual = nil
+	}
+	if actual == nil {
+		d.actual = &Table{}
+		d.add(Op{Kind: AddTable})
+	}
+	d.counters(desired)
+	d.sets(desired)
+	d.chains(desired)
+	slices.SortStableFunc(d.ops, func(a, b Op) int { return int(a.Kind) - int(b.Kind) })
+	return d.ops
+}
+
+// foreign reports whether a set or chain has a name of ours and another type,
+// or whether the table as a whole was switched off.
+func foreign(actual, desired *Table) bool {
+	found := actual.Dormant
+	walk(actual.Sets, desired.Sets, func(s *Set) string { return s.Name }, func(old, now *Set) {
+		if old != nil && now != nil && (old.Key != now.Key || old.Map != now.Map || old.Interval != now.Interval || old.Timeout != now.Timeout) {
+			found = true
+		}
+	})
+	return found || otherBase(actual, desired) || otherBase(desired, actual)
+}
+
+// otherBase reports whether a base chain of one table is something else in the
+// other one. There are few of them and many other chains.
+func otherBase(a, b *Table) bool {
+	for _, c := range a.Chains {
+		if c.Base == nil {
+			continue
+		}
+		if o := b.Chain(c.Name); o != nil && !sameBase(c.Base, o.Base) {
+			return true
+		}
+	}
+	return false
+}
+
+func sameBase(a, b *Base) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}
+
+type differ struct {
+	actual *Table
+	ops    []Op
+}
+
+func (d *differ) add(op Op) { d.ops = append(d.ops, op) }
+
+func (d *differ) counters(desired *Table) {
+	for _, c := range desired.Counters {
+		if !slices.Contains(d.actual.Counters, c) {
+			d.add(Op{Kind: AddCounter, Counter: c})
+		}
+	}
+}
+
+func (d *differ) sets(desired *Table) {
+	walk(d.actual.Sets, desired.Sets, func(s *Set) string { return s.Name }, func(old, now *Set) {
+		switch {
+		case now == nil:
+			d.add(Op{Kind: DeleteSet, Set: old})
+		case old == nil:
+			d.add(Op{Kind: AddSet, Set: now})
+			d.fill(now, now.all())
+		case now.Key == Flow4 || now.Key == Flow6:
+			// What is in it is not for the program to say: see CutOps.
+		default:
+			d.elements(old, now)
+		}
+	})
+}
+
+// late reports whether the elements of a set belong to the moment at which
+// packets get another way: those of maps lead to chains, and who may speak on an
+// interface must not be known before it is known who judges it.
+func (s *Set) late() bool { return s.Map || s.Key == InterfaceAddr4 || s.Key == InterfaceAddr6 }
+
+// fill adds elements: of most sets early, since rules will refer to them.
+func (d *differ) fill(s *Set, list []Entry) {
+	switch {
+	case len(list) == 0:
+	case s.late():
+		d.add(Op{Kind: SwapElements, Set: s, Entries: list})
+	default:
+		d.add(Op{Kind: AddElements, Set: s, Entries: list})
+	}
+}
+
+func (d *differ) elements(old, now *Set) {
+	added, removed := now.Elements.Diff(old.Elements)
+	more, less := diffEntries(old.Entries, now.Entries)
+	more, less = append(more, entriesOf(added)...), append(less, entriesOf(removed)...)
+	wider, narrower := diffRanges(old.Ranges, now.Ranges)
+	more, less = append(more, rangeEntries(wider)...), append(less, rangeEntries(narrower)...)
+	// Delete before add where a new element may stand in the way of one that
+	// goes: in maps, in interval sets, and where only a comment changes.
+	clash := now.late() || len(less) > 0 && (now.Interval || len(old.Entries) > 0)
+	if clash && len(more)+len(less) > 0 {
+		d.add(Op{Kind: SwapElements, Set: now, Entries: more, Removed: less})
+		return
+	}
+	d.fill(now, more)
+	if len(less) > 0 {
+		d.add(Op{Kind: DeleteElements, Set: now, Entries: less})
+	}
+}
+
+func (s *Set) all() []Entry {
+	return slices.Concat(entriesOf(program.Sorted(s.Elements)), rangeEntries(s.Ranges), s.Entries)
+}
+
+func rangeEntries(list []program.Range) []Entry {
+	entries := make([]Entry, len(list))
+	for i, r := range list {
+		entries[i] = Entry{Key: rangeKey(r)}
+	}
+	return entries
+}
+
+// diffRanges compares two sorted lists of ranges.
+func diffRanges(old, now []program.Range) (added, removed []program.Range) {
+	if sameSlice(old, now) {
+		return nil, nil
+	}
+	for len(old) > 0 || len(now) > 0 {
+		switch {
+		case len(now) == 0 || len(old) > 0 && old[0].Compare(now[0]) < 0:
+			removed, old = append(removed, old[0]), old[1:]
+		case len(old) == 0 || old[0] != now[0]:
+			added, now = append(added, now[0]), now[1:]
+		default:
+			old, now = old[1:], now[1:]
+		}
+	}
+	return added, removed
+}
+
+func entriesOf(list []program.Element) []Entry {
+	if len(list) == 0 {
+		return nil
+	}
+	entries := make([]Entry, len(list)) // an entry has 120 bytes: growing by steps would take as much again
+	for i, e := range list {
+		entries[i] = Entry{Key: Key{Element: e}}
+	}
+	return entries
+}
+
+// diffEntries compares keys, verdicts and comments: a comment names the pod, or
+// holds a value for a later process.
+func diffEntries(old, now []Entry) (added, removed []Entry) {
+	if sameSlice(old, now) || slices.Equal(old, now) {
+		return nil, nil // by far the most common case
+	}
+	was := make(map[Key]Entry, len(old))
+	for _, e := range old {
+		was[e.Key] = e
+	}
+	stays := make(map[Key]bool, len(now))
+	for _, e := range now {
+		if o, ok := was[e.Key]; ok && o.Verdict == e.Verdict && clip(o.Comment) == clip(e.Comment) {
+			stays[e.Key] = true
+		} else {
+			added = append(added, e)
+		}
+	}
+	for _, e := range old {
+		if !stays[e.Key] {
+			removed = append(removed, e)
+		}
+	}
+	return added, removed
+}
+
+func (d *differ) chains(desired *Table) {
+	old, now := slices.Clone(d.actual.Chains), slices.Clone(desired.Chains)
+	byName := func(a, b *Chain) int { return strings.Compare(a.Name, b.Name) }
+	slices.SortFunc(old, byName)
+	slices.SortFunc(now, byName)
+	walk(old, now, func(c *Chain) string { return c.Name }, func(old, now *Chain) {
+		switch {
+		case now == nil:
+			d.add(Op{Kind: RetireChain, Chain: old})
+			d.add(Op{Kind: DeleteChain, Chain: old})
+		case old == nil:
+			d.add(Op{Kind: AddChain, Chain: now})
+			d.add(Op{Kind: AddRules, Chain: now})
+		case !sameRules(old.Rules, now.Rules):
+			d.add(Op{Kind: FlushChain, Chain: now})
+			d.add(Op{Kind: AddRules, Chain: now})
+		}
+	})
+}
+
+func sameRules(a, b []Rule) bool {
+	return sameSlice(a, b) || slices.EqualFunc(a, b, sameRule)
+}
+
+// sameRule compares what was rendered as it is: that costs a hundredth of
+// encoding it. What was read from the kernel has no statements.
+func sameRule(a, b Rule) bool {
+	if a.raw == "" && b.raw == "" && a.family == b.family && a.Comment == b.Comment && slices.Equal(a.Statements, b.Statements) {
+		return true
+	}
+	return a.fingerprint() == b.fingerprint()
+}
+
+// walk calls f for each name of two lists sorted by name, with nil where one
+// list does not have it.
+func walk[T any](old, now []*T, name func(*T) string, f func(old, now *T)) {
+	for len(old) > 0 || len(now) > 0 {
+		order := 0
+		switch {
+		case len(old) == 0:
+			order = 1
+		case len(now) == 0:
+			order = -1
+		default:
+			order = strings.Compare(name(old[0]), name(now[0]))
+		}
+		var a, b *T
+		if order <= 0 {
+			a, old = old[0], old[1:]
+		}
+		if order >= 0 {
+			b, now = now[0], now[1:]
+		}
+		f(a, b)
+	}
+}
+
+// Elements returns how many elements the operation carries.
+func (o Op) Elements() int { return len(o.Entries) + len(o.Removed) }
+
+// String returns the change in nft's language, without listing elements.
+func (o Op) String() string {
+	switch o.Kind {
+	case DeleteTable:
+		return "delete table inet " + TableName
+	case AddTable:
+		return "add table inet " + TableName
+	case AddCounter:
+		return "add counter " + o.Counter
+	case AddSet:
+		return "add set " + o.Set.Name
+	case AddElements:
+		return fmt.Sprintf("add %d elements to %s", len(o.Entries), o.Set.Name)
+	case AddChain:
+		return "add chain " + o.Chain.Name
+	case FlushChain, RetireChain:
+		return "flush chain " + o.Chain.Name
+	case AddRules:
+		return fmt.Sprintf("add %d rules to %s", len(o.Chain.Rules), o.Chain.Name)
+	case ChangeCut:
+		return fmt.Sprintf("add %d elements to %s, delete %d", len(o.Entries), o.Set.Name, len(o.Removed))
+	case SwapElements:
+		return fmt.Sprintf("delete %d and add %d elements in %s", len(o.Removed), len(o.Entries), o.Set.Name)
+	case DeleteElements:
+		return fmt.Sprintf("delete %d elements of %s", len(o.Entries), o.Set.Name)
+	case DeleteChain:
+		return "delete chain " + o.Chain.Name
+	}
+	return "delete set " + o.Set.Name
+}

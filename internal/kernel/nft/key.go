@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/google/nftables"
+
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// bytes returns the key as the kernel has it: parts are padded to four bytes.
+func (k KeyType) bytes(key Key) []byte { return k.append(make([]byte, 0, k.length()), key) }
+
+// append appends it.
+func (k KeyType) append(b []byte, key Key) []byte {
+	switch k {
+	case Pair4, Pair6:
+		return appendAddr(appendAddr(b, key.Addr), key.Addr)
+	case Addr4Port, Addr6Port:
+		return appendPort(appendAddr(b, key.Addr), key.Port)
+	case ProtocolPort:
+		return appendPort(append(b, byte(key.Protocol), 0, 0, 0), key.Port)
+	case Port:
+		return binary.BigEndian.AppendUint16(b, key.Element.Port)
+	case Interface:
+		return appendName(b, key.Iface)
+	case InterfaceAddr4, InterfaceAddr6:
+		return appendAddr(appendName(b, key.Iface), key.Addr)
+	case Flow4, Flow6:
+		b = appendPort(appendAddr(b, key.Addr), key.Port)
+		return appendPort(appendAddr(b, key.Dst.Addr()), key.Dst.Port())
+	}
+	return appendAddr(b, key.Addr)
+}
+
+func appendAddr(b []byte, a netip.Addr) []byte {
+	switch {
+	case !a.IsValid():
+		return b
+	case a.Is4():
+		four := a.As4()
+		return append(b, four[:]...)
+	}
+	sixteen := a.As16()
+	return append(b, sixteen[:]...)
+}
+
+func appendPort(b []byte, port uint16) []byte {
+	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
+}
+
+// appendName appends a name as the kernel keeps it: padded with zeros.
+func appendName(b []byte, name string) []byte {
+	var padded [interfaceName]byte
+	copy(padded[:], name)
+	return append(b, padded[:]...)
+}
+
+// interfaceName is the length of the name of an interface.
+const interfaceName = 16
+
+// length is the number of bytes of a key; 0 for no key type.
+func (k KeyType) length() int {
+	return [Flow6 + 1]int{Addr4: 4, Addr6: 16, Pair4: 8, Pair6: 32, Addr4Port: 8, Addr6Port: 20, ProtocolPort: 8, Port: 2,
+		Interface: 16, InterfaceAddr4: 20, InterfaceAddr6: 32, Flow4: 16, Flow6: 40}[k]
+}
+
+// parse is the reverse of bytes. ok is false for what bytes never writes: a
+// pair of two addresses, padding that is not zero, or no key at all, which is
+// how the kernel shows the element that matches everything. It allocates for
+// names of interfaces only.
+func (k KeyType) parse(b []byte) (key Key, ok bool) {
+	if len(b) != k.length() {
+		return Key{}, false
+	}
+	key = k.fields(b)
+	var again [40]byte
+	return key, bytes.Equal(k.append(again[:0], key), b)
+}
+
+// fields takes a key of the right length apart.
+func (k KeyType) fields(b []byte) (key Key) {
+	switch k {
+	case ProtocolPort:
+		key.Protocol, key.Port = program.Protocol(b[0]), binary.BigEndian.Uint16(b[4:])
+		return key
+	case Port:
+		key.Element.Port = binary.BigEndian.Uint16(b)
+		return key
+	case Interface:
+		key.Iface = string(bytes.TrimRight(b, "\x00"))
+		return key
+	case InterfaceAddr4, InterfaceAddr6:
+		key.Iface = string(bytes.TrimRight(b[:interfaceName], "\x00"))
+		b = b[interfaceName:]
+	case Addr4Port, Addr6Port:
+		key.Port = binary.BigEndian.Uint16(b[len(b)-4:])
+		b = b[:len(b)-4]
+	case Pair4, Pair6:
+		b = b[:len(b)/2]
+	case Flow4, Flow6:
+		end := b[len(b)/2:]
+		b = b[:len(b)/2]
+		key.Port = binary.BigEndian.Uint16(b[len(b)-4:])
+		to, _ := netip.AddrFromSlice(end[:len(end)-4])
+		key.Dst = netip.AddrPortFrom(to, binary.BigEndian.Uint16(end[len(end)-4:]))
+		b = b[:len(b)-4]
+	}
+	key.Addr, _ = netip.AddrFromSlice(b)
+	return key
+}
+
+func (k KeyType) datatype() nftables.SetDatatype {
+	return [...]nftables.SetDatatype{
+		Addr4: nftables.TypeIPAddr, Addr6: nftables.TypeIP6Addr,
+		Pair4:          nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr),
+		Pair6:          nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeIP6Addr),
+		Addr4Port:      nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService),
+		Addr6Port:      nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService),
+		ProtocolPort:   nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService),
+		Port:           nftables.TypeInetService,
+		Interface:      nftables.TypeIFName,
+		InterfaceAddr4: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIPAddr),
+		InterfaceAddr6: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIP6Addr),
+		Flow4:          nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService, nftables.TypeIPAddr, nftables.TypeInetService),
+		Flow6:          nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService, nftables.TypeIP6Addr, nftables.TypeInetService),
+	}[k]
+}
+
+// keyType finds the type again; ok is false if it is none of ours.
+func keyType(t nftables.SetDatatype) (KeyType, bool) {
+	for k := Addr4; k <= Flow6; k++ {
+		if own := k.datatype(); own.GetNFTMagic() == t.GetNFTMagic() {
+			return k, true
+		}
+	}
+	return 0, false
+}
+
+// next returns what follows an address or a port, as the end mark of an interval;
+// ok is false if nothing does.
+func (k KeyType) next(e program.Element) (after program.Element, ok bool) {
+	if k == Port {
+		return program.Element{Port: e.Port + 1}, e.Port != 1<<16-1
+	}
+	after.Addr = e.Addr.Next()
+	return after, after.Addr.IsValid()
+}
+
+// previous is the reverse of next.
+func (k KeyType) previous(e program.Element) program.Element {
+	if k == Port {
+		return program.Element{Port: e.Port - 1}
+	}
+	return program.Element{Addr: e.Addr.Prev()}
+}
+
+// first returns the first address or port of the key type.
+func (k KeyType) first() program.Element {
+	switch k {
+	case Port:
+		return program.Element{}
+	case Addr4:
+		return program.Element{Addr: netip.IPv4Unspecified()}
+	}
+	return program.Element{Addr: netip.IPv6Unspecified()}
+}
+
+// last returns the last address or port of the key type.
+func (k KeyType) last() program.Element {
+	switch k {
+	case Port:
+		return program.Element{Port: 1<<16 - 1}
+	case Addr4:
+		return program.Element{Addr: program.LastAddr(netip.PrefixFrom(netip.IPv4Unspecified(), 0))}
+	}
+	return program.Element{Addr: program.LastAddr(netip.PrefixFrom(netip.IPv6Unspecified(), 0))}
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// String returns the table in nft's own language, in canonical order. The text
+// loads with `nft -f`, and two equal tables have equal text.
+func (t *Table) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "table %s %s {\n", t.family(), TableName)
+	for _, c := range t.Counters {
+		fmt.Fprintf(&b, "\tcounter %s {\n\t}\n", c)
+	}
+	for _, s := range t.Sets {
+		b.WriteString("\n")
+		s.write(&b)
+	}
+	for _, c := range t.Chains {
+		b.WriteString("\n")
+		c.write(&b)
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+func (t *Table) family() string {
+	switch t.Family {
+	case program.IPv4:
+		return "ip"
+	case program.IPv6:
+		return "ip6"
+	}
+	return "inet"
+}
+
+func (s *Set) write(b *strings.Builder) {
+	kind, typ := "set", s.Key.String()
+	if s.Map {
+		kind, typ = "map", typ+" : verdict"
+	}
+	fmt.Fprintf(b, "\t%s %s {\n\t\ttype %s\n", kind, s.Name, typ)
+	if s.Interval {
+		b.WriteString("\t\tflags interval\n")
+	}
+	if s.Timeout > 0 {
+		fmt.Fprintf(b, "\t\tflags dynamic,timeout\n\t\ttimeout %ds\n", int(s.Timeout.Seconds()))
+	}
+	if s.Comment != "" {
+		fmt.Fprintf(b, "\t\tcomment %q\n", clip(s.Comment))
+	}
+	if list := s.elementTexts(); len(list) > 0 {
+		fmt.Fprintf(b, "\t\telements = { %s }\n", strings.Join(list, ",\n\t\t\t     "))
+	}
+	b.WriteString("\t}\n")
+}
+
+func (s *Set) elementTexts() []string {
+	var list []string
+	for _, e := range program.Sorted(s.Elements) {
+		list = append(list, s.format(Key{Element: e}))
+	}
+	for _, r := range s.Ranges {
+		list = append(list, s.ranges().FormatRange(r))
+	}
+	for _, e := range s.Entries {
+		text := s.format(e.Key)
+		if e.Comment != "" {
+			text += fmt.Sprintf(" comment %q", clip(e.Comment))
+		}
+		if s.Map {
+			text += " : " + e.Verdict.text()
+		}
+		list = append(list, text)
+	}
+	return list
+}
+
+func (s *Set) format(k Key) string {
+	if s.Interval {
+		return s.ranges().FormatRange(k.Range())
+	}
+	switch s.Key {
+	case Interface:
+		return fmt.Sprintf("%q", k.Iface)
+	case InterfaceAddr4, InterfaceAddr6:
+		return fmt.Sprintf("%q . %s", k.Iface, k.Addr)
+	case Flow4, Flow6:
+		return fmt.Sprintf("%s . %d . %s . %d", k.Addr, k.Port, k.Dst.Addr(), k.Dst.Port())
+	case Pair4, Pair6:
+		return fmt.Sprintf("%s . %s", k.Addr, k.Addr)
+	case Addr4Port, Addr6Port:
+		return program.AddrPorts.Format(k.Element)
+	case ProtocolPort:
+		return fmt.Sprintf("%s . %d", k.Protocol, k.Element.Port)
+	}
+	return k.Addr.String()
+}
+
+// ranges returns the kind of an interval set.
+func (s *Set) ranges() program.SetKind {
+	if s.Key == Port {
+		return program.PortRanges
+	}
+	return program.AddrRanges
+}
+
+// String returns nft's name of the type.
+func (k KeyType) String() string {
+	return [...]string{
+		Addr4: "ipv4_addr", Addr6: "ipv6_addr",
+		Pair4: "ipv4_addr . ipv4_addr", Pair6: "ipv6_addr . ipv6_addr",
+		Addr4Port: "ipv4_addr . inet_service", Addr6Port: "ipv6_addr . inet_service",
+		ProtocolPort: "inet_proto . inet_service", Port: "inet_service", Interface: "ifname",
+		InterfaceAddr4: "ifname . ipv4_addr", InterfaceAddr6: "ifname . ipv6_addr",
+		Flow4: "ipv4_addr . inet_service . ipv4_addr . inet_service", Flow6: "ipv6_addr . inet_service . ipv6_addr . inet_service",
+	}[k]
+}
+
+func (c *Chain) write(b *strings.Builder) {
+	fmt.Fprintf(b, "\tchain %s {\n", c.Name)
+	if c.Base != nil {
+		fmt.Fprintf(b, "\t\ttype %s hook %s priority %d; policy accept;\n", c.Base.Type, c.Base.Hook, c.Base.Priority)
+	}
+	for _, r := range c.Rules {
+		fmt.Fprintf(b, "\t\t%s\n", r)
+	}
+	b.WriteString("\t}\n")
+}
+
+// String returns the rule in nft's language.
+func (r Rule) String() string {
+	if r.raw != "" {
+		return "# read from the kernel: " + r.raw
+	}
+	var parts []string
+	for _, s := range r.Statements {
+		parts = append(parts, s.text())
+	}
+	if r.Comment != "" {
+		parts = append(parts, fmt.Sprintf("comment %q", clip(r.Comment)))
+	}
+	return strings.Join(parts, " ")
+}
+
+// maxComment is what nft accepts as a comment, in bytes.
+const maxComment = 128
+
+// clip shortens a comment to what nft accepts. It replaces what nft cannot
+// read inside a quoted string: it knows no escapes.
+func clip(s string) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case r == '"':
+			return '\''
+		case r == '\n':
+			return ' '
+		case r < ' ' || r > '~' || r == '\\':
+			return '?'
+		}
+		return r
+	}, s)
+	if len(s) > maxComment {
+		s = s[:maxComment-3] + "..."
+	}
+	return s
+}
+
+func (v Verdict) text() string {
+	switch v.Kind {
+	case Accept:
+		return "accept"
+	case Drop:
+		return "drop"
+	case Return:
+		return "return"
+	case Jump:
+		return "jump " + v.Chain
+	case Goto:
+		return "goto " + v.Chain
+	}
+	return "continue"
+}
+
+func (s Lookup) text() string {
+	what := s.Field.text(s.Family, s.Protocol)
+	switch {
+	case s.Map:
+		return fmt.Sprintf("%s vmap @%s", what, s.Set)
+	case s.Negate:
+		return fmt.Sprintf("%s != @%s", what, s.Set)
+	}
+	return fmt.Sprintf("%s @%s", what, s.Set)
+}
+
+func (f Field) text(family program.Family, p program.Protocol) string {
+	ip := "ip"
+	if family == program.IPv6 {
+		ip = "ip6"
+	}
+	switch f {
+	case Source:
+		return ip + " saddr"
+	case Destination:
+		return ip + " daddr"
+	case SourceDestination:
+		return ip + " saddr . " + ip + " daddr"
+	case DestinationPort:
+		return ip + " daddr . " + p.String() + " dport"
+	case TransportPort:
+		return p.String() + " dport"
+	case ProtocolAndPort:
+		return "meta l4proto . th dport"
+	case InputInterface:
+		return "iifname"
+	case InputSource:
+		return "iifname . " + ip + " saddr"
+	case OutputSource:
+		return "oifname . " + ip + " saddr"
+	}
+	return "oifname"
+}
+
+func (s MatchProtocol) text() string { return "meta l4proto " + s.Protocol.String() }
+
+func (s MatchPort) text() string { return s.Protocol.String() + " dport " + s.Ports.String() }
+
+func (s MatchPrefix) text() string {
+	if s.Prefix.Bits() == 0 && !s.Negate {
+		return MatchFamily{program.FamilyOf(s.Prefix.Addr())}.text()
+	}
+	what := s.Field.text(program.FamilyOf(s.Prefix.Addr()), program.AnyProtocol)
+	value := s.Prefix.String()
+	if s.Prefix.IsSingleIP() {
+		value = s.Prefix.Addr().String()
+	}
+	if s.Negate {
+		return what + " != " + value
+	}
+	return what + " " + value
+}
+
+func (s MatchFamily) text() string { return fmt.Sprintf("meta nfproto ipv%d", s.Family) }
+
+func (s MatchLocalSource) text() string {
+	if s.Negate {
+		return "fib saddr type != local"
+	}
+	return "fib saddr type local"
+}
+
+func (MatchBroadcast) text() string { return "fib daddr type broadcast" }
+
+func (s MatchState) text() string {
+	var names []string
+	for _, n := range []struct {
+		bit  CtState
+		name string
+	}{{CtInvalid, "invalid"}, {CtEstablished, "established"}, {CtRelated, "related"}, {CtNew, "new"}, {CtUntracked, "untracked"}} {
+		if s.States&n.bit != 0 {
+			names = append(names, n.name)
+		}
+	}
+	return "ct state " + strings.Join(names, ",")
+}
+
+func (MatchNoInput) text() string { return "meta iif 0" }
+
+func (MatchToHost) text() string { return "meta pkttype host" }
+
+func (MatchLooped) text() string { return "meta pkttype 5" }
+
+func (s MatchICMP) text() string {
+	if s.First == s.Last {
+		return fmt.Sprintf("icmpv6 type %d", s.First)
+	}
+	return fmt.Sprintf("icmpv6 type %d-%d", s.First, s.Last)
+}
+
+func (s MatchHopLimit) text() string { return fmt.Sprintf("ip6 hoplimit %d", s.Hops) }
+
+func (s MatchICMPAny) text() string {
+	if s.Family == program.IPv6 {
+		return "meta l4proto ipv6-icmp"
+	}
+	return "meta l4proto icmp"
+}
+
+func (s Count) text() string { return "counter name " + s.Counter }

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/yaml"
+
+	"github.com/podwall/podwall/internal/source/manifest"
+)
+
+// input is what the user's manifests become in the lab: pods get a node and
+// addresses where they have none, Node objects are left out because the lab's
+// nodes have addresses of their own, all else stays as it is written.
+type input struct {
+	items []item
+	pods  []*corev1.Pod
+	nodes []string
+}
+
+// item is one object.
+type item struct {
+	text   []byte
+	pod    *corev1.Pod // instead of text
+	policy bool
+}
+
+// readInput reads a directory or a file. What cannot be understood counts for
+// nothing here either; manifest.Load has said so.
+func readInput(from string) (*input, error) {
+	files, err := manifestFiles(from)
+	if err != nil {
+		return nil, err
+	}
+	in := &input{}
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("reading manifests: %w", err)
+		}
+		if _, err := manifest.Parse(name, data); err != nil {
+			continue
+		}
+		if err := in.read(data); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", name, err)
+		}
+	}
+	in.nodes = sortedUnique(in.nodes)
+	if len(in.nodes) == 0 {
+		in.nodes = []string{"node1", "node2"}
+	}
+	if len(in.pods) == 0 {
+		return nil, fmt.Errorf("no pods in %s: the lab needs Pod objects (templates of workloads make none)", from)
+	}
+	return in, nil
+}
+
+func manifestFiles(from string) ([]string, error) {
+	info, err := os.Stat(from)
+	if err != nil {
+		return nil, fmt.Errorf("reading manifests: %w", err)
+	}
+	if !info.IsDir() {
+		return []string{from}, nil
+	}
+	entries, err := os.ReadDir(from) // sorted
+	if err != nil {
+		return nil, fmt.Errorf("reading manifests: %w", err)
+	}
+	var files []string
+	for _, e := range entries {
+		ext := strings.ToLower(filepath.Ext(e.Name()))
+		if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, ext) {
+			files = append(files, filepath.Join(from, e.Name()))
+		}
+	}
+	return files, nil
+}
+
+func (in *input) read(data []byte) error {
+	r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	for {
+		doc, err := r.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := in.add(doc); err != nil {
+			return err
+		}
+	}
+}
+
+func (in *input) add(doc []byte) error {
+	var o struct {
+		Kind     string `json:"kind"`
+		Metadata struct {
+			Name string `json:"name"`
+		} `json:"metadata"`
+		Items []runtime.RawExtension `json:"items"`
+	}
+	if err := yaml.Unmarshal(doc, &o); err != nil {
+		return err
+	}
+	switch {
+	case o.Kind == "List":
+		for _, i := range o.Items {
+			if err := in.add(i.Raw); err != nil {
+				return err
+			}
+		}
+	case o.Kind == "Node":
+		in.nodes = append(in.nodes, o.Metadata.Name)
+	case o.Kind == "Pod":
+		return in.addPod(doc)
+	case o.Kind != "":
+		in.items = append(in.items, item{text: doc, policy: o.Kind == "NetworkPolicy"})
+	}
+	return nil
+}
+
+func (in *input) addPod(doc []byte) error {
+	p := &corev1.Pod{}
+	if err := yaml.Unmarshal(doc, p); err != nil {
+		return err
+	}
+	p.Namespace = cmp.Or(p.Namespace, corev1.NamespaceDefault)
+	if p.Spec.NodeName != "" {
+		in.nodes = append(in.nodes, p.Spec.NodeName)
+	}
+	in.pods, in.items = append(in.pods, p), append(in.items, item{pod: p})
+	return nil
+}
+
+// place gives pods what they lack: a node in turn, and addresses that follow
+// from the node. Pods of the node's network have its addresses.
+func (in *input) place(nodeAddrs func(node string) []netip.Addr) {
+	used := map[string]bool{}
+	for _, p := range in.pods {
+		for _, a := range addresses(p) {
+			used[a] = true
+		}
+	}
+	for i, p := range in.pods {
+		if p.Spec.NodeName == "" {
+			p.Spec.NodeName = in.nodes[i%len(in.nodes)]
+		}
+		switch {
+		case p.Spec.HostNetwork:
+			p.Status.PodIPs = nil
+			for _, a := range nodeAddrs(p.Spec.NodeName) {
+				p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: a.String()})
+			}
+		case len(addresses(p)) == 0:
+			p.Status.PodIPs = in.choose(p.Spec.NodeName, used)
+		default:
+			continue
+		}
+		if len(p.Status.PodIPs) > 0 {
+			p.Status.PodIP = p.Status.PodIPs[0].IP
+		}
+		p.Status.Phase = cmp.Or(p.Status.Phase, corev1.PodRunning)
+	}
+}
+
+func addresses(p *corev1.Pod) []string {
+	var list []string
+	for _, a := range p.Status.PodIPs {
+		list = append(list, a.IP)
+	}
+	if p.Status.PodIP != "" && !slices.Contains(list, p.Status.PodIP) {
+		list = append(list, p.Status.PodIP)
+	}
+	return list
+}
+
+// choose returns the next free pair of addresses of a node's range.
+func (in *input) choose(node string, used map[string]bool) []corev1.PodIP {
+	n := slices.Index(in.nodes, node) + 1
+	for host := 10; host < 250; host++ {
+		four, six := fmt.Sprintf("10.244.%d.%d", n, host), fmt.Sprintf("fd00:244:%d::%d", n, host)
+		if !used[four] && !used[six] {
+			used[four], used[six] = true, true
+			return []corev1.PodIP{{IP: four}, {IP: six}}
+		}
+	}
+	return nil // the pod then has no address, and the agent says so
+}
+
+// render writes everything as one file, so that a change is one change.
+func (in *input) render(policies bool) ([]byte, error) {
+	var b bytes.Buffer
+	for _, i := range in.items {
+		if i.policy && !policies {
+			continue
+		}
+		text := i.text
+		if i.pod != nil {
+			var err error
+			if text, err = yaml.Marshal(i.pod); err != nil {
+				return nil, fmt.Errorf("writing pod %s/%s: %w", i.pod.Namespace, i.pod.Name, err)
+			}
+		}
+		b.WriteString("---\n")
+		b.Write(text)
+		b.WriteString("\n")
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Package cli holds the commands of podwall-lab: demo, run, check and
+// ruleset. It owns their flags, what they print, and their exit status: 0 all
+// as it should be, 1 something differs, 2 wrong command line or the machine
+// cannot run it.
+//
+// It measures nothing itself: package trial puts agents into a bed of package
+// lab and sends the packets. What should be the case it asks of package oracle
+// and of expectations written by hand, never of the code that the agent runs.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/trial"
+)
+
+// Streams are where the commands write: answers to Out, everything else to Err.
+type Streams struct {
+	Out, Err io.Writer
+	// Color is true when Out is a terminal that wants it.
+	Color bool
+}
+
+// The exit statuses.
+const (
+	statusDiffers = 1
+	statusUsage   = 2
+)
+
+// exit is the error of a command that has said everything already.
+type exit struct{ status int }
+
+func (e exit) Error() string { return fmt.Sprintf("exit status %d", e.status) }
+
+// Run runs one command line and returns the exit status.
+func Run(ctx context.Context, version string, args []string, s Streams) int {
+	out := &answer{to: s.Out}
+	s.Out = out
+	root := newRoot(version, s)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if out.err != nil {
+		err = fmt.Errorf("printing the answer: %w", out.err)
+	}
+	var e exit
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &e):
+		return e.status
+	}
+	fmt.Fprintf(s.Err, "podwall-lab: %v\n", err)
+	return statusUsage
+}
+
+// answer remembers the first failure to print, so that a truncated answer never
+// looks like a whole one.
+type answer struct {
+	to  io.Writer
+	err error
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	n, err := a.to.Write(b)
+	if a.err == nil {
+		a.err = err
+	}
+	return n, err
+}
+
+func newRoot(version string, s Streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "podwall-lab",
+		Short: "Network policies on this machine's kernel, without a cluster",
+		Long: `podwall-lab makes a small cluster out of network namespaces on this machine,
+runs podwall-agent in each node, sends real packets and says which arrived.
+
+It needs Linux, and root or user namespaces. Nothing of the machine is changed
+and nothing can leave the lab: it has no way out and goes away with the process.
+
+Exit status: 0 all as it should be, 1 something differs, 2 wrong command line or
+this machine cannot run it.`,
+		Example: `  podwall-lab demo                                  the five example policies of the seed document
+  podwall-lab run -f ./manifests                    who reaches whom under your own policies
+  podwall-lab check testdata/cases/recipes.jsonl    expected connectivity against the kernel
+  podwall-lab ruleset -f ./manifests --node node1   the nftables rules that a node would load`,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	root.SetVersionTemplate("podwall-lab {{.Version}}\n")
+	root.AddCommand(newDemo(s), newRun(s), newCheck(s), newRuleset(s), newBench(version, s, newBenchPackets, newBenchWeb, newBenchControl), newMeter())
+	return root
+}
+
+// bedFlags are the flags of all commands that run agents.
+type bedFlags struct {
+	agent, cniBin, datapath string
+}
+
+func (b *bedFlags) bind(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&b.agent, "agent", "", "podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
+	f.StringVar(&b.cniBin, "cni-bin", os.Getenv("PODWALL_CNI_BIN"), "`DIR` of the CNI plugins, for the wirings cni-bridge and cni-ptp")
+	f.StringVar(&b.datapath, "datapath", "nat", "where the agent judges packets: `nat|filter`")
+}
+
+// ready checks everything that can be checked before anything is printed, and
+// makes sure that namespaces can be made. It may run this program again inside
+// a user namespace; then the returned error only carries its status.
+func (b *bedFlags) ready(wirings []lab.Wiring) error {
+	if b.datapath != "nat" && b.datapath != "filter" {
+		return fmt.Errorf("unknown datapath %q, want nat or filter", b.datapath)
+	}
+	for _, w := range wirings {
+		if strings.HasPrefix(string(w), "cni-") && b.cniBin == "" {
+			return fmt.Errorf("wiring %s needs the CNI plugins: name their directory with --cni-bin", w)
+		}
+	}
+	agent, err := b.findAgent()
+	if err != nil {
+		return err
+	}
+	b.agent = agent
+	status, again, err := netns.Enter()
+	switch {
+	case err != nil:
+		return err
+	case again:
+		return exit{status}
+	}
+	return nil
+}
+
+// start builds a bed and starts its agents; ready must have succeeded.
+func (b *bedFlags) start(ctx context.Context, w lab.Wiring, nodes []string) (*trial.Trial, error) {
+	t, err := trial.New(ctx, trial.Config{Wiring: w, Nodes: nodes, CNIBin: b.cniBin, Agent: b.agent, AgentArgs: []string{"--datapath=" + b.datapath}})
+	if err != nil {
+		return nil, fmt.Errorf("starting the lab with wiring %s: %w", w, err)
+	}
+	return t, nil
+}
+
+func (b *bedFlags) findAgent() (string, error) {
+	const name = "podwall-agent"
+	if b.agent != "" {
+		path, err := exec.LookPath(b.agent)
+		if err != nil {
+			return "", fmt.Errorf("looking for the agent: %w", err)
+		}
+		return filepath.Abs(path)
+	}
+	if self, err := os.Executable(); err == nil {
+		if path, err := exec.LookPath(filepath.Join(filepath.Dir(self), name)); err == nil {
+			return path, nil
+		}
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", errors.New("no podwall-agent beside this program and none in PATH; build it, or name it with --agent")
+	}
+	return filepath.Abs(path)
+}
+
+func parseWirings(list []string) ([]lab.Wiring, error) {
+	var wirings []lab.Wiring
+	for _, s := range list {
+		w := lab.Wiring(s)
+		if !slices.Contains(lab.Wirings[:], w) {
+			return nil, fmt.Errorf("unknown wiring %q, want one of %s", s, wiringNames())
+		}
+		wirings = append(wirings, w)
+	}
+	if len(wirings) == 0 {
+		return nil, fmt.Errorf("no wiring given, want one of %s", wiringNames())
+	}
+	return wirings, nil
+}
+
+func wiringNames() string {
+	var names []string
+	for _, w := range lab.Wirings {
+		names = append(names, string(w))
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/source/manifest"
+)
+
+func newRuleset(s Streams) *cobra.Command {
+	var from, node, datapath string
+	var bridge bool
+	cmd := &cobra.Command{
+		Use:   "ruleset",
+		Short: "Print the nftables rules that a node would load",
+		Long: `ruleset prints the table that the agent of one node would load for a directory
+of manifests, in the language of nft. It needs no rights and changes nothing.
+
+What the agent finds out on the node itself is left open: the sets of interfaces
+are empty, and the guard against invalid packets is on. Where a bridge carries
+pods the agent also loads the small table of family bridge that --bridge prints.`,
+		Example: `  podwall-lab ruleset -f ./manifests --node node1
+  podwall-lab ruleset -f ./manifests --node node1 --datapath filter`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if datapath != "nat" && datapath != "filter" {
+				return fmt.Errorf("unknown datapath %q, want nat or filter", datapath)
+			}
+			r, err := loadManifests(from, s)
+			if err != nil {
+				return err
+			}
+			nodes := nodesOf(r.Pods)
+			switch {
+			case node == "":
+				return fmt.Errorf("no --node given; the pods are on %s", cmp.Or(strings.Join(nodes, ", "), "no node"))
+			case !slices.Contains(nodes, node):
+				fmt.Fprintf(s.Err, "no pod is on node %s; the pods are on %s\n", node, cmp.Or(strings.Join(nodes, ", "), "no node"))
+			}
+			text := rulesetOf(r.Snapshot(), node, datapath)
+			if bridge {
+				text += nft.BridgeText
+			}
+			_, err = fmt.Fprint(s.Out, text)
+			return err
+		},
+	}
+	cmd.Flags().StringVarP(&from, "manifests", "f", "", "`DIR` or file with the manifests")
+	cmd.Flags().StringVar(&node, "node", "", "`NAME` of the node, as pods have it in spec.nodeName")
+	cmd.Flags().BoolVar(&bridge, "bridge", false, "also print the table for nodes whose bridges carry pods")
+	cmd.Flags().StringVar(&datapath, "datapath", "nat", "where the agent judges packets: `nat|filter`")
+	return cmd
+}
+
+// rulesetOf renders what the agent of a node loads, but for what it learns from
+// its interfaces.
+func rulesetOf(snap *cluster.Snapshot, node, datapath string) string {
+	return nft.Render(compileFor(snap, node), nft.Node{FilterHook: datapath == "filter", Guard: true}).String()
+}
+
+// loadManifests reads manifests and prints what is to be said about them.
+func loadManifests(from string, s Streams) (*manifest.Result, error) {
+	if from == "" {
+		return nil, errors.New("no manifests given; name a directory or a file with -f")
+	}
+	r, err := manifest.Load(from)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range r.Diagnostics {
+		fmt.Fprintln(s.Err, d)
+	}
+	return r, nil
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package cli
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// shop is a cluster as users write it: no nodes, no addresses.
+const shop = `
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: web, namespace: shop, labels: {app: web}}
+  spec: {containers: [{name: c, image: x, ports: [{name: http, containerPort: 8080}]}]}
+- apiVersion: v1
+  kind: Pod
+  metadata: {name: client, namespace: shop, labels: {app: client}}
+  spec: {containers: [{name: c, image: x}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: stranger}
+spec: {containers: [{name: c, image: x}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: proxy}
+spec: {hostNetwork: true, containers: [{name: c, image: x}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: machine}
+status: {addresses: [{type: InternalIP, address: 192.168.77.1}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: http}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  podSelector: {matchLabels: {app: web}}
+  ingress:
+  - from:
+    - podSelector: {matchLabels: {app: client}}
+    - ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.128/25]}
+    ports: [{port: http}]
+`
+
+func manifests(t *testing.T, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "app.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestRunShowsWhoReachesWhomInTheUsersManifests(t *testing.T) {
+	for _, datapath := range []string{"nat", "filter"} {
+		status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, shop), "--datapath", datapath, "-o", "json")...)
+		if status != 0 {
+			t.Fatalf("exit status %d\n%s\n%s", status, out, stderr)
+		}
+		var r runReport
+		if err := json.Unmarshal([]byte(out), &r); err != nil {
+			t.Fatal(err)
+		}
+		ends := []string{"default/stranger", "shop/client", "shop/web", "203.0.113.10", "2001:db8:cafe::a", "192.0.2.2", "192.0.2.129"}
+		if diff := cmp.Diff(ends, r.Endpoints); diff != "" {
+			t.Errorf("endpoints (-want +got):\n%s", diff)
+		}
+		p := r.Probes[0]
+		if p.Protocol != "TCP" || p.Port != 8080 || p.Family != "IPv4" {
+			t.Fatalf("first probe is %s %d %s", p.Protocol, p.Port, p.Family)
+		}
+		// To the web pod: from the stranger and the world dropped, from the client
+		// and from the block, but not from its hole, arrived.
+		if got, want := column(p.After, 2), "01-0-10"; got != want {
+			t.Errorf("to shop/web %q, want %q", got, want)
+		}
+		if got, want := column(p.Before, 2), "11-1-11"; got != want {
+			t.Errorf("to shop/web without policies %q, want %q", got, want)
+		}
+		from := map[string]string{"default/stranger": "0", "shop/client": "1", "shop/web": "1"}
+		if len(r.Services) != 2 || !cmp.Equal(r.Services[0].From, from) {
+			t.Errorf("services %+v, want two with %v", r.Services, from)
+		}
+	}
+}
+
+// column is who reaches one endpoint.
+func column(rows []string, n int) string {
+	var s strings.Builder
+	for _, row := range rows {
+		s.WriteByte(row[n])
+	}
+	return s.String()
+}
+
+func TestRunPrintsMatricesAndRulesets(t *testing.T) {
+	status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, shop), "--ruleset", "--probe", "udp:53,tcp:8080", "--host", "198.51.100.9")...)
+	if status != 0 {
+		t.Fatalf("exit status %d\n%s\n%s", status, out, stderr)
+	}
+	for _, part := range []string{"# node machine\ntable inet podwall {", "udp:53: ", "tcp:8080: ", "3 shop/web (machine)", "4 198.51.100.9 (outside)",
+		"Service shop/web, tcp 10.96.0.10:80", "every verdict is what the policies say"} {
+		if !strings.Contains(out, part) {
+			t.Errorf("the output does not say %q:\n%s", part, out)
+		}
+	}
+}
+
+func TestRunNeedsPods(t *testing.T) {
+	status, _, stderr := command(t, withAgentFlag("run", "-f", manifests(t, "kind: Namespace\napiVersion: v1\nmetadata: {name: x}\n"))...)
+	if status != statusUsage || !strings.Contains(stderr, "the lab needs Pod objects") {
+		t.Errorf("exit status %d, %s", status, stderr)
+	}
+}
+
+func TestRunSaysWhichFileIsBrokenAndGoesOn(t *testing.T) {
+	dir := manifests(t, shop)
+	if err := os.WriteFile(filepath.Join(dir, "broken.yaml"), []byte("kind: [\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	status, out, stderr := command(t, withAgentFlag("run", "-f", dir)...)
+	if status != 0 || !strings.Contains(stderr, "broken.yaml:") {
+		t.Errorf("exit status %d\n%s\n%s", status, out, stderr)
+	}
+}

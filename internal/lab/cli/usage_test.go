@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package cli
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestBadInputIsOneClearLine(t *testing.T) {
+	tests := []struct {
+		line, want string
+	}{
+		{"frobnicate", `unknown command "frobnicate"`},
+		{"demo --wiring bridge,tubes", `unknown wiring "tubes", want one of routed, bridge`},
+		{"demo -o yaml", `unknown output "yaml"`},
+		{"demo --datapath sideways", `unknown datapath "sideways"`},
+		{"demo --agent /does/not/exist", "looking for the agent"},
+		{"demo --wiring cni-ptp --cni-bin=", "name their directory with --cni-bin"},
+		{"run", "no manifests given"},
+		{"run -f /does/not/exist", "reading manifests"},
+		{"run -f . --probe tcp:http", `unknown port "tcp:http"`},
+		{"run -f . --host nowhere", `unknown host "nowhere"`},
+		{"run -f . --ruleset -o json", "--ruleset prints text"},
+		{"check", "requires at least 1 arg"},
+		{"check /does/not/exist", "opening cases"},
+		{"check --every 0 x", "--every is 0"},
+		{"check --backend hearsay ../../../testdata/cases/recipes.jsonl", `unknown backend "hearsay"`},
+		{"check --wiring tubes ../../../testdata/cases/recipes.jsonl", `unknown wiring "tubes"`},
+		{"bench packets --rounds 0", "--rounds is 0"},
+		{"bench packets -o yaml", `unknown output "yaml"`},
+		{"bench packets --wiring tubes", `unknown wiring "tubes"`},
+		{"bench packets --peer nobody", `peer "nobody", want NAME=COMMAND`},
+		{"bench packets --peer a=b", "peers need an API server"},
+		{"bench packets peers", "there are no peers to measure"},
+		{"bench packets everything", `unknown group "everything", want some of pods, datapath`},
+		{"bench web -o yaml", `unknown output "yaml"`},
+		{"bench web --pods 1500", "1500 pods: the numbers must grow, be multiples of the 1000 services"},
+		{"bench web --pods 4000,2000", "2000 pods: the numbers must grow"},
+		{"bench web --concurrency 5000", "concurrency 5000: want 1 to 1000"},
+		{"bench web --wiring cni-ptp", `wiring "cni-ptp" is not measured`},
+		{"bench web --peer other", `peer "other": want NAME=COMMAND`},
+		{"bench web --peer podwall=x", `peer "podwall": it needs a command and a name of its own`},
+		{"bench web --kubeapi /does/not/exist", "kubeapi is missing (run `make kubeapi`, or name it with --kubeapi)"},
+		{"bench control --only nothing", `unknown part "nothing", want one of api, large`},
+		{"bench control --rounds 0", "--rounds is 0"},
+		{"bench control --kubeapi /does/not/exist", "looking for the API server"},
+		{"ruleset -f ../../../examples/demo", "no --node given; the pods are on node1, node2"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.line, func(t *testing.T) {
+			args := strings.Fields(tt.line)
+			if !strings.Contains(tt.line, "--agent") && args[0] != "frobnicate" && args[0] != "ruleset" {
+				args = withAgentFlag(args...)
+			}
+			status, out, stderr := command(t, args...)
+			if status != statusUsage || out != "" || !strings.Contains(stderr, tt.want) || strings.Count(stderr, "\n") != 1 {
+				t.Errorf("exit status %d, stdout %q, stderr %q; want %d and one line with %q", status, out, stderr, statusUsage, tt.want)
+			}
+		})
+	}
+}
+
+func TestEveryCommandHasHelpWithExamples(t *testing.T) {
+	for _, name := range []string{"demo", "run", "check", "ruleset", "bench packets", "bench web"} {
+		status, out, _ := command(t, append(strings.Fields(name), "--help")...)
+		if status != 0 || !strings.Contains(out, "Examples:\n  podwall-lab "+name) {
+			t.Errorf("%s --help: exit status %d\n%s", name, status, out)
+		}
+	}
+}
+
+func TestRulesetPrintsTheTableOfANode(t *testing.T) {
+	status, out, stderr := command(t, "ruleset", "-f", "../../../examples/demo", "--node", "node1")
+	if status != 0 || stderr != "" {
+		t.Fatalf("exit status %d\n%s", status, stderr)
+	}
+	for _, part := range []string{"table inet podwall {", "10.244.1.11", "type nat hook postrouting priority -190"} {
+		if !strings.Contains(out, part) {
+			t.Errorf("the table does not say %q:\n%s", part, out)
+		}
+	}
+	if strings.Contains(out, "10.244.2.11") {
+		t.Error("the table has a pod of another node")
+	}
+}
+
+func TestAnAnswerThatCannotBePrintedIsAFailure(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	var stderr strings.Builder
+	args := []string{"ruleset", "-f", "../../../examples/demo", "--node", "node1"}
+	if status := Run(t.Context(), "test", args, Streams{Out: full, Err: &stderr}); status != statusUsage {
+		t.Errorf("exit status %d, %s", status, stderr.String())
+	}
+}

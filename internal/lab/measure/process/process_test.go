@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package process
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/testkit/entry"
+)
+
+// TestMain runs the tests where they may make network namespaces.
+func TestMain(m *testing.M) { entry.Main(m) }
+
+func TestStoppingAProcessEndsWhatItStarted(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "child")
+	p := script(t, newNS(t), "trap '' TERM; sleep 60 & trap 'exit 0' TERM; echo $! > "+file+".new; mv "+file+".new "+file+"; wait")
+	var child string
+	err := Until(t.Context(), "the child", func(context.Context) (bool, error) {
+		text, err := os.ReadFile(file)
+		child = strings.TrimSpace(string(text))
+		return err == nil, nil
+	}, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	for range 1000 {
+		state, err := os.ReadFile("/proc/" + child + "/stat")
+		if err != nil || strings.Contains(string(state), ") Z ") {
+			return
+		}
+		if err := exec.Command("true").Run(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Errorf("process %s, which does not end by SIGTERM, stayed", child)
+}
+
+func TestWaitingForAProcessThatEndsSaysItsLastLines(t *testing.T) {
+	p := script(t, newNS(t), "seq 100; echo cannot go on >&2; exit 3")
+	never := func(context.Context) (bool, error) { return false, nil }
+	err := Until(t.Context(), "a wonder", never, p)
+	for _, want := range []string{"a wonder", "the script ended", "status 3", "cannot go on", "\t82\n"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+	if err != nil && strings.Contains(err.Error(), "\t81\n") {
+		t.Errorf("more than the last lines: %v", err)
+	}
+	if Lives(p) == nil {
+		t.Error("it lives")
+	}
+	if err := p.Stop(); err != nil {
+		t.Errorf("stopping what has ended: %v", err)
+	}
+}
+
+func TestWaitingEndsWithItsCaller(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	err := Until(ctx, "a wonder", func(context.Context) (bool, error) { cancel(); return false, nil })
+	if err == nil || !strings.Contains(err.Error(), "canceled") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestARunThatFailsSaysWhatItSaid(t *testing.T) {
+	ns := newNS(t)
+	if err := Run(ns, exec.Command("sh", "-c", "echo no; echo why >&2; exit 1")); err == nil || !strings.Contains(err.Error(), "why") {
+		t.Errorf("error %v, want what was said", err)
+	}
+	if err := Run(ns, exec.Command("true")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheCPUTimeOfAProcessGrowsWithItsWork(t *testing.T) {
+	p := script(t, newNS(t), "while :; do :; done")
+	before, err := p.CPU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Until(t.Context(), "some work", func(context.Context) (bool, error) {
+		now, err := p.CPU()
+		return now > before+10*time.Millisecond, err
+	}, p)
+	if err != nil {
+		t.Error(err)
+	}
+	if err := p.Stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := p.CPU(); err == nil {
+		t.Error("a process that has ended has CPU time")
+	}
+}
+
+// The test plays the agent inside the namespace.
+func TestPagesAreThoseOfTheNamespace(t *testing.T) {
+	ns := newNS(t)
+	l, err := ns.Listen(t.Context(), "tcp", "127.0.0.1:20244")
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/statusz" && r.URL.Path != "/readyz" {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_, _ = w.Write([]byte(`{"pods": 3}`))
+	}))
+	p := script(t, ns, "sleep 60")
+	var status struct{ Pods int }
+	if err := p.Page(t.Context(), "/statusz", &status); err != nil || status.Pods != 3 {
+		t.Errorf("status %+v (%v), want 3 pods", status, err)
+	}
+	if err := p.Page(t.Context(), "/healthz", nil); err == nil {
+		t.Error("status 503 is no error")
+	}
+	if err := Ready(t.Context(), p); err != nil {
+		t.Error(err)
+	}
+	if err := script(t, newNS(t), "sleep 60").Page(t.Context(), "/statusz", nil); err == nil {
+		t.Error("the page answers in another namespace")
+	}
+}
+
+func serve(t *testing.T, l net.Listener, h http.Handler) {
+	t.Helper()
+	s := &http.Server{Handler: h}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }()
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		<-ended
+	})
+}
+
+func newNS(t *testing.T) *netns.NS {
+	t.Helper()
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := ns.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return ns
+}
+
+func script(t *testing.T, ns *netns.NS, text string) *Process {
+	t.Helper()
+	p, err := Start(ns, t.TempDir(), "the script", exec.Command("sh", "-c", text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Stop() }) // the test says when it is an error
+	return p
+}

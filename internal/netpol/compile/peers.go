@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"fmt"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/netpol/policy"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// maxLiterals is the number of blocks that a rule may spell out. Above it one
+// interval set is cheaper than the walk: a literal costs a compare, the lookup
+// about 200 ns on a connection's first packet.
+const maxLiterals = 8
+
+// anybody reports the one peer condition of a rule for every peer.
+func anybody() []program.Rule { return []program.Rule{{}} }
+
+// blockPeers returns the conditions for the blocks of a rule in a family.
+func (c *compiled) blockPeers(f program.Family, blocks []*cluster.IPBlock) []program.Rule {
+	literals := 0
+	for _, b := range blocks {
+		if program.FamilyOf(b.CIDR.Addr()) == f {
+			literals += 1 + len(b.Except)
+		}
+	}
+	if literals > maxLiterals {
+		return c.blockSet(f, blocks)
+	}
+	var list []program.Rule
+	for _, from := range blocks {
+		if b, ok := block(from); ok && program.FamilyOf(from.CIDR.Addr()) == f {
+			list = append(list, program.Rule{Block: b})
+		}
+	}
+	return list
+}
+
+// block drops holes that lie outside the block. ok is false if the holes leave
+// nothing.
+func block(from *cluster.IPBlock) (program.Block, bool) {
+	b := program.Block{CIDR: from.CIDR.Masked()}
+	for _, e := range mergePrefixes(from.Except) {
+		switch {
+		case e.Bits() <= b.CIDR.Bits() && e.Overlaps(b.CIDR):
+			return program.Block{}, false
+		case e.Overlaps(b.CIDR):
+			b.Except = append(b.Except, e)
+		}
+	}
+	return b, true
+}
+
+// blockSet returns the condition for all blocks of a family as one set; none if
+// the holes leave nothing.
+func (c *compiled) blockSet(f program.Family, blocks []*cluster.IPBlock) []program.Rule {
+	var ranges []program.Range
+	for _, b := range blocks {
+		if program.FamilyOf(b.CIDR.Addr()) == f {
+			ranges = append(ranges, blockRanges(b)...)
+		}
+	}
+	if ranges = mergeRanges(ranges, nextAddr); len(ranges) == 0 {
+		return nil
+	}
+	// Like the name, the comment must follow from the content alone: rules that
+	// write the same addresses differently share the set.
+	s := program.Set{Kind: program.AddrRanges, Family: f, Ranges: ranges, Comment: fmt.Sprintf("ipBlock peers of a rule, %d ranges", len(ranges))}
+	s.Name = fmt.Sprintf("blocks%d-%s", f, digest(rangeTexts(s)...))
+	c.add(&setRef{set: s})
+	return []program.Rule{{PeerSet: s.Name}}
+}
+
+// rangeTexts is what the name of a set of ranges is derived from.
+func rangeTexts(s program.Set) []string {
+	list := make([]string, 0, 2*len(s.Ranges))
+	for _, r := range s.Ranges {
+		list = append(list, s.Kind.Format(r.First), s.Kind.Format(r.Last))
+	}
+	return list
+}
+
+// podPeers returns the conditions for sets of pods.
+func (c *compiled) podPeers(f program.Family, specs []*policy.SetSpec) []program.Rule {
+	var list []program.Rule
+	for _, s := range specs {
+		list = append(list, program.Rule{PeerSet: c.podSet(f, s, program.Addrs)})
+	}
+	return list
+}
+
+// podSet returns the name of the set of a spec in one family.
+func (c *compiled) podSet(f program.Family, spec *policy.SetSpec, kind program.SetKind) string {
+	what := "pods"
+	if kind == program.AddrPorts {
+		what = "ports"
+	}
+	name := fmt.Sprintf("%s%d-%s", what, f, spec.Key().Name())
+	c.add(&setRef{key: spec.Key(), spec: spec, set: program.Set{Name: name, Kind: kind, Family: f, Comment: spec.String()}})
+	return name
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compile
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/netpol/policy"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// compiled are the rules of one policy in one family and direction, with the sets
+// that they refer to.
+type compiled struct {
+	rules []textRule
+	sets  map[string]*setRef
+}
+
+// textRule is a rule with its text, by which rules are sorted and compared.
+type textRule struct {
+	program.Rule
+	text string
+}
+
+func (c *compiled) add(r *setRef) {
+	if c.sets[r.set.Name] == nil {
+		c.sets[r.set.Name] = r
+	}
+}
+
+// compilePolicy compiles what a policy allows.
+func compilePolicy(p *policy.Resolved, f program.Family, d program.Direction) *compiled {
+	list := p.Ingress
+	if d == program.Egress {
+		list = p.Egress
+	}
+	c := &compiled{sets: map[string]*setRef{}}
+	for i := range list {
+		comment := fmt.Sprintf("%s %s[%d]", p.Policy.Key, d, list[i].Index)
+		c.rule(&list[i], f, d, comment)
+	}
+	return c
+}
+
+// rule compiles a rule of the API.
+func (c *compiled) rule(r *policy.Rule, f program.Family, d program.Direction, comment string) {
+	outside := c.blockPeers(f, r.Blocks)
+	if r.AnyPeer {
+		outside = anybody()
+	}
+	peers := append(outside, c.podPeers(f, r.Pods)...)
+	named, ports := c.namedPorts(f, r.Named), everyPort()
+	if !r.AnyPort {
+		ports = c.portConditions(r.Ports, len(peers))
+	}
+	c.pairs(peers, ports, comment)
+	if d == program.Egress {
+		peers = outside // of pods a named port says it all
+	}
+	c.pairs(peers, named, comment)
+	c.pairs(anybody(), c.namedPorts(f, r.Direct), comment)
+}
+
+// pairs adds a rule for each pair of a peer and a port.
+func (c *compiled) pairs(peers, ports []program.Rule, comment string) {
+	for _, peer := range peers {
+		for _, port := range ports {
+			r := peer
+			r.Protocol, r.Ports, r.PortSet, r.DestSet = port.Protocol, port.Ports, port.PortSet, port.DestSet
+			r.Comment = comment
+			c.rules = append(c.rules, textRule{r, r.String()})
+		}
+	}
+}
+
+// merge sorts rules and joins equal ones, with the comments of all. If one allows
+// everything it is the only one.
+func merge(list []textRule) []textRule {
+	slices.SortStableFunc(list, func(a, b textRule) int { return strings.Compare(a.text, b.text) })
+	var merged []textRule
+	for _, r := range list {
+		if r.text == "any" {
+			return []textRule{r} // the others cannot add to it
+		}
+		if n := len(merged); n > 0 && merged[n-1].text == r.text {
+			merged[n-1].Comment = joinComments(merged[n-1].Comment, r.Comment)
+			continue
+		}
+		merged = append(merged, r)
+	}
+	return merged
+}
+
+// enough is where a comment is cut anyway. Beyond it nothing is joined: many
+// policies with one rule would cost the square of their number.
+const enough = 128
+
+func joinComments(a, b string) string {
+	if len(a) >= enough || slices.Contains(strings.Split(a, ", "), b) {
+		return a
+	}
+	return a + ", " + b
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cut
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// Change is what can have become worse between two programs. The lists are
+// sorted. An address is in one of them at most.
+type Change struct {
+	// Denied are pods that may be denied now what they were allowed, since their
+	// rules are others. Shrunk are those with the same rules and a set that lost a
+	// member: it was somebody else who changed.
+	Denied, Shrunk []netip.Addr
+	// Came are addresses that no pod had before; Left are those that no pod has
+	// any more; Moved are those that another pod has now.
+	Came, Left, Moved []netip.Addr
+}
+
+// None reports whether no connection can have become a denied one.
+func (c Change) None() bool {
+	return len(c.Denied)+len(c.Shrunk)+len(c.Came)+len(c.Left)+len(c.Moved) == 0
+}
+
+// Touched returns all addresses of the change, sorted.
+func (c Change) Touched() []netip.Addr {
+	all := slices.Concat(c.Denied, c.Shrunk, c.Came, c.Left, c.Moved)
+	slices.SortFunc(all, netip.Addr.Compare)
+	return all
+}
+
+// Compare returns what can have become worse from one program to the next. It
+// errs on the safe side: another chain counts as worse, whatever is in it. Only
+// what a pod is known to be allowed still is left out: the same rules, with sets
+// that lost no member.
+func Compare(before, now *program.Program) Change {
+	var c Change
+	w := worse{before: before, now: now, chains: map[string]degree{}}
+	eachPod(before.Pods, now.Pods, func(was, is *program.Pod) {
+		switch {
+		case is == nil:
+			c.Left = append(c.Left, was.Addr)
+		case was == nil:
+			c.Came = append(c.Came, is.Addr)
+		case was.Name != is.Name || was.ID != is.ID:
+			c.Moved = append(c.Moved, is.Addr)
+		default:
+			switch max(w.chain(was.Ingress, is.Ingress), w.chain(was.Egress, is.Egress)) {
+			case otherRules:
+				c.Denied = append(c.Denied, is.Addr)
+			case fewerMembers:
+				c.Shrunk = append(c.Shrunk, is.Addr)
+			}
+		}
+	})
+	return c
+}
+
+// eachPod walks two sorted lists and calls f with what an address was and is; one
+// of them is nil if it is in one list only.
+func eachPod(before, now []program.Pod, f func(was, is *program.Pod)) {
+	for len(before) > 0 || len(now) > 0 {
+		switch {
+		case len(now) == 0 || len(before) > 0 && before[0].Addr.Compare(now[0].Addr) < 0:
+			f(&before[0], nil)
+			before = before[1:]
+		case len(before) == 0 || before[0].Addr != now[0].Addr:
+			f(nil, &now[0])
+			now = now[1:]
+		default:
+			f(&before[0], &now[0])
+			before, now = before[1:], now[1:]
+		}
+	}
+}
+
+// degree says how a chain may have become worse.
+type degree uint8
+
+const (
+	notWorse degree = iota
+	fewerMembers
+	otherRules
+)
+
+// worse finds chains that may deny more than before, each once.
+type worse struct {
+	before, now *program.Program
+	chains      map[string]degree // by name
+	shrunk      map[string]bool   // sets that lost a member, made when first needed
+}
+
+func (w *worse) chain(before, now string) degree {
+	switch {
+	case now == "":
+		return notWorse
+	case before != now:
+		return otherRules
+	}
+	found, known := w.chains[now]
+	if !known {
+		found = w.rules(w.before.Chain(now), w.now.Chain(now))
+		w.chains[now] = found
+	}
+	return found
+}
+
+func (w *worse) rules(before, now *program.Chain) degree {
+	if now == nil || before != now && !reflect.DeepEqual(before, now) {
+		return otherRules
+	}
+	if w.shrunk == nil {
+		w.shrunk = shrunk(w.before.Sets, w.now.Sets)
+	}
+	if slices.ContainsFunc(setsOf(now), func(name string) bool { return w.shrunk[name] }) {
+		return fewerMembers
+	}
+	return notWorse
+}
+
+// shrunk returns the sets that lost a member or are gone.
+func shrunk(before, now []*program.Set) map[string]bool {
+	found := map[string]bool{}
+	for _, old := range before {
+		i, ok := slices.BinarySearchFunc(now, old.Name, func(s *program.Set, name string) int { return strings.Compare(s.Name, name) })
+		if !ok {
+			found[old.Name] = true
+			continue
+		}
+		if _, removed := now[i].Elements.Diff(old.Elements); len(removed) > 0 {
+			found[old.Name] = true
+		}
+	}
+	return found
+}

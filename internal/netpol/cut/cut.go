@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cut decides which connections that exist must end, because the program
+// of this node denies them now or because an address of theirs has another
+// owner. A nat chain judges the first packet of a connection only, so the
+// connection table is the memory of old verdicts; this package judges the table.
+//
+// It is pure: package conntrack reads the entries, package datapath deletes them
+// and has package nft refuse what would revive them. It never looks at a kernel
+// and never at a policy. Where it stands: after a change of the program was
+// committed, beside the data path.
+package cut
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// Reason says why a connection must end.
+type Reason uint8
+
+// The reasons.
+const (
+	// Ingress and Egress: the policies of that direction deny it.
+	Ingress Reason = iota + 1
+	Egress
+	// Reused: an address of it belongs to another pod now, or to none.
+	Reused
+)
+
+// String returns the word for logs and metrics.
+func (r Reason) String() string {
+	switch r {
+	case Ingress:
+		return "ingress"
+	case Egress:
+		return "egress"
+	case Reused:
+		return "reused"
+	}
+	return "none"
+}
+
+// Cut is a connection that must end.
+type Cut struct {
+	Entry  Entry
+	Reason Reason
+	// Addr is the pod's address, for a reused one that which was reused, for what
+	// goes to a group the group's.
+	Addr netip.Addr
+	// Pod is the pod whose policies or whose address it is about; empty for a group,
+	// and if the address has no pod any more. Chain is what denies it.
+	Pod, Chain string
+	// Tenant is the namespace of that pod, or of the pod that sends to a group; empty
+	// if nobody knows it any more.
+	Tenant string
+	// Flow is the connection as its first packet met the chains. For an entry that
+	// stands the wrong way round it is the other way than the entry.
+	Flow program.Flow
+	// Revival is what the answering end sends if it goes on to talk. It would begin
+	// a new connection in the other direction, which nobody may deny. Zero if no
+	// such packet can be told from a legitimate one.
+	Revival Revival
+}
+
+// Revival is a packet of the answering end of a connection that was cut.
+type Revival struct {
+	Protocol         program.Protocol // TCP, UDP or SCTP
+	Src, Dst         netip.Addr
+	SrcPort, DstPort uint16
+}
+
+// IsZero reports whether there is none.
+func (r Revival) IsZero() bool { return r == Revival{} }
+
+// Flow returns the connection that the packet belonged to, as its first packet
+// met the chains.
+func (r Revival) Flow() program.Flow {
+	return program.Flow{Protocol: r.Protocol, Src: r.Dst, Dst: r.Src, DstPort: r.SrcPort}
+}
+
+// String returns the packet for people.
+func (r Revival) String() string {
+	return fmt.Sprintf("%s %s > %s", r.Protocol, netip.AddrPortFrom(r.Src, r.SrcPort), netip.AddrPortFrom(r.Dst, r.DstPort))
+}
+
+// String returns the connection for people.
+func (c Cut) String() string {
+	return fmt.Sprintf("%s %s > %s", c.Flow.Protocol, c.Flow.Src, netip.AddrPortFrom(c.Flow.Dst, c.Flow.DstPort))
+}

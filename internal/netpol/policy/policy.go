@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package policy says what the policies of the cluster mean for one node: which
+// local pods are isolated, by which policies, and which sets of addresses the
+// rules of those policies speak about.
+//
+// It is pure. Index keeps the answer up to date at a cost that follows the
+// change, Resolve computes the same answer from a whole snapshot in the plainest
+// way; tests hold them against each other. Package compile turns the Model into
+// a program.
+package policy
+
+import (
+	"slices"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/immutable"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// Model is the resolved meaning of the policies for one node. It is immutable.
+type Model struct {
+	// Layout is shared between models as long as only members of sets changed.
+	Layout *Layout
+	// Sets has the members of every set that the layout refers to.
+	Sets map[SetKey]Members
+	// Diagnostics are about policies that allow nothing, since they are above the
+	// budget of their namespace.
+	Diagnostics []cluster.Diagnostic
+	// Filled is how many members of sets are new since the model before, by one of
+	// the namespaces whose policies refer to the set.
+	Filled map[string]int
+}
+
+// Layout is the part of a model that does not depend on remote pods.
+type Layout struct {
+	// Workloads are the local pods that have a network of their own, sorted by key.
+	Workloads []Workload
+	// Specs are the sets that the rules refer to, by key.
+	Specs map[SetKey]*SetSpec
+}
+
+// Workload is a local pod and the policies that isolate it.
+type Workload struct {
+	Pod             *cluster.Pod
+	Ingress, Egress Isolation
+}
+
+// Isolation of a pod in one direction. A pod is isolated in a direction if at
+// least one policy with that type selects it; the allowed traffic is the union
+// of what these policies allow.
+type Isolation struct {
+	Isolated bool
+	Policies []*Resolved // sorted by policy key
+}
+
+// Resolved is a policy whose rules name sets instead of selectors.
+type Resolved struct {
+	Policy          *cluster.Policy
+	Ingress, Egress []Rule
+
+	closed *Resolved // the same without rules
+}
+
+// Rule is a rule of the API. It allows what meets one of its peers and one of
+// its ports; peers and ports are kept apart, so that a rule takes the sum of
+// them and not the product.
+type Rule struct {
+	Index int // in the API object
+	// AnyPeer allows every peer. Otherwise a peer is in one of Blocks or Pods.
+	AnyPeer bool
+	Blocks  []*cluster.IPBlock
+	Pods    []*SetSpec
+	// AnyPort allows every port of every protocol. Otherwise a port is one of
+	// Ports, or destination and port are in one of Named.
+	AnyPort bool
+	Ports   []cluster.Port // without names
+	// Named are the destinations and ports that the named ports stand for, one set
+	// for each protocol. In an egress rule it goes with AnyPeer and Blocks only.
+	Named []*SetSpec
+	// Direct are those of an egress rule whose peers are pods: there the peer is
+	// the destination, so that being in the set is all that is asked.
+	Direct []*SetSpec
+}
+
+// specs returns the sets that the policy refers to.
+func (r *Resolved) specs() map[SetKey]*SetSpec {
+	found := map[SetKey]*SetSpec{}
+	for _, list := range [][]Rule{r.Ingress, r.Egress} {
+		for i := range list {
+			for _, s := range slices.Concat(list[i].Pods, list[i].Named, list[i].Direct) {
+				if found[s.key] == nil {
+					found[s.key] = s
+				}
+			}
+		}
+	}
+	return found
+}
+
+// Members are the addresses of a set, by family.
+type Members struct{ V4, V6 program.Elements }
+
+// Of returns the members of one family.
+func (m Members) Of(f program.Family) program.Elements {
+	if f == program.IPv6 {
+		return m.V6
+	}
+	return m.V4
+}
+
+func (m *Members) of(e program.Element) *program.Elements {
+	if e.Addr.Is4() {
+		return &m.V4
+	}
+	return &m.V6
+}
+
+func (m *Members) add(e program.Element)    { s := m.of(e); *s = s.With(e) }
+func (m *Members) remove(e program.Element) { s := m.of(e); *s = s.Without(e) }
+
+// replace takes out what is only in before and adds what is only in after. Both
+// are sorted.
+func (m *Members) replace(before, after []program.Element) {
+	for len(before) > 0 || len(after) > 0 {
+		order := 0
+		switch {
+		case len(before) == 0:
+			order = 1
+		case len(after) == 0:
+			order = -1
+		default:
+			order = before[0].Compare(after[0])
+		}
+		if order < 0 {
+			m.remove(before[0])
+		}
+		if order > 0 {
+			m.add(after[0])
+		}
+		if order <= 0 {
+			before = before[1:]
+		}
+		if order >= 0 {
+			after = after[1:]
+		}
+	}
+}
+
+// membersFrom makes members of a list at once, and may change it.
+func membersFrom(list []program.Element) Members {
+	n := 0 // how many of IPv4 are in front
+	for i, e := range list {
+		if e.Addr.Is4() {
+			list[n], list[i] = list[i], list[n]
+			n++
+		}
+	}
+	return Members{V4: immutable.Of(list[:n]...), V6: immutable.Of(list[n:]...)}
+}

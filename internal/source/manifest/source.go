@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"context"
+	"crypto/sha256"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/cluster/convert"
+	"github.com/podwall/podwall/internal/source/feed"
+)
+
+const (
+	// settle is how long changes are collected before the directory is read: a
+	// writer changes several files, or one file in several steps.
+	settle = 50 * time.Millisecond
+	// poll finds what notification cannot see: files behind symbolic links, and
+	// the directory itself being replaced.
+	poll = 10 * time.Second
+)
+
+// Source keeps a store equal to a directory of manifests.
+type Source struct {
+	dir string
+	log *slog.Logger
+
+	read    bool              // the directory was read once
+	synced  bool              // every file was understood once
+	last    string            // digest of what is in the store
+	files   map[string]*known // by file name; owned by Run
+	origins map[string]bool   // files that have diagnostics in the store
+
+	mu   sync.Mutex // guards feed, which others ask for
+	feed feed.Feed
+}
+
+// known is what is known about one file.
+type known struct {
+	sum    [sha256.Size]byte
+	good   *file        // the last content that could be read; nil if there was none
+	broken *SyntaxError // why the present content is not in force
+}
+
+// New returns a source for the directory. It does no I/O.
+func New(dir string, log *slog.Logger) *Source {
+	return &Source{dir: dir, log: log, files: map[string]*known{}, origins: map[string]bool{},
+		feed: feed.Feed{Kind: "manifests", Since: time.Now()}}
+}
+
+// Feeds says whether the directory can be read.
+func (s *Source) Feeds() []feed.Feed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return []feed.Feed{s.feed}
+}
+
+// note records the outcome of reading the directory.
+func (s *Source) note(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if connected := err == nil; connected != s.feed.Connected {
+		s.feed.Connected, s.feed.Since = connected, now
+	}
+	s.feed.Err, s.feed.Cure = "", ""
+	if err != nil {
+		s.feed.Err, s.feed.Cure = err.Error(), "make the directory readable again"
+		return
+	}
+	s.feed.Heard = now
+}
+
+// Run reads the directory into the store and again after each change, each time
+// as one transaction, until ctx ends; then it returns nil. It returns an error
+// only when the directory cannot be read at the start. Later a directory that
+// goes away changes nothing.
+func (s *Source) Run(ctx context.Context, store *cluster.Store) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		s.log.Warn("no file notifications, polling instead", "err", err)
+		watcher = nil
+	} else {
+		defer watcher.Close()
+	}
+	// Watch before reading: what changes in between is then read twice, not never.
+	s.watch(watcher)
+	if err := s.sync(store); err != nil {
+		return err
+	}
+	s.follow(ctx, store, watcher)
+	return nil
+}
+
+// watch asks for notifications, also again after the directory was replaced:
+// then it is another one for the kernel.
+func (s *Source) watch(watcher *fsnotify.Watcher) {
+	if watcher == nil {
+		return
+	}
+	if err := watcher.Add(s.dir); err != nil {
+		s.log.Debug("directory cannot be watched", "path", s.dir, "err", err)
+	}
+}
+
+func (s *Source) follow(ctx context.Context, store *cluster.Store, watcher *fsnotify.Watcher) {
+	var events <-chan fsnotify.Event
+	var failures <-chan error
+	if watcher != nil {
+		events, failures = watcher.Events, watcher.Errors
+	}
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	var due <-chan time.Time
+	away := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-events:
+			if due == nil {
+				due = time.After(settle)
+			}
+			continue
+		case err := <-failures:
+			// An overflow: events were lost, so look at once.
+			s.log.Warn("file notification failed", "err", err)
+		case <-due:
+		case <-ticker.C:
+			s.watch(watcher)
+		}
+		due = nil
+		err := s.sync(store)
+		if err != nil && !away {
+			s.log.Error("manifests cannot be read, the last content stays in force", "err", err)
+		}
+		away = err != nil
+	}
+}
+
+// sync reads the directory and puts it into the store if it changed.
+func (s *Source) sync(store *cluster.Store) error {
+	raw, err := readDir(s.dir)
+	s.note(err)
+	if err != nil {
+		return err
+	}
+	sum := digest(raw)
+	if s.read && sum == s.last {
+		return nil
+	}
+	s.read, s.last = true, sum
+	result, perFile := s.update(raw)
+	s.apply(store, sum, result, perFile)
+	s.log.Info("manifests read", "path", s.dir, "files", len(raw), "pods", len(result.Pods),
+		"policies", len(result.Policies), "digest", sum)
+	return nil
+}
+
+// update brings what is known about the files up to date and returns the
+// content in force and the diagnostics by file.
+func (s *Source) update(raw []rawFile) (*Result, map[string][]cluster.Diagnostic) {
+	files := make(map[string]*known, len(raw))
+	var good []*file
+	broken := map[string][]cluster.Diagnostic{}
+	for _, r := range raw {
+		k := s.look(r)
+		files[r.name] = k
+		if k.broken != nil {
+			consequence := "nothing of the file is used"
+			if k.good != nil {
+				consequence = "the file's previous content stays in force"
+			}
+			broken[r.name] = append(broken[r.name], k.broken.diagnostic(consequence))
+		}
+		if k.good != nil {
+			good = append(good, k.good)
+		}
+	}
+	s.files = files
+	return merge(good), broken
+}
+
+// look parses a file unless it is the same as before.
+func (s *Source) look(r rawFile) *known {
+	before := s.files[r.name]
+	sum := sha256.Sum256(r.data)
+	if before != nil && before.sum == sum && r.err == nil && before.broken == nil {
+		return before
+	}
+	parsed, bad := r.parse()
+	if bad == nil {
+		return &known{sum: sum, good: parsed}
+	}
+	now := &known{sum: sum, broken: bad}
+	if before != nil {
+		now.good = before.good
+	}
+	if before == nil || before.broken == nil || *before.broken != *bad {
+		s.log.Warn("manifest cannot be understood", "path", filepath.Join(s.dir, r.name), "line", bad.Line, "err", bad)
+	}
+	return now
+}
+
+// complete returns the kinds whose first list is known. That is none as long as
+// a file was never understood: it may hold a policy that the kernel enforces
+// since an earlier run, and taking that away would open pods.
+func (s *Source) complete() []cluster.Kind {
+	for _, name := range slices.Sorted(maps.Keys(s.files)) {
+		if k := s.files[name]; k.good == nil && !s.synced {
+			s.log.Error("the first read is not complete, the kernel stays as it is until every file is understood", "path", filepath.Join(s.dir, name), "err", k.broken)
+			return nil
+		}
+	}
+	s.synced = true
+	return cluster.Kinds()
+}
+
+func nodes(list []*corev1.Node) []*cluster.Node {
+	converted := make([]*cluster.Node, len(list))
+	for i, n := range list {
+		converted[i] = convert.Node(n)
+	}
+	return converted
+}
+
+// apply puts everything into the store as one transaction. Diagnostics of
+// objects have the directory as their origin, those of broken files the file.
+func (s *Source) apply(store *cluster.Store, sum string, r *Result, broken map[string][]cluster.Diagnostic) {
+	store.Update(func(tx *cluster.Tx) {
+		tx.ReplaceNamespaces(r.Namespaces)
+		tx.ReplacePods(r.Pods)
+		tx.ReplacePolicies(r.Policies)
+		tx.ReplaceNodes(nodes(r.Nodes))
+		tx.SetDiagnostics(s.dir, r.Diagnostics)
+		for name := range s.origins {
+			if broken[name] == nil {
+				tx.SetDiagnostics(filepath.Join(s.dir, name), nil)
+			}
+		}
+		for name, list := range broken {
+			tx.SetDiagnostics(filepath.Join(s.dir, name), list)
+		}
+		tx.SetSource(sum)
+		for _, k := range s.complete() {
+			tx.SetSynced(k)
+		}
+	})
+	s.origins = map[string]bool{}
+	for name := range broken {
+		s.origins[name] = true
+	}
+}
