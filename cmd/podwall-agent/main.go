@@ -29,7 +29,7 @@ import (
 	"github.com/podwall/podwall/internal/agent"
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/logging"
 )
 
 // version is set by the build.
@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "podwall-agent %s\n", version)
 		return 0
 	}
-	log := observe.NewLogger(string(cfg.LogFormat), cfg.Verbosity, stderr, term.IsTerminal(int(os.Stderr.Fd())))
+	log := logging.New(string(cfg.LogFormat), cfg.Verbosity, stderr, term.IsTerminal(int(os.Stderr.Fd())))
 	klog.SetSlogLogger(log)
 	for _, n := range notices {
 		log.Info("flag has no effect here", "flag", n.Flag, "why", n.Text)

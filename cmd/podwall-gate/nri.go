@@ -15,7 +15,7 @@ import (
 
 	"github.com/podwall/podwall/internal/gate"
 	"github.com/podwall/podwall/internal/gate/nri"
-	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/logging"
 )
 
 // serveNRI serves a container runtime by its Node Resource Interface until ctx ends.
@@ -37,7 +37,7 @@ func serveNRI(ctx context.Context, args []string, stderr io.Writer) error {
 	if *socket != "" {
 		p.Gate.Socket = *socket
 	}
-	p.Log = observe.NewLogger(*format, 0, stderr, term.IsTerminal(int(os.Stderr.Fd())))
+	p.Log = logging.New(*format, 0, stderr, term.IsTerminal(int(os.Stderr.Fd())))
 	p.Run(ctx)
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/gate"
+	"github.com/podwall/podwall/internal/wake"
 )
 
 // Door is the agent's side of the gate: it puts what the runtime announces into
@@ -23,7 +24,7 @@ type Door struct {
 	store *cluster.Store
 	done  *progress
 	// hurry holds at most one wish that the loop does not wait for more changes.
-	hurry chan struct{}
+	hurry wake.Signal
 
 	mu   sync.Mutex          // guards pods
 	pods map[string]gate.Pod // as announced, by sandbox
@@ -34,7 +35,7 @@ var _ gate.Keeper = (*Door)(nil)
 // NewDoor returns the door of a node's agent. The loop that makes the answers
 // true gets it as Loop.Door.
 func NewDoor(node string, store *cluster.Store) *Door {
-	return &Door{node: node, store: store, done: newProgress(), hurry: make(chan struct{}, 1), pods: map[string]gate.Pod{}}
+	return &Door{node: node, store: store, done: newProgress(), hurry: wake.New(), pods: map[string]gate.Pod{}}
 }
 
 // errWithdrawn ends the wait for a sandbox that went meanwhile.
@@ -72,10 +73,7 @@ func (d *Door) put(p gate.Pod) {
 	s := cluster.Sandbox{ID: p.Sandbox, Pod: podKey(p), UID: p.UID, Node: d.node, IPs: unmapped(p.IPs)}
 	d.store.Update(func(tx *cluster.Tx) { tx.Announce(s) })
 	d.forget()
-	select {
-	case d.hurry <- struct{}{}:
-	default:
-	}
+	d.hurry.Set()
 }
 
 // forget lets go of what the store has forgotten.

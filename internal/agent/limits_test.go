@@ -10,21 +10,21 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
-	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/observe"
 )
 
 // members returns n elements.
-func members(n int) (list program.Elements) {
+func members(n int) (list inet.Elements) {
 	for i := range n {
-		list = list.With(program.Element{Addr: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})})
+		list = list.With(inet.Element{Addr: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})})
 	}
 	return list
 }
 
 // ranges returns n ranges.
-func ranges(n int) []program.Range { return make([]program.Range, n) }
+func ranges(n int) []inet.Range { return make([]inet.Range, n) }
 
 func TestTheLargestOfAKindIsNamed(t *testing.T) {
 	c := counts{connections: observe.Connections{Entries: 7, Limit: 10}, rules: 99, widest: "old"}

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/datapath"
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/policy"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/observe"
 )
 
@@ -132,8 +132,8 @@ func (l *Loop) drops() {
 // dropsOf sums the counters by the direction that was denied.
 func dropsOf(counters map[string]uint64) observe.Drops {
 	return observe.Drops{
-		Ingress: counters[nft.CounterIngress] + counters[nft.CounterUnlisted] + counters[nft.CounterBroadcast],
-		Egress:  counters[nft.CounterEgress] + counters[nft.CounterSource] + counters[nft.CounterPort],
+		Ingress: counters[ruleset.CounterIngress] + counters[ruleset.CounterUnlisted] + counters[ruleset.CounterBroadcast],
+		Egress:  counters[ruleset.CounterEgress] + counters[ruleset.CounterSource] + counters[ruleset.CounterPort],
 	}
 }
 

@@ -5,6 +5,8 @@ package cluster
 import (
 	"reflect"
 	"sync"
+
+	"github.com/podwall/podwall/internal/wake"
 )
 
 // Kind is a watched kind of object.
@@ -58,8 +60,8 @@ type Snapshot struct {
 // changed. Its methods may be called from several goroutines; the objects are
 // never modified after they were handed over.
 type Store struct {
-	changed chan struct{} // holds at most one wake-up
-	wants   chan struct{} // likewise, for policies that were left out
+	changed wake.Signal // holds at most one wake-up
+	wants   wake.Signal // likewise, for policies that were left out
 
 	mu          sync.Mutex // guards everything below
 	revision    uint64
@@ -82,8 +84,8 @@ type Store struct {
 // NewStore returns an empty store in which no kind is synced.
 func NewStore() *Store {
 	return &Store{
-		changed:     make(chan struct{}, 1),
-		wants:       make(chan struct{}, 1),
+		changed:     wake.New(),
+		wants:       wake.New(),
 		budgets:     budgets{},
 		wanted:      map[Key]bool{},
 		namespaces:  newTable(func(n *Namespace) Key { return Key{Name: n.Name} }, func(a, b *Namespace) bool { return reflect.DeepEqual(a, b) }),
@@ -115,10 +117,7 @@ func (s *Store) Update(change func(tx *Tx)) {
 	}
 	s.mu.Unlock()
 	if tx.changed {
-		select {
-		case s.changed <- struct{}{}:
-		default:
-		}
+		s.changed.Set()
 	}
 }
 

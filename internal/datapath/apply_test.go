@@ -17,6 +17,7 @@ import (
 
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 func TestFirstApplyWritesEverythingAndProvesIt(t *testing.T) {
@@ -33,8 +34,8 @@ func TestFirstApplyWritesEverythingAndProvesIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if counters[nft.CounterSelfTest] != 2 {
-			t.Errorf("the self-test dropped %d packets, want one of each family", counters[nft.CounterSelfTest])
+		if counters[ruleset.CounterSelfTest] != 2 {
+			t.Errorf("the self-test dropped %d packets, want one of each family", counters[ruleset.CounterSelfTest])
 		}
 		if links := run(t, "ip", "-o", "link"); strings.Contains(links, testLink) {
 			t.Errorf("the self-test left its interface:\n%s", links)
@@ -240,7 +241,7 @@ func brokenConn(t *testing.T) *nft.Conn {
 	if err := errors.Join(unix.Dup3(int(ns.Fd()), number, unix.O_CLOEXEC), ns.Close()); err != nil {
 		t.Fatal(err)
 	}
-	c, err := nft.Open(number)
+	c, err := ruleset.Open(number)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/podwall/podwall/internal/kernel/conntrack"
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/wake"
 )
 
 // arrivals end what an address took part in before a pod has it: as soon as the
@@ -28,7 +29,7 @@ type arrivals struct {
 	log     *slog.Logger
 	conn    *conntrack.Conn // of the goroutine that runs it
 	freed   func()          // is called when a pod need not wait any longer
-	due     chan struct{}   // holds at most one wake-up of the goroutine
+	due     wake.Signal     // holds at most one wake-up of the goroutine
 	running atomic.Bool     // there is that goroutine
 	// known is the program that the kernel gets or has, without what is held.
 	known atomic.Pointer[program.Program]
@@ -54,7 +55,7 @@ const (
 )
 
 func newArrivals(conn *conntrack.Conn, log *slog.Logger, closed bool, freed func()) *arrivals {
-	return &arrivals{closed: closed, log: log, conn: conn, freed: freed, due: make(chan struct{}, 1), newcomers: newNewcomers(maxFresh)}
+	return &arrivals{closed: closed, log: log, conn: conn, freed: freed, due: wake.New(), newcomers: newNewcomers(maxFresh)}
 }
 
 // note takes a route that is new. It never waits.
@@ -114,10 +115,7 @@ func (a *arrivals) disarm() {
 }
 
 func (a *arrivals) wake() {
-	select {
-	case a.due <- struct{}{}:
-	default:
-	}
+	a.due.Set()
 }
 
 // run deletes until ctx ends. However many routes come and go, it takes a share

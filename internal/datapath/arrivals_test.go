@@ -16,6 +16,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/netpol/program"
@@ -68,22 +69,22 @@ func TestARouteToAStrangerEndsTheConnectionsFromBefore(t *testing.T) {
 		run(t, "ip", "link", "add", "up0", "type", "bridge") // of others
 		run(t, "ip", "link", "set", "up0", "up")
 		d := open(t, Options{})
-		connect(t, program.UDP, first, stranger)
-		connect(t, program.UDP, friendly, stranger) // of a known pod with a stranger
-		connect(t, program.TCP, stranger, second)
-		connect(t, program.UDP, first, elsewhere)
+		connect(t, inet.UDP, first, stranger)
+		connect(t, inet.UDP, friendly, stranger) // of a known pod with a stranger
+		connect(t, inet.TCP, stranger, second)
+		connect(t, inet.UDP, first, elsewhere)
 		run(t, "ip", "route", "add", stranger, "dev", "veth-a") // before anybody listens
 		run(t, "ip", "route", "add", elsewhere, "dev", "up0")
 		apply(t, d, sampleProgram())
-		connect(t, program.UDP, first, friendly) // which the rules let
+		connect(t, inet.UDP, first, friendly) // which the rules let
 		watch(t, d)
-		other, kept := line(program.UDP, first, elsewhere), line(program.UDP, first, friendly)
+		other, kept := line(inet.UDP, first, elsewhere), line(inet.UDP, first, friendly)
 		left(t, other, kept)
 
 		for _, a := range []string{stranger, friendly} {
 			run(t, "ip", "route", "replace", a, "dev", "up0")
 		}
-		connect(t, program.UDP, second, stranger)
+		connect(t, inet.UDP, second, stranger)
 		run(t, "ip", "route", "replace", friendly, "dev", "veth-a")
 		run(t, "ip", "route", "replace", stranger, "dev", "veth-a")
 		left(t, other, kept)
@@ -95,15 +96,15 @@ func TestArrivalsWaitForTheRulesAndAreLookedAtTwice(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
 		a, elsewhere := d.cuts.arrivals, func(link int) bool { return link == 1 }
-		connect(t, program.UDP, first, stranger)
+		connect(t, inet.UDP, first, stranger)
 		a.note(links.Host{Addr: netip.MustParseAddr(stranger), Link: 7})
 		a.note(links.Host{Addr: netip.MustParseAddr(friendly), Link: 7})
 		a.turn(elsewhere)
-		left(t, line(program.UDP, first, stranger))
+		left(t, line(inet.UDP, first, stranger))
 		apply(t, d, sampleProgram())
 		a.turn(elsewhere)
 		left(t)
-		connect(t, program.UDP, first, stranger) // was under way
+		connect(t, inet.UDP, first, stranger) // was under way
 		a.turn(elsewhere)
 		left(t)
 		a.turn(elsewhere)
@@ -169,10 +170,10 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 		log := slog.New(slog.NewTextHandler(t.Output(), nil))
 		skeleton := func(addr string) {
 			t.Helper()
-			connect(t, program.UDP, first, stranger)
-			connect(t, program.UDP, first, elsewhere)
-			connect(t, program.TCP, stranger, second)
-			connect(t, program.TCP, first, friendly)
+			connect(t, inet.UDP, first, stranger)
+			connect(t, inet.UDP, first, elsewhere)
+			connect(t, inet.TCP, stranger, second)
+			connect(t, inet.TCP, first, friendly)
 			if err := Skeleton(t.Context(), []string{"veth0"}, []netip.Addr{netip.MustParseAddr(addr)}, log); err != nil {
 				t.Fatal(err)
 			}
@@ -187,14 +188,14 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 			left(t)
 		}
 		skeleton(stranger) // on a node that just booted
-		left(t, line(program.UDP, first, elsewhere), line(program.TCP, first, friendly))
+		left(t, line(inet.UDP, first, elsewhere), line(inet.TCP, first, friendly))
 		nothing()
 
 		apply(t, open(t, Options{}), sampleProgram())
 		end := alive(t)
 		before := listing(t)
 		skeleton(stranger)
-		left(t, line(program.UDP, first, elsewhere), line(program.TCP, first, friendly))
+		left(t, line(inet.UDP, first, elsewhere), line(inet.TCP, first, friendly))
 		if listing(t) != before {
 			t.Errorf("beside an agent the table changed:\n%s", listing(t))
 		}
@@ -202,7 +203,7 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 		nothing()
 
 		skeleton(friendly) // the agent died, and another pod gets a pod's address
-		left(t, line(program.UDP, first, elsewhere), line(program.UDP, first, stranger), line(program.TCP, stranger, second))
+		left(t, line(inet.UDP, first, elsewhere), line(inet.UDP, first, stranger), line(inet.TCP, stranger, second))
 		if to := run(t, "nft", "list", "map", "inet", "podwall", "to4"); strings.Contains(to, friendly) || !strings.Contains(to, webPod) {
 			t.Errorf("who is known:\n%s", to)
 		}
@@ -217,11 +218,11 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 func TestAnAddressThatIsKnownMeanwhileIsLeftAlone(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
-		connect(t, program.UDP, first, stranger)
-		connect(t, program.UDP, first, friendly)
+		connect(t, inet.UDP, first, stranger)
+		connect(t, inet.UDP, first, friendly)
 		list := []netip.Addr{netip.MustParseAddr(stranger), netip.MustParseAddr(friendly)}
 		n, err := forget(d.cuts.conn, list, nil, func(a netip.Addr) bool { return a.String() == friendly }, nil)
-		if got := fmt.Sprint(n, err, connections(t)); got != fmt.Sprint(1, error(nil), []string{line(program.UDP, first, friendly)}) {
+		if got := fmt.Sprint(n, err, connections(t)); got != fmt.Sprint(1, error(nil), []string{line(inet.UDP, first, friendly)}) {
 			t.Error(got)
 		}
 	})

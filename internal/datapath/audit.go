@@ -14,9 +14,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/conntrack"
 	"github.com/podwall/podwall/internal/netpol/cut"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/wake"
 )
 
 // The audit looks at the connections that exist, beside the loop: a large table
@@ -27,7 +29,7 @@ type audit struct {
 	conn *conntrack.Conn // of the goroutine that runs it
 	log  *slog.Logger
 	wake func()
-	due  chan struct{} // holds at most one wake-up of the goroutine
+	due  wake.Signal // holds at most one wake-up of the goroutine
 	// accounts and total belong to that goroutine.
 	accounts accounts
 	total    budget
@@ -73,8 +75,8 @@ const (
 	handed, unheard = 512, 1 << 17
 )
 
-func (a *audit) init(log *slog.Logger, wake func()) {
-	a.log, a.wake, a.due = log, wake, make(chan struct{}, 1)
+func (a *audit) init(log *slog.Logger, awake func()) {
+	a.log, a.wake, a.due = log, awake, wake.New()
 	a.accounts, a.total = newAccounts(), newBudget(totalShare, time.Now())
 	a.requests, a.found.limit = requests{}, unheard
 }
@@ -96,10 +98,7 @@ func (a *audit) look(list scopes) {
 		a.requests.add(p, s)
 	}
 	a.mu.Unlock()
-	select {
-	case a.due <- struct{}{}:
-	default:
-	}
+	a.due.Set()
 }
 
 // take returns up to n connections that must end, and what it took to find them.
@@ -177,7 +176,7 @@ func (a *audit) next(now time.Time) (turn, *cut.Judge, time.Time) {
 func (a *audit) inspect(t turn, j *cut.Judge) {
 	start, entries, found, all := time.Now(), 0, map[string]int{}, t.scopes.all()
 	var batch []cut.Cut
-	err := all.dump(a.conn, func(e *cut.Entry) {
+	err := all.dump(a.conn, func(e *inet.Connection) {
 		entries++
 		c, denied := j.Judge(e)
 		if !denied {
@@ -223,7 +222,7 @@ func (a *audit) hand(batch []cut.Cut) {
 }
 
 // dump asks for as little as it can.
-func (s *scope) dump(c *conntrack.Conn, take func(*cut.Entry)) error {
+func (s *scope) dump(c *conntrack.Conn, take func(*inet.Connection)) error {
 	entries, _, err := c.Count()
 	if err != nil || entries == 0 {
 		return err
@@ -251,13 +250,13 @@ func (s *scope) addresses() []netip.Addr {
 }
 
 // family returns the one family of the scope, or 0.
-func (s *scope) family(addrs []netip.Addr) program.Family {
+func (s *scope) family(addrs []netip.Addr) inet.Family {
 	if s.whole || len(addrs) == 0 {
 		return 0
 	}
-	f := program.FamilyOf(addrs[0])
+	f := inet.FamilyOf(addrs[0])
 	for _, a := range addrs {
-		if program.FamilyOf(a) != f {
+		if inet.FamilyOf(a) != f {
 			return 0
 		}
 	}

@@ -8,13 +8,14 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/cut"
 )
 
 // numbered are connections of a tenant, told apart by their chain.
 func numbered(tenant string, from, n int) (list []cut.Cut) {
 	for i := range n {
-		list = append(list, cut.Cut{Tenant: tenant, Entry: cut.Entry{Zone: uint16(from + i)}})
+		list = append(list, cut.Cut{Tenant: tenant, Entry: inet.Connection{Zone: uint16(from + i)}})
 	}
 	return list
 }

@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // A commit is one transaction: one element or rule that the kernel refuses stops
@@ -132,7 +132,7 @@ func (d *Datapath) divide(ctx context.Context, p *program.Program, gone bool) (o
 	if err := d.reread(ctx); err != nil {
 		return omitted{}, err
 	}
-	tried := newObjects(p, nft.FindInForce(d.actual, p))
+	tried := newObjects(p, ruleset.FindInForce(d.actual, p))
 	out := omitted{objects: make(map[object]bool, len(tried)), gone: gone}
 	out.add(tried)
 	if err := d.try(ctx, p, out); err != nil {

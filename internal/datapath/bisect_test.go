@@ -13,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -57,9 +58,9 @@ func TestADivisionFindsWhatIsRefused(t *testing.T) {
 // set that is not there, one whose chain is not there, and one behind a set with two
 // elements of which one is in the other.
 func withRefused(p *program.Program) *program.Program {
-	nested := []program.Range{program.AddrRange(netip.MustParsePrefix("10.0.0.0/8")), program.AddrRange(netip.MustParsePrefix("10.1.0.0/16"))}
+	nested := []inet.Range{inet.AddrRange(netip.MustParsePrefix("10.0.0.0/8")), inet.AddrRange(netip.MustParsePrefix("10.1.0.0/16"))}
 	chain := func(name, set string) *program.Chain {
-		return &program.Chain{Name: name, Direction: program.Ingress, Family: program.IPv4, Rules: []program.Rule{{PeerSet: set}}}
+		return &program.Chain{Name: name, Direction: program.Ingress, Family: inet.IPv4, Rules: []program.Rule{{PeerSet: set}}}
 	}
 	return &program.Program{
 		Pods: append(slices.Clone(p.Pods),
@@ -67,7 +68,7 @@ func withRefused(p *program.Program) *program.Program {
 			program.Pod{Addr: netip.MustParseAddr("10.244.9.2"), Name: "x/no-chain", Ingress: "ingress4-x2"},
 			program.Pod{Addr: netip.MustParseAddr("10.244.9.3"), Name: "x/nested", Ingress: "ingress4-x3"}),
 		Chains: append(slices.Clone(p.Chains), chain("ingress4-x1", "nowhere"), chain("ingress4-x3", "blocks4-x")),
-		Sets:   append([]*program.Set{{Name: "blocks4-x", Kind: program.AddrRanges, Family: program.IPv4, Ranges: nested}}, p.Sets...),
+		Sets:   append([]*program.Set{{Name: "blocks4-x", Kind: inet.AddrRanges, Family: inet.IPv4, Ranges: nested}}, p.Sets...),
 	}
 }
 

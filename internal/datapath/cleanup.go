@@ -7,13 +7,15 @@ package datapath
 import (
 	"errors"
 	"fmt"
+
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // Cleanup removes what is ours: the tables, the settings that were changed, and the
 // mark of a node that is open. Nobody else's object is touched. Done twice it
 // changes nothing.
 func (d *Datapath) Cleanup() error {
-	return errors.Join(d.removeTables(), d.conn.UnmarkOpen())
+	return errors.Join(d.removeTables(), ruleset.UnmarkOpen(d.conn))
 }
 
 // removeTables removes our tables and restores the settings that they remember.
@@ -44,11 +46,11 @@ func (d *Datapath) restoreSettings() (failed, err error) {
 
 func (d *Datapath) deleteTables() error {
 	var failed []error
-	if exists, err := d.conn.Exists(); err != nil || exists {
-		failed = append(failed, err, d.conn.Delete())
+	for _, t := range append(ruleset.Small(), ruleset.Table()) {
+		conn := d.conn.Of(t)
+		if exists, err := conn.Exists(); err != nil || exists {
+			failed = append(failed, err, conn.Delete())
+		}
 	}
-	if _, exists, err := d.conn.DropsStackedTags(); err != nil || exists {
-		failed = append(failed, err, d.conn.DropStackedTags(false))
-	}
-	return errors.Join(append(failed, d.deletePorts(), removeSelfTest())...)
+	return errors.Join(append(failed, removeSelfTest())...)
 }

@@ -11,11 +11,12 @@ import (
 	"slices"
 	"time"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/conntrack"
 	"github.com/podwall/podwall/internal/kernel/links"
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/cut"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // cuts ends connections that exist and must not. Where a nat chain judges, the
@@ -33,7 +34,7 @@ type cuts struct {
 
 	judged  *program.Program // the program up to which connections are judged
 	closed  closure          // and what was closed for groups then
-	refused map[nft.Refused]refusal
+	refused map[program.Refused]refusal
 	asked   asked // what they were judged by
 	count   uint64
 	swept   time.Time
@@ -57,7 +58,7 @@ type Cuts struct {
 }
 
 func (c *cuts) open(o Options, log *slog.Logger, wake func()) {
-	c.log, c.keep, c.refused, c.lenient = log, o.KeepConnections, map[nft.Refused]refusal{}, lenience
+	c.log, c.keep, c.refused, c.lenient = log, o.KeepConnections, map[program.Refused]refusal{}, lenience
 	c.release = time.AfterFunc(time.Hour, wake)
 	c.release.Stop()
 	c.audit.init(log, wake)
@@ -101,13 +102,13 @@ type plan struct {
 	judge   *cut.Judge
 	node    []netip.Addr
 	closed  closure
-	groups  cut.Groups             // the same for the judge
-	scopes  scopes                 // to look at afterwards
-	cuts    []cut.Cut              // to be deleted
-	add     map[nft.Refused]string // by whose pod
-	remove  map[nft.Refused]bool
-	again   []nft.Refused // somebody took them out of the sets
-	cutting bool          // the sets hold something
+	groups  cut.Groups                 // the same for the judge
+	scopes  scopes                     // to look at afterwards
+	cuts    []cut.Cut                  // to be deleted
+	add     map[program.Refused]string // by whose pod
+	remove  map[program.Refused]bool
+	again   []program.Refused // somebody took them out of the sets
+	cutting bool              // the sets hold something
 	held    held
 	moved   []netip.Addr // addresses that went from one pod to another, to look for after the commit
 	reused  int          // connections of reused addresses, deleted already
@@ -117,9 +118,9 @@ type plan struct {
 // plan prepares what is committed with the program. Where nobody looks beside the
 // loop, connections of addresses that have a new owner are deleted here: before
 // anything speaks of the owner.
-func (d *Datapath) plan(p *program.Program, n nft.Node, h held, report *Report) (*plan, error) {
+func (d *Datapath) plan(p *program.Program, n ruleset.Node, h held, report *Report) (*plan, error) {
 	c := &d.cuts
-	todo := &plan{held: h, add: map[nft.Refused]string{}, remove: map[nft.Refused]bool{}, scopes: scopes{}}
+	todo := &plan{held: h, add: map[program.Refused]string{}, remove: map[program.Refused]bool{}, scopes: scopes{}}
 	if c.conn == nil {
 		report.Problems = append(report.Problems, Problem{Subject: "connections", Blocking: !c.keep,
 			Text: "connections that a change denies are not cut: the connection table cannot be read: " + c.why.Error(),
@@ -127,7 +128,7 @@ func (d *Datapath) plan(p *program.Program, n nft.Node, h held, report *Report) 
 		return todo, nil
 	}
 	if report.Full && d.actual != nil {
-		c.adopt(nft.Refusals(d.actual), todo)
+		c.adopt(ruleset.Refusals(d.actual), todo)
 	}
 	var found []cut.Cut
 	found, todo.looked = c.audit.take(maxCuts)
@@ -194,7 +195,7 @@ func (d *Datapath) compare(p *program.Program, todo *plan) map[netip.Addr]bool {
 		if !c.keep {
 			todo.scopes.of(payer{}).whole = true // nobody knows what was judged by what
 		}
-		before = &program.Program{Pods: nft.LocalPods(d.actual, p)}
+		before = &program.Program{Pods: ruleset.LocalPods(d.actual, p)}
 	}
 	change := cut.Compare(c.policed(before), c.policed(p))
 	reused := change.Moved
@@ -268,7 +269,7 @@ func (c *cuts) clear(addrs []netip.Addr, j *cut.Judge) (deleted int) {
 func (c *cuts) confirm(p *program.Program, found []cut.Cut, todo *plan) {
 	type name struct {
 		id   [4]byte
-		orig cut.Tuple
+		orig inet.Tuple
 	}
 	seen := map[name]bool{}
 	for _, f := range found {
@@ -289,7 +290,7 @@ func (c *cuts) confirm(p *program.Program, found []cut.Cut, todo *plan) {
 		}
 		todo.cuts = append(todo.cuts, again)
 		if !again.Revival.IsZero() {
-			r := nft.Refused(again.Revival)
+			r := again.Revival
 			todo.add[r] = again.Tenant
 			delete(todo.remove, r)
 		}
@@ -346,7 +347,7 @@ func (c *cuts) end(list []cut.Cut, sum *Cuts) error {
 	if len(list) == 0 {
 		return nil
 	}
-	entries := make([]cut.Entry, len(list))
+	entries := make([]inet.Connection, len(list))
 	for i, l := range list {
 		entries[i] = l.Entry
 		switch l.Reason {

@@ -18,8 +18,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/conntrack"
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/cut"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
@@ -32,13 +32,13 @@ const (
 )
 
 // connect puts a connection into the table of this process' network namespace.
-func connect(t *testing.T, p program.Protocol, src, dst string) {
+func connect(t *testing.T, p inet.Protocol, src, dst string) {
 	t.Helper()
 	tuple := func(src, dst string, sport, dport uint16) netlink.IPTuple {
 		return netlink.IPTuple{Protocol: uint8(p), SrcIP: netip.MustParseAddr(src).AsSlice(), DstIP: netip.MustParseAddr(dst).AsSlice(), SrcPort: sport, DstPort: dport}
 	}
 	flow := &netlink.ConntrackFlow{FamilyType: unix.AF_INET, TimeOut: 300, Forward: tuple(src, dst, reply, tcpPort), Reverse: tuple(dst, src, tcpPort, reply)}
-	if p == program.TCP {
+	if p == inet.TCP {
 		flow.ProtoInfo = &netlink.ProtoInfoTCP{State: 3}
 	}
 	if err := netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, flow); err != nil {
@@ -55,14 +55,16 @@ func connections(t *testing.T) []string {
 	}
 	defer c.Close()
 	var list []string
-	if err := c.Dump(0, func(e *cut.Entry) { list = append(list, line(e.Protocol, e.Orig.Src.String(), e.Orig.Dst.String())) }); err != nil {
+	if err := c.Dump(0, func(e *inet.Connection) {
+		list = append(list, line(e.Protocol, e.Orig.Src.String(), e.Orig.Dst.String()))
+	}); err != nil {
 		t.Fatal(err)
 	}
 	slices.Sort(list)
 	return list
 }
 
-func line(p program.Protocol, src, dst string) string { return fmt.Sprintf("%s %s > %s", p, src, dst) }
+func line(p inet.Protocol, src, dst string) string { return fmt.Sprintf("%s %s > %s", p, src, dst) }
 
 // watch runs what runs beside the loop, until the test ends.
 func watch(t *testing.T, d *Datapath) {
@@ -102,7 +104,7 @@ func drive(t *testing.T, d *Datapath, p *program.Program, want ...string) (sum C
 // fill connects both peers to the pod, and others.
 func fill(t *testing.T) {
 	t.Helper()
-	for _, p := range []program.Protocol{program.TCP, program.UDP} {
+	for _, p := range []inet.Protocol{inet.TCP, inet.UDP} {
 		connect(t, p, first, webPod)
 		connect(t, p, second, webPod)
 		connect(t, p, second, elsewhere)
@@ -111,7 +113,7 @@ func fill(t *testing.T) {
 
 func lines(pairs ...string) (list []string) {
 	for i := 0; i < len(pairs); i += 2 {
-		for _, p := range []program.Protocol{program.TCP, program.UDP} {
+		for _, p := range []inet.Protocol{inet.TCP, inet.UDP} {
 			list = append(list, line(p, pairs[i], pairs[i+1]))
 		}
 	}
@@ -157,14 +159,14 @@ func TestAChangeCutsWhatItDeniesAndNothingElse(t *testing.T) {
 // webPod, those of the first its neighbour.
 func twoTenants(flapping, quiet []string) *program.Program {
 	set := func(name string, peers []string) *program.Set {
-		s := &program.Set{Name: name, Kind: program.Addrs, Family: program.IPv4}
+		s := &program.Set{Name: name, Kind: inet.Addrs, Family: inet.IPv4}
 		for _, a := range peers {
-			s.Elements = s.Elements.With(program.Element{Addr: netip.MustParseAddr(a)})
+			s.Elements = s.Elements.With(inet.Element{Addr: netip.MustParseAddr(a)})
 		}
 		return s
 	}
 	chain := func(name, set string) *program.Chain {
-		return &program.Chain{Name: name, Direction: program.Ingress, Family: program.IPv4, Rules: []program.Rule{{PeerSet: set}}}
+		return &program.Chain{Name: name, Direction: program.Ingress, Family: inet.IPv4, Rules: []program.Rule{{PeerSet: set}}}
 	}
 	p := &program.Program{
 		Pods: []program.Pod{
@@ -175,7 +177,7 @@ func twoTenants(flapping, quiet []string) *program.Program {
 		Sets:   []*program.Set{set("pods4-flapping", flapping), set("pods4-quiet", quiet)},
 	}
 	if len(flapping) == 0 { // what its own policy denies, and not its peers that are gone
-		p.Chains[0] = &program.Chain{Name: "ingress4-closed", Direction: program.Ingress, Family: program.IPv4}
+		p.Chains[0] = &program.Chain{Name: "ingress4-closed", Direction: program.Ingress, Family: inet.IPv4}
 		p.Pods[1].Ingress, p.Sets = "ingress4-closed", p.Sets[1:]
 	}
 	return p
@@ -195,19 +197,19 @@ func TestATenantThatFlapsDelaysOnlyItsOwnCuts(t *testing.T) {
 				d.cuts.audit.requests = requests{} // of the start
 				watch(t, d)
 				all := slices.Clip(crowded(t, crowd))
-				connect(t, program.UDP, first, webPod)
-				connect(t, program.UDP, first, friendly)
-				drive(t, d, twoTenants(nil, both), append(all, line(program.UDP, first, webPod))...)
+				connect(t, inet.UDP, first, webPod)
+				connect(t, inet.UDP, first, friendly)
+				drive(t, d, twoTenants(nil, both), append(all, line(inet.UDP, first, webPod))...)
 				for range 10 {
 					apply(t, d, twoTenants(both, both))
 					apply(t, d, twoTenants(nil, both))
 				}
-				connect(t, program.UDP, second, friendly)
+				connect(t, inet.UDP, second, friendly)
 				apply(t, d, twoTenants(both, both))
-				drive(t, d, twoTenants(nil, both), append(all, line(program.UDP, first, webPod), line(program.UDP, second, friendly))...)
+				drive(t, d, twoTenants(nil, both), append(all, line(inet.UDP, first, webPod), line(inet.UDP, second, friendly))...)
 				want := all
 				if crowd > 0 {
-					want = append(all, line(program.UDP, second, friendly)) // would make the quiet one's scan longer
+					want = append(all, line(inet.UDP, second, friendly)) // would make the quiet one's scan longer
 				}
 				closed := twoTenants(nil, nil)
 				drive(t, d, closed, want...)
@@ -224,8 +226,8 @@ func crowded(t *testing.T, n int) (list []string) {
 	t.Helper()
 	for i := range n {
 		src := netip.AddrFrom4([4]byte{10, 8, byte(i >> 8), byte(i)}).String()
-		connect(t, program.UDP, src, elsewhere)
-		list = append(list, line(program.UDP, src, elsewhere))
+		connect(t, inet.UDP, src, elsewhere)
+		list = append(list, line(inet.UDP, src, elsewhere))
 	}
 	return list
 }
@@ -345,25 +347,25 @@ func TestTheSetsAreBounded(t *testing.T) {
 
 // A tenant with very many cut connections loses its own refusals and nobody else's.
 func TestAFloodOfCutsDrivesOutNobodyElsesRefusals(t *testing.T) {
-	c := cuts{log: slog.New(slog.NewTextHandler(t.Output(), nil)), refused: map[nft.Refused]refusal{}}
-	turn := func(add map[nft.Refused]string) {
+	c := cuts{log: slog.New(slog.NewTextHandler(t.Output(), nil)), refused: map[program.Refused]refusal{}}
+	turn := func(add map[program.Refused]string) {
 		t.Helper()
-		todo := &plan{add: add, remove: map[nft.Refused]bool{}}
+		todo := &plan{add: add, remove: map[program.Refused]bool{}}
 		c.bound(todo)
 		c.settle(todo)
 		if len(c.refused) > MaxRefused {
 			t.Fatalf("%d are refused", len(c.refused))
 		}
 	}
-	quiet := map[nft.Refused]string{}
+	quiet := map[program.Refused]string{}
 	for i := range 100 {
-		quiet[nft.Refused{Protocol: program.SCTP, SrcPort: uint16(i)}] = "quiet"
+		quiet[program.Refused{Protocol: inet.SCTP, SrcPort: uint16(i)}] = "quiet"
 	}
 	turn(quiet) // the oldest of all
 	for i := range 20 {
-		add := map[nft.Refused]string{}
+		add := map[program.Refused]string{}
 		for n := range maxCuts {
-			add[nft.Refused{Protocol: program.TCP, SrcPort: uint16(n), DstPort: uint16(i)}] = "flood"
+			add[program.Refused{Protocol: inet.TCP, SrcPort: uint16(n), DstPort: uint16(i)}] = "flood"
 		}
 		turn(add)
 	}
@@ -381,24 +383,24 @@ func TestAFloodOfCutsDrivesOutNobodyElsesRefusals(t *testing.T) {
 	}
 }
 
-func refusedMany(n int) map[nft.Refused]refusal {
-	m := map[nft.Refused]refusal{}
+func refusedMany(n int) map[program.Refused]refusal {
+	m := map[program.Refused]refusal{}
 	for i := range n {
-		m[nft.Refused{Protocol: program.TCP, SrcPort: uint16(i), DstPort: uint16(i >> 16)}] = refusal{number: uint64(i)}
+		m[program.Refused{Protocol: inet.TCP, SrcPort: uint16(i), DstPort: uint16(i >> 16)}] = refusal{number: uint64(i)}
 	}
 	return m
 }
 
-func refusedMore(n int, tenant string) map[nft.Refused]string {
-	m := map[nft.Refused]string{}
+func refusedMore(n int, tenant string) map[program.Refused]string {
+	m := map[program.Refused]string{}
 	for i := range n {
-		m[nft.Refused{Protocol: program.UDP, SrcPort: uint16(i)}] = tenant
+		m[program.Refused{Protocol: inet.UDP, SrcPort: uint16(i)}] = tenant
 	}
 	return m
 }
 
-func refusedFirst(c *cuts, n uint64) map[nft.Refused]bool {
-	m := map[nft.Refused]bool{}
+func refusedFirst(c *cuts, n uint64) map[program.Refused]bool {
+	m := map[program.Refused]bool{}
 	for r, at := range c.refused {
 		if at.number < n {
 			m[r] = true
@@ -413,12 +415,12 @@ func TestAChangeHasTheRefusedConnectionsJudgedThatItConcerns(t *testing.T) {
 	pods := []program.Pod{{Addr: first, Name: "a/p", Tenant: "a", Ingress: "ingress4-a"}, {Addr: second, Name: "b/p", Tenant: "b", Ingress: "ingress4-b"}}
 	both := func() *program.Program {
 		return &program.Program{Pods: slices.Clone(pods), Chains: []*program.Chain{
-			{Name: "ingress4-a", Direction: program.Ingress, Family: program.IPv4}, {Name: "ingress4-b", Direction: program.Ingress, Family: program.IPv4}}}
+			{Name: "ingress4-a", Direction: program.Ingress, Family: inet.IPv4}, {Name: "ingress4-b", Direction: program.Ingress, Family: inet.IPv4}}}
 	}
-	at := func(a netip.Addr) nft.Refused {
-		return nft.Refused{Protocol: program.TCP, Src: a, Dst: elsewhere, SrcPort: 80, DstPort: 40000}
+	at := func(a netip.Addr) program.Refused {
+		return program.Refused{Protocol: inet.TCP, Src: a, Dst: elsewhere, SrcPort: 80, DstPort: 40000}
 	}
-	of := map[nft.Refused]string{at(first): "a", at(second): "b"}
+	of := map[program.Refused]string{at(first): "a", at(second): "b"}
 	opened := both()
 	opened.Pods[0].Ingress = ""
 	for _, tt := range []struct {
@@ -434,9 +436,9 @@ func TestAChangeHasTheRefusedConnectionsJudgedThatItConcerns(t *testing.T) {
 		{"an earlier process left one", both(), nil, func(c *cuts) { c.refused[at(second)] = refusal{} }, "b"},
 		{"nothing was judged yet", both(), nil, func(c *cuts) { c.asked = asked{} }, "a b"},
 	} {
-		c := cuts{refused: map[nft.Refused]refusal{}, release: time.NewTimer(time.Hour), lenient: time.Hour}
+		c := cuts{refused: map[program.Refused]refusal{}, release: time.NewTimer(time.Hour), lenient: time.Hour}
 		ask := func(p *program.Program, node []netip.Addr) {
-			todo := &plan{judge: cut.NewJudge(p, node, nil), node: node, remove: map[nft.Refused]bool{}}
+			todo := &plan{judge: cut.NewJudge(p, node, nil), node: node, remove: map[program.Refused]bool{}}
 			if c.ask(p, map[netip.Addr]bool{}, todo); len(todo.remove) > 0 {
 				t.Errorf("%s: %v go", tt.name, todo.remove)
 			}

@@ -24,6 +24,7 @@ import (
 	"github.com/podwall/podwall/internal/kernel/sysctl"
 	"github.com/podwall/podwall/internal/kuberouter"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // Guard says when the guard against invalid and untracked packets is on.
@@ -99,7 +100,7 @@ type Datapath struct {
 	links   *links.Links
 	events
 
-	renderer    nft.Renderer
+	renderer    ruleset.Renderer
 	actual      *nft.Table // what the kernel holds, nil for no table
 	known       bool       // actual can be trusted
 	onlyRefused bool       // it cannot, for no other reason than a commit of ours that was refused
@@ -128,12 +129,10 @@ type Datapath struct {
 	belief       belief
 	left         omitted // refused by the kernel
 	refusals     int     // commits in a row
-	ports        map[program.Family]portTable
+	small        map[nft.TableID]smallTable
 
 	untracked string // what hides packets of IPVS from our chains, "" for nothing
 	cuts      cuts
-
-	tagsKnown, tagsDropped bool // the state of the table of family bridge
 
 	open, askedOpen bool // on purpose; whether that is known
 	whyOpen         string
@@ -147,7 +146,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	if err := preflight(); err != nil {
 		return nil, err
 	}
-	conn, err := nft.Open(0)
+	conn, err := ruleset.Open(0)
 	if err != nil {
 		return nil, unsupported(err)
 	}
@@ -156,7 +155,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	}
 	d := &Datapath{
 		options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}),
-		restore: map[string]entry{}, ports: map[program.Family]portTable{},
+		restore: map[string]entry{}, small: map[nft.TableID]smallTable{},
 		trusted: trusted{}, strangers: map[string]time.Time{},
 		unreached: missing{}, unbound: missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{},
 	}
@@ -214,8 +213,8 @@ func (d *Datapath) apply(ctx context.Context, p *program.Program) (Report, error
 	}
 	seen, err := d.seen()
 	if seen.Table {
-		d.known, d.tagsKnown, d.onlyRefused = false, false, false // first, so that it outlives a failure below
-		clear(d.ports)
+		d.known, d.onlyRefused = false, false // first, so that it outlives a failure below
+		clear(d.small)
 		d.askedOpen = false
 	}
 	if open, failed := d.opened(&report); failed != nil {
@@ -284,7 +283,7 @@ func (d *Datapath) look() error {
 	if err != nil {
 		return err
 	}
-	s, err := d.conn.Survey(kuberouter.IsFirewallChain)
+	s, err := d.conn.Survey(ruleset.PriorityNAT, kuberouter.IsFirewallChain)
 	if err != nil {
 		return err
 	}
@@ -299,13 +298,13 @@ func (d *Datapath) look() error {
 type wanted struct {
 	program *program.Program
 	held    held
-	node    nft.Node
+	node    ruleset.Node
 }
 
 // want finds out what the kernel shall have. Paths and interfaces are those of all
 // pods, also of those that are left out, not believed, or held: these stay closed.
 func (d *Datapath) want(ctx context.Context, all *program.Program, out omitted, report *Report) (wanted, error) {
-	paths, err := d.links.Find(ctx, all.Pods)
+	paths, err := d.links.Find(ctx, addressesOf(all.Pods))
 	if err != nil {
 		return wanted{}, err // without them the closing rules would be taken away
 	}
@@ -318,6 +317,14 @@ func (d *Datapath) want(ctx context.Context, all *program.Program, out omitted, 
 	p, h := d.hold(out.of(p), paths)
 	report.Held = h.addrs
 	return wanted{p, h, d.node(p, all, paths, report)}, nil
+}
+
+func addressesOf(pods []program.Pod) []links.Pod {
+	list := make([]links.Pod, len(pods))
+	for i, p := range pods {
+		list[i] = links.Pod{Addr: p.Addr, Name: p.Name, ID: p.ID}
+	}
+	return list
 }
 
 // make renders, compares and commits, without what is left out.
@@ -344,7 +351,7 @@ func (d *Datapath) make(ctx context.Context, all *program.Program, report *Repor
 		// What is desired may have changed too, and that is nobody's fault.
 		d.drift += len(nft.Diff(d.actual, d.wrote))
 	}
-	ops = nft.JoinOps(ops, d.cuts.ops(todo, ops))
+	ops = ruleset.JoinOps(ops, d.cuts.ops(todo, ops))
 	report.Changes = len(ops)
 	for _, op := range ops {
 		report.Elements += op.Elements()
@@ -431,6 +438,6 @@ func (d *Datapath) Counters() (map[string]uint64, error) {
 	if err := d.renew(); err != nil {
 		return nil, err
 	}
-	counters, err := d.conn.AllCounters()
+	counters, err := ruleset.Counters(d.conn)
 	return counters, d.trust(err)
 }

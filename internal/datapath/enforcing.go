@@ -8,17 +8,17 @@ import (
 	"context"
 	"errors"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // NotEnforcing says why nobody enforces in this network namespace: there is no
 // table of ours, or no agent that keeps it. It is empty if both are there.
 func NotEnforcing(ctx context.Context) (why string, err error) {
-	conn, err := nft.Open(0)
+	conn, err := ruleset.Open(0)
 	if err != nil {
 		return "", unsupported(err)
 	}
-	_, open, failed := conn.Opened()
+	_, open, failed := ruleset.Opened(conn)
 	exists, err := conn.Exists()
 	if err := errors.Join(failed, err, conn.Close()); err != nil {
 		return "", unsupported(err)
@@ -38,7 +38,7 @@ func NotEnforcing(ctx context.Context) (why string, err error) {
 
 // Gone reports whether no table of ours is in this network namespace.
 func Gone() (bool, error) {
-	conn, err := nft.Open(0)
+	conn, err := ruleset.Open(0)
 	if err != nil {
 		return false, unsupported(err)
 	}

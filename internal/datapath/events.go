@@ -14,11 +14,13 @@ import (
 
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
+	"github.com/podwall/podwall/internal/wake"
 )
 
 // events collect what happened in the kernel between two Applys.
 type events struct {
-	wake chan struct{} // holds at most one wake-up
+	wake wake.Signal // holds at most one wake-up
 	// The netlink ports from which we change nftables, and from which we did before:
 	// what we did last may be heard of only after we connected anew.
 	port, before atomic.Uint32
@@ -30,7 +32,7 @@ type events struct {
 }
 
 func (e *events) init(port uint32) {
-	e.wake = make(chan struct{}, 1)
+	e.wake = wake.New()
 	e.port.Store(port)
 }
 
@@ -64,10 +66,7 @@ func (e *events) note(n nft.Notice) {
 
 // awake asks for an Apply.
 func (e *events) awake() {
-	select {
-	case e.wake <- struct{}{}:
-	default:
-	}
+	e.wake.Set()
 }
 
 // lookAgain asks for an Apply after some time, and for none if that is 0. It takes
@@ -120,7 +119,7 @@ func (d *Datapath) again(ctx context.Context, watch func() error) {
 func (d *Datapath) Watch(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		d.again(ctx, func() error { return nft.Monitor(ctx, d.own, d.note) })
+		d.again(ctx, func() error { return nft.Monitor(ctx, d.own, ruleset.Ours, d.note) })
 		return nil
 	})
 	appeared := func(links.Host) {}

@@ -21,6 +21,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/testkit/interpose"
 	"github.com/podwall/podwall/internal/lab/testkit/soak"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // underFaults runs f on a thread whose netlink can be made to fail.
@@ -93,7 +94,7 @@ func TestEachFaultOfNetlinkAtEachCallLeavesPodsClosed(t *testing.T) {
 			inOwnNamespace(t, func(t *testing.T) {
 				d := open(t, Options{})
 				healthy(t, d, turns(1))
-				witness, err := nft.Open(0)
+				witness, err := ruleset.Open(0)
 				if err != nil {
 					t.Fatal(err)
 				}

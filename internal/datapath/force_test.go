@@ -13,9 +13,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/testkit/interpose"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // inForce says what a table lacks of isolated(first) with the peer.
@@ -39,7 +41,7 @@ func inForce(table *nft.Table) string {
 // called with the number of the state.
 func eachState(t *testing.T, at func(int), f func()) (states int) {
 	t.Helper()
-	witness, err := nft.Open(0)
+	witness, err := ruleset.Open(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +144,7 @@ func TestWhereNothingIsNewNothingIsTaken(t *testing.T) {
 		d := open(t, Options{})
 		healthy(t, d, isolated(first))
 		before, same := listing(t), isolated(first)
-		same.Sets = []*program.Set{{Name: "pods4-peers", Kind: program.AddrRanges, Family: program.IPv4, Ranges: withRefused(same).Sets[0].Ranges}}
+		same.Sets = []*program.Set{{Name: "pods4-peers", Kind: inet.AddrRanges, Family: inet.IPv4, Ranges: withRefused(same).Sets[0].Ranges}}
 		for range 3 {
 			if _, err := d.Apply(t.Context(), same); err == nil {
 				t.Fatal("the kernel takes it: the test shows nothing")

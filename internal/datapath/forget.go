@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/conntrack"
 	"github.com/podwall/podwall/internal/netpol/cut"
 	"github.com/podwall/podwall/internal/netpol/program"
@@ -42,7 +43,7 @@ func forget(conn *conntrack.Conn, addrs, node []netip.Addr, known func(netip.Add
 		return 0, err
 	}
 	now := strangers(slices.DeleteFunc(slices.Clone(addrs), known), node)
-	return conn.Delete(slices.DeleteFunc(old, func(e cut.Entry) bool {
+	return conn.Delete(slices.DeleteFunc(old, func(e inet.Connection) bool {
 		c, ends := now.Judge(&e)
 		if ends && found != nil {
 			found[c.Addr]++
@@ -60,12 +61,12 @@ func strangers(addrs, node []netip.Addr) *cut.Judge {
 }
 
 // among returns those connections of the addresses that the judge denies.
-func among(conn *conntrack.Conn, addrs []netip.Addr, j *cut.Judge) (old []cut.Entry, err error) {
+func among(conn *conntrack.Conn, addrs []netip.Addr, j *cut.Judge) (old []inet.Connection, err error) {
 	s := newScope()
 	for _, a := range addrs {
 		s.touched[a] = true
 	}
-	err = s.dump(conn, func(e *cut.Entry) {
+	err = s.dump(conn, func(e *inet.Connection) {
 		if _, denied := j.Judge(e); denied {
 			old = append(old, *e)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -31,9 +32,9 @@ func TestTheFirstIsolatedPodOfABridgeEndsItsFlowsToGroups(t *testing.T) {
 			{"10.244.3.6", "224.0.0.251"}, {"10.244.3.6", "10.244.3.255"}, {"10.244.1.1", "224.0.0.251"}, {"10.244.1.6", elsewhere}}
 		var left []string
 		for i, f := range all {
-			connect(t, program.UDP, f[0], f[1])
+			connect(t, inet.UDP, f[0], f[1])
 			if i > 2 {
-				left = append(left, line(program.UDP, f[0], f[1]))
+				left = append(left, line(inet.UDP, f[0], f[1]))
 			}
 		}
 		if got, want := drive(t, d, pods, left...), (Cuts{Ingress: 3}); got != want {
@@ -52,13 +53,13 @@ func TestAnIsolatedPodThatIsFoundOnABridgeEndsItsFlowsToGroups(t *testing.T) {
 		pods := isolated()
 		pods.Pods = append(pods.Pods, program.Pod{Addr: netip.MustParseAddr("10.244.1.6"), Name: "open"})
 		apply(t, d, pods)
-		connect(t, program.UDP, "10.244.1.6", "224.0.0.251")
+		connect(t, inet.UDP, "10.244.1.6", "224.0.0.251")
 		for end, looks := time.Now().Add(30*time.Second), 0; looks < 2; time.Sleep(10 * time.Millisecond) { // the first and the second of the start
 			if looks += apply(t, d, pods).Cuts.Looked.Times; time.Now().After(end) {
 				t.Fatalf("%d looks at the connections in 30 s", looks)
 			}
 		}
-		drive(t, d, pods, line(program.UDP, "10.244.1.6", "224.0.0.251")) // is allowed
+		drive(t, d, pods, line(inet.UDP, "10.244.1.6", "224.0.0.251")) // is allowed
 		run(t, "ip", "route", "del", "10.244.1.5/32", "dev", "br1")
 		drive(t, d, pods)
 	})

@@ -9,9 +9,10 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/links"
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // A pod whose address may have connections from before it is held: it is closed
@@ -37,7 +38,7 @@ func (d *Datapath) hold(p *program.Program, paths map[netip.Addr]links.Path) (*p
 	if h.beside = c.conn != nil && c.arrivals.running.Load(); !h.beside {
 		return p, h
 	}
-	before := nft.LocalPods(d.actual, p)
+	before := ruleset.LocalPods(d.actual, p)
 	if c.judged != nil {
 		before = c.judged.Pods
 	}
@@ -81,9 +82,9 @@ func (c *cuts) closes(pod program.Pod) bool { return strings.HasPrefix(pod.Ingre
 func closedFor(p *program.Program, prefix string, is func(program.Pod) bool) *program.Program {
 	closed := &program.Program{Pods: slices.Clone(p.Pods), Chains: slices.Clone(p.Chains), Sets: p.Sets}
 	chains := map[string]*program.Chain{}
-	name := func(f program.Family, d program.Direction) string {
+	name := func(f inet.Family, d program.Direction) string {
 		c := &program.Chain{Name: prefix + d.String() + "4", Direction: d, Family: f}
-		if f == program.IPv6 {
+		if f == inet.IPv6 {
 			c.Name = prefix + d.String() + "6"
 		}
 		chains[c.Name] = c
@@ -91,7 +92,7 @@ func closedFor(p *program.Program, prefix string, is func(program.Pod) bool) *pr
 	}
 	for i := range closed.Pods {
 		if pod := &closed.Pods[i]; is(*pod) {
-			f := program.FamilyOf(pod.Addr)
+			f := inet.FamilyOf(pod.Addr)
 			pod.Ingress, pod.Egress = name(f, program.Ingress), name(f, program.Egress)
 		}
 	}

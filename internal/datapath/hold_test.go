@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
@@ -70,8 +71,8 @@ func TestAPodWaitsForItsLookAloneAndTheLoopLooksNowhere(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
 		apply(t, d, isolated(first))
-		connect(t, program.UDP, first, stranger) // which the policies would allow
-		connect(t, program.UDP, first, webPod)
+		connect(t, inet.UDP, first, stranger) // which the policies would allow
+		connect(t, inet.UDP, first, webPod)
 		watched(t, d)
 		loopIsBlind(t, d)
 		r := apply(t, d, withPod(isolated(first, second), stranger, "shop/next"))
@@ -82,15 +83,15 @@ func TestAPodWaitsForItsLookAloneAndTheLoopLooksNowhere(t *testing.T) {
 			t.Errorf("the other change waits too:\n%s", set)
 		}
 		settled(t, d, withPod(isolated(first, second), stranger, "shop/next"))
-		left(t, line(program.UDP, first, webPod))
+		left(t, line(inet.UDP, first, webPod))
 		if !isKnown(t, stranger) {
 			t.Error("the pod is not known")
 		}
-		connect(t, program.UDP, first, stranger) // of its own
+		connect(t, inet.UDP, first, stranger) // of its own
 		apply(t, d, withPod(isolated(first), stranger, "shop/next"))
 		run(t, "ip", "link", "set", "lo", "up")
 		settled(t, d, withPod(isolated(first), stranger, "shop/next"))
-		left(t, line(program.UDP, first, webPod), line(program.UDP, first, stranger))
+		left(t, line(inet.UDP, first, webPod), line(inet.UDP, first, stranger))
 	})
 }
 
@@ -100,7 +101,7 @@ func TestAPodWhoseRouteCameFirstDoesNotWait(t *testing.T) {
 		pairAway(t, "veth-a")
 		d := open(t, Options{})
 		apply(t, d, isolated(first))
-		connect(t, program.UDP, first, stranger)
+		connect(t, inet.UDP, first, stranger)
 		watched(t, d)
 		loopIsBlind(t, d)
 		arrive := func() {
@@ -144,7 +145,7 @@ func TestAnAddressThatMovesIsClosedInBetween(t *testing.T) {
 				apply(t, d, withPod(isolated(first), stranger, "shop/last"))
 				watched(t, d)
 				loopIsBlind(t, d)
-				connect(t, program.UDP, first, stranger)
+				connect(t, inet.UDP, first, stranger)
 				next := withPod(isolated(first), stranger, "shop/next")
 				r := apply(t, d, next)
 				closed := !isKnown(t, stranger)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/lab/testkit/apart"
 	testentry "github.com/podwall/podwall/internal/lab/testkit/entry"
 	"github.com/podwall/podwall/internal/netpol/program"
@@ -71,13 +72,13 @@ func verify(t *testing.T, d *Datapath) {
 
 // isolated is a program with one pod that the given peers reach.
 func isolated(peers ...string) *program.Program {
-	set := &program.Set{Name: "pods4-peers", Kind: program.Addrs, Family: program.IPv4}
+	set := &program.Set{Name: "pods4-peers", Kind: inet.Addrs, Family: inet.IPv4}
 	for _, a := range peers {
-		set.Elements = set.Elements.With(program.Element{Addr: netip.MustParseAddr(a)})
+		set.Elements = set.Elements.With(inet.Element{Addr: netip.MustParseAddr(a)})
 	}
 	return &program.Program{
 		Pods: []program.Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-web"}},
-		Chains: []*program.Chain{{Name: "ingress4-web", Direction: program.Ingress, Family: program.IPv4,
+		Chains: []*program.Chain{{Name: "ingress4-web", Direction: program.Ingress, Family: inet.IPv4,
 			Rules: []program.Rule{{PeerSet: set.Name}}}},
 		Sets: []*program.Set{set},
 	}

@@ -16,13 +16,14 @@ import (
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // node finds out what Render has to know of the node, and prepares the bridges
 // of pods. all are the pods that are wanted, also those that are not programmed
 // yet: their interfaces are closed like those of the others.
-func (d *Datapath) node(p, all *program.Program, paths map[netip.Addr]links.Path, report *Report) nft.Node {
-	n := nft.Node{FilterHook: d.options.FilterHook || d.forced || len(d.survey.Before) > 0}
+func (d *Datapath) node(p, all *program.Program, paths map[netip.Addr]links.Path, report *Report) ruleset.Node {
+	n := ruleset.Node{FilterHook: d.options.FilterHook || d.forced || len(d.survey.Before) > 0}
 	n.Guard, report.GuardWhy = d.guard()
 	report.Filter, report.Guard = n.FilterHook, n.Guard && !n.FilterHook
 	if n.FilterHook {
@@ -61,7 +62,7 @@ func (d *Datapath) guard() (on bool, why string) {
 
 // wiring finds the interfaces that lead to isolated pods and makes bridges
 // show their packets, also those of pods that are wanted and not programmed.
-func (d *Datapath) wiring(p, all *program.Program, paths map[netip.Addr]links.Path, n *nft.Node, report *Report) {
+func (d *Datapath) wiring(p, all *program.Program, paths map[netip.Addr]links.Path, n *ruleset.Node, report *Report) {
 	bridges := map[int]links.Path{}
 	for _, pod := range all.Pods {
 		if path := paths[pod.Addr]; path.Bridge {
@@ -73,7 +74,7 @@ func (d *Datapath) wiring(p, all *program.Program, paths map[netip.Addr]links.Pa
 		if !ok {
 			continue // see unreached
 		}
-		at := nft.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port}
+		at := ruleset.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port}
 		n.Ported = append(n.Ported, at)
 		if path.Uplink {
 			continue // other machines may be behind it
@@ -95,7 +96,7 @@ func (d *Datapath) wiring(p, all *program.Program, paths map[netip.Addr]links.Pa
 }
 
 // isolatedLinks notes the interfaces that lead to isolated pods.
-func isolatedLinks(p *program.Program, paths map[netip.Addr]links.Path, n *nft.Node) {
+func isolatedLinks(p *program.Program, paths map[netip.Addr]links.Path, n *ruleset.Node) {
 	for _, pod := range p.Pods {
 		path, ok := paths[pod.Addr]
 		if !ok || path.Uplink || path.Elsewhere {
@@ -175,10 +176,10 @@ func (d *Datapath) remember(t *nft.Table) {
 	if t == nil {
 		return
 	}
-	for _, e := range nft.RestoreEntries(t) {
+	for _, e := range ruleset.RestoreEntries(t) {
 		d.restore[e.Key.Iface] = entry{text: e.Comment}
 	}
-	d.links.Remember(nft.CarriedLinks(t))
+	d.links.Remember(ruleset.CarriedLinks(t))
 	if d.options.FilterHook {
 		delete(d.restore, forcedEntry) // now it is what the operator wants
 	}

@@ -8,17 +8,18 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // object is a part of a program that can be left out: a chain with the sets that no
 // other one needs, the address of a pod, or a further member of a set that is there.
 type object struct {
-	chain  string          // or
-	pod    program.Pod     // with its chains: a pod that changes is another object; or
-	set    string          // and
-	member program.Element // of it
+	chain  string       // or
+	pod    program.Pod  // with its chains: a pod that changes is another object; or
+	set    string       // and
+	member inet.Element // of it
 }
 
 func (o object) isPod() bool { return o.chain == "" && o.set == "" }
@@ -39,7 +40,7 @@ func (o object) String() string {
 // pods: what refers to a chain is refused without it. Members are listed of sets
 // that are there; other sets come and go with their chains. Sets of ranges are named
 // after their content, so they do not change.
-func newObjects(p *program.Program, in nft.InForce) (list []object) {
+func newObjects(p *program.Program, in ruleset.InForce) (list []object) {
 	for _, s := range p.Sets {
 		if old, there := in.Sets[s.Name]; there {
 			added, _ := s.Elements.Diff(old)
@@ -89,7 +90,7 @@ func (l omitted) keep(p *program.Program) {
 		return
 	}
 	now := map[object]bool{}
-	for _, o := range newObjects(p, nft.InForce{}) {
+	for _, o := range newObjects(p, ruleset.InForce{}) {
 		now[o] = true
 	}
 	sets := map[string]*program.Set{}

@@ -11,11 +11,11 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // In an emergency an operator opens the node: a table of its own says so (see
-// nft.OpenName), and every table of ours goes. The mark is in the kernel, so that it
+// ruleset.OpenName), and every table of ours goes. The mark is in the kernel, so that it
 // needs no API server, only root on the node can set it, an agent that is started
 // again stays open, and a reboot closes the node.
 
@@ -25,7 +25,7 @@ func (d *Datapath) opened(report *Report) (bool, error) {
 	if d.askedOpen {
 		return d.open, nil
 	}
-	why, open, err := d.conn.Opened()
+	why, open, err := ruleset.Opened(d.conn)
 	if err != nil {
 		return false, err
 	}
@@ -59,12 +59,12 @@ func (d *Datapath) makeWay() error {
 // again everything is read, written and tested as at the start, and all connections
 // are judged.
 func (d *Datapath) forgetKernel() {
-	d.known, d.actual, d.wrote, d.tagsKnown, d.tested, d.forced = false, nil, nil, false, false, false
+	d.known, d.actual, d.wrote, d.tested, d.forced = false, nil, nil, false, false
 	d.drift, d.failed = 0, nil
 	d.cuts.judged = nil
 	d.cuts.arrivals.disarm()
 	clear(d.restore)
-	clear(d.ports)
+	clear(d.small)
 	clear(d.cuts.refused)
 }
 
@@ -88,7 +88,7 @@ func OpenNode(ctx context.Context, why string, o Options, log *slog.Logger) erro
 		return err
 	}
 	defer d.Close()
-	if err := d.conn.MarkOpen(why); err != nil {
+	if err := ruleset.MarkOpen(d.conn, why); err != nil {
 		return err
 	}
 	failed, err := d.restoreSettings()
@@ -118,7 +118,7 @@ var ErrNobodyEnforces = errors.New("no podwall-agent runs on this node, so closi
 // CloseNode takes OpenNode back and returns when the agent enforces again. Without
 // an agent it changes nothing.
 func CloseNode(ctx context.Context) error {
-	conn, err := nft.Open(0)
+	conn, err := ruleset.Open(0)
 	if err != nil {
 		return unsupported(err)
 	}
@@ -130,7 +130,7 @@ func CloseNode(ctx context.Context) error {
 	case !alive:
 		return ErrNobodyEnforces
 	}
-	if err := conn.UnmarkOpen(); err != nil {
+	if err := ruleset.UnmarkOpen(conn); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, openPatience)

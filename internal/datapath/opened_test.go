@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // A pod that starts on a node that was opened on purpose does not close it.
@@ -41,7 +43,7 @@ func TestASettingThatCannotBePutBackKeepsNoNodeClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.keep("lo", entry{text: "no settings of a bridge"})
-		if err := d.conn.MarkOpen("a drill"); err != nil {
+		if err := ruleset.MarkOpen(d.conn, "a drill"); err != nil {
 			t.Fatal(err)
 		}
 		d.askedOpen = false // as after each change that another program makes

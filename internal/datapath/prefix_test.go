@@ -8,8 +8,10 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // A process dies after each of the operations of a change, every one of them a
@@ -32,7 +34,7 @@ func TestInvariant5TheNextProcessFinishesWhatADeadOneBegan(t *testing.T) {
 				old := once(t, Options{}, from)
 				now := once(t, change.options, change.to)
 				want := listing(t)
-				conn, err := nft.Open(0)
+				conn, err := ruleset.Open(0)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -78,8 +80,8 @@ func closedProgram() *program.Program {
 			{Addr: netip.MustParseAddr("10.244.1.6"), Name: "shop/db"},
 		},
 		Chains: []*program.Chain{
-			{Name: "egress4-none", Direction: program.Egress, Family: program.IPv4},
-			{Name: "ingress4-none", Direction: program.Ingress, Family: program.IPv4},
+			{Name: "egress4-none", Direction: program.Egress, Family: inet.IPv4},
+			{Name: "ingress4-none", Direction: program.Ingress, Family: inet.IPv4},
 		},
 	}
 }

@@ -11,9 +11,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/cut"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // The other half of a cut: what is kept of connections that were cut, so that the
@@ -53,7 +55,7 @@ func (c *cuts) ask(p *program.Program, others map[netip.Addr]bool, todo *plan) {
 			continue
 		}
 		known.judged = true
-		switch by, denied := todo.judge.Denied(cut.Revival(r).Flow()); {
+		switch by, denied := todo.judge.Denied(r.Flow()); {
 		case denied:
 			known.allowed, known.tenant = time.Time{}, by.Tenant
 		case known.allowed.IsZero():
@@ -116,13 +118,13 @@ func (c *cuts) bound(todo *plan) {
 // give takes the oldest n of a tenant out of the sets, and then, if that is not
 // enough, of what comes.
 func (c *cuts) give(tenant string, n int, todo *plan) {
-	var stay []nft.Refused
+	var stay []program.Refused
 	for r, known := range c.refused {
 		if known.tenant == tenant && !todo.remove[r] {
 			stay = append(stay, r)
 		}
 	}
-	slices.SortFunc(stay, func(a, b nft.Refused) int { return cmp.Compare(c.refused[a].number, c.refused[b].number) })
+	slices.SortFunc(stay, func(a, b program.Refused) int { return cmp.Compare(c.refused[a].number, c.refused[b].number) })
 	for _, r := range stay[:min(n, len(stay))] {
 		todo.remove[r] = true
 	}
@@ -149,8 +151,8 @@ func (c *cuts) settle(todo *plan) {
 // adopt compares with what the kernel holds. What an earlier process left is
 // taken over. What is missing of protocols that have a time was forgotten by the
 // kernel, and is forgotten here; the rest is written again.
-func (c *cuts) adopt(list []nft.Refused, todo *plan) {
-	there := make(map[nft.Refused]bool, len(list))
+func (c *cuts) adopt(list []program.Refused, todo *plan) {
+	there := make(map[program.Refused]bool, len(list))
 	for _, r := range list {
 		there[r] = true
 		if _, known := c.refused[r]; !known {
@@ -160,7 +162,7 @@ func (c *cuts) adopt(list []nft.Refused, todo *plan) {
 	for r := range c.refused {
 		switch {
 		case there[r]:
-		case r.Protocol == program.TCP:
+		case r.Protocol == inet.TCP:
 			todo.again = append(todo.again, r)
 		default:
 			delete(c.refused, r)
@@ -173,7 +175,7 @@ func (c *cuts) ops(todo *plan, table []nft.Op) []nft.Op {
 	if !todo.cutting {
 		return nil // the sets go, or are not there
 	}
-	add := slices.DeleteFunc(todo.again, func(r nft.Refused) bool { return todo.remove[r] })
+	add := slices.DeleteFunc(todo.again, func(r program.Refused) bool { return todo.remove[r] })
 	add = slices.AppendSeq(add, maps.Keys(todo.add))
 	if len(table) > 0 && table[0].Kind <= nft.AddTable { // everything is made anew
 		for r := range c.refused {
@@ -181,9 +183,9 @@ func (c *cuts) ops(todo *plan, table []nft.Op) []nft.Op {
 				add = append(add, r)
 			}
 		}
-		return nft.CutOps(add, nil)
+		return ruleset.CutOps(add, nil)
 	}
-	return nft.CutOps(add, slices.Collect(maps.Keys(todo.remove)))
+	return ruleset.CutOps(add, slices.Collect(maps.Keys(todo.remove)))
 }
 
 // sweep asks the kernel now and then what it has forgotten, so that the rules go
@@ -194,7 +196,7 @@ func (d *Datapath) sweep(now time.Time) error {
 		return nil
 	}
 	c.swept = now
-	list, err := d.conn.ReadRefusals()
+	list, err := ruleset.ReadRefusals(d.conn)
 	if err != nil {
 		return err
 	}

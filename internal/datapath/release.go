@@ -8,6 +8,7 @@ import (
 	"errors"
 
 	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // ReleaseNode takes the node's own addresses out of the table that an earlier
@@ -20,7 +21,7 @@ func (d *Datapath) ReleaseNode() error {
 	if err != nil {
 		return err
 	}
-	elements, err := d.conn.Release(own)
+	elements, err := ruleset.Release(d.conn, own)
 	if err != nil {
 		return errors.Join(d.trust(err), d.renew())
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -36,9 +37,9 @@ func nodeWithAWire(t *testing.T) (own, outside []netip.Addr) {
 func liars(addrs []netip.Addr) *program.Program {
 	p := &program.Program{}
 	for _, a := range addrs {
-		name := map[program.Family]string{program.IPv4: "egress4-liar", program.IPv6: "egress6-liar"}[program.FamilyOf(a)]
+		name := map[inet.Family]string{inet.IPv4: "egress4-liar", inet.IPv6: "egress6-liar"}[inet.FamilyOf(a)]
 		p.Pods = append(p.Pods, program.Pod{Addr: a, Name: "x/liar", Egress: name})
-		p.Chains = append(p.Chains, &program.Chain{Name: name, Direction: program.Egress, Family: program.FamilyOf(a)})
+		p.Chains = append(p.Chains, &program.Chain{Name: name, Direction: program.Egress, Family: inet.FamilyOf(a)})
 	}
 	slices.SortFunc(p.Pods, func(a, b program.Pod) int { return a.Addr.Compare(b.Addr) })
 	return p

@@ -15,13 +15,14 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/sysctl"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // The self-test sends one packet of each family to an address that the table
-// always lists as an isolated pod (nft.SelfTest), through a pair of interfaces
+// always lists as an isolated pod (ruleset.SelfTest), through a pair of interfaces
 // of its own that lead nowhere. The packet passes the same base chain as
 // everybody's: if it is not dropped there, neither would a pod's be. That is
 // the case when connection tracking is off or when somebody else's chain ends
@@ -103,8 +104,8 @@ func (d *Datapath) selfTest(ctx context.Context) (passed []Problem, err error) {
 		}
 	}()
 	var failed []error
-	for _, f := range program.Families {
-		if f == program.IPv6 {
+	for _, f := range inet.Families {
+		if f == inet.IPv6 {
 			on, err := ipv6On(d.options.Sysctls)
 			if !on && err == nil {
 				d.log.Info("self-test skipped, IPv6 is switched off", "family", "ipv6")
@@ -113,7 +114,7 @@ func (d *Datapath) selfTest(ctx context.Context) (passed []Problem, err error) {
 				continue
 			}
 		}
-		verdict, err := d.mustDrop(ctx, link, nft.SelfTest(f))
+		verdict, err := d.mustDrop(ctx, link, ruleset.SelfTest(f))
 		if verdict != "" {
 			passed = append(passed, Problem{Subject: fmt.Sprintf("self-test ipv%d", f), Text: verdict, Blocking: true})
 		}
@@ -168,7 +169,7 @@ func (d *Datapath) mustDrop(ctx context.Context, link netlink.Link, to netip.Add
 		return fmt.Sprintf("a packet to %s passed, though it must be dropped", to), nil
 	case !errors.Is(sent, unix.EPERM):
 		return "", fmt.Errorf("sending the test packet to %s: %w", to, sent)
-	case after[nft.CounterSelfTest] == before[nft.CounterSelfTest]:
+	case after[ruleset.CounterSelfTest] == before[ruleset.CounterSelfTest]:
 		// It says nothing about our chain, which comes after whoever dropped it.
 		return "", fmt.Errorf("a packet to %s was dropped, but not by podwall's chain", to)
 	}
@@ -234,8 +235,8 @@ func route(link netlink.Link, to netip.Addr) error {
 // SelfTestAddresses returns the addresses that the self-test uses: no pod can have
 // one.
 func SelfTestAddresses() (list []netip.Addr) {
-	for _, f := range program.Families {
-		list = append(list, nft.SelfTest(f), beside(nft.SelfTest(f)))
+	for _, f := range inet.Families {
+		list = append(list, ruleset.SelfTest(f), beside(ruleset.SelfTest(f)))
 	}
 	return list
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // Skeleton makes sure that a pod behind the named interfaces, with these
@@ -48,18 +49,18 @@ func Skeleton(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.L
 
 // isOpen reports whether an operator opened the node.
 func isOpen() (open bool, err error) {
-	conn, err := nft.Open(0)
+	conn, err := ruleset.Open(0)
 	if err != nil {
 		return false, unsupported(err)
 	}
-	_, open, err = conn.Opened()
+	_, open, err = ruleset.Opened(conn)
 	return open, errors.Join(unsupported(err), conn.Close())
 }
 
 // keptByAgent reports whether our table is there and an agent looks after it. A
 // table of any size is asked for in the same time.
 func keptByAgent(ctx context.Context) (bool, error) {
-	conn, err := nft.Open(0)
+	conn, err := ruleset.Open(0)
 	if err != nil {
 		return false, unsupported(err)
 	}
@@ -102,8 +103,8 @@ func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logge
 		}
 		err = d.make(ctx, &program.Program{}, &report)
 	} else {
-		with := nft.WithMemory(d.actual, d.links.Carried(), d.entries())
-		err = d.commit(ctx, nft.Diff(d.actual, nft.WithoutPods(with, addrs)))
+		with := ruleset.WithMemory(d.actual, d.links.Carried(), d.entries())
+		err = d.commit(ctx, nft.Diff(d.actual, ruleset.WithoutPods(with, addrs)))
 	}
 	return errors.Join(err, report.blocking())
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 func TestTheConnectionTableIsCounted(t *testing.T) {
@@ -21,8 +21,8 @@ func TestTheConnectionTableIsCounted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		connect(t, program.TCP, first, elsewhere)
-		connect(t, program.UDP, first, elsewhere)
+		connect(t, inet.TCP, first, elsewhere)
+		connect(t, inet.UDP, first, elsewhere)
 		after, limit, err := d.Connections()
 		if err != nil || after != before+2 {
 			t.Errorf("entries = %d, %v, want two more than %d", after, err, before)

@@ -4,12 +4,10 @@ package observe
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -127,32 +125,6 @@ func TestWithEverythingOffServeOnlyWaits(t *testing.T) {
 	cancel()
 	if err := newObserver(time.Second).Serve(ctx, Endpoints{}); err != nil {
 		t.Errorf("error = %v, want nil", err)
-	}
-}
-
-func TestTheLoggerFollowsFormatAndVerbosity(t *testing.T) {
-	tests := []struct {
-		format    string
-		verbosity int
-		terminal  bool
-		want      string // beginning of the line
-		debug     bool
-	}{
-		{"auto", 0, true, "time=", false},
-		{"auto", 0, false, `{"time":`, false},
-		{"text", 1, false, "time=", true},
-		{"json", 2, true, `{"time":`, true},
-	}
-	for _, tt := range tests {
-		var b bytes.Buffer
-		log := NewLogger(tt.format, tt.verbosity, &b, tt.terminal)
-		log.Info("started")
-		if !strings.HasPrefix(b.String(), tt.want) {
-			t.Errorf("format %s, terminal %t: %q, want it to begin with %q", tt.format, tt.terminal, &b, tt.want)
-		}
-		if got := log.Enabled(t.Context(), slog.LevelDebug); got != tt.debug {
-			t.Errorf("verbosity %d: debug enabled = %t, want %t", tt.verbosity, got, tt.debug)
-		}
 	}
 }
 

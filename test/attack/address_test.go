@@ -12,11 +12,11 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 func single(a netip.Addr) *net.IPNet {
@@ -64,7 +64,7 @@ func TestAPodThatMayNotSendGainsNothingByAnotherAddress(t *testing.T) {
 					q.Src = src
 					list = append(list, q)
 				}
-				w.Denied(t, nft.CounterSource, list...)
+				w.Denied(t, ruleset.CounterSource, list...)
 			}
 		})
 	})
@@ -82,7 +82,7 @@ func TestASecondAddressOfAClosedPodIsClosed(t *testing.T) {
 			ask := func(from string) trial.Question {
 				return trial.Question{From: from, To: victim, Dst: second, Proto: packet.TCP, Port: 80}
 			}
-			w.Denied(t, nft.CounterUnlisted, ask(near), ask(peer), ask(far))
+			w.Denied(t, ruleset.CounterUnlisted, ask(near), ask(peer), ask(far))
 			w.Allowed(t, ask(node1))
 		})
 	})

@@ -16,14 +16,14 @@ import (
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/lab/trial"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // The pods of a bridge on which the node has no address. The first lets only the
@@ -120,10 +120,10 @@ func (w *world) apartVerdicts(t *testing.T) {
 			return trial.Question{From: from, To: apartPods()[to], Dst: apartAddr(to, v6), Proto: packet.TCP, Port: 80}
 		}
 		w.Allowed(t, ask(apartPeer, 0), ask(apartEvil, 1), ask(apartVictim, 2))
-		w.Denied(t, nft.CounterIngress, ask(apartEvil, 0))
+		w.Denied(t, ruleset.CounterIngress, ask(apartEvil, 0))
 		forged := ask(apartEvil, 0)
 		forged.Src = apartAddr(1, v6)
-		w.Denied(t, nft.CounterPort, forged)
+		w.Denied(t, ruleset.CounterPort, forged)
 	})
 }
 
@@ -133,8 +133,8 @@ func (w *world) awaitPort(t *testing.T, port string) {
 	t.Helper()
 	for end := time.Now().Add(stage.Patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		bound := 0
-		for _, f := range program.Families {
-			table, err := w.Conns[node1].Ports(f).Read()
+		for _, f := range inet.Families {
+			table, err := w.Conns[node1].Of(ruleset.PortTable(f)).Read()
 			stage.Check(t, err)
 			if table != nil && table.Chain("port-"+port) != nil {
 				bound++

@@ -13,19 +13,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 func TestProtocolsThatPoliciesCannotNameAreDenied(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			for _, p := range [][2]string{{near, victim}, {far, victim}, {jailed, open}, {jailed, yonder}} {
-				counter := nft.CounterIngress
+				counter := ruleset.CounterIngress
 				if p[0] == jailed {
-					counter = nft.CounterEgress
+					counter = ruleset.CounterEgress
 				}
 				var list []stage.Shot
 				for _, number := range []uint8{4, 41, 50, 97, 253} { // IPIP, 6in4, ESP, EtherIP, experiments
@@ -51,8 +51,8 @@ func TestExtensionHeadersHideNothing(t *testing.T) {
 				return w.Bytes(fmt.Sprintf("SYN behind header %d", header), from, to, p.Dst, p.Payload, stage.IP(p.Src, p.Dst, 0, header, 64, body))
 			}
 			w.Arrive(t, behind(peer, victim, 80))
-			w.Stopped(t, stage.Drops{nft.CounterIngress: 3}, behind(peer, victim, 81), behind(near, victim, 80), behind(far, victim, 80))
-			w.Stopped(t, stage.Drops{nft.CounterEgress: 2}, behind(jailed, open, 80), behind(jailed, yonder, 80))
+			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 3}, behind(peer, victim, 81), behind(near, victim, 80), behind(far, victim, 80))
+			w.Stopped(t, stage.Drops{ruleset.CounterEgress: 2}, behind(jailed, open, 80), behind(jailed, yonder, 80))
 		}
 	})
 }
@@ -106,7 +106,7 @@ func TestNeighbourDiscoveryOverIPv4IsNothingSpecial(t *testing.T) {
 			s.To = open // a node has no tap: the counters tell
 			list = append(list, s)
 		}
-		w.Stopped(t, stage.Drops{nft.CounterEgress: uint64(len(list))}, list...)
+		w.Stopped(t, stage.Drops{ruleset.CounterEgress: uint64(len(list))}, list...)
 	})
 }
 
@@ -129,7 +129,7 @@ func TestBroadcastsReachNoIsolatedPod(t *testing.T) {
 						t.Error("the flow from before goes on")
 					}
 					list := w.flood(t, v6, port)
-					w.Stopped(t, stage.Drops{nft.CounterUnlisted: uint64(len(list))}, list...)
+					w.Stopped(t, stage.Drops{ruleset.CounterUnlisted: uint64(len(list))}, list...)
 				}
 			})
 		})
@@ -142,7 +142,7 @@ func (w *world) ends(t *testing.T, v6 bool, port uint16) bool {
 	before, list := w.Counters(t), w.flood(t, v6, port)
 	stage.Fire(t, list)
 	time.Sleep(stage.Grace)
-	return w.Since(t, before)[nft.CounterUnlisted] == uint64(len(list))
+	return w.Since(t, before)[ruleset.CounterUnlisted] == uint64(len(list))
 }
 
 // flood is a flow of UDP packets to every group that reaches all pods of a

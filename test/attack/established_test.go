@@ -7,11 +7,11 @@ package attack_test
 import (
 	"testing"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 func TestNothingOfOursLooksAtEveryForwardedPacket(t *testing.T) {
@@ -47,7 +47,7 @@ func TestAConnectionIsJudgedOnce(t *testing.T) {
 			flow := packet.Packet{Src: w.Addr(t, peer, v6), Dst: w.Addr(t, victim, v6), Proto: packet.UDP, SrcPort: 6000, DstPort: 80}
 			w.One(t, probe.Probe{From: peer, Dst: flow.Dst, Proto: flow.Proto, SrcPort: flow.SrcPort, DstPort: flow.DstPort})
 			w.Enforce(t, stage.Policy("victim", "victim", `policyTypes: [Ingress]`))
-			w.Denied(t, nft.CounterIngress, w.Ask(t, peer, victim, v6, packet.UDP, 80))
+			w.Denied(t, ruleset.CounterIngress, w.Ask(t, peer, victim, v6, packet.UDP, 80))
 			before := w.Counters(t)
 			var more []stage.Shot
 			for range 100 {

@@ -12,10 +12,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // secondPort is the attacker's other way into its bridge.
@@ -54,14 +54,14 @@ func TestAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 			mac  net.HardwareAddr
 			want stage.Drops
 		}{
-			{"to everybody", "eth0", everybody, stage.Drops{nft.CounterBroadcast: 1}},
-			{"to a group", "eth0", group, stage.Drops{nft.CounterBroadcast: 1}},
-			{"to the bridge's group", "eth0", reserved, stage.Drops{nft.CounterBroadcast: 1}},
-			{"to nobody", "eth0", nobody, stage.Drops{nft.CounterIngress: 5}}, // on five ports
-			{"to the bridge", "eth0", bridge, stage.Drops{nft.CounterIngress: 1}},
-			{"to everybody, from the second port", secondPort, everybody, stage.Drops{nft.CounterBroadcast: 1}},
-			{"to nobody, from the second port", secondPort, nobody, stage.Drops{nft.CounterPort: 5}},
-			{"to the bridge, from the second port", secondPort, bridge, stage.Drops{nft.CounterPort: 1}},
+			{"to everybody", "eth0", everybody, stage.Drops{ruleset.CounterBroadcast: 1}},
+			{"to a group", "eth0", group, stage.Drops{ruleset.CounterBroadcast: 1}},
+			{"to the bridge's group", "eth0", reserved, stage.Drops{ruleset.CounterBroadcast: 1}},
+			{"to nobody", "eth0", nobody, stage.Drops{ruleset.CounterIngress: 5}}, // on five ports
+			{"to the bridge", "eth0", bridge, stage.Drops{ruleset.CounterIngress: 1}},
+			{"to everybody, from the second port", secondPort, everybody, stage.Drops{ruleset.CounterBroadcast: 1}},
+			{"to nobody, from the second port", secondPort, nobody, stage.Drops{ruleset.CounterPort: 5}},
+			{"to the bridge, from the second port", secondPort, bridge, stage.Drops{ruleset.CounterPort: 1}},
 		}
 		for i, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
@@ -70,8 +70,8 @@ func TestAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 						port := uint16(7000 + i)
 						first := w.first(t, jailed, v6, proto, port)
 						w.Stopped(t, tt.want, w.through(t, tt.port, tt.mac, jailed, first))
-						w.Stopped(t, stage.Drops{nft.CounterEgress: 1}, w.answer(t, jailed, first))
-						w.Stopped(t, stage.Drops{nft.CounterIngress: 1}, w.Raw(t, "the next packet", near, jailed, first))
+						w.Stopped(t, stage.Drops{ruleset.CounterEgress: 1}, w.answer(t, jailed, first))
+						w.Stopped(t, stage.Drops{ruleset.CounterIngress: 1}, w.Raw(t, "the next packet", near, jailed, first))
 					}
 				})
 			})
@@ -90,8 +90,8 @@ func TestALookAtTheBridgeBeginsNothing(t *testing.T) {
 	stage.Families(t, func(t *testing.T, v6 bool) {
 		for i, mac := range []net.HardwareAddr{nobody, w.Prober().HardwareAddr(jailed)} {
 			first := w.first(t, jailed, v6, packet.UDP, uint16(7300+i))
-			w.Stopped(t, stage.Drops{nft.CounterIngress: []uint64{4, 1}[i]}, w.through(t, "eth0", mac, jailed, first))
-			w.Stopped(t, stage.Drops{nft.CounterEgress: 1}, w.answer(t, jailed, first))
+			w.Stopped(t, stage.Drops{ruleset.CounterIngress: []uint64{4, 1}[i]}, w.through(t, "eth0", mac, jailed, first))
+			w.Stopped(t, stage.Drops{ruleset.CounterEgress: 1}, w.answer(t, jailed, first))
 		}
 	})
 }
@@ -105,13 +105,13 @@ func TestAServiceInAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 			stage.Families(t, func(t *testing.T, v6 bool) {
 				first := w.first(t, victim, v6, proto, 7100)
 				first.Dst, first.DstPort = front(v6), 80
-				counter := nft.CounterBroadcast
+				counter := ruleset.CounterBroadcast
 				if len(w.Setup.Args) > 1 {
-					counter = nft.CounterIngress // translated, then for the victim alone
+					counter = ruleset.CounterIngress // translated, then for the victim alone
 				}
 				w.Stopped(t, stage.Drops{counter: 1}, w.through(t, "eth0", everybody, victim, first))
 				first.Dst, first.DstPort = w.Addr(t, victim, v6), 8080
-				w.Stopped(t, stage.Drops{nft.CounterEgress: 1}, w.answer(t, victim, first))
+				w.Stopped(t, stage.Drops{ruleset.CounterEgress: 1}, w.answer(t, victim, first))
 			})
 		}
 	})
@@ -125,11 +125,11 @@ func TestAFrameToEverybodyDoesNotWaitForAPod(t *testing.T) {
 			first := map[bool]packet.Packet{}
 			for _, v6 := range []bool{false, true} {
 				first[v6] = packet.Packet{Src: w.Addr(t, near, v6), Dst: stage.Pick(v6, "fd00:244:1::200", "10.244.1.200"), Proto: packet.UDP, SrcPort: 7200, DstPort: 7201}
-				w.Stopped(t, stage.Drops{nft.CounterBroadcast: 1}, w.through(t, "eth0", everybody, near, first[v6]))
+				w.Stopped(t, stage.Drops{ruleset.CounterBroadcast: 1}, w.through(t, "eth0", everybody, near, first[v6]))
 			}
 			w.wireNewcomer(t)
 			stage.Families(t, func(t *testing.T, v6 bool) {
-				w.Stopped(t, stage.Drops{nft.CounterSource: 1}, w.answer(t, newcomer, first[v6]))
+				w.Stopped(t, stage.Drops{ruleset.CounterSource: 1}, w.answer(t, newcomer, first[v6]))
 			})
 		})
 	}

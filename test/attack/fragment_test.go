@@ -9,9 +9,9 @@ import (
 	"encoding/binary"
 	"testing"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // split cuts a packet in two fragments; at counts from the end of the IP header
@@ -69,9 +69,9 @@ func TestFragmentsAreJudgedAsTheirDatagram(t *testing.T) {
 				w.Arrive(t, later, first)
 			}
 			for _, p := range [][2]string{{near, victim}, {far, victim}, {jailed, open}, {jailed, yonder}} {
-				counter := nft.CounterIngress
+				counter := ruleset.CounterIngress
 				if p[0] == jailed {
-					counter = nft.CounterEgress
+					counter = ruleset.CounterEgress
 				}
 				first, later := w.datagram(t, p[0], p[1], v6, 80)
 				w.Stopped(t, stage.Drops{counter: 1}, first, later)
@@ -79,7 +79,7 @@ func TestFragmentsAreJudgedAsTheirDatagram(t *testing.T) {
 				w.Stopped(t, stage.Drops{counter: 1}, later, first)
 			}
 			first, later := w.datagram(t, peer, victim, v6, 81)
-			w.Stopped(t, stage.Drops{nft.CounterIngress: 1}, first, later)
+			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 1}, first, later)
 		})
 	})
 }
@@ -111,9 +111,9 @@ func TestAFragmentAloneNeverArrives(t *testing.T) {
 func TestATinyFirstFragmentHidesNothing(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
-			counter := nft.CounterIngress
+			counter := ruleset.CounterIngress
 			if v6 && !w.Filter() {
-				counter = nft.CounterGuard
+				counter = ruleset.CounterGuard
 			}
 			for i, from := range []string{near, far} {
 				p := packet.Packet{Src: w.Addr(t, from, v6), Dst: w.Addr(t, victim, v6), Proto: packet.TCP, Flags: packet.SYN,

@@ -15,6 +15,7 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // groupsOf are addresses that mean more than one receiver on the bridge.
@@ -80,7 +81,7 @@ func eachBridge(t *testing.T, test func(t *testing.T, w *world)) {
 func TestAForgedAnswerOpensNoGroup(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
-			w.each(t, fabrication{from: near, to: victim, flow: packet.Packet{Src: w.Addr(t, near, v6)}}, stage.Drops{nft.CounterUnlisted: 1})
+			w.each(t, fabrication{from: near, to: victim, flow: packet.Packet{Src: w.Addr(t, near, v6)}}, stage.Drops{ruleset.CounterUnlisted: 1})
 		})
 	})
 }
@@ -96,9 +97,9 @@ func TestAForgedAnswerOpensNoWayOutByAGroup(t *testing.T) {
 				addr netip.Addr
 				want stage.Drops
 			}{
-				{"its own address", w.Addr(t, jailed, v6), stage.Drops{nft.CounterEgress: 1}},
-				{"a neighbour's", w.Addr(t, near, v6), stage.Drops{nft.CounterPort: 1}},
-				{"nobody's", stage.Pick(v6, "fd00:244:1::99", "10.244.1.99"), stage.Drops{nft.CounterSource: 1}},
+				{"its own address", w.Addr(t, jailed, v6), stage.Drops{ruleset.CounterEgress: 1}},
+				{"a neighbour's", w.Addr(t, near, v6), stage.Drops{ruleset.CounterPort: 1}},
+				{"nobody's", stage.Pick(v6, "fd00:244:1::99", "10.244.1.99"), stage.Drops{ruleset.CounterSource: 1}},
 			} {
 				t.Run(src.name, func(t *testing.T) {
 					w.each(t, fabrication{from: jailed, to: open, flow: packet.Packet{Src: src.addr}}, src.want)
@@ -125,8 +126,8 @@ func TestWithoutABridgeAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 					for _, proto := range []packet.Protocol{packet.UDP, packet.TCP} {
 						first := w.first(t, jailed, v6, proto, uint16(7400+i))
 						w.Stopped(t, stage.Drops{}, w.through(t, "eth0", mac, jailed, first))
-						w.Stopped(t, stage.Drops{nft.CounterEgress: 1}, w.answer(t, jailed, first))
-						w.Stopped(t, stage.Drops{nft.CounterIngress: 1}, w.Raw(t, "the next packet", near, jailed, first))
+						w.Stopped(t, stage.Drops{ruleset.CounterEgress: 1}, w.answer(t, jailed, first))
+						w.Stopped(t, stage.Drops{ruleset.CounterIngress: 1}, w.Raw(t, "the next packet", near, jailed, first))
 					}
 				}
 			})

@@ -14,12 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // tooBig is a router's complaint about a UDP packet that to has sent.
@@ -38,9 +38,9 @@ func (w *world) tooBig(t *testing.T, from, to string, about packet.Packet) stage
 
 func TestErrorsOfAllowedConnectionsPassAndOthersDoNot(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
-		counter := nft.CounterGuard
+		counter := ruleset.CounterGuard
 		if w.Filter() {
-			counter = nft.CounterIngress
+			counter = ruleset.CounterIngress
 		}
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			flow := packet.Packet{Src: w.Addr(t, victim, v6), Dst: w.Addr(t, out, v6), Proto: packet.UDP, SrcPort: 5555, DstPort: 7000}
@@ -56,8 +56,8 @@ func TestEchoToAnIsolatedPodIsDenied(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			echo := func(from, to string) trial.Question { return w.Ask(t, from, to, v6, packet.ICMP, 0) }
-			w.Denied(t, nft.CounterIngress, echo(near, victim), echo(far, victim), echo(peer, victim), echo(out, victim))
-			w.Denied(t, nft.CounterEgress, echo(jailed, open), echo(jailed, yonder), echo(jailed, out), echo(jailed, node1))
+			w.Denied(t, ruleset.CounterIngress, echo(near, victim), echo(far, victim), echo(peer, victim), echo(out, victim))
+			w.Denied(t, ruleset.CounterEgress, echo(jailed, open), echo(jailed, yonder), echo(jailed, out), echo(jailed, node1))
 			w.Allowed(t, echo(node1, victim), echo(node1, jailed), echo(near, jailed), echo(victim, out), echo(near, open))
 		})
 	})
@@ -80,7 +80,7 @@ func TestNeighboursAreFoundUnderDenyAll(t *testing.T) {
 		}
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80))
-			w.Denied(t, nft.CounterIngress, w.Ask(t, near, victim, v6, packet.TCP, 80))
+			w.Denied(t, ruleset.CounterIngress, w.Ask(t, near, victim, v6, packet.TCP, 80))
 		})
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Allowed(t, w.Ask(t, node1, victim, v6, packet.TCP, 80), w.Ask(t, node1, jailed, v6, packet.UDP, 81))

@@ -12,9 +12,9 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // strays are packets that belong to no connection, as stealth scans use them.
@@ -49,11 +49,11 @@ func paths() [][2]string {
 func (w *world) strayCounter(from string) string {
 	switch {
 	case !w.Filter():
-		return nft.CounterGuard
+		return ruleset.CounterGuard
 	case from == jailed:
-		return nft.CounterEgress
+		return ruleset.CounterEgress
 	}
-	return nft.CounterIngress
+	return ruleset.CounterIngress
 }
 
 func TestStrayPacketsToTheNodeAreStopped(t *testing.T) {
@@ -64,7 +64,7 @@ func TestStrayPacketsToTheNodeAreStopped(t *testing.T) {
 				for i := range strays {
 					strays[i].To = open // nodes have no tap: the counters tell
 				}
-				w.Stopped(t, stage.Drops{nft.CounterEgress: uint64(len(strays))}, strays...)
+				w.Stopped(t, stage.Drops{ruleset.CounterEgress: uint64(len(strays))}, strays...)
 			})
 		})
 	}
@@ -75,10 +75,10 @@ func TestStrayPacketsOfIsolatedPodsAreStopped(t *testing.T) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			for _, p := range paths() {
 				strays := w.strays(t, p[0], p[1], v6)
-				w.Stopped(t, stage.Drops{nft.CounterGuard: uint64(len(strays))}, strays...)
+				w.Stopped(t, stage.Drops{ruleset.CounterGuard: uint64(len(strays))}, strays...)
 			}
-			w.Stopped(t, stage.Drops{nft.CounterIngress: 2}, w.bareACK(t, near, victim, v6), w.bareACK(t, far, victim, v6))
-			w.Stopped(t, stage.Drops{nft.CounterEgress: 2}, w.bareACK(t, jailed, open, v6), w.bareACK(t, jailed, yonder, v6))
+			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 2}, w.bareACK(t, near, victim, v6), w.bareACK(t, far, victim, v6))
+			w.Stopped(t, stage.Drops{ruleset.CounterEgress: 2}, w.bareACK(t, jailed, open, v6), w.bareACK(t, jailed, yonder, v6))
 		})
 	})
 }
@@ -100,7 +100,7 @@ func TestStrayPacketsArriveWithoutTheGuard(t *testing.T) {
 			for _, p := range paths() {
 				w.Arrive(t, w.strays(t, p[0], p[1], v6)...)
 			}
-			w.Stopped(t, stage.Drops{nft.CounterIngress: 2}, w.bareACK(t, near, victim, v6), w.bareACK(t, far, victim, v6))
+			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 2}, w.bareACK(t, near, victim, v6), w.bareACK(t, far, victim, v6))
 		})
 	})
 }
@@ -134,12 +134,12 @@ func TestTheGuardLeavesWhenSomebodyElseDropsStrayPackets(t *testing.T) {
 				}
 				w.Stopped(t, stage.Drops{}, strays...) // all are on their way by now: look again
 			}
-			w.Stopped(t, stage.Drops{nft.CounterIngress: 1}, w.bareACK(t, near, victim, v6))
+			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 1}, w.bareACK(t, near, victim, v6))
 		})
 		other.delete(t)
 		w.awaitGuard(t, true)
 		strays := w.strays(t, near, victim, false)
-		w.Stopped(t, stage.Drops{nft.CounterGuard: uint64(len(strays))}, strays...)
+		w.Stopped(t, stage.Drops{ruleset.CounterGuard: uint64(len(strays))}, strays...)
 	})
 }
 

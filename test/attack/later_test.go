@@ -14,10 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // late is a pod that gets one more address when the agent knows the first.
@@ -69,7 +69,7 @@ func TestALaterAddressBelongsToItsPort(t *testing.T) {
 
 				forged := w.Ask(t, near, victim, v6, packet.TCP, 80)
 				forged.Src = second
-				w.Denied(t, nft.CounterPort, forged)
+				w.Denied(t, ruleset.CounterPort, forged)
 				own := w.Ask(t, late, victim, v6, packet.TCP, 80)
 				own.Src = second
 				w.Allowed(t, own)

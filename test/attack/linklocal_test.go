@@ -11,11 +11,11 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // local is a link-local address on one link of an endpoint.
@@ -83,9 +83,9 @@ func TestLinkLocalAddressesAreNoWayAroundPolicies(t *testing.T) {
 
 func (w *world) linkLocalOut(t *testing.T) {
 	from := w.podLocal(t, jailed)
-	w.Denied(t, nft.CounterSource, from.to(w.nodeLocal(t, jailed))...)
+	w.Denied(t, ruleset.CounterSource, from.to(w.nodeLocal(t, jailed))...)
 	if w.Wiring == lab.Bridge {
-		w.Denied(t, nft.CounterSource, append(from.to(w.podLocal(t, open)), from.to(w.podLocal(t, victim))...)...)
+		w.Denied(t, ruleset.CounterSource, append(from.to(w.podLocal(t, open)), from.to(w.podLocal(t, victim))...)...)
 	}
 }
 
@@ -106,7 +106,7 @@ func (w *world) linkLocalIn(t *testing.T) {
 	w.Enforce(t, stage.Usual()[0])
 	defer w.Enforce(t, stage.Usual()...)
 	to := w.podLocal(t, victim)
-	w.Denied(t, nft.CounterUnlisted, append(w.podLocal(t, near).to(to), w.podLocal(t, peer).to(to)...)...)
+	w.Denied(t, ruleset.CounterUnlisted, append(w.podLocal(t, near).to(to), w.podLocal(t, peer).to(to)...)...)
 }
 
 func (w *world) linkLocalOpen(t *testing.T) {

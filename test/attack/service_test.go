@@ -8,12 +8,12 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // serve puts a Service with port 80 before the victim's port 8080.
@@ -39,8 +39,8 @@ func TestAPodReachesItselfThroughItsServiceUnderDenyAll(t *testing.T) {
 				if got.Endpoint != victim || got.Dst.Port() != 8080 {
 					t.Errorf("arrived at %s port %d, want %s port 8080", got.Endpoint, got.Dst.Port(), victim)
 				}
-				w.Denied(t, nft.CounterEgress, trial.Question{From: peer, To: victim, Dst: front(v6), Proto: proto, Port: 80})
-				w.Denied(t, nft.CounterIngress, trial.Question{From: near, To: victim, Dst: front(v6), Proto: proto, Port: 80})
+				w.Denied(t, ruleset.CounterEgress, trial.Question{From: peer, To: victim, Dst: front(v6), Proto: proto, Port: 80})
+				w.Denied(t, ruleset.CounterIngress, trial.Question{From: near, To: victim, Dst: front(v6), Proto: proto, Port: 80})
 			})
 		}
 	})
@@ -54,13 +54,13 @@ func TestServiceTrafficIsJudgedOnThePodsPortAndTheRealSource(t *testing.T) {
 				w.ports(t, "8080")
 				stage.Families(t, func(t *testing.T, v6 bool) {
 					w.Allowed(t, w.call(peer, v6), w.call(jailed, v6))
-					w.Denied(t, nft.CounterIngress, w.call(near, v6), w.call(far, v6))
-					w.Denied(t, nft.CounterEgress, w.Ask(t, jailed, victim, v6, packet.TCP, 80))
+					w.Denied(t, ruleset.CounterIngress, w.call(near, v6), w.call(far, v6))
+					w.Denied(t, ruleset.CounterEgress, w.Ask(t, jailed, victim, v6, packet.TCP, 80))
 				})
 				w.ports(t, "80") // the Service's port, which no packet has at the pod
 				stage.Families(t, func(t *testing.T, v6 bool) {
-					w.Denied(t, nft.CounterIngress, w.call(peer, v6), w.call(near, v6))
-					w.Denied(t, nft.CounterEgress, w.call(jailed, v6))
+					w.Denied(t, ruleset.CounterIngress, w.call(peer, v6), w.call(near, v6))
+					w.Denied(t, ruleset.CounterEgress, w.call(jailed, v6))
 				})
 			})
 		})

@@ -9,12 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // passes reports whether a SYN with a forged source arrives at the victim.
@@ -75,15 +75,15 @@ func TestAForgedSourceThatIsNoPeerGainsNothing(t *testing.T) {
 				q.Src = src
 				return q
 			}
-			neighbour := nft.CounterSource
+			neighbour := ruleset.CounterSource
 			if w.Wiring == lab.Bridge {
-				neighbour = nft.CounterPort
+				neighbour = ruleset.CounterPort
 			}
 			w.Denied(t, neighbour, ask(near, victim, w.Addr(t, open, v6)), ask(far, victim, w.Addr(t, yonder, v6)))
-			w.Denied(t, nft.CounterSource, ask(far, victim, w.Addr(t, open, v6)))
-			w.Denied(t, nft.CounterIngress, ask(out, victim, w.Addr(t, near, v6)))
+			w.Denied(t, ruleset.CounterSource, ask(far, victim, w.Addr(t, open, v6)))
+			w.Denied(t, ruleset.CounterIngress, ask(out, victim, w.Addr(t, near, v6)))
 			if v6 && w.Wiring == lab.Routed {
-				w.Denied(t, nft.CounterSource, ask(jailed, open, w.Addr(t, node1, v6)), ask(jailed, open, w.Addr(t, node2, v6)))
+				w.Denied(t, ruleset.CounterSource, ask(jailed, open, w.Addr(t, node1, v6)), ask(jailed, open, w.Addr(t, node2, v6)))
 			}
 		})
 	})

@@ -16,6 +16,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // newcomer is a pod that is wired and that nobody has told the agents of.
@@ -46,8 +47,8 @@ func TestAPodThatNobodyToldOfIsClosed(t *testing.T) {
 					from = append(from, w.Ask(t, newcomer, node, v6, proto, 80))
 				}
 			}
-			w.Denied(t, nft.CounterSource, from...)
-			w.Denied(t, nft.CounterUnlisted, to...)
+			w.Denied(t, ruleset.CounterSource, from...)
+			w.Denied(t, ruleset.CounterUnlisted, to...)
 			w.Allowed(t, w.Ask(t, node1, newcomer, v6, packet.TCP, 80))
 		})
 	})
@@ -64,7 +65,7 @@ func TestUnknownPodsAreOpenWhereTheOperatorSaysSo(t *testing.T) {
 			stage.Families(t, func(t *testing.T, v6 bool) {
 				w.Allowed(t, w.Ask(t, newcomer, open, v6, packet.TCP, 80))
 				w.Allowed(t, w.Ask(t, out, newcomer, v6, packet.TCP, 80))
-				w.Denied(t, nft.CounterIngress, w.Ask(t, newcomer, victim, v6, packet.TCP, 80))
+				w.Denied(t, ruleset.CounterIngress, w.Ask(t, newcomer, victim, v6, packet.TCP, 80))
 			})
 		})
 	}

@@ -11,10 +11,10 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // untrackDNS loads what a DNS cache on the node brings: packets to UDP port 53
@@ -37,14 +37,14 @@ func (w *world) untrackDNS(t *testing.T, node string) {
 func TestUntrackedPacketsAreJudged(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		w.untrackDNS(t, node1)
-		guard, filter := nft.CounterGuard, w.Filter()
+		guard, filter := ruleset.CounterGuard, w.Filter()
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			dns := func(from, to string) trial.Question { return w.Ask(t, from, to, v6, packet.UDP, 53) }
-			w.Denied(t, nft.CounterEgress, dns(jailed, node1))
+			w.Denied(t, ruleset.CounterEgress, dns(jailed, node1))
 			w.Allowed(t, dns(near, node1), dns(far, node1), dns(node1, victim), dns(near, open))
 			if filter {
-				w.Denied(t, nft.CounterIngress, dns(near, victim), dns(far, victim))
-				w.Denied(t, nft.CounterEgress, dns(jailed, open), dns(jailed, yonder))
+				w.Denied(t, ruleset.CounterIngress, dns(near, victim), dns(far, victim))
+				w.Denied(t, ruleset.CounterEgress, dns(jailed, open), dns(jailed, yonder))
 				return
 			}
 			w.Denied(t, guard, dns(near, victim), dns(far, victim), dns(jailed, open), dns(jailed, yonder))
@@ -53,7 +53,7 @@ func TestUntrackedPacketsAreJudged(t *testing.T) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			dns := func(from, to string) trial.Question { return w.Ask(t, from, to, v6, packet.UDP, 53) }
 			w.Allowed(t, dns(jailed, node1))
-			w.Denied(t, nft.CounterEgress, w.Ask(t, jailed, node1, v6, packet.UDP, 54), w.Ask(t, jailed, node1, v6, packet.TCP, 53))
+			w.Denied(t, ruleset.CounterEgress, w.Ask(t, jailed, node1, v6, packet.UDP, 54), w.Ask(t, jailed, node1, v6, packet.TCP, 53))
 		})
 	})
 }

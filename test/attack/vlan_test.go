@@ -8,11 +8,11 @@ import (
 	"net"
 	"testing"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // frame is a shot of a whole frame from one pod to another on its bridge.
@@ -36,7 +36,7 @@ func (w *world) taggedSYN(t *testing.T, v6 bool, port uint16, tags ...uint16) st
 func TestTaggedFramesOnABridgeAreStopped(t *testing.T) {
 	w := &world{stage.New(t, lab.Bridge, stage.Setup{})}
 	stage.Families(t, func(t *testing.T, v6 bool) {
-		w.Stopped(t, stage.Drops{nft.CounterIngress: 2}, w.taggedSYN(t, v6, 1000, 0), w.taggedSYN(t, v6, 1001, 5))
+		w.Stopped(t, stage.Drops{ruleset.CounterIngress: 2}, w.taggedSYN(t, v6, 1000, 0), w.taggedSYN(t, v6, 1001, 5))
 	})
 }
 
@@ -53,7 +53,7 @@ func TestStackedTagsOnABridgeAreStopped(t *testing.T) {
 	w := &world{stage.New(t, lab.Bridge, stage.Setup{})}
 	stage.Families(t, func(t *testing.T, v6 bool) {
 		w.Stopped(t, stage.Drops{}, w.taggedSYN(t, v6, 1000, 0, 0), w.taggedSYN(t, v6, 1001, 0, 5), w.taggedSYN(t, v6, 1002, 0, 0, 0))
-		w.Stopped(t, stage.Drops{nft.CounterIngress: 2}, w.taggedSYN(t, v6, 2100, 0), w.taggedSYN(t, v6, 2101, 5))
+		w.Stopped(t, stage.Drops{ruleset.CounterIngress: 2}, w.taggedSYN(t, v6, 2100, 0), w.taggedSYN(t, v6, 2101, 5))
 		w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80), w.Ask(t, node1, victim, v6, packet.TCP, 80))
 	})
 }

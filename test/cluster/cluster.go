@@ -18,8 +18,8 @@ import (
 
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/podwall/podwall/internal/lab/kubeapi"
 	own "github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
 )
 
 // Cluster is a running cluster. Its methods may be called from several

@@ -13,7 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
-	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
+	"github.com/podwall/podwall/internal/lab/kubeapi"
 )
 
 // startControl starts the API server, and the programs that act on its objects.

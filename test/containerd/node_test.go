@@ -16,8 +16,8 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/gate"
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // front is the way on which the runtime tells the gate of a pod.
@@ -232,10 +232,10 @@ func (n *node) wantAnnounced(names ...string) {
 // drops returns how many packets no ingress rule of a policy allowed.
 func (n *node) drops() uint64 {
 	n.t.Helper()
-	c, err := nft.Open(n.ns.FD())
+	c, err := ruleset.Open(n.ns.FD())
 	check(n.t, err)
 	defer c.Close()
-	packets, err := c.AllCounters()
+	packets, err := ruleset.Counters(c)
 	check(n.t, err)
-	return packets[nft.CounterIngress]
+	return packets[ruleset.CounterIngress]
 }

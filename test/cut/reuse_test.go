@@ -13,10 +13,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/conntrack"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
-	"github.com/podwall/podwall/internal/netpol/cut"
 )
 
 // A pod goes, and another one that nobody may reach gets its address. The clients
@@ -80,7 +80,7 @@ func (w *world) gone(t *testing.T, a actor) {
 	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		left := 0
 		for _, addr := range a.addrs() {
-			check(t, c.DumpAddress(addr, func(*cut.Entry) { left++ }))
+			check(t, c.DumpAddress(addr, func(*inet.Connection) { left++ }))
 		}
 		if left == 0 {
 			return

@@ -28,7 +28,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
+	"github.com/podwall/podwall/internal/lab/kubeapi"
+	"github.com/podwall/podwall/internal/lab/testkit/kubeapitest"
 	"github.com/podwall/podwall/internal/source/kube"
 	"github.com/podwall/podwall/internal/uninstall"
 )
@@ -36,7 +37,7 @@ import (
 // server is an API server with RBAC, and a client with all rights.
 func server(t *testing.T) (*rest.Config, *rest.RESTClient) {
 	t.Helper()
-	cfg, err := kubeapi.StartWith(t, kubeapi.Options{Profile: kubeapi.Full, Flags: []string{"--allow-privileged=true"}}).RESTConfig()
+	cfg, err := kubeapitest.StartWith(t, kubeapi.Options{Profile: kubeapi.Full, Flags: []string{"--allow-privileged=true"}}).RESTConfig()
 	if err != nil {
 		t.Fatal(err)
 	}

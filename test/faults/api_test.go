@@ -20,8 +20,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/kubeapi"
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
 )
 
 // cluster is a world whose agent reads a real API server, on a host of its own

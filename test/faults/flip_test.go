@@ -12,11 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/soak"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // flips is a program that closes the victim and the jailed pod by chains that
@@ -25,14 +27,14 @@ func flips(version int) *program.Program {
 	var rules []program.Rule
 	for i := range 50 {
 		port := uint16(1 + i + version%1000)
-		rules = append(rules, program.Rule{Protocol: program.TCP, Ports: program.PortRange{First: port, Last: port},
+		rules = append(rules, program.Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: port, Last: port},
 			Block: program.Block{CIDR: netip.MustParsePrefix("198.51.100.0/24")}})
 	}
 	in, out := fmt.Sprintf("ingress4-v%d", version), fmt.Sprintf("egress4-v%d", version)
 	return &program.Program{
 		Pods: []program.Pod{{Addr: cast()[0].addrs[0], Name: victim, Ingress: in}, {Addr: cast()[2].addrs[0], Name: jailed, Egress: out}},
-		Chains: []*program.Chain{{Name: out, Direction: program.Egress, Family: program.IPv4, Rules: rules},
-			{Name: in, Direction: program.Ingress, Family: program.IPv4, Rules: rules}},
+		Chains: []*program.Chain{{Name: out, Direction: program.Egress, Family: inet.IPv4, Rules: rules},
+			{Name: in, Direction: program.Ingress, Family: inet.IPv4, Rules: rules}},
 	}
 }
 
@@ -41,7 +43,7 @@ func flips(version int) *program.Program {
 // for it.
 func TestAPacketInTheMiddleOfACommitIsNotLetThrough(t *testing.T) {
 	w := newWorld(t, lab.Routed)
-	table := nft.Render(flips(0), nft.Node{})
+	table := ruleset.Render(flips(0), ruleset.Node{})
 	check(t, w.table.Commit(nft.Diff(nil, table)))
 	tr := &traffic{w: w, taps: []*tap{newTap(t, victim, w.ns(victim)), newTap(t, stranger, w.ns(stranger))}}
 	tr.lane(stranger, victim, 0)
@@ -57,7 +59,7 @@ func TestAPacketInTheMiddleOfACommitIsNotLetThrough(t *testing.T) {
 	}
 	commits := 0
 	for end := time.Now().Add(time.Duration(soak.Times(2, 60)) * time.Second); time.Now().Before(end); commits++ {
-		next := nft.Render(flips(commits+1), nft.Node{})
+		next := ruleset.Render(flips(commits+1), ruleset.Node{})
 		check(t, w.table.Commit(nft.Diff(table, next)))
 		table = next
 	}

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/observe"
 )
 
@@ -106,7 +106,7 @@ func TestANodeIsOpenedWithoutAnAgent(t *testing.T) {
 			exists, err := w.table.Exists()
 			return err == nil && !exists
 		})
-		w.nft("delete table inet " + nft.OpenName) // by hand is as good
+		w.nft("delete table inet " + ruleset.OpenName) // by hand is as good
 		w.enforced(a).Stop()
 		w.once(0, "--open-node=a drill")
 		w.once(0, "--cleanup-config") // leaves no mark

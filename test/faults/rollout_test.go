@@ -20,9 +20,9 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/testkit/soak"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 const (
@@ -96,9 +96,9 @@ func spin(t *testing.T, n int) {
 // dropped counts packets to addresses that no known pod has.
 func (w *rollout) dropped() uint64 {
 	w.t.Helper()
-	counters, err := w.table.AllCounters()
+	counters, err := ruleset.Counters(w.table)
 	check(w.t, err)
-	return counters[nft.CounterUnlisted]
+	return counters[ruleset.CounterUnlisted]
 }
 
 type webPod struct {

@@ -17,10 +17,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/observe"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
@@ -83,7 +84,7 @@ func newWorld(t *testing.T, wiring lab.Wiring) *world {
 	check(t, err)
 	t.Cleanup(func() { check(t, bed.Close()) })
 	w := &world{t: t, wiring: wiring, bed: bed, dir: t.TempDir()}
-	w.table, err = nft.Open(w.node().FD())
+	w.table, err = ruleset.Open(w.node().FD())
 	check(t, err)
 	t.Cleanup(func() { check(t, w.table.Close()) })
 	w.base = w.nodes() + "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: evil}\n"
@@ -167,7 +168,7 @@ func (w *world) enforced(a *agent) *agent {
 func (w *world) tables() string {
 	w.t.Helper()
 	var text strings.Builder
-	for _, conn := range []*nft.Conn{w.table, w.table.Ports(program.IPv4), w.table.Ports(program.IPv6)} {
+	for _, conn := range []*nft.Conn{w.table, w.table.Of(ruleset.PortTable(inet.IPv4)), w.table.Of(ruleset.PortTable(inet.IPv6)), w.table.Of(ruleset.TagTable())} {
 		table, err := conn.Read()
 		if err != nil {
 			// Somebody is writing: whoever compares asks again.
@@ -179,8 +180,6 @@ func (w *world) tables() string {
 			fmt.Fprintf(&text, "dormant %t\n%s", table.Dormant, table)
 		}
 	}
-	right, there, err := w.table.DropsStackedTags()
-	fmt.Fprintln(&text, "family bridge:", right, there, err)
 	return text.String()
 }
 
@@ -206,10 +205,10 @@ func (w *world) becomes(what, want string) {
 // drops sums what was dropped on node1.
 func (w *world) drops() uint64 {
 	w.t.Helper()
-	counters, err := w.table.AllCounters()
+	counters, err := ruleset.Counters(w.table)
 	check(w.t, err)
-	return counters[nft.CounterIngress] + counters[nft.CounterEgress] + counters[nft.CounterUnlisted] + counters[nft.CounterBroadcast] +
-		counters[nft.CounterSource] + counters[nft.CounterPort] + counters[nft.CounterGuard]
+	return counters[ruleset.CounterIngress] + counters[ruleset.CounterEgress] + counters[ruleset.CounterUnlisted] + counters[ruleset.CounterBroadcast] +
+		counters[ruleset.CounterSource] + counters[ruleset.CounterPort] + counters[ruleset.CounterGuard]
 }
 
 // run runs a program in node1 with some input.

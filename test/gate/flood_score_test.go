@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
-	"github.com/podwall/podwall/internal/netpol/cut"
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // score is what a series of starts came to.
@@ -114,7 +114,7 @@ func (a *agent) cleared() (list []time.Duration) {
 // connections counts those that the addresses take part in.
 func (f *flooded) connections(ips []netip.Addr) (n int) {
 	f.t.Helper()
-	check(f.t, f.tracked.Dump(0, func(e *cut.Entry) {
+	check(f.t, f.tracked.Dump(0, func(e *inet.Connection) {
 		if slices.Contains(ips, e.Orig.Src) || slices.Contains(ips, e.Reply.Src) {
 			n++
 		}
@@ -124,9 +124,9 @@ func (f *flooded) connections(ips []netip.Addr) (n int) {
 
 func (f *flooded) drops() (n uint64) {
 	f.t.Helper()
-	counters, err := f.table.AllCounters()
+	counters, err := ruleset.Counters(f.table)
 	check(f.t, err)
-	for _, name := range []string{nft.CounterIngress, nft.CounterEgress, nft.CounterUnlisted, nft.CounterSource, nft.CounterBroadcast, nft.CounterPort, nft.CounterGuard} {
+	for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterUnlisted, ruleset.CounterSource, ruleset.CounterBroadcast, ruleset.CounterPort, ruleset.CounterGuard} {
 		n += counters[name]
 	}
 	return n

@@ -21,6 +21,7 @@ import (
 	"github.com/podwall/podwall/internal/kernel/conntrack"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // The range that pods get addresses from is small, so that each address is
@@ -89,7 +90,7 @@ func newFlooded(t *testing.T, plugin, timeout string) *flooded {
 	check(t, f.ns.Do(f.uplink))
 	check(t, f.far.Do(func() error { return equip("eth0", farAddrs(), nodeAddrs()) }))
 	var err error
-	f.table, err = nft.Open(f.ns.FD())
+	f.table, err = ruleset.Open(f.ns.FD())
 	check(t, err)
 	t.Cleanup(func() { check(t, f.table.Close()) })
 	check(t, f.ns.Do(func() (err error) {

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // flow is a question: does the first packet of this connection arrive?
@@ -169,11 +169,11 @@ func (w *world) drops() uint64 {
 func (w *world) countDrops() (uint64, error) {
 	var sum uint64
 	for _, conn := range w.tables {
-		counters, err := conn.AllCounters()
+		counters, err := ruleset.Counters(conn)
 		if err != nil {
 			return 0, err
 		}
-		for _, name := range []string{nft.CounterIngress, nft.CounterEgress, nft.CounterUnlisted, nft.CounterSource, nft.CounterBroadcast, nft.CounterGuard} {
+		for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterUnlisted, ruleset.CounterSource, ruleset.CounterBroadcast, ruleset.CounterGuard} {
 			sum += counters[name]
 		}
 	}

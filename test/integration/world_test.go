@@ -15,8 +15,10 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/kubeapi"
 	"github.com/podwall/podwall/internal/lab/probe"
-	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
+	"github.com/podwall/podwall/internal/lab/testkit/kubeapitest"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // world is a lab with an API server on the network between its nodes.
@@ -60,7 +62,7 @@ func newWorld(t *testing.T, wiring lab.Wiring, nodes ...string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.connect(kubeapi.StartWith(t, w.serverOptions(host)))
+	w.connect(kubeapitest.StartWith(t, w.serverOptions(host)))
 	for _, name := range nodes {
 		w.createNode(name, w.bed.Node(name).Addrs)
 	}
@@ -81,7 +83,7 @@ func newLab(t *testing.T, wiring lab.Wiring, nodes ...string) *world {
 	}
 	w.atEnd(w.prober.Close)
 	for _, name := range nodes {
-		if w.tables[name], err = nft.Open(w.bed.Node(name).NS.FD()); err != nil {
+		if w.tables[name], err = ruleset.Open(w.bed.Node(name).NS.FD()); err != nil {
 			t.Fatal(err)
 		}
 		w.atEnd(w.tables[name].Close)

@@ -5,7 +5,7 @@
 // its embed package, the API server through the command of the released
 // binary. It is a module of its own, so that the weight of Kubernetes stays
 // out of the module of the agent, and it is never linked into a test: tests
-// start it as a process (see internal/lab/testkit/kubeapi).
+// start it as a process (see internal/lab/kubeapi).
 //
 //	kubeapi --dir DIR [--bind ADDR] [--port N] [--profile min|full|cluster]
 //		[--san ADDR]... [--user FILE=NAME/GROUP]... [--lifeline] [-- kube-apiserver flags]

@@ -32,11 +32,13 @@ func suites() map[string][]string {
 		"internal/netpol/compile":  {"netpol/compile", "lab/cases"},
 		"internal/datapath":        {"datapath"},
 		"internal/netpol/cut":      {"netpol/cut"},
+		"internal/inet":            {"netpol/program", "netpol/compile"},
 		"internal/netpol/program":  {"netpol/program", "netpol/compile"},
+		"internal/netpol/ruleset":  {"netpol/ruleset"},
 		"internal/gate/cni":        {"gate/cni"},
 		"internal/gate/nri":        {"gate/nri"},
 		"internal/kernel/links":    {"kernel/links", "datapath"},
-		"internal/kernel/nft":      {"kernel/nft"},
+		"internal/kernel/nft":      {"kernel/nft", "netpol/ruleset"},
 		"internal/observe":         {"observe"},
 		"internal/kuberouter":      {"kuberouter"},
 	}
@@ -44,9 +46,7 @@ func suites() map[string][]string {
 
 // randomised are the packages with tests on random clusters. Their flags fix
 // the seed, keep failures out of the tree and do not look for small examples.
-func randomised() []string {
-	return []string{"agent", "netpol/policy", "netpol/compile", "kernel/nft"}
-}
+func randomised() []string { return []string{"agent", "netpol/policy", "netpol/compile", "netpol/ruleset"} }
 
 func (m mutant) suite() []string { return suites()[filepath.Dir(m.file)] }
 

@@ -11,10 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // A DHCP server answers a client that has no address yet by a broadcast. The
@@ -38,7 +38,7 @@ func TestADHCPAnswerComesFromTheNodeOnly(t *testing.T) {
 			}
 			answer := packet.Packet{Src: w.Addr(t, near, false), Dst: everybody.Addr(), Proto: packet.UDP, SrcPort: 67, DstPort: 68, Payload: w.Marks.Next()}
 			frame := packet.Ethernet(net.HardwareAddr{255, 255, 255, 255, 255, 255}, w.Prober().HardwareAddr(near), nil, answer.Bytes())
-			w.Stopped(t, stage.Drops{nft.CounterUnlisted: 1}, stage.Shot{Name: "a pod's answer", To: victim, Mark: answer.Payload,
+			w.Stopped(t, stage.Drops{ruleset.CounterUnlisted: 1}, stage.Shot{Name: "a pod's answer", To: victim, Mark: answer.Payload,
 				Send: func() error { return w.Prober().SendFrame(near, frame) }})
 		})
 	}

@@ -15,9 +15,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // narrow is the largest packet that node2 sends on to yonder, in bytes.
@@ -136,7 +136,7 @@ func TestErrorsAboutNoFlowAreDropped(t *testing.T) {
 					b := stage.ICMP(w.Addr(t, from, v6), about.Src, k[0], k[1], 64, narrow, about.Bytes())
 					list = append(list, w.Bytes(fmt.Sprintf("error %d.%d", k[0], k[1]), from, victim, about.Src, about.Payload, b))
 				}
-				w.Stopped(t, stage.Drops{nft.CounterGuard: uint64(len(list))}, list...)
+				w.Stopped(t, stage.Drops{ruleset.CounterGuard: uint64(len(list))}, list...)
 			}
 		})
 	})

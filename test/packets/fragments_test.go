@@ -14,8 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // large is a datagram that needs several packets: a mark in the first and
@@ -42,9 +42,9 @@ func TestLargeDatagramsOfAllowedFlowsArriveWholeAndOthersNotAtAll(t *testing.T) 
 			}
 			w.Moved(t, "large datagrams of allowed flows", before, stage.Drops{})
 			for i, p := range [][2]string{{near, victim}, {far, victim}, {jailed, open}, {jailed, yonder}} {
-				counter := nft.CounterIngress
+				counter := ruleset.CounterIngress
 				if p[0] == jailed {
-					counter = nft.CounterEgress
+					counter = ruleset.CounterEgress
 				}
 				before := w.Counters(t)
 				b, first, last := w.large()

@@ -17,10 +17,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // The messages and attributes of linux/netfilter/nfnetlink_conntrack.h.
@@ -192,7 +192,7 @@ func TestAFullConnectionTableOpensNothing(t *testing.T) {
 			saysFull(t, read, false)
 			for _, v6 := range []bool{false, true} {
 				w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80), w.Ask(t, node1, victim, v6, packet.TCP, 80), w.Ask(t, near, open, v6, packet.TCP, 80))
-				w.Denied(t, nft.CounterIngress, w.Ask(t, near, victim, v6, packet.TCP, 80))
+				w.Denied(t, ruleset.CounterIngress, w.Ask(t, near, victim, v6, packet.TCP, 80))
 			}
 		})
 	}

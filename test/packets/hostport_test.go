@@ -13,12 +13,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // hostPort is the port of node1 that leads to the victim's port 80.
@@ -108,10 +108,10 @@ func (w *world) hostPort(t *testing.T, v6 bool) {
 		Dst: w.at(t, victim, v6, 80)}); got != want {
 		t.Errorf("arrived as %+v, want %+v", got, want)
 	}
-	w.Denied(t, nft.CounterIngress, w.call(t, node2, v6), w.call(t, far, v6), w.call(t, near, v6))
+	w.Denied(t, ruleset.CounterIngress, w.call(t, node2, v6), w.call(t, far, v6), w.call(t, near, v6))
 	w.denyAll(t, outside("8081")) // the node's port, which no packet has at the pod
-	w.Denied(t, nft.CounterIngress, w.call(t, out, v6))
-	w.Denied(t, nft.CounterEgress, w.call(t, jailed, v6))
+	w.Denied(t, ruleset.CounterIngress, w.call(t, out, v6))
+	w.Denied(t, ruleset.CounterEgress, w.call(t, jailed, v6))
 	w.Allowed(t, w.call(t, node1, v6))
 	if !v6 { // there is no way from ::1 to another address
 		local := w.call(t, node1, v6)

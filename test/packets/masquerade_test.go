@@ -7,10 +7,10 @@ package packets_test
 import (
 	"testing"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // leaving hides pods behind their node where they leave the cluster, as
@@ -44,7 +44,7 @@ func TestPoliciesSeeThePodBehindAMasqueradingNode(t *testing.T) {
 				t.Errorf("the host outside saw %s, want %s: nothing is masqueraded", got.Src.Addr(), want)
 			}
 			w.Allowed(t, w.Ask(t, victim, out, v6, packet.UDP, 443), w.Ask(t, near, out, v6, packet.TCP, 443), w.Ask(t, near, yonder, v6, packet.TCP, 443))
-			w.Denied(t, nft.CounterEgress, w.Ask(t, jailed, out, v6, packet.TCP, 443), w.Ask(t, victim, yonder, v6, packet.TCP, 443))
+			w.Denied(t, ruleset.CounterEgress, w.Ask(t, jailed, out, v6, packet.TCP, 443), w.Ask(t, victim, yonder, v6, packet.TCP, 443))
 		})
 	})
 }
@@ -60,8 +60,8 @@ func TestPoliciesSeeThePodBehindANodeThatHidesPodsFromEachOther(t *testing.T) {
 				t.Error("the victim saw the peer: nothing is masqueraded")
 			}
 			w.Allowed(t, w.Ask(t, peer, victim, v6, packet.UDP, 80))
-			w.Denied(t, nft.CounterIngress, w.Ask(t, near, victim, v6, packet.TCP, 80), w.Ask(t, peer, victim, v6, packet.TCP, 81))
-			w.Denied(t, nft.CounterEgress, w.Ask(t, jailed, open, v6, packet.TCP, 80))
+			w.Denied(t, ruleset.CounterIngress, w.Ask(t, near, victim, v6, packet.TCP, 80), w.Ask(t, peer, victim, v6, packet.TCP, 81))
+			w.Denied(t, ruleset.CounterEgress, w.Ask(t, jailed, open, v6, packet.TCP, 80))
 		})
 	})
 }

@@ -14,11 +14,11 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // nobody is a user without any right.
@@ -119,8 +119,8 @@ func TestAnotherNodeIsPoliced(t *testing.T) {
 		w.denyAll(t)
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			for _, proto := range packet.Protocols {
-				w.Denied(t, nft.CounterIngress, w.Ask(t, node2, victim, v6, proto, 80))
-				w.Denied(t, nft.CounterEgress, w.Ask(t, victim, node2, v6, proto, 80))
+				w.Denied(t, ruleset.CounterIngress, w.Ask(t, node2, victim, v6, proto, 80))
+				w.Denied(t, ruleset.CounterEgress, w.Ask(t, victim, node2, v6, proto, 80))
 			}
 		})
 		w.denyAll(t, stage.Policy("node2", "victim", `policyTypes: [Ingress, Egress],
@@ -128,8 +128,8 @@ func TestAnotherNodeIsPoliced(t *testing.T) {
   egress: [{to: [{ipBlock: {cidr: 172.30.0.12/32}}, {ipBlock: {cidr: "fd00:172:30::12/128"}}]}]`))
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Allowed(t, w.Ask(t, node2, victim, v6, packet.TCP, 80), w.Ask(t, victim, node2, v6, packet.TCP, 80))
-			w.Denied(t, nft.CounterEgress, w.Ask(t, victim, node1, v6, packet.TCP, 80), w.Ask(t, victim, out, v6, packet.TCP, 80))
-			w.Denied(t, nft.CounterIngress, w.Ask(t, out, victim, v6, packet.TCP, 80))
+			w.Denied(t, ruleset.CounterEgress, w.Ask(t, victim, node1, v6, packet.TCP, 80), w.Ask(t, victim, out, v6, packet.TCP, 80))
+			w.Denied(t, ruleset.CounterIngress, w.Ask(t, out, victim, v6, packet.TCP, 80))
 		})
 	})
 }
@@ -147,13 +147,13 @@ func TestAHostNetworkPodIsMetByItsNodesAddressOnly(t *testing.T) {
 		w.Enforce(t, append(stage.Usual(), hostPod)...)
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80), w.Ask(t, near, node2, v6, packet.TCP, 80))
-			w.Denied(t, nft.CounterIngress, w.Ask(t, node2, victim, v6, packet.TCP, 80))
+			w.Denied(t, ruleset.CounterIngress, w.Ask(t, node2, victim, v6, packet.TCP, 80))
 		})
 		w.denyAll(t, hostPod, stage.Policy("host", "victim", `policyTypes: [Ingress],
   ingress: [{from: [{ipBlock: {cidr: 172.30.0.12/32}}, {ipBlock: {cidr: "fd00:172:30::12/128"}}]}]`))
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Allowed(t, w.Ask(t, node2, victim, v6, packet.TCP, 80))
-			w.Denied(t, nft.CounterEgress, w.Ask(t, peer, victim, v6, packet.TCP, 80))
+			w.Denied(t, ruleset.CounterEgress, w.Ask(t, peer, victim, v6, packet.TCP, 80))
 			w.Allowed(t, w.Ask(t, near, node2, v6, packet.TCP, 80)) // the policy for all pods is none for a node
 		})
 	})
@@ -171,7 +171,7 @@ func TestAPodIsPolicedTowardsEveryAddressOfItsNode(t *testing.T) {
 						w.Allowed(t, q)
 						q.Port = 10250
 					}
-					w.Denied(t, nft.CounterEgress, q)
+					w.Denied(t, ruleset.CounterEgress, q)
 				}
 			}
 		})

@@ -12,9 +12,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // tunnelEnd is a node's VXLAN link. The addresses on it are those by which the
@@ -71,8 +71,8 @@ func TestPodTrafficInAnOverlayIsJudgedByItsInnerAddresses(t *testing.T) {
 			into, outOf := w.carried(t, node1), w.carried(t, node2)
 			for _, proto := range packet.Protocols {
 				w.Allowed(t, w.Ask(t, far, victim, v6, proto, 80), w.Ask(t, near, yonder, v6, proto, 80), w.Ask(t, victim, yonder, v6, proto, 80))
-				w.Denied(t, nft.CounterIngress, w.Ask(t, yonder, victim, v6, proto, 80)) // once, as the counter says
-				w.Denied(t, nft.CounterEgress, w.Ask(t, jailed, yonder, v6, proto, 80))
+				w.Denied(t, ruleset.CounterIngress, w.Ask(t, yonder, victim, v6, proto, 80)) // once, as the counter says
+				w.Denied(t, ruleset.CounterEgress, w.Ask(t, jailed, yonder, v6, proto, 80))
 			}
 			// four questions of far's and yonder's each, and answers to the eight of node1's pods
 			if got := w.carried(t, node1) - into; got < 16 {
@@ -85,7 +85,7 @@ func TestPodTrafficInAnOverlayIsJudgedByItsInnerAddresses(t *testing.T) {
 		// Who may speak to the pod by its node's address may not in the tunnel.
 		w.Enforce(t, stage.Policy("node2", "victim", `policyTypes: [Ingress], ingress: [{from: [{ipBlock: {cidr: 172.30.0.12/32}}, {ipBlock: {cidr: "fd00:172:30::12/128"}}]}]`))
 		stage.Families(t, func(t *testing.T, v6 bool) {
-			w.Denied(t, nft.CounterIngress, w.Ask(t, far, victim, v6, packet.TCP, 80))
+			w.Denied(t, ruleset.CounterIngress, w.Ask(t, far, victim, v6, packet.TCP, 80))
 		})
 	})
 }

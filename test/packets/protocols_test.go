@@ -9,10 +9,10 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // An INIT has its ports where TCP has them, and a good checksum.
@@ -30,8 +30,8 @@ func TestARuleForOneProtocolOpensNoOther(t *testing.T) {
 						w.Allowed(t, append(in, outward...)...)
 						continue
 					}
-					w.Denied(t, nft.CounterIngress, in...)
-					w.Denied(t, nft.CounterEgress, outward...)
+					w.Denied(t, ruleset.CounterIngress, in...)
+					w.Denied(t, ruleset.CounterEgress, outward...)
 				}
 			})
 		}
@@ -72,15 +72,15 @@ func TestTunnelProtocolsPassOnlyByARuleWithoutPorts(t *testing.T) {
 		}
 		both(`ports: [{protocol: TCP}, {protocol: UDP}, {protocol: SCTP}]`)
 		stage.Families(t, func(t *testing.T, v6 bool) {
-			w.Stopped(t, stage.Drops{nft.CounterIngress: 3}, w.tunnels(t, peer, victim, v6)...)
-			w.Stopped(t, stage.Drops{nft.CounterEgress: 3}, w.tunnels(t, jailed, yonder, v6)...)
+			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 3}, w.tunnels(t, peer, victim, v6)...)
+			w.Stopped(t, stage.Drops{ruleset.CounterEgress: 3}, w.tunnels(t, jailed, yonder, v6)...)
 		})
 		both(`ports: []`)
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Arrive(t, w.tunnels(t, peer, victim, v6)...)
 			w.Arrive(t, w.tunnels(t, jailed, yonder, v6)...)
-			w.Stopped(t, stage.Drops{nft.CounterIngress: 6}, append(w.tunnels(t, near, victim, v6), w.tunnels(t, far, victim, v6)...)...)
-			w.Stopped(t, stage.Drops{nft.CounterEgress: 3}, w.tunnels(t, jailed, open, v6)...)
+			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 6}, append(w.tunnels(t, near, victim, v6), w.tunnels(t, far, victim, v6)...)...)
+			w.Stopped(t, stage.Drops{ruleset.CounterEgress: 3}, w.tunnels(t, jailed, open, v6)...)
 		})
 	})
 }

@@ -8,12 +8,12 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // leave lets the jailed pod reach some addresses at one port of each protocol,
@@ -35,9 +35,9 @@ func TestARuleForAServicesAddressMeansNothing(t *testing.T) {
 			return list
 		}
 		w.Enforce(t, leave("80", "10.96.0.10/32", "fd00:96::10/128"))
-		stage.Families(t, func(t *testing.T, v6 bool) { w.Denied(t, nft.CounterEgress, ask(v6)...) })
+		stage.Families(t, func(t *testing.T, v6 bool) { w.Denied(t, ruleset.CounterEgress, ask(v6)...) })
 		w.Enforce(t, leave("80", "10.244.1.10/32", "fd00:244:1::10/128")) // the pod, at the Service's port
-		stage.Families(t, func(t *testing.T, v6 bool) { w.Denied(t, nft.CounterEgress, ask(v6)...) })
+		stage.Families(t, func(t *testing.T, v6 bool) { w.Denied(t, ruleset.CounterEgress, ask(v6)...) })
 		w.Enforce(t, leave("8080", "10.244.1.10/32", "fd00:244:1::10/128"))
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Allowed(t, ask(v6)...)
@@ -66,11 +66,11 @@ func TestAServiceOfNodesIsReachedByARuleForTheNodes(t *testing.T) {
 			return trial.Question{From: jailed, To: server, Dst: front(v6).Addr(), Proto: packet.TCP, Port: port[server]}
 		}
 		w.Enforce(t, leave("443", "10.96.0.10/32", "fd00:96::10/128"))
-		stage.Families(t, func(t *testing.T, v6 bool) { w.Denied(t, nft.CounterEgress, ask(node1, v6), ask(node2, v6)) })
+		stage.Families(t, func(t *testing.T, v6 bool) { w.Denied(t, ruleset.CounterEgress, ask(node1, v6), ask(node2, v6)) })
 		w.Enforce(t, leave("6443", "172.30.0.0/24", "fd00:172:30::/64"))
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Allowed(t, ask(node1, v6), ask(node2, v6))
-			w.Denied(t, nft.CounterEgress, w.Ask(t, jailed, node1, v6, packet.TCP, 10250), w.Ask(t, jailed, node2, v6, packet.TCP, 10250))
+			w.Denied(t, ruleset.CounterEgress, w.Ask(t, jailed, node1, v6, packet.TCP, 10250), w.Ask(t, jailed, node2, v6, packet.TCP, 10250))
 		})
 	})
 }

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // deaf lets a pod not hear that others connect to it.
@@ -37,7 +37,7 @@ func TestSimultaneousOpenIsOneConnection(t *testing.T) {
 				mine = 7003
 			}
 			inside, outside := w.at(t, victim, v6, mine), w.at(t, near, v6, port)
-			w.Stopped(t, stage.Drops{nft.CounterIngress: 1}, w.Raw(t, "SYN that came first", near, victim,
+			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 1}, w.Raw(t, "SYN that came first", near, victim,
 				packet.Packet{Dst: inside.Addr(), Proto: packet.TCP, Flags: packet.SYN, SrcPort: port, DstPort: mine, Window: 1000}))
 			before, first := w.Counters(t), make(chan net.Conn, 1)
 			go func() {

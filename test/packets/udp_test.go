@@ -16,10 +16,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // shortMemory makes node1 forget a UDP flow after a second.
@@ -75,7 +75,7 @@ func TestRepliesPassAndAfterTheEndOfAFlowWhoSpeaksFirstIsJudged(t *testing.T) {
 		w.forgotten(t, 5000, 6000)
 		for _, v6 := range []bool{false, true} {
 			from := packet.Packet{Src: w.Addr(t, near, v6), Dst: w.Addr(t, victim, v6), Proto: packet.UDP, SrcPort: 6000, DstPort: 5000}
-			w.Stopped(t, stage.Drops{nft.CounterIngress: 1}, w.Raw(t, "late answer", near, victim, from))
+			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 1}, w.Raw(t, "late answer", near, victim, from))
 			from.Src, from.Dst, from.SrcPort, from.DstPort = from.Dst, from.Src, 5000, 6000
 			w.Arrive(t, w.Raw(t, "question", victim, near, from))
 			from.Src, from.Dst, from.SrcPort, from.DstPort = from.Dst, from.Src, 6000, 5000

@@ -15,9 +15,9 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/gate"
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/kernel/sysctl"
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/observe"
 )
 
@@ -80,7 +80,7 @@ func (w *world) cleansUp(h *host) {
 	c := container(w.t, pod, "agent")
 	c.Args = append(c.Args, "--cleanup-config")
 	h.start(w.t, pod, "agent", nil).Exits(0)
-	tables, err := nft.Open(h.node.NS.FD())
+	tables, err := ruleset.Open(h.node.NS.FD())
 	check(w.t, err)
 	defer tables.Close()
 	if table, err := tables.Read(); table != nil || err != nil {

@@ -23,8 +23,9 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/kubeapi"
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
+	"github.com/podwall/podwall/internal/lab/testkit/kubeapitest"
 	"github.com/podwall/podwall/internal/observe"
 )
 
@@ -49,7 +50,7 @@ func newWorld(t *testing.T, wiring lab.Wiring, nodes []string, flags ...string) 
 	t.Cleanup(func() { check(t, w.bed.Close()) })
 	at, err := w.bed.AddHost("api", []netip.Addr{netip.MustParseAddr(serverAddr)})
 	check(t, err)
-	server := kubeapi.StartWith(t, kubeapi.Options{Netns: at.NS, Bind: at.Addrs[0], Port: serverPort, Profile: kubeapi.Full, Flags: flags})
+	server := kubeapitest.StartWith(t, kubeapi.Options{Netns: at.NS, Bind: at.Addrs[0], Port: serverPort, Profile: kubeapi.Full, Flags: flags})
 	w.config, err = server.RESTConfig()
 	check(t, err)
 	w.api, err = kubernetes.NewForConfig(w.config)

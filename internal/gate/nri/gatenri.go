@@ -27,6 +27,7 @@ import (
 	"github.com/containerd/nri/pkg/stub"
 
 	"github.com/podwall/podwall/internal/gate"
+	"github.com/podwall/podwall/internal/wake"
 )
 
 // The defaults. Timeout is below the two seconds after which runtimes drop a
@@ -50,7 +51,7 @@ type Plugin struct {
 	Skeleton func(ctx context.Context, links []string, addrs []netip.Addr) error
 	Log      *slog.Logger
 
-	now     chan struct{}      // has what runs announced at once; of Run
+	now     wake.Signal        // has what runs announced at once; of Run
 	mu      sync.Mutex         // guards running
 	running map[string]sandbox // by name
 }
@@ -74,7 +75,7 @@ const (
 // Run serves a runtime until ctx ends. A runtime that is not there, or that goes
 // away, is tried again for ever.
 func (p *Plugin) Run(ctx context.Context) {
-	p.now = make(chan struct{}, 1)
+	p.now = wake.New()
 	var follow sync.WaitGroup
 	defer follow.Wait()
 	follow.Go(func() { p.follow(ctx) })
@@ -177,10 +178,7 @@ func (s *session) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*ap
 	s.mu.Lock()
 	s.running = running
 	s.mu.Unlock()
-	select {
-	case s.now <- struct{}{}:
-	default:
-	}
+	s.now.Set()
 	return nil, nil
 }
 

@@ -14,10 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/lab/netns"
 	testentry "github.com/podwall/podwall/internal/lab/testkit/entry"
-	"github.com/podwall/podwall/internal/netpol/cut"
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 func TestMain(m *testing.M) { testentry.Try(m) }
@@ -51,21 +50,21 @@ func check(t testing.TB, err error) {
 const timeout = 600
 
 // create makes entries, which only tests do.
-func (c *Conn) create(list []cut.Entry) error {
+func (c *Conn) create(list []inet.Connection) error {
 	for len(list) > 0 {
 		n := min(deleteBatch, len(list))
 		first := c.seq + 1
 		c.out = c.out[:0]
 		for _, e := range list[:n] {
 			start := len(c.out)
-			b := c.append(subsystem, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, program.FamilyOf(e.Orig.Src))
+			b := c.append(subsystem, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, inet.FamilyOf(e.Orig.Src))
 			b = tuple(tuple(b, attrOrig, e.Protocol, e.Orig), attrReply, e.Protocol, e.Reply)
 			b = attr(b, 7, binary.BigEndian.AppendUint32(nil, timeout)...)
 			b = attr(b, 3, 0, 0, 0, 0x0e) // has seen an answer, assured, confirmed
 			if e.Zone != 0 {
 				b = attr(b, attrZone, number(e.Zone)...)
 			}
-			if e.Protocol == program.TCP {
+			if e.Protocol == inet.TCP {
 				b = protoInfo(b, e.PickedUp)
 			}
 			c.out = end(b, start)
@@ -95,21 +94,21 @@ func protoInfo(b []byte, pickedUp bool) []byte {
 }
 
 // entry is a connection without translation.
-func entry(p program.Protocol, src, dst string) cut.Entry {
+func entry(p inet.Protocol, src, dst string) inet.Connection {
 	a, b := netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst)
-	return cut.Entry{Protocol: p,
-		Orig:  cut.Tuple{Src: a.Addr(), SrcPort: a.Port(), Dst: b.Addr(), DstPort: b.Port()},
-		Reply: cut.Tuple{Src: b.Addr(), SrcPort: b.Port(), Dst: a.Addr(), DstPort: a.Port()}}
+	return inet.Connection{Protocol: p,
+		Orig:  inet.Tuple{Src: a.Addr(), SrcPort: a.Port(), Dst: b.Addr(), DstPort: b.Port()},
+		Reply: inet.Tuple{Src: b.Addr(), SrcPort: b.Port(), Dst: a.Addr(), DstPort: a.Port()}}
 }
 
 // many returns n connections from many clients to 200 servers.
-func many(n int) []cut.Entry {
-	list := make([]cut.Entry, n)
+func many(n int) []inet.Connection {
+	list := make([]inet.Connection, n)
 	for i := range list {
 		client := netip.AddrFrom4([4]byte{10, 8, byte(i >> 8), byte(i)})
 		server := netip.AddrFrom4([4]byte{10, 244, 1, byte(i % 200)})
 		port := uint16(30000 + i>>16)
-		list[i] = entry(program.TCP, netip.AddrPortFrom(client, port).String(), netip.AddrPortFrom(server, 80).String())
+		list[i] = entry(inet.TCP, netip.AddrPortFrom(client, port).String(), netip.AddrPortFrom(server, 80).String())
 	}
 	return list
 }

@@ -11,8 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/netpol/cut"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // Numbers of the kernel's interface (linux/netfilter/nfnetlink_conntrack.h).
@@ -84,8 +83,8 @@ func attributes(b []byte) iter.Seq[attribute] {
 
 // decode reads an entry of a dump. ok is false if it is not one that we can
 // speak about.
-func decode(body []byte, e *cut.Entry) (ok bool) {
-	*e = cut.Entry{}
+func decode(body []byte, e *inet.Connection) (ok bool) {
+	*e = inet.Connection{}
 	for a := range attributes(body[min(genHeader, len(body)):]) {
 		switch {
 		case a.kind == attrOrig:
@@ -103,7 +102,7 @@ func decode(body []byte, e *cut.Entry) (ok bool) {
 	return e.Orig.Src.IsValid() && e.Orig.Dst.IsValid() && e.Reply.Src.IsValid() && e.Reply.Dst.IsValid()
 }
 
-func decodeTuple(b []byte, t *cut.Tuple) (p program.Protocol) {
+func decodeTuple(b []byte, t *inet.Tuple) (p inet.Protocol) {
 	for a := range attributes(b) {
 		switch {
 		case a.kind == tupleIP:
@@ -124,11 +123,11 @@ func decodeTuple(b []byte, t *cut.Tuple) (p program.Protocol) {
 	return p
 }
 
-func decodeProto(b []byte, t *cut.Tuple) (p program.Protocol) {
+func decodeProto(b []byte, t *inet.Tuple) (p inet.Protocol) {
 	for a := range attributes(b) {
 		switch {
 		case len(a.data) == 1 && a.kind == protoNum:
-			p = program.Protocol(a.data[0])
+			p = inet.Protocol(a.data[0])
 		case len(a.data) == 1 && (a.kind == protoICMP+1 || a.kind == protoICMPv6+1):
 			t.ICMP.Type = a.data[0]
 		case len(a.data) == 1 && (a.kind == protoICMP+2 || a.kind == protoICMPv6+2):
@@ -160,13 +159,13 @@ func pickedUp(b []byte) bool {
 }
 
 // begin starts a message in the buffer for sending.
-func (c *Conn) begin(kind uint16, flags uint16, f program.Family) []byte {
+func (c *Conn) begin(kind uint16, flags uint16, f inet.Family) []byte {
 	c.out = c.out[:0]
 	return c.append(kind, flags, f)
 }
 
 // append starts one more message. Its length is set by end.
-func (c *Conn) append(kind uint16, flags uint16, f program.Family) []byte {
+func (c *Conn) append(kind uint16, flags uint16, f inet.Family) []byte {
 	c.seq++
 	b := binary.NativeEndian.AppendUint32(c.out, unix.NLMSG_HDRLEN+genHeader)
 	b = binary.NativeEndian.AppendUint16(b, kind)
@@ -176,11 +175,11 @@ func (c *Conn) append(kind uint16, flags uint16, f program.Family) []byte {
 	return append(b, family(f), unix.NFNETLINK_V0, 0, 0)
 }
 
-func family(f program.Family) byte {
+func family(f inet.Family) byte {
 	switch f {
-	case program.IPv4:
+	case inet.IPv4:
 		return unix.AF_INET
-	case program.IPv6:
+	case inet.IPv6:
 		return unix.AF_INET6
 	}
 	return unix.AF_UNSPEC
@@ -210,7 +209,7 @@ func nested(b []byte, kind uint16, inside func([]byte) []byte) []byte {
 }
 
 // addresses writes those of a tuple that are valid.
-func addresses(b []byte, t cut.Tuple) []byte {
+func addresses(b []byte, t inet.Tuple) []byte {
 	return nested(b, tupleIP, func(b []byte) []byte {
 		for i, a := range []netip.Addr{t.Src, t.Dst} {
 			switch {
@@ -225,7 +224,7 @@ func addresses(b []byte, t cut.Tuple) []byte {
 }
 
 // tuple writes a whole tuple.
-func tuple(b []byte, kind uint16, p program.Protocol, t cut.Tuple) []byte {
+func tuple(b []byte, kind uint16, p inet.Protocol, t inet.Tuple) []byte {
 	return nested(b, kind, func(b []byte) []byte {
 		b = nested(addresses(b, t), tupleProto, func(b []byte) []byte {
 			b = attr(b, protoNum, byte(p))

@@ -12,24 +12,23 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/netpol/cut"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // Dump calls take for the entries of one family, or of both if it is 0. The
 // table may change meanwhile: an entry that comes or goes during the dump may be
 // there or not. take must not keep the pointer.
-func (c *Conn) Dump(f program.Family, take func(*cut.Entry)) error {
+func (c *Conn) Dump(f inet.Family, take func(*inet.Connection)) error {
 	return c.dump(c.begin(msgGet, unix.NLM_F_DUMP, f), take)
 }
 
 // DumpAddress calls take for the entries in which the address begins the
 // connection or answers it; the kernel leaves out the others. An entry may be
 // handed over twice. Kernels from 5.8 on can do it.
-func (c *Conn) DumpAddress(a netip.Addr, take func(*cut.Entry)) error {
+func (c *Conn) DumpAddress(a netip.Addr, take func(*inet.Connection)) error {
 	for _, side := range []struct{ tuple, flags uint16 }{{attrOrig, filterOrig}, {attrReply, filterReply}} {
-		b := c.begin(msgGet, unix.NLM_F_DUMP, program.FamilyOf(a))
-		b = nested(b, side.tuple, func(b []byte) []byte { return addresses(b, cut.Tuple{Src: a}) })
+		b := c.begin(msgGet, unix.NLM_F_DUMP, inet.FamilyOf(a))
+		b = nested(b, side.tuple, func(b []byte) []byte { return addresses(b, inet.Tuple{Src: a}) })
 		b = nested(b, attrFilter, func(b []byte) []byte {
 			return attr(b, side.flags, binary.NativeEndian.AppendUint32(nil, filterSource)...)
 		})
@@ -40,11 +39,11 @@ func (c *Conn) DumpAddress(a netip.Addr, take func(*cut.Entry)) error {
 	return nil
 }
 
-func (c *Conn) dump(request []byte, take func(*cut.Entry)) error {
+func (c *Conn) dump(request []byte, take func(*inet.Connection)) error {
 	if err := c.send(request); err != nil {
 		return err
 	}
-	var e cut.Entry
+	var e inet.Connection
 	err := c.answers(func(_ uint16, body []byte) error {
 		if decode(body, &e) {
 			take(&e)
@@ -64,7 +63,7 @@ const deleteBatch = 64
 // Delete deletes entries, and returns how many there still were. An entry that
 // is gone, or that has been replaced by another with the same tuple, is no
 // error.
-func (c *Conn) Delete(list []cut.Entry) (deleted int, err error) {
+func (c *Conn) Delete(list []inet.Connection) (deleted int, err error) {
 	for len(list) > 0 {
 		n := min(deleteBatch, len(list))
 		done, failed := c.deleteSome(list[:n])
@@ -76,7 +75,7 @@ func (c *Conn) Delete(list []cut.Entry) (deleted int, err error) {
 	return deleted, nil
 }
 
-func (c *Conn) deleteSome(list []cut.Entry) (deleted int, err error) {
+func (c *Conn) deleteSome(list []inet.Connection) (deleted int, err error) {
 	first := c.seq + 1
 	c.out = c.out[:0]
 	for _, e := range list {
@@ -84,7 +83,7 @@ func (c *Conn) deleteSome(list []cut.Entry) (deleted int, err error) {
 			return 0, errors.New("an entry has no addresses") // the kernel would delete everything
 		}
 		start := len(c.out)
-		b := c.append(msgDelete, unix.NLM_F_ACK, program.FamilyOf(e.Orig.Src))
+		b := c.append(msgDelete, unix.NLM_F_ACK, inet.FamilyOf(e.Orig.Src))
 		b = tuple(b, attrOrig, e.Protocol, e.Orig)
 		if e.Zone != 0 {
 			b = attr(b, attrZone, number(e.Zone)...)

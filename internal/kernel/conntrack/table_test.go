@@ -13,49 +13,48 @@ import (
 
 	gocmp "github.com/google/go-cmp/cmp"
 
-	"github.com/podwall/podwall/internal/netpol/cut"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 func same(a, b netip.Addr) bool { return a == b }
 
 // sample holds an entry of each kind that the package knows.
-func sample() []cut.Entry {
-	picked := entry(program.TCP, "10.0.0.3:33003", "10.0.0.2:80")
+func sample() []inet.Connection {
+	picked := entry(inet.TCP, "10.0.0.3:33003", "10.0.0.2:80")
 	picked.PickedUp = true
-	zoned := entry(program.TCP, "10.0.0.1:33001", "10.0.0.2:80")
+	zoned := entry(inet.TCP, "10.0.0.1:33001", "10.0.0.2:80")
 	zoned.Zone = 7
-	translated := entry(program.UDP, "10.0.0.4:33004", "10.96.0.10:53")
+	translated := entry(inet.UDP, "10.0.0.4:33004", "10.96.0.10:53")
 	translated.Reply.Src, translated.Reply.SrcPort = netip.MustParseAddr("10.0.0.2"), 5353
 	ping := entry(icmp, "10.0.0.1:0", "10.0.0.2:0")
 	ping.Orig.ICMP, ping.Reply.ICMP = ICMP{ID: 77, Type: 8}, ICMP{ID: 77}
 	ping6 := entry(icmpv6, "[fd00::1]:0", "[fd00::2]:0")
 	ping6.Orig.ICMP, ping6.Reply.ICMP = ICMP{ID: 78, Type: 128}, ICMP{ID: 78, Type: 129}
-	return []cut.Entry{
-		entry(program.TCP, "10.0.0.1:33001", "10.0.0.2:80"), zoned, picked, translated, ping,
-		entry(program.TCP, "[fd00::1]:33001", "[fd00::2]:80"), entry(program.SCTP, "[fd00::1]:5000", "[fd00::2]:5001"), ping6,
+	return []inet.Connection{
+		entry(inet.TCP, "10.0.0.1:33001", "10.0.0.2:80"), zoned, picked, translated, ping,
+		entry(inet.TCP, "[fd00::1]:33001", "[fd00::2]:80"), entry(inet.SCTP, "[fd00::1]:5000", "[fd00::2]:5001"), ping6,
 	}
 }
 
-type ICMP = cut.ICMP
+type ICMP = inet.ICMP
 
 // listing returns what a dump hands over, in a fixed order and without what the
 // kernel chose.
-func listing(list []cut.Entry) []cut.Entry {
+func listing(list []inet.Connection) []inet.Connection {
 	list = slices.Clone(list)
 	for i := range list {
 		list[i].ID = [4]byte{}
 	}
-	slices.SortFunc(list, func(a, b cut.Entry) int {
+	slices.SortFunc(list, func(a, b inet.Connection) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), a.Orig.Src.Compare(b.Orig.Src), cmp.Compare(a.Zone, b.Zone))
 	})
 	return list
 }
 
-func dump(t testing.TB, c *Conn, f program.Family) []cut.Entry {
+func dump(t testing.TB, c *Conn, f inet.Family) []inet.Connection {
 	t.Helper()
-	var list []cut.Entry
-	check(t, c.Dump(f, func(e *cut.Entry) { list = append(list, *e) }))
+	var list []inet.Connection
+	check(t, c.Dump(f, func(e *inet.Connection) { list = append(list, *e) }))
 	return list
 }
 
@@ -71,9 +70,9 @@ func TestADumpReturnsWhatIsInTheTable(t *testing.T) {
 			t.Errorf("%+v has no id", e)
 		}
 	}
-	for _, f := range program.Families {
+	for _, f := range inet.Families {
 		for _, e := range dump(t, c, f) {
-			if program.FamilyOf(e.Orig.Src) != f {
+			if inet.FamilyOf(e.Orig.Src) != f {
 				t.Errorf("a dump of IPv%d holds %+v", f, e)
 			}
 		}
@@ -98,7 +97,7 @@ func TestTheKernelFindsTheEntriesOfAnAddress(t *testing.T) {
 	}
 	for _, tt := range tests {
 		n := 0
-		check(t, c.DumpAddress(netip.MustParseAddr(tt.addr), func(e *cut.Entry) {
+		check(t, c.DumpAddress(netip.MustParseAddr(tt.addr), func(e *inet.Connection) {
 			if n++; e.Orig.Src.String() != tt.addr && e.Reply.Src.String() != tt.addr {
 				t.Errorf("%s: got %+v", tt.addr, e)
 			}
@@ -119,10 +118,10 @@ func TestADeletionTakesThatEntryAndNoOther(t *testing.T) {
 		}
 		other := list[0]
 		other.ID[0]++
-		if n, err := c.Delete([]cut.Entry{other}); n != 0 || err != nil {
+		if n, err := c.Delete([]inet.Connection{other}); n != 0 || err != nil {
 			t.Errorf("%+v with another id: deleted %d, error %v", list[0], n, err)
 		}
-		if n, err := c.Delete([]cut.Entry{list[0], list[0]}); n != 1 || err != nil {
+		if n, err := c.Delete([]inet.Connection{list[0], list[0]}); n != 1 || err != nil {
 			t.Errorf("%+v, twice: deleted %d, error %v", list[0], n, err)
 		}
 	}
@@ -131,7 +130,7 @@ func TestADeletionTakesThatEntryAndNoOther(t *testing.T) {
 func TestAnEntryWithoutAddressesDeletesNothing(t *testing.T) {
 	c := inside(t)
 	check(t, c.create(sample()))
-	if _, err := c.Delete([]cut.Entry{{Protocol: program.TCP}}); err == nil || !strings.Contains(err.Error(), "no addresses") {
+	if _, err := c.Delete([]inet.Connection{{Protocol: inet.TCP}}); err == nil || !strings.Contains(err.Error(), "no addresses") {
 		t.Errorf("error is %v", err)
 	}
 	if n := len(dump(t, c, 0)); n != len(sample()) {
@@ -143,7 +142,7 @@ func TestMoreEntriesThanOneAnswerHolds(t *testing.T) {
 	c := inside(t)
 	made := many(5000)
 	check(t, c.create(made))
-	got := dump(t, c, program.IPv4)
+	got := dump(t, c, inet.IPv4)
 	if len(got) != len(made) {
 		t.Fatalf("%d entries in the dump, want %d", len(got), len(made))
 	}
@@ -159,12 +158,12 @@ func TestMoreEntriesThanOneAnswerHolds(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	c := &Conn{}
 	for _, e := range sample() {
-		b := tuple(c.begin(subsystem, 0, program.FamilyOf(e.Orig.Src)), attrOrig, e.Protocol, e.Orig)
+		b := tuple(c.begin(subsystem, 0, inet.FamilyOf(e.Orig.Src)), attrOrig, e.Protocol, e.Orig)
 		f.Add(protoInfo(tuple(b, attrReply, e.Protocol, e.Reply), e.PickedUp)[16:])
 	}
 	f.Add([]byte{})
 	f.Fuzz(func(_ *testing.T, b []byte) {
-		var e cut.Entry
+		var e inet.Connection
 		decode(b, &e)
 		_ = c.messages(b, func(uint16, []byte) error { return nil })
 	})
@@ -184,7 +183,7 @@ func BenchmarkDump(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		n := 0
-		check(b, c.Dump(program.IPv4, func(*cut.Entry) { n++ }))
+		check(b, c.Dump(inet.IPv4, func(*inet.Connection) { n++ }))
 		if n != benchEntries {
 			b.Fatalf("%d entries", n)
 		}
@@ -196,7 +195,7 @@ func BenchmarkDumpAddress(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		n := 0
-		check(b, c.DumpAddress(netip.AddrFrom4([4]byte{10, 244, 1, 7}), func(*cut.Entry) { n++ }))
+		check(b, c.DumpAddress(netip.AddrFrom4([4]byte{10, 244, 1, 7}), func(*inet.Connection) { n++ }))
 		if n != benchEntries/200 {
 			b.Fatalf("%d entries", n)
 		}

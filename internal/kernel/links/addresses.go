@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/podwall/podwall/internal/wake"
 )
 
 // addressesQuiet is the least time between two calls for addresses that change: a
@@ -36,12 +38,9 @@ func WatchAddresses(ctx context.Context, changed func()) error {
 // be had.
 func watchAddresses(ctx context.Context, changed func()) error {
 	done, updates := make(chan struct{}), make(chan netlink.AddrUpdate, 64)
-	broken := make(chan struct{}, 1)
+	broken := wake.New()
 	ended := func(error) {
-		select {
-		case broken <- struct{}{}:
-		default:
-		}
+		broken.Set()
 	}
 	if err := netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{ErrorCallback: ended}); err != nil {
 		close(done)

@@ -10,8 +10,6 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
-
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // Statuses of pods that are gone cost nothing until routes change.
@@ -61,7 +59,7 @@ func TestWhatTheKernelSaidOfARouteIsRemembered(t *testing.T) {
 func TestWithoutAWatchNoAnswerIsRemembered(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		pod := pairTo(t, "pod0", true)
-		l, pods := New(Options{}), []program.Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "a/a"}}
+		l, pods := New(Options{}), []Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "a/a"}}
 		_, err := l.Find(t.Context(), pods)
 		check(t, err)
 		check(t, netlink.RouteAdd(to("10.244.1.5/32", pod, "")))

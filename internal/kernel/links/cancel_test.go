@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/podwall/podwall/internal/wake"
 )
 
 // Others may have a million routes. Who reads them holds no lock meanwhile and ends
@@ -24,7 +26,7 @@ func TestReadingTheRoutesOfOthersEndsWithTheContext(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		l, heard := New(Options{}), 0
-		err := l.Watch(ctx, make(chan struct{}, 1), func(Host) {
+		err := l.Watch(ctx, wake.New(), func(Host) {
 			if heard++; !l.gateways.mu.TryLock() {
 				t.Fatal("the lock is held while the routes are read")
 			}

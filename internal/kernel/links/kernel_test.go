@@ -19,7 +19,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/testkit/apart"
 	testentry "github.com/podwall/podwall/internal/lab/testkit/entry"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/wake"
 )
 
 func TestMain(m *testing.M) { testentry.Try(m) }
@@ -91,16 +91,16 @@ func to(cidr string, link int, via string) *netlink.Route {
 // observer runs a watch.
 type observer struct {
 	*Links
-	wake     chan struct{}
+	wake     wake.Signal
 	appeared chan Host
-	pods     []program.Pod
+	pods     []Pod
 }
 
 func observe(t *testing.T, o Options, pods ...string) *observer {
 	t.Helper()
-	w := &observer{Links: New(o), wake: make(chan struct{}, 1), appeared: make(chan Host, 10000)}
+	w := &observer{Links: New(o), wake: wake.New(), appeared: make(chan Host, 10000)}
 	for _, p := range pods {
-		w.pods = append(w.pods, program.Pod{Addr: netip.MustParseAddr(p), Name: "a/" + p})
+		w.pods = append(w.pods, Pod{Addr: netip.MustParseAddr(p), Name: "a/" + p})
 	}
 	w.find(t)
 	ctx, cancel := context.WithCancel(t.Context())

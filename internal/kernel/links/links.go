@@ -21,8 +21,6 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
-
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // Path is how a pod's address is reached from the node.
@@ -84,11 +82,18 @@ func (l *Links) SetNodeAddresses(list []netip.Addr) {
 	l.stale.Store(true)
 }
 
+// Pod is an address and the pod that has it. Addresses of one pod have the same name
+// and ID.
+type Pod struct {
+	Addr     netip.Addr
+	Name, ID string
+}
+
 // Find returns the paths of the pods' addresses that a direct route leads to, or
 // that one port of a bridge has while no route says otherwise. Others (of a pod whose interface is
 // not there yet, of a network that does not pass this node's IP layer) are left
 // out. It gives up soon after the context ends.
-func (l *Links) Find(ctx context.Context, pods []program.Pod) (map[netip.Addr]Path, error) {
+func (l *Links) Find(ctx context.Context, pods []Pod) (map[netip.Addr]Path, error) {
 	found, all, err := l.find(ctx, pods)
 	if err == nil && !all {
 		l.stale.Store(true) // a link that is too new to have been heard of
@@ -122,7 +127,7 @@ func newWithoutPort(found, before map[netip.Addr]Path) bool {
 }
 
 // find returns the paths, and whether every route led to a link that is known.
-func (l *Links) find(ctx context.Context, pods []program.Pod) (found map[netip.Addr]Path, all bool, err error) {
+func (l *Links) find(ctx context.Context, pods []Pod) (found map[netip.Addr]Path, all bool, err error) {
 	if err := l.look(ctx, pods); err != nil {
 		l.stale.Store(true)
 		return nil, false, err
@@ -153,7 +158,7 @@ func (l *Links) find(ctx context.Context, pods []program.Pod) (found map[netip.A
 
 // look surveys the interfaces if anything changed since the last time. What is
 // wanted is told before it is asked for, so that no change in between is missed.
-func (l *Links) look(ctx context.Context, pods []program.Pod) error {
+func (l *Links) look(ctx context.Context, pods []Pod) error {
 	wanted := make(map[netip.Addr]bool, len(pods))
 	for _, pod := range pods {
 		wanted[pod.Addr] = true
@@ -175,7 +180,7 @@ func (l *Links) look(ctx context.Context, pods []program.Pod) error {
 }
 
 // findPorts adds the ports of bridges to the paths.
-func (l *Links) findPorts(pods []program.Pod, paths map[netip.Addr]Path) error {
+func (l *Links) findPorts(pods []Pod, paths map[netip.Addr]Path) error {
 	for _, p := range paths {
 		if p.Bridge {
 			l.carried[p.Link] = true

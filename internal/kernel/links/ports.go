@@ -15,8 +15,6 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // ports knows which addresses are behind which port of a bridge. It asks the
@@ -59,7 +57,7 @@ func portOf(d device) port { return port{d.index, d.netns, d.peer} }
 // find returns the port of each address that is behind one. The ports are asked
 // only if pods that a bridge leads to, as the paths say, have none yet: those of
 // which nothing is known, and those that have another address of the same pod.
-func (p *ports) find(devices map[int]device, pods []program.Pod, paths map[netip.Addr]Path) (map[netip.Addr]device, error) {
+func (p *ports) find(devices map[int]device, pods []Pod, paths map[netip.Addr]Path) (map[netip.Addr]device, error) {
 	now := portsOf(devices)
 	maps.DeleteFunc(p.of, func(at port, _ []netip.Addr) bool { _, stays := now[at]; return !stays })
 	found := map[netip.Addr]device{}
@@ -70,7 +68,7 @@ func (p *ports) find(devices map[int]device, pods []program.Pod, paths map[netip
 			}
 		}
 	}
-	wanted := func(pod program.Pod) bool {
+	wanted := func(pod Pod) bool {
 		_, has := found[pod.Addr]
 		return paths[pod.Addr].Bridge && !has
 	}
@@ -127,7 +125,7 @@ func (p *ports) ask(conn *netlink.Conn, all map[port]device, paths map[netip.Add
 // askAgain looks for an address that a pod got later than its others, at the
 // ports that have one of those, and reports whether one has it. No other port can
 // claim it.
-func (p *ports) askAgain(conn *netlink.Conn, pod program.Pod, bound []device, paths map[netip.Addr]Path, found map[netip.Addr]device) bool {
+func (p *ports) askAgain(conn *netlink.Conn, pod Pod, bound []device, paths map[netip.Addr]Path, found map[netip.Addr]device) bool {
 	for _, d := range bound {
 		if !d.mayHave(pod.Addr, paths) {
 			continue
@@ -143,11 +141,11 @@ func (p *ports) askAgain(conn *netlink.Conn, pod program.Pod, bound []device, pa
 }
 
 // nameOf returns what the addresses of one pod have in common.
-func nameOf(pod program.Pod) program.Pod { return program.Pod{Name: pod.Name, ID: pod.ID} }
+func nameOf(pod Pod) Pod { return Pod{Name: pod.Name, ID: pod.ID} }
 
 // boundTo returns the ports that each pod has an address at already.
-func boundTo(pods []program.Pod, found map[netip.Addr]device) map[program.Pod][]device {
-	bound := map[program.Pod][]device{}
+func boundTo(pods []Pod, found map[netip.Addr]device) map[Pod][]device {
+	bound := map[Pod][]device{}
 	for _, pod := range pods {
 		if d, ok := found[pod.Addr]; ok && !slices.Contains(bound[nameOf(pod)], d) {
 			bound[nameOf(pod)] = append(bound[nameOf(pod)], d)

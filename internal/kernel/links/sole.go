@@ -14,8 +14,6 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // A node may have no address on a bridge of pods (isGateway: false of the CNI
@@ -43,7 +41,7 @@ type sole struct {
 }
 
 // findSole adds the paths of pods that are found by their port alone.
-func (l *Links) findSole(pods []program.Pod, paths map[netip.Addr]Path) error {
+func (l *Links) findSole(pods []Pod, paths map[netip.Addr]Path) error {
 	wishes := map[netip.Addr]wish{}
 	for _, pod := range pods {
 		path, direct := paths[pod.Addr]
@@ -93,7 +91,7 @@ func (l *Links) bridgeUnder(index int) int {
 
 // findSole returns the port of each address that is looked for and that may be
 // believed to be there.
-func (p *ports) findSole(devices map[int]device, pods []program.Pod, wishes map[netip.Addr]wish) (map[netip.Addr]device, error) {
+func (p *ports) findSole(devices map[int]device, pods []Pod, wishes map[netip.Addr]wish) (map[netip.Addr]device, error) {
 	now := portsOf(devices)
 	found := map[netip.Addr]device{}
 	maps.DeleteFunc(p.sole.at, func(_ netip.Addr, at port) bool { _, stays := now[at]; return !stays })
@@ -117,7 +115,7 @@ func (p *ports) findSole(devices map[int]device, pods []program.Pod, wishes map[
 	if err != nil {
 		return found, err
 	}
-	owner := map[netip.Addr]program.Pod{}
+	owner := map[netip.Addr]Pod{}
 	for _, pod := range pods {
 		owner[pod.Addr] = pod
 	}
@@ -138,7 +136,7 @@ func (p *ports) findSole(devices map[int]device, pods []program.Pod, wishes map[
 }
 
 // judge returns the one port that has the address, or why none is believed.
-func (p *ports) judge(a netip.Addr, w wish, now map[port]device, claims map[port][]netip.Addr, owner map[netip.Addr]program.Pod) (found port, why string) {
+func (p *ports) judge(a netip.Addr, w wish, now map[port]device, claims map[port][]netip.Addr, owner map[netip.Addr]Pod) (found port, why string) {
 	var at []port
 	for q, addrs := range claims {
 		if slices.Contains(addrs, a) {

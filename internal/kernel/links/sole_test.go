@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // What a pod may edit is believed only if nothing speaks against it.
@@ -20,7 +18,7 @@ func TestAnAddressIsFoundByItsPortAloneOnlyIfNothingSpeaksAgainstIt(t *testing.T
 	a, b, c := netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2"), netip.MustParseAddr("fd00:9::1")
 	one, two := port{index: 1}, port{index: 2}
 	now := map[port]device{one: {index: 1, name: "veth1", master: 7}, two: {index: 2, name: "veth2", master: 8}}
-	owner := map[netip.Addr]program.Pod{a: {Name: "x/a"}, c: {Name: "x/a"}, b: {Name: "x/b"}}
+	owner := map[netip.Addr]Pod{a: {Name: "x/a"}, c: {Name: "x/a"}, b: {Name: "x/b"}}
 	for _, tt := range []struct {
 		name   string
 		claims map[port][]netip.Addr
@@ -77,7 +75,7 @@ func TestAPortIsAskedAgainForAFurtherAddressAfterAWhile(t *testing.T) {
 		check(t, err)
 		d := device{index: link.Attrs().Index, name: "pod0", kind: "veth", master: 7, netns: link.Attrs().NetNsID, peer: link.Attrs().ParentIndex, away: true}
 		a, b, c := netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("fd00:9::1"), netip.MustParseAddr("fd00:9::2")
-		pods := []program.Pod{{Addr: a, Name: "x/a"}, {Addr: b, Name: "x/a"}, {Addr: c, Name: "x/c"}}
+		pods := []Pod{{Addr: a, Name: "x/a"}, {Addr: b, Name: "x/a"}, {Addr: c, Name: "x/c"}}
 		paths := map[netip.Addr]Path{a: {Index: 7, Bridge: true}, b: {Index: 7, Bridge: true}, c: {Index: 7, Bridge: true}}
 		p := newPorts()
 		p.of[portOf(d)] = []netip.Addr{a}
@@ -102,7 +100,7 @@ func TestAPortIsAskedAgainForAFurtherAddressAfterAWhile(t *testing.T) {
 		if at := p.tried[b]; !ask().After(at) {
 			t.Error("the port was not asked again after a while")
 		}
-		if bound := boundTo(pods, map[netip.Addr]device{a: d, b: d}); len(bound) != 1 || len(bound[program.Pod{Name: "x/a"}]) != 1 {
+		if bound := boundTo(pods, map[netip.Addr]device{a: d, b: d}); len(bound) != 1 || len(bound[Pod{Name: "x/a"}]) != 1 {
 			t.Errorf("bound is %v, want one port of one pod", bound)
 		}
 	})

@@ -15,6 +15,8 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/wake"
 )
 
 // Host is a direct route to a single address.
@@ -34,19 +36,19 @@ const (
 	mostRest = 10 * time.Second
 )
 
-// Watch wakes the channel whenever links, the node's addresses, or routes changed
+// Watch sets the signal whenever links, the node's addresses, or routes changed
 // that may matter for a pod, until ctx ends. A subscription that breaks off,
 // because notifications came faster than they were read, counts as a change and
 // is made again. Each direct route to a single address, but those over interfaces
 // that never lead to pods, is handed over without delay when it is new, and once
 // more after each subscription: none is missed. appeared must not wait.
-func (l *Links) Watch(ctx context.Context, wake chan<- struct{}, appeared func(Host)) error {
+func (l *Links) Watch(ctx context.Context, signal wake.Signal, appeared func(Host)) error {
 	for ctx.Err() == nil {
-		begun, err := l.watch(ctx, wake, appeared)
+		begun, err := l.watch(ctx, signal, appeared)
 		if err != nil {
 			return err
 		}
-		l.changed(wake)
+		l.changed(signal)
 		select {
 		case <-ctx.Done():
 		case <-time.After(min(max(quiet, rest*begun), mostRest)):
@@ -57,7 +59,7 @@ func (l *Links) Watch(ctx context.Context, wake chan<- struct{}, appeared func(H
 
 // watch returns nil when the subscription ended, an error when it cannot be had,
 // and how long it took to begin.
-func (l *Links) watch(ctx context.Context, wake chan<- struct{}, appeared func(Host)) (begun time.Duration, err error) {
+func (l *Links) watch(ctx context.Context, signal wake.Signal, appeared func(Host)) (begun time.Duration, err error) {
 	start := time.Now()
 	conn, err := l.subscribe()
 	if err != nil {
@@ -69,7 +71,7 @@ func (l *Links) watch(ctx context.Context, wake chan<- struct{}, appeared func(H
 		l.gateways.end()
 		_ = conn.Close() // it only listened
 	}()
-	l.changed(wake) // nobody heard what came before
+	l.changed(signal) // nobody heard what came before
 	err = l.gateways.begin(ctx, conn, func(r *route) {
 		if h, ok := r.host(); ok && r.table == unix.RT_TABLE_MAIN {
 			appeared(h)
@@ -79,8 +81,8 @@ func (l *Links) watch(ctx context.Context, wake chan<- struct{}, appeared func(H
 		return 0, unlessEnded(ctx, err)
 	}
 	begun = time.Since(start)
-	l.changed(wake)
-	return begun, l.listen(ctx, conn, wake, appeared)
+	l.changed(signal)
+	return begun, l.listen(ctx, conn, signal, appeared)
 }
 
 // unlessEnded returns the error unless the context ended: then nobody asks any more.
@@ -92,8 +94,8 @@ func unlessEnded(ctx context.Context, err error) error {
 }
 
 // listen hears notifications until ctx ends or one is lost.
-func (l *Links) listen(ctx context.Context, conn *netlink.Conn, wake chan<- struct{}, appeared func(Host)) error {
-	due := newWaker(func() { l.changed(wake) })
+func (l *Links) listen(ctx context.Context, conn *netlink.Conn, signal wake.Signal, appeared func(Host)) error {
+	due := newWaker(func() { l.changed(signal) })
 	defer due.stop()
 	for {
 		messages, err := conn.Receive()
@@ -181,13 +183,10 @@ func (l *Links) hear(m *netlink.Message, appeared func(Host)) bool {
 	return true
 }
 
-func (l *Links) changed(wake chan<- struct{}) {
+func (l *Links) changed(signal wake.Signal) {
 	l.gateways.mu.Lock()
 	l.gateways.wakes++
 	l.gateways.mu.Unlock()
 	l.stale.Store(true)
-	select {
-	case wake <- struct{}{}:
-	default:
-	}
+	signal.Set()
 }

@@ -14,19 +14,20 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
-// Conn talks to the nftables of one network namespace. It is used by one
-// goroutine at a time.
+// Conn talks to the nftables of one network namespace about one table. It is used
+// by one goroutine at a time, together with all that Of returns.
 type Conn struct {
 	nl     *nftables.Conn
 	netns  int
-	lister *lister // shared with the views of Ports
+	lister *lister // shared with what Of returns
+	id     TableID
 	table  *nftables.Table
 	portID uint32
 	batch  int     // elements of one transaction
-	taken  *uint32 // transactions, shared with the views of Ports
+	taken  *uint32 // transactions, shared likewise
 }
 
 // batchElements bounds the elements, and the rules of new chains, of one
@@ -36,12 +37,12 @@ type Conn struct {
 // after nothing does. Only the replacement of the whole table is never cut.
 const batchElements = 10_000
 
-// stage says in which transaction of a change an operation belongs: what will be
+// Stage says in which transaction of a change an operation belongs: what will be
 // referred to, the references, and what nothing refers to any more. A packet
 // that is under way while a transaction takes effect keeps the old rules but
 // meets the new elements, and a chain that is new in the same transaction is
 // still empty for it: it would pass.
-func (k OpKind) stage() int {
+func (k OpKind) Stage() int {
 	switch {
 	case k < SwapElements:
 		return 0
@@ -51,20 +52,43 @@ func (k OpKind) stage() int {
 	return 2
 }
 
-// inStages reports whether a change needs a transaction for each stage: chains
+// InStages reports whether a change needs a transaction for each stage: chains
 // come or go while packets meet the table. Nobody meets a new one yet.
-func inStages(ops []Op) bool {
+func InStages(ops []Op) bool {
 	return ops[0].Kind > AddTable && slices.ContainsFunc(ops, func(op Op) bool { return op.Kind == AddChain || op.Kind == DeleteChain })
 }
 
 // Open connects to the nftables of the network namespace that netns refers to,
-// or of the calling thread if netns is 0.
-func Open(netns int) (*Conn, error) {
-	c := &Conn{netns: netns, batch: batchElements, taken: new(uint32), table: &nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}}
+// or of the calling thread if netns is 0, for the table of that name.
+func Open(netns int, t TableID) (*Conn, error) {
+	c := &Conn{netns: netns, batch: batchElements, taken: new(uint32)}
+	c.id, c.table = t, t.kernel()
 	if err := c.dial(); err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// Of returns a connection for another table, over the same socket. It must not be
+// used after Renew.
+func (c *Conn) Of(t TableID) *Conn {
+	other := *c
+	other.id, other.table = t, t.kernel()
+	return &other
+}
+
+// Over returns a connection over one that is open already. It can commit and delete
+// only, and belongs to whoever opened the other one.
+func Over(nl *nftables.Conn, t TableID) *Conn {
+	return &Conn{nl: nl, batch: batchElements, taken: new(uint32), id: t, table: t.kernel()}
+}
+
+// LimitBatch sets how many elements one transaction has at most.
+func (c *Conn) LimitBatch(elements int) { c.batch = elements }
+
+func (t TableID) kernel() *nftables.Table {
+	return &nftables.Table{Name: t.Name, Family: [...]nftables.TableFamily{FamilyINet: nftables.TableFamilyINet,
+		FamilyIP: nftables.TableFamilyIPv4, FamilyIP6: nftables.TableFamilyIPv6, FamilyBridge: nftables.TableFamilyBridge}[t.Family]}
 }
 
 func (c *Conn) dial() error {
@@ -121,7 +145,7 @@ func (c *Conn) Delete() error {
 	c.nl.AddTable(c.table) // so that the delete finds it, with any kernel
 	c.nl.DelTable(c.table)
 	if err := c.nl.Flush(); err != nil {
-		return fmt.Errorf("deleting table %s: %w", TableName, err)
+		return fmt.Errorf("deleting table %s: %w", c.id, err)
 	}
 	*c.taken++
 	return nil
@@ -138,15 +162,15 @@ func (c *Conn) CommitUntil(ctx context.Context, ops []Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
-	pending, stage := 0, ops[0].Kind.stage()
-	whole, staged, weight := ops[0].Kind == DeleteTable, inStages(ops), weigher(ops)
+	pending, stage := 0, ops[0].Kind.Stage()
+	whole, staged, weight := ops[0].Kind == DeleteTable, InStages(ops), weigher(ops)
 	if !whole {
 		ops = split(ops, c.batch)
 	}
 	for _, op := range ops {
 		pending += weight(op)
-		next := staged && op.Kind.stage() != stage
-		stage = op.Kind.stage()
+		next := staged && op.Kind.Stage() != stage
+		stage = op.Kind.Stage()
 		if next || pending > c.batch && weight(op) > 0 && !whole {
 			if err := ctx.Err(); err != nil {
 				return c.abandon(err)
@@ -206,12 +230,12 @@ func weigher(ops []Op) func(Op) int {
 
 // abandon gives up what is queued. The connection has to be renewed.
 func (c *Conn) abandon(why error) error {
-	return fmt.Errorf("committing to table %s: %w", TableName, why)
+	return fmt.Errorf("committing to table %s: %w", c.id, why)
 }
 
 func (c *Conn) flush() error {
 	if err := c.nl.Flush(); err != nil {
-		return fmt.Errorf("committing to table %s: %w", TableName, err)
+		return fmt.Errorf("committing to table %s: %w", c.id, err)
 	}
 	*c.taken++
 	return nil
@@ -235,8 +259,8 @@ func (c *Conn) queue(op Op) error {
 		return errors.Join(
 			inParts(c.nl.SetDeleteElements, c.set(op.Set), op.Set, op.Removed),
 			inParts(c.nl.SetAddElements, c.set(op.Set), op.Set, op.Entries))
-	case ChangeCut:
-		return c.changeCut(op)
+	case ChangeElements:
+		return c.changeElements(op)
 	case DeleteSet:
 		c.nl.DelSet(c.set(op.Set))
 	case AddChain:
@@ -251,11 +275,26 @@ func (c *Conn) queue(op Op) error {
 	return nil
 }
 
+// changeElements adds what is taken out first, so that it is there.
+func (c *Conn) changeElements(op Op) error {
+	set := c.set(op.Set)
+	if len(op.Removed) > 0 {
+		gone := elements(op.Set, op.Removed)
+		if err := errors.Join(c.nl.SetAddElements(set, gone), c.nl.SetDeleteElements(set, gone)); err != nil {
+			return err
+		}
+	}
+	if len(op.Entries) == 0 {
+		return nil
+	}
+	return c.nl.SetAddElements(set, elements(op.Set, op.Entries))
+}
+
 func (c *Conn) addRules(chain *Chain) {
 	for _, r := range chain.Rules {
 		rule := &nftables.Rule{Table: c.table, Chain: c.chain(chain), Exprs: encodeRule(r)}
 		if r.Comment != "" {
-			rule.UserData = userdata.AppendString(nil, userdata.TypeComment, clip(r.Comment))
+			rule.UserData = userdata.AppendString(nil, userdata.TypeComment, Clip(r.Comment))
 		}
 		c.nl.AddRule(rule)
 	}
@@ -283,7 +322,7 @@ func hooks() map[string]*nftables.ChainHook {
 func (c *Conn) set(s *Set) *nftables.Set {
 	k := &nftables.Set{
 		Table: c.table, Name: s.Name, KeyType: s.Key.datatype(),
-		Interval: s.Interval, IsMap: s.Map, Comment: clip(s.Comment), KeyByteOrder: binaryutil.BigEndian,
+		Interval: s.Interval, IsMap: s.Map, Comment: Clip(s.Comment), KeyByteOrder: binaryutil.BigEndian,
 	}
 	if s.Key >= Interface && s.Key <= InterfaceAddr6 {
 		k.KeyByteOrder = binaryutil.NativeEndian
@@ -318,7 +357,7 @@ func elements(s *Set, list []Entry) []nftables.SetElement {
 			out = append(out, s.Key.interval(e.Key.Range())...)
 			continue
 		}
-		k := nftables.SetElement{Key: s.Key.bytes(e.Key), Comment: clip(e.Comment)}
+		k := nftables.SetElement{Key: s.Key.bytes(e.Key), Comment: Clip(e.Comment)}
 		if kind, ok := e.Verdict.kernel(); ok {
 			k.VerdictData = &expr.Verdict{Kind: kind, Chain: e.Verdict.Chain}
 		}
@@ -329,7 +368,7 @@ func elements(s *Set, list []Entry) []nftables.SetElement {
 
 // interval writes a range as the kernel keeps it: the first member, and what
 // follows the last one unless the range reaches to the end.
-func (k KeyType) interval(r program.Range) []nftables.SetElement {
+func (k KeyType) interval(r inet.Range) []nftables.SetElement {
 	end, ok := k.next(r.Last)
 	first := nftables.SetElement{Key: k.bytes(Key{Element: r.First}), IntervalOpen: !ok}
 	if !ok {

@@ -7,7 +7,8 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/immutable"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // OpKind is a kind of kernel change.
@@ -22,7 +23,7 @@ const (
 	AddCounter
 	AddSet
 	AddElements
-	ChangeCut // see CutOps
+	ChangeElements // of a set that is Kept: add Removed and delete it, then add Entries
 	AddChain
 	FlushChain
 	AddRules
@@ -123,8 +124,7 @@ func (d *differ) sets(desired *Table) {
 		case old == nil:
 			d.add(Op{Kind: AddSet, Set: now})
 			d.fill(now, now.all())
-		case now.Key == Flow4 || now.Key == Flow6:
-			// What is in it is not for the program to say: see CutOps.
+		case now.Kept:
 		default:
 			d.elements(old, now)
 		}
@@ -132,9 +132,8 @@ func (d *differ) sets(desired *Table) {
 }
 
 // late reports whether the elements of a set belong to the moment at which
-// packets get another way: those of maps lead to chains, and who may speak on an
-// interface must not be known before it is known who judges it.
-func (s *Set) late() bool { return s.Map || s.Key == InterfaceAddr4 || s.Key == InterfaceAddr6 }
+// packets get another way: those of maps lead to chains.
+func (s *Set) late() bool { return s.Map || s.Late }
 
 // fill adds elements: of most sets early, since rules will refer to them.
 func (d *differ) fill(s *Set, list []Entry) {
@@ -167,10 +166,10 @@ func (d *differ) elements(old, now *Set) {
 }
 
 func (s *Set) all() []Entry {
-	return slices.Concat(entriesOf(program.Sorted(s.Elements)), rangeEntries(s.Ranges), s.Entries)
+	return slices.Concat(entriesOf(inet.Sorted(s.Elements)), rangeEntries(s.Ranges), s.Entries)
 }
 
-func rangeEntries(list []program.Range) []Entry {
+func rangeEntries(list []inet.Range) []Entry {
 	entries := make([]Entry, len(list))
 	for i, r := range list {
 		entries[i] = Entry{Key: rangeKey(r)}
@@ -179,8 +178,8 @@ func rangeEntries(list []program.Range) []Entry {
 }
 
 // diffRanges compares two sorted lists of ranges.
-func diffRanges(old, now []program.Range) (added, removed []program.Range) {
-	if sameSlice(old, now) {
+func diffRanges(old, now []inet.Range) (added, removed []inet.Range) {
+	if immutable.Same(old, now) {
 		return nil, nil
 	}
 	for len(old) > 0 || len(now) > 0 {
@@ -196,7 +195,7 @@ func diffRanges(old, now []program.Range) (added, removed []program.Range) {
 	return added, removed
 }
 
-func entriesOf(list []program.Element) []Entry {
+func entriesOf(list []inet.Element) []Entry {
 	if len(list) == 0 {
 		return nil
 	}
@@ -210,7 +209,7 @@ func entriesOf(list []program.Element) []Entry {
 // diffEntries compares keys, verdicts and comments: a comment names the pod, or
 // holds a value for a later process.
 func diffEntries(old, now []Entry) (added, removed []Entry) {
-	if sameSlice(old, now) || slices.Equal(old, now) {
+	if immutable.Same(old, now) || slices.Equal(old, now) {
 		return nil, nil // by far the most common case
 	}
 	was := make(map[Key]Entry, len(old))
@@ -219,7 +218,7 @@ func diffEntries(old, now []Entry) (added, removed []Entry) {
 	}
 	stays := make(map[Key]bool, len(now))
 	for _, e := range now {
-		if o, ok := was[e.Key]; ok && o.Verdict == e.Verdict && clip(o.Comment) == clip(e.Comment) {
+		if o, ok := was[e.Key]; ok && o.Verdict == e.Verdict && Clip(o.Comment) == Clip(e.Comment) {
 			stays[e.Key] = true
 		} else {
 			added = append(added, e)
@@ -254,13 +253,13 @@ func (d *differ) chains(desired *Table) {
 }
 
 func sameRules(a, b []Rule) bool {
-	return sameSlice(a, b) || slices.EqualFunc(a, b, sameRule)
+	return immutable.Same(a, b) || slices.EqualFunc(a, b, Rule.Equal)
 }
 
-// sameRule compares what was rendered as it is: that costs a hundredth of
+// Equal reports whether both rules do the same in the kernel. It compares what was rendered as it is: that costs a hundredth of
 // encoding it. What was read from the kernel has no statements.
-func sameRule(a, b Rule) bool {
-	if a.raw == "" && b.raw == "" && a.family == b.family && a.Comment == b.Comment && slices.Equal(a.Statements, b.Statements) {
+func (a Rule) Equal(b Rule) bool {
+	if a.raw == "" && b.raw == "" && a.Family == b.Family && a.Comment == b.Comment && slices.Equal(a.Statements, b.Statements) {
 		return true
 	}
 	return a.fingerprint() == b.fingerprint()
@@ -297,9 +296,9 @@ func (o Op) Elements() int { return len(o.Entries) + len(o.Removed) }
 func (o Op) String() string {
 	switch o.Kind {
 	case DeleteTable:
-		return "delete table inet " + TableName
+		return "delete table"
 	case AddTable:
-		return "add table inet " + TableName
+		return "add table"
 	case AddCounter:
 		return "add counter " + o.Counter
 	case AddSet:
@@ -312,7 +311,7 @@ func (o Op) String() string {
 		return "flush chain " + o.Chain.Name
 	case AddRules:
 		return fmt.Sprintf("add %d rules to %s", len(o.Chain.Rules), o.Chain.Name)
-	case ChangeCut:
+	case ChangeElements:
 		return fmt.Sprintf("add %d elements to %s, delete %d", len(o.Entries), o.Set.Name, len(o.Removed))
 	case SwapElements:
 		return fmt.Sprintf("delete %d and add %d elements in %s", len(o.Removed), len(o.Entries), o.Set.Name)

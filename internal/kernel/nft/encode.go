@@ -10,7 +10,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // encoder collects the kernel expressions of one rule. All values pass through
@@ -18,8 +18,8 @@ import (
 // starts.
 type encoder struct {
 	exprs  []expr.Any
-	family program.Family // already compared in this rule
-	proto  program.Protocol
+	family inet.Family // already compared in this rule
+	proto  inet.Protocol
 }
 
 const (
@@ -42,7 +42,7 @@ func second(n uint32) uint32 {
 }
 
 func encodeRule(r Rule) []expr.Any {
-	e := &encoder{family: r.family}
+	e := &encoder{family: r.Family}
 	for _, s := range r.Statements {
 		s.encode(e)
 	}
@@ -67,7 +67,7 @@ func fingerprint(list []expr.Any, comment string) string {
 		data, err := expr.Marshal(unix.NFPROTO_INET, e)
 		fmt.Fprintf(&b, "%x%v;", data, err)
 	}
-	return b.String() + clip(comment)
+	return b.String() + Clip(comment)
 }
 
 func (e *encoder) add(list ...expr.Any) { e.exprs = append(e.exprs, list...) }
@@ -85,7 +85,7 @@ func equal(negate bool) expr.CmpOp {
 
 // needFamily compares the family once per rule: in an inet table the address
 // fields of both families are at the same place.
-func (e *encoder) needFamily(f program.Family) {
+func (e *encoder) needFamily(f inet.Family) {
 	if e.family == f {
 		return
 	}
@@ -94,14 +94,14 @@ func (e *encoder) needFamily(f program.Family) {
 	e.cmp(expr.CmpOpEq, []byte{nfproto(f)})
 }
 
-func nfproto(f program.Family) byte {
-	if f == program.IPv6 {
+func nfproto(f inet.Family) byte {
+	if f == inet.IPv6 {
 		return unix.NFPROTO_IPV6
 	}
 	return unix.NFPROTO_IPV4
 }
 
-func (e *encoder) needProtocol(p program.Protocol) {
+func (e *encoder) needProtocol(p inet.Protocol) {
 	if e.proto == p {
 		return
 	}
@@ -111,9 +111,9 @@ func (e *encoder) needProtocol(p program.Protocol) {
 }
 
 // address loads the source or destination address and returns its length.
-func (e *encoder) address(f Field, family program.Family, to uint32) uint32 {
+func (e *encoder) address(f Field, family inet.Family, to uint32) uint32 {
 	offset, length := uint32(12), uint32(4)
-	if family == program.IPv6 {
+	if family == inet.IPv6 {
 		offset, length = 8, 16
 	}
 	if f == Destination {
@@ -182,7 +182,7 @@ func (s MatchPort) encode(e *encoder) {
 }
 
 func (s MatchPrefix) encode(e *encoder) {
-	family := program.FamilyOf(s.Prefix.Addr())
+	family := inet.FamilyOf(s.Prefix.Addr())
 	e.needFamily(family)
 	bits := s.Prefix.Bits()
 	if bits == 0 && !s.Negate {
@@ -251,13 +251,13 @@ func (s MatchICMP) encode(e *encoder) {
 }
 
 func (s MatchHopLimit) encode(e *encoder) {
-	e.needFamily(program.IPv6)
+	e.needFamily(inet.IPv6)
 	e.add(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: 7, Len: 1})
 	e.cmp(expr.CmpOpEq, []byte{s.Hops})
 }
 
 func (s MatchICMPAny) encode(e *encoder) {
-	if s.Family == program.IPv6 {
+	if s.Family == inet.IPv6 {
 		e.needProtocol(protoICMPv6)
 		return
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // FuzzKey checks that what is read as a key is what the kernel has: the key's
@@ -102,7 +102,7 @@ func FuzzNotice(f *testing.F) {
 	f.Add(uint16(unix.NFT_MSG_NEWGEN), []byte{0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, kind uint16, data []byte) {
 		var n Notice
-		n.add(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind)}, Data: slices.Clone(data)})
+		n.add(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind)}, Data: slices.Clone(data)}, func(t TableID) bool { return t.Name == "podwall" })
 		if kind&0xff == unix.NFT_MSG_NEWGEN {
 			if n != (Notice{}) {
 				t.Errorf("the number of a generation is %+v", n)
@@ -136,12 +136,12 @@ func FuzzIntervals(f *testing.F) {
 			end bool
 		}
 		var list []mark
-		var want []program.Range
+		var want []inet.Range
 		for at := 0; len(data) >= 2 && at < 1<<16; data = data[2:] {
 			from := at + int(data[0])
 			at = from + int(data[1]) + 1
 			list = append(list, mark{worldAddr(from), false}, mark{worldAddr(at), true})
-			want = append(want, program.Range{First: worldElement(from), Last: worldElement(at - 1)})
+			want = append(want, inet.Range{First: worldElement(from), Last: worldElement(at - 1)})
 		}
 		slices.Reverse(list) // the kernel promises no order
 		s := &Set{Name: "s", Key: Addr4, Interval: true}
@@ -155,8 +155,8 @@ func FuzzIntervals(f *testing.F) {
 	})
 }
 
-func worldElement(i int) program.Element {
-	return program.Element{Addr: netip.AddrFrom4([4]byte(worldAddr(i)))}
+func worldElement(i int) inet.Element {
+	return inet.Element{Addr: netip.AddrFrom4([4]byte(worldAddr(i)))}
 }
 
 func worldAddr(i int) []byte { return []byte{10, byte(i >> 16), byte(i >> 8), byte(i)} }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // What is listed of an interval set, in any order, is the ranges that were
@@ -40,7 +40,7 @@ func TestIntervalsAreReadAsTheyWereWritten(t *testing.T) {
 			whole := l.into(s)
 			var texts []string
 			for _, r := range s.Ranges {
-				texts = append(texts, program.AddrRanges.FormatRange(r))
+				texts = append(texts, inet.AddrRanges.FormatRange(r))
 			}
 			got := strings.Join(texts, " ")
 			if s.Key == 0 {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/nftables"
 
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // bytes returns the key as the kernel has it: parts are padded to four bytes.
@@ -86,7 +86,7 @@ func (k KeyType) parse(b []byte) (key Key, ok bool) {
 func (k KeyType) fields(b []byte) (key Key) {
 	switch k {
 	case ProtocolPort:
-		key.Protocol, key.Port = program.Protocol(b[0]), binary.BigEndian.Uint16(b[4:])
+		key.Protocol, key.Port = inet.Protocol(b[0]), binary.BigEndian.Uint16(b[4:])
 		return key
 	case Port:
 		key.Element.Port = binary.BigEndian.Uint16(b)
@@ -143,40 +143,40 @@ func keyType(t nftables.SetDatatype) (KeyType, bool) {
 
 // next returns what follows an address or a port, as the end mark of an interval;
 // ok is false if nothing does.
-func (k KeyType) next(e program.Element) (after program.Element, ok bool) {
+func (k KeyType) next(e inet.Element) (after inet.Element, ok bool) {
 	if k == Port {
-		return program.Element{Port: e.Port + 1}, e.Port != 1<<16-1
+		return inet.Element{Port: e.Port + 1}, e.Port != 1<<16-1
 	}
 	after.Addr = e.Addr.Next()
 	return after, after.Addr.IsValid()
 }
 
 // previous is the reverse of next.
-func (k KeyType) previous(e program.Element) program.Element {
+func (k KeyType) previous(e inet.Element) inet.Element {
 	if k == Port {
-		return program.Element{Port: e.Port - 1}
+		return inet.Element{Port: e.Port - 1}
 	}
-	return program.Element{Addr: e.Addr.Prev()}
+	return inet.Element{Addr: e.Addr.Prev()}
 }
 
 // first returns the first address or port of the key type.
-func (k KeyType) first() program.Element {
+func (k KeyType) first() inet.Element {
 	switch k {
 	case Port:
-		return program.Element{}
+		return inet.Element{}
 	case Addr4:
-		return program.Element{Addr: netip.IPv4Unspecified()}
+		return inet.Element{Addr: netip.IPv4Unspecified()}
 	}
-	return program.Element{Addr: netip.IPv6Unspecified()}
+	return inet.Element{Addr: netip.IPv6Unspecified()}
 }
 
 // last returns the last address or port of the key type.
-func (k KeyType) last() program.Element {
+func (k KeyType) last() inet.Element {
 	switch k {
 	case Port:
-		return program.Element{Port: 1<<16 - 1}
+		return inet.Element{Port: 1<<16 - 1}
 	case Addr4:
-		return program.Element{Addr: program.LastAddr(netip.PrefixFrom(netip.IPv4Unspecified(), 0))}
+		return inet.Element{Addr: inet.LastAddr(netip.PrefixFrom(netip.IPv4Unspecified(), 0))}
 	}
-	return program.Element{Addr: program.LastAddr(netip.PrefixFrom(netip.IPv6Unspecified(), 0))}
+	return inet.Element{Addr: inet.LastAddr(netip.PrefixFrom(netip.IPv6Unspecified(), 0))}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"syscall"
 
+	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -42,11 +43,11 @@ func openLister(netns int) (*lister, error) {
 	return &lister{nl: nl, raw: raw}, nil
 }
 
-// counts returns how many elements each set of our table has, by name. Sets are
+// counts returns how many elements each set of a table has, by name. Sets are
 // missing if the kernel does not say it.
-func (l *lister) counts(family byte) (map[string]int, error) {
+func (l *lister) counts(t *nftables.Table) (map[string]int, error) {
 	found := map[string]int{}
-	err := l.dump(unix.NFT_MSG_GETSET, family, attribute(nil, unix.NFTA_SET_TABLE, TableName), func(b []byte) {
+	err := l.dump(unix.NFT_MSG_GETSET, byte(t.Family), attribute(nil, unix.NFTA_SET_TABLE, t.Name), func(b []byte) {
 		name, count := "", -1
 		for kind, data, rest, ok := nextAttribute(b); ok; kind, data, rest, ok = nextAttribute(rest) {
 			switch {
@@ -65,9 +66,9 @@ func (l *lister) counts(family byte) (map[string]int, error) {
 
 // elements calls f for each element of a set, with its key, which is only valid
 // during the call, and whether it is the end of an interval.
-func (l *lister) elements(family byte, set string, f func(key []byte, end bool)) error {
-	request := attribute(attribute(nil, unix.NFTA_SET_ELEM_LIST_TABLE, TableName), unix.NFTA_SET_ELEM_LIST_SET, set)
-	return l.dump(unix.NFT_MSG_GETSETELEM, family, request, func(b []byte) {
+func (l *lister) elements(t *nftables.Table, set string, f func(key []byte, end bool)) error {
+	request := attribute(attribute(nil, unix.NFTA_SET_ELEM_LIST_TABLE, t.Name), unix.NFTA_SET_ELEM_LIST_SET, set)
+	return l.dump(unix.NFT_MSG_GETSETELEM, byte(t.Family), request, func(b []byte) {
 		for kind, list, rest, ok := nextAttribute(b); ok; kind, list, rest, ok = nextAttribute(rest) {
 			if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 				continue

@@ -11,12 +11,12 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/podwall/podwall/internal/immutable"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // many is a set with n addresses, as the kernel is to hold it.
 func many(n int) *Set {
-	list := make([]program.Element, n)
+	list := make([]inet.Element, n)
 	for i := range list {
 		list[i].Addr = netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 0x14000000+2*uint32(i))))
 	}
@@ -69,7 +69,7 @@ func TestTheKernelCountsWhatItLists(t *testing.T) {
 	if err := c.Commit(Diff(nil, &Table{Sets: []*Set{many(3_000)}})); err != nil {
 		t.Fatal(err)
 	}
-	counts, err := c.lister.counts(byte(c.table.Family))
+	counts, err := c.lister.counts(c.table)
 	if err != nil {
 		t.Fatal(err)
 	}

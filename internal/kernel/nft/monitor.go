@@ -14,7 +14,7 @@ import (
 
 // Notice is what the kernel's notifications say about other programs' changes.
 type Notice struct {
-	// Table is true if somebody else changed our table, or the mark of an open node.
+	// Table is true if somebody else changed a table of ours.
 	Table bool
 	// Hooks is true if base chains outside of it came, or a whole table went: the
 	// order at our hooks may have changed.
@@ -32,8 +32,9 @@ type Notice struct {
 const monitorGroup = 7
 
 // Monitor calls report for changes that were not made from the given netlink
-// ports, until ctx ends. It begins with a notice that what came before is lost.
-func Monitor(ctx context.Context, own func(portID uint32) bool, report func(Notice)) error {
+// ports, until ctx ends. ours says which tables are. It begins with a notice that
+// what came before is lost.
+func Monitor(ctx context.Context, own func(portID uint32) bool, ours func(TableID) bool, report func(Notice)) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: 1 << (monitorGroup - 1)})
 	if err != nil {
 		return fmt.Errorf("watching nftables: %w", err)
@@ -56,7 +57,7 @@ func Monitor(ctx context.Context, own func(portID uint32) bool, report func(Noti
 		var n Notice
 		for _, m := range messages {
 			if !own(m.Header.PID) {
-				n.add(m)
+				n.add(m, ours)
 			}
 		}
 		if n != (Notice{}) {
@@ -68,7 +69,7 @@ func Monitor(ctx context.Context, own func(portID uint32) bool, report func(Noti
 // add reads one notification. Every nftables message but the generation's has
 // the table's name as its first attribute. One that cannot be read may be about
 // our table.
-func (n *Notice) add(m netlink.Message) {
+func (n *Notice) add(m netlink.Message, ours func(TableID) bool) {
 	const header = 4 // nfgenmsg: family, version, resource id
 	kind := m.Header.Type & 0xff
 	if kind == unix.NFT_MSG_NEWGEN {
@@ -79,18 +80,18 @@ func (n *Notice) add(m netlink.Message) {
 		n.Table = true
 		return
 	}
-	ours, base := false, false
+	mine, base := false, false
 	for ad.Next() {
 		switch {
 		case ad.Type() == unix.NFTA_TABLE_NAME:
-			name := bytes.TrimRight(ad.Bytes(), "\x00")
-			ours = bytes.Equal(name, []byte(TableName)) && ownFamily(m.Data[0]) || bytes.Equal(name, []byte(OpenName))
+			family, ok := familyOf(m.Data[0])
+			mine = ok && ours(TableID{family, string(bytes.TrimRight(ad.Bytes(), "\x00"))})
 		case ad.Type() == unix.NFTA_CHAIN_HOOK && kind == unix.NFT_MSG_NEWCHAIN:
 			base = true
 		}
 	}
 	switch {
-	case ours:
+	case mine:
 		n.Table = true
 	case base, kind == unix.NFT_MSG_DELTABLE:
 		n.Hooks = true
@@ -101,7 +102,18 @@ func (n *Notice) add(m netlink.Message) {
 	}
 }
 
-// ownFamily reports whether a table of that family and our name is ours.
-func ownFamily(f byte) bool {
-	return f == unix.NFPROTO_INET || f == unix.NFPROTO_BRIDGE || f == unix.NFPROTO_IPV4 || f == unix.NFPROTO_IPV6
+// familyOf returns the family that the kernel's number stands for; ok is false if
+// no table of ours can be of it.
+func familyOf(number byte) (f Family, ok bool) {
+	switch number {
+	case unix.NFPROTO_INET:
+		return FamilyINet, true
+	case unix.NFPROTO_IPV4:
+		return FamilyIP, true
+	case unix.NFPROTO_IPV6:
+		return FamilyIP6, true
+	case unix.NFPROTO_BRIDGE:
+		return FamilyBridge, true
+	}
+	return 0, false
 }

@@ -1,33 +1,62 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package nft is the nftables backend. Render turns a program into the desired
-// content of podwall's own table, Diff turns two states of the table into an
-// ordered transaction, Table.String prints the ruleset in nft's own language;
-// these are pure. Conn reads the table back and commits transactions, over
-// netlink and without running any program.
+// Package nft drives nftables. Table is the content of a table as a value, in the
+// statements that our rulesets use; Diff turns two states of a table into an
+// ordered transaction, and Table.String prints one in nft's own language; these are
+// pure. Conn reads a table back and commits transactions, over netlink and without
+// running any program; Monitor tells of changes.
 //
-// It knows nothing of Kubernetes. It never looks at another table except to
-// find chains that would run before ours or that drop invalid packets.
+// It knows no policy: what stands in the tables is said by the rulesets, of which
+// package ruleset is one. It never looks at another program's table except to find
+// chains that would run before ours or that drop invalid packets (Survey).
 package nft
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
-// TableName is the name of podwall's table of family inet, and of the small ones
-// of the families bridge (see BridgeText), ip and ip6 (see RenderPorts). It owns
-// no other.
-const TableName = "podwall"
+// Family is the family of a table.
+type Family uint8
 
-// Table is the content of podwall's table, desired or actual. It is immutable
-// once published.
+// The families. The zero value sees the packets of both IP families.
+const (
+	FamilyINet Family = iota
+	FamilyIP
+	FamilyIP6
+	FamilyBridge
+)
+
+// FamilyFor returns the family of tables that see the packets of one IP family.
+func FamilyFor(f inet.Family) Family {
+	if f == inet.IPv6 {
+		return FamilyIP6
+	}
+	return FamilyIP
+}
+
+// String returns nft's name of the family.
+func (f Family) String() string {
+	return [...]string{FamilyINet: "inet", FamilyIP: "ip", FamilyIP6: "ip6", FamilyBridge: "bridge"}[f]
+}
+
+// TableID names a table.
+type TableID struct {
+	Family Family
+	Name   string
+}
+
+// String returns the name as nft commands have it.
+func (t TableID) String() string { return t.Family.String() + " " + t.Name }
+
+// Table is the content of a table, desired or actual. It is immutable once
+// published.
 type Table struct {
-	// Family is set for the two small tables of RenderPorts; otherwise the family
-	// is inet.
-	Family   program.Family
+	TableID
 	Counters []string // named counters, sorted
 	Sets     []*Set   // sorted by name
 	Chains   []*Chain // base chains first, then sorted by name
@@ -65,18 +94,24 @@ type Set struct {
 	// Timeout is after how long without use the kernel forgets an element; 0 for
 	// never.
 	Timeout time.Duration
-	// Elements are the members of a set of the program; shared with it.
-	Elements program.Elements
-	// Ranges are the members if Interval is set; shared with the program.
-	Ranges []program.Range
-	// Entries are the members of maps and of the small sets that the backend
-	// adds, sorted by key. Elements is then empty.
+	// Kept is true of a desired set whose elements the desired table does not say:
+	// Diff leaves them as they are, and ChangeElements adds and removes them.
+	Kept bool
+	// Late is true of a desired set whose elements change with those of maps, and not
+	// before them.
+	Late bool
+	// Elements are the members of a set that may be large; shared with whoever made it.
+	Elements inet.Elements
+	// Ranges are the members if Interval is set; shared likewise.
+	Ranges []inet.Range
+	// Entries are the members of maps and of small sets, sorted by key. Elements is
+	// then empty.
 	Entries []Entry
 }
 
 // Key is one key; which fields count is said by the key type.
 type Key struct {
-	program.Element
+	inet.Element
 	Iface string
 	// Dst is the destination in a key of type Flow4 or Flow6; Element is the
 	// source. Of an interval it is the last address and port; Element is the first.
@@ -84,13 +119,13 @@ type Key struct {
 }
 
 // rangeKey returns the key of a range in an interval set.
-func rangeKey(r program.Range) Key {
+func rangeKey(r inet.Range) Key {
 	return Key{Element: r.First, Dst: netip.AddrPortFrom(r.Last.Addr, r.Last.Port)}
 }
 
 // Range returns the range of a key of an interval set.
-func (k Key) Range() program.Range {
-	return program.Range{First: k.Element, Last: program.Element{Addr: k.Dst.Addr(), Port: k.Dst.Port()}}
+func (k Key) Range() inet.Range {
+	return inet.Range{First: k.Element, Last: inet.Element{Addr: k.Dst.Addr(), Port: k.Dst.Port()}}
 }
 
 // Entry is a key and, in a map, its verdict.
@@ -120,8 +155,9 @@ type Base struct {
 type Rule struct {
 	Statements []Statement
 	Comment    string
-	// family is that of a table which has only one: then it is not compared.
-	family program.Family
+	// Family is that of the packets which meet the rule, if its table sees only one:
+	// then no statement compares it.
+	Family inet.Family
 	// raw is the fingerprint of a rule that was read from the kernel.
 	raw string
 }
@@ -143,6 +179,40 @@ const (
 type Verdict struct {
 	Kind  VerdictKind
 	Chain string // for Jump and Goto
+}
+
+// JumpTo calls a chain, which may come back.
+func JumpTo(chain string) Verdict { return Verdict{Kind: Jump, Chain: chain} }
+
+// GoTo goes on in a chain, and never comes back to this one.
+func GoTo(chain string) Verdict { return Verdict{Kind: Goto, Chain: chain} }
+
+// Add appends a rule to a chain that is being made.
+func (c *Chain) Add(comment string, s ...Statement) {
+	c.Rules = append(c.Rules, Rule{Statements: s, Comment: comment})
+}
+
+// Sort brings sets and chains into the order that a table has.
+func (t *Table) Sort() {
+	slices.SortFunc(t.Sets, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(t.Chains, compareChains)
+}
+
+// compareChains puts base chains first.
+func compareChains(a, b *Chain) int {
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Name, b.Name))
+}
+
+func rank(c *Chain) int {
+	if c.Base != nil {
+		return 0
+	}
+	return 1
+}
+
+// Compare orders entries by their keys, as a set has them.
+func (e Entry) Compare(o Entry) int {
+	return cmp.Or(e.Key.Compare(o.Key.Element), cmp.Compare(e.Key.Iface, o.Key.Iface))
 }
 
 // Set returns the set of that name, or nil.

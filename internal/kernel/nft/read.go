@@ -13,8 +13,6 @@ import (
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // Read returns the actual table, or nil if there is none. Sets and chains that
@@ -27,10 +25,10 @@ func (c *Conn) ReadUntil(ctx context.Context) (*Table, error) {
 	if err != nil || found == nil {
 		return nil, err
 	}
-	t := &Table{Family: c.family(), Dormant: found.Flags&nftables.TableFlagDormant != 0}
+	t := &Table{TableID: c.id, Dormant: found.Flags&nftables.TableFlagDormant != 0}
 	for _, read := range []func(context.Context, *Table) error{c.readCounters, c.readSets, c.readChains} {
 		if err := read(ctx, t); err != nil {
-			return nil, fmt.Errorf("reading table %s: %w", TableName, err)
+			return nil, fmt.Errorf("reading table %s: %w", c.id, err)
 		}
 	}
 	return t, nil
@@ -43,23 +41,13 @@ func (c *Conn) Exists() (bool, error) {
 	return found != nil, err
 }
 
-func (c *Conn) family() program.Family {
-	switch c.table.Family {
-	case nftables.TableFamilyIPv4:
-		return program.IPv4
-	case nftables.TableFamilyIPv6:
-		return program.IPv6
-	}
-	return 0
-}
-
 // find returns our table as the kernel has it, nil for none.
 func (c *Conn) find() (*nftables.Table, error) {
 	tables, err := c.nl.ListTablesOfFamily(c.table.Family)
 	if err != nil {
 		return nil, fmt.Errorf("listing tables: %w", err)
 	}
-	i := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == TableName })
+	i := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == c.id.Name })
 	if i < 0 {
 		return nil, nil
 	}
@@ -79,17 +67,6 @@ func (c *Conn) readCounters(_ context.Context, t *Table) error {
 func (c *Conn) Counters() (map[string]uint64, error) {
 	packets := map[string]uint64{}
 	return packets, c.count(packets)
-}
-
-// AllCounters returns those of all our tables that judge packets.
-func (c *Conn) AllCounters() (map[string]uint64, error) {
-	packets, err := c.Counters()
-	for _, f := range program.Families {
-		if err == nil {
-			err = c.Ports(f).count(packets)
-		}
-	}
-	return packets, err
 }
 
 // count adds the table's counters; a table that does not exist has none.
@@ -143,7 +120,7 @@ func (c *Conn) readChains(ctx context.Context, t *Table) error {
 		return err
 	}
 	for _, k := range chains {
-		if k.Table.Name != TableName {
+		if k.Table.Name != c.id.Name {
 			continue
 		}
 		if err := ctx.Err(); err != nil {

@@ -12,22 +12,24 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/podwall/podwall/internal/immutable"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
-func (c *Conn) readSets(ctx context.Context, t *Table) error {
-	return c.readSome(ctx, t, func(string) bool { return true })
+func (c *Conn) readSets(ctx context.Context, t *Table) (err error) {
+	t.Sets, err = c.ReadSets(ctx, func(string) bool { return true })
+	return err
 }
 
-// readSome reads the sets with names that are wanted.
-func (c *Conn) readSome(ctx context.Context, t *Table, wanted func(name string) bool) error {
+// ReadSets returns the sets with names that are wanted, sorted by name. Of one that
+// is not of our making the key type is 0, and it has no elements.
+func (c *Conn) ReadSets(ctx context.Context, wanted func(name string) bool) (list []*Set, err error) {
 	sets, err := c.nl.GetSets(c.table)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	counts, err := c.lister.counts(byte(c.table.Family))
+	counts, err := c.lister.counts(c.table)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, k := range sets {
 		if k.Anonymous || !wanted(k.Name) {
@@ -36,20 +38,36 @@ func (c *Conn) readSome(ctx context.Context, t *Table, wanted func(name string) 
 		s := &Set{Name: k.Name, Map: k.IsMap, Interval: k.Interval, Comment: k.Comment, Timeout: k.Timeout}
 		if s.Key, _ = keyType(k.KeyType); s.Key != 0 { // else foreign: Diff deletes it
 			if err := c.readSet(ctx, s, k, counts); err != nil {
-				return fmt.Errorf("set %s: %w", k.Name, err)
+				return nil, fmt.Errorf("set %s: %w", k.Name, err)
 			}
 		}
-		t.Sets = append(t.Sets, s)
+		list = append(list, s)
 	}
-	slices.SortFunc(t.Sets, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
-	return nil
+	slices.SortFunc(list, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+// Fill reads the members of a small set, or of one that is Kept, into the value that
+// describes it. found is false if the kernel has no such set.
+func (c *Conn) Fill(s *Set) (found bool, err error) {
+	list, err := c.elements(c.set(s))
+	if IsMissing(err) {
+		return false, nil
+	}
+	if err == nil {
+		err = s.take(list)
+	}
+	if err != nil {
+		return true, fmt.Errorf("reading set %s: %w", s.Name, err)
+	}
+	return true, nil
 }
 
 func (c *Conn) readSet(ctx context.Context, s *Set, k *nftables.Set, counts map[string]int) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if s.plain() {
+	if s.Plain() {
 		count, known := counts[s.Name]
 		if !known {
 			count = -1
@@ -63,8 +81,9 @@ func (c *Conn) readSet(ctx context.Context, s *Set, k *nftables.Set, counts map[
 	return s.take(list)
 }
 
-// plain reports whether the set has members of the program, and can be large.
-func (s *Set) plain() bool {
+// Plain reports whether the members are in Elements or Ranges, of which there may be
+// many.
+func (s *Set) Plain() bool {
 	return s.Interval || !s.Map && slices.Contains([]KeyType{Addr4, Addr6, Addr4Port, Addr6Port}, s.Key)
 }
 
@@ -87,7 +106,7 @@ func (c *Conn) list(ctx context.Context, s *Set, count int) error {
 	before := -1
 	for try := range listings {
 		l := listing{key: s.Key}
-		if err := c.lister.elements(byte(c.table.Family), s.Name, l.add); err != nil {
+		if err := c.lister.elements(c.table, s.Name, l.add); err != nil {
 			return err
 		}
 		n := len(l.starts) + len(l.ends)
@@ -108,8 +127,8 @@ func (c *Conn) list(ctx context.Context, s *Set, count int) error {
 // listing collects the elements of a plain set.
 type listing struct {
 	key     KeyType
-	starts  []program.Element // of intervals; else all
-	ends    []program.Element
+	starts  []inet.Element // of intervals; else all
+	ends    []inet.Element
 	foreign bool // there is an element that we never write
 }
 
@@ -118,7 +137,7 @@ func (l *listing) add(key []byte, end bool) {
 	switch {
 	case !ok:
 		l.foreign = true
-		l.starts = append(l.starts, program.Element{}) // it counts
+		l.starts = append(l.starts, inet.Element{}) // it counts
 	case end:
 		l.ends = append(l.ends, k.Element)
 	default:
@@ -143,15 +162,15 @@ func (l *listing) into(s *Set) (whole bool) {
 // intoRanges pairs starts and ends. Intervals do not overlap, so that in order
 // each end belongs to the start before it; only the last interval may have none.
 func (l *listing) intoRanges(s *Set) (whole bool) {
-	slices.SortFunc(l.starts, program.Element.Compare)
-	slices.SortFunc(l.ends, program.Element.Compare)
+	slices.SortFunc(l.starts, inet.Element.Compare)
+	slices.SortFunc(l.ends, inet.Element.Compare)
 	n, m := len(l.starts), len(l.ends)
 	l.starts, l.ends = slices.Compact(l.starts), slices.Compact(l.ends)
 	whole = len(l.starts) == n && len(l.ends) == m
 	if len(l.starts) > 0 && len(l.ends) > 0 && l.ends[0] == s.Key.first() {
 		l.ends = l.ends[1:] // the nft program begins every interval set with an end
 	}
-	ranges := make([]program.Range, 0, n)
+	ranges := make([]inet.Range, 0, n)
 	for i, first := range l.starts {
 		last := s.Key.last()
 		if i < len(l.ends) {
@@ -160,7 +179,7 @@ func (l *listing) intoRanges(s *Set) (whole bool) {
 		open := i >= len(l.ends) && i < len(l.starts)-1
 		overlaps := i+1 < len(l.starts) && last.Compare(l.starts[i+1]) >= 0
 		l.foreign = l.foreign || open || overlaps || last.Compare(first) < 0
-		ranges = append(ranges, program.Range{First: first, Last: last})
+		ranges = append(ranges, inet.Range{First: first, Last: last})
 	}
 	if l.foreign || len(l.ends) > len(l.starts) {
 		s.disown()
@@ -170,8 +189,7 @@ func (l *listing) intoRanges(s *Set) (whole bool) {
 	return whole
 }
 
-// elements reads one of the other sets, which are small, but those of what was
-// cut.
+// elements reads one of the other sets, which are small unless they are Kept.
 func (c *Conn) elements(k *nftables.Set) ([]nftables.SetElement, error) {
 	list, err := c.nl.GetSetElements(k)
 	for try := 0; err == nil && len(list) > smallListing; try++ {
@@ -217,10 +235,10 @@ func (s *Set) take(list []nftables.SetElement) error {
 		}
 		s.Entries = append(s.Entries, e)
 	}
-	slices.SortFunc(s.Entries, compareEntries)
+	slices.SortFunc(s.Entries, Entry.Compare)
 	return nil
 }
 
 // disown says that the set is not one of ours any more: its missing type makes
 // Diff replace the table.
-func (s *Set) disown() { s.Key, s.Elements, s.Ranges, s.Entries = 0, program.Elements{}, nil, nil }
+func (s *Set) disown() { s.Key, s.Elements, s.Ranges, s.Entries = 0, inet.Elements{}, nil, nil }

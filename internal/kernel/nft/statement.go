@@ -5,7 +5,7 @@ package nft
 import (
 	"net/netip"
 
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // Statement is one condition or action of a rule. Its text is nft's own
@@ -37,20 +37,20 @@ const (
 // Lookup asks a named set, or takes the verdict from a named map.
 type Lookup struct {
 	Field    Field
-	Family   program.Family   // for fields with addresses
-	Protocol program.Protocol // for DestinationPort and TransportPort
+	Family   inet.Family   // for fields with addresses
+	Protocol inet.Protocol // for DestinationPort and TransportPort
 	Set      string
 	Negate   bool
 	Map      bool
 }
 
 // MatchProtocol compares the transport protocol.
-type MatchProtocol struct{ Protocol program.Protocol }
+type MatchProtocol struct{ Protocol inet.Protocol }
 
 // MatchPort compares the destination port of a protocol.
 type MatchPort struct {
-	Protocol program.Protocol
-	Ports    program.PortRange
+	Protocol inet.Protocol
+	Ports    inet.PortRange
 }
 
 // MatchPrefix compares the source or destination address.
@@ -61,7 +61,7 @@ type MatchPrefix struct {
 }
 
 // MatchFamily compares the family of the packet.
-type MatchFamily struct{ Family program.Family }
+type MatchFamily struct{ Family inet.Family }
 
 // MatchLocalSource asks whether the source address is one of the node's own.
 type MatchLocalSource struct{ Negate bool }
@@ -105,7 +105,7 @@ type MatchICMP struct{ First, Last uint8 }
 type MatchHopLimit struct{ Hops uint8 }
 
 // MatchICMPAny matches every ICMP packet of the family.
-type MatchICMPAny struct{ Family program.Family }
+type MatchICMPAny struct{ Family inet.Family }
 
 // Count adds to a named counter.
 type Count struct{ Counter string }

@@ -26,9 +26,9 @@ type Survey struct {
 	Known int
 }
 
-// Survey looks at the base chains of all tables, and counts the chains whose name
-// is known.
-func (c *Conn) Survey(known func(chain string) bool) (Survey, error) {
+// Survey looks at the base chains of all tables but those of our name. A nat chain is
+// before ours up to that priority. It counts the chains whose name is known.
+func (c *Conn) Survey(ours int32, known func(chain string) bool) (Survey, error) {
 	chains, err := c.nl.ListChains()
 	if err != nil {
 		return Survey{}, fmt.Errorf("listing chains: %w", err)
@@ -40,14 +40,14 @@ func (c *Conn) Survey(known func(chain string) bool) (Survey, error) {
 		return Survey{}, err
 	}
 	for _, k := range chains {
-		own := k.Table.Name == TableName && ipFamily(k.Table.Family)
+		own := k.Table.Name == c.id.Name && ipFamily(k.Table.Family)
 		if !own && known(k.Name) {
 			s.Known++
 		}
 		if own || k.Hooknum == nil || k.Priority == nil || dormant[tableKey{k.Table.Family, k.Table.Name}] {
 			continue
 		}
-		if precedes(k) {
+		if precedes(k, ours) {
 			s.Before = append(s.Before, fmt.Sprintf("%s %s priority %d", k.Table.Name, k.Name, *k.Priority))
 		}
 		if !drops[k.Table.Family] && *k.Hooknum == *nftables.ChainHookForward && ipFamily(k.Table.Family) {
@@ -87,9 +87,9 @@ func ipFamily(f nftables.TableFamily) bool {
 
 // precedes reports whether a chain runs before ours. Of two chains with equal
 // priority the one that was loaded later runs first, so equal counts.
-func precedes(k *nftables.Chain) bool {
+func precedes(k *nftables.Chain, ours int32) bool {
 	hook := *k.Hooknum == *nftables.ChainHookPostrouting || *k.Hooknum == *nftables.ChainHookInput
-	return k.Type == nftables.ChainTypeNAT && hook && ipFamily(k.Table.Family) && int32(*k.Priority) <= PriorityNAT
+	return k.Type == nftables.ChainTypeNAT && hook && ipFamily(k.Table.Family) && int32(*k.Priority) <= ours
 }
 
 // maxJumps bounds how far a forward chain is followed.

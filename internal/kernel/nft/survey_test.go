@@ -5,6 +5,8 @@ package nft
 import (
 	"strings"
 	"testing"
+
+	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
 )
 
 func TestSurveyFindsADropOfEveryInvalidPacket(t *testing.T) {
@@ -33,16 +35,16 @@ func TestSurveyFindsADropOfEveryInvalidPacket(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c, ns := openIn(t)
-			nft(t, ns, strings.NewReplacer("%user%", tt.user, "%forward%", tt.forward).Replace(forward), "-f", "-")
-			s, err := c.Survey(nobody)
+			nftrun.Run(t, ns, strings.NewReplacer("%user%", tt.user, "%forward%", tt.forward).Replace(forward), "-f", "-")
+			s, err := c.Survey(-190, nobody)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if s.DropsInvalid != tt.want {
 				t.Errorf("DropsInvalid = %t, want %t", s.DropsInvalid, tt.want)
 			}
-			nft(t, ns, "table inet theirs { flags dormant; }", "-f", "-")
-			if s, err := c.Survey(nobody); err != nil || s.DropsInvalid {
+			nftrun.Run(t, ns, "table inet theirs { flags dormant; }", "-f", "-")
+			if s, err := c.Survey(-190, nobody); err != nil || s.DropsInvalid {
 				t.Errorf("in a dormant table: DropsInvalid = %t, %v", s.DropsInvalid, err)
 			}
 		})
@@ -54,8 +56,8 @@ func nobody(string) bool { return false }
 
 func TestSurveyCountsChainsThatAreKnown(t *testing.T) {
 	c, ns := openIn(t)
-	nft(t, ns, "table ip filter {\nchain A-1 { }\nchain A-2 { type filter hook forward priority 0; }\nchain B { }\n}\ntable inet podwall {\nchain A-3 { }\n}\n", "-f", "-")
-	s, err := c.Survey(func(name string) bool { return strings.HasPrefix(name, "A-") })
+	nftrun.Run(t, ns, "table ip filter {\nchain A-1 { }\nchain A-2 { type filter hook forward priority 0; }\nchain B { }\n}\ntable inet podwall {\nchain A-3 { }\n}\n", "-f", "-")
+	s, err := c.Survey(-190, func(name string) bool { return strings.HasPrefix(name, "A-") })
 	if err != nil || s.Known != 2 {
 		t.Errorf("known = %d, %v; want the two outside of our table", s.Known, err)
 	}

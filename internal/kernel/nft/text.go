@@ -6,14 +6,14 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // String returns the table in nft's own language, in canonical order. The text
 // loads with `nft -f`, and two equal tables have equal text.
 func (t *Table) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "table %s %s {\n", t.family(), TableName)
+	fmt.Fprintf(&b, "table %s {\n", t.TableID)
 	for _, c := range t.Counters {
 		fmt.Fprintf(&b, "\tcounter %s {\n\t}\n", c)
 	}
@@ -29,16 +29,6 @@ func (t *Table) String() string {
 	return b.String()
 }
 
-func (t *Table) family() string {
-	switch t.Family {
-	case program.IPv4:
-		return "ip"
-	case program.IPv6:
-		return "ip6"
-	}
-	return "inet"
-}
-
 func (s *Set) write(b *strings.Builder) {
 	kind, typ := "set", s.Key.String()
 	if s.Map {
@@ -52,7 +42,7 @@ func (s *Set) write(b *strings.Builder) {
 		fmt.Fprintf(b, "\t\tflags dynamic,timeout\n\t\ttimeout %ds\n", int(s.Timeout.Seconds()))
 	}
 	if s.Comment != "" {
-		fmt.Fprintf(b, "\t\tcomment %q\n", clip(s.Comment))
+		fmt.Fprintf(b, "\t\tcomment %q\n", Clip(s.Comment))
 	}
 	if list := s.elementTexts(); len(list) > 0 {
 		fmt.Fprintf(b, "\t\telements = { %s }\n", strings.Join(list, ",\n\t\t\t     "))
@@ -62,7 +52,7 @@ func (s *Set) write(b *strings.Builder) {
 
 func (s *Set) elementTexts() []string {
 	var list []string
-	for _, e := range program.Sorted(s.Elements) {
+	for _, e := range inet.Sorted(s.Elements) {
 		list = append(list, s.format(Key{Element: e}))
 	}
 	for _, r := range s.Ranges {
@@ -71,7 +61,7 @@ func (s *Set) elementTexts() []string {
 	for _, e := range s.Entries {
 		text := s.format(e.Key)
 		if e.Comment != "" {
-			text += fmt.Sprintf(" comment %q", clip(e.Comment))
+			text += fmt.Sprintf(" comment %q", Clip(e.Comment))
 		}
 		if s.Map {
 			text += " : " + e.Verdict.text()
@@ -95,7 +85,7 @@ func (s *Set) format(k Key) string {
 	case Pair4, Pair6:
 		return fmt.Sprintf("%s . %s", k.Addr, k.Addr)
 	case Addr4Port, Addr6Port:
-		return program.AddrPorts.Format(k.Element)
+		return inet.AddrPorts.Format(k.Element)
 	case ProtocolPort:
 		return fmt.Sprintf("%s . %d", k.Protocol, k.Element.Port)
 	}
@@ -103,11 +93,11 @@ func (s *Set) format(k Key) string {
 }
 
 // ranges returns the kind of an interval set.
-func (s *Set) ranges() program.SetKind {
+func (s *Set) ranges() inet.SetKind {
 	if s.Key == Port {
-		return program.PortRanges
+		return inet.PortRanges
 	}
-	return program.AddrRanges
+	return inet.AddrRanges
 }
 
 // String returns nft's name of the type.
@@ -143,7 +133,7 @@ func (r Rule) String() string {
 		parts = append(parts, s.text())
 	}
 	if r.Comment != "" {
-		parts = append(parts, fmt.Sprintf("comment %q", clip(r.Comment)))
+		parts = append(parts, fmt.Sprintf("comment %q", Clip(r.Comment)))
 	}
 	return strings.Join(parts, " ")
 }
@@ -151,9 +141,9 @@ func (r Rule) String() string {
 // maxComment is what nft accepts as a comment, in bytes.
 const maxComment = 128
 
-// clip shortens a comment to what nft accepts. It replaces what nft cannot
+// Clip shortens a comment to what nft accepts. It replaces what nft cannot
 // read inside a quoted string: it knows no escapes.
-func clip(s string) string {
+func Clip(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
 		case r == '"':
@@ -198,11 +188,8 @@ func (s Lookup) text() string {
 	return fmt.Sprintf("%s @%s", what, s.Set)
 }
 
-func (f Field) text(family program.Family, p program.Protocol) string {
-	ip := "ip"
-	if family == program.IPv6 {
-		ip = "ip6"
-	}
+func (f Field) text(family inet.Family, p inet.Protocol) string {
+	ip := FamilyFor(family).String()
 	switch f {
 	case Source:
 		return ip + " saddr"
@@ -232,9 +219,9 @@ func (s MatchPort) text() string { return s.Protocol.String() + " dport " + s.Po
 
 func (s MatchPrefix) text() string {
 	if s.Prefix.Bits() == 0 && !s.Negate {
-		return MatchFamily{program.FamilyOf(s.Prefix.Addr())}.text()
+		return MatchFamily{inet.FamilyOf(s.Prefix.Addr())}.text()
 	}
-	what := s.Field.text(program.FamilyOf(s.Prefix.Addr()), program.AnyProtocol)
+	what := s.Field.text(inet.FamilyOf(s.Prefix.Addr()), inet.AnyProtocol)
 	value := s.Prefix.String()
 	if s.Prefix.IsSingleIP() {
 		value = s.Prefix.Addr().String()
@@ -285,7 +272,7 @@ func (s MatchICMP) text() string {
 func (s MatchHopLimit) text() string { return fmt.Sprintf("ip6 hoplimit %d", s.Hops) }
 
 func (s MatchICMPAny) text() string {
-	if s.Family == program.IPv6 {
+	if s.Family == inet.IPv6 {
 		return "meta l4proto ipv6-icmp"
 	}
 	return "meta l4proto icmp"

@@ -16,8 +16,8 @@ func TestCommentsAreWhatNftCanRead(t *testing.T) {
 		"größe":                  "gr??e",
 		strings.Repeat("ö", 200): strings.Repeat("?", 125) + "...",
 	} {
-		if got := clip(comment); got != want {
-			t.Errorf("clip(%q) = %q, want %q", comment, got, want)
+		if got := Clip(comment); got != want {
+			t.Errorf("Clip(%q) = %q, want %q", comment, got, want)
 		}
 	}
 }

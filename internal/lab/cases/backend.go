@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/oracle"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
@@ -85,7 +86,7 @@ func nodesOf(ends ...End) []string {
 // flowOn is the flow as one node sees it. A host-network pod is its node.
 func flowOn(node string, p cluster.Protocol, port uint16, src, dst End) program.Flow {
 	return program.Flow{
-		Protocol: program.Protocol(p), Src: src.Addr, Dst: dst.Addr, DstPort: port,
+		Protocol: inet.Protocol(p), Src: src.Addr, Dst: dst.Addr, DstPort: port,
 		FromNode: src.isNode(node), ToNode: dst.isNode(node),
 	}
 }

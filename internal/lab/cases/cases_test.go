@@ -21,6 +21,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/cluster/convert"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/lab/cases"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
@@ -252,7 +253,7 @@ func TestProgramBackendAsksTheNodesOfBothEnds(t *testing.T) {
 		if f.Src != f.Dst && f.Src.IsPrivate() && f.Dst.IsPrivate() {
 			want = 2 // pods on two nodes
 		}
-		if n != want || f.DstPort != 80 || f.Protocol != program.TCP {
+		if n != want || f.DstPort != 80 || f.Protocol != inet.TCP {
 			t.Errorf("asked %d times, want %d: %+v", n, want, f)
 		}
 	}

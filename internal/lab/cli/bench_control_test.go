@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab/bench"
-	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
+	"github.com/podwall/podwall/internal/lab/kubeapi"
 )
 
 // No figure is asserted: the test wants every row, each with something measured.

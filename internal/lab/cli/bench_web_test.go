@@ -15,7 +15,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab/bench"
-	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
+	"github.com/podwall/podwall/internal/lab/kubeapi"
 )
 
 // webPrograms returns the flags that name what `bench web` needs. What is

@@ -14,7 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
@@ -50,7 +50,7 @@ pods the agent also loads the small table of family bridge that --bridge prints.
 			}
 			text := rulesetOf(r.Snapshot(), node, datapath)
 			if bridge {
-				text += nft.BridgeText
+				text += ruleset.RenderTags().String()
 			}
 			_, err = fmt.Fprint(s.Out, text)
 			return err
@@ -66,7 +66,7 @@ pods the agent also loads the small table of family bridge that --bridge prints.
 // rulesetOf renders what the agent of a node loads, but for what it learns from
 // its interfaces.
 func rulesetOf(snap *cluster.Snapshot, node, datapath string) string {
-	return nft.Render(compileFor(snap, node), nft.Node{FilterHook: datapath == "filter", Guard: true}).String()
+	return ruleset.Render(compileFor(snap, node), ruleset.Node{FilterHook: datapath == "filter", Guard: true}).String()
 }
 
 // loadManifests reads manifests and prints what is to be said about them.

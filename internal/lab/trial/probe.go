@@ -11,10 +11,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // Question asks whether the first packet of a connection gets through.
@@ -228,11 +228,11 @@ func (t *Trial) isNode(name string) bool {
 func (t *Trial) Drops() (uint64, error) {
 	var sum uint64
 	for _, n := range t.nodes {
-		counters, err := n.counters.AllCounters()
+		counters, err := ruleset.Counters(n.counters)
 		if err != nil {
 			return 0, fmt.Errorf("on node %s: %w", n.name, err)
 		}
-		for _, name := range []string{nft.CounterIngress, nft.CounterEgress, nft.CounterUnlisted, nft.CounterSource, nft.CounterBroadcast, nft.CounterPort, nft.CounterGuard} {
+		for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterUnlisted, ruleset.CounterSource, ruleset.CounterBroadcast, ruleset.CounterPort, ruleset.CounterGuard} {
 			sum += counters[name]
 		}
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/probe"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
@@ -127,7 +128,7 @@ func (t *Trial) build(ctx context.Context) (err error) {
 // above 1023.
 func (t *Trial) startNode(name string) error {
 	at := t.bed.Node(name)
-	conn, err := nft.Open(at.NS.FD())
+	conn, err := ruleset.Open(at.NS.FD())
 	if err != nil {
 		return err
 	}

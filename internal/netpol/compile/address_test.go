@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/compile"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
@@ -44,7 +45,7 @@ func cidr(text string) networkingv1.NetworkPolicyPeer {
 func ask(t *testing.T, p *program.Program, subject, peer netip.Addr, want program.Verdict) {
 	t.Helper()
 	for _, f := range []program.Flow{{Src: peer, Dst: subject}, {Src: subject, Dst: peer}} {
-		f.Protocol, f.DstPort = program.TCP, 80
+		f.Protocol, f.DstPort = inet.TCP, 80
 		if got := program.Eval(p, f); got != want {
 			t.Errorf("%s to %s: %s, want %s", f.Src, f.Dst, got, want)
 		}

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
@@ -16,7 +17,7 @@ import (
 // policyKey names the compiled rules of a policy.
 type policyKey struct {
 	policy    *policy.Resolved
-	family    program.Family
+	family    inet.Family
 	direction program.Direction
 }
 
@@ -24,7 +25,7 @@ type policyKey struct {
 // Pods with the same policies are the common case; this finds their chain
 // without compiling it again.
 type chainKey struct {
-	family    program.Family
+	family    inet.Family
 	direction program.Direction
 	policies  [sha256.Size]byte
 }
@@ -43,7 +44,7 @@ type chain struct {
 
 // chain returns the name of the chain that allows what the policies allow, in
 // one family and direction. No policies means a chain that allows nothing.
-func (b *builder) chain(f program.Family, d program.Direction, policies []*policy.Resolved) string {
+func (b *builder) chain(f inet.Family, d program.Direction, policies []*policy.Resolved) string {
 	list := listOf(f, d, policies)
 	if c := b.before.lists[list]; c != nil && len(policies) > 0 {
 		return b.use(list, c)
@@ -87,13 +88,13 @@ func (b *builder) use(list listKey, c *chain) string {
 // listKey names the very list of policies of a pod: parts of a model that did not
 // change share it, so that its chain is found without looking at the list.
 type listKey struct {
-	family    program.Family
+	family    inet.Family
 	direction program.Direction
 	first     **policy.Resolved
 	n         int
 }
 
-func listOf(f program.Family, d program.Direction, policies []*policy.Resolved) listKey {
+func listOf(f inet.Family, d program.Direction, policies []*policy.Resolved) listKey {
 	if len(policies) == 0 {
 		return listKey{family: f, direction: d}
 	}
@@ -124,7 +125,7 @@ func policyList(policies []*policy.Resolved) (digest [sha256.Size]byte) {
 }
 
 // policy compiles a policy, or finds it.
-func (b *builder) policy(p *policy.Resolved, f program.Family, d program.Direction) *compiled {
+func (b *builder) policy(p *policy.Resolved, f inet.Family, d program.Direction) *compiled {
 	key := policyKey{p, f, d}
 	c := b.policies[key]
 	if c == nil {

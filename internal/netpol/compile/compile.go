@@ -16,6 +16,7 @@ import (
 	"slices"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
@@ -27,8 +28,8 @@ type Options struct {
 	ClosedIPv4, ClosedIPv6 bool
 }
 
-func (o Options) closed(f program.Family) bool {
-	return f == program.IPv4 && o.ClosedIPv4 || f == program.IPv6 && o.ClosedIPv6
+func (o Options) closed(f inet.Family) bool {
+	return f == inet.IPv4 && o.ClosedIPv4 || f == inet.IPv6 && o.ClosedIPv6
 }
 
 // Program compiles a model.
@@ -173,14 +174,14 @@ type builder struct {
 func (b *builder) pod(e entry) program.Pod {
 	key := e.workloads[0].Pod.Key
 	p := program.Pod{Addr: e.addr, Name: key.String(), ID: e.workloads[0].Pod.UID, Tenant: key.Namespace}
-	family := program.FamilyOf(e.addr)
+	family := inet.FamilyOf(e.addr)
 	p.Ingress = b.isolation(e, family, program.Ingress)
 	p.Egress = b.isolation(e, family, program.Egress)
 	return p
 }
 
 // isolation returns the chain that judges one direction, or "" if none does.
-func (b *builder) isolation(e entry, f program.Family, d program.Direction) string {
+func (b *builder) isolation(e entry, f inet.Family, d program.Direction) string {
 	isolated := slices.ContainsFunc(e.workloads, func(w *policy.Workload) bool { return isolationOf(w, d).Isolated })
 	switch {
 	case !isolated:

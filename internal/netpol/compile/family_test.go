@@ -14,11 +14,13 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/testkit/gen"
 	"github.com/podwall/podwall/internal/netpol/compile"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // six maps an IPv4 address into a /96 of its own.
@@ -103,7 +105,7 @@ func TestInvariant10IPv4MappedToIPv6IsTheSame(t *testing.T) {
 			if diff := cmp.Diff(inlined(p), inlined(q)); diff != "" {
 				t.Fatalf("node %s: program in IPv4 (-) and IPv6 (+):\n%s%s", node, diff, gen.Describe(a))
 			}
-			if diff := cmp.Diff(form(nft.Render(p, nft.Node{Guard: true})), form(nft.Render(q, nft.Node{Guard: true}))); diff != "" {
+			if diff := cmp.Diff(form(ruleset.Render(p, ruleset.Node{Guard: true})), form(ruleset.Render(q, ruleset.Node{Guard: true}))); diff != "" {
 				t.Fatalf("node %s: form of the table in IPv4 (-) and IPv6 (+):\n%s%s", node, diff, gen.Describe(a))
 			}
 			sameMatrix(t, p, q, v4)
@@ -175,12 +177,12 @@ func inlinedRule(p *program.Program, r program.Rule) string {
 		}
 		s := p.Set(name)
 		var elements []string
-		for _, e := range program.Sorted(s.Elements) {
+		for _, e := range inet.Sorted(s.Elements) {
 			e.Addr = four(e.Addr)
 			elements = append(elements, s.Kind.Format(e))
 		}
 		for _, r := range s.Ranges {
-			if s.Kind == program.AddrRanges {
+			if s.Kind == inet.AddrRanges {
 				r.First.Addr, r.Last.Addr = four(r.First.Addr), four(r.Last.Addr)
 			}
 			elements = append(elements, s.Kind.FormatRange(r))

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // prefixesOf reads two bytes for each prefix: an address of the small world,
@@ -23,8 +23,8 @@ func prefixesOf(v4 bool, data []byte) []netip.Prefix {
 	return list
 }
 
-func inRanges(list []program.Range, a netip.Addr) bool {
-	return slices.ContainsFunc(list, func(r program.Range) bool { return r.Contains(program.Element{Addr: a}) })
+func inRanges(list []inet.Range, a netip.Addr) bool {
+	return slices.ContainsFunc(list, func(r inet.Range) bool { return r.Contains(inet.Element{Addr: a}) })
 }
 
 // FuzzPrefixes holds the arithmetic of prefixes against a list of addresses:

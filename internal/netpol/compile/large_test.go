@@ -14,10 +14,12 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/compile"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // patience is far above what each of these tests takes (a second at most).
@@ -77,7 +79,7 @@ func TestTenThousandBlocksOfAPolicyAreOneRule(t *testing.T) {
 	if rules := rulesOf(t, p); len(rules) != 1 || len(p.Sets) != 1 || len(p.Sets[0].Ranges) != len(blocks) {
 		t.Fatalf("%d rules, %d sets, want one of each", len(rules), len(p.Sets))
 	}
-	f := program.Flow{Protocol: program.TCP, Dst: p.Pods[0].Addr, DstPort: 80}
+	f := program.Flow{Protocol: inet.TCP, Dst: p.Pods[0].Addr, DstPort: 80}
 	for i := 0; i < 10_000*4; i += 37 { // two of four addresses are listed
 		f.Src = netip.AddrFrom4([4]byte{20, byte(i >> 16), byte(i >> 8), byte(i)})
 		if want := i%4 < 2; (program.Eval(p, f) == program.Accept) != want {
@@ -95,7 +97,7 @@ func TestChangingOneOfTenThousandBlocksSendsTheListOnce(t *testing.T) {
 	var actual *nft.Table
 	for i := range 5 {
 		now := slices.Delete(slices.Clone(blocks), 100*i, 100*i+1)
-		desired := nft.Render(compiled(oneSubject(), listed("p", now...)), nft.Node{})
+		desired := ruleset.Render(compiled(oneSubject(), listed("p", now...)), ruleset.Node{})
 		ops, sent := nft.Diff(actual, desired), 0
 		for _, op := range ops {
 			sent += op.Elements()
@@ -120,7 +122,7 @@ func TestABlockOfFiveHundredPoliciesIsOneRule(t *testing.T) {
 		t.Errorf("%d rules, want 1", len(rules))
 	}
 	// All but one go: what the last one allows stays.
-	f := program.Flow{Protocol: program.TCP, Src: netip.MustParseAddr("198.51.100.7"), Dst: p.Pods[0].Addr, DstPort: 80}
+	f := program.Flow{Protocol: inet.TCP, Src: netip.MustParseAddr("198.51.100.7"), Dst: p.Pods[0].Addr, DstPort: 80}
 	for _, rest := range [][]*networkingv1.NetworkPolicy{list, list[1:], list[499:]} {
 		if got := program.Eval(compiled(oneSubject(), rest...), f); got != program.Accept {
 			t.Errorf("with %d policies: %s", len(rest), got)
@@ -171,7 +173,7 @@ func TestALongSelectorIsOneSet(t *testing.T) {
 	if rules := rulesOf(t, p); len(rules) != 1 || len(p.Sets) != 1 {
 		t.Fatalf("%d rules and %d sets, want one of each", len(rules), len(p.Sets))
 	}
-	if got := program.Sorted(p.Sets[0].Elements); len(got) != 1 || got[0].Addr != peer.IPs[0] {
+	if got := inet.Sorted(p.Sets[0].Elements); len(got) != 1 || got[0].Addr != peer.IPs[0] {
 		t.Errorf("members are %v, want the pod that has every label", got)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/compile"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
@@ -32,19 +33,19 @@ func TestNamedPortsAreLookedUpInEachDestination(t *testing.T) {
 	tests := []struct {
 		name     string
 		src, dst netip.Addr
-		protocol program.Protocol
+		protocol inet.Protocol
 		port     uint16
 		want     program.Verdict
 	}{
-		{"the number of the pod", outside, web, program.UDP, 54, program.Accept},
-		{"a second number under the name", outside, web, program.UDP, 55, program.Accept},
-		{"the number of the other protocol", outside, web, program.UDP, 53, program.Drop},
-		{"the protocol of the other number", outside, web, program.TCP, 53, program.Drop},
-		{"the number of another pod", outside, web, program.UDP, 80, program.Drop},
-		{"egress, the number of the destination", web, far, program.UDP, 80, program.Accept},
-		{"egress, the number of the source", web, far, program.UDP, 54, program.Drop},
-		{"egress, another name of the destination", web, far, program.UDP, 81, program.Drop},
-		{"egress to an address that is no pod", web, outside, program.UDP, 80, program.Drop},
+		{"the number of the pod", outside, web, inet.UDP, 54, program.Accept},
+		{"a second number under the name", outside, web, inet.UDP, 55, program.Accept},
+		{"the number of the other protocol", outside, web, inet.UDP, 53, program.Drop},
+		{"the protocol of the other number", outside, web, inet.TCP, 53, program.Drop},
+		{"the number of another pod", outside, web, inet.UDP, 80, program.Drop},
+		{"egress, the number of the destination", web, far, inet.UDP, 80, program.Accept},
+		{"egress, the number of the source", web, far, inet.UDP, 54, program.Drop},
+		{"egress, another name of the destination", web, far, inet.UDP, 81, program.Drop},
+		{"egress to an address that is no pod", web, outside, inet.UDP, 80, program.Drop},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -89,7 +90,7 @@ func TestNamedPortsKeepTheirPeers(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f := program.Flow{Protocol: program.TCP, Src: tt.src.IPs[0], Dst: tt.dst.IPs[0], DstPort: tt.port}
+			f := program.Flow{Protocol: inet.TCP, Src: tt.src.IPs[0], Dst: tt.dst.IPs[0], DstPort: tt.port}
 			if got := program.Eval(prog, f); got != tt.want {
 				t.Errorf("verdict = %s, want %s\n%s", got, tt.want, prog)
 			}

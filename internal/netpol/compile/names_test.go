@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/policy"
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 func selectorOf(t *testing.T, text string) cluster.Selector {
@@ -33,8 +33,8 @@ func TestSetsThatMeanOtherThingsHaveOtherNames(t *testing.T) {
 	}
 	c := &compiled{sets: map[string]*setRef{}}
 	known := map[string]string{}
-	add := func(what string, kind program.SetKind, specs ...*policy.SetSpec) {
-		for _, f := range program.Families {
+	add := func(what string, kind inet.SetKind, specs ...*policy.SetSpec) {
+		for _, f := range inet.Families {
 			for _, spec := range specs {
 				name := c.podSet(f, spec, kind)
 				if other, again := known[name]; again && other != what {
@@ -55,7 +55,7 @@ func TestSetsThatMeanOtherThingsHaveOtherNames(t *testing.T) {
 		"selected pods of all namespaces":      {"a", []cluster.Peer{selected(all, x)}},
 		"all pods of the namespaces there are": {"a", []cluster.Peer{selected(all, all)}},
 	} {
-		add(what, program.Addrs, resolved(in.namespace, all, cluster.Peers{List: in.peers}, cluster.Ports{Any: true}).Ingress[0].Pods...)
+		add(what, inet.Addrs, resolved(in.namespace, all, cluster.Peers{List: in.peers}, cluster.Ports{Any: true}).Ingress[0].Pods...)
 	}
 	for what, in := range map[string]struct {
 		peers cluster.Peers
@@ -66,11 +66,11 @@ func TestSetsThatMeanOtherThingsHaveOtherNames(t *testing.T) {
 		"the name for another protocol": {cluster.Peers{List: []cluster.Peer{own(x)}}, []cluster.Port{{Name: "http", Protocol: cluster.UDP}}},
 		"two names":                     {cluster.Peers{List: []cluster.Peer{own(x)}}, []cluster.Port{{Name: "http", Protocol: cluster.TCP}, {Name: "dns", Protocol: cluster.TCP}}},
 	} {
-		add(what, program.AddrPorts, resolved("a", all, in.peers, cluster.Ports{List: in.ports}).Egress[0].Direct...)
+		add(what, inet.AddrPorts, resolved("a", all, in.peers, cluster.Ports{List: in.ports}).Egress[0].Direct...)
 	}
 	http := cluster.Ports{List: []cluster.Port{{Name: "http", Protocol: cluster.TCP}}}
-	add("the port of local pods", program.AddrPorts, resolved("a", x, cluster.Peers{Any: true}, http).Ingress[0].Named...)
-	add("a named port of every pod", program.AddrPorts, resolved("a", x, cluster.Peers{Any: true}, http).Egress[0].Named...)
+	add("the port of local pods", inet.AddrPorts, resolved("a", x, cluster.Peers{Any: true}, http).Ingress[0].Named...)
+	add("a named port of every pod", inet.AddrPorts, resolved("a", x, cluster.Peers{Any: true}, http).Egress[0].Named...)
 	if len(known) != 2*12 {
 		t.Errorf("%d names for 12 meanings in two families", len(known))
 	}
@@ -128,7 +128,7 @@ func TestManyContentsHaveManyNames(t *testing.T) {
 	named := cluster.Ports{List: []cluster.Port{{Name: strings.Repeat("p", 15), Protocol: cluster.SCTP}}}
 	spec := resolved(long, selectorOf(t, "app=x"), cluster.Peers{Any: true}, named).Egress[0].Named[0]
 	c := &compiled{sets: map[string]*setRef{}}
-	if name := c.podSet(program.IPv6, spec, program.AddrPorts); len(name) > 27 {
+	if name := c.podSet(inet.IPv6, spec, inet.AddrPorts); len(name) > 27 {
 		t.Errorf("%s has %d characters; older tools take 27", name, len(name))
 	}
 }

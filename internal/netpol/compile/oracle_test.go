@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/lab/testkit/gen"
 	"github.com/podwall/podwall/internal/netpol/compile"
 	"github.com/podwall/podwall/internal/netpol/oracle"
@@ -82,7 +83,7 @@ func probes() []program.Flow {
 	var list []program.Flow
 	for _, p := range cluster.Protocols {
 		for _, port := range []uint16{1, 53, 54, 79, 80, 81, 85, 443, 8080, 65535} {
-			list = append(list, program.Flow{Protocol: program.Protocol(p), DstPort: port})
+			list = append(list, program.Flow{Protocol: inet.Protocol(p), DstPort: port})
 		}
 	}
 	return append(list, program.Flow{Protocol: 1})
@@ -159,7 +160,7 @@ func TestAPodReachesItself(t *testing.T) {
 		snap := gen.Snapshot(t)
 		for node, p := range programs(snap) {
 			for _, pod := range p.Pods {
-				f := program.Flow{Protocol: program.TCP, Src: pod.Addr, Dst: pod.Addr, DstPort: 80}
+				f := program.Flow{Protocol: inet.TCP, Src: pod.Addr, Dst: pod.Addr, DstPort: 80}
 				if program.Eval(p, f) != program.Accept {
 					t.Fatalf("node %s: %s does not reach itself", node, pod.Name)
 				}

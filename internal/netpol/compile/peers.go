@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
@@ -19,10 +20,10 @@ const maxLiterals = 8
 func anybody() []program.Rule { return []program.Rule{{}} }
 
 // blockPeers returns the conditions for the blocks of a rule in a family.
-func (c *compiled) blockPeers(f program.Family, blocks []*cluster.IPBlock) []program.Rule {
+func (c *compiled) blockPeers(f inet.Family, blocks []*cluster.IPBlock) []program.Rule {
 	literals := 0
 	for _, b := range blocks {
-		if program.FamilyOf(b.CIDR.Addr()) == f {
+		if inet.FamilyOf(b.CIDR.Addr()) == f {
 			literals += 1 + len(b.Except)
 		}
 	}
@@ -31,7 +32,7 @@ func (c *compiled) blockPeers(f program.Family, blocks []*cluster.IPBlock) []pro
 	}
 	var list []program.Rule
 	for _, from := range blocks {
-		if b, ok := block(from); ok && program.FamilyOf(from.CIDR.Addr()) == f {
+		if b, ok := block(from); ok && inet.FamilyOf(from.CIDR.Addr()) == f {
 			list = append(list, program.Rule{Block: b})
 		}
 	}
@@ -55,10 +56,10 @@ func block(from *cluster.IPBlock) (program.Block, bool) {
 
 // blockSet returns the condition for all blocks of a family as one set; none if
 // the holes leave nothing.
-func (c *compiled) blockSet(f program.Family, blocks []*cluster.IPBlock) []program.Rule {
-	var ranges []program.Range
+func (c *compiled) blockSet(f inet.Family, blocks []*cluster.IPBlock) []program.Rule {
+	var ranges []inet.Range
 	for _, b := range blocks {
-		if program.FamilyOf(b.CIDR.Addr()) == f {
+		if inet.FamilyOf(b.CIDR.Addr()) == f {
 			ranges = append(ranges, blockRanges(b)...)
 		}
 	}
@@ -67,7 +68,7 @@ func (c *compiled) blockSet(f program.Family, blocks []*cluster.IPBlock) []progr
 	}
 	// Like the name, the comment must follow from the content alone: rules that
 	// write the same addresses differently share the set.
-	s := program.Set{Kind: program.AddrRanges, Family: f, Ranges: ranges, Comment: fmt.Sprintf("ipBlock peers of a rule, %d ranges", len(ranges))}
+	s := program.Set{Kind: inet.AddrRanges, Family: f, Ranges: ranges, Comment: fmt.Sprintf("ipBlock peers of a rule, %d ranges", len(ranges))}
 	s.Name = fmt.Sprintf("blocks%d-%s", f, digest(rangeTexts(s)...))
 	c.add(&setRef{set: s})
 	return []program.Rule{{PeerSet: s.Name}}
@@ -83,18 +84,18 @@ func rangeTexts(s program.Set) []string {
 }
 
 // podPeers returns the conditions for sets of pods.
-func (c *compiled) podPeers(f program.Family, specs []*policy.SetSpec) []program.Rule {
+func (c *compiled) podPeers(f inet.Family, specs []*policy.SetSpec) []program.Rule {
 	var list []program.Rule
 	for _, s := range specs {
-		list = append(list, program.Rule{PeerSet: c.podSet(f, s, program.Addrs)})
+		list = append(list, program.Rule{PeerSet: c.podSet(f, s, inet.Addrs)})
 	}
 	return list
 }
 
 // podSet returns the name of the set of a spec in one family.
-func (c *compiled) podSet(f program.Family, spec *policy.SetSpec, kind program.SetKind) string {
+func (c *compiled) podSet(f inet.Family, spec *policy.SetSpec, kind inet.SetKind) string {
 	what := "pods"
-	if kind == program.AddrPorts {
+	if kind == inet.AddrPorts {
 		what = "ports"
 	}
 	name := fmt.Sprintf("%s%d-%s", what, f, spec.Key().Name())

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
@@ -30,7 +31,7 @@ func everyPort() []program.Rule { return []program.Rule{{}} }
 func (c *compiled) portConditions(ports []cluster.Port, peers int) []program.Rule {
 	literals := 0
 	var whole [len(cluster.Protocols)]bool
-	var ranges [len(cluster.Protocols)][]program.PortRange
+	var ranges [len(cluster.Protocols)][]inet.PortRange
 	for i, protocol := range cluster.Protocols {
 		ranges[i], whole[i] = rangesOf(ports, protocol)
 		literals += len(ranges[i])
@@ -38,7 +39,7 @@ func (c *compiled) portConditions(ports []cluster.Port, peers int) []program.Rul
 	spelled := literals <= maxPorts && (literals <= len(cluster.Protocols) || literals*peers <= maxProduct)
 	var list []program.Rule
 	for i, protocol := range cluster.Protocols {
-		p := program.Protocol(protocol)
+		p := inet.Protocol(protocol)
 		switch {
 		case whole[i]:
 			list = append(list, program.Rule{Protocol: p})
@@ -55,7 +56,7 @@ func (c *compiled) portConditions(ports []cluster.Port, peers int) []program.Rul
 
 // rangesOf returns the merged port ranges of one protocol, or that every port
 // of it matches.
-func rangesOf(ports []cluster.Port, protocol cluster.Protocol) (ranges []program.PortRange, whole bool) {
+func rangesOf(ports []cluster.Port, protocol cluster.Protocol) (ranges []inet.PortRange, whole bool) {
 	for _, p := range ports {
 		if p.Protocol != protocol {
 			continue
@@ -63,18 +64,18 @@ func rangesOf(ports []cluster.Port, protocol cluster.Protocol) (ranges []program
 		if p.Any {
 			return nil, true
 		}
-		ranges = append(ranges, program.PortRange{First: p.First, Last: p.Last})
+		ranges = append(ranges, inet.PortRange{First: p.First, Last: p.Last})
 	}
 	return mergePorts(ranges), false
 }
 
 // mergePorts joins ranges that overlap. Those that merely touch stay apart: a
 // rule that lists 80 and 81 reads better as written.
-func mergePorts(list []program.PortRange) []program.PortRange {
-	slices.SortFunc(list, func(a, b program.PortRange) int {
+func mergePorts(list []inet.PortRange) []inet.PortRange {
+	slices.SortFunc(list, func(a, b inet.PortRange) int {
 		return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last))
 	})
-	var merged []program.PortRange
+	var merged []inet.PortRange
 	for _, r := range list {
 		if n := len(merged); n > 0 && r.First <= merged[n-1].Last {
 			merged[n-1].Last = max(merged[n-1].Last, r.Last)
@@ -87,14 +88,14 @@ func mergePorts(list []program.PortRange) []program.PortRange {
 
 // manyPorts returns one condition for ports of a protocol: a set, which rules of
 // several protocols can share, or a range if they are one.
-func (c *compiled) manyPorts(protocol program.Protocol, ports []program.PortRange) program.Rule {
-	s := program.Set{Kind: program.PortRanges}
+func (c *compiled) manyPorts(protocol inet.Protocol, ports []inet.PortRange) program.Rule {
+	s := program.Set{Kind: inet.PortRanges}
 	for _, p := range ports {
-		s.Ranges = append(s.Ranges, program.Range{First: program.Element{Port: p.First}, Last: program.Element{Port: p.Last}})
+		s.Ranges = append(s.Ranges, inet.Range{First: inet.Element{Port: p.First}, Last: inet.Element{Port: p.Last}})
 	}
 	s.Ranges = mergeRanges(s.Ranges, nextPort)
 	if len(s.Ranges) == 1 {
-		return program.Rule{Protocol: protocol, Ports: program.PortRange{First: s.Ranges[0].First.Port, Last: s.Ranges[0].Last.Port}}
+		return program.Rule{Protocol: protocol, Ports: inet.PortRange{First: s.Ranges[0].First.Port, Last: s.Ranges[0].Last.Port}}
 	}
 	s.Name = "portlist-" + digest(rangeTexts(s)...)
 	s.Comment = fmt.Sprintf("ports of a rule, %d ranges", len(s.Ranges))
@@ -104,10 +105,10 @@ func (c *compiled) manyPorts(protocol program.Protocol, ports []program.PortRang
 
 // namedPorts returns the conditions for destinations and ports: the numbers are in
 // the sets.
-func (c *compiled) namedPorts(f program.Family, specs []*policy.SetSpec) []program.Rule {
+func (c *compiled) namedPorts(f inet.Family, specs []*policy.SetSpec) []program.Rule {
 	var list []program.Rule
 	for _, s := range specs {
-		list = append(list, program.Rule{Protocol: program.Protocol(s.Protocol), DestSet: c.podSet(f, s, program.AddrPorts)})
+		list = append(list, program.Rule{Protocol: inet.Protocol(s.Protocol), DestSet: c.podSet(f, s, inet.AddrPorts)})
 	}
 	return list
 }

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -94,7 +95,7 @@ func TestPortConditionsMatchWhatWasListed(t *testing.T) {
 				for _, p := range ports {
 					want = want || p.Protocol == protocol && (p.Any || p.First <= port && port <= p.Last)
 				}
-				got := program.Eval(prog, program.Flow{Protocol: program.Protocol(protocol), Dst: to, DstPort: port}) == program.Accept
+				got := program.Eval(prog, program.Flow{Protocol: inet.Protocol(protocol), Dst: to, DstPort: port}) == program.Accept
 				if got != want {
 					t.Fatalf("%v: %s %d matches: %t\n%s", ports, protocol, port, got, prog)
 				}

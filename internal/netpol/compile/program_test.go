@@ -15,6 +15,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/cluster/convert"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/lab/testkit/gen"
 	"github.com/podwall/podwall/internal/netpol/compile"
 	"github.com/podwall/podwall/internal/netpol/policy"
@@ -77,7 +78,7 @@ func TestProgramsAreWellFormed(t *testing.T) {
 					continue
 				}
 				used[name] = true
-				if c := p.Chain(name); c == nil || c.Family != program.FamilyOf(pod.Addr) {
+				if c := p.Chain(name); c == nil || c.Family != inet.FamilyOf(pod.Addr) {
 					t.Fatalf("pod %s: no chain %s of its family", pod.Addr, name)
 				}
 			}
@@ -106,8 +107,8 @@ func TestProgramsAreWellFormed(t *testing.T) {
 
 func checkRule(t *rapid.T, p *program.Program, c *program.Chain, r program.Rule, used map[string]bool) {
 	t.Helper()
-	kinds := map[string][]program.SetKind{
-		r.PortSet: {program.PortRanges}, r.DestSet: {program.AddrPorts}, r.PeerSet: {program.Addrs, program.AddrRanges},
+	kinds := map[string][]inet.SetKind{
+		r.PortSet: {inet.PortRanges}, r.DestSet: {inet.AddrPorts}, r.PeerSet: {inet.Addrs, inet.AddrRanges},
 	}
 	delete(kinds, "")
 	for name, want := range kinds {
@@ -117,20 +118,20 @@ func checkRule(t *rapid.T, p *program.Program, c *program.Chain, r program.Rule,
 			t.Fatalf("rule %s of %s: set %s is %+v", r, c.Name, name, s)
 		}
 		for e := range s.Elements.All() {
-			if program.FamilyOf(e.Addr) != s.Family {
+			if inet.FamilyOf(e.Addr) != s.Family {
 				t.Fatalf("set %s of family %d has %s", name, s.Family, e.Addr)
 			}
 		}
 		for _, r := range s.Ranges {
-			if s.Kind == program.AddrRanges && (program.FamilyOf(r.First.Addr) != s.Family || program.FamilyOf(r.Last.Addr) != s.Family) {
+			if s.Kind == inet.AddrRanges && (inet.FamilyOf(r.First.Addr) != s.Family || inet.FamilyOf(r.Last.Addr) != s.Family) {
 				t.Fatalf("set %s of family %d has %v", name, s.Family, r)
 			}
 		}
 	}
 	switch {
-	case !r.Ports.Any() && (r.Protocol == program.AnyProtocol || r.Ports.First > r.Ports.Last),
-		(r.DestSet != "" || r.PortSet != "") && r.Protocol == program.AnyProtocol,
-		!r.Block.Any() && program.FamilyOf(r.Block.CIDR.Addr()) != c.Family:
+	case !r.Ports.Any() && (r.Protocol == inet.AnyProtocol || r.Ports.First > r.Ports.Last),
+		(r.DestSet != "" || r.PortSet != "") && r.Protocol == inet.AnyProtocol,
+		!r.Block.Any() && inet.FamilyOf(r.Block.CIDR.Addr()) != c.Family:
 		t.Fatalf("rule %s of %s cannot be rendered", r, c.Name)
 	}
 }
@@ -169,7 +170,7 @@ func TestASharedAddressIsClosed(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			snap := withPolicies(&cluster.Snapshot{Namespaces: []*cluster.Namespace{{Name: "shop"}}, Pods: tt.pods}, []*networkingv1.NetworkPolicy{np})
 			p := compile.Program(policy.Resolve(snap, "one"), compile.Options{})
-			f := program.Flow{Protocol: program.TCP, Src: netip.MustParseAddr("10.0.0.9"), Dst: open.IPs[0], DstPort: 80}
+			f := program.Flow{Protocol: inet.TCP, Src: netip.MustParseAddr("10.0.0.9"), Dst: open.IPs[0], DstPort: 80}
 			if got := program.Eval(p, f); got != tt.want {
 				t.Errorf("verdict = %s, want %s\n%s", got, tt.want, p)
 			}

@@ -6,34 +6,34 @@ import (
 	"slices"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // blockRanges returns the addresses of a block without its holes. The cost is n
 // log n for n holes.
-func blockRanges(b *cluster.IPBlock) []program.Range {
-	left := program.AddrRange(b.CIDR)
-	var ranges []program.Range
+func blockRanges(b *cluster.IPBlock) []inet.Range {
+	left := inet.AddrRange(b.CIDR)
+	var ranges []inet.Range
 	for _, hole := range mergePrefixes(b.Except) {
-		h := program.AddrRange(hole)
+		h := inet.AddrRange(hole)
 		if !left.Contains(h.First) && !h.Contains(left.First) {
 			continue // outside, or of the other family
 		}
 		if left.First.Compare(h.First) < 0 {
-			ranges = append(ranges, program.Range{First: left.First, Last: program.Element{Addr: h.First.Addr.Prev()}})
+			ranges = append(ranges, inet.Range{First: left.First, Last: inet.Element{Addr: h.First.Addr.Prev()}})
 		}
 		if h.Last.Compare(left.Last) >= 0 {
 			return ranges
 		}
-		left.First = program.Element{Addr: h.Last.Addr.Next()}
+		left.First = inet.Element{Addr: h.Last.Addr.Next()}
 	}
 	return append(ranges, left)
 }
 
 // mergeRanges sorts ranges and joins those that overlap or touch. next returns
 // what follows a member.
-func mergeRanges(list []program.Range, next func(program.Element) program.Element) []program.Range {
-	slices.SortFunc(list, program.Range.Compare)
+func mergeRanges(list []inet.Range, next func(inet.Element) inet.Element) []inet.Range {
+	slices.SortFunc(list, inet.Range.Compare)
 	merged := list[:0]
 	for _, r := range list {
 		if n := len(merged); n > 0 {
@@ -51,7 +51,7 @@ func mergeRanges(list []program.Range, next func(program.Element) program.Elemen
 }
 
 // nextAddr returns the address after another one; none after the last one.
-func nextAddr(e program.Element) program.Element { return program.Element{Addr: e.Addr.Next()} }
+func nextAddr(e inet.Element) inet.Element { return inet.Element{Addr: e.Addr.Next()} }
 
 // nextPort returns the port after another one; none, which is 0, after the last one.
-func nextPort(e program.Element) program.Element { return program.Element{Port: e.Port + 1} }
+func nextPort(e inet.Element) inet.Element { return inet.Element{Port: e.Port + 1} }

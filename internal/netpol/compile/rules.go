@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
@@ -31,7 +32,7 @@ func (c *compiled) add(r *setRef) {
 }
 
 // compilePolicy compiles what a policy allows.
-func compilePolicy(p *policy.Resolved, f program.Family, d program.Direction) *compiled {
+func compilePolicy(p *policy.Resolved, f inet.Family, d program.Direction) *compiled {
 	list := p.Ingress
 	if d == program.Egress {
 		list = p.Egress
@@ -45,7 +46,7 @@ func compilePolicy(p *policy.Resolved, f program.Family, d program.Direction) *c
 }
 
 // rule compiles a rule of the API.
-func (c *compiled) rule(r *policy.Rule, f program.Family, d program.Direction, comment string) {
+func (c *compiled) rule(r *policy.Rule, f inet.Family, d program.Direction, comment string) {
 	outside := c.blockPeers(f, r.Blocks)
 	if r.AnyPeer {
 		outside = anybody()

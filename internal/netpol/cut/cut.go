@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -45,7 +46,7 @@ func (r Reason) String() string {
 
 // Cut is a connection that must end.
 type Cut struct {
-	Entry  Entry
+	Entry  inet.Connection
 	Reason Reason
 	// Addr is the pod's address, for a reused one that which was reused, for what
 	// goes to a group the group's.
@@ -62,28 +63,7 @@ type Cut struct {
 	// Revival is what the answering end sends if it goes on to talk. It would begin
 	// a new connection in the other direction, which nobody may deny. Zero if no
 	// such packet can be told from a legitimate one.
-	Revival Revival
-}
-
-// Revival is a packet of the answering end of a connection that was cut.
-type Revival struct {
-	Protocol         program.Protocol // TCP, UDP or SCTP
-	Src, Dst         netip.Addr
-	SrcPort, DstPort uint16
-}
-
-// IsZero reports whether there is none.
-func (r Revival) IsZero() bool { return r == Revival{} }
-
-// Flow returns the connection that the packet belonged to, as its first packet
-// met the chains.
-func (r Revival) Flow() program.Flow {
-	return program.Flow{Protocol: r.Protocol, Src: r.Dst, Dst: r.Src, DstPort: r.SrcPort}
-}
-
-// String returns the packet for people.
-func (r Revival) String() string {
-	return fmt.Sprintf("%s %s > %s", r.Protocol, netip.AddrPortFrom(r.Src, r.SrcPort), netip.AddrPortFrom(r.Dst, r.DstPort))
+	Revival program.Refused
 }
 
 // String returns the connection for people.

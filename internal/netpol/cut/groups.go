@@ -5,6 +5,7 @@ package cut
 import (
 	"net/netip"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -32,7 +33,7 @@ func (j *Judge) WithGroups(g Groups) *Judge {
 }
 
 // group judges what goes to more than one receiver. There is no answering end.
-func (j *Judge) group(e *Entry, f program.Flow, client, server *end) (Cut, bool) {
+func (j *Judge) group(e *inet.Connection, f program.Flow, client, server *end) (Cut, bool) {
 	switch {
 	case len(j.closed) == 0 || server != nil || !j.everybody(f.Dst):
 		return Cut{}, false

@@ -6,24 +6,24 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // web and open are on a closed bridge, jail and web6 are not.
 func TestWhatGoesToAGroupEndsWhereABridgeIsClosed(t *testing.T) {
 	group, group6, everybody, subnet := addr("224.0.0.251"), addr("ff02::fb"), addr("255.255.255.255"), addr("10.0.0.255")
 	link, link6, ownLink := addr("0.0.0.0"), addr("fe80::1"), addr("fe80::2")
-	const udp = program.UDP
+	const udp = inet.UDP
 	tests := []struct {
 		name   string
-		entry  Entry
+		entry  inet.Connection
 		closed bool // denied with the bridge closed
 		open   bool // and without
 	}{
 		{"a pod there", plain(udp, open, 5353, group, 5353), true, false},
 		{"a pod there, to everybody", plain(udp, open, 5353, everybody, 5353), true, false},
 		{"a pod there, to its network", plain(udp, open, 5353, subnet, 5353), true, false},
-		{"a pod there, answered", plain(udp, open, 5353, group, 5353).pickedUp(), true, false},
+		{"a pod there, answered", pickedUp(plain(udp, open, 5353, group, 5353)), true, false},
 		{"a pod there, another protocol", plain(47, open, 0, group, 0), true, false},
 		{"a pod there, to another network", plain(udp, open, 5353, addr("10.0.1.255"), 5353), false, false},
 		{"an isolated pod there", plain(udp, web, 5353, group, 5353), true, false},
@@ -62,7 +62,7 @@ func TestWhatGoesToAGroupEndsWhereABridgeIsClosed(t *testing.T) {
 // An address that a pod has is no broadcast address, whatever the node's networks.
 func TestAPodIsNoBroadcast(t *testing.T) {
 	j := NewJudge(sampleProgram(), []netip.Addr{own}, nil).WithGroups(Groups{Closed: map[netip.Addr]bool{open: true}, Broadcasts: []netip.Addr{open}})
-	e := plain(program.TCP, addr("169.254.1.1"), 40000, open, 80)
+	e := plain(inet.TCP, addr("169.254.1.1"), 40000, open, 80)
 	if c, denied := j.Judge(&e); denied {
 		t.Errorf("cut: %+v", c)
 	}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -107,7 +108,7 @@ func setsOf(c *program.Chain) (names []string) {
 
 // Judge reports whether the connection of the entry must end, and why. An entry
 // of others costs two lookups, and two more while a bridge is closed for groups.
-func (j *Judge) Judge(e *Entry) (Cut, bool) {
+func (j *Judge) Judge(e *inet.Connection) (Cut, bool) {
 	// Who began it, before any masquerading on this node, and who answers, after a
 	// Service was resolved: what the chains saw of its first packet.
 	client, server := j.ends[e.Orig.Src], j.ends[e.Reply.Src]
@@ -126,7 +127,7 @@ func (j *Judge) Judge(e *Entry) (Cut, bool) {
 	if e.PickedUp {
 		turned := program.Flow{Protocol: e.Protocol, Src: e.Reply.Src, Dst: e.Orig.Src, DstPort: e.Orig.SrcPort}
 		other, otherDenied := j.flow(turned, server, client)
-		if isTurned = denied != otherDenied && e.turned(otherDenied); isTurned {
+		if isTurned = denied != otherDenied && turnedRound(e, otherDenied); isTurned {
 			c, denied = other, otherDenied
 		}
 	}
@@ -174,12 +175,12 @@ func denies(s side, f program.Flow) bool {
 // (net.ipv4.ip_local_port_range). Servers sit below it, as a rule.
 const ephemeral = 32768
 
-// turned says which verdict counts for an entry that was picked up, when the
+// turnedRound says which verdict counts for an entry that was picked up, when the
 // program lets one direction begin and not the other: that of the entry as it
 // stands, or that of the entry turned round. The ports tell who began it. Where
 // they do not, the denied direction counts: who was cut and may do so begins a
 // new connection, while one that is denied would go on for ever.
-func (e *Entry) turned(otherDenied bool) bool {
+func turnedRound(e *inet.Connection, otherDenied bool) bool {
 	high, otherHigh := e.Orig.SrcPort >= ephemeral, e.Reply.SrcPort >= ephemeral
 	if high != otherHigh {
 		return otherHigh
@@ -188,18 +189,18 @@ func (e *Entry) turned(otherDenied bool) bool {
 }
 
 // revival returns what the answering end would send.
-func revival(e *Entry, turned bool) Revival {
+func revival(e *inet.Connection, turned bool) program.Refused {
 	switch e.Protocol {
-	case program.TCP, program.UDP, program.SCTP:
+	case inet.TCP, inet.UDP, inet.SCTP:
 	default:
-		return Revival{} // no ports to tell one packet from another
+		return program.Refused{} // no ports to tell one packet from another
 	}
 	if turned {
-		return Revival{e.Protocol, e.Orig.Src, e.Reply.Src, e.Orig.SrcPort, e.Reply.SrcPort}
+		return program.Refused{Protocol: e.Protocol, Src: e.Orig.Src, Dst: e.Reply.Src, SrcPort: e.Orig.SrcPort, DstPort: e.Reply.SrcPort}
 	}
 	if e.Reply.Dst != e.Orig.Src {
 		// Masqueraded on this node: the answer is for the node, which resets it.
-		return Revival{}
+		return program.Refused{}
 	}
-	return Revival{e.Protocol, e.Reply.Src, e.Reply.Dst, e.Reply.SrcPort, e.Reply.DstPort}
+	return program.Refused{Protocol: e.Protocol, Src: e.Reply.Src, Dst: e.Reply.Dst, SrcPort: e.Reply.SrcPort, DstPort: e.Reply.DstPort}
 }

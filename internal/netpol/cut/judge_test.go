@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -21,8 +22,8 @@ var (
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func sampleProgram() *program.Program {
-	var peers program.Elements
-	peers = peers.With(program.Element{Addr: peer})
+	var peers inet.Elements
+	peers = peers.With(inet.Element{Addr: peer})
 	return &program.Program{
 		Pods: []program.Pod{
 			{Addr: web, Name: "shop/web", Ingress: "ingress4-web"},
@@ -31,45 +32,45 @@ func sampleProgram() *program.Program {
 			{Addr: web6, Name: "shop/web", Ingress: "ingress6-web"},
 		},
 		Chains: []*program.Chain{
-			{Name: "egress4-jail", Direction: program.Egress, Family: program.IPv4, Rules: []program.Rule{
-				{Protocol: program.UDP, Ports: program.PortRange{First: 53, Last: 53}}}},
-			{Name: "ingress4-web", Direction: program.Ingress, Family: program.IPv4, Rules: []program.Rule{
-				{Protocol: program.TCP, Ports: program.PortRange{First: 80, Last: 80}, PeerSet: "pods4-peer"},
-				{Protocol: program.UDP, Ports: program.PortRange{First: 80, Last: 80}, PeerSet: "pods4-peer"}}},
-			{Name: "ingress6-web", Direction: program.Ingress, Family: program.IPv6},
+			{Name: "egress4-jail", Direction: program.Egress, Family: inet.IPv4, Rules: []program.Rule{
+				{Protocol: inet.UDP, Ports: inet.PortRange{First: 53, Last: 53}}}},
+			{Name: "ingress4-web", Direction: program.Ingress, Family: inet.IPv4, Rules: []program.Rule{
+				{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 80}, PeerSet: "pods4-peer"},
+				{Protocol: inet.UDP, Ports: inet.PortRange{First: 80, Last: 80}, PeerSet: "pods4-peer"}}},
+			{Name: "ingress6-web", Direction: program.Ingress, Family: inet.IPv6},
 		},
-		Sets: []*program.Set{{Name: "pods4-peer", Kind: program.Addrs, Family: program.IPv4, Elements: peers}},
+		Sets: []*program.Set{{Name: "pods4-peer", Kind: inet.Addrs, Family: inet.IPv4, Elements: peers}},
 	}
 }
 
 // plain is a connection without translation.
-func plain(p program.Protocol, src netip.Addr, sport uint16, dst netip.Addr, dport uint16) Entry {
-	return Entry{Protocol: p, Orig: Tuple{Src: src, SrcPort: sport, Dst: dst, DstPort: dport},
-		Reply: Tuple{Src: dst, SrcPort: dport, Dst: src, DstPort: sport}}
+func plain(p inet.Protocol, src netip.Addr, sport uint16, dst netip.Addr, dport uint16) inet.Connection {
+	return inet.Connection{Protocol: p, Orig: inet.Tuple{Src: src, SrcPort: sport, Dst: dst, DstPort: dport},
+		Reply: inet.Tuple{Src: dst, SrcPort: dport, Dst: src, DstPort: sport}}
 }
 
 // to translates the destination of a connection, as a Service does.
-func (e Entry) to(dst netip.Addr, port uint16) Entry {
+func to(e inet.Connection, dst netip.Addr, port uint16) inet.Connection {
 	e.Reply.Src, e.Reply.SrcPort = dst, port
 	return e
 }
 
 // behind hides the source of a connection, as masquerading does.
-func (e Entry) behind(src netip.Addr, port uint16) Entry {
+func behind(e inet.Connection, src netip.Addr, port uint16) inet.Connection {
 	e.Reply.Dst, e.Reply.DstPort = src, port
 	return e
 }
 
-func (e Entry) pickedUp() Entry {
+func pickedUp(e inet.Connection) inet.Connection {
 	e.PickedUp = true
 	return e
 }
 
 func TestAnEntryIsJudgedByItsRealEnds(t *testing.T) {
-	const tcp, udp, sctp = program.TCP, program.UDP, program.SCTP
+	const tcp, udp, sctp = inet.TCP, inet.UDP, inet.SCTP
 	tests := []struct {
 		name   string
-		entry  Entry
+		entry  inet.Connection
 		reason Reason // 0: goes on
 		block  string // the revival
 	}{
@@ -78,19 +79,19 @@ func TestAnEntryIsJudgedByItsRealEnds(t *testing.T) {
 		{"a stranger", plain(udp, stranger, 40000, web, 80), Ingress, "udp 10.0.0.1:80 > 10.0.1.2:40000"},
 		{"a stranger, SCTP", plain(sctp, stranger, 40000, web, 80), Ingress, "sctp 10.0.0.1:80 > 10.0.1.2:40000"},
 		{"a stranger, IPv6", plain(tcp, stranger6, 40000, web6, 80), Ingress, "tcp [fd00::1]:80 > [fd00:1::2]:40000"},
-		{"a stranger by a Service", plain(tcp, stranger, 40000, vip, 8000).to(web, 80), Ingress, "tcp 10.0.0.1:80 > 10.0.1.2:40000"},
-		{"the peer by a Service", plain(tcp, peer, 40000, vip, 8000).to(web, 80), 0, ""},
-		{"the peer by a Service with the pod's port before and another behind", plain(tcp, peer, 40000, vip, 80).to(web, 8080), Ingress, "tcp 10.0.0.1:8080 > 10.0.1.1:40000"},
-		{"a stranger by a NodePort, masqueraded", plain(tcp, stranger, 40000, own, 30080).to(web, 80).behind(own, 50000), Ingress, ""},
-		{"the peer by a NodePort, masqueraded", plain(tcp, peer, 40000, own, 30080).to(web, 80).behind(own, 50000), 0, ""},
+		{"a stranger by a Service", to(plain(tcp, stranger, 40000, vip, 8000), web, 80), Ingress, "tcp 10.0.0.1:80 > 10.0.1.2:40000"},
+		{"the peer by a Service", to(plain(tcp, peer, 40000, vip, 8000), web, 80), 0, ""},
+		{"the peer by a Service with the pod's port before and another behind", to(plain(tcp, peer, 40000, vip, 80), web, 8080), Ingress, "tcp 10.0.0.1:8080 > 10.0.1.1:40000"},
+		{"a stranger by a NodePort, masqueraded", behind(to(plain(tcp, stranger, 40000, own, 30080), web, 80), own, 50000), Ingress, ""},
+		{"the peer by a NodePort, masqueraded", behind(to(plain(tcp, peer, 40000, own, 30080), web, 80), own, 50000), 0, ""},
 		{"by a NodePort of another node", plain(tcp, other, 40000, web, 80), Ingress, "tcp 10.0.0.1:80 > 172.30.0.2:40000"},
 		{"the node", plain(tcp, own, 40000, web, 80), 0, ""},
-		{"the node by a Service", plain(tcp, own, 40000, vip, 8000).to(web, 80), 0, ""},
+		{"the node by a Service", to(plain(tcp, own, 40000, vip, 8000), web, 80), 0, ""},
 		{"a jailed pod to its node", plain(tcp, jail, 40000, own, 10250), Egress, "tcp 172.30.0.1:10250 > 10.0.0.2:40000"},
 		{"a jailed pod to the DNS of its node", plain(udp, jail, 40000, own, 53), 0, ""},
-		{"a jailed pod out, masqueraded", plain(tcp, jail, 40000, stranger, 443).behind(own, 40000), Egress, ""},
+		{"a jailed pod out, masqueraded", behind(plain(tcp, jail, 40000, stranger, 443), own, 40000), Egress, ""},
 		{"a jailed pod to a pod that would let it in by port", plain(udp, jail, 40000, web, 53), Ingress, "udp 10.0.0.1:53 > 10.0.0.2:40000"},
-		{"a pod to itself by its Service", plain(tcp, web, 40000, vip, 80).to(web, 8080).behind(own, 40000), 0, ""},
+		{"a pod to itself by its Service", behind(to(plain(tcp, web, 40000, vip, 80), web, 8080), own, 40000), 0, ""},
 		{"what a pod that only receives begins", plain(tcp, web, 40000, stranger, 443), 0, ""},
 		{"an open pod", plain(tcp, stranger, 40000, open, 80), 0, ""},
 		{"others", plain(tcp, stranger, 40000, peer, 80), 0, ""},
@@ -116,10 +117,10 @@ func TestAnEntryIsJudgedByItsRealEnds(t *testing.T) {
 }
 
 func TestAPickedUpEntryIsJudgedTheRightWayRound(t *testing.T) {
-	const tcp = program.TCP
+	const tcp = inet.TCP
 	tests := []struct {
 		name  string
-		entry Entry
+		entry inet.Connection
 		want  string // the revival; empty: goes on
 	}{
 		{"as it stands, by a stranger", plain(tcp, stranger, 40000, web, 80), "tcp 10.0.0.1:80 > 10.0.1.2:40000"},
@@ -136,7 +137,7 @@ func TestAPickedUpEntryIsJudgedTheRightWayRound(t *testing.T) {
 	j := NewJudge(sampleProgram(), []netip.Addr{own}, nil)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			e := tt.entry.pickedUp()
+			e := pickedUp(tt.entry)
 			c, denied := j.Judge(&e)
 			got := ""
 			if denied {
@@ -156,17 +157,17 @@ func TestConnectionsOfAReusedAddressGoWhateverThePolicySays(t *testing.T) {
 	gone := addr("10.0.0.9")
 	tests := []struct {
 		name  string
-		entry Entry
+		entry inet.Connection
 		want  bool
 	}{
-		{"what the new pod would be allowed", plain(program.TCP, peer, 40000, web, 80), true},
-		{"what the former pod began", plain(program.TCP, web, 40000, stranger, 443), true},
-		{"by a Service", plain(program.UDP, peer, 40000, vip, 80).to(web, 80), true},
-		{"masqueraded", plain(program.UDP, web, 40000, stranger, 80).behind(own, 40000), true},
-		{"what the node began", plain(program.TCP, own, 40000, web, 80), false},
-		{"with the node, begun by the former pod", plain(program.TCP, web, 40000, own, 80), true},
-		{"with an address that no pod has now", plain(program.TCP, stranger, 40000, gone, 80), true},
-		{"of another pod", plain(program.TCP, stranger, 40000, open, 80), false},
+		{"what the new pod would be allowed", plain(inet.TCP, peer, 40000, web, 80), true},
+		{"what the former pod began", plain(inet.TCP, web, 40000, stranger, 443), true},
+		{"by a Service", to(plain(inet.UDP, peer, 40000, vip, 80), web, 80), true},
+		{"masqueraded", behind(plain(inet.UDP, web, 40000, stranger, 80), own, 40000), true},
+		{"what the node began", plain(inet.TCP, own, 40000, web, 80), false},
+		{"with the node, begun by the former pod", plain(inet.TCP, web, 40000, own, 80), true},
+		{"with an address that no pod has now", plain(inet.TCP, stranger, 40000, gone, 80), true},
+		{"of another pod", plain(inet.TCP, stranger, 40000, open, 80), false},
 	}
 	j := NewJudge(sampleProgram(), []netip.Addr{own}, []netip.Addr{web, gone})
 	for _, tt := range tests {
@@ -188,9 +189,9 @@ func TestWhatMayHaveBecomeWorse(t *testing.T) {
 	}{
 		{"nothing", func(*program.Program) {}, Change{}},
 		{"a set gets a member", func(p *program.Program) {
-			p.Sets[0].Elements = p.Sets[0].Elements.With(program.Element{Addr: stranger})
+			p.Sets[0].Elements = p.Sets[0].Elements.With(inet.Element{Addr: stranger})
 		}, Change{}},
-		{"a set loses a member", func(p *program.Program) { p.Sets[0].Elements = program.Elements{} }, Change{Shrunk: list(web)}},
+		{"a set loses a member", func(p *program.Program) { p.Sets[0].Elements = inet.Elements{} }, Change{Shrunk: list(web)}},
 		{"a set is gone", func(p *program.Program) { p.Sets = nil }, Change{Shrunk: list(web)}},
 		{"a pod gets another chain", func(p *program.Program) { p.Pods[0].Ingress = "ingress4-x" }, Change{Denied: list(web)}},
 		{"an open pod is isolated", func(p *program.Program) { p.Pods[2].Egress = "egress4-jail" }, Change{Denied: list(open)}},

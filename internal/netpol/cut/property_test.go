@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/lab/testkit/gen"
 	"github.com/podwall/podwall/internal/netpol/compile"
 	"github.com/podwall/podwall/internal/netpol/policy"
@@ -41,7 +42,7 @@ func flows(p *program.Program) (list []program.Flow) {
 			if src.Is4() != dst.Is4() || f.FromNode && f.ToNode {
 				continue
 			}
-			for _, f.Protocol = range []program.Protocol{program.TCP, program.UDP, program.SCTP} {
+			for _, f.Protocol = range []inet.Protocol{inet.TCP, inet.UDP, inet.SCTP} {
 				for _, f.DstPort = range []uint16{53, 80, 81, 443, 8080} {
 					list = append(list, f)
 				}
@@ -67,7 +68,7 @@ func TestAJudgeSaysWhatTheProgramSaysOfTheFirstPacket(t *testing.T) {
 			if denied && c.Flow != f {
 				t.Fatalf("the cut flow is %+v, want %+v", c.Flow, f)
 			}
-			picked := e.pickedUp()
+			picked := pickedUp(e)
 			turned := program.Flow{Protocol: f.Protocol, Src: f.Dst, Dst: f.Src, DstPort: 40000, FromNode: f.ToNode, ToNode: f.FromNode}
 			c, denied = j.Judge(&picked)
 			if allowed := program.Eval(p, f) == program.Accept; denied && allowed && f.DstPort < ephemeral {
@@ -140,9 +141,9 @@ func TestWhatDiffers(t *testing.T) {
 	}{
 		{"nothing", func(*program.Program) {}, nil},
 		{"a set gets a member", func(p *program.Program) {
-			p.Sets[0].Elements = p.Sets[0].Elements.With(program.Element{Addr: stranger})
+			p.Sets[0].Elements = p.Sets[0].Elements.With(inet.Element{Addr: stranger})
 		}, []netip.Addr{web}},
-		{"a set loses a member", func(p *program.Program) { p.Sets[0].Elements = program.Elements{} }, []netip.Addr{web}},
+		{"a set loses a member", func(p *program.Program) { p.Sets[0].Elements = inet.Elements{} }, []netip.Addr{web}},
 		{"a set is gone", func(p *program.Program) { p.Sets = nil }, []netip.Addr{web}},
 		{"a pod is not isolated any more", func(p *program.Program) { p.Pods[0].Ingress = "" }, []netip.Addr{web}},
 		{"a chain is gone", func(p *program.Program) { p.Chains = p.Chains[1:] }, []netip.Addr{jail}},
@@ -164,7 +165,7 @@ func TestWhatDiffers(t *testing.T) {
 
 func BenchmarkJudgeOfEntriesOfOthers(b *testing.B) {
 	j := NewJudge(sampleProgram(), []netip.Addr{own}, nil)
-	e := plain(program.TCP, peer, 40000, stranger, 80)
+	e := plain(inet.TCP, peer, 40000, stranger, 80)
 	for b.Loop() {
 		if _, denied := j.Judge(&e); denied {
 			b.Fatal("denied")
@@ -174,7 +175,7 @@ func BenchmarkJudgeOfEntriesOfOthers(b *testing.B) {
 
 func BenchmarkJudgeOfAnIsolatedPod(b *testing.B) {
 	j := NewJudge(sampleProgram(), []netip.Addr{own}, nil)
-	e := plain(program.TCP, peer, 40000, web, 80)
+	e := plain(inet.TCP, peer, 40000, web, 80)
 	for b.Loop() {
 		if _, denied := j.Judge(&e); denied {
 			b.Fatal("denied")

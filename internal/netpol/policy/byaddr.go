@@ -7,7 +7,7 @@ import (
 	"slices"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // byAddr finds pods by address, for some 25 bytes each: a map from a digest of
@@ -22,7 +22,7 @@ func newByAddr() byAddr {
 	return byAddr{one: map[uint32]*cluster.Pod{}, more: map[uint32][]*cluster.Pod{}}
 }
 
-func digest(a netip.Addr) uint32 { return uint32(program.Element{Addr: a}.Hash()) }
+func digest(a netip.Addr) uint32 { return uint32(inet.Element{Addr: a}.Hash()) }
 
 // of returns the pods that have the address.
 func (b byAddr) of(a netip.Addr) []*cluster.Pod {

@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // filling collects the members of new sets in one walk over the pods. Pods of one
@@ -16,7 +16,7 @@ import (
 type filling struct {
 	index  *Index
 	find   byPod[*set]
-	lists  map[*set][]program.Element
+	lists  map[*set][]inet.Element
 	shared map[netip.Addr]bool // addresses that several pods have
 	total  int                 // elements of all lists
 	limit  int                 // above it members are counted only
@@ -28,7 +28,7 @@ func (x *Index) fill(sets []*set, limit int) {
 	if len(sets) == 0 {
 		return
 	}
-	f := filling{index: x, limit: limit, lists: make(map[*set][]program.Element, len(sets)), shared: map[netip.Addr]bool{}}
+	f := filling{index: x, limit: limit, lists: make(map[*set][]inet.Element, len(sets)), shared: map[netip.Addr]bool{}}
 	for _, s := range sets {
 		s.count, s.filled = 0, nil
 		s.eachSelection(f.find.add)
@@ -115,7 +115,7 @@ func (f *filling) pod(s *set, p *cluster.Pod) {
 	if s.spec.Local && p.Node != f.index.node {
 		return
 	}
-	var some [4]program.Element
+	var some [4]inet.Element
 	for _, a := range p.IPs {
 		if f.shared[a] {
 			continue
@@ -124,7 +124,7 @@ func (f *filling) pod(s *set, p *cluster.Pod) {
 	}
 }
 
-func (f *filling) add(s *set, list []program.Element) {
+func (f *filling) add(s *set, list []inet.Element) {
 	s.count += len(list)
 	if f.total += len(list); f.total <= f.limit {
 		f.lists[s] = append(f.lists[s], list...)

@@ -9,7 +9,7 @@ import (
 	"slices"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // Index keeps the model of one node up to date. The cost of a change follows
@@ -272,8 +272,8 @@ func (x *Index) change(touched []netip.Addr, sets []*set, mutate func()) {
 
 // contributions returns for each set the elements that come from the addresses,
 // which are sorted; so are the elements.
-func (x *Index) contributions(addrs []netip.Addr, sets []*set) [][]program.Element {
-	list := make([][]program.Element, len(sets))
+func (x *Index) contributions(addrs []netip.Addr, sets []*set) [][]inet.Element {
+	list := make([][]inet.Element, len(sets))
 	for _, a := range addrs {
 		from := owners(x.addrs.of(a))
 		for i, s := range sets {
@@ -282,7 +282,7 @@ func (x *Index) contributions(addrs []netip.Addr, sets []*set) [][]program.Eleme
 				list[i] = x.elements(list[i], s.spec, p, a)
 			}
 			if part := list[i][begin:]; len(part) > 1 {
-				slices.SortFunc(part, program.Element.Compare)
+				slices.SortFunc(part, inet.Element.Compare)
 				list[i] = list[i][:begin+len(slices.Compact(part))]
 			}
 		}
@@ -291,7 +291,7 @@ func (x *Index) contributions(addrs []netip.Addr, sets []*set) [][]program.Eleme
 }
 
 // elements appends what a pod puts into a set for one of its addresses.
-func (x *Index) elements(list []program.Element, spec *SetSpec, p *cluster.Pod, a netip.Addr) []program.Element {
+func (x *Index) elements(list []inet.Element, spec *SetSpec, p *cluster.Pod, a netip.Addr) []inet.Element {
 	if spec.Local && p.Node != x.node {
 		return list
 	}

@@ -15,7 +15,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/immutable"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // Model is the resolved meaning of the policies for one node. It is immutable.
@@ -99,29 +99,29 @@ func (r *Resolved) specs() map[SetKey]*SetSpec {
 }
 
 // Members are the addresses of a set, by family.
-type Members struct{ V4, V6 program.Elements }
+type Members struct{ V4, V6 inet.Elements }
 
 // Of returns the members of one family.
-func (m Members) Of(f program.Family) program.Elements {
-	if f == program.IPv6 {
+func (m Members) Of(f inet.Family) inet.Elements {
+	if f == inet.IPv6 {
 		return m.V6
 	}
 	return m.V4
 }
 
-func (m *Members) of(e program.Element) *program.Elements {
+func (m *Members) of(e inet.Element) *inet.Elements {
 	if e.Addr.Is4() {
 		return &m.V4
 	}
 	return &m.V6
 }
 
-func (m *Members) add(e program.Element)    { s := m.of(e); *s = s.With(e) }
-func (m *Members) remove(e program.Element) { s := m.of(e); *s = s.Without(e) }
+func (m *Members) add(e inet.Element)    { s := m.of(e); *s = s.With(e) }
+func (m *Members) remove(e inet.Element) { s := m.of(e); *s = s.Without(e) }
 
 // replace takes out what is only in before and adds what is only in after. Both
 // are sorted.
-func (m *Members) replace(before, after []program.Element) {
+func (m *Members) replace(before, after []inet.Element) {
 	for len(before) > 0 || len(after) > 0 {
 		order := 0
 		switch {
@@ -148,7 +148,7 @@ func (m *Members) replace(before, after []program.Element) {
 }
 
 // membersFrom makes members of a list at once, and may change it.
-func membersFrom(list []program.Element) Members {
+func membersFrom(list []inet.Element) Members {
 	n := 0 // how many of IPv4 are in front
 	for i, e := range list {
 		if e.Addr.Is4() {

@@ -14,7 +14,7 @@ import (
 	"strings"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // SetKey identifies a set by its meaning: two sets with one key have the same
@@ -215,7 +215,7 @@ func owners(claimants []*cluster.Pod) []*cluster.Pod {
 
 // elements appends what a pod puts into the set for one of its addresses.
 // namespace is the pod's, nil while it is not known.
-func (s *SetSpec) elements(list []program.Element, p *cluster.Pod, namespace *cluster.Namespace, a netip.Addr) []program.Element {
+func (s *SetSpec) elements(list []inet.Element, p *cluster.Pod, namespace *cluster.Namespace, a netip.Addr) []inet.Element {
 	if !p.Networked() || !s.selects(p, namespace) {
 		return list
 	}
@@ -223,13 +223,13 @@ func (s *SetSpec) elements(list []program.Element, p *cluster.Pod, namespace *cl
 }
 
 // of appends what a pod that the set selects puts into it for an address.
-func (s *SetSpec) of(list []program.Element, p *cluster.Pod, a netip.Addr) []program.Element {
+func (s *SetSpec) of(list []inet.Element, p *cluster.Pod, a netip.Addr) []inet.Element {
 	if len(s.PortNames) == 0 {
-		return append(list, program.Element{Addr: a})
+		return append(list, inet.Element{Addr: a})
 	}
 	for _, port := range p.Ports {
 		if port.Protocol == s.Protocol && s.named(port.Name) {
-			list = append(list, program.Element{Addr: a, Port: port.Port})
+			list = append(list, inet.Element{Addr: a, Port: port.Port})
 		}
 	}
 	return list

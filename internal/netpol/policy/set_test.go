@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/policy"
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // Two sets may be shared only if they mean the same. Each row differs from
@@ -102,7 +102,7 @@ func leavingOrNot(name, text string) func(*cluster.Tx) {
 // membersOf returns the IPv4 addresses of all sets.
 func membersOf(m *policy.Model) (text string) {
 	for _, members := range m.Sets {
-		for _, e := range program.Sorted(members.V4) {
+		for _, e := range inet.Sorted(members.V4) {
 			text += e.Addr.String()
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/policy"
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // world is a cluster seen from node "one", written in short.
@@ -47,7 +47,7 @@ func (w *world) members(t *testing.T) string {
 	}
 	var list []string
 	for _, m := range model.Sets {
-		for _, e := range program.Sorted(m.V4) {
+		for _, e := range inet.Sorted(m.V4) {
 			list = append(list, e.Addr.String())
 		}
 	}
@@ -115,7 +115,7 @@ func (w *world) namedPortPolicy(name, port string, ingress bool) func(*cluster.T
 
 func portsOf(m policy.Members) string {
 	var list []string
-	for _, e := range program.Sorted(m.V4) {
+	for _, e := range inet.Sorted(m.V4) {
 		list = append(list, netip.AddrPortFrom(e.Addr, e.Port).String())
 	}
 	return strings.Join(list, " ")

@@ -5,6 +5,8 @@ package program
 import (
 	"net/netip"
 	"slices"
+
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // Verdict is what happens to a packet. The zero value is Drop, so that a
@@ -81,7 +83,7 @@ func (p *Program) matches(c *Chain, r Rule, f Flow) bool {
 	if c.Direction == Egress {
 		peer = f.Dst
 	}
-	return (r.Protocol == AnyProtocol || r.Protocol == f.Protocol) &&
+	return (r.Protocol == inet.AnyProtocol || r.Protocol == f.Protocol) &&
 		r.Ports.Contains(f.DstPort) &&
 		r.Block.Contains(peer) &&
 		p.inSet(r.PortSet, netip.Addr{}, f) &&

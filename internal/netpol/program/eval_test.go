@@ -7,12 +7,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/podwall/podwall/internal/inet"
 )
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-func elements(list ...Element) Elements {
-	var e Elements
+func elements(list ...inet.Element) inet.Elements {
+	var e inet.Elements
 	for _, x := range list {
 		e = e.With(x)
 	}
@@ -23,47 +25,47 @@ func elements(list ...Element) Elements {
 func ingressOf(r Rule, sets ...*Set) *Program {
 	return &Program{
 		Pods:   []Pod{{Addr: addr("10.0.0.1"), Name: "shop/web", Ingress: "in"}},
-		Chains: []*Chain{{Name: "in", Direction: Ingress, Family: IPv4, Rules: []Rule{r}}},
+		Chains: []*Chain{{Name: "in", Direction: Ingress, Family: inet.IPv4, Rules: []Rule{r}}},
 		Sets:   sets,
 	}
 }
 
 func TestEachConditionOfARule(t *testing.T) {
-	web := &Set{Name: "s", Kind: Addrs, Family: IPv4, Elements: elements(Element{Addr: addr("10.0.0.9")})}
-	named := &Set{Name: "s", Kind: AddrPorts, Family: IPv4, Elements: elements(Element{Addr: addr("10.0.0.1"), Port: 80})}
-	list := &Set{Name: "s", Kind: PortRanges, Ranges: []Range{{Element{Port: 53}, Element{Port: 53}}, {Element{Port: 80}, Element{Port: 90}}}}
-	blocks := &Set{Name: "s", Kind: AddrRanges, Family: IPv4, Ranges: []Range{{Element{Addr: addr("10.0.0.8")}, Element{Addr: addr("10.0.0.14")}}}}
+	web := &Set{Name: "s", Kind: inet.Addrs, Family: inet.IPv4, Elements: elements(inet.Element{Addr: addr("10.0.0.9")})}
+	named := &Set{Name: "s", Kind: inet.AddrPorts, Family: inet.IPv4, Elements: elements(inet.Element{Addr: addr("10.0.0.1"), Port: 80})}
+	list := &Set{Name: "s", Kind: inet.PortRanges, Ranges: []inet.Range{{First: inet.Element{Port: 53}, Last: inet.Element{Port: 53}}, {First: inet.Element{Port: 80}, Last: inet.Element{Port: 90}}}}
+	blocks := &Set{Name: "s", Kind: inet.AddrRanges, Family: inet.IPv4, Ranges: []inet.Range{{First: inet.Element{Addr: addr("10.0.0.8")}, Last: inet.Element{Addr: addr("10.0.0.14")}}}}
 	hole := Block{CIDR: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.0.0.9/32")}}
 	nine, two := addr("10.0.0.9"), addr("10.0.0.2")
 	tests := []struct {
 		name     string
 		program  *Program
 		src      netip.Addr
-		protocol Protocol
+		protocol inet.Protocol
 		port     uint16
 		want     Verdict
 	}{
 		{"no condition", ingressOf(Rule{}), nine, 1, 0, Accept},
-		{"protocol", ingressOf(Rule{Protocol: TCP}), nine, TCP, 1, Accept},
-		{"another protocol", ingressOf(Rule{Protocol: TCP}), nine, UDP, 1, Drop},
-		{"first port", ingressOf(Rule{Protocol: TCP, Ports: PortRange{80, 90}}), nine, TCP, 80, Accept},
-		{"last port", ingressOf(Rule{Protocol: TCP, Ports: PortRange{80, 90}}), nine, TCP, 90, Accept},
-		{"port below", ingressOf(Rule{Protocol: TCP, Ports: PortRange{80, 90}}), nine, TCP, 79, Drop},
-		{"port above", ingressOf(Rule{Protocol: TCP, Ports: PortRange{80, 90}}), nine, TCP, 91, Drop},
-		{"block", ingressOf(Rule{Block: hole}), two, TCP, 80, Accept},
-		{"hole of a block", ingressOf(Rule{Block: hole}), nine, TCP, 80, Drop},
-		{"outside a block", ingressOf(Rule{Block: hole}), addr("11.0.0.1"), TCP, 80, Drop},
-		{"peer in the set", ingressOf(Rule{PeerSet: "s"}, web), nine, TCP, 80, Accept},
-		{"peer not in the set", ingressOf(Rule{PeerSet: "s"}, web), two, TCP, 80, Drop},
-		{"peer in a set of ranges", ingressOf(Rule{PeerSet: "s"}, blocks), nine, TCP, 80, Accept},
-		{"peer not in a set of ranges", ingressOf(Rule{PeerSet: "s"}, blocks), two, TCP, 80, Drop},
-		{"destination and port in the set", ingressOf(Rule{Protocol: TCP, DestSet: "s"}, named), nine, TCP, 80, Accept},
-		{"another port of the destination", ingressOf(Rule{Protocol: TCP, DestSet: "s"}, named), nine, TCP, 81, Drop},
-		{"protocol and port in the set", ingressOf(Rule{Protocol: UDP, PortSet: "s"}, list), nine, UDP, 80, Accept},
-		{"the port of another protocol", ingressOf(Rule{Protocol: UDP, PortSet: "s"}, list), nine, TCP, 80, Drop},
-		{"a set that does not exist", ingressOf(Rule{PeerSet: "s"}), nine, TCP, 80, Drop},
-		{"a chain that does not exist", &Program{Pods: []Pod{{Addr: addr("10.0.0.1"), Ingress: "in"}}}, nine, TCP, 80, Drop},
-		{"one of two conditions is not met", ingressOf(Rule{Protocol: TCP, PeerSet: "s"}, web), nine, UDP, 80, Drop},
+		{"protocol", ingressOf(Rule{Protocol: inet.TCP}), nine, inet.TCP, 1, Accept},
+		{"another protocol", ingressOf(Rule{Protocol: inet.TCP}), nine, inet.UDP, 1, Drop},
+		{"first port", ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}}), nine, inet.TCP, 80, Accept},
+		{"last port", ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}}), nine, inet.TCP, 90, Accept},
+		{"port below", ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}}), nine, inet.TCP, 79, Drop},
+		{"port above", ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}}), nine, inet.TCP, 91, Drop},
+		{"block", ingressOf(Rule{Block: hole}), two, inet.TCP, 80, Accept},
+		{"hole of a block", ingressOf(Rule{Block: hole}), nine, inet.TCP, 80, Drop},
+		{"outside a block", ingressOf(Rule{Block: hole}), addr("11.0.0.1"), inet.TCP, 80, Drop},
+		{"peer in the set", ingressOf(Rule{PeerSet: "s"}, web), nine, inet.TCP, 80, Accept},
+		{"peer not in the set", ingressOf(Rule{PeerSet: "s"}, web), two, inet.TCP, 80, Drop},
+		{"peer in a set of ranges", ingressOf(Rule{PeerSet: "s"}, blocks), nine, inet.TCP, 80, Accept},
+		{"peer not in a set of ranges", ingressOf(Rule{PeerSet: "s"}, blocks), two, inet.TCP, 80, Drop},
+		{"destination and port in the set", ingressOf(Rule{Protocol: inet.TCP, DestSet: "s"}, named), nine, inet.TCP, 80, Accept},
+		{"another port of the destination", ingressOf(Rule{Protocol: inet.TCP, DestSet: "s"}, named), nine, inet.TCP, 81, Drop},
+		{"protocol and port in the set", ingressOf(Rule{Protocol: inet.UDP, PortSet: "s"}, list), nine, inet.UDP, 80, Accept},
+		{"the port of another protocol", ingressOf(Rule{Protocol: inet.UDP, PortSet: "s"}, list), nine, inet.TCP, 80, Drop},
+		{"a set that does not exist", ingressOf(Rule{PeerSet: "s"}), nine, inet.TCP, 80, Drop},
+		{"a chain that does not exist", &Program{Pods: []Pod{{Addr: addr("10.0.0.1"), Ingress: "in"}}}, nine, inet.TCP, 80, Drop},
+		{"one of two conditions is not met", ingressOf(Rule{Protocol: inet.TCP, PeerSet: "s"}, web), nine, inet.UDP, 80, Drop},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -80,8 +82,8 @@ func TestBothEndsAreJudgedInOrder(t *testing.T) {
 	p := &Program{
 		Pods: []Pod{{Addr: a, Egress: "to-b"}, {Addr: b, Ingress: "none"}, {Addr: c}},
 		Chains: []*Chain{
-			{Name: "none", Direction: Ingress, Family: IPv4},
-			{Name: "to-b", Direction: Egress, Family: IPv4, Rules: []Rule{{Block: Block{CIDR: netip.MustParsePrefix("10.0.0.2/32")}}}},
+			{Name: "none", Direction: Ingress, Family: inet.IPv4},
+			{Name: "to-b", Direction: Egress, Family: inet.IPv4, Rules: []Rule{{Block: Block{CIDR: netip.MustParsePrefix("10.0.0.2/32")}}}},
 		},
 	}
 	tests := []struct {
@@ -104,7 +106,7 @@ func TestBothEndsAreJudgedInOrder(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f := Flow{Protocol: TCP, Src: tt.src, Dst: tt.dst, DstPort: 80, FromNode: tt.fromNode, ToNode: tt.toNode}
+			f := Flow{Protocol: inet.TCP, Src: tt.src, Dst: tt.dst, DstPort: 80, FromNode: tt.fromNode, ToNode: tt.toNode}
 			if got := Eval(p, f); got != tt.want {
 				t.Errorf("verdict = %s, want %s", got, tt.want)
 			}
@@ -120,10 +122,10 @@ func TestTheZeroVerdictIsDrop(t *testing.T) {
 }
 
 func TestProgramText(t *testing.T) {
-	p := ingressOf(Rule{Protocol: TCP, Ports: PortRange{80, 90}, PeerSet: "s", Block: Block{CIDR: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}, Comment: "shop/p ingress[0]"},
-		&Set{Name: "d", Kind: AddrPorts, Family: IPv4, Elements: elements(Element{Addr: addr("10.0.0.2"), Port: 9}, Element{Addr: addr("10.0.0.1"), Port: 80})},
-		&Set{Name: "l", Kind: PortRanges, Ranges: []Range{{Element{Port: 53}, Element{Port: 53}}, {Element{Port: 80}, Element{Port: 90}}}},
-		&Set{Name: "s", Kind: AddrRanges, Family: IPv4, Comment: "blocks", Ranges: []Range{AddrRange(netip.MustParsePrefix("10.0.0.0/8")), {Element{Addr: addr("11.0.0.1")}, Element{Addr: addr("11.0.0.9")}}}},
+	p := ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}, PeerSet: "s", Block: Block{CIDR: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}, Comment: "shop/p ingress[0]"},
+		&Set{Name: "d", Kind: inet.AddrPorts, Family: inet.IPv4, Elements: elements(inet.Element{Addr: addr("10.0.0.2"), Port: 9}, inet.Element{Addr: addr("10.0.0.1"), Port: 80})},
+		&Set{Name: "l", Kind: inet.PortRanges, Ranges: []inet.Range{{First: inet.Element{Port: 53}, Last: inet.Element{Port: 53}}, {First: inet.Element{Port: 80}, Last: inet.Element{Port: 90}}}},
+		&Set{Name: "s", Kind: inet.AddrRanges, Family: inet.IPv4, Comment: "blocks", Ranges: []inet.Range{inet.AddrRange(netip.MustParsePrefix("10.0.0.0/8")), {First: inet.Element{Addr: addr("11.0.0.1")}, Last: inet.Element{Addr: addr("11.0.0.9")}}}},
 	)
 	p.Pods = append(p.Pods, Pod{Addr: addr("fd00::1"), Name: "shop/open"})
 	p.Chains[0].Rules = append(p.Chains[0].Rules, Rule{})

@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
+
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // String returns the whole program as canonical text: equal text means equal
@@ -23,7 +25,7 @@ func (p *Program) String() string {
 	}
 	for _, s := range p.Sets {
 		fmt.Fprintf(&b, "set %s: %s # %s\n", s.Name, s.Kind, s.Comment)
-		for _, e := range Sorted(s.Elements) {
+		for _, e := range inet.Sorted(s.Elements) {
 			fmt.Fprintf(&b, "  %s\n", s.Kind.Format(e))
 		}
 		for _, r := range s.Ranges {
@@ -36,7 +38,7 @@ func (p *Program) String() string {
 // String returns the conditions of the rule; "any" if there are none.
 func (r Rule) String() string {
 	var parts []string
-	if r.Protocol != AnyProtocol {
+	if r.Protocol != inet.AnyProtocol {
 		parts = append(parts, r.Protocol.String())
 	}
 	if !r.Ports.Any() {
@@ -58,14 +60,6 @@ func (r Rule) String() string {
 		return "any"
 	}
 	return strings.Join(parts, " ")
-}
-
-// String returns the port, or first-last.
-func (r PortRange) String() string {
-	if r.First == r.Last {
-		return fmt.Sprint(r.First)
-	}
-	return fmt.Sprintf("%d-%d", r.First, r.Last)
 }
 
 // String returns the prefix and its holes.

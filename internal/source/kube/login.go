@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"k8s.io/client-go/rest"
+
+	"github.com/podwall/podwall/internal/wake"
 )
 
 // lookEach is how often the kubeconfig is read again. When the server does not
@@ -24,19 +26,16 @@ type login struct {
 	kubeconfig, master string
 	log                *slog.Logger
 	every              time.Duration
-	refused            chan struct{} // holds at most one word that they are not accepted
+	refused            wake.Signal // holds at most one word that they are not accepted
 }
 
 func newLogin(log *slog.Logger) *login {
-	return &login{log: log, every: lookEach, refused: make(chan struct{}, 1)}
+	return &login{log: log, every: lookEach, refused: wake.New()}
 }
 
 // refuse asks for a look at once.
 func (l *login) refuse() {
-	select {
-	case l.refused <- struct{}{}:
-	default:
-	}
+	l.refused.Set()
 }
 
 // changed returns the configuration that replaces the present one, or nil when

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/wake"
 )
 
 // streamed is a watch of which somebody sees each event first, and may take it. A
@@ -20,12 +21,12 @@ type streamed struct {
 	inner  watch.Interface
 	take   func(watch.Event) (taken bool)
 	result chan watch.Event
-	stop   chan struct{} // holds at most one word that nobody listens any more
+	stop   wake.Signal // holds at most one word that nobody listens any more
 	ended  chan struct{}
 }
 
 func newStreamed(inner watch.Interface, take func(watch.Event) bool) *streamed {
-	s := &streamed{inner: inner, take: take, result: make(chan watch.Event), stop: make(chan struct{}, 1), ended: make(chan struct{})}
+	s := &streamed{inner: inner, take: take, result: make(chan watch.Event), stop: wake.New(), ended: make(chan struct{})}
 	go s.run()
 	return s
 }
@@ -36,10 +37,7 @@ func (s *streamed) ResultChan() <-chan watch.Event { return s.result }
 // Stop ends the watch and waits until nothing is taken from it any more. It may
 // be called again.
 func (s *streamed) Stop() {
-	select {
-	case s.stop <- struct{}{}:
-	default:
-	}
+	s.stop.Set()
 	s.inner.Stop()
 	<-s.ended
 }

@@ -20,8 +20,8 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/rest"
 
+	"github.com/podwall/podwall/internal/lab/kubeapi"
 	"github.com/podwall/podwall/internal/lab/netns"
-	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
 )
 
 const (

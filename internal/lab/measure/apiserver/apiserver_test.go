@@ -18,9 +18,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/podwall/podwall/internal/lab/kubeapi"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/testkit/entry"
-	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
 )
 
 func TestMain(m *testing.M) { entry.Main(m) }

@@ -11,8 +11,8 @@ import (
 	"os/exec"
 	"time"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/measure/process"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // What the sections and some rows are called.
@@ -197,7 +197,7 @@ func (m *meter) verify(ctx context.Context) error {
 func (m *meter) disturb() error {
 	const text = "add chain inet %[1]s disturbance\ndelete chain inet %[1]s disturbance\n"
 	cmd := exec.Command("nft", "-f", "-")
-	cmd.Stdin = bytes.NewReader(fmt.Appendf(nil, text, nft.TableName))
+	cmd.Stdin = bytes.NewReader(fmt.Appendf(nil, text, ruleset.TableName))
 	if err := process.Run(m.node.NS, cmd); err != nil {
 		return fmt.Errorf("changing the agent's table: %w", err)
 	}

@@ -16,11 +16,11 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/bench"
 	"github.com/podwall/podwall/internal/lab/measure/meter"
 	"github.com/podwall/podwall/internal/lab/testkit/entry"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
@@ -106,12 +106,12 @@ func counters(t *testing.T, s *stage) map[string]uint64 {
 	t.Helper()
 	all := map[string]uint64{}
 	for _, n := range s.nodes {
-		conn, err := nft.Open(n.NS.FD())
+		conn, err := ruleset.Open(n.NS.FD())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		got, err := conn.AllCounters()
+		got, err := ruleset.Counters(conn)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -202,7 +202,7 @@ func TestThePodsAreInTheKernel(t *testing.T) {
 			tt.change(&p)
 			s, _ := build(t, setting("", p).plan)
 			for _, n := range s.nodes {
-				conn, err := nft.Open(n.NS.FD())
+				conn, err := ruleset.Open(n.NS.FD())
 				if err != nil {
 					t.Fatal(err)
 				}

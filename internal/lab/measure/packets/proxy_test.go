@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/lab/bench"
-	"github.com/podwall/podwall/internal/lab/testkit/kubeapi"
+	"github.com/podwall/podwall/internal/lab/kubeapi"
 )
 
 // withPrograms adds what `make kubeapi` builds, and looks for what kube-proxy

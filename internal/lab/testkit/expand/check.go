@@ -14,6 +14,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/compile"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // TB is what Check needs of a test, so that property tests can use it too.
@@ -29,7 +30,7 @@ type TB interface {
 // It returns the number of steps that changed something.
 func Check(t TB, r Replay, node string) int {
 	t.Helper()
-	p := player{store: cluster.NewStore(), index: policy.NewIndex(node), node: node}
+	p := player{store: cluster.NewStore(), index: policy.NewIndex(node), node: node, kernel: fakenft.Kernel{ID: ruleset.Table()}}
 	changed := 0
 	for i, s := range r.Steps {
 		p.store.Update(func(tx *cluster.Tx) {
@@ -47,7 +48,7 @@ func Check(t TB, r Replay, node string) int {
 	}
 	want := compile.Program(policy.Resolve(r.Last, node), compile.Options{})
 	same(t, r.Name, "at the end, program", want.String(), p.program.String())
-	same(t, r.Name, "at the end, table", nft.Render(want, nft.Node{}).String(), p.kernel.Table().String())
+	same(t, r.Name, "at the end, table", ruleset.Render(want, ruleset.Node{}).String(), p.kernel.Table().String())
 	return changed
 }
 
@@ -82,7 +83,7 @@ func (p *player) follow(t TB, name string, step int) bool {
 		return false
 	}
 	p.program, p.text = program, text
-	p.commit(t, at, nft.Render(want, nft.Node{}).String())
+	p.commit(t, at, ruleset.Render(want, ruleset.Node{}).String())
 	return true
 }
 
@@ -90,7 +91,7 @@ func (p *player) follow(t TB, name string, step int) bool {
 // was rendered from nothing.
 func (p *player) commit(t TB, at, want string) {
 	t.Helper()
-	desired := nft.Render(p.program, nft.Node{})
+	desired := ruleset.Render(p.program, ruleset.Node{})
 	ops := nft.Diff(p.table, desired)
 	if err := p.kernel.Commit(ops); err != nil {
 		t.Fatalf("%s: the kernel refuses: %v", at, err)

@@ -13,8 +13,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // The kernel's answers.
@@ -28,7 +28,11 @@ var (
 
 // Kernel is the state of one network namespace. The zero value has no table.
 // It is used by one goroutine.
-type Kernel struct{ table *table }
+type Kernel struct {
+	// ID is the name that its one table has.
+	ID    nft.TableID
+	table *table
+}
 
 type table struct {
 	counters map[string]bool
@@ -135,7 +139,7 @@ func (t *table) addSet(s *nft.Set) error {
 		return fmt.Errorf("%w: set %s", ErrExists, s.Name)
 	}
 	like := *s
-	like.Elements, like.Ranges, like.Entries = program.Elements{}, nil, nil
+	like.Elements, like.Ranges, like.Entries = inet.Elements{}, nil, nil
 	t.sets[s.Name] = &set{like: like, entries: map[nft.Key]nft.Entry{}}
 	return nil
 }
@@ -306,7 +310,7 @@ func (k *Kernel) Table() *nft.Table {
 	if k.table == nil {
 		return nil
 	}
-	t := &nft.Table{}
+	t := &nft.Table{TableID: k.ID}
 	for name := range k.table.counters {
 		t.Counters = append(t.Counters, name)
 	}

@@ -9,15 +9,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 func entry(ip string, bits uint8) nft.Entry {
 	p := netip.PrefixFrom(netip.MustParseAddr(ip), int(bits))
-	e := nft.Entry{Key: nft.Key{Element: program.Element{Addr: p.Addr()}}}
+	e := nft.Entry{Key: nft.Key{Element: inet.Element{Addr: p.Addr()}}}
 	if bits > 0 {
-		e.Key.Dst = netip.AddrPortFrom(program.LastAddr(p), 0)
+		e.Key.Dst = netip.AddrPortFrom(inet.LastAddr(p), 0)
 	}
 	return e
 }
@@ -33,7 +33,7 @@ func TestItRefusesWhatTheKernelRefuses(t *testing.T) {
 	set := &nft.Set{Name: "s", Key: nft.Addr4}
 	vmap := &nft.Set{Name: "m", Key: nft.Addr4, Map: true}
 	blocks := &nft.Set{Name: "b", Key: nft.Addr4, Interval: true}
-	asks := &nft.Chain{Name: "asks", Rules: []nft.Rule{{Statements: []nft.Statement{nft.Lookup{Field: nft.Source, Family: program.IPv4, Set: "s"}, nft.Verdict{Kind: nft.Drop}}}}}
+	asks := &nft.Chain{Name: "asks", Rules: []nft.Rule{{Statements: []nft.Statement{nft.Lookup{Field: nft.Source, Family: inet.IPv4, Set: "s"}, nft.Verdict{Kind: nft.Drop}}}}}
 	jumps := &nft.Chain{Name: "jumps", Rules: []nft.Rule{{Statements: []nft.Statement{nft.Verdict{Kind: nft.Jump, Chain: "asks"}}}}}
 	counts := &nft.Chain{Name: "counts", Rules: []nft.Rule{{Statements: []nft.Statement{nft.Count{Counter: "c"}}}}}
 	start := []nft.Op{

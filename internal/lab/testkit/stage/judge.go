@@ -13,11 +13,11 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 const (
@@ -47,10 +47,10 @@ func (d Drops) Reach(want Drops) bool {
 // times when it is young. On a bridge with a pod that may not speak these are
 // drops too.
 func (w *World) Quiet(want, moved Drops) Drops {
-	if extra := moved[nft.CounterSource] - want[nft.CounterSource]; w.Wiring == lab.Bridge && extra <= 3 {
-		delete(moved, nft.CounterSource)
-		if n, wanted := want[nft.CounterSource]; wanted {
-			moved[nft.CounterSource] = n
+	if extra := moved[ruleset.CounterSource] - want[ruleset.CounterSource]; w.Wiring == lab.Bridge && extra <= 3 {
+		delete(moved, ruleset.CounterSource)
+		if n, wanted := want[ruleset.CounterSource]; wanted {
+			moved[ruleset.CounterSource] = n
 		}
 	}
 	return moved
@@ -62,10 +62,10 @@ func (w *World) Counters(t *testing.T) Drops {
 	t.Helper()
 	total := Drops{}
 	for _, c := range w.Conns {
-		list, err := c.AllCounters()
+		list, err := ruleset.Counters(c)
 		Check(t, err)
 		for name, n := range list {
-			if name != nft.CounterSelfTest {
+			if name != ruleset.CounterSelfTest {
 				total[name] += n
 			}
 		}

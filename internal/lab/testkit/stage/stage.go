@@ -29,6 +29,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/testkit/entry"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // The cast. Under the Usual policies the victim lets only the peer in, and only
@@ -120,7 +121,7 @@ func New(t *testing.T, wiring lab.Wiring, s Setup) *World {
 		// The sender's best case: no reverse-path filter helps us.
 		Check(t, w.NS(t, n).SetSysctls([]netns.Sysctl{{Path: "ipv4/conf/all/rp_filter", Value: "0"},
 			{Path: "ipv4/conf/default/rp_filter", Value: "0"}, {Path: "ipv4/conf/eth0/rp_filter", Value: "0"}}))
-		conn, err := nft.Open(w.NS(t, n).FD())
+		conn, err := ruleset.Open(w.NS(t, n).FD())
 		Check(t, err)
 		t.Cleanup(func() { Check(t, conn.Close()) })
 		w.Conns[n] = conn

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package logging makes the logger of podwall's programs.
+package logging
+
+import (
+	"io"
+	"log/slog"
+)
+
+// New returns a logger that writes to w. format is "text", "json" or
+// "auto", which is text on a terminal and JSON elsewhere. Verbosity 0 shows
+// what an operator wants to see, 1 and more every pass.
+func New(format string, verbosity int, w io.Writer, isTerminal bool) *slog.Logger {
+	options := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if verbosity >= 1 {
+		options.Level = slog.LevelDebug
+	}
+	if format == "text" || format != "json" && isTerminal {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package logging
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+func TestTheLoggerFollowsFormatAndVerbosity(t *testing.T) {
+	tests := []struct {
+		format    string
+		verbosity int
+		terminal  bool
+		want      string // beginning of the line
+		debug     bool
+	}{
+		{"auto", 0, true, "time=", false},
+		{"auto", 0, false, `{"time":`, false},
+		{"text", 1, false, "time=", true},
+		{"json", 2, true, `{"time":`, true},
+	}
+	for _, tt := range tests {
+		var b bytes.Buffer
+		log := New(tt.format, tt.verbosity, &b, tt.terminal)
+		log.Info("started")
+		if !strings.HasPrefix(b.String(), tt.want) {
+			t.Errorf("format %s, terminal %t: %q, want it to begin with %q", tt.format, tt.terminal, &b, tt.want)
+		}
+		if got := log.Enabled(t.Context(), slog.LevelDebug); got != tt.debug {
+			t.Errorf("verbosity %d: debug enabled = %t, want %t", tt.verbosity, got, tt.debug)
+		}
+	}
+}

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ruleset
+
+import (
+	"net/netip"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// baseChains returns the chains that are always there, in the order in which a
+// packet meets them.
+func baseChains(p *program.Program, n Node) []*nft.Chain {
+	chains := []*nft.Chain{
+		postrouting(n),
+		toPod(n),
+		input(n),
+		toNode(n),
+		knownSource(),
+		noInput(n),
+		tracking(),
+		{Name: chainSelfTest, Rules: []nft.Rule{dropped(CounterSelfTest, "must drop what the self-test sends")}},
+	}
+	if n.bridged() {
+		chains = append(chains, everybody(n)...)
+	}
+	if n.Guard && !n.FilterHook {
+		chains = append(chains, guard(n)...)
+	}
+	if n.Cut {
+		chains = append(chains, cutRules())
+	}
+	if !n.FilterHook && (isolatesEgress(p) || n.Closed && n.Guard) {
+		chains = append(chains, untrackedInput())
+	}
+	return chains
+}
+
+func isolatesEgress(p *program.Program) bool {
+	for _, pod := range p.Pods {
+		if pod.Egress != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// postrouting judges everything that leaves the node's IP layer: first the
+// egress of the source, then the ingress of the destination. The destination
+// is the real one (after DNAT), the source not yet masqueraded.
+func postrouting(n Node) *nft.Chain {
+	c := &nft.Chain{Name: chainPostrouting, Base: &nft.Base{Type: "nat", Hook: "postrouting", Priority: PriorityNAT}}
+	if n.FilterHook {
+		c.Name, c.Base = chainPostrouting+"-filter", &nft.Base{Type: "filter", Hook: "postrouting", Priority: priorityFilterPostrouting}
+		c.Rules = trackedFirst()
+	}
+	addCut(c, n)
+	addSource(c, n)
+	if !n.Closed {
+		c.Add("inside one bridge", nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}, nft.MatchNoInput{}, nft.JumpTo(chainSource))
+	}
+	addEgress(c)
+	c.Add("", nft.GoTo(chainToPod))
+	return c
+}
+
+// trackedFirst is what a filter chain needs before it can judge connections
+// instead of packets. Only errors about a connection pass as related;
+// connections that a helper expects are judged like any other.
+func trackedFirst() []nft.Rule {
+	var c nft.Chain
+	c.Add("", nft.MatchState{States: nft.CtEstablished}, nft.Verdict{Kind: nft.Accept})
+	for _, f := range inet.Families {
+		c.Add("", nft.MatchICMPAny{Family: f}, nft.MatchState{States: nft.CtRelated}, nft.Verdict{Kind: nft.Accept})
+	}
+	addDiscovery(&c, nft.Verdict{Kind: nft.Accept})
+	return c.Rules
+}
+
+// addDiscovery frees IPv6 neighbour discovery and multicast listener reports,
+// without which there is no IPv6 at all. Conntrack does not track them. Only as
+// they are on a link: never through a router, reports never to one receiver.
+// Otherwise these types would be a tunnel between nodes.
+func addDiscovery(c *nft.Chain, v nft.Verdict) {
+	multicast := nft.MatchPrefix{Field: nft.Destination, Prefix: netip.PrefixFrom(netip.AddrFrom16([16]byte{0xff}), 8)}
+	c.Add("multicast listeners", multicast, nft.MatchICMP{First: 130, Last: 132}, v)
+	c.Add("neighbour discovery", nft.MatchHopLimit{Hops: 255}, nft.MatchICMP{First: 133, Last: 137}, v)
+	c.Add("multicast listeners", multicast, nft.MatchICMP{First: 143, Last: 143}, v)
+}
+
+// addEgress calls the egress chain of the source; it comes back if the chain
+// allows the packet, or if there is none.
+func addEgress(c *nft.Chain) {
+	for _, f := range inet.Families {
+		c.Add("", nft.Lookup{Field: nft.Source, Family: f, Set: perFamily("from", f), Map: true})
+	}
+}
+
+// toPod judges the ingress of local pods. What no pod has is closed behind the
+// interfaces that may lead to one, for everybody but the node: link-local
+// addresses of isolated pods, addresses that a pod took by itself, and, if the
+// node is closed, pods that nobody has told us of yet.
+func toPod(n Node) *nft.Chain {
+	c := &nft.Chain{Name: chainToPod}
+	for _, f := range inet.Families {
+		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("to", f), Map: true})
+	}
+	if n.Closed {
+		c.Add("not where pods are", nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks}, nft.Verdict{Kind: nft.Accept})
+	} else {
+		c.Add("no isolated pod there", nft.Lookup{Field: nft.OutputInterface, Set: setIngressLinks, Negate: true}, nft.Verdict{Kind: nft.Accept})
+	}
+	c.Add("the node to no known pod", nft.MatchNoInput{}, nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Accept})
+	if n.Closed {
+		addLinkScope(c, nft.Destination, nft.OutputInterface, setIngressLinks, nft.Verdict{Kind: nft.Accept})
+	}
+	c.Rules = append(c.Rules, dropped(CounterUnlisted, "no known pod"))
+	return c
+}
+
+// linkScope are the addresses that mean somebody on the same link.
+func linkScope(f nft.Field) []netip.Prefix {
+	if f == nft.Source {
+		return []netip.Prefix{netip.MustParsePrefix("0.0.0.0/32"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fe80::/10")}
+	}
+	return []netip.Prefix{netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("169.254.0.0/16"),
+		netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8")}
+}
+
+// addLinkScope lets open pods use their link as they could without us:
+// link-local addresses, multicast, broadcast.
+func addLinkScope(c *nft.Chain, f, iface nft.Field, isolated string, v nft.Verdict) {
+	of := []nft.Statement{nft.Lookup{Field: iface, Set: setPodLinks}, nft.Lookup{Field: iface, Set: isolated, Negate: true}}
+	for _, p := range linkScope(f) {
+		c.Add("open pods on their link", append([]nft.Statement{nft.MatchPrefix{Field: f, Prefix: p}}, append(of, v)...)...)
+	}
+	if f == nft.Destination {
+		c.Add("open pods on their link", append(of, nft.MatchBroadcast{}, v)...)
+	}
+}
+
+// input judges what pods send to their own node.
+func input(n Node) *nft.Chain {
+	c := &nft.Chain{Name: chainInput, Base: &nft.Base{Type: "nat", Hook: "input", Priority: PriorityNAT}}
+	if n.FilterHook {
+		c.Name, c.Base = chainInput+"-filter", &nft.Base{Type: "filter", Hook: "input", Priority: priorityFilterInput}
+		c.Rules = trackedFirst()
+	}
+	c.Add("", nft.GoTo(chainToNode))
+	return c
+}
+
+func toNode(n Node) *nft.Chain {
+	c := &nft.Chain{Name: chainToNode}
+	addDiscovery(c, nft.Verdict{Kind: nft.Return})
+	addSource(c, n)
+	addEgress(c)
+	return c
+}
+
+// addSource has the source checked of what comes from where pods are. Packets
+// without an input interface come from no interface that is open.
+func addSource(c *nft.Chain, n Node) {
+	if n.Closed {
+		c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setOpenLinks, Negate: true}, nft.JumpTo(chainSource))
+		return
+	}
+	c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setPodLinks}, nft.JumpTo(chainSource))
+}
+
+// knownSource drops what has a source address that does not belong to the
+// interface it came from: forged ones, and those of pods that nobody has told
+// us of yet.
+func knownSource() *nft.Chain {
+	c := &nft.Chain{Name: chainSource}
+	c.Add("", nft.MatchNoInput{}, nft.GoTo(chainNoInput))
+	for _, f := range inet.Families {
+		c.Add("", nft.Lookup{Field: nft.InputSource, Family: f, Set: perFamily("source", f)}, nft.Verdict{Kind: nft.Return})
+	}
+	addLinkScope(c, nft.Source, nft.InputInterface, setEgressLinks, nft.Verdict{Kind: nft.Return})
+	c.Rules = append(c.Rules, dropped(CounterSource, "of no known pod"))
+	return c
+}
+
+// noInput does the same for packets without an input interface: the node's own,
+// and those that a bridge forwards by itself, whose source must be on the same
+// bridge.
+func noInput(n Node) *nft.Chain {
+	c := &nft.Chain{Name: chainNoInput}
+	if n.Closed {
+		c.Add("not where pods are", nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks}, nft.Verdict{Kind: nft.Return})
+	}
+	for _, f := range inet.Families {
+		c.Add("", nft.Lookup{Field: nft.OutputSource, Family: f, Set: perFamily("source", f)}, nft.Verdict{Kind: nft.Return})
+	}
+	c.Add("the node", nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Return})
+	addLinkScope(c, nft.Source, nft.OutputInterface, setEgressLinks, nft.Verdict{Kind: nft.Return})
+	c.Rules = append(c.Rules, dropped(CounterSource, "of no known pod"))
+	return c
+}
+
+func dropped(counter, comment string) nft.Rule {
+	return nft.Rule{Statements: []nft.Statement{nft.Count{Counter: counter}, nft.Verdict{Kind: nft.Drop}}, Comment: comment}
+}
+
+// tracking is a chain that nothing jumps to. A nat chain does not switch
+// connection tracking on by itself, and without tracking it is never entered;
+// any ct expression in an inet table switches it on for both families.
+func tracking() *nft.Chain {
+	c := &nft.Chain{Name: chainTracking}
+	c.Add("switches connection tracking on", nft.MatchState{States: nft.CtNew}, nft.Verdict{Kind: nft.Return})
+	return c
+}
+
+// guard drops what conntrack could not place in a connection: such packets
+// never enter a nat chain.
+func guard(n Node) []*nft.Chain {
+	base := &nft.Chain{Name: chainGuard, Base: &nft.Base{Type: "filter", Hook: "forward", Priority: priorityGuard}}
+	base.Add("", nft.MatchState{States: nft.CtInvalid | nft.CtUntracked}, nft.GoTo(chainGuarded))
+	c := &nft.Chain{Name: chainGuarded}
+	addDiscovery(c, nft.Verdict{Kind: nft.Return})
+	addCut(c, n)
+	behind := nft.Lookup{Field: nft.OutputInterface, Set: setIngressLinks}
+	if n.Closed {
+		behind = nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks, Negate: true}
+	}
+	for _, f := range inet.Families {
+		c.Add("", nft.Lookup{Field: nft.Source, Family: f, Set: perFamily("guard-from", f)}, nft.Count{Counter: CounterGuard}, nft.Verdict{Kind: nft.Drop})
+		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("guard-to", f)}, nft.Count{Counter: CounterGuard}, nft.Verdict{Kind: nft.Drop})
+		unlisted := nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("local", f), Negate: true}
+		c.Add("to no known pod", nft.MatchFamily{Family: f}, behind, unlisted, nft.Count{Counter: CounterGuard}, nft.Verdict{Kind: nft.Drop})
+		if n.Closed {
+			from := nft.Lookup{Field: nft.InputInterface, Set: setOpenLinks, Negate: true}
+			unlisted.Field = nft.Source
+			c.Add("from no known pod", nft.MatchFamily{Family: f}, from, unlisted, nft.Count{Counter: CounterGuard}, nft.Verdict{Kind: nft.Drop})
+		}
+	}
+	return []*nft.Chain{base, c}
+}
+
+// guardSets are the addresses whose stray packets the guard drops.
+func guardSets(p *program.Program) []*nft.Set {
+	var sets []*nft.Set
+	for _, f := range inet.Families {
+		addr := either(f == inet.IPv6, nft.Addr6, nft.Addr4)
+		from := &nft.Set{Name: perFamily("guard-from", f), Key: addr, Comment: "isolated for egress"}
+		to := &nft.Set{Name: perFamily("guard-to", f), Key: addr, Comment: "isolated for ingress"}
+		for _, pod := range p.Pods {
+			e := inet.Element{Addr: pod.Addr}
+			if inet.FamilyOf(pod.Addr) != f {
+				continue
+			}
+			if pod.Egress != "" {
+				from.Elements = from.Elements.With(e)
+			}
+			if pod.Ingress != "" {
+				to.Elements = to.Elements.With(e)
+			}
+		}
+		sets = append(sets, from, to)
+	}
+	return sets
+}
+
+// untrackedInput judges what never enters the nat chain at input: packets that
+// somebody's notrack rule (a node-local DNS cache brings one) keeps from being
+// tracked, and invalid ones.
+func untrackedInput() *nft.Chain {
+	c := &nft.Chain{Name: chainUntracked, Base: &nft.Base{Type: "filter", Hook: "input", Priority: priorityGuard}}
+	c.Add("", nft.MatchState{States: nft.CtInvalid | nft.CtUntracked}, nft.GoTo(chainToNode))
+	return c
+}

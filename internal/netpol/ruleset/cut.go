@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ruleset
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// A connection that was cut is revived by its answering end: it does not know
+// that it was cut, and its next packet begins a connection in the other
+// direction, which nobody may have denied. So what it would send is kept in
+// sets, and dropped before anything else is asked. The rules are there only
+// while a connection is cut: who never changes a policy pays nothing for them.
+const (
+	// CounterCut counts packets of the answering end of a connection that was cut.
+	CounterCut = "drop-cut"
+	chainCut   = "cut"
+)
+
+// How long an element stays after its last packet. An answering end that is
+// silent for longer begins something new: after that time the kernel has
+// forgotten a UDP flow anyway (120 s), and an SCTP end has sent a heartbeat
+// (every 30 s). A TCP server may be silent for hours and then go on, so its
+// element stays until the datapath takes it out.
+const (
+	cutTimeoutUDP  = 5 * time.Minute
+	cutTimeoutSCTP = time.Hour
+)
+
+func cutProtocols() []inet.Protocol {
+	return []inet.Protocol{inet.TCP, inet.UDP, inet.SCTP}
+}
+
+// cutSet returns the set, without elements.
+func cutSet(f inet.Family, p inet.Protocol) *nft.Set {
+	s := &nft.Set{Name: perFamily("cut", f) + "-" + p.String(), Key: either(f == inet.IPv6, nft.Flow6, nft.Flow4), Kept: true,
+		Comment: "what would revive connections that were cut"}
+	switch p {
+	case inet.UDP:
+		s.Timeout = cutTimeoutUDP
+	case inet.SCTP:
+		s.Timeout = cutTimeoutSCTP
+	}
+	return s
+}
+
+func cutSets() (list []*nft.Set) {
+	for _, f := range inet.Families {
+		for _, p := range cutProtocols() {
+			list = append(list, cutSet(f, p))
+		}
+	}
+	return list
+}
+
+// cutRules returns the chain that asks the sets. TCP and SCTP have packets that
+// begin a connection; those are judged like any other.
+func cutRules() *nft.Chain {
+	c := &nft.Chain{Name: chainCut}
+	for _, p := range cutProtocols() {
+		for _, f := range inet.Families {
+			s := cutSet(f, p)
+			var list []nft.Statement
+			if p != inet.UDP {
+				list = append(list, nft.MatchUnderWay{Protocol: p})
+			}
+			list = append(list, nft.FlowIn{Family: f, Protocol: p, Set: s.Name})
+			if s.Timeout > 0 {
+				list = append(list, nft.FlowIn{Family: f, Protocol: p, Set: s.Name, Rearm: true})
+			}
+			c.Add("", append(list, nft.Count{Counter: CounterCut}, nft.Verdict{Kind: nft.Drop})...)
+		}
+	}
+	return c
+}
+
+// addCut has the sets asked, if there is anything in them. It is for
+// postrouting, where every packet to a pod and from the node passes, and for the
+// guard: the answers of a masqueraded connection go to the node's own address,
+// and end there.
+func addCut(c *nft.Chain, n Node) {
+	if n.Cut {
+		c.Add("of connections that were cut", nft.JumpTo(chainCut))
+	}
+}
+
+// CutOps returns the changes that add packets to the sets and take others out.
+// To take out what is not there is no error: the kernel may have forgotten it.
+func CutOps(add, remove []program.Refused) []nft.Op {
+	ops := map[string]*nft.Op{}
+	op := func(r program.Refused) *nft.Op {
+		s := cutSet(inet.FamilyOf(r.Src), r.Protocol)
+		if ops[s.Name] == nil {
+			ops[s.Name] = &nft.Op{Kind: nft.ChangeElements, Set: s}
+		}
+		return ops[s.Name]
+	}
+	for _, r := range add {
+		o := op(r)
+		o.Entries = append(o.Entries, entryOf(r))
+	}
+	for _, r := range remove {
+		o := op(r)
+		o.Removed = append(o.Removed, entryOf(r))
+	}
+	var list []nft.Op
+	for _, name := range slices.Sorted(maps.Keys(ops)) {
+		list = append(list, *ops[name])
+	}
+	return list
+}
+
+// JoinOps returns two lists of changes as one, in the order for Commit.
+func JoinOps(a, b []nft.Op) []nft.Op {
+	all := slices.Concat(a, b)
+	slices.SortStableFunc(all, func(x, y nft.Op) int { return int(x.Kind) - int(y.Kind) })
+	return all
+}
+
+func entryOf(r program.Refused) nft.Entry {
+	return nft.Entry{Key: nft.Key{Element: inet.Element{Addr: r.Src, Port: r.SrcPort}, Dst: netip.AddrPortFrom(r.Dst, r.DstPort)}}
+}
+
+// Refusals returns what the sets of a table hold.
+func Refusals(t *nft.Table) (list []program.Refused) {
+	for _, f := range inet.Families {
+		for _, p := range cutProtocols() {
+			want := cutSet(f, p)
+			s := t.Set(want.Name)
+			if s == nil || s.Key != want.Key {
+				continue
+			}
+			for _, e := range s.Entries {
+				list = append(list, program.Refused{Protocol: p, Src: e.Key.Addr, Dst: e.Key.Dst.Addr(), SrcPort: e.Key.Port, DstPort: e.Key.Dst.Port()})
+			}
+		}
+	}
+	return list
+}
+
+// ReadRefusals returns what the sets hold in the kernel. A set that is not there
+// holds nothing.
+func ReadRefusals(c *nft.Conn) ([]program.Refused, error) {
+	t := &nft.Table{}
+	for _, s := range cutSets() {
+		found, err := c.Fill(s)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			t.Sets = append(t.Sets, s)
+		}
+	}
+	return Refusals(t), nil
+}

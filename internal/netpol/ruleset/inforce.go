@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ruleset
+
+import (
+	"slices"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// InForce is what a table in the kernel has of a program, whoever wrote it.
+type InForce struct {
+	// Pods are judged by the chains that the program says.
+	Pods map[program.Pod]bool
+	// Chains are there with their rules. Their names are derived from the content.
+	Chains map[string]bool
+	// Sets are the members of the sets of addresses that are there.
+	Sets map[string]inet.Elements
+}
+
+// FindInForce compares a table, nil for none, with a program. A chain that has no
+// rule but those that every chain ends with is not in force, unless the program says
+// no more.
+func FindInForce(t *nft.Table, p *program.Program) InForce {
+	found := InForce{Pods: map[program.Pod]bool{}, Chains: map[string]bool{}, Sets: map[string]inet.Elements{}}
+	if t == nil {
+		return found
+	}
+	verdicts := map[nft.Key][2]nft.Verdict{}
+	for _, f := range inet.Families {
+		for i, name := range [2]string{"to", "from"} {
+			if s := t.Set(perFamily(name, f)); s != nil {
+				for _, e := range s.Entries {
+					v := verdicts[e.Key]
+					v[i] = e.Verdict
+					verdicts[e.Key] = v
+				}
+			}
+		}
+	}
+	for _, pod := range p.Pods {
+		want := [2]nft.Verdict{judge(nft.Entry{}, pod.Ingress, nft.Jump).Verdict}
+		if pod.Egress != "" {
+			want[1] = judge(nft.Entry{}, pod.Egress, nft.Jump).Verdict
+		}
+		if verdicts[addrKey(pod.Addr)] == want {
+			found.Pods[pod] = true
+		}
+	}
+	chains := map[string]*nft.Chain{}
+	for _, c := range t.Chains {
+		chains[c.Name] = c
+	}
+	for _, c := range p.Chains {
+		if there := chains[c.Name]; there != nil && (len(c.Rules) == 0 || allows(there, c)) {
+			found.Chains[c.Name] = true
+		}
+	}
+	for _, s := range p.Sets {
+		if there := t.Set(s.Name); there != nil && there.Key == renderSet(s).Key && !there.Interval && there.Plain() {
+			found.Sets[s.Name] = there.Elements
+		}
+	}
+	return found
+}
+
+// allows reports whether a chain has a rule that is not at the end of every such
+// chain.
+func allows(c *nft.Chain, like *program.Chain) bool {
+	var end nft.Chain
+	finish(&end, like)
+	return slices.ContainsFunc(c.Rules, func(r nft.Rule) bool {
+		return !slices.ContainsFunc(end.Rules, func(e nft.Rule) bool { return r.Equal(e) })
+	})
+}

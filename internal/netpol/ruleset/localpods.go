@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ruleset
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// LocalPods returns the local pods that a table knows, by address and name. Of no
+// table, and of one that was written before anybody knew a pod, they are those of
+// the program. A name that was clipped is that of the program's pod, if it may be
+// the same; so is one that is not there, since nobody says that another pod had
+// the address, and allowed connections would be deleted.
+func LocalPods(t *nft.Table, p *program.Program) (pods []program.Pod) {
+	if t == nil {
+		return p.Pods
+	}
+	now := make(map[netip.Addr]program.Pod, len(p.Pods))
+	for _, pod := range p.Pods {
+		now[pod.Addr] = pod
+	}
+	for _, f := range inet.Families {
+		s := t.Set(perFamily("to", f))
+		if s == nil {
+			continue
+		}
+		for _, e := range s.Entries {
+			name, id, _ := strings.Cut(e.Comment, " ")
+			tenant, _, _ := strings.Cut(name, "/")
+			pod := program.Pod{Addr: e.Key.Addr, Name: name, ID: id, Tenant: tenant}
+			same, ok := now[pod.Addr]
+			if ok && (e.Comment == "" || nft.Clip(podComment(same)) == e.Comment || id == "" && name == same.Name) {
+				pod.Name, pod.ID, pod.Tenant = same.Name, same.ID, same.Tenant // the comment may be cut off, or old
+			}
+			if pod.Addr != SelfTest(f) {
+				pods = append(pods, pod)
+			}
+		}
+	}
+	if len(pods) == 0 {
+		return p.Pods
+	}
+	slices.SortFunc(pods, func(a, b program.Pod) int { return a.Addr.Compare(b.Addr) })
+	return pods
+}

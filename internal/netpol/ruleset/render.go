@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ruleset says what nftables has to hold for a program: Render turns one into
+// the content of podwall's table, RenderPorts and RenderTags into those of the small
+// tables beside it. It is also the only place that reads them again: which
+// connections are refused, which pods and settings an earlier process left.
+//
+// It knows nothing of Kubernetes. Package nft has the language and the connection.
+package ruleset
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/podwall/podwall/internal/immutable"
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// Node is what Render has to know of the node beside the program.
+type Node struct {
+	// FilterHook renders base chains of type filter instead of nat; see
+	// docs/design/datapath.md.
+	FilterHook bool
+	// Guard adds the chain that drops invalid and untracked packets of isolated
+	// pods, which would skip a nat chain. A filter chain needs no guard.
+	Guard bool
+	// Closed drops what is to or from an address that no known pod has, on every
+	// interface that is not in Open.
+	Closed bool
+	// Open are the interfaces that lead elsewhere than to pods: network cards,
+	// tunnels, bridges of others. They count if Closed is true.
+	Open []string
+	// Attached says on which interface each local pod speaks. From an interface
+	// that is named here nobody else may.
+	Attached []Attachment
+	// Ported are those of the pods whose bridge port is known, also on bridges that
+	// lead out of the node.
+	Ported []Attachment
+	// NodePorts are ports of bridges behind which the node itself is: the other end
+	// of the pair has an address of the node.
+	NodePorts []string
+	// Ingress and Egress are the interfaces that lead to pods which are isolated
+	// in the direction. On them only listed addresses may speak or be spoken to.
+	Ingress, Egress []string
+	// Carried are bridges that carry pods or did, kept in the kernel for the next
+	// process: they stay closed.
+	Carried []string
+	// Bridges is true if the node has a bridge, of pods or not: any may show its
+	// packets to our chains. A bridge in Carried says so too.
+	Bridges bool
+	// Cut is true while a connection is cut: then the sets are asked that refuse
+	// what would revive it.
+	Cut bool
+	// Restore are the bridge settings that the agent found and changed, kept in
+	// the kernel for --cleanup-config.
+	Restore []nft.Entry
+}
+
+// Attachment is an address of a local pod and the interface that leads to it.
+type Attachment struct {
+	Link string
+	Addr netip.Addr
+	// Port is the port of the bridge Link that the pod is on; empty if Link is no
+	// bridge, or if the port is not known.
+	Port string
+}
+
+// The priorities of our base chains. A nat chain must come before every other
+// nat chain of its hook, since a translation there ends the walk for the
+// connection; the kernel wants more than -200. The filter variant judges after
+// everybody else's filtering (and IPVS), and before source NAT at 100.
+const (
+	PriorityNAT               = -190
+	priorityFilterPostrouting = 99
+	priorityFilterInput       = 101
+	priorityGuard             = 0
+)
+
+// Names of the chains and sets that are always there. `hook` and `ingress` are
+// reserved words of nft and cannot be chain names.
+const (
+	chainPrerouting  = "prerouting"
+	chainPostrouting = "postrouting" // with suffix -filter for type filter,
+	chainInput       = "input"       // so that one transaction can swap them
+	chainToPod       = "to-pod"
+	chainToNode      = "to-node"
+	chainGroups      = "groups"
+	chainToGroup     = "to-group"
+	chainSource      = "known-source"
+	chainNoInput     = "no-input"
+	chainTracking    = "tracking"
+	chainSelfTest    = "self-test"
+	chainGuard       = "guard"
+	chainGuarded     = "guarded"
+	chainUntracked   = "untracked-input"
+
+	setOpenLinks    = "open-links"
+	setPodLinks     = "pod-links"
+	setIngressLinks = "ingress-links"
+	setEgressLinks  = "egress-links"
+	setCarried      = "carried-pods"
+	setRestore      = "restore"
+)
+
+// The counters, one for each reason to drop.
+const (
+	CounterIngress  = "drop-ingress"  // no ingress rule allows it
+	CounterEgress   = "drop-egress"   // no egress rule allows it
+	CounterUnlisted = "drop-unlisted" // to an address that no pod has
+	CounterSource   = "drop-source"   // from an address that no pod has there
+	CounterGuard    = "drop-guard"    // invalid or untracked
+	// CounterBroadcast counts packets to one receiver in frames to everybody.
+	CounterBroadcast = "drop-broadcast"
+	CounterSelfTest  = "drop-self-test"
+)
+
+// SelfTest returns the address that is always listed as an isolated pod: what
+// is sent to it must be dropped. Both are from documentation ranges.
+func SelfTest(f inet.Family) netip.Addr {
+	if f == inet.IPv6 {
+		return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0x70, 0x6f, 0x64, 0x77, 0x61, 0x6c, 0x6c, 15: 1})
+	}
+	return netip.AddrFrom4([4]byte{192, 0, 2, 254})
+}
+
+// Render returns the table that makes the program true on the node.
+func Render(p *program.Program, n Node) *nft.Table { return new(Renderer).Render(p, n) }
+
+// Renderer renders one program after another. It keeps the chains of the last
+// one, and what follows from its pods: a program shares those that did not change
+// with its predecessor, and Diff need not compare what is the same.
+type Renderer struct {
+	chains map[*program.Chain]rendered
+	pods   []program.Pod // those of the sets below
+	sets   []*nft.Set    // see podSets
+	guard  []*nft.Set    // see guardSets
+}
+
+type rendered struct {
+	chains   []*nft.Chain
+	dispatch *nft.Set
+}
+
+// chain renders a chain of the program, or finds it.
+func (r *Renderer) chain(c *program.Chain) rendered {
+	if done, ok := r.chains[c]; ok {
+		return done
+	}
+	chains, dispatch := renderChain(c)
+	return rendered{chains, dispatch}
+}
+
+// renderPods renders what follows from the local pods alone, unless it has it.
+func (r *Renderer) renderPods(p *program.Program) {
+	if r.sets == nil || !immutable.Same(r.pods, p.Pods) {
+		r.pods, r.sets, r.guard = p.Pods, podSets(p), guardSets(p)
+	}
+}
+
+// Render returns what the function of that name returns.
+func (r *Renderer) Render(p *program.Program, n Node) *nft.Table {
+	t := &nft.Table{TableID: Table(), Counters: []string{CounterBroadcast, CounterEgress, CounterGuard, CounterIngress, CounterSelfTest, CounterSource, CounterUnlisted}}
+	for _, s := range p.Sets {
+		t.Sets = append(t.Sets, renderSet(s))
+	}
+	r.renderPods(p)
+	t.Sets = append(t.Sets, r.sets...)
+	t.Sets = append(t.Sets, sourceSets(n.Attached)...)
+	t.Sets = append(t.Sets,
+		&nft.Set{Name: setOpenLinks, Key: nft.Interface, Entries: interfaces(n.open()), Comment: "lead elsewhere than to pods"},
+		&nft.Set{Name: setPodLinks, Key: nft.Interface, Entries: interfaces(n.podLinks()), Comment: "lead to pods"},
+		&nft.Set{Name: setIngressLinks, Key: nft.Interface, Entries: interfaces(n.Ingress), Comment: "lead to pods that are isolated for ingress"},
+		&nft.Set{Name: setEgressLinks, Key: nft.Interface, Entries: interfaces(n.Egress), Comment: "lead to pods that are isolated for egress"},
+		&nft.Set{Name: setCarried, Key: nft.Interface, Entries: interfaces(n.Carried), Comment: "bridges that are closed, since pods are or were on them"},
+		&nft.Set{Name: setRestore, Key: nft.Interface, Entries: n.Restore, Comment: "settings to restore with --cleanup-config"},
+	)
+	if n.Guard && !n.FilterHook {
+		t.Sets = append(t.Sets, r.guard...)
+	}
+	if n.Cut {
+		t.Sets = append(t.Sets, cutSets()...)
+		t.Counters = slices.Sorted(slices.Values(append(t.Counters, CounterCut)))
+	}
+	t.Chains = baseChains(p, n)
+	kept := make(map[*program.Chain]rendered, len(p.Chains))
+	for _, c := range p.Chains {
+		done := r.chain(c)
+		kept[c] = done
+		t.Chains = append(t.Chains, done.chains...)
+		if done.dispatch != nil {
+			t.Sets = append(t.Sets, done.dispatch)
+		}
+	}
+	r.chains = kept
+	t.Sort()
+	return t
+}
+
+func renderSet(s *program.Set) *nft.Set {
+	r := &nft.Set{Name: s.Name, Comment: s.Comment, Elements: s.Elements, Ranges: s.Ranges, Interval: s.Kind == inet.AddrRanges || s.Kind == inet.PortRanges}
+	v6 := s.Family == inet.IPv6
+	switch s.Kind {
+	case inet.AddrPorts:
+		r.Key = either(v6, nft.Addr6Port, nft.Addr4Port)
+	case inet.PortRanges:
+		r.Key = nft.Port
+	default:
+		r.Key = either(v6, nft.Addr6, nft.Addr4)
+	}
+	return r
+}
+
+func either(v6 bool, six, four nft.KeyType) nft.KeyType {
+	if v6 {
+		return six
+	}
+	return four
+}
+
+// podSets returns the maps and sets that have one entry for each local pod
+// address.
+func podSets(p *program.Program) []*nft.Set {
+	var sets []*nft.Set
+	for _, f := range inet.Families {
+		v6 := f == inet.IPv6
+		addr, pair := either(v6, nft.Addr6, nft.Addr4), either(v6, nft.Pair6, nft.Pair4)
+		self := &nft.Set{Name: perFamily("self", f), Key: pair, Comment: "a local pod to itself"}
+		local := &nft.Set{Name: perFamily("local", f), Key: addr, Comment: "addresses of local pods"}
+		ingress := &nft.Set{Name: perFamily("to", f), Key: addr, Map: true, Comment: "who judges what goes to a local pod"}
+		egress := &nft.Set{Name: perFamily("from", f), Key: addr, Map: true, Comment: "who judges what an isolated local pod sends"}
+		ingress.Entries = []nft.Entry{{Key: addrKey(SelfTest(f)), Verdict: nft.JumpTo(chainSelfTest), Comment: "self-test"}}
+		for _, pod := range p.Pods {
+			if inet.FamilyOf(pod.Addr) != f {
+				continue
+			}
+			e := nft.Entry{Key: addrKey(pod.Addr), Comment: podComment(pod)}
+			self.Entries = append(self.Entries, nft.Entry{Key: e.Key})
+			local.Elements = local.Elements.With(e.Key.Element)
+			// Jump: if a chain let somebody fall through, what follows drops it.
+			ingress.Entries = append(ingress.Entries, judge(e, pod.Ingress, nft.Jump))
+			if pod.Egress != "" {
+				egress.Entries = append(egress.Entries, judge(e, pod.Egress, nft.Jump))
+			}
+		}
+		for _, s := range []*nft.Set{self, ingress, egress} {
+			s.Entries = oneEach(s.Entries)
+		}
+		sets = append(sets, self, local, ingress, egress)
+	}
+	return sets
+}
+
+// open returns the interfaces that are not closed; the node itself never is.
+func (n Node) open() []string {
+	if !n.Closed {
+		return nil
+	}
+	return append(slices.Clone(n.Open), "lo")
+}
+
+func (n Node) podLinks() []string {
+	links := make([]string, len(n.Attached))
+	for i, s := range n.Attached {
+		links[i] = s.Link
+	}
+	return links
+}
+
+// sourceSets returns who may speak on which interface.
+func sourceSets(list []Attachment) []*nft.Set {
+	var sets []*nft.Set
+	for _, f := range inet.Families {
+		s := &nft.Set{Name: perFamily("source", f), Key: either(f == inet.IPv6, nft.InterfaceAddr6, nft.InterfaceAddr4), Late: true, Comment: "who may speak where"}
+		for _, from := range list {
+			if inet.FamilyOf(from.Addr) == f {
+				s.Entries = append(s.Entries, nft.Entry{Key: nft.Key{Element: inet.Element{Addr: from.Addr}, Iface: from.Link}})
+			}
+		}
+		s.Entries = oneEach(s.Entries)
+		sets = append(sets, s)
+	}
+	return sets
+}
+
+// oneEach sorts entries and leaves one of each key: the kernel refuses a whole
+// transaction because of a second one. Of two verdicts the closed one stays.
+func oneEach(list []nft.Entry) []nft.Entry {
+	slices.SortStableFunc(list, nft.Entry.Compare)
+	var one []nft.Entry
+	for _, e := range list {
+		if n := len(one); n > 0 && one[n-1].Key == e.Key {
+			one[n-1] = closer(one[n-1], e)
+			continue
+		}
+		one = append(one, e)
+	}
+	return one
+}
+
+// closer returns which of two entries with one key is closed. The self-test's
+// always is; of two chains nobody can tell, so nothing passes.
+func closer(a, b nft.Entry) nft.Entry {
+	selfTest := nft.JumpTo(chainSelfTest)
+	switch {
+	case a.Verdict == b.Verdict, a.Verdict == selfTest, b.Verdict.Kind == nft.Accept:
+		return a
+	case b.Verdict == selfTest, a.Verdict.Kind == nft.Accept:
+		return b
+	}
+	a.Verdict = nft.Verdict{Kind: nft.Drop}
+	return a
+}
+
+// podComment names a pod in the maps, for people and for the next process.
+func podComment(pod program.Pod) string {
+	if pod.ID == "" {
+		return pod.Name
+	}
+	return pod.Name + " " + pod.ID
+}
+
+func judge(e nft.Entry, chain string, kind nft.VerdictKind) nft.Entry {
+	e.Verdict = nft.Verdict{Kind: nft.Accept}
+	if chain != "" {
+		e.Verdict = nft.Verdict{Kind: kind, Chain: chain}
+	}
+	return e
+}
+
+func addrKey(a netip.Addr) nft.Key { return nft.Key{Element: inet.Element{Addr: a}} }
+
+func perFamily(name string, f inet.Family) string {
+	if f == inet.IPv6 {
+		return name + "6"
+	}
+	return name + "4"
+}
+
+func interfaces(names []string) []nft.Entry {
+	var list []nft.Entry
+	for _, n := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		list = append(list, nft.Entry{Key: nft.Key{Iface: n}})
+	}
+	return list
+}
+
+// CarriedLinks returns the bridges that a table remembers to have carried pods.
+func CarriedLinks(t *nft.Table) []string {
+	var names []string
+	if s := t.Set(setCarried); s != nil {
+		for _, e := range s.Entries {
+			names = append(names, e.Key.Iface)
+		}
+	}
+	return names
+}
+
+// RestoreEntries returns what a table keeps for --cleanup-config.
+func RestoreEntries(t *nft.Table) []nft.Entry {
+	if s := t.Set(setRestore); s != nil {
+		return s.Entries
+	}
+	return nil
+}
