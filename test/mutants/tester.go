@@ -35,6 +35,7 @@ func suites() map[string][]string {
 		"internal/inet":            {"netpol/program", "netpol/compile"},
 		"internal/netpol/program":  {"netpol/program", "netpol/compile"},
 		"internal/netpol/ruleset":  {"netpol/ruleset"},
+		"internal/gate":            {"gate", "gate/cni", "gate/nri"},
 		"internal/gate/cni":        {"gate/cni"},
 		"internal/gate/nri":        {"gate/nri"},
 		"internal/kernel/links":    {"kernel/links", "datapath"},
@@ -46,7 +47,9 @@ func suites() map[string][]string {
 
 // randomised are the packages with tests on random clusters. Their flags fix
 // the seed, keep failures out of the tree and do not look for small examples.
-func randomised() []string { return []string{"agent", "netpol/policy", "netpol/compile", "netpol/ruleset"} }
+func randomised() []string {
+	return []string{"agent", "netpol/policy", "netpol/compile", "netpol/ruleset"}
+}
 
 func (m mutant) suite() []string { return suites()[filepath.Dir(m.file)] }
 

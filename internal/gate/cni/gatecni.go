@@ -86,41 +86,23 @@ func (p Plugin) add(args *skel.CmdArgs) error {
 
 // announce returns an error if the pod must not start.
 func (p Plugin) announce(c config, pod gate.Pod) error {
-	start := time.Now()
-	open := p.close(pod)
-	// Half is the agent's, however long a large connection table took.
-	ctx, cancel := context.WithTimeout(context.Background(), max(c.wait-time.Since(start), c.wait/2))
-	defer cancel()
-	reply, err := gate.Client{Socket: c.Socket}.Add(ctx, pod)
-	why := string(reply.State) + ": " + reply.Text
-	switch {
-	case err == nil && reply.State == gate.Enforced:
-		if open != nil { // the agent has done the same itself, or has a problem that it reports
-			p.logf("pod %s/%s was not closed before it was enforced: %v", pod.Namespace, pod.Name, open)
+	d := gate.Admission{Client: gate.Client{Socket: c.Socket}, Close: p.Skeleton, CloseWait: shortWait,
+		Wait: c.wait, Refuse: c.OnTimeout == onTimeoutRefuse}.Admit(pod)
+	name := pod.Namespace + "/" + pod.Name
+	switch d.Verdict {
+	case gate.StartEnforced:
+		if d.NotClosed != nil {
+			p.logf("pod %s was not closed before it was enforced: %v", name, d.NotClosed)
 		}
 		return nil
-	case err != nil:
-		why = err.Error()
-	}
-	if open != nil {
-		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s/%s would start open: it is not enforced (%s), and it could not be closed", pod.Namespace, pod.Name, why),
-			open.Error()+"; start podwall-agent on this node")
-	}
-	if c.OnTimeout == onTimeoutRefuse {
-		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s/%s is not enforced after %s (onTimeout is %q)", pod.Namespace, pod.Name, c.wait, onTimeoutRefuse), why)
-	}
-	p.logf("pod %s/%s starts closed: not enforced after %s: %s", pod.Namespace, pod.Name, c.wait, why)
-	return nil
-}
-
-// close makes sure that nothing reaches the pod that no rule allows.
-func (p Plugin) close(pod gate.Pod) error {
-	if p.Skeleton == nil {
+	case gate.StartClosed:
+		p.logf("pod %s starts closed: not enforced after %s: %s", name, c.wait, d.Why())
 		return nil
+	case gate.TooLate:
+		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s is not enforced after %s (onTimeout is %q)", name, c.wait, onTimeoutRefuse), d.Why())
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), shortWait)
-	defer cancel()
-	return p.Skeleton(ctx, pod.Links, pod.IPs)
+	return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s would start open: it is not enforced (%s), and it could not be closed", name, d.Why()),
+		d.NotClosed.Error()+"; start podwall-agent on this node")
 }
 
 // pluginNotAvailable is the code with which STATUS says that no pod can be added

@@ -188,7 +188,7 @@ func (s *session) RunPodSandbox(_ context.Context, p *api.PodSandbox) error {
 	switch {
 	case err != nil: // its addresses are not known: it is closed, whatever we do
 		s.Log.Warn("a pod starts closed", "pod", p.GetNamespace()+"/"+p.GetName(), "err", err)
-		if err := s.close(gate.Pod{}); err != nil {
+		if err := s.admission(0).CloseNow(gate.Pod{}); err != nil {
 			return fmt.Errorf("pod %s/%s would start open: it could not be closed: %w", p.GetNamespace(), p.GetName(), err)
 		}
 		if s.Refuse {
@@ -217,39 +217,29 @@ func (s *session) limit() time.Duration {
 	return min(s.Timeout, theirs*3/4)
 }
 
-// announce returns an error if the pod must not start.
-func (p *Plugin) announce(pod gate.Pod, limit time.Duration) error {
-	start := time.Now()
-	open := p.close(pod)
-	// Half is the agent's, however long a large connection table took: with
-	// closeWait, and a look that began before its end, still less than a runtime waits.
-	ctx, cancel := context.WithTimeout(context.Background(), max(limit-time.Since(start), limit/2))
-	defer cancel()
-	reply, err := p.Gate.Add(ctx, pod)
-	if err == nil && reply.State == gate.Enforced {
-		if open != nil { // the agent has done the same itself, or has a problem that it reports
-			p.Log.Warn("a pod was not closed before it was enforced", "pod", pod.Namespace+"/"+pod.Name, "err", open)
-		}
-		return nil
-	}
-	if open != nil {
-		return fmt.Errorf("pod %s/%s would start open: it is not enforced, and it could not be closed: %w", pod.Namespace, pod.Name, open)
-	}
-	if p.Refuse {
-		return fmt.Errorf("pod %s/%s is not enforced yet (%s: %s): %w", pod.Namespace, pod.Name, reply.State, reply.Text, errors.Join(errLate, err))
-	}
-	p.Log.Warn("a pod starts closed", "pod", pod.Namespace+"/"+pod.Name, "state", reply.State, "why", reply.Text, "err", err)
-	return nil
+// admission decides about pods, which wait so long at most: with closeWait, and a
+// look that began before its end, still less than a runtime waits.
+func (p *Plugin) admission(limit time.Duration) gate.Admission {
+	return gate.Admission{Client: p.Gate, Close: p.Skeleton, CloseWait: closeWait, Wait: limit, Refuse: p.Refuse}
 }
 
-// close makes sure that nothing reaches the pod that no rule allows.
-func (p *Plugin) close(pod gate.Pod) error {
-	if p.Skeleton == nil {
+// announce returns an error if the pod must not start.
+func (p *Plugin) announce(pod gate.Pod, limit time.Duration) error {
+	d := p.admission(limit).Admit(pod)
+	name := pod.Namespace + "/" + pod.Name
+	switch d.Verdict {
+	case gate.StartEnforced:
+		if d.NotClosed != nil {
+			p.Log.Warn("a pod was not closed before it was enforced", "pod", name, "err", d.NotClosed)
+		}
 		return nil
+	case gate.StartClosed:
+		p.Log.Warn("a pod starts closed", "pod", name, "state", d.Reply.State, "why", d.Reply.Text, "err", d.Err)
+		return nil
+	case gate.TooLate:
+		return fmt.Errorf("pod %s is not enforced yet (%s): %w", name, d.Why(), errors.Join(errLate, d.Err))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
-	defer cancel()
-	return p.Skeleton(ctx, pod.Links, pod.IPs)
+	return fmt.Errorf("pod %s would start open: it is not enforced (%s), and it could not be closed: %w", name, d.Why(), d.NotClosed)
 }
 
 // errLate says why a pod does not start.
