@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package internal_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// closure is what a program must not link, beside what the layers refuse to each
+// package: an enforcement agent carries no scaffolding, and the gate, which a
+// runtime starts for every pod, no client of Kubernetes.
+type closure struct {
+	program string
+	never   []string
+	reason  string
+}
+
+func closures() []closure {
+	scaffolding := append(ours("lab", "netpol/oracle"), "testing", "gonum.org", "golang.org/x/perf", "github.com/spf13/cobra", "pgregory.net/rapid")
+	return []closure{
+		{"podwall-agent", scaffolding, "what serves tests and measurements is not on a node"},
+		{"podwall-gate", append(scaffolding, "k8s.io", "sigs.k8s.io", "github.com/prometheus"), "it must start in milliseconds, and asks nobody but the agent"},
+		{"podwall-lab", append(ours("lab/testkit"), "testing", "pgregory.net/rapid", "github.com/google/go-cmp"), "it is a program for people and not a test"},
+	}
+}
+
+// Every program below cmd has a closure, and keeps it.
+func TestProgramsLinkNothingOfTheScaffolding(t *testing.T) {
+	out, err := exec.Command("go", "list", "../cmd/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for _, c := range closures() {
+		told = append(told, module+"cmd/"+c.program)
+		deps, err := exec.Command("go", "list", "-deps", "../cmd/"+c.program).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range strings.Fields(string(deps)) {
+			if within(path, c.never) {
+				t.Errorf("%s links %s: %s", c.program, path, c.reason)
+			}
+		}
+	}
+	for _, p := range strings.Fields(string(out)) {
+		if !slices.Contains(told, p) {
+			t.Errorf("nobody says what %s must not link", p)
+		}
+	}
+}
