@@ -28,8 +28,9 @@ spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress], ingress: 
 `
 
 // The way of the README: the image's archive is imported on the node, the
-// manifest is applied as it is, and a policy is in force.
-func TestTheManifestInstallsPodwall(t *testing.T) {
+// manifest is applied as it is, and a policy is in force. Then it is uninstalled
+// as helm does it and docs/uninstall.md says, and the node is as before.
+func TestTheManifestInstallsPodwallAndItGoesAgain(t *testing.T) {
 	image := filepath.Join(root, "bin", "image", "podwall-"+runtime.GOARCH+".tar")
 	if _, err := os.Stat(image); err != nil && os.Getenv("CI") != "true" {
 		t.Skipf("run `make image`: %v", err)
@@ -40,6 +41,7 @@ func TestTheManifestInstallsPodwall(t *testing.T) {
 	k.load(image)
 	pods := cast(t, c)
 	wantReached(t, c, pods["foe"], pods["web"], true) // nobody enforces yet
+	before := nodeState(t, c)
 
 	k.run("kubectl apply -f deploy/podwall.yaml")
 	k.run("kubectl -n podwall-system rollout status daemonset/podwall | tail -n 1")
@@ -57,6 +59,12 @@ func TestTheManifestInstallsPodwall(t *testing.T) {
 	wantReached(t, c, pods["friend"], pods["web"], true)
 	wantReached(t, c, pods["foe"], pods["web"], false)
 	k.save()
+	uninstall(t, c, before)
+	late, err := c.Run(ctx, cluster.PodSpec("shop", "late", c.Nodes()[0].Name, "netexec", fmt.Sprint("--http-port=", port)))
+	check(t, err)
+	wantReached(t, c, pods["foe"], pods["web"], true) // the policy is there, and nobody enforces it
+	wantReached(t, c, late, pods["web"], true)
+	wantReached(t, c, pods["foe"], late, true)
 }
 
 // cast are the pods of the namespace shop.
