@@ -110,14 +110,13 @@ type plan struct {
 	again   []program.Refused // somebody took them out of the sets
 	cutting bool              // the sets hold something
 	held    held
+	former  []netip.Addr // addresses whose connections are a former owner's, and end before the commit
 	moved   []netip.Addr // addresses that went from one pod to another, to look for after the commit
 	reused  int          // connections of reused addresses, deleted already
 	looked  Looked
 }
 
-// plan prepares what is committed with the program. Where nobody looks beside the
-// loop, connections of addresses that have a new owner are deleted here: before
-// anything speaks of the owner.
+// plan prepares what is committed with the program. It changes nothing in the kernel.
 func (d *Datapath) plan(p *program.Program, n ruleset.Node, h held, report *Report) (*plan, error) {
 	c := &d.cuts
 	todo := &plan{held: h, add: map[program.Refused]string{}, remove: map[program.Refused]bool{}, scopes: scopes{}}
@@ -186,8 +185,8 @@ func (c *cuts) policed(p *program.Program) *program.Program {
 	return open
 }
 
-// compare finds out what to look at after the program changed, and deletes the
-// connections of reused addresses. It returns the addresses of which nothing need
+// compare finds out what to look at after the program changed, and the connections
+// of which addresses end before the commit. It returns the addresses of which nothing need
 // be refused any more: another pod has them, or none.
 func (d *Datapath) compare(p *program.Program, todo *plan) map[netip.Addr]bool {
 	c, before := &d.cuts, d.cuts.judged
@@ -205,14 +204,22 @@ func (d *Datapath) compare(p *program.Program, todo *plan) map[netip.Addr]bool {
 	}
 	todo.look(before, p, change)
 	if todo.reused = c.arrivals.ended(); !todo.held.beside {
-		todo.moved = change.Moved
-		todo.reused += c.clear(reused, cut.NewJudge(&program.Program{}, todo.node, reused))
+		todo.moved, todo.former = change.Moved, reused
 	}
 	others := map[netip.Addr]bool{}
 	for _, a := range slices.Concat(reused, change.Left) {
 		others[a] = true
 	}
 	return others
+}
+
+// endReused deletes, where nobody looks beside the loop, the connections of
+// addresses that have a new owner.
+func (c *cuts) endReused(todo *plan) {
+	if len(todo.former) == 0 {
+		return
+	}
+	todo.reused += c.clear(todo.former, cut.NewJudge(&program.Program{}, todo.node, todo.former))
 }
 
 // look notes which connections a change asks to look at, and who pays for it.

@@ -299,9 +299,10 @@ type wanted struct {
 	program *program.Program
 	held    held
 	node    ruleset.Node
+	bridges []links.Path // that have to show their packets
 }
 
-// want finds out what the kernel shall have. Paths and interfaces are those of all
+// want says what the kernel shall have, and changes nothing there. Paths and interfaces are those of all
 // pods, also of those that are left out, not believed, or held: these stay closed.
 func (d *Datapath) want(ctx context.Context, all *program.Program, out omitted, report *Report) (wanted, error) {
 	paths, err := d.links.Find(ctx, addressesOf(all.Pods))
@@ -316,7 +317,7 @@ func (d *Datapath) want(ctx context.Context, all *program.Program, out omitted, 
 	d.lookAgain(d.nextLook(now))
 	p, h := d.hold(out.of(p), paths)
 	report.Held = h.addrs
-	return wanted{p, h, d.node(p, all, paths, report)}, nil
+	return wanted{p, h, d.node(p, all, paths, report), d.podBridges(all, paths)}, nil
 }
 
 func addressesOf(pods []program.Pod) []links.Pod {
@@ -338,11 +339,14 @@ func (d *Datapath) make(ctx context.Context, all *program.Program, report *Repor
 	if err != nil {
 		return err
 	}
+	d.enforceBridges(w.bridges, report)
+	w.node.Restore = d.entries()
 	p, node := w.program, w.node
 	todo, err := d.plan(p, node, w.held, report)
 	if err != nil {
 		return err
 	}
+	d.cuts.endReused(todo) // before anything speaks of the new owners
 	node.Cut = todo.cutting
 	d.bindPorts(node, report) // before anybody at the ports is let speak
 	desired := d.renderer.Render(p, node)

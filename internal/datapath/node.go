@@ -5,8 +5,6 @@
 package datapath
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -19,8 +17,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// node finds out what Render has to know of the node, and prepares the bridges
-// of pods. all are the pods that are wanted, also those that are not programmed
+// node says what Render has to know of the node. all are the pods that are wanted, also those that are not programmed
 // yet: their interfaces are closed like those of the others.
 func (d *Datapath) node(p, all *program.Program, paths map[netip.Addr]links.Path, report *Report) ruleset.Node {
 	n := ruleset.Node{FilterHook: d.options.FilterHook || d.forced || len(d.survey.Before) > 0}
@@ -38,7 +35,7 @@ func (d *Datapath) node(p, all *program.Program, paths map[netip.Addr]links.Path
 			Text: fmt.Sprintf("%d chains of kube-router's firewall are in the kernel and judge packets too; if it has stopped, by the policies of that time", d.survey.Known),
 			Cure: "stop kube-router on this node, then run podwall-agent --remove-kube-router-firewall=plan, and =now; see docs/migrate-from-kube-router.md"})
 	}
-	d.wiring(p, all, paths, &n, report)
+	d.wiring(p, paths, &n)
 	isolatedLinks(all, paths, &n)
 	n.Restore = d.entries()
 	return n
@@ -60,15 +57,8 @@ func (d *Datapath) guard() (on bool, why string) {
 	return true, "auto: no other table is seen to drop invalid packets at forward"
 }
 
-// wiring finds the interfaces that lead to isolated pods and makes bridges
-// show their packets, also those of pods that are wanted and not programmed.
-func (d *Datapath) wiring(p, all *program.Program, paths map[netip.Addr]links.Path, n *ruleset.Node, report *Report) {
-	bridges := map[int]links.Path{}
-	for _, pod := range all.Pods {
-		if path := paths[pod.Addr]; path.Bridge {
-			bridges[path.Index] = path
-		}
-	}
+// wiring says on which interfaces pods are.
+func (d *Datapath) wiring(p *program.Program, paths map[netip.Addr]links.Path, n *ruleset.Node) {
 	for _, pod := range p.Pods {
 		path, ok := paths[pod.Addr]
 		if !ok {
@@ -84,14 +74,9 @@ func (d *Datapath) wiring(p, all *program.Program, paths map[netip.Addr]links.Pa
 	n.Closed, n.Open, n.Carried = !d.options.OpenUnknown, append(d.links.Open(), testLink), d.links.Carried()
 	n.Bridges, n.NodePorts = d.links.AnyBridge(), d.links.NodePorts()
 	if n.Closed {
-		for _, b := range d.links.Bridges() { // the first pods are there before they are known
-			bridges[b.Index] = cmp.Or(bridges[b.Index], b)
+		for _, b := range d.links.Bridges() {
 			n.Carried = append(n.Carried, b.Link)
 		}
-	}
-	d.bridged, d.blind = len(bridges) > 0, false
-	for _, b := range slices.SortedFunc(maps.Values(bridges), func(a, b links.Path) int { return cmp.Compare(a.Link, b.Link) }) {
-		d.bridge(b, report)
 	}
 }
 
@@ -108,45 +93,6 @@ func isolatedLinks(p *program.Program, paths map[netip.Addr]links.Path, n *rules
 		if pod.Egress != "" {
 			n.Egress = append(n.Egress, path.Link)
 		}
-	}
-}
-
-// bridge makes a bridge hand its packets to the IP hooks, also VLAN-tagged
-// ones, and remembers how it was.
-func (d *Datapath) bridge(b links.Path, report *Report) {
-	subject := "bridge " + b.Link
-	if b.Uplink {
-		report.Problems = append(report.Problems, Problem{Subject: subject,
-			Text: "pods and an uplink share this bridge: addresses that belong to no pod are not closed on it"})
-	}
-	if ports := d.links.NodePortsOf(b.Index); len(ports) > 0 {
-		report.Problems = append(report.Problems, Problem{Subject: "node's port of " + b.Link,
-			Text: "the node speaks on this bridge by a pair of interfaces (" + strings.Join(ports, ", ") + "): TCP between it and pods there may fail, " +
-				"since packets cross connection tracking twice; a reset then counts as invalid and is dropped",
-			Cure: "give the bridge itself the node's address"})
-	}
-	found, err := links.EnforceBridge(d.options.Sysctls, b.Index)
-	d.blind = d.blind || err != nil
-	switch {
-	case errors.Is(err, links.ErrNoBridgeFilter):
-		report.problem(subject, "not enforcing between pods of this bridge: br_netfilter is not loaded", "modprobe br_netfilter on the node, and name it in a file of /etc/modules-load.d for the next boot")
-		return
-	case err != nil:
-		report.problem(subject, "not enforcing between pods of this bridge: "+err.Error(), needsAdmin)
-		return
-	case !found.All():
-		d.keep(b.Link, entry{text: found.String()})
-		d.log.Info("bridge now hands its packets to the IP hooks", "link", b.Link, "found", found.String(),
-			"note", "a pod on it reaches itself through a Service only if its bridge port has hairpin mode")
-	}
-	was, err := links.FilterVLAN(d.options.Sysctls)
-	d.blind = d.blind || err != nil
-	switch {
-	case err != nil:
-		report.problem(subject, "VLAN-tagged frames between pods are not filtered: "+err.Error(),
-			cureForSetting("bridge.bridge-nf-filter-vlan-tagged=1", err))
-	case !was:
-		d.keep(vlanEntry, entry{text: vlanWasOff})
 	}
 }
 

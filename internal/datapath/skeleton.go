@@ -114,7 +114,7 @@ func (d *Datapath) showBridges(names []string, report *Report) {
 	for _, name := range names {
 		if index, ok := links.BridgeIndex(name); ok {
 			d.links.Remember([]string{name})
-			d.bridge(links.Path{Index: index, Link: name, Bridge: true}, report)
+			d.enforceBridge(links.Path{Index: index, Link: name, Bridge: true}, report)
 		}
 	}
 }
