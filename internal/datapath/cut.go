@@ -22,7 +22,7 @@ import (
 // cuts ends connections that exist and must not. Where a nat chain judges, the
 // connection table is the memory of verdicts, so after a change that can deny
 // something the table is judged (audit.go). What is denied is first refused in
-// the answering direction (the cut sets of package nft) and then deleted. It is
+// the answering direction (the cut sets of package ruleset) and then deleted. It is
 // used by the goroutine of Apply, except for the audit.
 type cuts struct {
 	log      *slog.Logger

@@ -47,7 +47,7 @@ type Plugin struct {
 	Timeout time.Duration // how long a start waits
 	Refuse  bool          // a pod that is not enforced by then does not start
 	// Skeleton closes a pod with these interfaces on the node's side and these
-	// addresses; see gatecni.Plugin. Nil does nothing.
+	// addresses; see cni.Plugin. Nil does nothing.
 	Skeleton func(ctx context.Context, links []string, addrs []netip.Addr) error
 	Log      *slog.Logger
 

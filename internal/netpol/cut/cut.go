@@ -6,7 +6,7 @@
 // connection table is the memory of old verdicts; this package judges the table.
 //
 // It is pure: package conntrack reads the entries, package datapath deletes them
-// and has package nft refuse what would revive them. It never looks at a kernel
+// and has package ruleset refuse what would revive them. It never looks at a kernel
 // and never at a policy. Where it stands: after a change of the program was
 // committed, beside the data path.
 package cut
