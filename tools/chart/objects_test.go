@@ -249,7 +249,7 @@ func TestOtherContainersHaveNoTokenAndFewerRights(t *testing.T) {
 // A constraint that grants less than the pods ask for keeps them from starting.
 func TestTheConstraintsOfOpenShiftGrantWhatThePodsNeed(t *testing.T) {
 	for _, more := range []bool{false, true} {
-		values := map[string]any{"openshift": map[string]any{"scc": true}}
+		values := merge(uninstalling(), map[string]any{"openshift": map[string]any{"scc": true}})
 		if more {
 			values = merge(mustRead(t, allFile), nil)
 		}

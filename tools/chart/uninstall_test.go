@@ -14,10 +14,20 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// Whoever applies the output of helm template applies hooks too, and these uninstall
+// podwall. So there are none unless somebody asks for them.
+func TestNothingUninstallsByDefault(t *testing.T) {
+	if r := mustRender(t, map[string]any{}); r.Hooks != "" || r.Cleaner != "" {
+		t.Errorf("hooks without being asked for:\n%s", r.Hooks)
+	}
+}
+
+func uninstalling() map[string]any { return at("uninstall.enabled", true) }
+
 // What cleans the nodes runs where the agents run, is of their release, comes from
 // their registry, and has no more rights.
 func TestTheCleanerRunsWhatIsInstalled(t *testing.T) {
-	for name, values := range map[string]map[string]any{"defaults": {}, "all": mustRead(t, allFile)} {
+	for name, values := range map[string]map[string]any{"defaults": uninstalling(), "all": mustRead(t, allFile)} {
 		r := mustRender(t, values)
 		agent := mustDecode(t, r.Objects)["DaemonSet/podwall"].(*appsv1.DaemonSet).Spec.Template.Spec
 		clean := mustDecode(t, r.Cleaner)["DaemonSet/podwall-uninstall"].(*appsv1.DaemonSet).Spec.Template.Spec
@@ -59,7 +69,7 @@ func TestTheCleanerRunsWhatIsInstalled(t *testing.T) {
 // before nodes are cleaned, nodes before anybody waits for them; the rights go last,
 // and what cleans stays where a node is left.
 func TestTheHooksComeAndGoInOrder(t *testing.T) {
-	objects := mustDecode(t, mustRender(t, map[string]any{}).Hooks)
+	objects := mustDecode(t, mustRender(t, uninstalling()).Hooks)
 	weight := func(name string) int {
 		o, ok := objects[name].(metav1.Object)
 		if !ok {

@@ -19,7 +19,6 @@ func switches() map[string]any {
 		"serviceAccount.create": false,
 		"rbac.create":           false,
 		"updateStrategy.type":   "OnDelete",
-		"uninstall.enabled":     false,
 	}
 }
 
