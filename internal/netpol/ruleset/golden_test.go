@@ -6,7 +6,6 @@ import (
 	"flag"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
@@ -119,9 +118,9 @@ func TestGoldenRulesetsLoad(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ns := newNS(t)
-			runNft(t, ns, string(text), "-f", "-")
-			listed := runNft(t, ns, "", "-n", "list", "table", "inet", ruleset.TableName)
+			ns := nftrun.Namespace(t)
+			nftrun.Run(t, ns, string(text), "-f", "-")
+			listed := nftrun.Run(t, ns, "", "-n", "list", "table", "inet", ruleset.TableName)
 			if want, got := outline(string(text)), outline(listed); !slices.Equal(want, got) {
 				t.Errorf("outline (-written +listed):\n%s", cmp.Diff(want, got))
 			}
@@ -152,31 +151,4 @@ func outline(listing string) []string {
 	}
 	slices.Sort(list)
 	return list
-}
-
-func newNS(t *testing.T) *netns.NS {
-	t.Helper()
-	ns, err := netns.New()
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ns.Close() }) // it goes with the process anyway
-	return ns
-}
-
-func runNft(t *testing.T, ns *netns.NS, stdin string, args ...string) string {
-	t.Helper()
-	cmd := exec.Command("nft", args...)
-	var out strings.Builder
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &out
-	if err := ns.Start(cmd); err != nil {
-		t.Fatalf("nft is needed (Debian package nftables): %v", err)
-	}
-	if err := cmd.Wait(); err != nil {
-		t.Fatalf("nft %v: %v\n%s\n%s", args, err, out.String(), stdin)
-	}
-	return out.String()
 }

@@ -148,20 +148,27 @@ func TestEveryVariantCanBecomeEveryOther(t *testing.T) {
 	}
 }
 
+// sameAsText commits a table and wants that the kernel lists what it lists of the
+// nft program for our text. It returns the listing.
+func sameAsText(t *testing.T, byUs *nft.Conn, ours *netns.NS, want *nft.Table) string {
+	t.Helper()
+	if err := byUs.Commit(nft.Diff(nil, want)); err != nil {
+		t.Fatal(err)
+	}
+	theirs := nftrun.Namespace(t)
+	nftrun.Run(t, theirs, want.String(), "-f", "-")
+	got, expected := nftrun.Run(t, ours, "", "list", "ruleset"), nftrun.Run(t, theirs, "", "list", "ruleset")
+	if diff := cmp.Diff(nftrun.Lines(expected), nftrun.Lines(got)); diff != "" {
+		t.Errorf("listing, nft -f of our text (-), our netlink messages (+):\n%s", diff)
+	}
+	return got
+}
+
 func TestOurExpressionsAreThoseOfTheNftProgramForOurText(t *testing.T) {
 	for name, node := range nodes() {
 		t.Run(name, func(t *testing.T) {
-			want := Render(sample(), node)
 			byUs, ours := openIn(t)
-			if err := byUs.Commit(nft.Diff(nil, want)); err != nil {
-				t.Fatal(err)
-			}
-			_, theirs := openIn(t)
-			nftrun.Run(t, theirs, want.String(), "-f", "-")
-			got, expected := nftrun.Run(t, ours, "", "list", "ruleset"), nftrun.Run(t, theirs, "", "list", "ruleset")
-			if diff := cmp.Diff(nftrun.Lines(expected), nftrun.Lines(got)); diff != "" {
-				t.Errorf("listing, nft -f of our text (-), our netlink messages (+):\n%s", diff)
-			}
+			sameAsText(t, byUs, ours, Render(sample(), node))
 		})
 	}
 }
@@ -169,15 +176,7 @@ func TestOurExpressionsAreThoseOfTheNftProgramForOurText(t *testing.T) {
 func TestTheBridgesTableIsThatOfItsText(t *testing.T) {
 	conn, ours := openIn(t)
 	byUs, want := conn.Of(TagTable()), RenderTags()
-	if err := byUs.Commit(nft.Diff(nil, want)); err != nil {
-		t.Fatal(err)
-	}
-	_, theirs := openIn(t)
-	nftrun.Run(t, theirs, want.String(), "-f", "-")
-	got, expected := nftrun.Run(t, ours, "", "list", "ruleset"), nftrun.Run(t, theirs, "", "list", "ruleset")
-	if diff := cmp.Diff(nftrun.Lines(expected), nftrun.Lines(got)); diff != "" {
-		t.Errorf("listing, nft -f of our text (-), our netlink messages (+):\n%s", diff)
-	}
+	sameAsText(t, byUs, ours, want)
 	if actual, err := byUs.Read(); err != nil || len(nft.Diff(actual, want)) > 0 {
 		t.Errorf("after writing: %v, %v", nft.Diff(actual, want), err)
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -20,31 +19,13 @@ import (
 	"github.com/podwall/podwall/internal/cluster/convert"
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
-	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
 	"github.com/podwall/podwall/internal/lab/testkit/soak"
 	"github.com/podwall/podwall/internal/netpol/compile"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
-
-func openLimits(t *testing.T) *nft.Conn {
-	t.Helper()
-	ns, err := netns.New()
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ns.Close() })
-	c, err := ruleset.Open(ns.FD())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
-	return c
-}
 
 // commit brings the kernel to a program and wants to find it there.
 func commit(t *testing.T, c *nft.Conn, from *nft.Table, p *program.Program) *nft.Table {
@@ -92,7 +73,7 @@ func TestLimitOfElementsInASet(t *testing.T) {
 					p.Sets[0].Elements = p.Sets[0].Elements.With(e)
 				}
 			}
-			c := openLimits(t)
+			c := connIn(t, nftrun.Namespace(t))
 			table := commit(t, c, nil, p)
 			dormant := *table
 			dormant.Dormant = true // so that the whole table is replaced
@@ -111,7 +92,7 @@ func TestLimitOfRulesInAChain(t *testing.T) {
 		block := netip.PrefixFrom(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 0x14000000+256*uint32(i)))), 24)
 		p.Chains[0].Rules = append(p.Chains[0].Rules, program.Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 1000, Last: 2000}, Block: program.Block{CIDR: block}})
 	}
-	table := commit(t, openLimits(t), nil, p)
+	table := commit(t, connIn(t, nftrun.Namespace(t)), nil, p)
 	for _, c := range table.Chains {
 		if c.Name == "ingress4-web" && len(c.Rules) < len(p.Chains[0].Rules) {
 			t.Errorf("the chain has %d rules, want %d: something is dispatched, and nothing was measured", len(c.Rules), len(p.Chains[0].Rules))
@@ -139,7 +120,7 @@ func TestLimitOfPoliciesOnAPod(t *testing.T) {
 			start := time.Now()
 			p := compile.Program(policy.Resolve(store.Snapshot(), "one"), compile.Options{})
 			t.Logf("%d policies, compiled in %v", n, time.Since(start))
-			commit(t, openLimits(t), nil, p)
+			commit(t, connIn(t, nftrun.Namespace(t)), nil, p)
 		})
 	}
 }
@@ -166,5 +147,5 @@ func TestLimitOfComments(t *testing.T) {
 			Rules: []program.Rule{{PeerSet: "peers", Comment: strings.Repeat(long+" ingress[0], ", 100)}}}},
 		Sets: []*program.Set{{Name: "peers", Kind: inet.Addrs, Family: inet.IPv4, Comment: strings.Repeat(long, 10)}},
 	}
-	commit(t, openLimits(t), nil, p)
+	commit(t, connIn(t, nftrun.Namespace(t)), nil, p)
 }

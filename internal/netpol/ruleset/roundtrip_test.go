@@ -12,6 +12,7 @@ import (
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/testkit/gen"
+	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
@@ -47,21 +48,21 @@ func TestGoldenTablesGoThroughTheirText(t *testing.T) {
 // the table, no more and no less.
 func throughText(t *testing.T, want *nft.Table) {
 	t.Helper()
-	byNetlink := newNS(t)
+	byNetlink := nftrun.Namespace(t)
 	if err := connIn(t, byNetlink).Commit(nft.Diff(nil, want)); err != nil {
 		t.Fatal(err)
 	}
-	listing := runNft(t, byNetlink, "", "list", "table", "inet", ruleset.TableName)
+	listing := nftrun.Run(t, byNetlink, "", "list", "table", "inet", ruleset.TableName)
 	for how, text := range map[string]string{"String": want.String(), "nft's listing": listing} {
-		ns := newNS(t)
-		runNft(t, ns, text, "-f", "-")
+		ns := nftrun.Namespace(t)
+		nftrun.Run(t, ns, text, "-f", "-")
 		sameTable(t, how, want, readIn(t, ns))
 		for _, c := range want.Chains {
 			if !prefersShort(c) {
 				continue
 			}
 			list := []string{"list", "chain", "inet", ruleset.TableName, c.Name}
-			if diff := cmp.Diff(runNft(t, byNetlink, "", list...), runNft(t, ns, "", list...)); diff != "" {
+			if diff := cmp.Diff(nftrun.Run(t, byNetlink, "", list...), nftrun.Run(t, ns, "", list...)); diff != "" {
 				t.Errorf("%s: chain %s (-by netlink +by text):\n%s", how, c.Name, diff)
 			}
 		}
