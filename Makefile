@@ -19,7 +19,8 @@ CNI_PLUGINS := github.com/containernetworking/plugins/plugins
 CONTAINERD := github.com/containerd/containerd/v2/cmd
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
-.PHONY: help build image release vulncheck demo test test-go fuzz lint vet staticcheck errcheck deploy bench prepare kubeapi kube netpol standin cni containerd e2e check vm-ipvs mutants soak golden clean FORCE
+.PHONY: help build image release vulncheck demo test test-go fuzz lint vet staticcheck errcheck deploy bench
+.PHONY: prepare kubeapi kube netpol standin cni containerd e2e check vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

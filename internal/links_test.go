@@ -19,11 +19,14 @@ type closure struct {
 }
 
 func closures() []closure {
-	scaffolding := append(ours("lab", "netpol/oracle"), "testing", "gonum.org", "golang.org/x/perf", "github.com/spf13/cobra", "pgregory.net/rapid")
+	scaffolding := append(ours("lab", "netpol/oracle"), "testing", "gonum.org", "golang.org/x/perf", "github.com/spf13/cobra",
+		"pgregory.net/rapid")
 	return []closure{
 		{"podwall-agent", scaffolding, "what serves tests and measurements is not on a node"},
-		{"podwall-gate", append(scaffolding, "k8s.io", "sigs.k8s.io", "github.com/prometheus"), "it must start in milliseconds, and asks nobody but the agent"},
-		{"podwall-lab", append(ours("lab/testkit"), "testing", "pgregory.net/rapid", "github.com/google/go-cmp"), "it is a program for people and not a test"},
+		{"podwall-gate", append(scaffolding, "k8s.io", "sigs.k8s.io", "github.com/prometheus"),
+			"it must start in milliseconds, and asks nobody but the agent"},
+		{"podwall-lab", append(ours("lab/testkit"), "testing", "pgregory.net/rapid", "github.com/google/go-cmp"),
+			"it is a program for people and not a test"},
 	}
 }
 

@@ -133,7 +133,8 @@ func (l *Loop) drops() {
 func dropsOf(counters map[string]uint64) observe.Drops {
 	return observe.Drops{
 		Ingress: counters[ruleset.CounterIngress] + counters[ruleset.CounterUnlisted] + counters[ruleset.CounterBroadcast],
-		Egress:  counters[ruleset.CounterEgress] + counters[ruleset.CounterSource] + counters[ruleset.CounterPort] + counters[ruleset.CounterStacked],
+		Egress: counters[ruleset.CounterEgress] + counters[ruleset.CounterSource] +
+			counters[ruleset.CounterPort] + counters[ruleset.CounterStacked],
 	}
 }
 

@@ -124,7 +124,8 @@ func openGate(socket string, door *Door, observer *observe.Observer, log *slog.L
 func cureForGate(socket string, err error) string {
 	cure := "correct --gate-socket, or switch the gate off with --gate-socket="
 	if errors.Is(err, unix.EROFS) {
-		cure = fmt.Sprintf("mount the node's %s into the agent's container, writable (hostPath, DirectoryOrCreate); or ", filepath.Dir(socket)) + cure
+		cure = fmt.Sprintf("mount the node's %s into the agent's container, writable (hostPath, DirectoryOrCreate); or ",
+			filepath.Dir(socket)) + cure
 	}
 	return cure
 }

@@ -82,16 +82,19 @@ func partOptions() []option {
 			bind: func(c *Config) flag.Value { return boolean(&c.CloseNode) }},
 		{name: "remove-kube-router-firewall", arg: "plan|now|now-beside-kube-bridge",
 			help: "Remove the chains, rules and ipsets that kube-router's firewall left on this node, then exit. plan only lists them. It refuses, with exit code 5, while kube-router runs, " +
-				"where its service proxy or router is in use, and where no podwall-agent is ready. now-beside-kube-bridge takes the interface kube-bridge for no sign of its router. See docs/migrate-from-kube-router.md.",
+				"where its service proxy or router is in use, and where no podwall-agent is ready. now-beside-kube-bridge takes the " +
+				"interface kube-bridge for no sign of its router. See docs/migrate-from-kube-router.md.",
 			why:  "rules of another program are not its own to remove, unless you say so.",
 			bind: func(c *Config) flag.Value { return oneOf(&c.Removal, RemovalPlan, RemovalNow, RemovalNowBesideBridge) }},
 		{name: "uninstall", arg: "stop-agents|await-nodes",
-			help: "Do a step of uninstalling that concerns all nodes, then exit. stop-agents deletes the agents' DaemonSet and waits until they are gone; await-nodes waits until the DaemonSet podwall-uninstall has cleaned every node, " +
+			help: "Do a step of uninstalling that concerns all nodes, then exit. stop-agents deletes the agents' DaemonSet and " +
+				"waits until they are gone; await-nodes waits until the DaemonSet podwall-uninstall has cleaned every node, " +
 				"names those that are dead or fail, and deletes it when none is left. The Helm chart's Jobs run it; see docs/uninstall.md.",
 			why:  "that podwall shall go is your decision alone.",
 			bind: func(c *Config) flag.Value { return oneOf(&c.Uninstall, StepStopAgents, StepAwaitNodes) }},
 		{name: "uninstall-timeout", arg: "DURATION",
-			help: "How long a step of --uninstall may take. It should be shorter than helm's --timeout, so that the Job can say which nodes are left.",
+			help: "How long a step of --uninstall may take. It should be shorter than helm's --timeout, so that the Job can say " +
+				"which nodes are left.",
 			why:  "only you know how long helm waits, and how long your nodes may take to pull an image.",
 			bind: func(c *Config) flag.Value { return duration(&c.UninstallTimeout) }},
 	}

@@ -78,7 +78,8 @@ func TestFlagsAreReadInEveryFormThatKubeRouterAccepts(t *testing.T) {
 		{"open the node", "--open-node=why", func(c *Config) { c.OpenNode = "why" }},
 		{"close the node", "--close-node", func(c *Config) { c.CloseNode = true }},
 		{"cleanup that stays", "--cleanup-config --wait-after-cleanup", func(c *Config) { c.Cleanup, c.CleanupWait = true, true }},
-		{"a step of uninstalling", "--uninstall=await-nodes --uninstall-timeout=1m", func(c *Config) { c.Uninstall, c.UninstallTimeout = StepAwaitNodes, time.Minute }},
+		{"a step of uninstalling", "--uninstall=await-nodes --uninstall-timeout=1m",
+			func(c *Config) { c.Uninstall, c.UninstallTimeout = StepAwaitNodes, time.Minute }},
 		{"removal of kube-router's firewall", "--remove-kube-router-firewall=plan", func(c *Config) { c.Removal = RemovalPlan }},
 		{"cleanup without the firewall", "--run-firewall=false --cleanup-config", func(c *Config) { c.RunFirewall, c.Cleanup = false, true }},
 	}

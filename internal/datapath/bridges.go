@@ -54,7 +54,8 @@ func (d *Datapath) enforceBridge(b links.Path, report *Report) {
 	}
 	if ports := d.links.NodePortsOf(b.Index); len(ports) > 0 {
 		report.Problems = append(report.Problems, Problem{Subject: "node's port of " + b.Link,
-			Text: "the node speaks on this bridge by a pair of interfaces (" + strings.Join(ports, ", ") + "): TCP between it and pods there may fail, " +
+			Text: "the node speaks on this bridge by a pair of interfaces (" + strings.Join(ports, ", ") +
+				"): TCP between it and pods there may fail, " +
 				"since packets cross connection tracking twice; a reset then counts as invalid and is dropped",
 			Cure: "give the bridge itself the node's address"})
 	}
@@ -62,7 +63,8 @@ func (d *Datapath) enforceBridge(b links.Path, report *Report) {
 	d.blind = d.blind || err != nil
 	switch {
 	case errors.Is(err, links.ErrNoBridgeFilter):
-		report.problem(subject, "not enforcing between pods of this bridge: br_netfilter is not loaded", "modprobe br_netfilter on the node, and name it in a file of /etc/modules-load.d for the next boot")
+		report.problem(subject, "not enforcing between pods of this bridge: br_netfilter is not loaded",
+			"modprobe br_netfilter on the node, and name it in a file of /etc/modules-load.d for the next boot")
 		return
 	case err != nil:
 		report.problem(subject, "not enforcing between pods of this bridge: "+err.Error(), needsAdmin)

@@ -412,10 +412,12 @@ func refusedFirst(c *cuts, n uint64) map[program.Refused]bool {
 // Of very many refused connections a change has those judged that it concerns.
 func TestAChangeHasTheRefusedConnectionsJudgedThatItConcerns(t *testing.T) {
 	first, second, elsewhere := netip.MustParseAddr(first), netip.MustParseAddr(second), netip.MustParseAddr(elsewhere)
-	pods := []program.Pod{{Addr: first, Name: "a/p", Tenant: "a", Ingress: "ingress4-a"}, {Addr: second, Name: "b/p", Tenant: "b", Ingress: "ingress4-b"}}
+	pods := []program.Pod{{Addr: first, Name: "a/p", Tenant: "a", Ingress: "ingress4-a"},
+		{Addr: second, Name: "b/p", Tenant: "b", Ingress: "ingress4-b"}}
 	both := func() *program.Program {
 		return &program.Program{Pods: slices.Clone(pods), Chains: []*program.Chain{
-			{Name: "ingress4-a", Direction: program.Ingress, Family: inet.IPv4}, {Name: "ingress4-b", Direction: program.Ingress, Family: inet.IPv4}}}
+			{Name: "ingress4-a", Direction: program.Ingress, Family: inet.IPv4}, {Name: "ingress4-b", Direction: program.Ingress,
+				Family: inet.IPv4}}}
 	}
 	at := func(a netip.Addr) program.Refused {
 		return program.Refused{Protocol: inet.TCP, Src: a, Dst: elsewhere, SrcPort: 80, DstPort: 40000}

@@ -59,7 +59,8 @@ func (m missing) updateWhy(p *program.Program, is func(program.Pod) (why string,
 // beside our hooks (a network that does not go through the node's IP layer). A pod on a
 // bridge whose port is not known may have its address forged there. Neither must
 // go unsaid. unclear says why an address that some port has is not believed.
-func (d *Datapath) lookForPods(p *program.Program, paths map[netip.Addr]links.Path, unclear map[netip.Addr]string, now time.Time) []Problem {
+func (d *Datapath) lookForPods(p *program.Program, paths map[netip.Addr]links.Path, unclear map[netip.Addr]string,
+	now time.Time) []Problem {
 	isolated := func(pod program.Pod) bool { return pod.Ingress != "" || pod.Egress != "" }
 	d.unclear.updateWhy(p, func(pod program.Pod) (string, bool) {
 		why := unclear[pod.Addr]

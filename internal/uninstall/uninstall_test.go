@@ -84,7 +84,8 @@ func list(pods ...string) string { return `{"items": [` + strings.Join(pods, ","
 
 // cleaner is the DaemonSet that cleans, of which a controller has seen a generation.
 func cleaner(seen, desired, ready int) string {
-	return fmt.Sprintf(`{"metadata": {"generation": 1}, "status": {"observedGeneration": %d, "desiredNumberScheduled": %d, "numberReady": %d}}`,
+	return fmt.Sprintf(`{"metadata": {"generation": 1}, "status": {"observedGeneration": %d, `+
+		`"desiredNumberScheduled": %d, "numberReady": %d}}`,
 		seen, desired, ready)
 }
 

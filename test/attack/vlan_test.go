@@ -52,7 +52,8 @@ func TestTaggedFramesOnABridgeArriveWithoutTheSetting(t *testing.T) {
 func TestStackedTagsOnABridgeAreStopped(t *testing.T) {
 	w := &world{stage.New(t, lab.Bridge, stage.Setup{})}
 	stage.Families(t, func(t *testing.T, v6 bool) {
-		w.Stopped(t, stage.Drops{ruleset.CounterStacked: 3}, w.taggedSYN(t, v6, 1000, 0, 0), w.taggedSYN(t, v6, 1001, 0, 5), w.taggedSYN(t, v6, 1002, 0, 0, 0))
+		w.Stopped(t, stage.Drops{ruleset.CounterStacked: 3}, w.taggedSYN(t, v6, 1000, 0, 0), w.taggedSYN(t, v6, 1001, 0, 5),
+			w.taggedSYN(t, v6, 1002, 0, 0, 0))
 		w.Stopped(t, stage.Drops{ruleset.CounterIngress: 2}, w.taggedSYN(t, v6, 2100, 0), w.taggedSYN(t, v6, 2101, 5))
 		w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80), w.Ask(t, node1, victim, v6, packet.TCP, 80))
 	})

@@ -87,7 +87,8 @@ func newWorld(t *testing.T, wiring lab.Wiring) *world {
 	w.table, err = ruleset.Open(w.node().FD())
 	check(t, err)
 	t.Cleanup(func() { check(t, w.table.Close()) })
-	w.base = w.nodes() + "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: evil}\n"
+	w.base = w.nodes() + "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n" +
+		"---\napiVersion: v1\nkind: Namespace\nmetadata: {name: evil}\n"
 	for _, a := range cast() {
 		w.wire(a)
 		w.base += "---\n" + a.manifest()
@@ -168,7 +169,8 @@ func (w *world) enforced(a *agent) *agent {
 func (w *world) tables() string {
 	w.t.Helper()
 	var text strings.Builder
-	for _, conn := range []*nft.Conn{w.table, w.table.Of(ruleset.PortTable(inet.IPv4)), w.table.Of(ruleset.PortTable(inet.IPv6)), w.table.Of(ruleset.TagTable())} {
+	for _, conn := range []*nft.Conn{w.table, w.table.Of(ruleset.PortTable(inet.IPv4)), w.table.Of(ruleset.PortTable(inet.IPv6)),
+		w.table.Of(ruleset.TagTable())} {
 		table, err := conn.Read()
 		if err != nil {
 			// Somebody is writing: whoever compares asks again.
@@ -207,7 +209,8 @@ func (w *world) drops() uint64 {
 	w.t.Helper()
 	counters, err := ruleset.Counters(w.table)
 	check(w.t, err)
-	return counters[ruleset.CounterIngress] + counters[ruleset.CounterEgress] + counters[ruleset.CounterUnlisted] + counters[ruleset.CounterBroadcast] +
+	return counters[ruleset.CounterIngress] + counters[ruleset.CounterEgress] + counters[ruleset.CounterUnlisted] +
+		counters[ruleset.CounterBroadcast] +
 		counters[ruleset.CounterSource] + counters[ruleset.CounterPort] + counters[ruleset.CounterGuard]
 }
 

@@ -15,7 +15,8 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 )
 
-const network = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.244.1.0/24"}}]}`
+const network = `{"cniVersion": "1.0.0", "name": "pods", "plugins": [` +
+	`{"type": "bridge", "ipam": {"type": "host-local", "subnet": "10.244.1.0/24"}}]}`
 
 // The installer's container has no capability at all: files of root are enough, and
 // where the directories are another user's it says what it lacks.
@@ -37,7 +38,8 @@ func TestTheManifestsGateInstalls(t *testing.T) {
 			ends: true, says: []string{"making /etc/cni/net.d", "read-only file system", "mount the node's directory /etc/cni/net.d"}},
 		{name: "mount cni-bin", take: func(t *testing.T, pod *corev1.PodSpec) { unmount(t, pod, "gate", "cni-bin") },
 			says: []string{"/opt/cni/bin", "read-only file system", "mount the node's directory /opt/cni/bin"}},
-		{name: "directories of another user", owner: user, says: []string{"/opt/cni/bin", "permission denied", "belongs to user 995", "DAC_OVERRIDE"}},
+		{name: "directories of another user", owner: user,
+			says: []string{"/opt/cni/bin", "permission denied", "belongs to user 995", "DAC_OVERRIDE"}},
 		{name: "directories of another user, with the right", owner: user, take: func(t *testing.T, pod *corev1.PodSpec) {
 			container(t, pod, "gate").SecurityContext.Capabilities.Add = []corev1.Capability{"DAC_OVERRIDE"}
 		}},

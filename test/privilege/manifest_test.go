@@ -83,7 +83,8 @@ func rights(t *testing.T, pod *corev1.PodSpec, c *corev1.Container) []string {
 		t.Fatalf("container %s does not drop all capabilities", c.Name)
 	}
 	is := func(b *bool, want bool) bool { return b != nil && *b == want }
-	if !is(s.Privileged, false) || !is(s.AllowPrivilegeEscalation, false) || !is(s.ReadOnlyRootFilesystem, true) || pod.HostPID || pod.HostIPC {
+	if !is(s.Privileged, false) || !is(s.AllowPrivilegeEscalation, false) || !is(s.ReadOnlyRootFilesystem, true) || pod.HostPID ||
+		pod.HostIPC {
 		t.Errorf("container %s could do more than it must: %+v", c.Name, s)
 	}
 	if p := pod.SecurityContext; p == nil || p.SeccompProfile == nil || p.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault {

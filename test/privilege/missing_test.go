@@ -35,9 +35,11 @@ type missing struct {
 // withoutMounts are the cases for mounts, by the volume.
 func withoutMounts() map[string]missing {
 	return map[string]missing{
-		"run-podwall": {problem: "start gate", ready: true, says: []string{"read-only file system", "mount the node's /run/podwall into the agent's container, writable"}},
-		"sysctl-net":  {problem: "bridge kube-bridge", says: []string{"VLAN-tagged frames", "read-only file system", "mount the node's /proc/sys/net"}},
-		"token":       {exit: 1, says: []string{"/var/run/secrets/kubernetes.io/serviceaccount/token", "mount the service account's token"}},
+		"run-podwall": {problem: "start gate", ready: true,
+			says: []string{"read-only file system", "mount the node's /run/podwall into the agent's container, writable"}},
+		"sysctl-net": {problem: "bridge kube-bridge", says: []string{"VLAN-tagged frames", "read-only file system",
+			"mount the node's /proc/sys/net"}},
+		"token": {exit: 1, says: []string{"/var/run/secrets/kubernetes.io/serviceaccount/token", "mount the service account's token"}},
 	}
 }
 
@@ -60,8 +62,10 @@ func withoutRights() []missing {
 		{name: "nftables", edits: []edit{refuseNetfilter(93)}, exit: 3, says: []string{"the kernel has no nftables; load nf_tables"}},
 		{name: "br_netfilter", edits: []edit{hide("/host/proc/sys/net/bridge")},
 			problem: "bridge kube-bridge", says: []string{"br_netfilter is not loaded", "modprobe br_netfilter"}},
-		{name: "IPv6 for new interfaces, and the mount to switch it on", take: func(t *testing.T, pod *corev1.PodSpec) { unmount(t, pod, "agent", "sysctl-net") },
-			set: []netns.Sysctl{{Path: "ipv6/conf/default/disable_ipv6", Value: "1"}}, problem: "self-test", says: []string{"new interfaces have no IPv6", "mount the node's /proc/sys/net"}},
+		{name: "IPv6 for new interfaces, and the mount to switch it on",
+			take: func(t *testing.T, pod *corev1.PodSpec) { unmount(t, pod, "agent", "sysctl-net") },
+			set: []netns.Sysctl{{Path: "ipv6/conf/default/disable_ipv6",
+				Value: "1"}}, problem: "self-test", says: []string{"new interfaces have no IPv6", "mount the node's /proc/sys/net"}},
 	}
 }
 
@@ -153,7 +157,8 @@ func refuseNetfilter(errno int) edit {
 			}
 			rules = append(rules, r)
 		}
-		other := object{"names": []string{"socket"}, "action": "SCMP_ACT_ALLOW", "args": []object{{"index": 2, "value": netfilter, "op": "SCMP_CMP_NE"}}}
+		other := object{"names": []string{"socket"}, "action": "SCMP_ACT_ALLOW",
+			"args": []object{{"index": 2, "value": netfilter, "op": "SCMP_CMP_NE"}}}
 		seccomp["syscalls"] = append(rules, rule, other)
 	}
 }

@@ -68,7 +68,8 @@ func newWorld(t *testing.T, wiring lab.Wiring, nodes []string, flags ...string) 
 func (w *world) host(node, account string) *host {
 	w.t.Helper()
 	h := &host{node: w.bed.Node(node), dir: w.t.TempDir(), api: net.JoinHostPort(serverAddr, fmt.Sprint(serverPort))}
-	token, err := w.api.CoreV1().ServiceAccounts(w.m.account.Namespace).CreateToken(w.t.Context(), account, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := w.api.CoreV1().ServiceAccounts(w.m.account.Namespace).CreateToken(w.t.Context(), account,
+		&authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	check(w.t, err)
 	h.account = map[string]string{"token": token.Status.Token, "ca.crt": string(w.config.CAData), "namespace": w.m.account.Namespace}
 	return h
@@ -104,7 +105,8 @@ func (w *world) createNode(name string, addrs []netip.Addr) {
 
 func (w *world) createNamespace(name string) {
 	w.t.Helper()
-	_, err := w.api.CoreV1().Namespaces().Create(w.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := w.api.CoreV1().Namespaces().Create(w.t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}},
+		metav1.CreateOptions{})
 	check(w.t, err)
 }
 

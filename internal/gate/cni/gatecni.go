@@ -79,7 +79,8 @@ func (p Plugin) add(args *skel.CmdArgs) error {
 			return err
 		}
 	} else {
-		p.logf("nothing to announce for %s of %s: it is no interface of a Kubernetes pod that policies speak about", args.IfName, args.ContainerID)
+		p.logf("nothing to announce for %s of %s: it is no interface of a Kubernetes pod that policies speak about",
+			args.IfName, args.ContainerID)
 	}
 	return c.pass(p.Out, result)
 }
@@ -99,9 +100,11 @@ func (p Plugin) announce(c config, pod gate.Pod) error {
 		p.logf("pod %s starts closed: not enforced after %s: %s", name, c.wait, d.Why())
 		return nil
 	case gate.TooLate:
-		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s is not enforced after %s (onTimeout is %q)", name, c.wait, onTimeoutRefuse), d.Why())
+		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s is not enforced after %s (onTimeout is %q)", name, c.wait,
+			onTimeoutRefuse), d.Why())
 	}
-	return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s would start open: it is not enforced (%s), and it could not be closed", name, d.Why()),
+	return types.NewError(types.ErrTryAgainLater,
+		fmt.Sprintf("pod %s would start open: it is not enforced (%s), and it could not be closed", name, d.Why()),
 		d.NotClosed.Error()+"; start podwall-agent on this node")
 }
 
@@ -171,7 +174,8 @@ func (p Plugin) status(args *skel.CmdArgs) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shortWait)
 	defer cancel()
 	if _, err := (gate.Client{Socket: c.Socket}).List(ctx); err != nil {
-		return types.NewError(pluginNotAvailable, "pods would start closed: "+err.Error(), "start podwall-agent on this node with --gate-socket="+c.Socket)
+		return types.NewError(pluginNotAvailable, "pods would start closed: "+err.Error(),
+			"start podwall-agent on this node with --gate-socket="+c.Socket)
 	}
 	return nil
 }

@@ -29,8 +29,9 @@ type yard struct {
 func newYard(t *testing.T, files ...string) yard {
 	t.Helper()
 	dir, out := t.TempDir(), &bytes.Buffer{}
-	y := yard{t: t, out: out, Installer: Installer{ConfDir: filepath.Join(dir, "net.d"), BinDir: filepath.Join(dir, "bin"), CacheDir: filepath.Join(dir, "cache"),
-		Program: filepath.Join(dir, "program"), Entry: Entry{Type: Name}, Out: out}}
+	y := yard{t: t, out: out, Installer: Installer{ConfDir: filepath.Join(dir, "net.d"), BinDir: filepath.Join(dir, "bin"),
+		CacheDir: filepath.Join(dir, "cache"),
+		Program:  filepath.Join(dir, "program"), Entry: Entry{Type: Name}, Out: out}}
 	y.check(os.Mkdir(y.ConfDir, 0o755))
 	y.check(os.WriteFile(y.Program, []byte("a program"), 0o755))
 	for _, f := range files {

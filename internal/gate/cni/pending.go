@@ -55,7 +55,8 @@ func (i Installer) removeProgram() error {
 	n, err := i.pending()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		i.say("%s stays: %s has no notes of sandboxes, and some may need it once more when they end; remove it when they are gone", program, i.CacheDir)
+		i.say("%s stays: %s has no notes of sandboxes, and some may need it once more when they end; remove it when they are gone",
+			program, i.CacheDir)
 		return nil
 	case err != nil:
 		return err

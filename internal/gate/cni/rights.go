@@ -26,7 +26,8 @@ func explained(path string, err error) error {
 	for _, of := range []string{path, dir} {
 		if info, stat := os.Stat(of); stat == nil {
 			if s, ok := info.Sys().(*syscall.Stat_t); ok && int(s.Uid) != os.Geteuid() {
-				return fmt.Errorf("%w; %s belongs to user %d and this process is user %d: add DAC_OVERRIDE to the container's capabilities, or give it to user %d",
+				return fmt.Errorf("%w; %s belongs to user %d and this process is user %d: "+
+					"add DAC_OVERRIDE to the container's capabilities, or give it to user %d",
 					err, of, s.Uid, os.Geteuid(), os.Geteuid())
 			}
 		}

@@ -136,7 +136,8 @@ func (p *ports) findSole(devices map[int]device, pods []Pod, wishes map[netip.Ad
 }
 
 // judge returns the one port that has the address, or why none is believed.
-func (p *ports) judge(a netip.Addr, w wish, now map[port]device, claims map[port][]netip.Addr, owner map[netip.Addr]Pod) (found port, why string) {
+func (p *ports) judge(a netip.Addr, w wish, now map[port]device, claims map[port][]netip.Addr,
+	owner map[netip.Addr]Pod) (found port, why string) {
 	var at []port
 	for q, addrs := range claims {
 		if slices.Contains(addrs, a) {

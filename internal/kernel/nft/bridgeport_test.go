@@ -16,8 +16,9 @@ import (
 // (1: which input, 8: whether there is one).
 func TestThePhysdevMatch(t *testing.T) {
 	for other, want := range map[string]string{
-		"":      strings.Repeat("00", 65) + "08" + strings.Repeat("00", 6),
-		"veth5": "7665746835" + strings.Repeat("00", 11) + strings.Repeat("ff", 6) + strings.Repeat("00", 10) + strings.Repeat("00", 32) + "0109" + strings.Repeat("00", 6),
+		"": strings.Repeat("00", 65) + "08" + strings.Repeat("00", 6),
+		"veth5": "7665746835" + strings.Repeat("00", 11) + strings.Repeat("ff", 6) + strings.Repeat("00", 10) + strings.Repeat("00",
+			32) + "0109" + strings.Repeat("00", 6),
 	} {
 		list := encodeRule(Rule{Statements: []Statement{MatchBridgePort{Other: other}}})
 		m, ok := list[0].(*expr.Match)

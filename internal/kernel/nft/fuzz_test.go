@@ -102,7 +102,8 @@ func FuzzNotice(f *testing.F) {
 	f.Add(uint16(unix.NFT_MSG_NEWGEN), []byte{0, 0, 0, 0})
 	f.Fuzz(func(t *testing.T, kind uint16, data []byte) {
 		var n Notice
-		n.add(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind)}, Data: slices.Clone(data)}, func(t TableID) bool { return t.Name == "podwall" })
+		n.add(netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(kind)}, Data: slices.Clone(data)},
+			func(t TableID) bool { return t.Name == "podwall" })
 		if kind&0xff == unix.NFT_MSG_NEWGEN {
 			if n != (Notice{}) {
 				t.Errorf("the number of a generation is %+v", n)

@@ -7,7 +7,8 @@
 // It stands outside the data path: tests use it where the API's own
 // semantics count (resource versions, watches, validation, status). It only
 // starts the program of the module test/kubeapi as a process and never links
-// any of it. The process also ends when the program that started it dies. There are no controllers behind this API: nobody schedules pods, makes
+// any of it. The process also ends when the program that started it dies. There are no controllers
+// behind this API: nobody schedules pods, makes
 // EndpointSlices or ends the deletion of a namespace, so a test that wants an
 // empty namespace takes a new name.
 package kubeapi

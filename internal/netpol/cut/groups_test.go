@@ -61,7 +61,8 @@ func TestWhatGoesToAGroupEndsWhereABridgeIsClosed(t *testing.T) {
 
 // An address that a pod has is no broadcast address, whatever the node's networks.
 func TestAPodIsNoBroadcast(t *testing.T) {
-	j := NewJudge(sampleProgram(), []netip.Addr{own}, nil).WithGroups(Groups{Closed: map[netip.Addr]bool{open: true}, Broadcasts: []netip.Addr{open}})
+	j := NewJudge(sampleProgram(), []netip.Addr{own},
+		nil).WithGroups(Groups{Closed: map[netip.Addr]bool{open: true}, Broadcasts: []netip.Addr{open}})
 	e := plain(inet.TCP, addr("169.254.1.1"), 40000, open, 80)
 	if c, denied := j.Judge(&e); denied {
 		t.Errorf("cut: %+v", c)

@@ -33,8 +33,10 @@ func ingressOf(r Rule, sets ...*Set) *Program {
 func TestEachConditionOfARule(t *testing.T) {
 	web := &Set{Name: "s", Kind: inet.Addrs, Family: inet.IPv4, Elements: elements(inet.Element{Addr: addr("10.0.0.9")})}
 	named := &Set{Name: "s", Kind: inet.AddrPorts, Family: inet.IPv4, Elements: elements(inet.Element{Addr: addr("10.0.0.1"), Port: 80})}
-	list := &Set{Name: "s", Kind: inet.PortRanges, Ranges: []inet.Range{{First: inet.Element{Port: 53}, Last: inet.Element{Port: 53}}, {First: inet.Element{Port: 80}, Last: inet.Element{Port: 90}}}}
-	blocks := &Set{Name: "s", Kind: inet.AddrRanges, Family: inet.IPv4, Ranges: []inet.Range{{First: inet.Element{Addr: addr("10.0.0.8")}, Last: inet.Element{Addr: addr("10.0.0.14")}}}}
+	list := &Set{Name: "s", Kind: inet.PortRanges, Ranges: []inet.Range{{First: inet.Element{Port: 53}, Last: inet.Element{Port: 53}},
+		{First: inet.Element{Port: 80}, Last: inet.Element{Port: 90}}}}
+	blocks := &Set{Name: "s", Kind: inet.AddrRanges, Family: inet.IPv4,
+		Ranges: []inet.Range{{First: inet.Element{Addr: addr("10.0.0.8")}, Last: inet.Element{Addr: addr("10.0.0.14")}}}}
 	hole := Block{CIDR: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.0.0.9/32")}}
 	nine, two := addr("10.0.0.9"), addr("10.0.0.2")
 	tests := []struct {
@@ -122,10 +124,16 @@ func TestTheZeroVerdictIsDrop(t *testing.T) {
 }
 
 func TestProgramText(t *testing.T) {
-	p := ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}, PeerSet: "s", Block: Block{CIDR: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}, Comment: "shop/p ingress[0]"},
-		&Set{Name: "d", Kind: inet.AddrPorts, Family: inet.IPv4, Elements: elements(inet.Element{Addr: addr("10.0.0.2"), Port: 9}, inet.Element{Addr: addr("10.0.0.1"), Port: 80})},
-		&Set{Name: "l", Kind: inet.PortRanges, Ranges: []inet.Range{{First: inet.Element{Port: 53}, Last: inet.Element{Port: 53}}, {First: inet.Element{Port: 80}, Last: inet.Element{Port: 90}}}},
-		&Set{Name: "s", Kind: inet.AddrRanges, Family: inet.IPv4, Comment: "blocks", Ranges: []inet.Range{inet.AddrRange(netip.MustParsePrefix("10.0.0.0/8")), {First: inet.Element{Addr: addr("11.0.0.1")}, Last: inet.Element{Addr: addr("11.0.0.9")}}}},
+	p := ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}, PeerSet: "s",
+		Block: Block{CIDR: netip.MustParsePrefix("10.0.0.0/8"),
+			Except: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}, Comment: "shop/p ingress[0]"},
+		&Set{Name: "d", Kind: inet.AddrPorts, Family: inet.IPv4,
+			Elements: elements(inet.Element{Addr: addr("10.0.0.2"), Port: 9}, inet.Element{Addr: addr("10.0.0.1"), Port: 80})},
+		&Set{Name: "l", Kind: inet.PortRanges, Ranges: []inet.Range{{First: inet.Element{Port: 53}, Last: inet.Element{Port: 53}},
+			{First: inet.Element{Port: 80}, Last: inet.Element{Port: 90}}}},
+		&Set{Name: "s", Kind: inet.AddrRanges, Family: inet.IPv4, Comment: "blocks",
+			Ranges: []inet.Range{inet.AddrRange(netip.MustParsePrefix("10.0.0.0/8")),
+				{First: inet.Element{Addr: addr("11.0.0.1")}, Last: inet.Element{Addr: addr("11.0.0.9")}}}},
 	)
 	p.Pods = append(p.Pods, Pod{Addr: addr("fd00::1"), Name: "shop/open"})
 	p.Chains[0].Rules = append(p.Chains[0].Rules, Rule{})

@@ -227,8 +227,10 @@ func guard(n Node) []*nft.Chain {
 		behind = nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks, Negate: true}
 	}
 	for _, f := range inet.Families {
-		c.Add("", nft.Lookup{Field: nft.Source, Family: f, Set: perFamily("guard-from", f)}, nft.Count{Counter: CounterGuard}, nft.Verdict{Kind: nft.Drop})
-		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("guard-to", f)}, nft.Count{Counter: CounterGuard}, nft.Verdict{Kind: nft.Drop})
+		c.Add("", nft.Lookup{Field: nft.Source, Family: f, Set: perFamily("guard-from", f)}, nft.Count{Counter: CounterGuard},
+			nft.Verdict{Kind: nft.Drop})
+		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("guard-to", f)}, nft.Count{Counter: CounterGuard},
+			nft.Verdict{Kind: nft.Drop})
 		unlisted := nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("local", f), Negate: true}
 		c.Add("to no known pod", nft.MatchFamily{Family: f}, behind, unlisted, nft.Count{Counter: CounterGuard}, nft.Verdict{Kind: nft.Drop})
 		if n.Closed {

@@ -81,7 +81,8 @@ func portChain(c *program.Chain, key nft.Key, rules []program.Rule) *nft.Chain {
 // the node's address, even if a pod claims it: otherwise the node could lose the
 // way to its API server. Forged, it was dropped before (known-source).
 func finish(c *nft.Chain, of *program.Chain) {
-	c.Add("a pod reaches itself", nft.Lookup{Field: nft.SourceDestination, Family: of.Family, Set: perFamily("self", of.Family)}, nft.Verdict{Kind: nft.Accept})
+	c.Add("a pod reaches itself", nft.Lookup{Field: nft.SourceDestination, Family: of.Family, Set: perFamily("self", of.Family)},
+		nft.Verdict{Kind: nft.Accept})
 	if of.Direction == program.Egress {
 		c.Add("the node is no pod", nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Return})
 		c.Rules = append(c.Rules, dropped(CounterEgress, ""))

@@ -138,7 +138,8 @@ func Refusals(t *nft.Table) (list []program.Refused) {
 				continue
 			}
 			for _, e := range s.Entries {
-				list = append(list, program.Refused{Protocol: p, Src: e.Key.Addr, Dst: e.Key.Dst.Addr(), SrcPort: e.Key.Port, DstPort: e.Key.Dst.Port()})
+				list = append(list, program.Refused{Protocol: p, Src: e.Key.Addr, Dst: e.Key.Dst.Addr(), SrcPort: e.Key.Port,
+					DstPort: e.Key.Dst.Port()})
 			}
 		}
 	}

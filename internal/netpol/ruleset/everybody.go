@@ -73,7 +73,8 @@ func toGroup(n Node) *nft.Chain {
 	if n.FilterHook { // untracked, it meets no nat chain
 		addDiscovery(c, nft.Verdict{Kind: nft.Return})
 	}
-	c.Add("an isolated pod is there", nft.Lookup{Field: nft.InputInterface, Set: setIngressLinks}, nft.Count{Counter: CounterUnlisted}, nft.Verdict{Kind: nft.Drop})
+	c.Add("an isolated pod is there", nft.Lookup{Field: nft.InputInterface, Set: setIngressLinks},
+		nft.Count{Counter: CounterUnlisted}, nft.Verdict{Kind: nft.Drop})
 	addSource(c, n)
 	addEgress(c)
 	return c

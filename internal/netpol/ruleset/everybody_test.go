@@ -66,13 +66,16 @@ func TestWhatAFrameToEverybodyMayCarry(t *testing.T) {
 func TestAGroupIsJudgedBeforeItsCopiesAreMade(t *testing.T) {
 	addr := netip.MustParseAddr
 	p := &program.Program{
-		Pods:   []program.Pod{{Addr: addr("10.0.0.1"), Egress: "none4"}, {Addr: addr("10.0.0.2")}, {Addr: addr("fd10::1"), Egress: "none6"}, {Addr: addr("fd10::2")}},
-		Chains: []*program.Chain{{Name: "none4", Direction: program.Egress, Family: inet.IPv4}, {Name: "none6", Direction: program.Egress, Family: inet.IPv6}},
+		Pods: []program.Pod{{Addr: addr("10.0.0.1"), Egress: "none4"}, {Addr: addr("10.0.0.2")},
+			{Addr: addr("fd10::1"), Egress: "none6"}, {Addr: addr("fd10::2")}},
+		Chains: []*program.Chain{{Name: "none4", Direction: program.Egress, Family: inet.IPv4},
+			{Name: "none6", Direction: program.Egress, Family: inet.IPv6}},
 	}
 	const quiet, shut = "br1", bridge
 	var at []ruleset.Attachment
 	for _, pod := range p.Pods {
-		at = append(at, ruleset.Attachment{Link: quiet, Addr: pod.Addr}, ruleset.Attachment{Link: shut, Addr: pod.Addr}, ruleset.Attachment{Link: "veth1", Addr: pod.Addr})
+		at = append(at, ruleset.Attachment{Link: quiet, Addr: pod.Addr}, ruleset.Attachment{Link: shut, Addr: pod.Addr},
+			ruleset.Attachment{Link: "veth1", Addr: pod.Addr})
 	}
 	tests := []struct {
 		name, in, src, dst string

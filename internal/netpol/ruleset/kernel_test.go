@@ -22,7 +22,8 @@ func sample() *program.Program {
 	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
 	var many []program.Rule
 	for port := range uint16(20) {
-		many = append(many, program.Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 8000 + port, Last: 8000 + port}, PeerSet: "pods4-web", Comment: "shop/many ingress[0]"})
+		many = append(many, program.Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 8000 + port, Last: 8000 + port},
+			PeerSet: "pods4-web", Comment: "shop/many ingress[0]"})
 	}
 	many = append(many, program.Rule{Protocol: inet.UDP, Block: program.Block{CIDR: prefix("10.0.0.0/8")}})
 	return &program.Program{
@@ -40,7 +41,9 @@ func sample() *program.Program {
 			}},
 			{Name: "ingress4-many", Direction: program.Ingress, Family: inet.IPv4, Rules: many},
 			{Name: "ingress4-web", Direction: program.Ingress, Family: inet.IPv4, Rules: []program.Rule{
-				{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}, Block: program.Block{CIDR: prefix("14.215.0.0/16"), Except: []netip.Prefix{prefix("14.215.1.0/24"), prefix("14.215.2.2/32")}}, Comment: "shop/web ingress[0]"},
+				{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90},
+					Block: program.Block{CIDR: prefix("14.215.0.0/16"),
+						Except: []netip.Prefix{prefix("14.215.1.0/24"), prefix("14.215.2.2/32")}}, Comment: "shop/web ingress[0]"},
 				{Protocol: inet.SCTP, Block: program.Block{CIDR: prefix("0.0.0.0/0")}},
 				{PeerSet: "pods4-web"},
 			}},
@@ -51,12 +54,15 @@ func sample() *program.Program {
 		},
 		Sets: []*program.Set{
 			{Name: "blocks4-a", Kind: inet.AddrRanges, Family: inet.IPv4, Ranges: []inet.Range{
-				inet.AddrRange(prefix("1.2.3.4/32")), inet.AddrRange(prefix("10.0.0.0/8")), addrRange("11.200.0.1", "11.200.0.6"), inet.AddrRange(prefix("224.0.0.0/3"))}},
-			{Name: "pods4-web", Kind: inet.Addrs, Family: inet.IPv4, Comment: `pods app=web in "all"`, Elements: elementsOf(inet.Element{Addr: addr("10.244.1.5")}, inet.Element{Addr: addr("10.244.2.9")})},
+				inet.AddrRange(prefix("1.2.3.4/32")), inet.AddrRange(prefix("10.0.0.0/8")), addrRange("11.200.0.1",
+					"11.200.0.6"), inet.AddrRange(prefix("224.0.0.0/3"))}},
+			{Name: "pods4-web", Kind: inet.Addrs, Family: inet.IPv4, Comment: `pods app=web in "all"`,
+				Elements: elementsOf(inet.Element{Addr: addr("10.244.1.5")}, inet.Element{Addr: addr("10.244.2.9")})},
 			{Name: "pods6-web", Kind: inet.Addrs, Family: inet.IPv6},
 			{Name: "portlist-a", Kind: inet.PortRanges, Ranges: []inet.Range{portRange(53, 53), portRange(80, 90), portRange(60000, 65535)}},
 			{Name: "ports4-http", Kind: inet.AddrPorts, Family: inet.IPv4, Elements: elementsOf(inet.Element{Addr: addr("10.244.1.5"), Port: 8080})},
-			{Name: "ports6-http", Kind: inet.AddrPorts, Family: inet.IPv6, Elements: elementsOf(inet.Element{Addr: addr("fd00:244:1::5"), Port: 8080})},
+			{Name: "ports6-http", Kind: inet.AddrPorts, Family: inet.IPv6,
+				Elements: elementsOf(inet.Element{Addr: addr("fd00:244:1::5"), Port: 8080})},
 		},
 	}
 }
@@ -80,12 +86,14 @@ func elementsOf(list ...inet.Element) inet.Elements {
 // nodes are the variants of the ruleset.
 func nodes() map[string]Node {
 	return map[string]Node{
-		"nat":    {Ingress: []string{"veth1"}, Egress: []string{"veth1", "kube-bridge"}},
-		"guard":  {Guard: true, Ingress: []string{"veth1"}, Restore: []nft.Entry{{Key: nft.Key{Iface: "kube-bridge"}, Comment: "nf_call_iptables=0"}}},
+		"nat": {Ingress: []string{"veth1"}, Egress: []string{"veth1", "kube-bridge"}},
+		"guard": {Guard: true, Ingress: []string{"veth1"},
+			Restore: []nft.Entry{{Key: nft.Key{Iface: "kube-bridge"}, Comment: "nf_call_iptables=0"}}},
 		"filter": {FilterHook: true, Closed: true, Carried: []string{"kube-bridge"}},
-		"closed": {Guard: true, Closed: true, Cut: true, Open: []string{"eth0", "docker0"}, Carried: []string{"kube-bridge"}, Attached: []Attachment{
-			{Link: "veth1", Addr: netip.MustParseAddr("10.244.1.5")}, {Link: "veth1", Addr: netip.MustParseAddr("fd00:244:1::5")},
-			{Link: "kube-bridge", Addr: netip.MustParseAddr("10.244.1.6"), Port: "veth2"}}},
+		"closed": {Guard: true, Closed: true, Cut: true, Open: []string{"eth0", "docker0"}, Carried: []string{"kube-bridge"},
+			Attached: []Attachment{
+				{Link: "veth1", Addr: netip.MustParseAddr("10.244.1.5")}, {Link: "veth1", Addr: netip.MustParseAddr("fd00:244:1::5")},
+				{Link: "kube-bridge", Addr: netip.MustParseAddr("10.244.1.6"), Port: "veth2"}}},
 	}
 }
 

@@ -34,7 +34,8 @@ func disorder(t *rapid.T, p *program.Program) {
 	p.Pods = slices.Clone(p.Pods)
 	for range rapid.IntRange(0, 4).Draw(t, "more pods") {
 		p.Pods = append(p.Pods, program.Pod{Addr: rapid.SampledFrom(addrs).Draw(t, "address"), Name: "more/pod",
-			Ingress: rapid.SampledFrom(chains[program.Ingress]).Draw(t, "ingress"), Egress: rapid.SampledFrom(chains[program.Egress]).Draw(t, "egress")})
+			Ingress: rapid.SampledFrom(chains[program.Ingress]).Draw(t,
+				"ingress"), Egress: rapid.SampledFrom(chains[program.Egress]).Draw(t, "egress")})
 	}
 	slices.SortStableFunc(p.Pods, func(a, b program.Pod) int { return a.Addr.Compare(b.Addr) })
 }
@@ -44,7 +45,8 @@ func wired(t *rapid.T, p *program.Program) (list []ruleset.Attachment) {
 	for _, pod := range p.Pods {
 		for range rapid.IntRange(0, 2).Draw(t, "attached") {
 			link := rapid.SampledFrom([]string{"veth1", "br0"}).Draw(t, "link")
-			list = append(list, ruleset.Attachment{Link: link, Addr: pod.Addr, Port: rapid.SampledFrom([]string{"", "port1", "port2"}).Draw(t, "port")})
+			list = append(list, ruleset.Attachment{Link: link, Addr: pod.Addr,
+				Port: rapid.SampledFrom([]string{"", "port1", "port2"}).Draw(t, "port")})
 		}
 	}
 	return list

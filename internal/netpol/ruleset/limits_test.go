@@ -61,9 +61,10 @@ func TestLimitOfElementsInASet(t *testing.T) {
 	for kind, n := range map[inet.SetKind]int{inet.Addrs: soak.Times(20_000, 1_000_000), inet.AddrRanges: soak.Times(2_000, 60_000)} {
 		t.Run(fmt.Sprint(kind), func(t *testing.T) {
 			p := &program.Program{
-				Pods:   []program.Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-web"}},
-				Chains: []*program.Chain{{Name: "ingress4-web", Direction: program.Ingress, Family: inet.IPv4, Rules: []program.Rule{{PeerSet: "many"}}}},
-				Sets:   []*program.Set{{Name: "many", Kind: kind, Family: inet.IPv4}},
+				Pods: []program.Pod{{Addr: netip.MustParseAddr("10.244.1.5"), Name: "shop/web", Ingress: "ingress4-web"}},
+				Chains: []*program.Chain{{Name: "ingress4-web", Direction: program.Ingress, Family: inet.IPv4,
+					Rules: []program.Rule{{PeerSet: "many"}}}},
+				Sets: []*program.Set{{Name: "many", Kind: kind, Family: inet.IPv4}},
 			}
 			for i := range n {
 				e := inet.Element{Addr: netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 0x14000000+2*uint32(i))))}
@@ -90,7 +91,8 @@ func TestLimitOfRulesInAChain(t *testing.T) {
 	}
 	for i := range soak.Times(3_000, 100_000) {
 		block := netip.PrefixFrom(netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 0x14000000+256*uint32(i)))), 24)
-		p.Chains[0].Rules = append(p.Chains[0].Rules, program.Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 1000, Last: 2000}, Block: program.Block{CIDR: block}})
+		p.Chains[0].Rules = append(p.Chains[0].Rules, program.Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 1000, Last: 2000},
+			Block: program.Block{CIDR: block}})
 	}
 	table := commit(t, connIn(t, nftrun.Namespace(t)), nil, p)
 	for _, c := range table.Chains {

@@ -18,14 +18,16 @@ func TestWhoseAddressIsTakenAwayMayNotSpeakAndIsNotReached(t *testing.T) {
 	for _, names := range [][2]string{{"10.0.0.1", "10.0.0.2"}, {"fd10::1", "fd10::2"}} {
 		gone, stays := netip.MustParseAddr(names[0]), netip.MustParseAddr(names[1])
 		p := &program.Program{Pods: []program.Pod{{Addr: gone}, {Addr: stays}}}
-		node := ruleset.Node{Closed: true, Open: []string{uplink}, Attached: []ruleset.Attachment{{Link: bridge, Addr: gone}, {Link: bridge, Addr: stays}}}
+		node := ruleset.Node{Closed: true, Open: []string{uplink},
+			Attached: []ruleset.Attachment{{Link: bridge, Addr: gone}, {Link: bridge, Addr: stays}}}
 		before := ruleset.Render(p, node)
 		after := ruleset.WithoutPods(before, []netip.Addr{gone})
 		outside := netip.MustParseAddr("203.0.113.1")
 		if gone.Is6() {
 			outside = netip.MustParseAddr("2001:db8::1")
 		}
-		for _, f := range []program.Flow{{Src: gone, Dst: outside}, {Src: outside, Dst: gone}, {Src: stays, Dst: outside}, {Src: outside, Dst: stays}} {
+		for _, f := range []program.Flow{{Src: gone, Dst: outside}, {Src: outside, Dst: gone}, {Src: stays, Dst: outside},
+			{Src: outside, Dst: stays}} {
 			in, out := bridge, uplink
 			if f.Src == outside {
 				in, out = out, in

@@ -31,7 +31,8 @@ func TestTheNodeIsNeverJudgedAsAPod(t *testing.T) {
 			if v4 {
 				family = inet.IPv4
 			}
-			liar := program.Pod{Addr: gen.NodeAddr("one", v4), Name: "x/liar", Egress: fmt.Sprintf("egress%d-liar", family), Ingress: fmt.Sprintf("ingress%d-liar", family)}
+			liar := program.Pod{Addr: gen.NodeAddr("one", v4), Name: "x/liar", Egress: fmt.Sprintf("egress%d-liar", family),
+				Ingress: fmt.Sprintf("ingress%d-liar", family)}
 			p.Pods = append(slices.Clone(p.Pods), liar)
 			p.Chains = append(slices.Clone(p.Chains),
 				&program.Chain{Name: liar.Egress, Direction: program.Egress, Family: family},

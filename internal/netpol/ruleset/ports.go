@@ -26,14 +26,16 @@ const (
 // addresses to bridge ports; nil if no port is known.
 func RenderPorts(f inet.Family, n Node) *nft.Table {
 	t := &nft.Table{TableID: PortTable(f), Counters: []string{CounterPort}}
-	ports := &nft.Set{Name: setPorts, Key: either(f == inet.IPv6, nft.Addr6, nft.Addr4), Map: true, Comment: "which bridge port an address belongs to"}
+	ports := &nft.Set{Name: setPorts, Key: either(f == inet.IPv6, nft.Addr6, nft.Addr4), Map: true,
+		Comment: "which bridge port an address belongs to"}
 	chains := map[string]*nft.Chain{}
 	for _, at := range n.Ported {
 		if at.Port == "" || inet.FamilyOf(at.Addr) != f {
 			continue
 		}
 		name := chainPortOf + at.Port
-		chains[name] = &nft.Chain{Name: name, Rules: []nft.Rule{{Statements: []nft.Statement{nft.MatchBridgePort{Other: at.Port}, nft.GoTo(chainForged)}}}}
+		chains[name] = &nft.Chain{Name: name, Rules: []nft.Rule{{Statements: []nft.Statement{nft.MatchBridgePort{Other: at.Port},
+			nft.GoTo(chainForged)}}}}
 		ports.Entries = append(ports.Entries, nft.Entry{Key: addrKey(at.Addr), Verdict: nft.JumpTo(name)})
 	}
 	if len(chains) == 0 {

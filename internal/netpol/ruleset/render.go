@@ -161,7 +161,8 @@ func (r *Renderer) renderPods(p *program.Program) {
 
 // Render returns what the function of that name returns.
 func (r *Renderer) Render(p *program.Program, n Node) *nft.Table {
-	t := &nft.Table{TableID: Table(), Counters: []string{CounterBroadcast, CounterEgress, CounterGuard, CounterIngress, CounterSelfTest, CounterSource, CounterUnlisted}}
+	t := &nft.Table{TableID: Table(), Counters: []string{CounterBroadcast, CounterEgress, CounterGuard, CounterIngress,
+		CounterSelfTest, CounterSource, CounterUnlisted}}
 	for _, s := range p.Sets {
 		t.Sets = append(t.Sets, renderSet(s))
 	}
@@ -171,9 +172,11 @@ func (r *Renderer) Render(p *program.Program, n Node) *nft.Table {
 	t.Sets = append(t.Sets,
 		&nft.Set{Name: setOpenLinks, Key: nft.Interface, Entries: interfaces(n.open()), Comment: "lead elsewhere than to pods"},
 		&nft.Set{Name: setPodLinks, Key: nft.Interface, Entries: interfaces(n.podLinks()), Comment: "lead to pods"},
-		&nft.Set{Name: setIngressLinks, Key: nft.Interface, Entries: interfaces(n.Ingress), Comment: "lead to pods that are isolated for ingress"},
+		&nft.Set{Name: setIngressLinks, Key: nft.Interface, Entries: interfaces(n.Ingress),
+			Comment: "lead to pods that are isolated for ingress"},
 		&nft.Set{Name: setEgressLinks, Key: nft.Interface, Entries: interfaces(n.Egress), Comment: "lead to pods that are isolated for egress"},
-		&nft.Set{Name: setCarried, Key: nft.Interface, Entries: interfaces(n.Carried), Comment: "bridges that are closed, since pods are or were on them"},
+		&nft.Set{Name: setCarried, Key: nft.Interface, Entries: interfaces(n.Carried),
+			Comment: "bridges that are closed, since pods are or were on them"},
 		&nft.Set{Name: setRestore, Key: nft.Interface, Entries: n.Restore, Comment: "settings to restore with --cleanup-config"},
 	)
 	if n.Guard && !n.FilterHook {
@@ -199,7 +202,8 @@ func (r *Renderer) Render(p *program.Program, n Node) *nft.Table {
 }
 
 func renderSet(s *program.Set) *nft.Set {
-	r := &nft.Set{Name: s.Name, Comment: s.Comment, Elements: s.Elements, Ranges: s.Ranges, Interval: s.Kind == inet.AddrRanges || s.Kind == inet.PortRanges}
+	r := &nft.Set{Name: s.Name, Comment: s.Comment, Elements: s.Elements, Ranges: s.Ranges,
+		Interval: s.Kind == inet.AddrRanges || s.Kind == inet.PortRanges}
 	v6 := s.Family == inet.IPv6
 	switch s.Kind {
 	case inet.AddrPorts:
@@ -272,7 +276,8 @@ func (n Node) podLinks() []string {
 func sourceSets(list []Attachment) []*nft.Set {
 	var sets []*nft.Set
 	for _, f := range inet.Families {
-		s := &nft.Set{Name: perFamily("source", f), Key: either(f == inet.IPv6, nft.InterfaceAddr6, nft.InterfaceAddr4), Late: true, Comment: "who may speak where"}
+		s := &nft.Set{Name: perFamily("source", f), Key: either(f == inet.IPv6, nft.InterfaceAddr6, nft.InterfaceAddr4), Late: true,
+			Comment: "who may speak where"}
 		for _, from := range list {
 			if inet.FamilyOf(from.Addr) == f {
 				s.Entries = append(s.Entries, nft.Entry{Key: nft.Key{Element: inet.Element{Addr: from.Addr}, Iface: from.Link}})

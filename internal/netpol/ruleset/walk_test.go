@@ -271,7 +271,8 @@ func agree(t interface {
 func TestTablesMeanWhatTheProgramMeans(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := programOf(gen.Snapshot(t))
-		n := ruleset.Node{FilterHook: rapid.Bool().Draw(t, "filter hook"), Guard: rapid.Bool().Draw(t, "guard"), Closed: rapid.Bool().Draw(t, "closed"), Cut: rapid.Bool().Draw(t, "cut"),
+		n := ruleset.Node{FilterHook: rapid.Bool().Draw(t, "filter hook"), Guard: rapid.Bool().Draw(t, "guard"),
+			Closed: rapid.Bool().Draw(t, "closed"), Cut: rapid.Bool().Draw(t, "cut"),
 			Open: []string{uplink}, Attached: attached(p), Bridges: rapid.Bool().Draw(t, "bridges")}
 		if n.Bridges {
 			n.Carried = []string{bridge}
@@ -323,8 +324,9 @@ func TestALongChainMeansTheSame(t *testing.T) {
 func TestTheGuardKnowsTheDirection(t *testing.T) {
 	in, out, outside := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("198.51.100.7")
 	p := &program.Program{
-		Pods:   []program.Pod{{Addr: in, Ingress: "in"}, {Addr: out, Egress: "out"}},
-		Chains: []*program.Chain{{Name: "in", Direction: program.Ingress, Family: inet.IPv4}, {Name: "out", Direction: program.Egress, Family: inet.IPv4}},
+		Pods: []program.Pod{{Addr: in, Ingress: "in"}, {Addr: out, Egress: "out"}},
+		Chains: []*program.Chain{{Name: "in", Direction: program.Ingress, Family: inet.IPv4},
+			{Name: "out", Direction: program.Egress, Family: inet.IPv4}},
 	}
 	table := ruleset.Render(p, ruleset.Node{Guard: true})
 	tests := []struct {

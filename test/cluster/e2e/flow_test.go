@@ -13,8 +13,9 @@ import (
 
 func TestDatagramsAreReadFromTheKernelsTables(t *testing.T) {
 	for table, want := range map[string]counts{
-		"Ip: A B\nIp: 1 2\nUdp: InDatagrams NoPorts InErrors OutDatagrams\nUdp: 10 2 99 98\nUdpLite: InDatagrams NoPorts\nUdpLite: 7 7\n": {10, 2},
-		"Ip6InReceives\t5\nUdp6InDatagrams  \t3\nUdp6NoPorts\t4\nUdp6InErrors 9\n":                                                        {3, 4},
+		"Ip: A B\nIp: 1 2\nUdp: InDatagrams NoPorts InErrors OutDatagrams\nUdp: 10 2 99 98\n" +
+			"UdpLite: InDatagrams NoPorts\nUdpLite: 7 7\n": {10, 2},
+		"Ip6InReceives\t5\nUdp6InDatagrams  \t3\nUdp6NoPorts\t4\nUdp6InErrors 9\n": {3, 4},
 		"": {},
 	} {
 		if got := countDatagrams(table); got != want {

@@ -171,7 +171,8 @@ func (s *settings) runOne(ctx context.Context, p plan, programs []string) (failu
 }
 
 // combine starts a cluster with podwall and tries on it what the plan says.
-func (s *settings) combine(ctx context.Context, p plan, f *found, passed map[string]bool, save func() error, say func(string, ...any)) (err error) {
+func (s *settings) combine(ctx context.Context, p plan, f *found, passed map[string]bool, save func() error,
+	say func(string, ...any)) (err error) {
 	w, err := s.start(ctx, p, f.run, say)
 	if err != nil {
 		return err

@@ -34,7 +34,8 @@ func (r *Report) markdown() []byte {
 
 // summary has a line for each plan, also for what was not tried.
 func (r *Report) summary(b *bytes.Buffer) {
-	fmt.Fprintf(b, "\n| cluster | specs passed | failed | not tried | scenarios passed | failed | not tried |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(b, "\n| cluster | specs passed | failed | not tried | scenarios passed | failed | not tried |\n"+
+		"|---|---|---|---|---|---|---|\n")
 	for _, p := range plans() {
 		c := r.combination(p.name)
 		passed, failed := c.count()
@@ -51,7 +52,8 @@ func (r *Report) summary(b *bytes.Buffer) {
 
 // runs are the tables of circumstances and of costs.
 func (r *Report) runs(b *bytes.Buffer) {
-	fmt.Fprintf(b, "\n## Runs\n\nEach row below names the run that found it. A run is one cluster; image is the commit of which the agent's image was built,\n"+
+	fmt.Fprintf(b, "\n## Runs\n\nEach row below names the run that found it. A run is one cluster; "+
+		"image is the commit of which the agent's image was built,\n"+
 		"checkout that of the harness and the manifests. Load is the machine's, of one minute, at the start and at the end.\n\n"+
 		"| run | cluster | began | took | image | checkout | load | cluster ready | podwall ready |\n|---|---|---|---|---|---|---|---|---|\n")
 	for i, run := range r.Runs {
@@ -63,7 +65,8 @@ func (r *Report) runs(b *bytes.Buffer) {
 			fmt.Fprintf(b, "\nRun %d ended early: %s\n", i+1, oneLine(run.Error))
 		}
 	}
-	fmt.Fprintf(b, "\nWhat the agents had cost when their run ended:\n\n| run | agent on | lived | CPU | memory | at most |\n|---|---|---|---|---|---|\n")
+	fmt.Fprintf(b, "\nWhat the agents had cost when their run ended:\n\n| run | agent on | lived | CPU | memory | at most |\n"+
+		"|---|---|---|---|---|---|\n")
 	for i, run := range r.Runs {
 		for _, a := range run.Agents {
 			fmt.Fprintf(b, "| %d | %s | %.0f s | %.1f s | %.0f MiB | %.0f MiB |\n", i+1, a.Node, a.Lived, a.CPUSeconds, a.MemoryMiB, a.PeakMiB)

@@ -43,7 +43,8 @@ func (s *settings) older(ctx context.Context) (release, error) {
 	for _, command := range [][]string{
 		{"git", "-C", s.root, "archive", "--format=tar", "-o", source, olderCommit},
 		{"tar", "-xf", source, "-C", root},
-		{"go", "build", "-C", root, "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=older", "-o", bin + "/", "./cmd/podwall-agent", "./cmd/podwall-gate"},
+		{"go", "build", "-C", root, "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=older", "-o", bin + "/",
+			"./cmd/podwall-agent", "./cmd/podwall-gate"},
 	} {
 		if err != nil {
 			break

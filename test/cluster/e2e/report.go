@@ -127,7 +127,8 @@ func version(program ...string) (string, error) {
 }
 
 func versions(bin string) (list []string, err error) {
-	for _, program := range [][]string{{"kube", "kubelet", "--version"}, {"containerd/containerd", "--version"}, {"containerd/runc", "--version"}} {
+	for _, program := range [][]string{{"kube", "kubelet", "--version"}, {"containerd/containerd", "--version"},
+		{"containerd/runc", "--version"}} {
 		v, one := version(append([]string{filepath.Join(bin, program[0])}, program[1:]...)...)
 		list, err = append(list, v), errors.Join(err, one)
 	}

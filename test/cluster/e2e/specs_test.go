@@ -27,7 +27,8 @@ func TestSpecsAreReadFromTheFileThatTheyLeave(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Spec{{Name: "Netpol allow-all", Status: "passed", Seconds: 21.5}, {Name: "Netpol deny", Status: "failed", Seconds: 200, Failure: "had 24 wrong results"}}
+	want := []Spec{{Name: "Netpol allow-all", Status: "passed", Seconds: 21.5},
+		{Name: "Netpol deny", Status: "failed", Seconds: 200, Failure: "had 24 wrong results"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -39,10 +40,13 @@ func TestSpecsAreReadFromTheFileThatTheyLeave(t *testing.T) {
 func TestTheReportNamesWhatFailed(t *testing.T) {
 	run := &Run{Began: "b", Image: "abc", Commit: "def", LoadBegin: 1, LoadEnd: 7.25, Agents: []Agent{{Node: "node1", MemoryMiB: 30}}}
 	r := &Report{Runs: []*Run{{Began: "a"}, run}, Combinations: []*Combination{{Name: "ptp nftables",
-		Specs:     []Spec{{Run: "b", Name: "good", Status: "passed"}, {Run: "b", Name: "bad", Status: "failed", Failure: "a | b\nc"}, {Run: "a", Name: "older", Status: "failed"}},
-		Scenarios: []*Scenario{{Run: "b", Name: "update", Passed: true, Figures: []Figure{{"sent", 10, "packets"}}, Series: []Series{{"upgrade", 5, 1, 7, 2}}}}}}}
+		Specs: []Spec{{Run: "b", Name: "good", Status: "passed"}, {Run: "b", Name: "bad", Status: "failed", Failure: "a | b\nc"},
+			{Run: "a", Name: "older", Status: "failed"}},
+		Scenarios: []*Scenario{{Run: "b", Name: "update", Passed: true, Figures: []Figure{{"sent", 10, "packets"}},
+			Series: []Series{{"upgrade", 5, 1, 7, 2}}}}}}}
 	text := string(r.markdown())
-	for _, want := range []string{"| ptp nftables | 1 | 2 | 44 | 1 | 0 | ", `| bad | **failed**: a \| b c | 2 |`, "| older | **failed**:  | 1 | 0 s |", "| update | passed | 2 | 0 s | sent 10 packets |",
+	for _, want := range []string{"| ptp nftables | 1 | 2 | 44 | 1 | 0 | ", `| bad | **failed**: a \| b c | 2 |`,
+		"| older | **failed**:  | 1 | 0 s |", "| update | passed | 2 | 0 s | sent 10 packets |",
 		"| abc | def | 1.0, 7.2 |", "| update: upgrade | 5 | 1 | 7 | 2 |",
 		"| 2 | node1 | 0 s | 0.0 s | 30 MiB |"} {
 		if !strings.Contains(text, want) {
@@ -85,8 +89,10 @@ func TestAReportIsPutTogetherFromSeveralRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []*Combination{{Name: name,
-		Specs:     []Spec{{Run: "3", Name: "a", Status: "passed"}, {Run: "3", Name: "b", Status: "passed"}, {Run: "2", Name: "c", Status: "passed"}},
-		Scenarios: []*Scenario{{Run: "3", Name: "init containers", Passed: true}, {Run: "1", Name: "update of the DaemonSet", Passed: true}, {Run: "2", Name: "drain", Passed: true}}}}
+		Specs: []Spec{{Run: "3", Name: "a", Status: "passed"}, {Run: "3", Name: "b", Status: "passed"},
+			{Run: "2", Name: "c", Status: "passed"}},
+		Scenarios: []*Scenario{{Run: "3", Name: "init containers", Passed: true},
+			{Run: "1", Name: "update of the DaemonSet", Passed: true}, {Run: "2", Name: "drain", Passed: true}}}}
 	if diff := cmp.Diff(want, r.Combinations); diff != "" {
 		t.Error(diff)
 	}
@@ -107,12 +113,14 @@ func TestAReportIsPutTogetherFromSeveralRuns(t *testing.T) {
 }
 
 func TestWhatHasPassedCanBeLeftOut(t *testing.T) {
-	passed := passedOf(&Combination{Specs: []Spec{{Name: "a (b)", Status: "passed"}, {Name: "c", Status: "failed"}}, Scenarios: []*Scenario{{Name: "drain", Passed: true}, {Name: "reboot"}}})
+	passed := passedOf(&Combination{Specs: []Spec{{Name: "a (b)", Status: "passed"}, {Name: "c", Status: "failed"}},
+		Scenarios: []*Scenario{{Name: "drain", Passed: true}, {Name: "reboot"}}})
 	if !passed["drain"] || passed["reboot"] || passed["c"] {
 		t.Errorf("%v", passed)
 	}
 	skip := regexp.MustCompile(skipped(passed))
-	for name, want := range map[string]bool{"[sig-network] Netpol a (b)": true, "[sig-network] Netpol a (b) more": false, "[sig-network] Netpol c": false, "SCTPConnectivity x": true} {
+	for name, want := range map[string]bool{"[sig-network] Netpol a (b)": true, "[sig-network] Netpol a (b) more": false,
+		"[sig-network] Netpol c": false, "SCTPConnectivity x": true} {
 		if got := skip.MatchString(name); got != want {
 			t.Errorf("%q is left out: %t, want %t", name, got, want)
 		}
@@ -122,14 +130,16 @@ func TestWhatHasPassedCanBeLeftOut(t *testing.T) {
 func TestDifferencesOfANode(t *testing.T) {
 	before := map[string]string{"same": "1", "changed": "1", "empty": "", "gone": "1"}
 	got := differences(before, map[string]string{"same": "1", "changed": "2", "new": "3"})
-	want := []string{`changed was "1" (true), is "2" (true)`, `empty was "" (true), is "" (false)`, `gone was "1" (true), is "" (false)`, `new was "" (false), is "3" (true)`}
+	want := []string{`changed was "1" (true), is "2" (true)`, `empty was "" (true), is "" (false)`,
+		`gone was "1" (true), is "" (false)`, `new was "" (false), is "3" (true)`}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }
 
 func TestWhatFailedIsCounted(t *testing.T) {
-	f := &found{run: &Run{Error: "ended early"}, specs: []Spec{{Status: "passed"}, {Status: "failed"}, {Status: "timedout"}}, scenarios: []*Scenario{{Passed: true}, {}}}
+	f := &found{run: &Run{Error: "ended early"}, specs: []Spec{{Status: "passed"}, {Status: "failed"}, {Status: "timedout"}},
+		scenarios: []*Scenario{{Passed: true}, {}}}
 	if n := f.failures(); n != 4 {
 		t.Errorf("%d failures are counted, want 4", n)
 	}
@@ -150,7 +160,8 @@ func TestAnImageNamesItsCommit(t *testing.T) {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
 		for name, text := range files {
-			err := errors.Join(w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))}), func() error { _, err := w.Write([]byte(text)); return err }())
+			err := errors.Join(w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(text))}),
+				func() error { _, err := w.Write([]byte(text)); return err }())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -162,11 +173,14 @@ func TestAnImageNamesItsCommit(t *testing.T) {
 		return file
 	}
 	const manifest = `[{"Config": "c"}]`
-	got, err := revision(write(map[string]string{"c": `{"config": {"Labels": {"org.opencontainers.image.revision": "0123456789abcdef"}}}`, "manifest.json": manifest}))
+	got, err := revision(write(map[string]string{
+		"c":             `{"config": {"Labels": {"org.opencontainers.image.revision": "0123456789abcdef"}}}`,
+		"manifest.json": manifest}))
 	if err != nil || got != "0123456789ab" {
 		t.Errorf("%q, %v; want the first twelve digits", got, err)
 	}
-	for what, files := range map[string]map[string]string{"no label": {"c": `{}`, "manifest.json": manifest}, "no configuration": {"manifest.json": manifest}, "no manifest": {"c": "{}"}} {
+	for what, files := range map[string]map[string]string{"no label": {"c": `{}`, "manifest.json": manifest},
+		"no configuration": {"manifest.json": manifest}, "no manifest": {"c": "{}"}} {
 		if got, err := revision(write(files)); err == nil {
 			t.Errorf("%s: %q, want an error", what, got)
 		}

@@ -33,7 +33,8 @@ func TestItRefusesWhatTheKernelRefuses(t *testing.T) {
 	set := &nft.Set{Name: "s", Key: nft.Addr4}
 	vmap := &nft.Set{Name: "m", Key: nft.Addr4, Map: true}
 	blocks := &nft.Set{Name: "b", Key: nft.Addr4, Interval: true}
-	asks := &nft.Chain{Name: "asks", Rules: []nft.Rule{{Statements: []nft.Statement{nft.Lookup{Field: nft.Source, Family: inet.IPv4, Set: "s"}, nft.Verdict{Kind: nft.Drop}}}}}
+	asks := &nft.Chain{Name: "asks", Rules: []nft.Rule{{Statements: []nft.Statement{nft.Lookup{Field: nft.Source, Family: inet.IPv4,
+		Set: "s"}, nft.Verdict{Kind: nft.Drop}}}}}
 	jumps := &nft.Chain{Name: "jumps", Rules: []nft.Rule{{Statements: []nft.Statement{nft.Verdict{Kind: nft.Jump, Chain: "asks"}}}}}
 	counts := &nft.Chain{Name: "counts", Rules: []nft.Rule{{Statements: []nft.Statement{nft.Count{Counter: "c"}}}}}
 	start := []nft.Op{
