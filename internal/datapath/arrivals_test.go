@@ -227,3 +227,31 @@ func TestAnAddressThatIsKnownMeanwhileIsLeftAlone(t *testing.T) {
 		}
 	})
 }
+
+// What was sent before there were rules, and waits for the pod's hardware address,
+// meets no hook any more.
+func TestTheSkeletonDropsWhatWaitsForThePod(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		const pod, other = "10.9.0.2", "10.9.0.3"
+		run(t, "ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+		run(t, "ip", "link", "set", "veth1", "up")
+		run(t, "ip", "link", "set", "veth0", "up")
+		run(t, "ip", "addr", "add", "10.9.0.1/24", "dev", "veth0")
+		for _, to := range []string{pod, other} {
+			conn, err := net.Dial("udp", to+":7000")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }() // it was of use
+			if _, err := conn.Write([]byte("from before")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := Skeleton(t.Context(), []string{"veth0"}, []netip.Addr{netip.MustParseAddr(pod)}, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		if left := run(t, "ip", "neigh"); strings.Contains(left, pod+" ") || !strings.Contains(left, other+" ") {
+			t.Errorf("neighbours are left:\n%s", left)
+		}
+	})
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/conntrack"
+	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/netpol/cut"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
@@ -31,6 +32,8 @@ const looks = 4
 // way, and is an entry microseconds later, while a plugin that makes a route and
 // one that calls this are milliseconds apart. So a look can miss only what was
 // under way in another processor: who found something should look once more.
+// Packets that were judged before and still wait for the pod's hardware address
+// are dropped.
 //
 // known reports whether an address is a known pod's by now; its connections are
 // left to those who programmed it. It is asked after the look, which may take
@@ -38,6 +41,9 @@ const looks = 4
 // never among them. found, if it is not nil, gets how many connections of each
 // address were to be deleted.
 func forget(conn *conntrack.Conn, addrs, node []netip.Addr, known func(netip.Addr) bool, found map[netip.Addr]int) (deleted int, err error) {
+	if _, err := links.DropUnresolved(addrs); err != nil {
+		return 0, err
+	}
 	old, err := among(conn, addrs, strangers(addrs, node))
 	if err != nil {
 		return 0, err

@@ -33,6 +33,7 @@ type score struct {
 	windows   []time.Duration // when what came in did, after a container could run
 	cleared   []time.Duration // from a route to the end of the connections from before it
 	examples  []string
+	early     []string // the same of what came in before a container could run
 }
 
 // judge counts what came into a pod, and what came from one.
@@ -50,7 +51,7 @@ func (f *flooded) judge(c *score, seen []sight, started time.Time, ips []netip.A
 			} else {
 				c.before++
 			}
-			c.example(ips, started, s)
+			c.example(ips, started, s, !s.at.After(started))
 		}
 	}
 	for _, e := range f.eyes {
@@ -58,19 +59,24 @@ func (f *flooded) judge(c *score, seen []sight, started time.Time, ips []netip.A
 			if s.others || !slices.Contains(ips, s.src) || l.opens && slices.Contains(f.friend, s.dst) {
 				continue
 			}
-			if s.at.Before(started) { // an answer of the pod's kernel
+			early := s.at.Before(started)
+			if early { // an answer of the pod's kernel
 				c.before++
 			} else {
 				c.heard++
 			}
-			c.example(ips, started, s)
+			c.example(ips, started, s, early)
 		}
 	}
 }
 
-func (c *score) example(ips []netip.Addr, started time.Time, s sight) {
-	if len(c.examples) < 8 {
-		c.examples = append(c.examples, fmt.Sprintf("start %d, %v after ADD (%v): %s", c.starts, s.at.Sub(started), ips, s))
+func (c *score) example(ips []netip.Addr, started time.Time, s sight, early bool) {
+	list := &c.examples
+	if early {
+		list = &c.early
+	}
+	if len(*list) < 8 {
+		*list = append(*list, fmt.Sprintf("start %d, %v after ADD (%v): %s", c.starts, s.at.Sub(started), ips, s))
 	}
 }
 
@@ -95,7 +101,7 @@ func (c *score) report(t *testing.T, what string, early bool) {
 		t.Error("nothing was sent")
 	}
 	if c.after > 0 || c.heard > 0 || c.before > 0 && !early {
-		t.Errorf("packets came through: %q", c.examples)
+		t.Errorf("packets came through: %q, before a container could run: %q", c.examples, c.early)
 	}
 }
 
