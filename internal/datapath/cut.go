@@ -117,7 +117,7 @@ type plan struct {
 }
 
 // plan prepares what is committed with the program. It changes nothing in the kernel.
-func (d *Datapath) plan(p *program.Program, n ruleset.Node, h held, report *Report) (*plan, error) {
+func (d *Datapath) plan(p *program.Program, n program.Node, h held, report *Report) (*plan, error) {
 	c := &d.cuts
 	todo := &plan{held: h, add: map[program.Refused]string{}, remove: map[program.Refused]bool{}, scopes: scopes{}}
 	if c.conn == nil {

@@ -298,7 +298,7 @@ func (d *Datapath) look() error {
 type wanted struct {
 	program *program.Program
 	held    held
-	node    ruleset.Node
+	node    program.Node
 	bridges []links.Path // that have to show their packets
 }
 

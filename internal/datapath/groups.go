@@ -9,7 +9,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/podwall/podwall/internal/netpol/ruleset"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // closure is where the rules let nothing through to a group: bridges with a pod
@@ -20,7 +20,7 @@ type closure struct {
 	on    map[netip.Addr]string // the link of each of the pods
 }
 
-func closureOf(n ruleset.Node) closure {
+func closureOf(n program.Node) closure {
 	c := closure{links: map[string]bool{}, pods: map[netip.Addr]bool{}, on: map[netip.Addr]string{}}
 	for _, link := range n.Ingress {
 		if slices.Contains(n.Carried, link) {

@@ -19,8 +19,8 @@ import (
 
 // node says what Render has to know of the node. all are the pods that are wanted, also those that are not programmed
 // yet: their interfaces are closed like those of the others.
-func (d *Datapath) node(p, all *program.Program, paths map[netip.Addr]links.Path, report *Report) ruleset.Node {
-	n := ruleset.Node{FilterHook: d.options.FilterHook || d.forced || len(d.survey.Before) > 0}
+func (d *Datapath) node(p, all *program.Program, paths map[netip.Addr]links.Path, report *Report) program.Node {
+	n := program.Node{FilterHook: d.options.FilterHook || d.forced || len(d.survey.Before) > 0}
 	n.Guard, report.GuardWhy = d.guard()
 	report.Filter, report.Guard = n.FilterHook, n.Guard && !n.FilterHook
 	if n.FilterHook {
@@ -58,13 +58,13 @@ func (d *Datapath) guard() (on bool, why string) {
 }
 
 // wiring says on which interfaces pods are.
-func (d *Datapath) wiring(p *program.Program, paths map[netip.Addr]links.Path, n *ruleset.Node) {
+func (d *Datapath) wiring(p *program.Program, paths map[netip.Addr]links.Path, n *program.Node) {
 	for _, pod := range p.Pods {
 		path, ok := paths[pod.Addr]
 		if !ok {
 			continue // see unreached
 		}
-		at := ruleset.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port}
+		at := program.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port}
 		n.Ported = append(n.Ported, at)
 		if path.Uplink {
 			continue // other machines may be behind it
@@ -81,7 +81,7 @@ func (d *Datapath) wiring(p *program.Program, paths map[netip.Addr]links.Path, n
 }
 
 // isolatedLinks notes the interfaces that lead to isolated pods.
-func isolatedLinks(p *program.Program, paths map[netip.Addr]links.Path, n *ruleset.Node) {
+func isolatedLinks(p *program.Program, paths map[netip.Addr]links.Path, n *program.Node) {
 	for _, pod := range p.Pods {
 		path, ok := paths[pod.Addr]
 		if !ok || path.Uplink || path.Elsewhere {
@@ -122,8 +122,8 @@ func (d *Datapath) remember(t *nft.Table) {
 	if t == nil {
 		return
 	}
-	for _, e := range ruleset.RestoreEntries(t) {
-		d.restore[e.Key.Iface] = entry{text: e.Comment}
+	for _, s := range ruleset.Restore(t) {
+		d.restore[s.Name] = entry{text: s.Text}
 	}
 	d.links.Remember(ruleset.CarriedLinks(t))
 	if d.options.FilterHook {
@@ -132,10 +132,10 @@ func (d *Datapath) remember(t *nft.Table) {
 	_, d.forced = d.restore[forcedEntry]
 }
 
-func (d *Datapath) entries() []nft.Entry {
-	var list []nft.Entry
+func (d *Datapath) entries() []program.Saved {
+	var list []program.Saved
 	for _, name := range slices.Sorted(maps.Keys(d.restore)) {
-		list = append(list, nft.Entry{Key: nft.Key{Iface: name}, Comment: d.restore[name].text})
+		list = append(list, program.Saved{Name: name, Text: d.restore[name].text})
 	}
 	return list
 }

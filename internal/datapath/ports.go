@@ -8,13 +8,14 @@ import (
 	"fmt"
 
 	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // bindPorts makes the tables of the families ip and ip6 agree with the wiring.
 // What cannot be bound is a problem and no reason to stop: the policies of the
 // big table still hold.
-func (d *Datapath) bindPorts(n ruleset.Node, report *Report) {
+func (d *Datapath) bindPorts(n program.Node, report *Report) {
 	for _, f := range inet.Families {
 		if err := d.agree(ruleset.PortTable(f), ruleset.RenderPorts(f, n)); err != nil {
 			report.Problems = append(report.Problems, Problem{Subject: fmt.Sprintf("bridge ports, ipv%d", f),

@@ -43,7 +43,7 @@ func flips(version int) *program.Program {
 // for it.
 func TestAPacketInTheMiddleOfACommitIsNotLetThrough(t *testing.T) {
 	w := newWorld(t, lab.Routed)
-	table := ruleset.Render(flips(0), ruleset.Node{})
+	table := ruleset.Render(flips(0), program.Node{})
 	check(t, w.table.Commit(nft.Diff(nil, table)))
 	tr := &traffic{w: w, taps: []*tap{newTap(t, victim, w.ns(victim)), newTap(t, stranger, w.ns(stranger))}}
 	tr.lane(stranger, victim, 0)
@@ -59,7 +59,7 @@ func TestAPacketInTheMiddleOfACommitIsNotLetThrough(t *testing.T) {
 	}
 	commits := 0
 	for end := time.Now().Add(time.Duration(soak.Times(2, 60)) * time.Second); time.Now().Before(end); commits++ {
-		next := ruleset.Render(flips(commits+1), ruleset.Node{})
+		next := ruleset.Render(flips(commits+1), program.Node{})
 		check(t, w.table.Commit(nft.Diff(table, next)))
 		table = next
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
@@ -66,7 +67,7 @@ pods the agent also loads the small table of family bridge that --bridge prints.
 // rulesetOf renders what the agent of a node loads, but for what it learns from
 // its interfaces.
 func rulesetOf(snap *cluster.Snapshot, node, datapath string) string {
-	return ruleset.Render(compileFor(snap, node), ruleset.Node{FilterHook: datapath == "filter", Guard: true}).String()
+	return ruleset.Render(compileFor(snap, node), program.Node{FilterHook: datapath == "filter", Guard: true}).String()
 }
 
 // loadManifests reads manifests and prints what is to be said about them.

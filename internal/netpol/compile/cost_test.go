@@ -17,6 +17,7 @@ import (
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/compile"
 	"github.com/podwall/podwall/internal/netpol/policy"
+	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
@@ -128,11 +129,11 @@ func costOf(t testing.TB, s shape) (objects, allocations, bytes int) {
 	}
 	pod := &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: "two"}, Node: "one",
 		IPs: []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")}}
-	none := objectsOf(ruleset.Render(compiled(oneSubject(pod)), ruleset.Node{}))
+	none := objectsOf(ruleset.Render(compiled(oneSubject(pod)), program.Node{}))
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	snap := withPolicies(oneSubject(pod), []*networkingv1.NetworkPolicy{np})
-	table := ruleset.Render(compile.Program(policy.Resolve(snap, "one"), compile.Options{}), ruleset.Node{})
+	table := ruleset.Render(compile.Program(policy.Resolve(snap, "one"), compile.Options{}), program.Node{})
 	runtime.ReadMemStats(&after)
 	return objectsOf(table) - none, int(after.Mallocs - before.Mallocs), len(text)
 }

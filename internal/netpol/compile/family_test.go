@@ -105,7 +105,7 @@ func TestInvariant10IPv4MappedToIPv6IsTheSame(t *testing.T) {
 			if diff := cmp.Diff(inlined(p), inlined(q)); diff != "" {
 				t.Fatalf("node %s: program in IPv4 (-) and IPv6 (+):\n%s%s", node, diff, gen.Describe(a))
 			}
-			if diff := cmp.Diff(form(ruleset.Render(p, ruleset.Node{Guard: true})), form(ruleset.Render(q, ruleset.Node{Guard: true}))); diff != "" {
+			if diff := cmp.Diff(form(ruleset.Render(p, program.Node{Guard: true})), form(ruleset.Render(q, program.Node{Guard: true}))); diff != "" {
 				t.Fatalf("node %s: form of the table in IPv4 (-) and IPv6 (+):\n%s%s", node, diff, gen.Describe(a))
 			}
 			sameMatrix(t, p, q, v4)

@@ -97,7 +97,7 @@ func TestChangingOneOfTenThousandBlocksSendsTheListOnce(t *testing.T) {
 	var actual *nft.Table
 	for i := range 5 {
 		now := slices.Delete(slices.Clone(blocks), 100*i, 100*i+1)
-		desired := ruleset.Render(compiled(oneSubject(), listed("p", now...)), ruleset.Node{})
+		desired := ruleset.Render(compiled(oneSubject(), listed("p", now...)), program.Node{})
 		ops, sent := nft.Diff(actual, desired), 0
 		for _, op := range ops {
 			sent += op.Elements()

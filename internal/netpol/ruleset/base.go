@@ -12,7 +12,7 @@ import (
 
 // baseChains returns the chains that are always there, in the order in which a
 // packet meets them.
-func baseChains(p *program.Program, n Node) []*nft.Chain {
+func baseChains(p *program.Program, n program.Node) []*nft.Chain {
 	chains := []*nft.Chain{
 		postrouting(n),
 		toPod(n),
@@ -23,7 +23,7 @@ func baseChains(p *program.Program, n Node) []*nft.Chain {
 		tracking(),
 		{Name: chainSelfTest, Rules: []nft.Rule{dropped(CounterSelfTest, "must drop what the self-test sends")}},
 	}
-	if n.bridged() {
+	if bridged(n) {
 		chains = append(chains, everybody(n)...)
 	}
 	if n.Guard && !n.FilterHook {
@@ -50,7 +50,7 @@ func isolatesEgress(p *program.Program) bool {
 // postrouting judges everything that leaves the node's IP layer: first the
 // egress of the source, then the ingress of the destination. The destination
 // is the real one (after DNAT), the source not yet masqueraded.
-func postrouting(n Node) *nft.Chain {
+func postrouting(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainPostrouting, Base: &nft.Base{Type: "nat", Hook: "postrouting", Priority: PriorityNAT}}
 	if n.FilterHook {
 		c.Name, c.Base = chainPostrouting+"-filter", &nft.Base{Type: "filter", Hook: "postrouting", Priority: priorityFilterPostrouting}
@@ -102,7 +102,7 @@ func addEgress(c *nft.Chain) {
 // interfaces that may lead to one, for everybody but the node: link-local
 // addresses of isolated pods, addresses that a pod took by itself, and, if the
 // node is closed, pods that nobody has told us of yet.
-func toPod(n Node) *nft.Chain {
+func toPod(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainToPod}
 	for _, f := range inet.Families {
 		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("to", f), Map: true})
@@ -142,7 +142,7 @@ func addLinkScope(c *nft.Chain, f, iface nft.Field, isolated string, v nft.Verdi
 }
 
 // input judges what pods send to their own node.
-func input(n Node) *nft.Chain {
+func input(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainInput, Base: &nft.Base{Type: "nat", Hook: "input", Priority: PriorityNAT}}
 	if n.FilterHook {
 		c.Name, c.Base = chainInput+"-filter", &nft.Base{Type: "filter", Hook: "input", Priority: priorityFilterInput}
@@ -152,7 +152,7 @@ func input(n Node) *nft.Chain {
 	return c
 }
 
-func toNode(n Node) *nft.Chain {
+func toNode(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainToNode}
 	addDiscovery(c, nft.Verdict{Kind: nft.Return})
 	addSource(c, n)
@@ -162,7 +162,7 @@ func toNode(n Node) *nft.Chain {
 
 // addSource has the source checked of what comes from where pods are. Packets
 // without an input interface come from no interface that is open.
-func addSource(c *nft.Chain, n Node) {
+func addSource(c *nft.Chain, n program.Node) {
 	if n.Closed {
 		c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setOpenLinks, Negate: true}, nft.JumpTo(chainSource))
 		return
@@ -187,7 +187,7 @@ func knownSource() *nft.Chain {
 // noInput does the same for packets without an input interface: the node's own,
 // and those that a bridge forwards by itself, whose source must be on the same
 // bridge.
-func noInput(n Node) *nft.Chain {
+func noInput(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainNoInput}
 	if n.Closed {
 		c.Add("not where pods are", nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks}, nft.Verdict{Kind: nft.Return})
@@ -216,7 +216,7 @@ func tracking() *nft.Chain {
 
 // guard drops what conntrack could not place in a connection: such packets
 // never enter a nat chain.
-func guard(n Node) []*nft.Chain {
+func guard(n program.Node) []*nft.Chain {
 	base := &nft.Chain{Name: chainGuard, Base: &nft.Base{Type: "filter", Hook: "forward", Priority: priorityGuard}}
 	base.Add("", nft.MatchState{States: nft.CtInvalid | nft.CtUntracked}, nft.GoTo(chainGuarded))
 	c := &nft.Chain{Name: chainGuarded}

@@ -85,7 +85,7 @@ func cutRules() *nft.Chain {
 // postrouting, where every packet to a pod and from the node passes, and for the
 // guard: the answers of a masqueraded connection go to the node's own address,
 // and end there.
-func addCut(c *nft.Chain, n Node) {
+func addCut(c *nft.Chain, n program.Node) {
 	if n.Cut {
 		c.Add("of connections that were cut", nft.JumpTo(chainCut))
 	}

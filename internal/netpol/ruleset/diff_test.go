@@ -25,9 +25,9 @@ func programOf(snap *cluster.Snapshot) *program.Program {
 	return compile.Program(policy.Resolve(snap, "one"), compile.Options{})
 }
 
-func node(t *rapid.T) ruleset.Node {
+func node(t *rapid.T) program.Node {
 	links := []string{"veth1", "veth2", "br0"}
-	return ruleset.Node{
+	return program.Node{
 		FilterHook: rapid.IntRange(0, 3).Draw(t, "filter hook") == 3,
 		Guard:      rapid.Bool().Draw(t, "guard"),
 		Ingress:    links[:rapid.IntRange(0, 3).Draw(t, "ingress links")],

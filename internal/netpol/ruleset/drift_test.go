@@ -10,6 +10,7 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // Whatever somebody else does to the table, reading it back and committing the
@@ -88,7 +89,7 @@ func TestManyElementsArriveWhole(t *testing.T) {
 		e := inet.Element{Addr: nthAddr(i)}
 		p.Sets[1].Elements = p.Sets[1].Elements.With(e)
 	}
-	want := Render(p, Node{})
+	want := Render(p, program.Node{})
 	if err := c.Commit(nft.Diff(nil, want)); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +107,7 @@ func TestManyElementsArriveWhole(t *testing.T) {
 			t.Fatalf("difference after reading back: %v", ops)
 		}
 	}
-	if err := c.Commit(nft.Diff(want, Render(sample(), Node{}))); err != nil {
+	if err := c.Commit(nft.Diff(want, Render(sample(), program.Node{}))); err != nil {
 		t.Fatalf("deleting them again: %v", err)
 	}
 }
@@ -128,7 +129,7 @@ func TestGenerationChangesWithEveryTransaction(t *testing.T) {
 		seen[g] = true
 	}
 	look("the start")
-	if err := c.Commit(nft.Diff(nil, Render(sample(), Node{}))); err != nil {
+	if err := c.Commit(nft.Diff(nil, Render(sample(), program.Node{}))); err != nil {
 		t.Fatal(err)
 	}
 	look("a commit")

@@ -7,6 +7,7 @@ import (
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // A bridge gives a frame for everybody, or for a group, to its node too. There the
@@ -16,12 +17,12 @@ import (
 
 // bridged reports whether the node has a bridge; without one nothing of this is
 // needed: the IP layer itself forwards no frame that is for more than one receiver.
-func (n Node) bridged() bool { return n.Bridges || len(n.Carried) > 0 }
+func bridged(n program.Node) bool { return n.Bridges || len(n.Carried) > 0 }
 
 // everybody returns the chains at prerouting. They judge packets to groups, and
 // drop those to one receiver in frames for everybody: a host takes no such packet
 // (RFC 1122, 3.3.6), so nobody misses them.
-func everybody(n Node) []*nft.Chain {
+func everybody(n program.Node) []*nft.Chain {
 	c := &nft.Chain{Name: chainPrerouting, Base: &nft.Base{Type: "nat", Hook: "prerouting", Priority: PriorityNAT}}
 	if n.FilterHook {
 		c.Name, c.Base.Type = chainPrerouting+"-filter", "filter"
@@ -53,7 +54,7 @@ func groupPrefixes() []netip.Prefix {
 // the frame may be for the node alone. A broadcast address of the node's networks
 // costs a look at the routes. So a filter chain leaves it out where the frame is for
 // one receiver and the connection was judged when it began.
-func groups(n Node) *nft.Chain {
+func groups(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainGroups}
 	for _, p := range groupPrefixes() {
 		c.Add("", nft.MatchPrefix{Field: nft.Destination, Prefix: p}, nft.GoTo(chainToGroup))
@@ -68,7 +69,7 @@ func groups(n Node) *nft.Chain {
 // toGroup judges what goes to a group, all copies at once: nothing gets to a bridge
 // with a pod that is isolated for ingress. An answer proves nothing here, since a
 // pod can forge the group's.
-func toGroup(n Node) *nft.Chain {
+func toGroup(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainToGroup}
 	if n.FilterHook { // untracked, it meets no nat chain
 		addDiscovery(c, nft.Verdict{Kind: nft.Return})

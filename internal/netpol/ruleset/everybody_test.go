@@ -41,7 +41,7 @@ func TestWhatAFrameToEverybodyMayCarry(t *testing.T) {
 				src = addr("fd10::2")
 			}
 			f := program.Flow{Protocol: inet.UDP, Src: src, Dst: dst, DstPort: 53}
-			for _, n := range []ruleset.Node{{Closed: true}, {}, {Closed: true, FilterHook: true}} {
+			for _, n := range []program.Node{{Closed: true}, {}, {Closed: true, FilterHook: true}} {
 				n.Open, n.Bridges = []string{uplink}, true
 				table, want, name := ruleset.Render(p, n), tt.otherwise, "prerouting"
 				if n.Closed {
@@ -72,10 +72,10 @@ func TestAGroupIsJudgedBeforeItsCopiesAreMade(t *testing.T) {
 			{Name: "none6", Direction: program.Egress, Family: inet.IPv6}},
 	}
 	const quiet, shut = "br1", bridge
-	var at []ruleset.Attachment
+	var at []program.Attachment
 	for _, pod := range p.Pods {
-		at = append(at, ruleset.Attachment{Link: quiet, Addr: pod.Addr}, ruleset.Attachment{Link: shut, Addr: pod.Addr},
-			ruleset.Attachment{Link: "veth1", Addr: pod.Addr})
+		at = append(at, program.Attachment{Link: quiet, Addr: pod.Addr}, program.Attachment{Link: shut, Addr: pod.Addr},
+			program.Attachment{Link: "veth1", Addr: pod.Addr})
 	}
 	tests := []struct {
 		name, in, src, dst string
@@ -96,7 +96,7 @@ func TestAGroupIsJudgedBeforeItsCopiesAreMade(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := program.Flow{Protocol: inet.UDP, Src: addr(tt.src), Dst: addr(tt.dst), DstPort: 5353}
-			for _, n := range []ruleset.Node{{Closed: true}, {}, {Closed: true, FilterHook: true}} {
+			for _, n := range []program.Node{{Closed: true}, {}, {Closed: true, FilterHook: true}} {
 				n.Open, n.Carried, n.Ingress, n.Attached = []string{uplink}, []string{quiet, shut}, []string{shut, "veth1"}, at
 				table, name, states := ruleset.Render(p, n), "prerouting", []nft.CtState{nft.CtNew}
 				if n.FilterHook {
@@ -117,7 +117,7 @@ func TestAGroupIsJudgedBeforeItsCopiesAreMade(t *testing.T) {
 
 // Only bridges give a frame to more than one receiver.
 func TestWithoutABridgeThereIsNoChainAtPrerouting(t *testing.T) {
-	for _, n := range []ruleset.Node{{}, {Closed: true}, {FilterHook: true}} {
+	for _, n := range []program.Node{{}, {Closed: true}, {FilterHook: true}} {
 		for _, c := range ruleset.Render(&program.Program{}, n).Chains {
 			if c.Base != nil && c.Base.Hook == "prerouting" {
 				t.Errorf("%+v: there is the chain %s", n, c.Name)
@@ -129,7 +129,7 @@ func TestWithoutABridgeThereIsNoChainAtPrerouting(t *testing.T) {
 // A pod that comes to a bridge while no agent lives finds the chains there: the
 // table of a node without bridges gets them, of the same kind and as closed.
 func TestAPodOnABridgeBringsTheChainsToAnOldTable(t *testing.T) {
-	for _, n := range []ruleset.Node{{}, {Closed: true}, {Closed: true, FilterHook: true}} {
+	for _, n := range []program.Node{{}, {Closed: true}, {Closed: true, FilterHook: true}} {
 		old := ruleset.Render(&program.Program{}, n)
 		n.Carried = []string{bridge}
 		want, got := ruleset.Render(&program.Program{}, n), ruleset.WithMemory(old, n.Carried, nil)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
+	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
@@ -24,18 +25,18 @@ var update = flag.Bool("update", false, "write the golden rulesets anew")
 // scenario is a golden ruleset: of which manifests, and which variant.
 type scenario struct {
 	manifests []string
-	node      ruleset.Node
+	node      program.Node
 }
 
 func scenarios(t *testing.T) map[string]scenario {
 	t.Helper()
 	list := map[string]scenario{
-		"dual-stack":        {[]string{"testdata/dual-stack.yaml"}, ruleset.Node{Ingress: []string{"veth1"}, Egress: []string{"veth1"}}},
-		"dual-stack-guard":  {[]string{"testdata/dual-stack.yaml"}, ruleset.Node{Guard: true}},
-		"dual-stack-filter": {[]string{"testdata/dual-stack.yaml"}, ruleset.Node{FilterHook: true, Carried: []string{"cni0"}}},
+		"dual-stack":        {[]string{"testdata/dual-stack.yaml"}, program.Node{Ingress: []string{"veth1"}, Egress: []string{"veth1"}}},
+		"dual-stack-guard":  {[]string{"testdata/dual-stack.yaml"}, program.Node{Guard: true}},
+		"dual-stack-filter": {[]string{"testdata/dual-stack.yaml"}, program.Node{FilterHook: true, Carried: []string{"cni0"}}},
 		"dual-stack-closed": {[]string{"testdata/dual-stack.yaml"},
-			ruleset.Node{Guard: true, Closed: true, Open: []string{"eth0"}, Carried: []string{"cni0"},
-				Attached: []ruleset.Attachment{{Link: "veth1", Addr: netip.MustParseAddr("10.244.1.5")}}}},
+			program.Node{Guard: true, Closed: true, Open: []string{"eth0"}, Carried: []string{"cni0"},
+				Attached: []program.Attachment{{Link: "veth1", Addr: netip.MustParseAddr("10.244.1.5")}}}},
 		"many-ports":    {manifests: []string{"testdata/many-ports.yaml"}},
 		"many-policies": {manifests: []string{"testdata/many-policies.yaml"}},
 		"many-blocks":   {manifests: []string{"testdata/many-blocks.yaml"}},

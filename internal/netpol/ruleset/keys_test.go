@@ -41,11 +41,11 @@ func disorder(t *rapid.T, p *program.Program) {
 }
 
 // wired wires the pods, some of them twice.
-func wired(t *rapid.T, p *program.Program) (list []ruleset.Attachment) {
+func wired(t *rapid.T, p *program.Program) (list []program.Attachment) {
 	for _, pod := range p.Pods {
 		for range rapid.IntRange(0, 2).Draw(t, "attached") {
 			link := rapid.SampledFrom([]string{"veth1", "br0"}).Draw(t, "link")
-			list = append(list, ruleset.Attachment{Link: link, Addr: pod.Addr,
+			list = append(list, program.Attachment{Link: link, Addr: pod.Addr,
 				Port: rapid.SampledFrom([]string{"", "port1", "port2"}).Draw(t, "port")})
 		}
 	}

@@ -31,7 +31,7 @@ import (
 func commit(t *testing.T, c *nft.Conn, from *nft.Table, p *program.Program) *nft.Table {
 	t.Helper()
 	start := time.Now()
-	to := ruleset.Render(p, ruleset.Node{})
+	to := ruleset.Render(p, program.Node{})
 	ops := nft.Diff(from, to)
 	rendered := time.Now()
 	if err := c.Commit(ops); err != nil {

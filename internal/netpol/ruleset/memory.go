@@ -10,11 +10,12 @@ import (
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // WithMemory returns the table with other memories: the bridges that carried
 // pods, which are not open then and have their chains, and the settings to restore.
-func WithMemory(t *nft.Table, carried []string, restore []nft.Entry) *nft.Table {
+func WithMemory(t *nft.Table, carried []string, restore []program.Saved) *nft.Table {
 	with := *t
 	with.Sets = slices.Clone(t.Sets)
 	for i, s := range with.Sets {
@@ -22,7 +23,7 @@ func WithMemory(t *nft.Table, carried []string, restore []nft.Entry) *nft.Table 
 		case setCarried:
 			s = &nft.Set{Name: s.Name, Key: s.Key, Comment: s.Comment, Entries: interfaces(carried)}
 		case setRestore:
-			s = &nft.Set{Name: s.Name, Key: s.Key, Comment: s.Comment, Entries: restore}
+			s = &nft.Set{Name: s.Name, Key: s.Key, Comment: s.Comment, Entries: saved(restore)}
 		case setOpenLinks:
 			open := slices.DeleteFunc(slices.Clone(s.Entries), func(e nft.Entry) bool { return slices.Contains(carried, e.Key.Iface) })
 			s = &nft.Set{Name: s.Name, Key: s.Key, Comment: s.Comment, Entries: open}
@@ -36,7 +37,7 @@ func WithMemory(t *nft.Table, carried []string, restore []nft.Entry) *nft.Table 
 // withEverybody adds the chains of a node with bridges to those of a table that
 // was written when there was none.
 func withEverybody(t *nft.Table, bridged bool) []*nft.Chain {
-	n := Node{FilterHook: t.Chain(chainPostrouting+"-filter") != nil}
+	n := program.Node{FilterHook: t.Chain(chainPostrouting+"-filter") != nil}
 	if s := t.Set(setOpenLinks); s != nil {
 		n.Closed = s.Len() > 0 // the node's own lo, at least
 	}

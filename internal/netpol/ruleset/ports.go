@@ -5,6 +5,7 @@ package ruleset
 import (
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // On a bridge the IP hooks see the bridge and not the port that a packet came
@@ -24,7 +25,7 @@ const (
 
 // RenderPorts returns the content of our table of one family, which binds
 // addresses to bridge ports; nil if no port is known.
-func RenderPorts(f inet.Family, n Node) *nft.Table {
+func RenderPorts(f inet.Family, n program.Node) *nft.Table {
 	t := &nft.Table{TableID: PortTable(f), Counters: []string{CounterPort}}
 	ports := &nft.Set{Name: setPorts, Key: either(f == inet.IPv6, nft.Addr6, nft.Addr4), Map: true,
 		Comment: "which bridge port an address belongs to"}
@@ -71,7 +72,7 @@ func RenderPorts(f inet.Family, n Node) *nft.Table {
 
 // addNodeOnBridge drops what pods send with an address of the node. What comes in by
 // a port behind which the node itself is may be the node's.
-func addNodeOnBridge(c *nft.Chain, n Node) {
+func addNodeOnBridge(c *nft.Chain, n program.Node) {
 	match := []nft.Statement{nft.MatchNoInput{}}
 	for _, port := range n.NodePorts {
 		match = append(match, nft.MatchBridgePort{Other: port})
@@ -83,7 +84,7 @@ func addNodeOnBridge(c *nft.Chain, n Node) {
 }
 
 // portBases returns the base chains, right before those of the big table.
-func portBases(n Node) []*nft.Chain {
+func portBases(n program.Node) []*nft.Chain {
 	if n.FilterHook {
 		return []*nft.Chain{
 			{Name: chainPrerouting + "-filter", Base: &nft.Base{Type: "filter", Hook: "prerouting", Priority: PriorityNAT - 1}},
@@ -100,7 +101,7 @@ func portBases(n Node) []*nft.Chain {
 
 // addGroups has the port asked of what goes to more than one receiver. The node's
 // copy of it is remembered before the other chains are met (see everybody).
-func addGroups(c *nft.Chain, n Node, f inet.Family, bound nft.Lookup) {
+func addGroups(c *nft.Chain, n program.Node, f inet.Family, bound nft.Lookup) {
 	for _, p := range groupPrefixes() {
 		if inet.FamilyOf(p.Addr()) == f {
 			c.Add("", nft.MatchPrefix{Field: nft.Destination, Prefix: p}, bound)

@@ -13,18 +13,19 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-func bridged() Node {
+func onBridges() program.Node {
 	addr := netip.MustParseAddr
-	return Node{Ported: []Attachment{
+	return program.Node{Ported: []program.Attachment{
 		{Link: "cni0", Addr: addr("10.244.1.6"), Port: "veth6"}, {Link: "cni0", Addr: addr("fd00:244:1::6"), Port: "veth6"},
 		{Link: "cni0", Addr: addr("10.244.1.5"), Port: "veth5"}, {Link: "cni0", Addr: addr("10.244.1.7")}, {Link: "veth9", Addr: addr("10.244.1.9")},
 	}}
 }
 
 func TestOnlyKnownPortsAreBound(t *testing.T) {
-	if got := RenderPorts(inet.IPv6, Node{Ported: bridged().Ported[2:]}); got != nil {
+	if got := RenderPorts(inet.IPv6, program.Node{Ported: onBridges().Ported[2:]}); got != nil {
 		t.Errorf("no port has an IPv6 address, got\n%s", got)
 	}
 	const want = `table ip podwall {
@@ -69,7 +70,7 @@ func TestOnlyKnownPortsAreBound(t *testing.T) {
 	}
 }
 `
-	if diff := cmp.Diff(want, RenderPorts(inet.IPv4, bridged()).String()); diff != "" {
+	if diff := cmp.Diff(want, RenderPorts(inet.IPv4, onBridges()).String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -81,7 +82,7 @@ func TestPortTablesReadBackWithoutADifference(t *testing.T) {
 	for _, f := range inet.Families {
 		var actual *nft.Table
 		for _, hook := range []bool{false, true, false} {
-			node := bridged()
+			node := onBridges()
 			node.FilterHook = hook
 			desired, c := RenderPorts(f, node), conn.Of(PortTable(f))
 			if err := c.Commit(nft.Diff(actual, desired)); err != nil {

@@ -84,22 +84,22 @@ func inner(t *nft.Table) *nft.Table {
 
 // nodesOf returns the node before and after. Every pod keeps its interface; the
 // kind of chains and the guard may change.
-func nodesOf(t *rapid.T, programs ...*program.Program) (before, after ruleset.Node) {
+func nodesOf(t *rapid.T, programs ...*program.Program) (before, after program.Node) {
 	both := &program.Program{}
 	for _, p := range programs {
 		both.Pods = append(both.Pods, p.Pods...)
 	}
 	slices.SortFunc(both.Pods, func(a, b program.Pod) int { return a.Addr.Compare(b.Addr) })
 	both.Pods = slices.CompactFunc(both.Pods, func(a, b program.Pod) bool { return a.Addr == b.Addr })
-	draw := func(when string) ruleset.Node {
-		return ruleset.Node{FilterHook: rapid.IntRange(0, 3).Draw(t, when+" filter hook") == 3, Guard: rapid.Bool().Draw(t, when+" guard"),
+	draw := func(when string) program.Node {
+		return program.Node{FilterHook: rapid.IntRange(0, 3).Draw(t, when+" filter hook") == 3, Guard: rapid.Bool().Draw(t, when+" guard"),
 			Closed: true, Open: []string{uplink}, Attached: attached(both)}
 	}
 	return draw("old"), draw("new")
 }
 
 // walk is verdict for a table that is in the middle of a change.
-func walk(table *nft.Table, n ruleset.Node, f program.Flow) program.Verdict {
+func walk(table *nft.Table, n program.Node, f program.Flow) program.Verdict {
 	in, out := link(n, f.Src), link(n, f.Dst)
 	if f.FromNode || in == out && in == bridge {
 		in = ""

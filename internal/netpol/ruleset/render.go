@@ -18,55 +18,6 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// Node is what Render has to know of the node beside the program.
-type Node struct {
-	// FilterHook renders base chains of type filter instead of nat; see
-	// docs/design/datapath.md.
-	FilterHook bool
-	// Guard adds the chain that drops invalid and untracked packets of isolated
-	// pods, which would skip a nat chain. A filter chain needs no guard.
-	Guard bool
-	// Closed drops what is to or from an address that no known pod has, on every
-	// interface that is not in Open.
-	Closed bool
-	// Open are the interfaces that lead elsewhere than to pods: network cards,
-	// tunnels, bridges of others. They count if Closed is true.
-	Open []string
-	// Attached says on which interface each local pod speaks. From an interface
-	// that is named here nobody else may.
-	Attached []Attachment
-	// Ported are those of the pods whose bridge port is known, also on bridges that
-	// lead out of the node.
-	Ported []Attachment
-	// NodePorts are ports of bridges behind which the node itself is: the other end
-	// of the pair has an address of the node.
-	NodePorts []string
-	// Ingress and Egress are the interfaces that lead to pods which are isolated
-	// in the direction. On them only listed addresses may speak or be spoken to.
-	Ingress, Egress []string
-	// Carried are bridges that carry pods or did, kept in the kernel for the next
-	// process: they stay closed.
-	Carried []string
-	// Bridges is true if the node has a bridge, of pods or not: any may show its
-	// packets to our chains. A bridge in Carried says so too.
-	Bridges bool
-	// Cut is true while a connection is cut: then the sets are asked that refuse
-	// what would revive it.
-	Cut bool
-	// Restore are the bridge settings that the agent found and changed, kept in
-	// the kernel for --cleanup-config.
-	Restore []nft.Entry
-}
-
-// Attachment is an address of a local pod and the interface that leads to it.
-type Attachment struct {
-	Link string
-	Addr netip.Addr
-	// Port is the port of the bridge Link that the pod is on; empty if Link is no
-	// bridge, or if the port is not known.
-	Port string
-}
-
 // The priorities of our base chains. A nat chain must come before every other
 // nat chain of its hook, since a translation there ends the walk for the
 // connection; the kernel wants more than -200. The filter variant judges after
@@ -126,7 +77,7 @@ func SelfTest(f inet.Family) netip.Addr {
 }
 
 // Render returns the table that makes the program true on the node.
-func Render(p *program.Program, n Node) *nft.Table { return new(Renderer).Render(p, n) }
+func Render(p *program.Program, n program.Node) *nft.Table { return new(Renderer).Render(p, n) }
 
 // Renderer renders one program after another. It keeps the chains of the last
 // one, and what follows from its pods: a program shares those that did not change
@@ -160,7 +111,7 @@ func (r *Renderer) renderPods(p *program.Program) {
 }
 
 // Render returns what the function of that name returns.
-func (r *Renderer) Render(p *program.Program, n Node) *nft.Table {
+func (r *Renderer) Render(p *program.Program, n program.Node) *nft.Table {
 	t := &nft.Table{TableID: Table(), Counters: []string{CounterBroadcast, CounterEgress, CounterGuard, CounterIngress,
 		CounterSelfTest, CounterSource, CounterUnlisted}}
 	for _, s := range p.Sets {
@@ -170,14 +121,14 @@ func (r *Renderer) Render(p *program.Program, n Node) *nft.Table {
 	t.Sets = append(t.Sets, r.sets...)
 	t.Sets = append(t.Sets, sourceSets(n.Attached)...)
 	t.Sets = append(t.Sets,
-		&nft.Set{Name: setOpenLinks, Key: nft.Interface, Entries: interfaces(n.open()), Comment: "lead elsewhere than to pods"},
-		&nft.Set{Name: setPodLinks, Key: nft.Interface, Entries: interfaces(n.podLinks()), Comment: "lead to pods"},
+		&nft.Set{Name: setOpenLinks, Key: nft.Interface, Entries: interfaces(openLinks(n)), Comment: "lead elsewhere than to pods"},
+		&nft.Set{Name: setPodLinks, Key: nft.Interface, Entries: interfaces(podLinks(n)), Comment: "lead to pods"},
 		&nft.Set{Name: setIngressLinks, Key: nft.Interface, Entries: interfaces(n.Ingress),
 			Comment: "lead to pods that are isolated for ingress"},
 		&nft.Set{Name: setEgressLinks, Key: nft.Interface, Entries: interfaces(n.Egress), Comment: "lead to pods that are isolated for egress"},
 		&nft.Set{Name: setCarried, Key: nft.Interface, Entries: interfaces(n.Carried),
 			Comment: "bridges that are closed, since pods are or were on them"},
-		&nft.Set{Name: setRestore, Key: nft.Interface, Entries: n.Restore, Comment: "settings to restore with --cleanup-config"},
+		&nft.Set{Name: setRestore, Key: nft.Interface, Entries: saved(n.Restore), Comment: "settings to restore with --cleanup-config"},
 	)
 	if n.Guard && !n.FilterHook {
 		t.Sets = append(t.Sets, r.guard...)
@@ -257,14 +208,14 @@ func podSets(p *program.Program) []*nft.Set {
 }
 
 // open returns the interfaces that are not closed; the node itself never is.
-func (n Node) open() []string {
+func openLinks(n program.Node) []string {
 	if !n.Closed {
 		return nil
 	}
 	return append(slices.Clone(n.Open), "lo")
 }
 
-func (n Node) podLinks() []string {
+func podLinks(n program.Node) []string {
 	links := make([]string, len(n.Attached))
 	for i, s := range n.Attached {
 		links[i] = s.Link
@@ -273,7 +224,7 @@ func (n Node) podLinks() []string {
 }
 
 // sourceSets returns who may speak on which interface.
-func sourceSets(list []Attachment) []*nft.Set {
+func sourceSets(list []program.Attachment) []*nft.Set {
 	var sets []*nft.Set
 	for _, f := range inet.Families {
 		s := &nft.Set{Name: perFamily("source", f), Key: either(f == inet.IPv6, nft.InterfaceAddr6, nft.InterfaceAddr4), Late: true,
@@ -362,10 +313,22 @@ func CarriedLinks(t *nft.Table) []string {
 	return names
 }
 
-// RestoreEntries returns what a table keeps for --cleanup-config.
-func RestoreEntries(t *nft.Table) []nft.Entry {
-	if s := t.Set(setRestore); s != nil {
-		return s.Entries
+// Restore returns the settings that a table keeps for --cleanup-config; nil is none.
+func Restore(t *nft.Table) (list []program.Saved) {
+	if t == nil {
+		return nil
 	}
-	return nil
+	if s := t.Set(setRestore); s != nil {
+		for _, e := range s.Entries {
+			list = append(list, program.Saved{Name: e.Key.Iface, Text: e.Comment})
+		}
+	}
+	return list
+}
+
+func saved(list []program.Saved) (entries []nft.Entry) {
+	for _, s := range list {
+		entries = append(entries, nft.Entry{Key: nft.Key{Iface: s.Name}, Comment: s.Text})
+	}
+	return entries
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/testkit/gen"
 	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
+	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
@@ -20,7 +21,7 @@ import (
 func randomTable(seed int) *nft.Table {
 	return rapid.Custom(func(t *rapid.T) *nft.Table {
 		n := node(t)
-		n.Restore = []nft.Entry{{Key: nft.Key{Iface: "br0"}, Comment: "nf_call_iptables=0 nf_call_ip6tables=1"}}
+		n.Restore = []program.Saved{{Name: "br0", Text: "nf_call_iptables=0 nf_call_ip6tables=1"}}
 		return ruleset.Render(programOf(gen.Snapshot(t)), n)
 	}).Example(seed)
 }

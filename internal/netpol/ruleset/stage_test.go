@@ -15,9 +15,9 @@ import (
 // not earlier: between the transactions of a change it would be open.
 func TestAPodMaySpeakWhenItIsJudgedAndNotBefore(t *testing.T) {
 	addr := netip.MustParseAddr("10.244.1.5")
-	node := Node{Closed: true, Open: []string{"eth0"}}
+	node := program.Node{Closed: true, Open: []string{"eth0"}}
 	before := Render(&program.Program{}, node)
-	node.Attached = []Attachment{{Link: "veth5", Addr: addr}}
+	node.Attached = []program.Attachment{{Link: "veth5", Addr: addr}}
 	after := Render(&program.Program{
 		Pods:   []program.Pod{{Addr: addr, Name: "a/b", Egress: "egress4-x"}},
 		Chains: []*program.Chain{{Name: "egress4-x", Direction: program.Egress, Family: inet.IPv4}},

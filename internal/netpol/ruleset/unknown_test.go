@@ -24,8 +24,8 @@ func TestWhoIsNotKnown(t *testing.T) {
 			{Name: "none-out", Direction: program.Egress, Family: inet.IPv4},
 		},
 	}
-	node := ruleset.Node{Open: []string{uplink, "docker0"}, Ingress: []string{"veth-i"}, Egress: []string{"veth-i"},
-		Attached: []ruleset.Attachment{
+	node := program.Node{Open: []string{uplink, "docker0"}, Ingress: []string{"veth-i"}, Egress: []string{"veth-i"},
+		Attached: []program.Attachment{
 			{Link: "veth-o", Addr: open}, {Link: "veth-i", Addr: isolated}, {Link: bridge, Addr: bridged}}}
 	local, group := addr("169.254.7.7"), addr("224.0.0.251")
 	tests := []struct {

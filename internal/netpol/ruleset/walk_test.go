@@ -171,7 +171,7 @@ func has(s *nft.Set, key inet.Element) bool {
 }
 
 // verdict walks the base chain that judges the flow's first packet.
-func verdict(table *nft.Table, n ruleset.Node, f program.Flow) program.Verdict {
+func verdict(table *nft.Table, n program.Node, f program.Flow) program.Verdict {
 	in, out := link(n, f.Src), link(n, f.Dst)
 	if f.FromNode || in == out && in == bridge {
 		in = ""
@@ -201,7 +201,7 @@ const (
 )
 
 // link returns the interface that leads to an address.
-func link(n ruleset.Node, a netip.Addr) string {
+func link(n program.Node, a netip.Addr) string {
 	for _, at := range n.Attached {
 		if at.Addr == a {
 			return at.Link
@@ -211,9 +211,9 @@ func link(n ruleset.Node, a netip.Addr) string {
 }
 
 // attached wires the pods: some on a bridge, some with an interface of their own.
-func attached(p *program.Program) (list []ruleset.Attachment) {
+func attached(p *program.Program) (list []program.Attachment) {
 	for i, pod := range p.Pods {
-		at := ruleset.Attachment{Link: bridge, Addr: pod.Addr}
+		at := program.Attachment{Link: bridge, Addr: pod.Addr}
 		if i%3 == 0 {
 			at.Link = fmt.Sprintf("veth%d", i)
 		}
@@ -257,7 +257,7 @@ func flows(p *program.Program, more ...string) (list []program.Flow) {
 func agree(t interface {
 	Helper()
 	Fatalf(string, ...any)
-}, p *program.Program, n ruleset.Node, list []program.Flow) {
+}, p *program.Program, n program.Node, list []program.Flow) {
 	t.Helper()
 	table := ruleset.Render(p, n)
 	for _, f := range list {
@@ -271,7 +271,7 @@ func agree(t interface {
 func TestTablesMeanWhatTheProgramMeans(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := programOf(gen.Snapshot(t))
-		n := ruleset.Node{FilterHook: rapid.Bool().Draw(t, "filter hook"), Guard: rapid.Bool().Draw(t, "guard"),
+		n := program.Node{FilterHook: rapid.Bool().Draw(t, "filter hook"), Guard: rapid.Bool().Draw(t, "guard"),
 			Closed: rapid.Bool().Draw(t, "closed"), Cut: rapid.Bool().Draw(t, "cut"),
 			Open: []string{uplink}, Attached: attached(p), Bridges: rapid.Bool().Draw(t, "bridges")}
 		if n.Bridges {
@@ -315,7 +315,7 @@ func TestALongChainMeansTheSame(t *testing.T) {
 			if p.Pods[0].Ingress = "long"; d == program.Egress {
 				p.Pods[0].Ingress, p.Pods[0].Egress = "", "long"
 			}
-			agree(t, p, ruleset.Node{}, flows(p, "10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7"))
+			agree(t, p, program.Node{}, flows(p, "10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7"))
 		})
 	}
 }
@@ -328,7 +328,7 @@ func TestTheGuardKnowsTheDirection(t *testing.T) {
 		Chains: []*program.Chain{{Name: "in", Direction: program.Ingress, Family: inet.IPv4},
 			{Name: "out", Direction: program.Egress, Family: inet.IPv4}},
 	}
-	table := ruleset.Render(p, ruleset.Node{Guard: true})
+	table := ruleset.Render(p, program.Node{Guard: true})
 	tests := []struct {
 		name     string
 		src, dst netip.Addr

@@ -48,7 +48,7 @@ func Check(t TB, r Replay, node string) int {
 	}
 	want := compile.Program(policy.Resolve(r.Last, node), compile.Options{})
 	same(t, r.Name, "at the end, program", want.String(), p.program.String())
-	same(t, r.Name, "at the end, table", ruleset.Render(want, ruleset.Node{}).String(), p.kernel.Table().String())
+	same(t, r.Name, "at the end, table", ruleset.Render(want, program.Node{}).String(), p.kernel.Table().String())
 	return changed
 }
 
@@ -83,7 +83,7 @@ func (p *player) follow(t TB, name string, step int) bool {
 		return false
 	}
 	p.program, p.text = program, text
-	p.commit(t, at, ruleset.Render(want, ruleset.Node{}).String())
+	p.commit(t, at, ruleset.Render(want, program.Node{}).String())
 	return true
 }
 
@@ -91,7 +91,7 @@ func (p *player) follow(t TB, name string, step int) bool {
 // was rendered from nothing.
 func (p *player) commit(t TB, at, want string) {
 	t.Helper()
-	desired := ruleset.Render(p.program, ruleset.Node{})
+	desired := ruleset.Render(p.program, program.Node{})
 	ops := nft.Diff(p.table, desired)
 	if err := p.kernel.Commit(ops); err != nil {
 		t.Fatalf("%s: the kernel refuses: %v", at, err)

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package program
+
+import "net/netip"
+
+// Node is what the rules have to know of the node beside the program.
+type Node struct {
+	// FilterHook renders base chains of type filter instead of nat; see
+	// docs/design/datapath.md.
+	FilterHook bool
+	// Guard adds the chain that drops invalid and untracked packets of isolated
+	// pods, which would skip a nat chain. A filter chain needs no guard.
+	Guard bool
+	// Closed drops what is to or from an address that no known pod has, on every
+	// interface that is not in Open.
+	Closed bool
+	// Open are the interfaces that lead elsewhere than to pods: network cards,
+	// tunnels, bridges of others. They count if Closed is true.
+	Open []string
+	// Attached says on which interface each local pod speaks. From an interface
+	// that is named here nobody else may.
+	Attached []Attachment
+	// Ported are those of the pods whose bridge port is known, also on bridges that
+	// lead out of the node.
+	Ported []Attachment
+	// NodePorts are ports of bridges behind which the node itself is: the other end
+	// of the pair has an address of the node.
+	NodePorts []string
+	// Ingress and Egress are the interfaces that lead to pods which are isolated
+	// in the direction. On them only listed addresses may speak or be spoken to.
+	Ingress, Egress []string
+	// Carried are bridges that carry pods or did, kept in the kernel for the next
+	// process: they stay closed.
+	Carried []string
+	// Bridges is true if the node has a bridge, of pods or not: any may show its
+	// packets to our chains. A bridge in Carried says so too.
+	Bridges bool
+	// Cut is true while a connection is cut: then the sets are asked that refuse
+	// what would revive it.
+	Cut bool
+	// Restore are the settings that the agent found and changed, kept in
+	// the kernel for --cleanup-config.
+	Restore []Saved
+}
+
+// Attachment is an address of a local pod and the interface that leads to it.
+type Attachment struct {
+	Link string
+	Addr netip.Addr
+	// Port is the port of the bridge Link that the pod is on; empty if Link is no
+	// bridge, or if the port is not known.
+	Port string
+}
+
+// Saved is a setting of the node as it was before it was changed.
+type Saved struct {
+	Name string // of the interface, or of a setting that belongs to none
+	Text string
+}
