@@ -34,6 +34,7 @@ const (
 type layer struct {
 	pkg    string
 	pure   bool     // no effects: nothing of effects() may be imported
+	timed  bool     // and pure, but for the types of package time: times are given to it
 	may    []string // imports beside the standard library; nil means any
 	never  []string // imports that are refused even when may is nil
 	reason string
@@ -63,6 +64,8 @@ func layers() []layer {
 			reason: "API objects become cluster values here and nothing else happens"},
 		{pkg: "internal/lab/cases", pure: true, may: append(ours("cluster", "cluster/convert", "inet", "netpol/program",
 			"netpol/oracle"), append(k8s, "sigs.k8s.io/yaml")...), reason: "a case is data; the backends are given to it"},
+		{pkg: "internal/netpol/decide", pure: true, timed: true, may: ours("inet", "netpol/program", "netpol/cut"),
+			reason: "a decision is a function of what was read and what was decided before"},
 		{pkg: "internal/netpol/cut", pure: true, may: ours("inet", "netpol/program"),
 			reason: "which connections end is a function of the program and of what the table says"},
 		{pkg: "internal/lab/bench", pure: true, may: []string{"golang.org/x/perf"},
@@ -74,10 +77,10 @@ func layers() []layer {
 		{pkg: "internal/netpol/ruleset", may: ours("immutable", "inet", "netpol/program", "kernel/nft"),
 			reason: "it says the program in the statements of the driver, and knows no policy"},
 		{pkg: "internal/datapath", may: append(ours("wake", "immutable", "inet", "netpol/program", "netpol/ruleset", "kernel/nft",
-			"kernel/links", "netpol/cut", "kernel/conntrack", "kernel/sysctl", "kuberouter"), kernel...),
+			"kernel/links", "netpol/cut", "netpol/decide", "kernel/conntrack", "kernel/sysctl", "kuberouter"), kernel...),
 			reason: "it makes the kernel agree with a program, whatever the program means"},
 		{pkg: "internal/kernel/sysctl", may: []string{"golang.org/x/sys"}, reason: "files with one value each"},
-		{pkg: "internal/kernel/links", may: append(append(ours("wake", "kernel/sysctl"), "golang.org/x/net/bpf"), kernel...),
+		{pkg: "internal/kernel/links", may: append(append(ours("inet", "wake", "kernel/sysctl"), "golang.org/x/net/bpf"), kernel...),
 			reason: "it looks at interfaces, not at policies"},
 		{pkg: "internal/kuberouter", pure: true, may: []string{}, reason: "what may be removed is a function of what was found"},
 		{pkg: "internal/kuberouter/host", may: append(ours("kuberouter"), kernel...), reason: "it looks and removes, and decides nothing"},
@@ -159,7 +162,7 @@ func (l layer) breach(path string) string {
 	standard := !strings.Contains(first, ".")
 	self := within(path, []string{module + l.pkg})
 	switch {
-	case l.pure && within(path, effects()):
+	case l.pure && within(path, effects()) && (path != "time" || !l.timed):
 		return "the package is pure: " + l.reason
 	case within(path, l.never), l.may != nil && !standard && !self && !within(path, l.may):
 		return l.reason
@@ -243,6 +246,19 @@ func layerOf(dir string) (layer, bool) {
 	return best, best.pkg != ""
 }
 
+// clock returns what a file uses of package time beside its types; "" for nothing.
+func clock(s source) (name string) {
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			if f, ok := call.Fun.(*ast.SelectorExpr); ok && fmt.Sprint(f.X) == "time" {
+				name = f.Sel.Name
+			}
+		}
+		return true
+	})
+	return name
+}
+
 // importProblems checks one file against its layer and against the owners.
 func importProblems(s source) []string {
 	if s.test() || s.nested {
@@ -253,6 +269,9 @@ func importProblems(s source) []string {
 		if l, ok := layerOf(s.dir()); ok {
 			if why := l.breach(p); why != "" {
 				problems = append(problems, fmt.Sprintf("%s imports %s: %s", s.name, p, why))
+			}
+			if name := clock(s); l.timed && name != "" {
+				problems = append(problems, fmt.Sprintf("%s uses time.%s: times are given to it", s.name, name))
 			}
 		}
 		for mod, by := range owners() {
@@ -431,6 +450,15 @@ func TestTheRulesSeeABreach(t *testing.T) {
 				t.Errorf("problems = %v, want some: %t", got, tt.breach)
 			}
 		})
+	}
+}
+
+func TestAClockIsSeen(t *testing.T) {
+	for text, want := range map[string]string{"var x = time.Now()": "Now", "var x time.Time": "", "const x = time.Second": ""} {
+		s := parse(t, "internal/netpol/decide/x.go", []byte("package x\n\nimport \"time\"\n\n"+text+"\n"))
+		if got := clock(s); got != want || (len(importProblems(s)) > 0) != (want != "") {
+			t.Errorf("%s: %q, %v, want %q", text, got, importProblems(s), want)
+		}
 	}
 }
 

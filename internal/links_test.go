@@ -3,6 +3,7 @@
 package internal_test
 
 import (
+	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -52,6 +53,23 @@ func TestProgramsLinkNothingOfTheScaffolding(t *testing.T) {
 	for _, p := range strings.Fields(string(out)) {
 		if !slices.Contains(told, p) {
 			t.Errorf("nobody says what %s must not link", p)
+		}
+	}
+}
+
+// Decisions are made and tested on any operating system: no driver is below them.
+func TestDecisionsNeedNoKernel(t *testing.T) {
+	for _, system := range []string{"darwin", "windows"} {
+		cmd := exec.Command("go", "list", "-deps", "-test", "./netpol/decide")
+		cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("netpol/decide cannot be built for %s: %v\n%s", system, err, out)
+		}
+		for _, path := range strings.Fields(string(out)) {
+			if within(path, append(ours("kernel"), "golang.org/x/sys/unix", "github.com/google/nftables", "github.com/vishvananda")) {
+				t.Errorf("for %s netpol/decide needs %s", system, path)
+			}
 		}
 	}
 }

@@ -32,6 +32,9 @@ type Source interface {
 // Kernel is the datapath as the loop uses it.
 type Kernel interface {
 	Apply(ctx context.Context, p *program.Program) (datapath.Report, error)
+	// Cut ends the connections of which Denied says that they were found.
+	Cut(ctx context.Context) (datapath.Cuts, error)
+	Denied() <-chan struct{}
 	// Verify makes the next Apply compare everything, if the kernel changed.
 	Verify() error
 	// Changed receives when something in the kernel needs an Apply.
@@ -122,6 +125,10 @@ func (l *Loop) Run(ctx context.Context) error {
 			l.gather(ctx)
 		case <-l.Kernel.Changed():
 			l.gather(ctx)
+		case <-l.Kernel.Denied():
+			if err := l.cut(ctx); err == nil || ctx.Err() != nil {
+				continue
+			}
 		case <-l.hurry():
 		case <-again.C:
 		}
@@ -219,6 +226,21 @@ func (l *Loop) enforce(ctx context.Context, delta, later cluster.Delta) error {
 		l.Door.done.reach(delta.Revision, l.waiting(model, later, report.Held))
 	}
 	return err
+}
+
+// cut ends connections that are denied. After a failure a pass reads what the kernel
+// has, and they are found again.
+func (l *Loop) cut(ctx context.Context) error {
+	cuts, err := l.Kernel.Cut(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.Log.Warn("ending denied connections failed, trying again", "err", err)
+		}
+		return err
+	}
+	l.Observer.Beat()
+	l.countCuts(cuts)
+	return nil
 }
 
 // waiting returns the pods of this node that the kernel does not have yet, whatever

@@ -12,6 +12,7 @@ import (
 	"github.com/podwall/podwall/internal/agent"
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/observe"
 )
 
@@ -21,7 +22,7 @@ func TestPodsThatAreHeldAreNamed(t *testing.T) {
 	addr := []netip.Addr{netip.MustParseAddr("10.0.0.1")}
 	for why, report := range map[observe.HeldWhy]datapath.Report{
 		observe.HeldConnections: {Held: addr},
-		observe.HeldElsewhere:   {Elsewhere: addr},
+		observe.HeldElsewhere:   {Findings: decide.Findings{Elsewhere: addr}},
 	} {
 		r := &recorder{report: report}
 		run(t, r, func(l *agent.Loop, settle func()) {

@@ -7,8 +7,8 @@ package agent
 import (
 	"cmp"
 
-	"github.com/podwall/podwall/internal/datapath"
 	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/observe"
 )
 
@@ -66,7 +66,7 @@ func (c *counts) uses() []observe.Use {
 		{Limit: observe.LimitConnections, Object: "entries of the connection table", Used: c.connections.Entries, Max: c.connections.Limit},
 		{Limit: observe.LimitElements, Object: "elements of all sets, most of them in " + cmp.Or(c.largest, "none"), Used: c.elements, Max: maxElements},
 		{Limit: observe.LimitPrefixes, Object: "prefixes in set " + cmp.Or(c.widest, "none"), Used: c.prefixes, Max: maxPrefixes},
-		{Limit: observe.LimitRefused, Object: "connections that were cut and are refused a revival", Used: c.refused, Max: datapath.MaxRefused},
+		{Limit: observe.LimitRefused, Object: "connections that were cut and are refused a revival", Used: c.refused, Max: decide.MaxRefused},
 		{Limit: observe.LimitRules, Object: "rules of all chains, most of them in " + cmp.Or(c.longest, "none"), Used: c.rules, Max: maxRules},
 	}
 }

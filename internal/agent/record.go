@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/observe"
@@ -27,8 +28,7 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 	if err == nil { // else the report is not complete
 		l.Observer.SetDatapath(l.datapath(r))
 		l.Observer.SetHeld(l.holding.update(start, l.heldPods(m, r)))
-		l.Observer.AddCuts(observe.Cuts{Ingress: r.Cuts.Ingress, Egress: r.Cuts.Egress, Reused: r.Cuts.Reused, Refused: r.Cuts.Refused,
-			Looks: r.Cuts.Looked.Times, Entries: r.Cuts.Looked.Entries, Elapsed: r.Cuts.Looked.Duration})
+		l.countCuts(r.Cuts)
 		l.problems(r.Problems)
 		if !l.ready {
 			l.connections() // later once in a period
@@ -40,6 +40,12 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 	if err == nil && time.Since(l.read) >= countEach {
 		l.drops()
 	}
+}
+
+func (l *Loop) countCuts(c datapath.Cuts) {
+	l.counts.refused = c.Refused
+	l.Observer.AddCuts(observe.Cuts{Ingress: c.Ingress, Egress: c.Egress, Reused: c.Reused, Refused: c.Refused,
+		Looks: c.Looked.Times, Entries: c.Looked.Entries, Elapsed: c.Looked.Duration})
 }
 
 func (l *Loop) report(pass observe.Pass, r datapath.Report) {
@@ -72,7 +78,7 @@ func (l *Loop) count(pass *observe.Pass, r datapath.Report) {
 }
 
 // problems replaces what the last pass said by what this one says.
-func (l *Loop) problems(now []datapath.Problem) {
+func (l *Loop) problems(now []decide.Problem) {
 	stays := map[string]bool{}
 	for _, p := range now {
 		stays[p.Subject] = true

@@ -48,6 +48,7 @@ func (r *recorder) Apply(_ context.Context, p *program.Program) (datapath.Report
 func run(t *testing.T, r *recorder, f func(l *agent.Loop, settle func())) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
+		r.denied = make(chan struct{}) // of this bubble
 		l := newLoop(&r.kernel)
 		l.Kernel = r
 		l.Store.Update(func(tx *cluster.Tx) {

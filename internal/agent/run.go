@@ -24,6 +24,7 @@ import (
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/sysctl"
 	"github.com/podwall/podwall/internal/netpol/compile"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/observe"
 	"github.com/podwall/podwall/internal/source/kube"
 	"github.com/podwall/podwall/internal/source/manifest"
@@ -131,14 +132,13 @@ func cureForGate(socket string, err error) string {
 }
 
 func datapathOptions(cfg config.Config) datapath.Options {
-	guards := map[config.Guard]datapath.Guard{
-		config.GuardAuto: datapath.GuardAuto, config.GuardOn: datapath.GuardOn, config.GuardOff: datapath.GuardOff,
+	guards := map[config.Guard]decide.Guard{
+		config.GuardAuto: decide.GuardAuto, config.GuardOn: decide.GuardOn, config.GuardOff: decide.GuardOff,
 	}
 	return datapath.Options{
-		FilterHook: cfg.Datapath == config.DatapathFilter, Guard: guards[cfg.Guard],
-		OpenUnknown: cfg.UnknownPods == config.UnknownOpen, Uplinks: cfg.Uplinks,
-		KeepConnections: cfg.OnPolicyChange == config.OnChangeKeep,
-		Sysctls:         sysctl.Dir(cfg.SysctlRoot),
+		Options: decide.Options{FilterHook: cfg.Datapath == config.DatapathFilter, Guard: guards[cfg.Guard],
+			OpenUnknown: cfg.UnknownPods == config.UnknownOpen, KeepConnections: cfg.OnPolicyChange == config.OnChangeKeep},
+		Uplinks: cfg.Uplinks, Sysctls: sysctl.Dir(cfg.SysctlRoot),
 	}
 }
 

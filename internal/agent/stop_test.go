@@ -21,6 +21,9 @@ import (
 // kernel counts what the loop asks for.
 type kernel struct {
 	applied int
+	cut     int
+	failure error // of Cut
+	denied  chan struct{}
 	entries atomic.Uint32 // of the connection table, which can have 100
 }
 
@@ -28,6 +31,11 @@ func (k *kernel) Apply(context.Context, *program.Program) (datapath.Report, erro
 	k.applied++
 	return datapath.Report{}, nil
 }
+func (k *kernel) Cut(context.Context) (datapath.Cuts, error) {
+	k.cut++
+	return datapath.Cuts{Ingress: 1, Refused: 7}, k.failure
+}
+func (k *kernel) Denied() <-chan struct{}              { return k.denied }
 func (k *kernel) Verify() error                        { return nil }
 func (k *kernel) Changed() <-chan struct{}             { return nil }
 func (k *kernel) Counters() (map[string]uint64, error) { return nil, nil }

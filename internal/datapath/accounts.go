@@ -2,17 +2,11 @@
 
 package datapath
 
-import "time"
+import (
+	"time"
 
-// payer is who pays for a scan of the connection table. The zero value is the
-// node: what no tenant caused.
-type payer struct {
-	tenant string // a namespace
-	// members is true of scans that a tenant's rules need because others' pods went
-	// out of their sets. They have an account of their own, so that others cannot
-	// use up what the tenant's own changes pay from.
-	members bool
-}
+	"github.com/podwall/podwall/internal/netpol/cut"
+)
 
 const (
 	// share is the part of the time that scans for one payer may take in the long
@@ -30,24 +24,24 @@ const (
 type accounts struct {
 	share  float64
 	credit time.Duration
-	list   map[payer]budget
+	list   map[cut.Payer]budget
 }
 
 func newAccounts() accounts {
-	return accounts{share: share, credit: credit, list: map[payer]budget{}}
+	return accounts{share: share, credit: credit, list: map[cut.Payer]budget{}}
 }
 
 // shared is the account of those for whom there is no room.
-var shared = payer{members: true}
+var shared = cut.Payer{Members: true}
 
 // wait returns how long the payer has to wait; 0 if it has no debt.
-func (a *accounts) wait(p payer, now time.Time) time.Duration {
+func (a *accounts) wait(p cut.Payer, now time.Time) time.Duration {
 	b := a.of(p, now)
 	return b.spend(0, now)
 }
 
 // charge takes a cost from the payers, in equal parts.
-func (a *accounts) charge(list []payer, cost time.Duration, now time.Time) {
+func (a *accounts) charge(list []cut.Payer, cost time.Duration, now time.Time) {
 	for _, p := range list {
 		if len(a.list) >= maxAccounts {
 			a.forget(now)
@@ -62,7 +56,7 @@ func (a *accounts) charge(list []payer, cost time.Duration, now time.Time) {
 }
 
 // of returns the payer's account, which is full if it is not kept.
-func (a *accounts) of(p payer, now time.Time) budget {
+func (a *accounts) of(p cut.Payer, now time.Time) budget {
 	b, known := a.list[p]
 	if !known && len(a.list) >= maxAccounts {
 		b, known = a.list[shared]

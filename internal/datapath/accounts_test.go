@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/podwall/podwall/internal/netpol/cut"
 )
 
 var start = time.Unix(1_000_000, 0)
 
 func TestWhoHasScansPaysForThem(t *testing.T) {
 	a := newAccounts()
-	flapping, quiet := payer{tenant: "a"}, payer{tenant: "b"}
+	flapping, quiet := cut.Payer{Tenant: "a"}, cut.Payer{Tenant: "b"}
 	steps := []struct {
 		name string
 		at   time.Duration
@@ -30,12 +32,12 @@ func TestWhoHasScansPaysForThem(t *testing.T) {
 	for _, s := range steps {
 		now := start.Add(s.at)
 		if s.cost > 0 {
-			a.charge([]payer{flapping}, s.cost, now)
+			a.charge([]cut.Payer{flapping}, s.cost, now)
 		}
 		if got := a.wait(flapping, now); got.Round(time.Millisecond) != s.wait {
 			t.Errorf("%s: waits for %s, want %s", s.name, got, s.wait)
 		}
-		for _, p := range []payer{quiet, {}, {tenant: "a", members: true}} {
+		for _, p := range []cut.Payer{quiet, {}, {Tenant: "a", Members: true}} {
 			if got := a.wait(p, now); got != 0 {
 				t.Errorf("%s: %+v waits for %s", s.name, p, got)
 			}
@@ -45,11 +47,11 @@ func TestWhoHasScansPaysForThem(t *testing.T) {
 
 func TestThoseWhoShareAScanShareItsCost(t *testing.T) {
 	a, now := newAccounts(), start
-	both := []payer{{tenant: "a"}, {tenant: "b"}}
+	both := []cut.Payer{{Tenant: "a"}, {Tenant: "b"}}
 	a.charge(both, 2*credit+2*time.Second, now)
 	for _, p := range both {
 		if got := a.wait(p, now); got != 5*time.Second {
-			t.Errorf("%s waits for %s", p.tenant, got)
+			t.Errorf("%s waits for %s", p.Tenant, got)
 		}
 	}
 }
@@ -57,18 +59,18 @@ func TestThoseWhoShareAScanShareItsCost(t *testing.T) {
 // How long a payer waits follows from its own scans and from nothing else.
 func TestNobodyPaysForAnother(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		all, alone := newAccounts(), map[payer]*accounts{}
+		all, alone := newAccounts(), map[cut.Payer]*accounts{}
 		now := start
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(t, "pause")))
-			p := payer{tenant: rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "tenant"), members: rapid.Bool().Draw(t, "members")}
+			p := cut.Payer{Tenant: rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "tenant"), Members: rapid.Bool().Draw(t, "members")}
 			cost := time.Duration(rapid.Int64Range(0, int64(5*time.Second)).Draw(t, "cost"))
 			if alone[p] == nil {
 				one := newAccounts()
 				alone[p] = &one
 			}
-			all.charge([]payer{p}, cost, now)
-			alone[p].charge([]payer{p}, cost, now)
+			all.charge([]cut.Payer{p}, cost, now)
+			alone[p].charge([]cut.Payer{p}, cost, now)
 			if rapid.Bool().Draw(t, "forget") {
 				all.forget(now)
 			}
@@ -83,9 +85,9 @@ func TestNobodyPaysForAnother(t *testing.T) {
 
 func TestAccountsAreBounded(t *testing.T) {
 	a, now := newAccounts(), start
-	name := func(i int) payer { return payer{tenant: fmt.Sprint(i)} }
+	name := func(i int) cut.Payer { return cut.Payer{Tenant: fmt.Sprint(i)} }
 	for i := range 10 * maxAccounts {
-		a.charge([]payer{name(i)}, 2*credit, now)
+		a.charge([]cut.Payer{name(i)}, 2*credit, now)
 	}
 	if n := len(a.list); n > maxAccounts+1 {
 		t.Errorf("%d accounts are kept", n)
@@ -94,7 +96,7 @@ func TestAccountsAreBounded(t *testing.T) {
 		t.Error("a debt was forgiven")
 	}
 	now = now.Add(20 * time.Duration(maxAccounts) * time.Hour)
-	a.charge([]payer{name(0)}, time.Second, now)
+	a.charge([]cut.Payer{name(0)}, time.Second, now)
 	if n := len(a.list); n != 1 {
 		t.Errorf("%d accounts are kept although all are full", n)
 	}

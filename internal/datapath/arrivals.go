@@ -7,6 +7,7 @@ package datapath
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/podwall/podwall/internal/kernel/conntrack"
 	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/wake"
 )
@@ -72,13 +74,13 @@ func (a *arrivals) note(h links.Host) {
 	a.wake()
 }
 
-// ready reports whether a pod with the address can be programmed at once: nothing
-// from before it is left, and its route goes over the interface over which it went
-// when that was found out.
-func (a *arrivals) ready(addr netip.Addr, link int) bool {
+// clean reports whether somebody looks beside the loop, and the addresses from before
+// which nothing is left, each with the interface over which its route went when that
+// was found out: a pod with one can be programmed at once.
+func (a *arrivals) clean() (looks bool, addrs map[netip.Addr]int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.newcomers.ready(addr, link)
+	return a.running.Load(), maps.Clone(a.newcomers.clean)
 }
 
 // doubt has every address looked for again: the rules may have been away.
@@ -160,7 +162,7 @@ func (a *arrivals) take(open func(link int) bool) (list []netip.Addr, since time
 	defer a.mu.Unlock()
 	p := a.known.Load()
 	list = a.newcomers.take(func(addr netip.Addr, w newcomer) bool {
-		return !owned(p, addr) && (w.held || !open(w.link))
+		return !decide.Owns(p, addr) && (w.held || !open(w.link))
 	})
 	if a.dropped {
 		a.log.Warn("more routes to single addresses than expected, pods may wait for the connection table to be looked through", "limit", maxFresh)
@@ -180,7 +182,7 @@ func (a *arrivals) turn(open func(link int) bool) error {
 	deleted, found := 0, map[netip.Addr]int{}
 	node, err := links.LocalAddresses()
 	if err == nil {
-		deleted, err = forget(a.conn, addrs, node, func(addr netip.Addr) bool { return owned(a.known.Load(), addr) }, found)
+		deleted, err = forget(a.conn, addrs, node, func(addr netip.Addr) bool { return decide.Owns(a.known.Load(), addr) }, found)
 	}
 	if deleted > 0 {
 		a.log.Info("connections from before a pod cut", "count", deleted, "addresses", len(addrs), "after", time.Since(since))
@@ -197,4 +199,19 @@ func (a *arrivals) turn(open func(link int) bool) error {
 		a.wake()
 	}
 	return err
+}
+
+// hold has what waits looked for, once the commit has closed it.
+func (a *arrivals) hold(h decide.Held) {
+	a.mu.Lock()
+	for _, addr := range h.Came {
+		a.newcomers.listed(addr)
+	}
+	for _, addr := range h.Addrs {
+		a.newcomers.hold(addr, h.Link[addr])
+	}
+	a.mu.Unlock()
+	if len(h.Addrs) > 0 {
+		a.wake()
+	}
 }

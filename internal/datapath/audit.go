@@ -17,27 +17,26 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/conntrack"
 	"github.com/podwall/podwall/internal/netpol/cut"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/wake"
 )
 
 // The audit looks at the connections that exist, beside the loop: a large table
 // takes the kernel longer than the loop may be kept waiting. It changes nothing
-// and hands over what must end to the next Apply, which asks once more. Each
+// and hands over what must end to the next Cut or Apply, which asks once more. Each
 // tenant pays for the looks that its changes need (accounts).
 type audit struct {
 	conn *conntrack.Conn // of the goroutine that runs it
 	log  *slog.Logger
-	wake func()
+	wake func()      // asks for an Apply, which says that scans fail or not any more
+	deny func()      // says that connections were found that must end
 	due  wake.Signal // holds at most one wake-up of the goroutine
 	// accounts and total belong to that goroutine.
 	accounts accounts
 	total    budget
 
 	mu       sync.Mutex // guards everything below
-	program  *program.Program
-	node     []netip.Addr
-	groups   cut.Groups
+	basis    decide.Basis
 	requests requests
 	found    backlog
 	looked   Looked
@@ -75,21 +74,21 @@ const (
 	handed, unheard = 512, 1 << 17
 )
 
-func (a *audit) init(log *slog.Logger, awake func()) {
-	a.log, a.wake, a.due = log, awake, wake.New()
+func (a *audit) init(log *slog.Logger, awake, deny func()) {
+	a.log, a.wake, a.deny, a.due = log, awake, deny, wake.New()
 	a.accounts, a.total = newAccounts(), newBudget(totalShare, time.Now())
 	a.requests, a.found.limit = requests{}, unheard
 }
 
 // learn tells by what is judged from now on.
-func (a *audit) learn(p *program.Program, node []netip.Addr, groups cut.Groups) {
+func (a *audit) learn(b decide.Basis) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.program, a.node, a.groups = p, node, groups
+	a.basis = b
 }
 
 // look has the scopes looked at.
-func (a *audit) look(list scopes) {
+func (a *audit) look(list cut.Scopes) {
 	if len(list) == 0 {
 		return
 	}
@@ -164,25 +163,25 @@ func (a *audit) next(now time.Time) (turn, *cut.Judge, time.Time) {
 	}
 	var left []netip.Addr
 	for _, s := range t.scopes {
-		for _, pod := range a.program.Pods {
-			delete(s.left, pod.Addr) // it has a pod again, whose connections are its own
+		for _, pod := range a.basis.Program.Pods {
+			delete(s.Left, pod.Addr) // it has a pod again, whose connections are its own
 		}
-		left = slices.AppendSeq(left, maps.Keys(s.left))
+		left = slices.AppendSeq(left, maps.Keys(s.Left))
 	}
-	return t, cut.NewJudge(a.program, a.node, left).WithGroups(a.groups), time.Time{}
+	return t, cut.NewJudge(a.basis.Program, a.basis.Node, left).WithGroups(a.basis.Groups), time.Time{}
 }
 
 // inspect dumps, judges and hands over.
 func (a *audit) inspect(t turn, j *cut.Judge) {
-	start, entries, found, all := time.Now(), 0, map[string]int{}, t.scopes.all()
+	start, entries, found, all := time.Now(), 0, map[string]int{}, t.scopes.All()
 	var batch []cut.Cut
-	err := all.dump(a.conn, func(e *inet.Connection) {
+	err := dump(a.conn, all, func(e *inet.Connection) {
 		entries++
 		c, denied := j.Judge(e)
 		if !denied {
 			return
 		}
-		if former, gone := all.left[c.Addr]; gone {
+		if former, gone := all.Left[c.Addr]; gone {
 			c.Tenant = former
 		}
 		found[c.Tenant]++
@@ -201,8 +200,8 @@ func (a *audit) inspect(t turn, j *cut.Judge) {
 	}
 	a.failing = err != nil
 	for p, s := range t.scopes {
-		some := found[p.tenant] > 0 || p == payer{} && len(found) > 0
-		if s.round++; err != nil || s.round == 1 || some && s.round < rounds {
+		some := found[p.Tenant] > 0 || p == cut.Payer{} && len(found) > 0
+		if s.Round++; err != nil || s.Round == 1 || some && s.Round < rounds {
 			a.requests.again(p, s, time.Now().Add(secondLook))
 		}
 	}
@@ -218,18 +217,18 @@ func (a *audit) hand(batch []cut.Cut) {
 	a.mu.Lock()
 	a.found.add(batch)
 	a.mu.Unlock()
-	a.wake()
+	a.deny()
 }
 
 // dump asks for as little as it can.
-func (s *scope) dump(c *conntrack.Conn, take func(*inet.Connection)) error {
+func dump(c *conntrack.Conn, s *cut.Scope, take func(*inet.Connection)) error {
 	entries, _, err := c.Count()
 	if err != nil || entries == 0 {
 		return err
 	}
-	addrs := s.addresses()
-	if s.everything(entries) {
-		return c.Dump(s.family(addrs), take)
+	addrs := addressesIn(s)
+	if everything(s, entries) {
+		return c.Dump(familyOf(s, addrs), take)
 	}
 	for _, a := range addrs {
 		if err := c.DumpAddress(a, take); err != nil {
@@ -240,18 +239,18 @@ func (s *scope) dump(c *conntrack.Conn, take func(*inet.Connection)) error {
 }
 
 // everything reports whether all entries of the table are handed over.
-func (s *scope) everything(entries uint32) bool {
-	n := uint32(min(len(s.touched)+len(s.left), filtered+1))
-	return s.whole || entries <= filteredAbove*n*n || n > filtered
+func everything(s *cut.Scope, entries uint32) bool {
+	n := uint32(min(len(s.Touched)+len(s.Left), filtered+1))
+	return s.Whole || entries <= filteredAbove*n*n || n > filtered
 }
 
-func (s *scope) addresses() []netip.Addr {
-	return slices.AppendSeq(slices.Collect(maps.Keys(s.touched)), maps.Keys(s.left))
+func addressesIn(s *cut.Scope) []netip.Addr {
+	return slices.AppendSeq(slices.Collect(maps.Keys(s.Touched)), maps.Keys(s.Left))
 }
 
 // family returns the one family of the scope, or 0.
-func (s *scope) family(addrs []netip.Addr) inet.Family {
-	if s.whole || len(addrs) == 0 {
+func familyOf(s *cut.Scope, addrs []netip.Addr) inet.Family {
+	if s.Whole || len(addrs) == 0 {
 		return 0
 	}
 	f := inet.FamilyOf(addrs[0])

@@ -3,7 +3,6 @@
 package datapath
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 
@@ -27,14 +26,14 @@ func (b *backlog) add(list []cut.Cut) {
 	for _, c := range list {
 		b.queues[c.Tenant] = append(b.queues[c.Tenant], c)
 	}
-	for tenant, n := range fairShares(b.lengths(), b.limit) {
+	for tenant, n := range cut.FairShares(b.lengths(), b.limit) {
 		b.queues[tenant] = b.queues[tenant][:n]
 	}
 }
 
 // take takes up to n connections: the oldest of each tenant, in fair shares.
 func (b *backlog) take(n int) (list []cut.Cut) {
-	shares := fairShares(b.lengths(), n)
+	shares := cut.FairShares(b.lengths(), n)
 	for _, tenant := range slices.Sorted(maps.Keys(shares)) {
 		queue, n := b.queues[tenant], shares[tenant]
 		list = append(list, queue[:n]...)
@@ -51,18 +50,4 @@ func (b *backlog) lengths() map[string]int {
 		lengths[tenant] = len(queue)
 	}
 	return lengths
-}
-
-// fairShares divides limit places among tenants that want some. Nobody gets more
-// than it wants, and who wants no more than an equal part gets all of it.
-func fairShares(want map[string]int, limit int) map[string]int {
-	tenants := slices.SortedFunc(maps.Keys(want), func(a, b string) int {
-		return cmp.Or(cmp.Compare(want[a], want[b]), cmp.Compare(a, b))
-	})
-	shares := make(map[string]int, len(want))
-	for i, tenant := range tenants {
-		shares[tenant] = min(want[tenant], limit/(len(tenants)-i))
-		limit -= shares[tenant]
-	}
-	return shares
 }

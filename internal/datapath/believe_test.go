@@ -8,8 +8,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -24,55 +25,6 @@ func claimed(addrs ...string) *program.Program {
 		p.Pods = append(p.Pods, pod)
 	}
 	return p
-}
-
-func TestWhichAddressesMayBeThoseOfPods(t *testing.T) {
-	for _, c := range []struct {
-		name              string
-		path              *links.Path
-		routed, announced bool
-		stray             bool
-	}{
-		{"an interface of pods", &links.Path{}, false, false, false},
-		{"an interface of others", &links.Path{Elsewhere: true}, false, false, true},
-		{"no route", nil, false, false, false},
-		{"a gateway, or the node", nil, true, false, true},
-		{"a gateway, but the runtime knows it", nil, true, true, false},
-		{"an interface of others, but the runtime knows it", &links.Path{Elsewhere: true}, false, true, false},
-	} {
-		p, paths := claimed("10.0.0.1"), map[netip.Addr]links.Path{}
-		addr := p.Pods[0].Addr
-		if c.path != nil {
-			paths[addr] = *c.path
-		}
-		got := strays(p, paths, func(netip.Addr) bool { return c.routed }, func(netip.Addr) bool { return c.announced })
-		if got[addr] != c.stray {
-			t.Errorf("%s: left out is %t, want %t", c.name, got[addr], c.stray)
-		}
-	}
-}
-
-func TestWhatIsLeftOutIsTheSameSliceAgain(t *testing.T) {
-	var b belief
-	p := claimed("10.0.0.1", "10.0.0.2")
-	if got := b.leave(p, nil); got != p {
-		t.Error("nothing is left out, and the program is another one")
-	}
-	out := map[netip.Addr]bool{p.Pods[0].Addr: true}
-	first := b.leave(p, out).Pods
-	if len(first) != 1 || first[0].Addr != p.Pods[1].Addr || len(p.Pods) != 2 {
-		t.Fatalf("left are %v of %v", first, p.Pods)
-	}
-	if again := b.leave(p, map[netip.Addr]bool{p.Pods[0].Addr: true}).Pods; &again[0] != &first[0] {
-		t.Error("the same is another slice")
-	}
-	if other := b.leave(p, map[netip.Addr]bool{p.Pods[1].Addr: true}).Pods; other[0].Addr != p.Pods[0].Addr {
-		t.Error("what is left out is another pod, and the slice is the same")
-	}
-	next := claimed("10.0.0.1", "10.0.0.3")
-	if other := b.leave(next, out).Pods; other[0].Addr != next.Pods[1].Addr {
-		t.Error("the pods are others, and the slice is the same")
-	}
 }
 
 // A host outside, a neighbour on the wire, and the node itself keep their traffic
@@ -118,16 +70,13 @@ func TestAnAddressThatLeadsElsewhereIsNamedAfterAWhile(t *testing.T) {
 		run(t, "ip", "link", "set", "lo", "up")
 		run(t, "ip", "addr", "add", "192.168.7.2/24", "dev", "lo")
 		for _, unknownOpen := range []bool{false, true} {
-			d := open(t, Options{OpenUnknown: unknownOpen})
+			d := open(t, Options{Options: decide.Options{OpenUnknown: unknownOpen}})
 			p := claimed("192.168.7.2")
 			if closed := len(healthy(t, d, p).Elsewhere) == 1; closed == unknownOpen {
 				t.Errorf("unknown pods open %t: the report has the address as closed: %t", unknownOpen, closed)
 			}
-			for a, pod := range d.misled {
-				pod.since = pod.since.Add(-grace)
-				d.misled[a] = pod
-			}
-			var said []Problem
+			d.now = func() time.Time { return time.Now().Add(decide.Grace) }
+			var said []decide.Problem
 			for _, problem := range apply(t, d, p).Problems {
 				if problem.Subject == "pods elsewhere" {
 					said = append(said, problem)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
@@ -66,11 +67,11 @@ func refused(err error) bool {
 		func(e unix.Errno) bool { return errors.Is(err, e) })
 }
 
-// makeOthers makes the program, without what the kernel refuses. It forgets what
+// enforce makes the program true, without what the kernel refuses. It forgets what
 // was left out when the object is not there any more, also as another version.
-func (d *Datapath) makeOthers(ctx context.Context, p *program.Program, report *Report) error {
+func (d *Datapath) enforce(ctx context.Context, p *program.Program, report *Report) error {
 	d.left.keep(p)
-	err := d.make(ctx, p, report)
+	err := d.pass(ctx, p, report)
 	if err == nil {
 		d.accept(p, report)
 		return nil
@@ -79,7 +80,7 @@ func (d *Datapath) makeOthers(ctx context.Context, p *program.Program, report *R
 		return err
 	}
 	d.refusals++
-	if d.refusals < 2 && len(d.left.objects) == 0 && d.actual != nil {
+	if d.refusals < 2 && len(d.left.objects) == 0 && d.table.actual != nil {
 		return err // somebody may have changed the table meanwhile: the next pass reads it
 	}
 	left, found := d.search(ctx, p)
@@ -88,7 +89,7 @@ func (d *Datapath) makeOthers(ctx context.Context, p *program.Program, report *R
 	}
 	d.left, *report = left, Report{}
 	d.log.Error("the kernel refuses a part of the rules, which is left out and closed", "count", len(left.objects), "err", err)
-	if err := d.make(ctx, p, report); err != nil {
+	if err := d.pass(ctx, p, report); err != nil {
 		return err
 	}
 	d.accept(p, report)
@@ -132,7 +133,7 @@ func (d *Datapath) divide(ctx context.Context, p *program.Program, gone bool) (o
 	if err := d.reread(ctx); err != nil {
 		return omitted{}, err
 	}
-	tried := newObjects(p, ruleset.FindInForce(d.actual, p))
+	tried := newObjects(p, ruleset.FindInForce(d.table.actual, p))
 	out := omitted{objects: make(map[object]bool, len(tried)), gone: gone}
 	out.add(tried)
 	if err := d.try(ctx, p, out); err != nil {
@@ -163,20 +164,22 @@ func (d *Datapath) try(ctx context.Context, p *program.Program, out omitted) err
 	if err := d.reread(ctx); err != nil {
 		return err
 	}
-	w, err := d.want(ctx, p, out, &Report{})
+	w, err := d.observeWiring(ctx, p)
 	if err != nil {
 		return err
 	}
-	w.node.Cut = len(d.cuts.refused) > 0
-	return d.trust(d.write(ctx, d.renderer.Render(w.program, w.node), nil))
+	wired := d.decider.Wire(p, out.of(p), w)
+	wired.Node.Restore = d.settings.saved()
+	desired, ops := d.table.render(wired.Program, wired.Node)
+	return d.trust(d.write(ctx, desired, ops))
 }
 
 // reread reads the table unless it is known.
 func (d *Datapath) reread(ctx context.Context) error {
-	if err := d.renew(); err != nil || d.known {
+	if err := d.renew(); err != nil || d.table.known {
 		return err
 	}
-	return d.trust(d.read(ctx, &Report{}))
+	return d.trust(d.readTable(ctx, &Report{}))
 }
 
 // sayLeft adds the problem that names what is left out, and whom it closes.
@@ -204,8 +207,8 @@ func (d *Datapath) sayLeft(p *program.Program, report *Report) {
 		names = append(names, text)
 		opens = opens || o.isPod() && d.left.gone // where nobody else is closed either
 	}
-	report.Problems = append(report.Problems, Problem{Subject: "left out", Blocking: opens,
-		Text: "the kernel refuses the rules of these, so they are left out and closed: " + firstOf(names),
+	report.add(decide.Problem{Subject: "left out", Blocking: opens,
+		Text: "the kernel refuses the rules of these, so they are left out and closed: " + decide.FirstOf(names),
 		Cure: "change or delete the policies of these pods, or the pods; it is tried again when they change, and at each verification. " +
 			"Please report it: it is a mistake of podwall's or a limit of this kernel"})
 }

@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -107,19 +108,19 @@ func TestWhatTheKernelRefusesIsLeftOutAndOthersGoOn(t *testing.T) {
 	})
 }
 
-func leftOut(r Report) Problem {
+func leftOut(r Report) decide.Problem {
 	for _, p := range r.Problems {
 		if p.Subject == "left out" {
 			return p
 		}
 	}
-	return Problem{}
+	return decide.Problem{}
 }
 
 // Without a table of an earlier process there is nobody to wait for, and the kernel
 // is not taken for one that lacks a part.
 func TestWhatTheKernelRefusesAtTheStartIsLeftOutAtOnce(t *testing.T) {
-	for name, o := range map[string]Options{"closed": {}, "open": {OpenUnknown: true}} {
+	for name, o := range map[string]Options{"closed": {}, "open": {Options: decide.Options{OpenUnknown: true}}} {
 		t.Run(name, func(t *testing.T) {
 			inOwnNamespace(t, func(t *testing.T) {
 				r := apply(t, open(t, o), withRefused(isolated("10.244.2.5")))

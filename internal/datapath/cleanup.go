@@ -6,7 +6,6 @@ package datapath
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
@@ -34,14 +33,8 @@ func (d *Datapath) restoreSettings() (failed, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d.remember(actual)
-	var errs []error
-	for name, e := range d.restore {
-		if err := d.putBack(name, e); err != nil {
-			errs = append(errs, fmt.Errorf("restoring %s: %w", name, err))
-		}
-	}
-	return errors.Join(errs...), nil
+	d.recall(actual)
+	return d.settings.putBack(), nil
 }
 
 func (d *Datapath) deleteTables() error {

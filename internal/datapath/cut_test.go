@@ -7,7 +7,6 @@ package datapath
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/conntrack"
 	"github.com/podwall/podwall/internal/netpol/cut"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -80,14 +80,14 @@ func watch(t *testing.T, d *Datapath) {
 	})
 }
 
-// drive applies whenever it is asked to, until the connections are the wanted
-// ones. It returns what was cut.
+// drive does what it is asked to, as the agent's loop does, until the connections
+// are the wanted ones. It returns what was cut.
 func drive(t *testing.T, d *Datapath, p *program.Program, want ...string) (sum Cuts) {
 	t.Helper()
 	slices.Sort(want)
+	next := apply(t, d, p).Cuts
 	for end := time.Now().Add(30 * time.Second); ; {
-		r := apply(t, d, p)
-		sum.Ingress, sum.Egress, sum.Reused, sum.Refused = sum.Ingress+r.Cuts.Ingress, sum.Egress+r.Cuts.Egress, sum.Reused+r.Cuts.Reused, r.Cuts.Refused
+		sum.Ingress, sum.Egress, sum.Reused, sum.Refused = sum.Ingress+next.Ingress, sum.Egress+next.Egress, sum.Reused+next.Reused, next.Refused
 		if slices.Equal(connections(t), want) {
 			return sum
 		}
@@ -95,10 +95,24 @@ func drive(t *testing.T, d *Datapath, p *program.Program, want ...string) (sum C
 			t.Fatalf("connections (-want +got):\n%s", cmp.Diff(want, connections(t)))
 		}
 		select {
+		case <-d.Denied():
+			next = endFound(t, d)
 		case <-d.Changed():
-		case <-time.After(100 * time.Millisecond):
+			next = apply(t, d, p).Cuts
+		case <-time.After(time.Second):
+			next = apply(t, d, p).Cuts
 		}
 	}
+}
+
+// endFound ends what was found, once.
+func endFound(t *testing.T, d *Datapath) Cuts {
+	t.Helper()
+	c, err := d.Cut(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // fill connects both peers to the pod, and others.
@@ -142,16 +156,80 @@ func TestAChangeCutsWhatItDeniesAndNothingElse(t *testing.T) {
 		if r := apply(t, d, isolated(first)); r.Changes != 0 {
 			t.Errorf("the same program again: %s", brief(r))
 		}
-		d.cuts.lenient = time.Hour
+		d.decider.Lenience = time.Hour
 		if apply(t, d, isolated(first, second)); !refusedElement(t) {
 			t.Error("allowed again, the answering end may speak first")
 		}
-		d.cuts.lenient = 0
+		d.decider.Lenience = 0
 		apply(t, d, isolated(first, second))                                         // long enough
 		after := strings.Replace(listing(t), "\tcounter drop-cut {\n\t}\n\n", "", 1) // stays, for what it has counted
 		if diff := cmp.Diff(before, after); diff != "" {
 			t.Errorf("the table, before the cut (-) and after it was taken back (+):\n%s", diff)
 		}
+	})
+}
+
+// A cut is a commit of its own: what refuses the answering ends comes in one
+// transaction and goes in one, and leads to the table that a whole pass would
+// make. A cut that has nothing to end sends nothing.
+func TestACutIsACommitOfItsOwn(t *testing.T) {
+	for name, o := range map[string]decide.Options{"nat": {}, "no guard": {Guard: decide.GuardOff}, "filter": {FilterHook: true}} {
+		t.Run(strings.ReplaceAll(name, " ", ""), func(t *testing.T) {
+			inOwnNamespace(t, func(t *testing.T) {
+				d := open(t, Options{Options: o})
+				watch(t, d)
+				apply(t, d, isolated(first, second))
+				fill(t)
+				apply(t, d, isolated(first))
+				for sum := 0; sum < 2; {
+					select {
+					case <-d.Denied():
+					case <-time.After(10 * time.Second):
+						t.Fatalf("%d of 2 connections were found in 10 s", sum)
+					}
+					before := d.conn.Transactions()
+					c := endFound(t, d)
+					if sum += c.Ingress; d.conn.Transactions()-before != 1 {
+						t.Errorf("ending %d connections took %d transactions", c.Ingress, d.conn.Transactions()-before)
+					}
+				}
+				if !refusedElement(t) {
+					t.Errorf("the answering end is not refused:\n%s", listing(t))
+				}
+				before := d.conn.Transactions()
+				if endFound(t, d); d.conn.Transactions() != before {
+					t.Error("a cut that ends nothing sends something")
+				}
+				if r := apply(t, d, isolated(first)); r.Changes != 0 {
+					t.Errorf("the next pass makes another table: %s", brief(r))
+				}
+				d.decider.Lenience = 0
+				apply(t, d, isolated(first, second)) // allowed again
+				if endFound(t, d); strings.Contains(listing(t), "chain cut ") {
+					t.Errorf("the rules are there and refuse nothing:\n%s", listing(t))
+				}
+				if r := apply(t, d, isolated(first, second)); r.Changes != 0 {
+					t.Errorf("without them the next pass makes another table: %s", brief(r))
+				}
+			})
+		})
+	}
+}
+
+// Before anything is in force, and after the table was lost, a cut ends nothing and
+// asks for a pass.
+func TestACutNeedsATableThatIsKnown(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		d := open(t, Options{})
+		endFound(t, d)
+		woken(t, d)
+		if exists, err := d.conn.Exists(); err != nil || exists {
+			t.Errorf("there is a table: %t, %v", exists, err)
+		}
+		apply(t, d, isolated(first))
+		d.table.known = false
+		endFound(t, d)
+		woken(t, d)
 	})
 }
 
@@ -191,7 +269,7 @@ func TestATenantThatFlapsDelaysOnlyItsOwnCuts(t *testing.T) {
 		t.Run(fmt.Sprint(crowd), func(t *testing.T) {
 			inOwnNamespace(t, func(t *testing.T) {
 				d := open(t, Options{})
-				d.cuts.audit.accounts = accounts{share: 1e-9, credit: 1, list: map[payer]budget{}} // one scan, and then for ever none
+				d.cuts.audit.accounts = accounts{share: 1e-9, credit: 1, list: map[cut.Payer]budget{}} // one scan, and then for ever none
 				both := []string{first}
 				apply(t, d, twoTenants(both, both))
 				d.cuts.audit.requests = requests{} // of the start
@@ -249,7 +327,7 @@ func TestConnectionsThatAreDeniedAtTheStartAreCutAndStayCutOverARestart(t *testi
 			t.Errorf("the table after a restart (-before +after):\n%s", diff)
 		}
 		nftRun(t, "delete table inet podwall")
-		again.known = false
+		again.table.known = false
 		if apply(t, again, isolated(first)); !refusedElement(t) {
 			t.Errorf("after the table was lost the answering end is not refused:\n%s", listing(t))
 		}
@@ -264,7 +342,7 @@ func TestConnectionsThatAreDeniedAtTheStartAreCutAndStayCutOverARestart(t *testi
 
 func TestConnectionsAreKeptIfToldSo(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
-		d := open(t, Options{KeepConnections: true})
+		d := open(t, Options{Options: decide.Options{KeepConnections: true}})
 		watch(t, d)
 		apply(t, d, isolated(first, second))
 		fill(t)
@@ -272,6 +350,8 @@ func TestConnectionsAreKeptIfToldSo(t *testing.T) {
 		all := lines(first, webPod, second, webPod, second, elsewhere)
 		select {
 		case <-d.Changed():
+			drive(t, d, isolated(), all...)
+		case <-d.Denied():
 			drive(t, d, isolated(), all...)
 		case <-time.After(300 * time.Millisecond): // nothing is to come
 		}
@@ -328,145 +408,4 @@ func TestConnectionsOfAPodThatIsGoneGoToo(t *testing.T) {
 		p.Pods = nil
 		drive(t, d, p, lines(second, elsewhere)...)
 	})
-}
-
-func TestTheSetsAreBounded(t *testing.T) {
-	c := cuts{log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-	c.refused = refusedMany(MaxRefused)
-	todo := &plan{add: refusedMore(10, ""), remove: refusedFirst(&c, 3)}
-	c.bound(todo)
-	if n := len(c.refused) + len(todo.add) - len(todo.remove); n != MaxRefused {
-		t.Errorf("%d would be refused, want %d", n, MaxRefused)
-	}
-	for r := range todo.remove {
-		if c.refused[r].number > 10 {
-			t.Errorf("the %dth goes, which is not one of the oldest", c.refused[r].number)
-		}
-	}
-}
-
-// A tenant with very many cut connections loses its own refusals and nobody else's.
-func TestAFloodOfCutsDrivesOutNobodyElsesRefusals(t *testing.T) {
-	c := cuts{log: slog.New(slog.NewTextHandler(t.Output(), nil)), refused: map[program.Refused]refusal{}}
-	turn := func(add map[program.Refused]string) {
-		t.Helper()
-		todo := &plan{add: add, remove: map[program.Refused]bool{}}
-		c.bound(todo)
-		c.settle(todo)
-		if len(c.refused) > MaxRefused {
-			t.Fatalf("%d are refused", len(c.refused))
-		}
-	}
-	quiet := map[program.Refused]string{}
-	for i := range 100 {
-		quiet[program.Refused{Protocol: inet.SCTP, SrcPort: uint16(i)}] = "quiet"
-	}
-	turn(quiet) // the oldest of all
-	for i := range 20 {
-		add := map[program.Refused]string{}
-		for n := range maxCuts {
-			add[program.Refused{Protocol: inet.TCP, SrcPort: uint16(n), DstPort: uint16(i)}] = "flood"
-		}
-		turn(add)
-	}
-	held := map[string]int{}
-	for _, known := range c.refused {
-		held[known.tenant]++
-	}
-	if held["quiet"] != 100 || held["flood"] != MaxRefused-100 {
-		t.Errorf("refused are %v", held)
-	}
-	for r, known := range c.refused {
-		if known.tenant == "flood" && r.DstPort < 4 {
-			t.Fatalf("%+v is one of the oldest and still there", r)
-		}
-	}
-}
-
-func refusedMany(n int) map[program.Refused]refusal {
-	m := map[program.Refused]refusal{}
-	for i := range n {
-		m[program.Refused{Protocol: inet.TCP, SrcPort: uint16(i), DstPort: uint16(i >> 16)}] = refusal{number: uint64(i)}
-	}
-	return m
-}
-
-func refusedMore(n int, tenant string) map[program.Refused]string {
-	m := map[program.Refused]string{}
-	for i := range n {
-		m[program.Refused{Protocol: inet.UDP, SrcPort: uint16(i)}] = tenant
-	}
-	return m
-}
-
-func refusedFirst(c *cuts, n uint64) map[program.Refused]bool {
-	m := map[program.Refused]bool{}
-	for r, at := range c.refused {
-		if at.number < n {
-			m[r] = true
-		}
-	}
-	return m
-}
-
-// Of very many refused connections a change has those judged that it concerns.
-func TestAChangeHasTheRefusedConnectionsJudgedThatItConcerns(t *testing.T) {
-	first, second, elsewhere := netip.MustParseAddr(first), netip.MustParseAddr(second), netip.MustParseAddr(elsewhere)
-	pods := []program.Pod{{Addr: first, Name: "a/p", Tenant: "a", Ingress: "ingress4-a"},
-		{Addr: second, Name: "b/p", Tenant: "b", Ingress: "ingress4-b"}}
-	both := func() *program.Program {
-		return &program.Program{Pods: slices.Clone(pods), Chains: []*program.Chain{
-			{Name: "ingress4-a", Direction: program.Ingress, Family: inet.IPv4}, {Name: "ingress4-b", Direction: program.Ingress,
-				Family: inet.IPv4}}}
-	}
-	at := func(a netip.Addr) program.Refused {
-		return program.Refused{Protocol: inet.TCP, Src: a, Dst: elsewhere, SrcPort: 80, DstPort: 40000}
-	}
-	of := map[program.Refused]string{at(first): "a", at(second): "b"}
-	opened := both()
-	opened.Pods[0].Ingress = ""
-	for _, tt := range []struct {
-		name   string
-		next   *program.Program
-		node   []netip.Addr
-		change func(c *cuts)
-		judged string // whose are judged
-	}{
-		{"nothing", both(), nil, nil, ""},
-		{"a is open", opened, nil, nil, "a"},
-		{"the node has another address", both(), []netip.Addr{elsewhere}, nil, "a b"},
-		{"an earlier process left one", both(), nil, func(c *cuts) { c.refused[at(second)] = refusal{} }, "b"},
-		{"nothing was judged yet", both(), nil, func(c *cuts) { c.asked = asked{} }, "a b"},
-	} {
-		c := cuts{refused: map[program.Refused]refusal{}, release: time.NewTimer(time.Hour), lenient: time.Hour}
-		ask := func(p *program.Program, node []netip.Addr) {
-			todo := &plan{judge: cut.NewJudge(p, node, nil), node: node, remove: map[program.Refused]bool{}}
-			if c.ask(p, map[netip.Addr]bool{}, todo); len(todo.remove) > 0 {
-				t.Errorf("%s: %v go", tt.name, todo.remove)
-			}
-		}
-		c.settle(&plan{add: of})
-		ask(both(), nil)
-		for r, known := range c.refused {
-			if known.tenant != of[r] || !known.allowed.IsZero() {
-				t.Errorf("%s: of %v is known %+v", tt.name, r, known)
-			}
-			known.tenant = "as it was"
-			c.refused[r] = known
-		}
-		if tt.change != nil {
-			tt.change(&c)
-		}
-		ask(tt.next, tt.node)
-		var judged []string
-		for r, known := range c.refused {
-			if known.tenant != "as it was" || !known.allowed.IsZero() {
-				judged = append(judged, of[r])
-			}
-		}
-		slices.Sort(judged)
-		if got := strings.Join(judged, " "); got != tt.judged {
-			t.Errorf("%s: those of %q are judged, want %q", tt.name, got, tt.judged)
-		}
-	}
 }

@@ -20,7 +20,8 @@ import (
 
 // events collect what happened in the kernel between two Applys.
 type events struct {
-	wake wake.Signal // holds at most one wake-up
+	wake   wake.Signal // holds at most one wake-up
+	denied wake.Signal // the same, of connections that must end
 	// The netlink ports from which we change nftables, and from which we did before:
 	// what we did last may be heard of only after we connected anew.
 	port, before atomic.Uint32
@@ -32,7 +33,7 @@ type events struct {
 }
 
 func (e *events) init(port uint32) {
-	e.wake = wake.New()
+	e.wake, e.denied = wake.New(), wake.New()
 	e.port.Store(port)
 }
 
@@ -44,6 +45,9 @@ func (e *events) own(port uint32) bool {
 // Changed receives after something in the kernel changed that Apply should
 // look at.
 func (e *events) Changed() <-chan struct{} { return e.wake }
+
+// Denied receives after a scan found connections that must end: Cut ends them.
+func (e *events) Denied() <-chan struct{} { return e.denied }
 
 // soonest is how often rules of others, which a service proxy may change many
 // times a second, make us look at them.

@@ -68,11 +68,11 @@ func strangers(addrs, node []netip.Addr) *cut.Judge {
 
 // among returns those connections of the addresses that the judge denies.
 func among(conn *conntrack.Conn, addrs []netip.Addr, j *cut.Judge) (old []inet.Connection, err error) {
-	s := newScope()
+	s := cut.NewScope()
 	for _, a := range addrs {
-		s.touched[a] = true
+		s.Touched[a] = true
 	}
-	err = s.dump(conn, func(e *inet.Connection) {
+	err = dump(conn, s, func(e *inet.Connection) {
 		if _, denied := j.Judge(e); denied {
 			old = append(old, *e)
 		}

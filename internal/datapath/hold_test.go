@@ -13,6 +13,7 @@ import (
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -107,7 +108,11 @@ func TestAPodWhoseRouteCameFirstDoesNotWait(t *testing.T) {
 		arrive := func() {
 			t.Helper()
 			run(t, "ip", "route", "replace", stranger, "dev", "veth-a")
-			until(t, "nobody looked for the route's address", func() bool { return d.cuts.arrivals.ready(netip.MustParseAddr(stranger), links.IndexOf("veth-a")) })
+			until(t, "nobody looked for the route's address", func() bool {
+				_, addrs := d.cuts.arrivals.clean()
+				link, clean := addrs[netip.MustParseAddr(stranger)]
+				return clean && link == links.IndexOf("veth-a")
+			})
 			left(t)
 		}
 		arrive()
@@ -130,7 +135,7 @@ func TestAPodWhoseRouteCameFirstDoesNotWait(t *testing.T) {
 // An address goes from one pod to another in one change. What the first one had is
 // gone when the second is programmed, which is closed until then.
 func TestAnAddressThatMovesIsClosedInBetween(t *testing.T) {
-	for name, o := range map[string]Options{"closed": {}, "open": {OpenUnknown: true}, "bridge with an uplink": {}} {
+	for name, o := range map[string]Options{"closed": {}, "open": {Options: decide.Options{OpenUnknown: true}}, "bridge with an uplink": {}} {
 		t.Run(name, func(t *testing.T) {
 			inOwnNamespace(t, func(t *testing.T) {
 				listed := o.OpenUnknown

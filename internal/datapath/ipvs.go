@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/podwall/podwall/internal/kernel/sysctl"
+	"github.com/podwall/podwall/internal/netpol/decide"
 )
 
 // Where the kernel shows IPVS, as the calling thread's network namespace has
@@ -28,7 +29,7 @@ const (
 func (d *Datapath) ipvs(report *Report) {
 	d.untracked = untrackedIPVS(d.options.Sysctls)
 	if d.untracked != "" {
-		report.problem("ipvs", d.untracked, "sysctl net.ipv4.vs.conntrack=1")
+		report.add(decide.Problem{Subject: "ipvs", Text: d.untracked, Cure: "sysctl net.ipv4.vs.conntrack=1", Blocking: true})
 	}
 }
 

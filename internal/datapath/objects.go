@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
@@ -131,7 +132,7 @@ func (l omitted) of(p *program.Program) *program.Program {
 func (l omitted) pods(p *program.Program) *program.Program {
 	out := func(pod program.Pod) bool { return l.objects[object{pod: pod}] }
 	if !l.gone {
-		return closedFor(p, leftChain, out)
+		return decide.ClosedFor(p, leftChain, out)
 	}
 	return &program.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), out), Chains: slices.Clone(p.Chains)}
 }

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
@@ -19,11 +20,19 @@ import (
 // needs no API server, only root on the node can set it, an agent that is started
 // again stays open, and a reboot closes the node.
 
+// opening is what is known of that mark.
+type opening struct {
+	asked bool // what follows is known
+	open  bool
+	why   string
+}
+
 // opened reports whether the node is open on purpose. While it is, what is ours is
 // removed and nothing is written.
-func (d *Datapath) opened(report *Report) (bool, error) {
-	if d.askedOpen {
-		return d.open, nil
+func (d *Datapath) opened() (bool, error) {
+	o := &d.opening
+	if o.asked {
+		return o.open, nil
 	}
 	why, open, err := ruleset.Opened(d.conn)
 	if err != nil {
@@ -34,10 +43,10 @@ func (d *Datapath) opened(report *Report) (bool, error) {
 			return false, err
 		}
 	}
-	if d.open && !open {
+	if o.open && !open {
 		d.log.Warn("the node is closed again")
 	}
-	d.open, d.whyOpen, d.askedOpen = open, why, true
+	*o = opening{asked: true, open: open, why: why}
 	return open, nil
 }
 
@@ -59,17 +68,16 @@ func (d *Datapath) makeWay() error {
 // again everything is read, written and tested as at the start, and all connections
 // are judged.
 func (d *Datapath) forgetKernel() {
-	d.known, d.actual, d.wrote, d.tested, d.forced = false, nil, nil, false, false
-	d.drift, d.failed = 0, nil
-	d.cuts.judged = nil
+	d.table = table{recalled: d.table.recalled}
+	d.proof = proof{}
+	d.decider.Forget()
 	d.cuts.arrivals.disarm()
-	clear(d.restore)
+	clear(d.settings.was)
 	clear(d.small)
-	clear(d.cuts.refused)
 }
 
-func (d *Datapath) openProblem() Problem {
-	return Problem{Subject: "node open", Blocking: true, Text: "the node was opened on purpose, no policy is enforced here: " + d.whyOpen,
+func (d *Datapath) openProblem() decide.Problem {
+	return decide.Problem{Subject: "node open", Blocking: true, Text: "the node was opened on purpose, no policy is enforced here: " + d.opening.why,
 		Cure: "when the emergency is over: podwall-agent --close-node, on this node"}
 }
 

@@ -42,11 +42,11 @@ func TestASettingThatCannotBePutBackKeepsNoNodeClosed(t *testing.T) {
 		if _, err := d.Apply(t.Context(), isolated("10.244.2.5")); err != nil {
 			t.Fatal(err)
 		}
-		d.keep("lo", entry{text: "no settings of a bridge"})
+		d.settings.keep("lo", "no settings of a bridge")
 		if err := ruleset.MarkOpen(d.conn, "a drill"); err != nil {
 			t.Fatal(err)
 		}
-		d.askedOpen = false // as after each change that another program makes
+		d.opening.asked = false // as after each change that another program makes
 		r, err := d.Apply(t.Context(), isolated("10.244.2.5"))
 		if err != nil || !r.Open {
 			t.Errorf("open: %t, %v", r.Open, err)

@@ -13,6 +13,7 @@ import (
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/kernel/sysctl"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -123,7 +124,8 @@ func TestALookAtOurTableIsOneAtTheOthersToo(t *testing.T) {
 }
 
 func TestGuardCanBeForced(t *testing.T) {
-	for name, o := range map[string]Options{"On": {Guard: GuardOn}, "Off": {Guard: GuardOff}, "Filter": {FilterHook: true, Guard: GuardOn}} {
+	for name, o := range map[string]Options{"On": {Options: decide.Options{Guard: decide.GuardOn}}, "Off": {Options: decide.Options{Guard: decide.GuardOff}},
+		"Filter": {Options: decide.Options{FilterHook: true, Guard: decide.GuardOn}}} {
 		t.Run(name, func(t *testing.T) {
 			inOwnNamespace(t, func(t *testing.T) {
 				nftRun(t, "add table inet fw", "add chain inet fw forward { type filter hook forward priority 0; }", "add rule inet fw forward ct state invalid drop")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
@@ -24,8 +25,8 @@ func TestInvariant5TheNextProcessFinishesWhatADeadOneBegan(t *testing.T) {
 		to      *program.Program
 	}{
 		{"another policy", Options{}, closedProgram()},
-		{"another policy and other chains", Options{FilterHook: true}, closedProgram()},
-		{"unknown pods become open", Options{OpenUnknown: true}, isolated("10.244.2.9")},
+		{"another policy and other chains", Options{Options: decide.Options{FilterHook: true}}, closedProgram()},
+		{"unknown pods become open", Options{Options: decide.Options{OpenUnknown: true}}, isolated("10.244.2.9")},
 	}
 	inOwnNamespace(t, func(t *testing.T) {
 		for _, change := range changes {

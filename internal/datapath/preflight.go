@@ -43,7 +43,7 @@ func checkRelease(release string) error {
 // what the kernel does not find is a part of itself.
 func (d *Datapath) first(err error) error {
 	missing := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EAFNOSUPPORT)
-	if d.actual != nil || !missing {
+	if d.table.actual != nil || !missing {
 		return err
 	}
 	return fmt.Errorf("%w: the kernel lacks a part of nftables that the rules need (%v); CONFIG_NF_TABLES_INET, NFT_CT, NFT_NAT, NFT_FIB_INET and NF_NAT are needed", ErrUnsupported, err)

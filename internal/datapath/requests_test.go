@@ -15,13 +15,12 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/podwall/podwall/internal/netpol/cut"
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-func scopeOf(addrs ...string) *scope {
-	s := newScope()
+func scopeOf(addrs ...string) *cut.Scope {
+	s := cut.NewScope()
 	for _, a := range addrs {
-		s.touched[netip.MustParseAddr(a)] = true
+		s.Touched[netip.MustParseAddr(a)] = true
 	}
 	return s
 }
@@ -29,7 +28,7 @@ func scopeOf(addrs ...string) *scope {
 func tenantsOf(t turn) string {
 	var list []string
 	for p := range t.scopes {
-		list = append(list, p.tenant)
+		list = append(list, p.Tenant)
 	}
 	slices.Sort(list)
 	return strings.Join(list, " ")
@@ -38,24 +37,24 @@ func tenantsOf(t turn) string {
 const few, many = 100, 200_000 // entries: all are handed over, or those of an address
 
 func TestWhoIsInDebtWaitsAndGoesAlong(t *testing.T) {
-	a, b := payer{tenant: "a"}, payer{tenant: "b"}
+	a, b := cut.Payer{Tenant: "a"}, cut.Payer{Tenant: "b"}
 	tests := []struct {
 		name    string
 		entries uint32
-		asks    []payer
+		asks    []cut.Payer
 		want    string
 		until   time.Duration // 0 for none
 	}{
 		{"nobody asks", few, nil, "", 0},
-		{"in debt", few, []payer{a}, "", 5 * time.Second},
-		{"not in debt", few, []payer{b}, "b", 0},
-		{"both, all are handed over", few, []payer{a, b}, "a b", 5 * time.Second},
-		{"both, an address is asked for", many, []payer{a, b}, "b", 5 * time.Second},
+		{"in debt", few, []cut.Payer{a}, "", 5 * time.Second},
+		{"not in debt", few, []cut.Payer{b}, "b", 0},
+		{"both, all are handed over", few, []cut.Payer{a, b}, "a b", 5 * time.Second},
+		{"both, an address is asked for", many, []cut.Payer{a, b}, "b", 5 * time.Second},
 	}
 	for _, tt := range tests {
 		t.Run(strings.ReplaceAll(tt.name, " ", "-"), func(t *testing.T) {
 			accounts, r := newAccounts(), requests{}
-			accounts.charge([]payer{a}, credit+time.Second, start)
+			accounts.charge([]cut.Payer{a}, credit+time.Second, start)
 			for _, p := range tt.asks {
 				r.add(p, scopeOf(first))
 			}
@@ -71,14 +70,14 @@ func TestWhoIsInDebtWaitsAndGoesAlong(t *testing.T) {
 }
 
 func TestASecondLookComesAtItsTime(t *testing.T) {
-	accounts, r, b := newAccounts(), requests{}, payer{tenant: "b"}
+	accounts, r, b := newAccounts(), requests{}, cut.Payer{Tenant: "b"}
 	r.again(b, scopeOf(first), start.Add(secondLook))
 	r.again(b, scopeOf(second), start.Add(time.Hour)) // goes with it
 	if turn, until := r.pick(&accounts, few, start); len(turn.scopes) > 0 || until != start.Add(secondLook) {
 		t.Errorf("served are %q, the next is due at %s", tenantsOf(turn), until)
 	}
 	turn, _ := r.pick(&accounts, few, start.Add(secondLook))
-	if s := turn.scopes[b]; s == nil || len(s.touched) != 2 || len(r) != 0 {
+	if s := turn.scopes[b]; s == nil || len(s.Touched) != 2 || len(r) != 0 {
 		t.Errorf("looked at is %+v, %v is left", s, r)
 	}
 }
@@ -86,9 +85,9 @@ func TestASecondLookComesAtItsTime(t *testing.T) {
 // Who is not in debt is served at once, who pays is not in debt, and nothing that
 // somebody asked for is lost.
 func TestRequestsAreServedInTurn(t *testing.T) {
-	payers := []payer{{}, {tenant: "a"}, {tenant: "a", members: true}, {tenant: "b"}, {tenant: "c"}}
+	payers := []cut.Payer{{}, {Tenant: "a"}, {Tenant: "a", Members: true}, {Tenant: "b"}, {Tenant: "c"}}
 	rapid.Check(t, func(t *rapid.T) {
-		accounts, r, now, asked := newAccounts(), requests{}, start, map[payer]bool{}
+		accounts, r, now, asked := newAccounts(), requests{}, start, map[cut.Payer]bool{}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.Int64Range(0, int64(10*time.Second)).Draw(t, "pause")))
 			for range rapid.IntRange(0, 3).Draw(t, "asking") {
@@ -96,7 +95,7 @@ func TestRequestsAreServedInTurn(t *testing.T) {
 				r.add(p, scopeOf(first))
 				asked[p] = true
 			}
-			solvent := func(p payer) bool { return accounts.wait(p, now) == 0 }
+			solvent := func(p cut.Payer) bool { return accounts.wait(p, now) == 0 }
 			owing := slices.DeleteFunc(slices.Collect(maps.Keys(asked)), solvent)
 			turn, until := r.pick(&accounts, rapid.SampledFrom([]uint32{few, many}).Draw(t, "entries"), now)
 			for p := range asked {
@@ -119,24 +118,4 @@ func TestRequestsAreServedInTurn(t *testing.T) {
 			accounts.charge(turn.paying, time.Duration(rapid.Int64Range(0, int64(5*time.Second)).Draw(t, "cost")), now)
 		}
 	})
-}
-
-// Own changes are paid by the pod's namespace; what others' pods did is paid from
-// an account of its own; nobody is the node.
-func TestWhoseChangeNeedsAScanPays(t *testing.T) {
-	at := netip.MustParseAddr
-	before := &program.Program{Pods: []program.Pod{{Addr: at(first), Tenant: "gone"}}}
-	now := &program.Program{Pods: []program.Pod{{Addr: at(webPod), Tenant: "a", Ingress: "x"}, {Addr: at(second), Tenant: "b"}}}
-	todo := &plan{scopes: scopes{}}
-	todo.look(before, now, cut.Change{Denied: []netip.Addr{at(webPod)}, Shrunk: []netip.Addr{at(second)}, Left: []netip.Addr{at(first)}})
-	a, b, gone := todo.scopes[payer{tenant: "a"}], todo.scopes[payer{tenant: "b", members: true}], todo.scopes[payer{tenant: "gone"}]
-	if len(todo.scopes) != 3 || a == nil || !a.touched[at(webPod)] || b == nil || !b.touched[at(second)] || gone == nil || gone.left[at(first)] != "gone" {
-		t.Errorf("payers are %v", slices.Collect(maps.Keys(todo.scopes)))
-	}
-	if p := payerOf(now, []netip.Addr{at(second), at(webPod)}); p != (payer{tenant: "a"}) {
-		t.Errorf("who isolated a pod on a bridge does not pay, but %+v", p)
-	}
-	if p := payerOf(now, []netip.Addr{at(second)}); p != (payer{}) {
-		t.Errorf("where nobody isolated a pod the node does not pay, but %+v", p)
-	}
 }

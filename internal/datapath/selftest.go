@@ -17,6 +17,7 @@ import (
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/sysctl"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
@@ -32,22 +33,29 @@ const (
 	testPeer = "podwall-test1"
 )
 
+// proof is what the self-test said.
+type proof struct {
+	tested bool             // it ran on the present kind of chain
+	last   time.Time        // when it was tried
+	failed []decide.Problem // what it found
+}
+
 // untested is how long a self-test that could not be run waits for the next try.
 const untested = 10 * time.Second
 
 // prove runs the self-test when the kind of base chain is new. If nat chains do
 // not drop it switches to filter chains, for good, and tests again.
 func (d *Datapath) prove(ctx context.Context, p *program.Program, report *Report) error {
-	if d.tested || time.Since(d.lastTest) < untested && len(d.failed) > 0 {
+	if d.proof.tested || time.Since(d.proof.last) < untested && len(d.proof.failed) > 0 {
 		return nil
 	}
 	passed, err := d.test(ctx)
 	if ctx.Err() != nil {
 		return fmt.Errorf("running the self-test: %w", ctx.Err()) // broken off, it says nothing
 	}
-	d.failed = selfTestProblems(passed, err)
-	if d.forced {
-		d.failed = append(d.failed, forcedProblem())
+	d.proof.failed = selfTestProblems(passed, err)
+	if d.decider.Forced {
+		d.proof.failed = append(d.proof.failed, forcedProblem())
 	}
 	if len(passed) > 0 && !report.Filter {
 		d.log.Error("a packet that must be dropped passed the nat chain, using filter chains", "problem", passed[0].Text)
@@ -58,42 +66,42 @@ func (d *Datapath) prove(ctx context.Context, p *program.Program, report *Report
 
 // force switches to filter chains and tests them.
 func (d *Datapath) force(ctx context.Context, p *program.Program, report *Report) error {
-	d.forced, d.tested, d.failed, report.Problems = true, false, []Problem{forcedProblem()}, nil
-	d.keep(forcedEntry, entry{text: "nat chains did not drop the self-test's packet"})
-	if err := d.makeOthers(ctx, p, report); err != nil {
+	d.decider.Forced, d.proof.tested, d.proof.failed = true, false, []decide.Problem{forcedProblem()}
+	d.settings.keep(forcedEntry, "nat chains did not drop the self-test's packet")
+	if err := d.enforce(ctx, p, report); err != nil {
 		return err
 	}
 	passed, err := d.test(ctx)
-	d.failed = append(d.failed, selfTestProblems(passed, err)...)
+	d.proof.failed = append(d.proof.failed, selfTestProblems(passed, err)...)
 	return nil
 }
 
-func forcedProblem() Problem {
-	return Problem{Subject: "datapath", Blocking: true,
+func forcedProblem() decide.Problem {
+	return decide.Problem{Subject: "datapath", Blocking: true,
 		Text: "nat chains did not drop the self-test's packet; judging in filter chains instead",
 		Cure: "look for programs that use nat chains at priority -190 or below, then run once with --cleanup-config to have nat chains tried again; or run with --datapath=filter"}
 }
 
 // test runs the self-test and notes whether it could be run.
-func (d *Datapath) test(ctx context.Context) (passed []Problem, err error) {
-	d.lastTest = time.Now()
+func (d *Datapath) test(ctx context.Context) (passed []decide.Problem, err error) {
+	d.proof.last = time.Now()
 	passed, err = d.selfTest(ctx)
-	d.tested = err == nil
+	d.proof.tested = err == nil
 	return passed, d.trust(err)
 }
 
 // selfTestProblems adds a test that could not be run to those that failed.
-func selfTestProblems(passed []Problem, err error) []Problem {
+func selfTestProblems(passed []decide.Problem, err error) []decide.Problem {
 	if err == nil {
 		return passed
 	}
-	return append(passed, Problem{Subject: "self-test", Text: "could not be run: " + err.Error(), Blocking: true,
+	return append(passed, decide.Problem{Subject: "self-test", Text: "could not be run: " + err.Error(), Blocking: true,
 		Cure: cureForSelfTest(err)})
 }
 
 // selfTest returns the families in which the packet passed. The error says
 // that it could not be sent.
-func (d *Datapath) selfTest(ctx context.Context) (passed []Problem, err error) {
+func (d *Datapath) selfTest(ctx context.Context) (passed []decide.Problem, err error) {
 	link, err := makeTestLink()
 	if err != nil {
 		return nil, err
@@ -116,7 +124,7 @@ func (d *Datapath) selfTest(ctx context.Context) (passed []Problem, err error) {
 		}
 		verdict, err := d.mustDrop(ctx, link, ruleset.SelfTest(f))
 		if verdict != "" {
-			passed = append(passed, Problem{Subject: fmt.Sprintf("self-test ipv%d", f), Text: verdict, Blocking: true})
+			passed = append(passed, decide.Problem{Subject: fmt.Sprintf("self-test ipv%d", f), Text: verdict, Blocking: true})
 		}
 		failed = append(failed, err)
 	}

@@ -67,7 +67,7 @@ func TestASelfTestThatCouldNotBeRunIsTriedAgain(t *testing.T) {
 			t.Errorf("report = %s, want nat chains and one problem", brief(r))
 		}
 		nftRun(t, "delete table inet theirs")
-		d.lastTest = time.Time{} // as if the wait were over
+		d.proof.last = time.Time{} // as if the wait were over
 		if r := apply(t, d, isolated("10.244.2.5")); r.Filter || len(r.Problems) != 0 {
 			t.Errorf("report = %s, want nat chains and no problem", brief(r))
 		}
@@ -81,7 +81,7 @@ func TestTheNextProcessKeepsFilterChains(t *testing.T) {
 		first := open(t, Options{})
 		healthy(t, first, isolated("10.244.2.5"))
 		early(t)
-		first.tested = false
+		first.proof.tested = false
 		apply(t, first, isolated("10.244.2.5"))
 		second := open(t, Options{})
 		second.survey = &nft.Survey{} // as if nobody were seen before our chain
@@ -113,7 +113,7 @@ func TestAFailedSelfTestMeansFilterChains(t *testing.T) {
 		d := open(t, Options{})
 		healthy(t, d, isolated("10.244.2.5"))
 		early(t)
-		d.tested = false // as at the start, with a survey that saw nothing
+		d.proof.tested = false // as at the start, with a survey that saw nothing
 		r := apply(t, d, isolated("10.244.2.5"))
 		if !r.Filter || len(r.Problems) != 1 || !r.Problems[0].Blocking || r.Problems[0].Subject != "datapath" {
 			t.Errorf("report = %s, want filter chains and one blocking problem", brief(r))

@@ -12,8 +12,10 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
@@ -88,41 +90,45 @@ func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logge
 	}
 	defer d.Close()
 	var report Report
-	if err := d.read(ctx, &report); err != nil {
+	if err := d.readTable(ctx, &report); err != nil {
 		return err
 	}
-	if d.actual != nil {
+	if d.table.actual != nil {
 		if alive, err := agentLives(ctx); alive || err != nil {
 			return err // nil: it came meanwhile
 		}
 	}
-	d.showBridges(pod, &report)
-	if d.actual == nil {
+	problems := d.showBridges(pod)
+	if d.table.actual == nil {
 		if err := d.look(); err != nil {
 			return err
 		}
-		err = d.make(ctx, &program.Program{}, &report)
+		err = d.pass(ctx, &program.Program{}, &report)
 	} else {
-		with := ruleset.WithMemory(d.actual, d.links.Carried(), d.entries())
-		err = d.commit(ctx, nft.Diff(d.actual, ruleset.WithoutPods(with, addrs)))
+		with := ruleset.WithMemory(d.table.actual, d.links.Carried(), d.settings.saved())
+		err = d.transact(ctx, nft.Diff(d.table.actual, ruleset.WithoutPods(with, addrs)))
 	}
+	report.add(problems...)
 	return errors.Join(err, report.blocking())
 }
 
-// showBridges makes bridges hand their packets to the IP hooks.
-func (d *Datapath) showBridges(names []string, report *Report) {
+// showBridges makes those of the interfaces that are bridges hand their packets to
+// the IP hooks.
+func (d *Datapath) showBridges(names []string) []decide.Problem {
+	var bridges []inet.Path
 	for _, name := range names {
 		if index, ok := links.BridgeIndex(name); ok {
 			d.links.Remember([]string{name})
-			d.enforceBridge(links.Path{Index: index, Link: name, Bridge: true}, report)
+			bridges = append(bridges, inet.Path{Index: index, Link: name, Bridge: true})
 		}
 	}
+	return d.settings.show(bridges)
 }
 
 // blocking returns the problems because of which policies are not true.
 func (r *Report) blocking() error {
 	var errs []error
-	for _, p := range slices.DeleteFunc(slices.Clone(r.Problems), func(p Problem) bool { return !p.Blocking }) {
+	for _, p := range slices.DeleteFunc(slices.Clone(r.Problems), func(p decide.Problem) bool { return !p.Blocking }) {
 		errs = append(errs, fmt.Errorf("%s: %s (%s)", p.Subject, p.Text, p.Cure))
 	}
 	return errors.Join(errs...)

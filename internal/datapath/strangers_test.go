@@ -6,31 +6,12 @@ package datapath
 
 import (
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
-
-func TestInterfacesWithoutAKnownPodAreReportedAfterAWhile(t *testing.T) {
-	start := time.Unix(0, 0)
-	d := &Datapath{strangers: map[string]time.Time{}}
-	if got := d.strange([]string{"veth1", "veth2"}, start); got != nil {
-		t.Errorf("at once: %+v, want nothing", got)
-	}
-	if got := d.nextLook(start.Add(time.Second)); got != grace-time.Second {
-		t.Errorf("the next look is after %v, want the end of the grace", got)
-	}
-	got := d.strange([]string{"veth2", "veth3"}, start.Add(grace))
-	if len(got) != 1 || got[0].Blocking || !strings.HasSuffix(got[0].Text, ": veth2") || !strings.Contains(got[0].Cure, "--uplink-interfaces") {
-		t.Errorf("after the grace: %+v, want one that names veth2 alone", got)
-	}
-	if got := d.strange(nil, start.Add(2*grace)); got != nil || len(d.strangers) != 0 {
-		t.Errorf("once they are gone: %+v, want nothing", got)
-	}
-}
 
 // Closed interfaces without a known pod are named: a routed one, and a port of a
 // bridge of pods. Those of known pods, of the node, and of other bridges are not.
@@ -65,7 +46,7 @@ func TestClosedInterfacesWithoutAKnownPodAreNamed(t *testing.T) {
 		if want := []string{"known", "port"}; !slices.Equal(r.Strangers, want) {
 			t.Errorf("strangers %v, want %v", r.Strangers, want)
 		}
-		if r = healthy(t, open(t, Options{OpenUnknown: true}), &program.Program{}); r.Strangers != nil {
+		if r = healthy(t, open(t, Options{Options: decide.Options{OpenUnknown: true}}), &program.Program{}); r.Strangers != nil {
 			t.Errorf("strangers %v where unknown pods are open, want none", r.Strangers)
 		}
 	})

@@ -32,6 +32,7 @@ func suites() map[string][]string {
 		"internal/netpol/compile":  {"netpol/compile", "lab/cases"},
 		"internal/datapath":        {"datapath"},
 		"internal/netpol/cut":      {"netpol/cut"},
+		"internal/netpol/decide":   {"netpol/decide"},
 		"internal/inet":            {"netpol/program", "netpol/compile"},
 		"internal/netpol/program":  {"netpol/program", "netpol/compile"},
 		"internal/netpol/ruleset":  {"netpol/ruleset"},

@@ -14,6 +14,8 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // device is what an interface tells about where it leads.
@@ -164,14 +166,14 @@ func (l *Links) Open() []string {
 
 // Bridges returns the bridges of the pod network, also those on which no pod is
 // known yet, as the last Find saw them, sorted by name.
-func (l *Links) Bridges() []Path {
-	var list []Path
+func (l *Links) Bridges() []inet.Path {
+	var list []inet.Path
 	for _, d := range l.names {
 		if d.kind == "bridge" && l.mayLeadToPods(d) {
-			list = append(list, Path{Index: d.index, Link: d.name, Bridge: true})
+			list = append(list, inet.Path{Index: d.index, Link: d.name, Bridge: true})
 		}
 	}
-	slices.SortFunc(list, func(a, b Path) int { return cmp.Compare(a.Link, b.Link) })
+	slices.SortFunc(list, func(a, b inet.Path) int { return cmp.Compare(a.Link, b.Link) })
 	return list
 }
 
@@ -200,25 +202,21 @@ func (l *Links) Strangers() []string {
 	return list
 }
 
-// NodePorts returns the ports of bridges whose other end is here, and no port
-// itself: what comes in by them is the node's, sorted by name.
-func (l *Links) NodePorts() []string { return l.nodePorts(func(int) bool { return true }) }
-
-// NodePortsOf returns those of one bridge.
-func (l *Links) NodePortsOf(bridge int) []string {
-	return l.nodePorts(func(index int) bool { return index == bridge })
-}
-
-func (l *Links) nodePorts(of func(bridge int) bool) []string {
-	var list []string
+// NodePorts returns the ports of bridges behind which the node itself is, sorted,
+// by the index of the bridge: the other end of the pair is an interface of the node
+// and no port.
+func (l *Links) NodePorts() map[int][]string {
+	ports := map[int][]string{}
 	for _, d := range l.names {
 		other, here := l.names[d.peer]
-		if pair(d.kind) && !d.away && here && other.master == 0 && l.names[d.master].kind == "bridge" && of(d.master) {
-			list = append(list, d.name)
+		if pair(d.kind) && !d.away && here && other.master == 0 && l.names[d.master].kind == "bridge" {
+			ports[d.master] = append(ports[d.master], d.name)
 		}
 	}
-	slices.Sort(list)
-	return list
+	for _, names := range ports {
+		slices.Sort(names)
+	}
+	return ports
 }
 
 // AnyBridge reports whether the node had a bridge, whoever's, at the last Find.

@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/testkit/apart"
 	testentry "github.com/podwall/podwall/internal/lab/testkit/entry"
@@ -125,7 +126,7 @@ func (w *observer) woken(t *testing.T, why string) {
 	}
 }
 
-func (w *observer) find(t *testing.T) map[netip.Addr]Path {
+func (w *observer) find(t *testing.T) map[netip.Addr]inet.Path {
 	t.Helper()
 	found, err := w.Find(t.Context(), w.pods)
 	check(t, err)

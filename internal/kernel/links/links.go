@@ -21,30 +21,9 @@ import (
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
-)
 
-// Path is how a pod's address is reached from the node.
-type Path struct {
-	Index  int
-	Link   string // the interface's name
-	Bridge bool
-	// Uplink is true if the interface also leads out of the node. Then other
-	// machines may be behind it, so that addresses which belong to no pod are no
-	// sign of anything wrong.
-	Uplink bool
-	// Port is the port of the bridge that the address is behind; empty if there is
-	// none or if it is not known.
-	Port string
-	// Beside is true if the interface is none that a pod, or a bridge of pods,
-	// hands its packets to the node's IP layer with. Then pods may talk to each
-	// other beside it (macvlan, ipvlan, Open vSwitch, a network card's functions).
-	Beside bool
-	// sole is true if no route leads to the address, and it was found by its port
-	// alone.
-	sole bool
-	// Elsewhere is true if no pod of this node can be behind the interface.
-	Elsewhere bool
-}
+	"github.com/podwall/podwall/internal/inet"
+)
 
 // Links finds paths, and remembers them until the kernel says that links or
 // routes changed. Find is called by one goroutine; Watch runs in another.
@@ -52,7 +31,7 @@ type Links struct {
 	options Options
 	stale   atomic.Bool
 	node    atomic.Pointer[[]netip.Addr] // addresses of the Node object
-	known   map[netip.Addr]Path
+	known   map[netip.Addr]inet.Path
 	routes  answers        // for addresses that are not known
 	names   map[int]device // by index
 	carried map[string]bool
@@ -93,7 +72,7 @@ type Pod struct {
 // that one port of a bridge has while no route says otherwise. Others (of a pod whose interface is
 // not there yet, of a network that does not pass this node's IP layer) are left
 // out. It gives up soon after the context ends.
-func (l *Links) Find(ctx context.Context, pods []Pod) (map[netip.Addr]Path, error) {
+func (l *Links) Find(ctx context.Context, pods []Pod) (map[netip.Addr]inet.Path, error) {
 	found, all, err := l.find(ctx, pods)
 	if err == nil && !all {
 		l.stale.Store(true) // a link that is too new to have been heard of
@@ -117,7 +96,7 @@ func (l *Links) Find(ctx context.Context, pods []Pod) (map[netip.Addr]Path, erro
 
 // newWithoutPort reports whether a pod on a bridge that was not known before has
 // no port there.
-func newWithoutPort(found, before map[netip.Addr]Path) bool {
+func newWithoutPort(found, before map[netip.Addr]inet.Path) bool {
 	for a, p := range found {
 		if _, known := before[a]; !known && p.Bridge && p.Port == "" {
 			return true
@@ -127,16 +106,16 @@ func newWithoutPort(found, before map[netip.Addr]Path) bool {
 }
 
 // find returns the paths, and whether every route led to a link that is known.
-func (l *Links) find(ctx context.Context, pods []Pod) (found map[netip.Addr]Path, all bool, err error) {
+func (l *Links) find(ctx context.Context, pods []Pod) (found map[netip.Addr]inet.Path, all bool, err error) {
 	if err := l.look(ctx, pods); err != nil {
 		l.stale.Store(true)
 		return nil, false, err
 	}
-	found, all = make(map[netip.Addr]Path, len(pods)), true
+	found, all = make(map[netip.Addr]inet.Path, len(pods)), true
 	for _, pod := range pods {
 		a := pod.Addr
 		p, ok := l.known[a]
-		if !ok || p.sole { // a route may say otherwise by now
+		if !ok || p.Sole { // a route may say otherwise by now
 			r := l.routes.to(a)
 			if !r.direct {
 				continue
@@ -146,7 +125,7 @@ func (l *Links) find(ctx context.Context, pods []Pod) (found map[netip.Addr]Path
 			if !known {
 				continue
 			}
-			p = Path{Index: d.index, Link: d.name, Bridge: d.kind == "bridge", Uplink: d.uplink, Beside: d.beside(), Elsewhere: d.elsewhere()}
+			p = inet.Path{Index: d.index, Link: d.name, Bridge: d.kind == "bridge", Uplink: d.uplink, Beside: d.beside(), Elsewhere: d.elsewhere()}
 			if pair(d.kind) && d.away && !d.named {
 				p.Uplink = false // a pod that routes for others is a pod
 			}
@@ -168,7 +147,7 @@ func (l *Links) look(ctx context.Context, pods []Pod) error {
 		if err != nil {
 			return err
 		}
-		l.known, l.names, l.routes.by = map[netip.Addr]Path{}, names, nil
+		l.known, l.names, l.routes.by = map[netip.Addr]inet.Path{}, names, nil
 	} else if !maps.Equal(wanted, l.wanted) {
 		if err := l.gateways.attend(&interest{dull: dull(l.names), wanted: wanted}); err != nil {
 			return err
@@ -180,7 +159,7 @@ func (l *Links) look(ctx context.Context, pods []Pod) error {
 }
 
 // findPorts adds the ports of bridges to the paths.
-func (l *Links) findPorts(pods []Pod, paths map[netip.Addr]Path) error {
+func (l *Links) findPorts(pods []Pod, paths map[netip.Addr]inet.Path) error {
 	for _, p := range paths {
 		if p.Bridge {
 			l.carried[p.Link] = true
@@ -188,7 +167,7 @@ func (l *Links) findPorts(pods []Pod, paths map[netip.Addr]Path) error {
 	}
 	found, err := l.ports.find(l.names, pods, paths)
 	for a, p := range paths {
-		if p.Bridge && !p.sole {
+		if p.Bridge && !p.Sole {
 			p.Port = found[a].name
 			paths[a] = p
 		}

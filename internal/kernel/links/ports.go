@@ -15,6 +15,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // ports knows which addresses are behind which port of a bridge. It asks the
@@ -57,7 +59,7 @@ func portOf(d device) port { return port{d.index, d.netns, d.peer} }
 // find returns the port of each address that is behind one. The ports are asked
 // only if pods that a bridge leads to, as the paths say, have none yet: those of
 // which nothing is known, and those that have another address of the same pod.
-func (p *ports) find(devices map[int]device, pods []Pod, paths map[netip.Addr]Path) (map[netip.Addr]device, error) {
+func (p *ports) find(devices map[int]device, pods []Pod, paths map[netip.Addr]inet.Path) (map[netip.Addr]device, error) {
 	now := portsOf(devices)
 	maps.DeleteFunc(p.of, func(at port, _ []netip.Addr) bool { _, stays := now[at]; return !stays })
 	found := map[netip.Addr]device{}
@@ -98,13 +100,13 @@ func (p *ports) find(devices map[int]device, pods []Pod, paths map[netip.Addr]Pa
 
 // mayHave reports whether no route leads to the address elsewhere than over the
 // bridge that has this port. What a pod can edit does not count against a route.
-func (d device) mayHave(a netip.Addr, paths map[netip.Addr]Path) bool {
+func (d device) mayHave(a netip.Addr, paths map[netip.Addr]inet.Path) bool {
 	path, routed := paths[a]
 	return !routed || path.Index == d.master
 }
 
 // ask asks the ports that nothing is known about.
-func (p *ports) ask(conn *netlink.Conn, all map[port]device, paths map[netip.Addr]Path, found map[netip.Addr]device) {
+func (p *ports) ask(conn *netlink.Conn, all map[port]device, paths map[netip.Addr]inet.Path, found map[netip.Addr]device) {
 	for _, at := range slices.SortedFunc(maps.Keys(all), older) {
 		if len(p.of[at]) > 0 {
 			continue
@@ -125,7 +127,7 @@ func (p *ports) ask(conn *netlink.Conn, all map[port]device, paths map[netip.Add
 // askAgain looks for an address that a pod got later than its others, at the
 // ports that have one of those, and reports whether one has it. No other port can
 // claim it.
-func (p *ports) askAgain(conn *netlink.Conn, pod Pod, bound []device, paths map[netip.Addr]Path, found map[netip.Addr]device) bool {
+func (p *ports) askAgain(conn *netlink.Conn, pod Pod, bound []device, paths map[netip.Addr]inet.Path, found map[netip.Addr]device) bool {
 	for _, d := range bound {
 		if !d.mayHave(pod.Addr, paths) {
 			continue

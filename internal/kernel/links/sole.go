@@ -14,6 +14,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // A node may have no address on a bridge of pods (isGateway: false of the CNI
@@ -41,7 +43,7 @@ type sole struct {
 }
 
 // findSole adds the paths of pods that are found by their port alone.
-func (l *Links) findSole(pods []Pod, paths map[netip.Addr]Path) error {
+func (l *Links) findSole(pods []Pod, paths map[netip.Addr]inet.Path) error {
 	wishes := map[netip.Addr]wish{}
 	for _, pod := range pods {
 		path, direct := paths[pod.Addr]
@@ -63,7 +65,7 @@ func (l *Links) findSole(pods []Pod, paths map[netip.Addr]Path) error {
 			continue
 		}
 		l.carried[bridge.name] = true
-		paths[a] = Path{Index: bridge.index, Link: bridge.name, Bridge: true, Uplink: bridge.uplink, Port: d.name, sole: true}
+		paths[a] = inet.Path{Index: bridge.index, Link: bridge.name, Bridge: true, Uplink: bridge.uplink, Port: d.name, Sole: true}
 	}
 	return err
 }

@@ -5,12 +5,16 @@
 package links
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // What a pod may edit is believed only if nothing speaks against it.
@@ -61,7 +65,7 @@ func TestTheBridgeUnderADevice(t *testing.T) {
 			t.Errorf("under %s is %d, want %d", l.names[name].name, got, want)
 		}
 	}
-	if got := l.NodePorts(); len(got) != 1 || got[0] != "gw0-port" {
+	if got := slices.Concat(slices.Collect(maps.Values(l.NodePorts()))...); len(got) != 1 || got[0] != "gw0-port" {
 		t.Errorf("the node's own ports are %v, want gw0-port", got)
 	}
 }
@@ -76,7 +80,7 @@ func TestAPortIsAskedAgainForAFurtherAddressAfterAWhile(t *testing.T) {
 		d := device{index: link.Attrs().Index, name: "pod0", kind: "veth", master: 7, netns: link.Attrs().NetNsID, peer: link.Attrs().ParentIndex, away: true}
 		a, b, c := netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("fd00:9::1"), netip.MustParseAddr("fd00:9::2")
 		pods := []Pod{{Addr: a, Name: "x/a"}, {Addr: b, Name: "x/a"}, {Addr: c, Name: "x/c"}}
-		paths := map[netip.Addr]Path{a: {Index: 7, Bridge: true}, b: {Index: 7, Bridge: true}, c: {Index: 7, Bridge: true}}
+		paths := map[netip.Addr]inet.Path{a: {Index: 7, Bridge: true}, b: {Index: 7, Bridge: true}, c: {Index: 7, Bridge: true}}
 		p := newPorts()
 		p.of[portOf(d)] = []netip.Addr{a}
 		ask := func() time.Time {

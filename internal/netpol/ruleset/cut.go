@@ -91,6 +91,54 @@ func addCut(c *nft.Chain, n program.Node) {
 	}
 }
 
+// WithCut returns a table with what n.Cut asks for, and the changes that lead there:
+// the sets and the rules that refuse what would revive connections come or go, and
+// nothing else is rendered or compared. The table must be that of n but for n.Cut.
+func WithCut(t *nft.Table, n program.Node) (with *nft.Table, ops []nft.Op) {
+	if n.Cut == (t.Chain(chainCut) != nil) {
+		return t, nil
+	}
+	asked := map[string]*nft.Chain{} // the chains that ask the sets
+	for _, c := range append(guard(n), postrouting(n)) {
+		if t.Chain(c.Name) != nil {
+			asked[c.Name] = c
+		}
+	}
+	copied := *t
+	with = &copied
+	isCut := func(name string) bool {
+		return slices.ContainsFunc(cutSets(), func(s *nft.Set) bool { return s.Name == name })
+	}
+	with.Sets = slices.DeleteFunc(slices.Clone(t.Sets), func(s *nft.Set) bool { return isCut(s.Name) })
+	with.Chains = slices.DeleteFunc(slices.Clone(t.Chains), func(c *nft.Chain) bool { return c.Name == chainCut })
+	with.Counters = slices.DeleteFunc(slices.Clone(t.Counters), func(name string) bool { return name == CounterCut })
+	for i, c := range with.Chains {
+		if other := asked[c.Name]; other != nil {
+			with.Chains[i] = other
+		}
+	}
+	if n.Cut {
+		with.Sets, with.Chains = append(with.Sets, cutSets()...), append(with.Chains, cutRules())
+		with.Counters = slices.Sorted(slices.Values(append(with.Counters, CounterCut)))
+	}
+	with.Sort()
+	part := func(t *nft.Table) *nft.Table {
+		p := &nft.Table{TableID: t.TableID, Counters: t.Counters}
+		for _, s := range t.Sets {
+			if isCut(s.Name) {
+				p.Sets = append(p.Sets, s)
+			}
+		}
+		for _, c := range t.Chains {
+			if c.Name == chainCut || asked[c.Name] != nil {
+				p.Chains = append(p.Chains, c)
+			}
+		}
+		return p
+	}
+	return with, nft.Diff(part(t), part(with))
+}
+
 // CutOps returns the changes that add packets to the sets and take others out.
 // To take out what is not there is no error: the kernel may have forgotten it.
 func CutOps(add, remove []program.Refused) []nft.Op {

@@ -168,3 +168,49 @@ func TestInvariant3ReferentsComeFirst(t *testing.T) {
 		}
 	})
 }
+
+// What refuses cut connections comes and goes without the rest, and leads to the
+// table that Render makes.
+func TestTheCutComesAndGoesWithoutTheRest(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		store := cluster.NewStore()
+		gen.Fill(t, store)
+		p, n := programOf(store.Snapshot()), node(t)
+		n.Closed = rapid.Bool().Draw(t, "closed")
+		n.Cut = rapid.Bool().Draw(t, "cut")
+		kernel := fakenft.Kernel{ID: ruleset.Table()}
+		table := ruleset.Render(p, n)
+		if err := kernel.Commit(nft.Diff(nil, table)); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			if same, ops := ruleset.WithCut(table, n); same != table || len(ops) > 0 {
+				t.Fatalf("the same again takes %d changes", len(ops))
+			}
+			before := table.String()
+			n.Cut = !n.Cut
+			next, ops := ruleset.WithCut(table, n)
+			if table.String() != before {
+				t.Fatal("the table that was given is another one")
+			}
+			want := ruleset.Render(p, n)
+			if diff := cmp.Diff(want.String(), next.String()); diff != "" {
+				t.Fatalf("it is another table than Render's (-render +with):\n%s", diff)
+			}
+			if left := nft.Diff(next, want); len(left) > 0 {
+				t.Fatalf("a pass would change %d things", len(left))
+			}
+			if err := kernel.Commit(ops); err != nil {
+				t.Fatal(err)
+			}
+			holds := kernel.Table()
+			if !n.Cut { // the counter stays, for what it has counted
+				holds.Counters = slices.DeleteFunc(slices.Clone(holds.Counters), func(name string) bool { return name == ruleset.CounterCut })
+			}
+			if diff := cmp.Diff(plain(want), plain(holds)); diff != "" {
+				t.Fatalf("the kernel's table (+) is not the desired one (-):\n%s", diff)
+			}
+			table = next
+		}
+	})
+}

@@ -12,14 +12,14 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// LocalPods returns the local pods that a table knows, by address and name. Of no
-// table, and of one that was written before anybody knew a pod, they are those of
-// the program. A name that was clipped is that of the program's pod, if it may be
-// the same; so is one that is not there, since nobody says that another pod had
-// the address, and allowed connections would be deleted.
+// LocalPods returns the local pods that a table knows, by address and name; none of
+// no table, and of one that was written before anybody knew a pod. A name that was
+// clipped is that of the program's pod, if it may be the same; so is one that is not
+// there, since nobody says that another pod had the address, and allowed connections
+// would be deleted.
 func LocalPods(t *nft.Table, p *program.Program) (pods []program.Pod) {
 	if t == nil {
-		return p.Pods
+		return nil
 	}
 	now := make(map[netip.Addr]program.Pod, len(p.Pods))
 	for _, pod := range p.Pods {
@@ -42,9 +42,6 @@ func LocalPods(t *nft.Table, p *program.Program) (pods []program.Pod) {
 				pods = append(pods, pod)
 			}
 		}
-	}
-	if len(pods) == 0 {
-		return p.Pods
 	}
 	slices.SortFunc(pods, func(a, b program.Pod) int { return a.Addr.Compare(b.Addr) })
 	return pods

@@ -74,15 +74,15 @@ func (p *player) follow(t TB, name string, step int) bool {
 	if p.chains == nil || p.layout != m.Layout {
 		p.layout, p.chains = m.Layout, compile.NewLayout(m.Layout, compile.Options{})
 	}
-	program := p.chains.Program(m.Sets)
-	text := program.String()
+	next := p.chains.Program(m.Sets)
+	text := next.String()
 	want := compile.Program(policy.Resolve(p.store.Snapshot(), p.node), compile.Options{})
 	at := fmt.Sprintf("%s: step %d", name, step)
 	same(t, at, "program", want.String(), text)
 	if p.table != nil && text == p.text {
 		return false
 	}
-	p.program, p.text = program, text
+	p.program, p.text = next, text
 	p.commit(t, at, ruleset.Render(want, program.Node{}).String())
 	return true
 }

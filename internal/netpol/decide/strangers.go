@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build linux
-
-package datapath
+package decide
 
 import (
 	"maps"
@@ -13,17 +11,17 @@ import (
 // lookForStrangers says which interfaces are closed because pods may be behind
 // them, while none is known: a pod whose object is missing, or something else than
 // a pod, which then is cut off.
-func (d *Datapath) lookForStrangers(report *Report, now time.Time) []Problem {
+func (d *Decider) lookForStrangers(w Wiring, out *Decision) []Problem {
 	if d.options.OpenUnknown {
 		return nil // they are open
 	}
-	report.Strangers = d.links.Strangers()
-	return d.strange(report.Strangers, now)
+	out.Strangers = w.Strangers
+	return d.strange(w.Strangers, w.Now)
 }
 
 // strange returns the problem with those that are strangers for longer than the
 // grace.
-func (d *Datapath) strange(list []string, now time.Time) []Problem {
+func (d *Decider) strange(list []string, now time.Time) []Problem {
 	maps.DeleteFunc(d.strangers, func(name string, _ time.Time) bool { return !slices.Contains(list, name) })
 	var long []string
 	for _, name := range list {
@@ -31,7 +29,7 @@ func (d *Datapath) strange(list []string, now time.Time) []Problem {
 		if !known {
 			d.strangers[name], since = now, now
 		}
-		if now.Sub(since) >= grace {
+		if now.Sub(since) >= Grace {
 			long = append(long, name)
 		}
 	}
@@ -39,6 +37,6 @@ func (d *Datapath) strange(list []string, now time.Time) []Problem {
 		return nil
 	}
 	return []Problem{{Subject: "interfaces without a known pod",
-		Text: "these interfaces may lead to pods, but no known pod is behind them, so they are closed: " + firstOf(long),
+		Text: "these interfaces may lead to pods, but no known pod is behind them, so they are closed: " + FirstOf(long),
 		Cure: "name those that lead elsewhere in --uplink-interfaces; where pods are behind them, find out why their objects are missing or have other addresses, or remove sandboxes that are left over"}}
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build linux
-
-package datapath
+package decide
 
 import (
 	"net/netip"
@@ -28,7 +26,7 @@ func TestAMomentWithoutARouteLeavesNobodyOut(t *testing.T) {
 		t.Error("a pod that was never believed stays")
 	}
 	trusts.update(p, nil, since, now)
-	if left(now.Add(grace - 1)) {
+	if left(now.Add(Grace - 1)) {
 		t.Error("a pod is left out within the grace")
 	}
 	other := &program.Program{Pods: []program.Pod{{Addr: a, Name: "shop/web", ID: "2"}}}
@@ -37,7 +35,7 @@ func TestAMomentWithoutARouteLeavesNobodyOut(t *testing.T) {
 	if !strays[a] {
 		t.Error("another pod is believed because of the one before")
 	}
-	if !left(now.Add(grace)) || !left(now) {
+	if !left(now.Add(Grace)) || !left(now) {
 		t.Error("the pod stays for ever")
 	}
 }

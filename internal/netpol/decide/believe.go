@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build linux
-
-package datapath
+package decide
 
 import (
 	"maps"
@@ -10,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -25,14 +22,11 @@ type belief struct {
 // gateway, to the node itself, or over an interface that no pod is behind. An
 // address without any route is not among them: its pod may be about to get one.
 // What the runtime announced is believed whatever the routes say.
-func strays(p *program.Program, paths map[netip.Addr]links.Path, routed, announced func(netip.Addr) bool) map[netip.Addr]bool {
+func strays(p *program.Program, w Wiring) map[netip.Addr]bool {
 	found := map[netip.Addr]bool{}
 	for _, pod := range p.Pods {
-		path, direct := paths[pod.Addr]
-		if direct && !path.Elsewhere || !direct && !routed(pod.Addr) {
-			continue
-		}
-		if announced == nil || !announced(pod.Addr) {
+		path, direct := w.Paths[pod.Addr]
+		if (direct && path.Elsewhere || !direct && w.Routed[pod.Addr]) && !w.Announced[pod.Addr] {
 			found[pod.Addr] = true
 		}
 	}
@@ -47,10 +41,10 @@ func (b *belief) leave(p *program.Program, elsewhere map[netip.Addr]bool) *progr
 		*b = belief{}
 		return p
 	}
-	same := len(b.elsewhere) == len(elsewhere) && len(b.of) == len(p.Pods) && &b.of[0] == &p.Pods[0]
-	for a := range elsewhere {
-		same = same && b.elsewhere[a]
+	if len(p.Pods) == 0 {
+		return p
 	}
+	same := len(b.of) == len(p.Pods) && &b.of[0] == &p.Pods[0] && maps.Equal(b.elsewhere, elsewhere)
 	if !same {
 		pods := slices.DeleteFunc(slices.Clone(p.Pods), func(pod program.Pod) bool { return elsewhere[pod.Addr] })
 		*b = belief{of: p.Pods, without: pods, elsewhere: elsewhere}
@@ -76,7 +70,7 @@ func (t trusted) update(p *program.Program, strays map[netip.Addr]bool, since mi
 		switch {
 		case !strays[pod.Addr]:
 			t[pod.Addr] = who
-		case t[pod.Addr] == who && now.Sub(since[pod.Addr].since) < grace:
+		case t[pod.Addr] == who && now.Sub(since[pod.Addr].since) < Grace:
 			delete(strays, pod.Addr)
 		default:
 			delete(t, pod.Addr)
@@ -89,19 +83,18 @@ func (t trusted) update(p *program.Program, strays map[netip.Addr]bool, since mi
 // every address that no known pod has, and open where others are, whose they may
 // be. Where unknown addresses are open this would open a pod whose route comes
 // after its object, so there they stay (invariant 3).
-func (d *Datapath) believe(p *program.Program, paths map[netip.Addr]links.Path, report *Report) *program.Program {
-	out := strays(p, paths, d.links.Elsewhere, d.options.Announced)
-	now := time.Now()
-	d.misled.update(p, func(pod program.Pod) bool { return out[pod.Addr] }, now)
-	d.trusted.update(p, out, d.misled, now)
+func (d *Decider) believe(all, p *program.Program, w Wiring, out *Decision) *program.Program {
+	elsewhere := strays(all, w)
+	d.misled.update(all, func(pod program.Pod) bool { return elsewhere[pod.Addr] }, w.Now)
+	d.trusted.update(all, elsewhere, d.misled, w.Now)
 	text, cure := "the routes of this node do not lead to its pods at these addresses but elsewhere, so the addresses are not taken for pods'",
 		"correct status.podIPs of these pods, or the node's routes to them; delete pods that are gone"
 	if d.options.OpenUnknown {
 		text = "the routes of this node do not lead to its pods at these addresses but elsewhere: " +
 			"if they are others', the policies of these pods are applied to others"
-		out = nil
+		elsewhere = nil
 	}
-	report.Elsewhere = slices.Collect(maps.Keys(out))
-	report.Problems = append(report.Problems, d.misled.problems(now, Problem{Subject: "pods elsewhere", Text: text, Cure: cure})...)
-	return d.belief.leave(p, out)
+	out.Elsewhere = slices.SortedFunc(maps.Keys(elsewhere), netip.Addr.Compare)
+	out.Problems = append(out.Problems, d.misled.problems(w.Now, Problem{Subject: "pods elsewhere", Text: text, Cure: cure})...)
+	return d.belief.leave(p, elsewhere)
 }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build linux
-
-package datapath
+package decide
 
 import (
 	"fmt"
@@ -12,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -27,9 +24,9 @@ type lostPod struct {
 	since time.Time
 }
 
-// grace is for pods that come and go: their interface and their object in the
+// Grace is for pods that come and go: their interface and their object in the
 // API do not appear and disappear together.
-const grace = 30 * time.Second
+const Grace = 30 * time.Second
 
 // update keeps the pods for which it is missing.
 func (m missing) update(p *program.Program, is func(program.Pod) bool, now time.Time) {
@@ -58,38 +55,37 @@ func (m missing) updateWhy(p *program.Program, is func(program.Pod) (why string,
 // neither a direct route nor a bridge's port leads to may have its traffic pass
 // beside our hooks (a network that does not go through the node's IP layer). A pod on a
 // bridge whose port is not known may have its address forged there. Neither must
-// go unsaid. unclear says why an address that some port has is not believed.
-func (d *Datapath) lookForPods(p *program.Program, paths map[netip.Addr]links.Path, unclear map[netip.Addr]string,
-	now time.Time) []Problem {
+// go unsaid.
+func (d *Decider) lookForPods(p *program.Program, w Wiring) []Problem {
 	isolated := func(pod program.Pod) bool { return pod.Ingress != "" || pod.Egress != "" }
 	d.unclear.updateWhy(p, func(pod program.Pod) (string, bool) {
-		why := unclear[pod.Addr]
+		why := w.Unclear[pod.Addr]
 		return why, why != "" && isolated(pod)
-	}, now)
+	}, w.Now)
 	d.unreached.update(p, func(pod program.Pod) bool {
-		_, found := paths[pod.Addr]
+		_, found := w.Paths[pod.Addr]
 		_, misled := d.misled[pod.Addr] // has a problem of its own, see believe
-		return !found && isolated(pod) && unclear[pod.Addr] == "" && !misled
-	}, now)
+		return !found && isolated(pod) && w.Unclear[pod.Addr] == "" && !misled
+	}, w.Now)
 	d.unbound.update(p, func(pod program.Pod) bool {
-		path := paths[pod.Addr]
+		path := w.Paths[pod.Addr]
 		return path.Bridge && path.Port == ""
-	}, now)
+	}, w.Now)
 	d.bypassed.update(p, func(pod program.Pod) bool {
 		_, misled := d.misled[pod.Addr]
-		return paths[pod.Addr].Beside && isolated(pod) && !misled
-	}, now)
+		return w.Paths[pod.Addr].Beside && isolated(pod) && !misled
+	}, w.Now)
 	return slices.Concat(
-		d.bypassed.problems(now, Problem{Subject: "bypassed", Blocking: true,
+		d.bypassed.problems(w.Now, Problem{Subject: "bypassed", Blocking: true,
 			Text: "the interface that leads to isolated pods shows no pod's packets to the IP hooks, so policies are not enforced between pods beside it",
 			Cure: "use a pod network of pairs of interfaces or bridges; macvlan, ipvlan, Open vSwitch, SR-IOV and Cilium's host routing are out of reach"}),
-		d.unclear.problems(now, Problem{Subject: "pods at an unclear port", Blocking: true,
+		d.unclear.problems(w.Now, Problem{Subject: "pods at an unclear port", Blocking: true,
 			Text: "ports of bridges have addresses of isolated pods, but something speaks against it, so policies are not enforced there",
 			Cure: "let one port of a bridge have each address, and give the node an address on that bridge, or no route to the pods' network elsewhere"}),
-		d.unreached.problems(now, Problem{Subject: "pods without an interface", Blocking: true,
+		d.unreached.problems(w.Now, Problem{Subject: "pods without an interface", Blocking: true,
 			Text: "no direct route of this node and no port of a bridge leads to isolated pods, so their traffic may pass beside the rules",
 			Cure: "use a pod network whose packets pass the host's IP hooks, or delete the objects of pods that are gone"}),
-		d.unbound.problems(now, Problem{Subject: "pods without a port",
+		d.unbound.problems(w.Now, Problem{Subject: "pods without a port",
 			Text: "no port of their bridge is known to have these addresses, so that a neighbour can forge them"}))
 }
 
@@ -98,7 +94,7 @@ func (d *Datapath) lookForPods(p *program.Program, paths map[netip.Addr]links.Pa
 func (m missing) problems(now time.Time, p Problem) []Problem {
 	var names []string
 	for a, pod := range m {
-		if now.Sub(pod.since) >= grace {
+		if now.Sub(pod.since) >= Grace {
 			at := a.String()
 			if pod.why != "" {
 				at += ": " + pod.why
@@ -109,12 +105,12 @@ func (m missing) problems(now time.Time, p Problem) []Problem {
 	if len(names) == 0 {
 		return nil
 	}
-	p.Text += ": " + firstOf(names)
+	p.Text += ": " + FirstOf(names)
 	return []Problem{p}
 }
 
-// firstOf names the first of many.
-func firstOf(names []string) string {
+// FirstOf names the first of many.
+func FirstOf(names []string) string {
 	slices.Sort(names)
 	const shown = 5
 	text := strings.Join(names[:min(shown, len(names))], ", ")
@@ -124,26 +120,26 @@ func firstOf(names []string) string {
 	return text
 }
 
-// What can be missing, as Report.Unsure and the metric say it.
+// What can be missing, as Findings.Unsure and the metric say it.
 const (
-	unsureBypassed  = "bypassed"  // the interface shows no pod's packets to the IP hooks
-	unsureUnreached = "unreached" // neither a route nor a port leads there
-	unsureUnclear   = "unclear"   // something speaks against the port that has it
-	unsureElsewhere = "elsewhere" // routes lead elsewhere
-	unsureUnbound   = "unbound"   // no port of the bridge has it
+	UnsureBypassed  = "bypassed"  // the interface shows no pod's packets to the IP hooks
+	UnsureUnreached = "unreached" // neither a route nor a port leads there
+	UnsureUnclear   = "unclear"   // something speaks against the port that has it
+	UnsureElsewhere = "elsewhere" // routes lead elsewhere
+	UnsureUnbound   = "unbound"   // no port of the bridge has it
 )
 
-// Unsures lists what Report.Unsure counts.
+// Unsures lists what Findings.Unsure counts.
 func Unsures() []string {
-	return []string{unsureBypassed, unsureElsewhere, unsureUnbound, unsureUnclear, unsureUnreached}
+	return []string{UnsureBypassed, UnsureElsewhere, UnsureUnbound, UnsureUnclear, UnsureUnreached}
 }
 
-func (d *Datapath) lost() map[string]missing {
-	return map[string]missing{unsureBypassed: d.bypassed, unsureUnreached: d.unreached,
-		unsureUnclear: d.unclear, unsureElsewhere: d.misled, unsureUnbound: d.unbound}
+func (d *Decider) lost() map[string]missing {
+	return map[string]missing{UnsureBypassed: d.bypassed, UnsureUnreached: d.unreached,
+		UnsureUnclear: d.unclear, UnsureElsewhere: d.misled, UnsureUnbound: d.unbound}
 }
 
-func (d *Datapath) unsure() map[string]int {
+func (d *Decider) unsure() map[string]int {
 	counts := map[string]int{}
 	for what, m := range d.lost() {
 		counts[what] = len(m)
@@ -158,20 +154,20 @@ const firstLook = 100 * time.Millisecond
 // nextLook returns when to look again for what is missing: at the end of the grace
 // of each at the latest, so that a problem is said as soon as it is one. It returns
 // 0 for never. Later it is looked for once in a period.
-func (d *Datapath) nextLook(now time.Time) (after time.Duration) {
+func (d *Decider) nextLook(now time.Time) (after time.Duration) {
 	for _, m := range d.lost() {
 		for _, pod := range m {
 			age := now.Sub(pod.since)
-			if age >= grace {
+			if age >= Grace {
 				continue
 			}
-			if wait := min(max(age, firstLook), grace-age); after == 0 || wait < after {
+			if wait := min(max(age, firstLook), Grace-age); after == 0 || wait < after {
 				after = wait
 			}
 		}
 	}
 	for _, since := range d.strangers {
-		if wait := grace - now.Sub(since); wait > 0 && (after == 0 || wait < after) {
+		if wait := Grace - now.Sub(since); wait > 0 && (after == 0 || wait < after) {
 			after = wait
 		}
 	}

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/cut"
+	"github.com/podwall/podwall/internal/netpol/decide"
+	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
+)
+
+// The last third of a pass: every effect of a decision, in the order of its fields,
+// whose comments say why.
+
+// commit makes the kernel what a decision says. After an error it holds what it
+// held, or part of a very large change.
+func (d *Datapath) commit(ctx context.Context, out decide.Decision, report *Report) error {
+	d.lookAgain(out.LookAgain)
+	report.take(out)
+	report.add(d.settings.show(out.Bridges)...)
+	out.Node.Restore = d.settings.saved()
+	d.cuts.expect(out)
+	if len(out.Former) > 0 {
+		report.Cuts.Reused += d.cuts.clear(out.Former, strangers(out.Former, out.Learn.Node))
+	}
+	report.add(d.bindPorts(out.Node)...)
+	if err := d.commitRules(ctx, out, report); err != nil {
+		d.cuts.audit.giveBack(out.End)
+		if !d.table.onlyRefused {
+			d.cuts.arrivals.doubt() // nobody knows what the kernel holds
+		}
+		return err
+	}
+	d.decider.Committed(&out)
+	report.Cuts.Refused = d.decider.CountRefused()
+	if report.Drift > 0 && !d.options.KeepConnections { // nobody knows what was let through meanwhile
+		out.Scan.Of(cut.Payer{}).Whole = true
+	}
+	d.cuts.commit(out, d.decider.Lenience, report)
+	if err := d.endAll(out, report); err != nil {
+		return err
+	}
+	report.add(d.keepTagsAway(out.Tags)...)
+	return nil
+}
+
+// Cut ends the connections that a scan found denied: a commit of its own, by the
+// program that is in force. Nothing is compiled, rendered or compared for it but what
+// refuses that they are revived. After an error the next Apply reads the table back,
+// and the connections are found again.
+func (d *Datapath) Cut(ctx context.Context) (Cuts, error) {
+	if err := d.renew(); err != nil {
+		return Cuts{}, err
+	}
+	if !d.table.known || d.opening.open || !d.decider.Judges() {
+		d.awake() // the next Apply ends them
+		return Cuts{Refused: d.decider.CountRefused()}, nil
+	}
+	report := Report{}
+	c, err := d.observeConnections(&report)
+	if err == nil {
+		err = d.commitCut(ctx, d.decider.End(d.now(), c), &report)
+	}
+	return report.Cuts, d.trust(err)
+}
+
+func (d *Datapath) commitCut(ctx context.Context, out decide.Decision, report *Report) error {
+	desired, ops := ruleset.WithCut(d.table.actual, out.Node)
+	if err := d.write(ctx, desired, ruleset.JoinOps(ops, d.cutOps(out, ops))); err != nil {
+		d.cuts.audit.giveBack(out.End)
+		d.cuts.arrivals.doubt()
+		return err
+	}
+	d.decider.Committed(&out)
+	report.Cuts.Refused = d.decider.CountRefused()
+	return d.endAll(out, report)
+}
+
+// endAll deletes what a decision ends, and asks for the rest.
+func (d *Datapath) endAll(out decide.Decision, report *Report) error {
+	if out.Lost != nil {
+		d.log.Warn("too many connections are cut: the answering ends of the oldest may revive them",
+			"limit", decide.MaxRefused, "count", out.Lost.Count, "namespaces", out.Lost.Tenants)
+	}
+	if len(out.End) == maxCuts {
+		d.denied.Set() // there may be more
+	}
+	return d.cuts.end(out.End, &report.Cuts)
+}
+
+// commitRules commits the rules, with what is refused.
+func (d *Datapath) commitRules(ctx context.Context, out decide.Decision, report *Report) error {
+	t := &d.table
+	desired, ops := t.render(out.Program, out.Node)
+	if report.Full && t.wrote != nil && len(ops) > 0 {
+		// What is desired may have changed too, and that is nobody's fault.
+		t.drift += len(nft.Diff(t.actual, t.wrote))
+	}
+	ops = ruleset.JoinOps(ops, d.cutOps(out, ops))
+	report.Changes = len(ops)
+	for _, op := range ops {
+		report.Elements += op.Elements()
+	}
+	if err := d.write(ctx, desired, ops); err != nil {
+		return err
+	}
+	report.Table = desired
+	report.Drift, t.drift = t.drift, 0
+	return nil
+}
+
+// cutOps returns the changes of the sets of refused packets that go with those of
+// the table.
+func (d *Datapath) cutOps(out decide.Decision, table []nft.Op) []nft.Op {
+	if !out.Node.Cut {
+		return nil // the sets go, or are not there
+	}
+	add := slices.DeleteFunc(slices.Clone(out.Again), func(r program.Refused) bool { return out.Admit[r] })
+	add = slices.AppendSeq(add, maps.Keys(out.Refuse))
+	if len(table) > 0 && table[0].Kind <= nft.AddTable { // everything is made anew
+		for r := range d.decider.Refused() {
+			if !out.Admit[r] {
+				add = append(add, r)
+			}
+		}
+		return ruleset.CutOps(add, nil)
+	}
+	return ruleset.CutOps(add, slices.Collect(maps.Keys(out.Admit)))
+}
+
+// bindPorts makes the tables of the families ip and ip6 agree with the wiring.
+// What cannot be bound is a problem and no reason to stop: the policies of the
+// big table still hold.
+func (d *Datapath) bindPorts(n program.Node) (problems []decide.Problem) {
+	for _, f := range inet.Families {
+		if err := d.agree(ruleset.PortTable(f), ruleset.RenderPorts(f, n)); err != nil {
+			problems = append(problems, decide.Problem{Subject: fmt.Sprintf("bridge ports, ipv%d", f),
+				Text: "a pod can forge the address of another pod of its bridge: " + err.Error(),
+				Cure: "use a kernel with CONFIG_NFT_COMPAT and CONFIG_NETFILTER_XT_MATCH_PHYSDEV"})
+		}
+	}
+	return problems
+}
+
+// keepTagsAway keeps frames with stacked VLAN tags away from pods, where bridges
+// carry pods and the guard is not switched off: like the guard it stops what meets no
+// chain of ours otherwise, and like it it costs a hook, on bridged frames.
+func (d *Datapath) keepTagsAway(on bool) []decide.Problem {
+	var desired *nft.Table
+	if on {
+		desired = ruleset.RenderTags()
+	}
+	if err := d.agree(ruleset.TagTable(), desired); err != nil {
+		return []decide.Problem{{Subject: "stacked VLAN tags", Blocking: true,
+			Text: "frames with several VLAN tags reach isolated pods of a bridge: " + err.Error(),
+			Cure: "use a kernel with CONFIG_NF_TABLES_BRIDGE, or --invalid-guard=off to accept this"}}
+	}
+	return nil
+}
+
+// expect tells who looks for connections from before a pod which pods are known from
+// now on: their connections may be their own.
+func (c *cuts) expect(out decide.Decision) {
+	if c.conn != nil {
+		c.arrivals.known.Store(out.Known)
+	}
+}
+
+// commit follows the rules: it has the connections scanned that the change may have
+// made denied ones.
+func (c *cuts) commit(out decide.Decision, release time.Duration, report *Report) {
+	if c.conn == nil {
+		return
+	}
+	c.arrivals.arm()
+	c.arrivals.hold(out.Held)
+	if out.Learn != nil {
+		c.audit.learn(*out.Learn)
+	}
+	if out.Release {
+		c.release.Reset(release)
+	}
+	c.audit.look(out.Scan)
+	report.Cuts.Reused += c.clear(out.Moved, out.Judge)
+}
+
+// clear deletes those of the connections of some addresses that the judge
+// denies. It is for an Apply beside which no Watch runs.
+func (c *cuts) clear(addrs []netip.Addr, j *cut.Judge) (deleted int) {
+	if len(addrs) == 0 {
+		return 0
+	}
+	old, err := among(c.conn, addrs, j)
+	if err == nil {
+		deleted, err = c.conn.Delete(old)
+	}
+	if err != nil {
+		c.log.Error("deleting connections of reused addresses failed", "err", err)
+	}
+	if deleted > 0 {
+		c.log.Info("connections of reused addresses cut", "count", deleted)
+	}
+	return deleted
+}
+
+// end deletes connections and says so.
+func (c *cuts) end(list []cut.Cut, sum *Cuts) error {
+	if len(list) == 0 {
+		return nil
+	}
+	entries := make([]inet.Connection, len(list))
+	for i, l := range list {
+		entries[i] = l.Entry
+		switch l.Reason {
+		case cut.Ingress:
+			sum.Ingress++
+		case cut.Egress:
+			sum.Egress++
+		default:
+			sum.Reused++
+		}
+		if i < maxLogged {
+			c.log.Info("connection cut", "flow", l.String(), "reason", l.Reason.String(), "pod", l.Pod, "chain", l.Chain)
+		}
+	}
+	if more := len(list) - maxLogged; more > 0 {
+		c.log.Info("more connections cut", "count", more)
+	}
+	if _, err := c.conn.Delete(entries); err != nil {
+		c.audit.giveBack(list)
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
+	"github.com/podwall/podwall/internal/netpol/decide"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// settings are those of the kernel that we change: which packets of bridges the IP
+// hooks see. How they were is kept in our table, so that a later process can put
+// them back.
+type settings struct {
+	dir sysctl.Dir
+	log *slog.Logger
+	was map[string]string // as they were found, by interface
+	// bridged is true if a bridge carries pods, blind if one does not show all of its
+	// packets.
+	bridged, blind bool
+}
+
+// Names beside those of interfaces under which something is kept; a colon cannot be
+// part of an interface's.
+const (
+	vlanEntry  = "sysctl:vlan" // the setting for VLAN-tagged frames
+	vlanWasOff = "bridge-nf-filter-vlan-tagged=0"
+	// forcedEntry is kept when nat chains did not drop the self-test's packet, so
+	// that the next process does not try them on a node that enforces.
+	forcedEntry = "forced:filter"
+)
+
+// keep remembers the first value that was found, which is the one to put back.
+func (s *settings) keep(name, text string) {
+	if _, known := s.was[name]; !known {
+		s.was[name] = text
+	}
+}
+
+// saved returns what the table has to keep, sorted.
+func (s *settings) saved() (list []program.Saved) {
+	for _, name := range slices.Sorted(maps.Keys(s.was)) {
+		list = append(list, program.Saved{Name: name, Text: s.was[name]})
+	}
+	return list
+}
+
+// show makes the bridges hand their packets to the IP hooks, also VLAN-tagged ones,
+// and remembers how they were: that belongs into the table of the same pass.
+func (s *settings) show(bridges []inet.Path) (problems []decide.Problem) {
+	s.bridged, s.blind = len(bridges) > 0, false
+	for _, b := range bridges {
+		p := s.showOne(b)
+		s.blind = s.blind || len(p) > 0
+		problems = append(problems, p...)
+	}
+	return problems
+}
+
+func (s *settings) showOne(b inet.Path) []decide.Problem {
+	problem := func(text, cure string) []decide.Problem {
+		return []decide.Problem{{Subject: "bridge " + b.Link, Text: text, Cure: cure, Blocking: true}}
+	}
+	found, err := links.EnforceBridge(s.dir, b.Index)
+	switch {
+	case errors.Is(err, links.ErrNoBridgeFilter):
+		return problem("not enforcing between pods of this bridge: br_netfilter is not loaded",
+			"modprobe br_netfilter on the node, and name it in a file of /etc/modules-load.d for the next boot")
+	case err != nil:
+		return problem("not enforcing between pods of this bridge: "+err.Error(), needsAdmin)
+	case !found.All():
+		s.keep(b.Link, found.String())
+		s.log.Info("bridge now hands its packets to the IP hooks", "link", b.Link, "found", found.String(),
+			"note", "a pod on it reaches itself through a Service only if its bridge port has hairpin mode")
+	}
+	was, err := links.FilterVLAN(s.dir)
+	switch {
+	case err != nil:
+		return problem("VLAN-tagged frames between pods are not filtered: "+err.Error(),
+			cureForSetting("bridge.bridge-nf-filter-vlan-tagged=1", err))
+	case !was:
+		s.keep(vlanEntry, vlanWasOff)
+	}
+	return nil
+}
+
+// vlanLost reports whether somebody took back the setting for VLAN-tagged
+// frames: the kernel does not notify about sysctls.
+func (s *settings) vlanLost() bool {
+	if !s.bridged {
+		return false
+	}
+	on, err := links.ReadVLAN(s.dir)
+	return err == nil && !on
+}
+
+// putBack writes every setting as it was.
+func (s *settings) putBack() error {
+	var errs []error
+	for name, text := range s.was {
+		if err := s.putBackOne(name, text); err != nil {
+			errs = append(errs, fmt.Errorf("restoring %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *settings) putBackOne(name, text string) error {
+	switch name {
+	case vlanEntry:
+		return links.SetVLAN(s.dir, false)
+	case forcedEntry:
+		return nil
+	}
+	found, err := links.ParseBridged(text)
+	if err != nil {
+		return err
+	}
+	index := links.IndexOf(name)
+	if index == 0 {
+		return nil // the bridge is gone, and its settings with it
+	}
+	return links.SetBridge(index, found)
+}

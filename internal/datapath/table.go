@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package datapath
+
+import (
+	"context"
+
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
+)
+
+// table is what is known of the table in which packets are judged.
+type table struct {
+	renderer    ruleset.Renderer
+	actual      *nft.Table // what the kernel holds, nil for no table
+	known       bool       // actual can be trusted
+	onlyRefused bool       // it cannot, for no other reason than a commit of ours that was refused
+	recalled    bool       // what an earlier process left in the table is taken over
+	wrote       *nft.Table // what this process committed last: another difference is drift
+	drift       int        // differences that others made, found by passes that failed since
+	generation  uint32     // of the kernel's nftables, up to which actual is known
+	// transactions of ours, up to the generation
+	transactions uint32
+}
+
+// readTable reads the table from the kernel.
+func (d *Datapath) readTable(ctx context.Context, report *Report) error {
+	// Asked first: what changes while we look and read counts as not known.
+	g := d.surveyed
+	if d.survey == nil {
+		var err error
+		if g, err = d.conn.Generation(); err != nil {
+			return err
+		}
+	}
+	actual, err := d.conn.ReadUntil(ctx)
+	if err != nil {
+		return err
+	}
+	report.Full = true
+	t := &d.table
+	if !t.onlyRefused {
+		d.cuts.arrivals.doubt() // the rules may have been away
+	}
+	t.onlyRefused = false
+	if !t.recalled { // later, what is not ours there is not believed
+		d.recall(actual)
+		t.recalled = true
+	}
+	t.actual, t.known, t.generation, t.transactions = actual, true, g, d.conn.Transactions()
+	return nil
+}
+
+// recall takes over what an earlier process kept in the table.
+func (d *Datapath) recall(t *nft.Table) {
+	if t == nil {
+		return
+	}
+	for _, s := range ruleset.Restore(t) {
+		d.settings.was[s.Name] = s.Text
+	}
+	d.links.Remember(ruleset.CarriedLinks(t))
+	if d.options.FilterHook {
+		delete(d.settings.was, forcedEntry) // now it is what the operator wants
+	}
+	_, d.decider.Forced = d.settings.was[forcedEntry]
+}
+
+// render returns the table of a program and how it differs from the kernel's.
+func (t *table) render(p *program.Program, n program.Node) (desired *nft.Table, ops []nft.Op) {
+	desired = t.renderer.Render(p, n)
+	return desired, nft.Diff(t.actual, desired)
+}
+
+// write commits changes that lead to a table.
+func (d *Datapath) write(ctx context.Context, desired *nft.Table, ops []nft.Op) error {
+	t := &d.table
+	if err := d.transact(ctx, ops); err != nil {
+		t.known, t.wrote, t.onlyRefused = false, nil, refused(err) && t.actual != nil // else there are no rules
+		return err
+	}
+	t.actual, t.wrote = desired, desired
+	return nil
+}
+
+func (d *Datapath) transact(ctx context.Context, ops []nft.Op) error {
+	if len(ops) == 0 {
+		return nil
+	}
+	if err := d.conn.CommitUntil(ctx, ops); err != nil {
+		return commitError{err}
+	}
+	return d.committed(nil)
+}
+
+// committed ends a commit. The generation is taken as known only if the
+// transactions since then were all ours: otherwise Verify has to look.
+func (d *Datapath) committed(err error) error {
+	if err != nil {
+		return err
+	}
+	g, err := d.conn.Generation()
+	if err != nil {
+		return err
+	}
+	t := &d.table
+	if taken := d.conn.Transactions(); g == t.generation+taken-t.transactions {
+		t.generation, t.transactions = g, taken
+	}
+	return nil
+}

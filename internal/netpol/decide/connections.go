@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package decide
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/netpol/cut"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// Where a nat chain judges, the connection table is the memory of verdicts, so
+// after a change that can deny something the table is scanned. What is denied is
+// first refused in the answering direction (see ruleset) and then deleted.
+
+// connections decides what happens to connections that exist.
+func (d *Decider) connections(out *Decision, w Wiring, c Connections) {
+	out.Refuse, out.Admit, out.Scan = map[program.Refused]string{}, map[program.Refused]bool{}, cut.Scopes{}
+	if c.Unreadable != nil {
+		out.Problems = append(out.Problems, Problem{Subject: "connections", Blocking: !d.options.KeepConnections,
+			Text: "connections that a change denies are not cut: the connection table cannot be read: " + c.Unreadable.Error(),
+			Cure: "load nf_conntrack_netlink, or accept it with --on-policy-change=keep"})
+		return
+	}
+	if c.Read {
+		out.Again = d.Adopt(c.Refused)
+	}
+	if c.Failed != nil {
+		out.Problems = append(out.Problems, Problem{Subject: "connections", Blocking: !d.options.KeepConnections,
+			Text: "connections that a change denies may go on: " + c.Failed.Error()})
+	}
+	p := out.Program
+	if !d.options.KeepConnections {
+		out.closed = closureOf(out.Node)
+	}
+	if len(c.Found) > 0 || d.judged != p || d.asked.program != p || !out.closed.equal(d.closed) {
+		groups := cut.Groups{Closed: out.closed.pods, Broadcasts: c.Broadcasts}
+		out.Learn = &Basis{Program: d.policed(p), Node: c.Node, Groups: groups}
+		out.Judge = cut.NewJudge(out.Learn.Program, c.Node, nil).WithGroups(groups)
+	}
+	others := map[netip.Addr]bool{}
+	if d.judged != p {
+		others = d.compare(p, w, out)
+	}
+	if d.judged != p || d.asked.program != p {
+		d.ask(p, c.Node, others, w.Now, out)
+	}
+	if closed := out.closed.beyond(d.closed, d.judged == p); len(closed) > 0 {
+		out.Scan.Of(payerOf(p, closed)).Whole = true // nobody knows the groups' names
+	}
+	d.free(w.Now, out)
+	d.confirm(p, c.Found, out)
+	d.bound(out)
+	out.Node.Cut = len(d.refused)+len(out.Refuse)-len(out.Admit) > 0
+}
+
+// Judges reports whether a decision is in force that End can go by.
+func (d *Decider) Judges() bool { return d.judged != nil && d.judge != nil }
+
+// End decides about connections alone: what a scan found is judged by the program
+// that is in force, and ended by a commit of its own. It is for a Decider that
+// Judges.
+func (d *Decider) End(now time.Time, c Connections) Decision {
+	out := Decision{Program: d.judged, Node: d.wired, Judge: d.judge, closed: d.closed, Refuse: map[program.Refused]string{}, Admit: map[program.Refused]bool{}}
+	d.free(now, &out)
+	d.confirm(d.judged, c.Found, &out)
+	d.bound(&out)
+	out.Node.Cut = len(d.refused)+len(out.Refuse)-len(out.Admit) > 0
+	return out
+}
+
+// policed returns the program that connections are judged by.
+func (d *Decider) policed(p *program.Program) *program.Program {
+	if !d.options.KeepConnections {
+		return p
+	}
+	open := &program.Program{Pods: slices.Clone(p.Pods)}
+	for i := range open.Pods {
+		open.Pods[i].Ingress, open.Pods[i].Egress = "", ""
+	}
+	return open
+}
+
+// compare finds out what to scan after the program changed, and the connections of
+// which addresses end before the commit. It returns the addresses of which nothing
+// need be refused any more: another pod has them, or none.
+func (d *Decider) compare(p *program.Program, w Wiring, out *Decision) map[netip.Addr]bool {
+	before := d.judged
+	if before == nil {
+		if !d.options.KeepConnections {
+			out.Scan.Of(cut.Payer{}).Whole = true // nobody knows what was judged by what
+		}
+		before = &program.Program{Pods: d.before(p, w)}
+	}
+	change := cut.Compare(d.policed(before), d.policed(p))
+	reused := change.Moved
+	if !d.options.OpenUnknown {
+		// Else a pod has connections of its own before it is known.
+		reused = slices.Concat(reused, change.Came)
+	}
+	scan(out.Scan, before, p, change)
+	if !out.Held.Beside {
+		out.Moved, out.Former = change.Moved, reused
+	}
+	others := map[netip.Addr]bool{}
+	for _, a := range slices.Concat(reused, change.Left) {
+		others[a] = true
+	}
+	return others
+}
+
+// scan notes which connections a change asks to scan, and who pays for it.
+func scan(list cut.Scopes, before, now *program.Program, c cut.Change) {
+	for _, a := range slices.Concat(c.Denied, c.Came, c.Moved) {
+		list.Of(cut.Payer{Tenant: tenant(now, a)}).Touched[a] = true
+	}
+	for _, a := range c.Shrunk {
+		list.Of(cut.Payer{Tenant: tenant(now, a), Members: true}).Touched[a] = true
+	}
+	for _, a := range c.Left {
+		of := tenant(before, a)
+		list.Of(cut.Payer{Tenant: of}).Left[a] = of
+	}
+}
+
+// payerOf returns who isolated the first of the pods that is isolated for ingress,
+// or the node.
+func payerOf(p *program.Program, addrs []netip.Addr) cut.Payer {
+	for _, a := range addrs {
+		if pod, found := podAt(p, a); found && pod.Ingress != "" {
+			return cut.Payer{Tenant: pod.Tenant}
+		}
+	}
+	return cut.Payer{}
+}
+
+func tenant(p *program.Program, a netip.Addr) string {
+	pod, _ := podAt(p, a)
+	return pod.Tenant
+}
+
+// confirm asks again about what a scan found: the program may have changed since.
+func (d *Decider) confirm(p *program.Program, found []cut.Cut, out *Decision) {
+	type name struct {
+		id   [4]byte
+		orig inet.Tuple
+	}
+	seen := map[name]bool{}
+	for _, f := range found {
+		n := name{f.Entry.ID, f.Entry.Orig}
+		if seen[n] {
+			continue
+		}
+		seen[n] = true
+		if f.Reason == cut.Reused {
+			if !Owns(p, f.Addr) {
+				out.End = append(out.End, f)
+			}
+			continue
+		}
+		if again, denied := out.Judge.Judge(&f.Entry); denied {
+			out.End = append(out.End, again)
+			d.refuse(again, out)
+		}
+	}
+}
+
+// refuse has what would revive a connection refused.
+func (d *Decider) refuse(c cut.Cut, out *Decision) {
+	if c.Revival.IsZero() {
+		return
+	}
+	delete(out.Admit, c.Revival)
+	if _, there := d.refused[c.Revival]; !there {
+		out.Refuse[c.Revival] = c.Tenant
+	}
+}
+
+// Committed notes that a decision is in force.
+func (d *Decider) Committed(out *Decision) {
+	for r := range out.Admit {
+		delete(d.refused, r)
+	}
+	for r, of := range out.Refuse {
+		d.count++
+		d.refused[r] = refusal{number: d.count, tenant: of}
+	}
+	d.judged, d.closed, d.wired = out.Program, out.closed, out.Node
+	if out.Judge != nil {
+		d.judge = out.Judge
+	}
+}

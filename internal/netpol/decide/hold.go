@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package decide
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// A pod whose address may have connections from before it is held: it is closed
+// until the connection table was looked through for them, beside the loop. Who
+// else is in the program does not wait. Where the look was made when the pod's
+// route appeared, the pod is not held. ADR 0012 has the argument.
+
+// Held are the pods that have to wait, and those that need not.
+type Held struct {
+	Addrs []netip.Addr // closed for now
+	Came  []netip.Addr // those of pods that were not known before and are not held
+	// Link has the interface of each of Addrs, by its index.
+	Link map[netip.Addr]int
+	// Beside is false if nobody looks beside the loop: then nobody is held, and the
+	// commit looks itself.
+	Beside bool
+
+	known *program.Program // without those that are held
+}
+
+// hold returns the program in which the pods are closed that must wait.
+func (d *Decider) hold(p *program.Program, w Wiring) (*program.Program, Held) {
+	h := Held{known: p, Link: map[netip.Addr]int{}, Beside: w.Beside}
+	if !h.Beside {
+		return p, h
+	}
+	before := &program.Program{Pods: d.before(p, w)}
+	waits, open := map[netip.Addr]bool{}, map[netip.Addr]bool{}
+	for _, pod := range p.Pods {
+		// Others than pods may be behind a bridge with an uplink, so nothing is closed
+		// there but by its address.
+		open[pod.Addr] = d.options.OpenUnknown || w.Paths[pod.Addr].Uplink
+		was, known := podAt(before, pod.Addr)
+		moved := known && (was.Name != pod.Name || was.ID != pod.ID)
+		if known && !moved && !closedByHold(was) || !known && open[pod.Addr] {
+			continue
+		}
+		link := w.Paths[pod.Addr].Index
+		if at, clean := w.Clean[pod.Addr]; !moved && clean && at == link {
+			h.Came = append(h.Came, pod.Addr)
+			continue
+		}
+		waits[pod.Addr], h.Link[pod.Addr] = true, link
+		h.Addrs = append(h.Addrs, pod.Addr)
+	}
+	if len(waits) == 0 {
+		return p, h
+	}
+	h.known = without(p, func(pod program.Pod) bool { return waits[pod.Addr] })
+	listed := without(p, func(pod program.Pod) bool { return waits[pod.Addr] && !open[pod.Addr] })
+	return ClosedFor(listed, heldChain, func(pod program.Pod) bool { return waits[pod.Addr] }), h
+}
+
+// before returns the pods that the kernel judged until now.
+func (d *Decider) before(p *program.Program, w Wiring) []program.Pod {
+	switch {
+	case d.judged != nil:
+		return d.judged.Pods
+	case len(w.Recorded) > 0:
+		return w.Recorded
+	}
+	return p.Pods
+}
+
+func without(p *program.Program, out func(program.Pod) bool) *program.Program {
+	return &program.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), out), Chains: p.Chains, Sets: p.Sets}
+}
+
+// heldChain begins the names of chains that allow nothing.
+const heldChain = "held-"
+
+// closedByHold reports whether the pod is closed by hold.
+func closedByHold(pod program.Pod) bool { return strings.HasPrefix(pod.Ingress, heldChain) }
+
+// ClosedFor returns the program in which these pods are isolated and allowed
+// nothing, by chains of their own. To leave a pod out would open it where addresses
+// of unknown pods are open.
+func ClosedFor(p *program.Program, prefix string, is func(program.Pod) bool) *program.Program {
+	closed := &program.Program{Pods: slices.Clone(p.Pods), Chains: slices.Clone(p.Chains), Sets: p.Sets}
+	chains := map[string]*program.Chain{}
+	name := func(f inet.Family, d program.Direction) string {
+		c := &program.Chain{Name: prefix + d.String() + "4", Direction: d, Family: f}
+		if f == inet.IPv6 {
+			c.Name = prefix + d.String() + "6"
+		}
+		chains[c.Name] = c
+		return c.Name
+	}
+	for i := range closed.Pods {
+		if pod := &closed.Pods[i]; is(*pod) {
+			f := inet.FamilyOf(pod.Addr)
+			pod.Ingress, pod.Egress = name(f, program.Ingress), name(f, program.Egress)
+		}
+	}
+	for _, c := range chains {
+		closed.Chains = append(closed.Chains, c)
+	}
+	slices.SortFunc(closed.Chains, func(a, b *program.Chain) int { return strings.Compare(a.Name, b.Name) })
+	return closed
+}
+
+func podAt(p *program.Program, a netip.Addr) (pod program.Pod, found bool) {
+	i, found := slices.BinarySearchFunc(p.Pods, a, func(e program.Pod, a netip.Addr) int { return e.Addr.Compare(a) })
+	if found {
+		pod = p.Pods[i]
+	}
+	return pod, found
+}
+
+// Owns reports whether an address is that of a pod of the program.
+func Owns(p *program.Program, a netip.Addr) bool {
+	_, found := podAt(p, a)
+	return found
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package decide
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// node says what the rules have to know of the node. all are the pods that are
+// wanted, also those that are not programmed yet: their interfaces are closed like
+// those of the others.
+func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
+	n := &out.Node
+	n.FilterHook = d.options.FilterHook || d.Forced || len(w.Others.NATBefore) > 0
+	n.Guard, out.GuardWhy = d.guard(w.Others)
+	out.Filter, out.Guard = n.FilterHook, n.Guard && !n.FilterHook
+	if n.FilterHook {
+		out.GuardWhy = "not needed: filter chains see every packet"
+	}
+	if len(w.Others.NATBefore) > 0 && !d.options.FilterHook {
+		out.Problems = append(out.Problems, Problem{Subject: "nat chain before ours", Blocking: true,
+			Text: strings.Join(w.Others.NATBefore, ", ") + " runs before podwall's and could end the walk; judging in filter chains instead",
+			Cure: "give that chain a priority above -190, or run with --datapath=filter"})
+	}
+	if w.Others.KubeRouter > 0 {
+		out.Problems = append(out.Problems, Problem{Subject: "kube-router",
+			Text: fmt.Sprintf("%d chains of kube-router's firewall are in the kernel and judge packets too; if it has stopped, by the policies of that time", w.Others.KubeRouter),
+			Cure: "stop kube-router on this node, then run podwall-agent --remove-kube-router-firewall=plan, and =now; see docs/migrate-from-kube-router.md"})
+	}
+	for _, b := range out.Bridges {
+		out.Problems = append(out.Problems, bridgeProblems(b, w.NodePorts[b.Index])...)
+	}
+	d.wiring(out.Program, w, n)
+	isolatedLinks(all, w, n)
+}
+
+func (d *Decider) guard(o Others) (on bool, why string) {
+	switch {
+	case d.options.Guard == GuardOn:
+		return true, "--invalid-guard=on"
+	case d.options.Guard == GuardOff:
+		return false, "--invalid-guard=off"
+	case o.DropsInvalid:
+		return false, "auto: another table drops invalid packets at forward"
+	}
+	return true, "auto: no other table is seen to drop invalid packets at forward"
+}
+
+// wiring says on which interfaces pods are.
+func (d *Decider) wiring(p *program.Program, w Wiring, n *program.Node) {
+	for _, pod := range p.Pods {
+		path, ok := w.Paths[pod.Addr]
+		if !ok {
+			continue // see unreached
+		}
+		at := program.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port}
+		n.Ported = append(n.Ported, at)
+		if path.Uplink {
+			continue // other machines may be behind it
+		}
+		n.Attached = append(n.Attached, at)
+	}
+	n.Closed, n.Open, n.Carried = !d.options.OpenUnknown, w.Open, slices.Clone(w.Carried)
+	n.Bridges = w.AnyBridge
+	for _, ports := range w.NodePorts {
+		n.NodePorts = append(n.NodePorts, ports...)
+	}
+	slices.Sort(n.NodePorts)
+	if n.Closed {
+		for _, b := range w.Bridges {
+			n.Carried = append(n.Carried, b.Link)
+		}
+	}
+}
+
+// isolatedLinks notes the interfaces that lead to isolated pods.
+func isolatedLinks(p *program.Program, w Wiring, n *program.Node) {
+	for _, pod := range p.Pods {
+		path, ok := w.Paths[pod.Addr]
+		if !ok || path.Uplink || path.Elsewhere {
+			continue // other machines may be behind it
+		}
+		if pod.Ingress != "" {
+			n.Ingress = append(n.Ingress, path.Link)
+		}
+		if pod.Egress != "" {
+			n.Egress = append(n.Egress, path.Link)
+		}
+	}
+}
+
+// podBridges returns the bridges that have to show their packets, sorted by name:
+// those of pods that are wanted, also of those that are not programmed, and on a
+// closed node all that may get pods, since the first are there before they are
+// known.
+func (d *Decider) podBridges(all *program.Program, w Wiring) []inet.Path {
+	bridges := map[int]inet.Path{}
+	for _, pod := range all.Pods {
+		if path := w.Paths[pod.Addr]; path.Bridge {
+			bridges[path.Index] = path
+		}
+	}
+	if !d.options.OpenUnknown {
+		for _, b := range w.Bridges {
+			bridges[b.Index] = cmp.Or(bridges[b.Index], b)
+		}
+	}
+	return slices.SortedFunc(maps.Values(bridges), func(a, b inet.Path) int { return cmp.Compare(a.Link, b.Link) })
+}
+
+// bridgeProblems says what cannot be enforced on a bridge as it is used here.
+func bridgeProblems(b inet.Path, nodePorts []string) (list []Problem) {
+	if b.Uplink {
+		list = append(list, Problem{Subject: "bridge " + b.Link,
+			Text: "pods and an uplink share this bridge: addresses that belong to no pod are not closed on it"})
+	}
+	if len(nodePorts) > 0 {
+		list = append(list, Problem{Subject: "node's port of " + b.Link,
+			Text: "the node speaks on this bridge by a pair of interfaces (" + strings.Join(nodePorts, ", ") +
+				"): TCP between it and pods there may fail, " +
+				"since packets cross connection tracking twice; a reset then counts as invalid and is dropped",
+			Cure: "give the bridge itself the node's address"})
+	}
+	return list
+}

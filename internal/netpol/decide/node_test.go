@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package decide
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+func TestWhichChainsJudgeAndWhetherTheyAreGuarded(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		options  Options
+		others   Others
+		forced   bool
+		filter   bool
+		guard    bool
+		why      string
+		subjects []string
+	}{
+		{"nothing special", Options{}, Others{}, false, false, true, "no other table", nil},
+		{"somebody drops invalid packets", Options{}, Others{DropsInvalid: true}, false, false, false, "another table", nil},
+		{"and the guard is wanted", Options{Guard: GuardOn}, Others{DropsInvalid: true}, false, false, true, "=on", nil},
+		{"the guard is not wanted", Options{Guard: GuardOff}, Others{}, false, false, false, "=off", nil},
+		{"filter chains are wanted", Options{FilterHook: true}, Others{}, false, true, false, "not needed", nil},
+		{"nat chains do not work", Options{}, Others{}, true, true, false, "not needed", nil},
+		{"a nat chain before ours", Options{}, Others{NATBefore: []string{"theirs"}}, false, true, false, "not needed", []string{"nat chain before ours"}},
+		{"the same where filter chains are wanted", Options{FilterHook: true}, Others{NATBefore: []string{"theirs"}}, false, true, false, "not needed", nil},
+		{"kube-router", Options{}, Others{KubeRouter: 3}, false, false, true, "no other table", []string{"kube-router"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newScene(c.options)
+			s.w.Others, s.d.Forced = c.others, c.forced
+			out := s.commit(letting(nil))
+			if out.Filter != c.filter || out.Node.FilterHook != c.filter || out.Guard != c.guard || !strings.Contains(out.GuardWhy, c.why) {
+				t.Errorf("filter %t, guard %t (%s); want %t, %t (%s)", out.Filter, out.Guard, out.GuardWhy, c.filter, c.guard, c.why)
+			}
+			if got := subjects(out.Problems); !slices.Equal(got, c.subjects) {
+				t.Errorf("problems with %v, want %v", got, c.subjects)
+			}
+		})
+	}
+}
+
+// wired is a node with pods on every kind of interface.
+func wired(o Options) (*scene, *program.Program) {
+	p := letting(nil, pod("10.0.0.1", "routed"), openPod("10.0.0.2", "open"), pod("10.0.1.1", "bridged"), pod("10.0.2.1", "uplink"), pod("10.0.3.1", "nowhere"))
+	p.Pods[2].Egress = "egress4-web"
+	s := newScene(o)
+	s.w.Paths[at("10.0.0.1")] = inet.Path{Index: 1, Link: "veth1"}
+	s.w.Paths[at("10.0.0.2")] = inet.Path{Index: 2, Link: "veth2"}
+	s.w.Paths[at("10.0.1.1")] = inet.Path{Index: 3, Link: "cni0", Bridge: true, Port: "port1"}
+	s.w.Paths[at("10.0.2.1")] = inet.Path{Index: 4, Link: "br0", Bridge: true, Uplink: true, Port: "port2"}
+	s.w.Bridges = []inet.Path{{Index: 3, Link: "cni0", Bridge: true}, {Index: 5, Link: "cni1", Bridge: true}}
+	s.w.AnyBridge, s.w.Carried, s.w.NodePorts = true, []string{"cni9"}, map[int][]string{4: {"gw1"}, 3: {"gw0"}}
+	return s.looked(p), p
+}
+
+func TestTheRulesKnowHowPodsAreWired(t *testing.T) {
+	s, p := wired(Options{})
+	n := s.commit(p).Node
+	at := func(list []program.Attachment) (names []string) {
+		for _, a := range list {
+			names = append(names, a.Link+" "+a.Addr.String()+" "+a.Port)
+		}
+		return names
+	}
+	if want := []string{"veth1 10.0.0.1 ", "veth2 10.0.0.2 ", "cni0 10.0.1.1 port1", "br0 10.0.2.1 port2"}; !slices.Equal(at(n.Ported), want) {
+		t.Errorf("ported are %q, want %q", at(n.Ported), want)
+	}
+	if want := at(n.Ported)[:3]; !slices.Equal(at(n.Attached), want) {
+		t.Errorf("attached are %q, want all but those on a bridge with an uplink", at(n.Attached))
+	}
+	for name, c := range map[string][2][]string{
+		"open":            {n.Open, {"eth0"}},
+		"ingress":         {n.Ingress, {"veth1", "cni0"}},
+		"egress":          {n.Egress, {"cni0"}},
+		"carried":         {n.Carried, {"cni9", "cni0", "cni1"}},
+		"the node's ends": {n.NodePorts, {"gw0", "gw1"}},
+	} {
+		if !slices.Equal(c[0], c[1]) {
+			t.Errorf("%s are %v, want %v", name, c[0], c[1])
+		}
+	}
+	if !n.Closed || !n.Bridges || n.Cut {
+		t.Errorf("closed %t, bridges %t, cut %t", n.Closed, n.Bridges, n.Cut)
+	}
+	if len(s.w.Carried) != 1 {
+		t.Errorf("the facts were changed: %v", s.w.Carried)
+	}
+	s, p = wired(Options{OpenUnknown: true})
+	if n := s.commit(p).Node; n.Closed || !slices.Equal(n.Carried, []string{"cni9"}) {
+		t.Errorf("where unknown pods are open: closed %t, carried %v", n.Closed, n.Carried)
+	}
+}
+
+// Bridges of pods show their packets; on a closed node also those that may get pods.
+// A pod that the routes do not lead to is closed on its interface all the same.
+func TestWhichBridgesShowTheirPackets(t *testing.T) {
+	names := func(list []inet.Path) (names []string) {
+		for _, b := range list {
+			names = append(names, b.Link)
+		}
+		return names
+	}
+	for _, c := range []struct {
+		options Options
+		want    []string
+		tags    bool
+	}{
+		{Options{}, []string{"br0", "cni0", "cni1"}, true},
+		{Options{OpenUnknown: true}, []string{"br0", "cni0"}, true},
+		{Options{Guard: GuardOff}, []string{"br0", "cni0", "cni1"}, false},
+	} {
+		s, p := wired(c.options)
+		out := s.commit(p)
+		if got := names(out.Bridges); !slices.Equal(got, c.want) || out.Tags != c.tags {
+			t.Errorf("%+v: bridges %v, tags kept away %t; want %v, %t", c.options, got, out.Tags, c.want, c.tags)
+		}
+		said := subjects(out.Problems)
+		for _, want := range []string{"bridge br0", "node's port of br0", "node's port of cni0"} {
+			if !slices.Contains(said, want) {
+				t.Errorf("problems with %v, want one with %s", said, want)
+			}
+		}
+	}
+	if out := newScene(Options{}).commit(letting(nil)); len(out.Bridges) > 0 || out.Tags {
+		t.Errorf("on a node without bridges: %v, %t", out.Bridges, out.Tags)
+	}
+}
