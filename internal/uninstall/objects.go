@@ -11,7 +11,8 @@ import (
 
 type daemonSet struct {
 	Metadata struct {
-		Generation int64 `json:"generation"`
+		Generation  int64             `json:"generation"`
+		Annotations map[string]string `json:"annotations"`
 	} `json:"metadata"`
 	Status struct {
 		Desired            int   `json:"desiredNumberScheduled"`

@@ -36,6 +36,13 @@ const (
 // ErrNotAll says that nodes are left. What is left is in the message.
 var ErrNotAll = errors.New("not every node is done")
 
+// ErrNotHelms says that the agents were not installed by helm, so that no hook of
+// helm's may remove them.
+var ErrNotHelms = errors.New("podwall was not installed by helm: nothing is done")
+
+// byHelm is the annotation that helm gives what it installs.
+const byHelm = "meta.helm.sh/release-name"
+
 // Cluster is an API server and the namespace of podwall.
 type Cluster struct {
 	Namespace string
@@ -61,8 +68,13 @@ func New(cfg *rest.Config, namespace string, out io.Writer) (*Cluster, error) {
 }
 
 // StopAgents deletes the agents' DaemonSet and returns when no pod of it is left
-// on a node that answers. The rules stay in the kernels.
+// on a node that answers. The rules stay in the kernels. It is for helm alone: who
+// applies rendered manifests applies the hooks with them, which would remove at once
+// what was just installed. So a DaemonSet that helm did not make is ErrNotHelms.
 func (c *Cluster) StopAgents(ctx context.Context) error {
+	if err := c.await(ctx, "the API server", c.byHelm); err != nil {
+		return err
+	}
 	return c.await(ctx, "the agents to stop", func(ctx context.Context) ([]string, error) {
 		if err := c.remove(ctx, Agents); err != nil {
 			return nil, err
@@ -70,6 +82,28 @@ func (c *Cluster) StopAgents(ctx context.Context) error {
 		return c.left(ctx, Agents, func(pod) string { return "its agent still runs" }, true)
 	})
 }
+
+// byHelm returns an error that wraps ErrNotHelms if the agents are there and helm did
+// not make them.
+func (c *Cluster) byHelm(ctx context.Context) ([]string, error) {
+	var ds daemonSet
+	err := c.get(ctx, c.daemonSet(Agents), nil, &ds)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil // somebody has begun already
+	case err != nil:
+		return nil, err
+	case ds.Metadata.Annotations[byHelm] == "":
+		return nil, final{fmt.Errorf("%w: the DaemonSet %s has no annotation %s. Do not apply manifests that were rendered with uninstall.enabled=true; "+
+			"to uninstall without helm see docs/uninstall.md", ErrNotHelms, Agents, byHelm)}
+	}
+	return nil, nil
+}
+
+// final is an error that another look does not cure.
+type final struct{ error }
+
+func (e final) Unwrap() error { return e.error }
 
 // AwaitNodes returns when the cleaner's pods are ready on all their nodes, and
 // takes the cleaner away. Where nodes are left it stays: it cleans those that
@@ -113,6 +147,9 @@ func (c *Cluster) await(ctx context.Context, what string, look func(context.Cont
 		left, err := look(ctx)
 		if err == nil && len(left) == 0 {
 			return nil
+		}
+		if errors.As(err, &final{}) {
+			return err
 		}
 		if err == nil || said == "" || ctx.Err() == nil { // else it says that the time is over
 			now := strings.Join(left, "\n  ")

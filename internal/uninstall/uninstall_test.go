@@ -76,6 +76,9 @@ const (
 	cleaners = "podsapp.kubernetes.io/name=podwall-uninstall"
 )
 
+// byHelms is the agents' DaemonSet as helm makes it.
+const byHelms = `{"metadata": {"annotations": {"meta.helm.sh/release-name": "podwall"}}}`
+
 func podOn(node, status string) string {
 	return fmt.Sprintf(`{"metadata": {"name": "p-%s"}, "spec": {"nodeName": %q}, "status": {%s}}`, node, node, status)
 }
@@ -102,7 +105,7 @@ func (s *server) patience(t *testing.T) context.Context {
 
 // An agent of a dead node cannot be stopped, so nobody waits for it.
 func TestAgentsAreStoppedWhereTheNodeAnswers(t *testing.T) {
-	s := &server{objects: map[string]string{"nodes": nodes, "podwall": "{}", agents: list(podOn("node1", isReady), podOn("node2", isReady))}}
+	s := &server{objects: map[string]string{"nodes": nodes, "podwall": byHelms, agents: list(podOn("node1", isReady), podOn("node2", isReady))}}
 	s.broken.Store(3)
 	c, _ := start(t, s)
 	if err := c.StopAgents(t.Context()); err != nil || len(s.deleted) == 0 || s.deleted[0] != Agents {
@@ -112,6 +115,17 @@ func TestAgentsAreStoppedWhereTheNodeAnswers(t *testing.T) {
 	c, _ = start(t, s)
 	if err := c.StopAgents(t.Context()); err != nil {
 		t.Errorf("without agents: %v", err)
+	}
+}
+
+// Whoever applies rendered manifests applies the hooks too. They must not remove
+// what was installed with them.
+func TestAgentsThatHelmDidNotInstallStay(t *testing.T) {
+	s := &server{objects: map[string]string{"nodes": nodes, "podwall": `{"metadata": {"annotations": {"a": "b"}}}`, agents: list(podOn("node1", isReady))}}
+	s.broken.Store(3)
+	c, _ := start(t, s)
+	if err := c.StopAgents(t.Context()); !errors.Is(err, ErrNotHelms) || len(s.deleted) != 0 {
+		t.Errorf("error %v, deleted %v", err, s.deleted)
 	}
 }
 

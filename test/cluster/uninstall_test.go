@@ -104,6 +104,9 @@ func uninstall(t *testing.T, c *cluster.Cluster, before map[string]string) {
 		}
 		check(t, cluster.Await(ctx, "the Job "+name, patience, func(ctx context.Context) error { return done(ctx, c, "podwall-"+name) }))
 	}
+	// As helm marks what it installs. Without it the Job does nothing.
+	_, err := c.Kubectl(ctx, "", "annotate", "daemonset", "podwall", "-n", "podwall-system", "meta.helm.sh/release-name=podwall")
+	check(t, err)
 	job("stop-agents")
 	apply(read(t, "deploy/uninstall.yaml"))
 	job("await-nodes")

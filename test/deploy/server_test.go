@@ -220,6 +220,13 @@ func checkUninstall(t *testing.T, cfg *rest.Config, client *rest.RESTClient) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	if err := c.StopAgents(ctx); !errors.Is(err, uninstall.ErrNotHelms) {
+		t.Errorf("stopping agents that helm did not install: %v", err)
+	}
+	mark := `{"metadata": {"annotations": {"meta.helm.sh/release-name": "podwall"}}}`
+	if err := client.Patch(types.MergePatchType).AbsPath("/apis/apps/v1/namespaces/podwall-system/daemonsets/podwall").Body([]byte(mark)).Do(ctx).Error(); err != nil {
+		t.Fatal(err)
+	}
 	if err := c.StopAgents(ctx); err != nil {
 		t.Errorf("stopping the agents: %v", err)
 	}
