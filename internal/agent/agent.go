@@ -126,7 +126,8 @@ func (l *Loop) Run(ctx context.Context) error {
 		case <-l.Kernel.Changed():
 			l.gather(ctx)
 		case <-l.Kernel.Denied():
-			if err := l.cut(ctx); err == nil || ctx.Err() != nil {
+			l.gather(ctx)
+			if !l.news() && l.cut(ctx) == nil {
 				continue
 			}
 		case <-l.hurry():
@@ -220,17 +221,28 @@ func (l *Loop) enforce(ctx context.Context, delta, later cluster.Delta) error {
 		}
 	}
 	l.record(start, model, report, err)
-	end := time.Now()
-	l.rested = end.Add(min(rest*end.Sub(start), longestRest))
+	l.restAfter(start)
 	if err == nil && l.Door != nil {
 		l.Door.done.reach(delta.Revision, l.waiting(model, later, report.Held))
 	}
 	return err
 }
 
-// cut ends connections that are denied. After a failure a pass reads what the kernel
-// has, and they are found again.
+// news reports whether the store has changes that no pass took. What they allow must
+// not be ended before.
+func (l *Loop) news() bool {
+	select {
+	case <-l.Store.Changed():
+		return true
+	default:
+		return false
+	}
+}
+
+// cut ends connections that are denied. After a failure a pass does it, which reads
+// what the kernel has if that is not known any more.
 func (l *Loop) cut(ctx context.Context) error {
+	start := time.Now()
 	cuts, err := l.Kernel.Cut(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -240,7 +252,15 @@ func (l *Loop) cut(ctx context.Context) error {
 	}
 	l.Observer.Beat()
 	l.countCuts(cuts)
+	l.compare()
+	l.restAfter(start)
 	return nil
+}
+
+// restAfter has the loop rest after what began then, before it acts on more changes.
+func (l *Loop) restAfter(start time.Time) {
+	end := time.Now()
+	l.rested = end.Add(min(rest*end.Sub(start), longestRest))
 }
 
 // waiting returns the pods of this node that the kernel does not have yet, whatever

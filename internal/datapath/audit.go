@@ -248,7 +248,7 @@ func addressesIn(s *cut.Scope) []netip.Addr {
 	return slices.AppendSeq(slices.Collect(maps.Keys(s.Touched)), maps.Keys(s.Left))
 }
 
-// family returns the one family of the scope, or 0.
+// familyOf returns the one family of the scope, or 0.
 func familyOf(s *cut.Scope, addrs []netip.Addr) inet.Family {
 	if s.Whole || len(addrs) == 0 {
 		return 0

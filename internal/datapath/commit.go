@@ -10,7 +10,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
@@ -21,12 +20,16 @@ import (
 )
 
 // The last third of a pass: every effect of a decision, in the order of its fields,
-// whose comments say why.
+// whose comments say why. Stacked tags come after the self-test, in apply.
 
 // commit makes the kernel what a decision says. After an error it holds what it
 // held, or part of a very large change.
 func (d *Datapath) commit(ctx context.Context, out decide.Decision, report *Report) error {
 	d.lookAgain(out.LookAgain)
+	if out.Release {
+		d.cuts.release.Reset(d.decider.Lenience)
+	}
+	d.tags = out.Tags
 	report.take(out)
 	report.add(d.settings.show(out.Bridges)...)
 	out.Node.Restore = d.settings.saved()
@@ -42,29 +45,33 @@ func (d *Datapath) commit(ctx context.Context, out decide.Decision, report *Repo
 		}
 		return err
 	}
-	d.decider.Committed(&out)
-	report.Cuts.Refused = d.decider.CountRefused()
+	d.inForce(out, report)
 	if report.Drift > 0 && !d.options.KeepConnections { // nobody knows what was let through meanwhile
 		out.Scan.Of(cut.Payer{}).Whole = true
 	}
-	d.cuts.commit(out, d.decider.Lenience, report)
-	if err := d.endAll(out, report); err != nil {
-		return err
-	}
-	report.add(d.keepTagsAway(out.Tags)...)
-	return nil
+	d.cuts.commit(out, report)
+	return d.endAll(out, report)
+}
+
+// inForce notes that the rules of a decision are in the kernel.
+func (d *Datapath) inForce(out decide.Decision, report *Report) {
+	d.decider.Committed(&out)
+	d.table.decide()
+	report.Cuts.Refused = d.decider.CountRefused()
 }
 
 // Cut ends the connections that a scan found denied: a commit of its own, by the
 // program that is in force. Nothing is compiled, rendered or compared for it but what
-// refuses that they are revived. After an error the next Apply reads the table back,
-// and the connections are found again.
+// refuses that they are revived. Where that cannot be, since the table is not what
+// the last decision made it, it asks for an Apply, which ends them too; so it does
+// after an error.
 func (d *Datapath) Cut(ctx context.Context) (Cuts, error) {
 	if err := d.renew(); err != nil {
 		return Cuts{}, err
 	}
-	if !d.table.known || d.opening.open || !d.decider.Judges() {
-		d.awake() // the next Apply ends them
+	t := &d.table
+	if !t.known || t.actual == nil || t.actual != t.decided || d.opening.open || d.othersChanged() || !d.decider.Judges() {
+		d.awake()
 		return Cuts{Refused: d.decider.CountRefused()}, nil
 	}
 	report := Report{}
@@ -76,14 +83,18 @@ func (d *Datapath) Cut(ctx context.Context) (Cuts, error) {
 }
 
 func (d *Datapath) commitCut(ctx context.Context, out decide.Decision, report *Report) error {
+	wrote := d.table.wrote
 	desired, ops := ruleset.WithCut(d.table.actual, out.Node)
 	if err := d.write(ctx, desired, ruleset.JoinOps(ops, d.cutOps(out, ops))); err != nil {
+		d.table.wrote = wrote // what differs from it is others' doing, but for very little
 		d.cuts.audit.giveBack(out.End)
 		d.cuts.arrivals.doubt()
 		return err
 	}
-	d.decider.Committed(&out)
-	report.Cuts.Refused = d.decider.CountRefused()
+	d.inForce(out, report)
+	if out.Learn != nil {
+		d.cuts.audit.learn(*out.Learn)
+	}
 	return d.endAll(out, report)
 }
 
@@ -93,8 +104,8 @@ func (d *Datapath) endAll(out decide.Decision, report *Report) error {
 		d.log.Warn("too many connections are cut: the answering ends of the oldest may revive them",
 			"limit", decide.MaxRefused, "count", out.Lost.Count, "namespaces", out.Lost.Tenants)
 	}
-	if len(out.End) == maxCuts {
-		d.denied.Set() // there may be more
+	if out.More {
+		d.denied.Set()
 	}
 	return d.cuts.end(out.End, &report.Cuts)
 }
@@ -103,7 +114,7 @@ func (d *Datapath) endAll(out decide.Decision, report *Report) error {
 func (d *Datapath) commitRules(ctx context.Context, out decide.Decision, report *Report) error {
 	t := &d.table
 	desired, ops := t.render(out.Program, out.Node)
-	if report.Full && t.wrote != nil && len(ops) > 0 {
+	if t.asRead && t.wrote != nil && len(ops) > 0 {
 		// What is desired may have changed too, and that is nobody's fault.
 		t.drift += len(nft.Diff(t.actual, t.wrote))
 	}
@@ -179,7 +190,7 @@ func (c *cuts) expect(out decide.Decision) {
 
 // commit follows the rules: it has the connections scanned that the change may have
 // made denied ones.
-func (c *cuts) commit(out decide.Decision, release time.Duration, report *Report) {
+func (c *cuts) commit(out decide.Decision, report *Report) {
 	if c.conn == nil {
 		return
 	}
@@ -187,9 +198,6 @@ func (c *cuts) commit(out decide.Decision, release time.Duration, report *Report
 	c.arrivals.hold(out.Held)
 	if out.Learn != nil {
 		c.audit.learn(*out.Learn)
-	}
-	if out.Release {
-		c.release.Reset(release)
 	}
 	c.audit.look(out.Scan)
 	report.Cuts.Reused += c.clear(out.Moved, out.Judge)

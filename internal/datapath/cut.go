@@ -14,11 +14,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// cuts ends connections that exist and must not. Where a nat chain judges, the
-// connection table is the memory of verdicts, so after a change that can deny
-// something the table is judged (audit.go). What is denied is first refused in
-// the answering direction (the cut sets of package ruleset) and then deleted. It is
-// used by the goroutine of Apply, except for the audit.
+// cuts ends connections that exist and must not, as package decide says. It is used
+// by the goroutine of Apply; audit and arrivals run beside the loop.
 type cuts struct {
 	log      *slog.Logger
 	conn     *conntrack.Conn // nil if the kernel has no such interface
@@ -30,16 +27,16 @@ type cuts struct {
 }
 
 const (
-	// maxCuts bounds how many connections one Apply cuts; the next takes the rest.
+	// maxCuts bounds how many connections one commit cuts; the next takes the rest.
 	maxCuts = 4096
-	// maxLogged is how many connections of one Apply are named in the log.
+	// maxLogged is how many connections of one commit are named in the log.
 	maxLogged = 10
 	// sweepPeriod is how often the kernel is asked which refused packets it has
 	// forgotten.
 	sweepPeriod = time.Minute
 )
 
-// Cuts says which connections an Apply ended.
+// Cuts says which connections an Apply or a Cut ended.
 type Cuts struct {
 	Ingress, Egress, Reused int
 	// Refused is how many packets the sets hold that would revive them.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/conntrack"
+	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/cut"
 	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
@@ -170,7 +171,7 @@ func TestAChangeCutsWhatItDeniesAndNothingElse(t *testing.T) {
 }
 
 // A cut is a commit of its own: what refuses the answering ends comes in one
-// transaction and goes in one, and leads to the table that a whole pass would
+// transaction, and leads to the table that a whole pass would
 // make. A cut that has nothing to end sends nothing.
 func TestACutIsACommitOfItsOwn(t *testing.T) {
 	for name, o := range map[string]decide.Options{"nat": {}, "no guard": {Guard: decide.GuardOff}, "filter": {FilterHook: true}} {
@@ -231,6 +232,38 @@ func TestACutNeedsATableThatIsKnown(t *testing.T) {
 		endFound(t, d)
 		woken(t, d)
 	})
+}
+
+// Somebody takes our table away while a connection waits to be ended. The cut leaves
+// that to the next pass, which finds and says what others did.
+func TestACutLeavesOthersChangesToAPass(t *testing.T) {
+	for name, heard := range map[string]bool{"heard of": true, "not heard of": false} {
+		t.Run(strings.ReplaceAll(name, " ", ""), func(t *testing.T) {
+			inOwnNamespace(t, func(t *testing.T) {
+				d := open(t, Options{})
+				watch(t, d)
+				awaitWatch(t, d)
+				settled(t, d, isolated(first, second))
+				connect(t, inet.TCP, second, webPod)
+				apply(t, d, isolated(first))
+				<-d.Denied()
+				nftRun(t, "delete table inet podwall")
+				woken(t, d)
+				if !heard {
+					d.take()
+				}
+				_, err := d.Cut(t.Context())
+				if (err == nil) != heard {
+					t.Errorf("a cut without a table: %v", err)
+				}
+				d.note(nft.Notice{Table: true})
+				if r := apply(t, d, isolated(first)); r.Drift == 0 {
+					t.Errorf("nobody says that the table was away: %s", brief(r))
+				}
+				drive(t, d, isolated(first))
+			})
+		})
+	}
 }
 
 // twoTenants is a program with a pod of each. The peers of the second may reach

@@ -22,7 +22,6 @@ import (
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/kernel/sysctl"
-	"github.com/podwall/podwall/internal/kuberouter"
 	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
@@ -65,8 +64,8 @@ func (r *Report) take(out decide.Decision) {
 
 func (r *Report) add(problems ...decide.Problem) { r.Problems = append(r.Problems, problems...) }
 
-// Datapath owns podwall's table in one network namespace. Apply, Cleanup and
-// Close are called by one goroutine; Watch runs in another.
+// Datapath owns podwall's table in one network namespace. Apply, Cut, Verify,
+// Cleanup and Close are called by one goroutine; Watch runs in another.
 type Datapath struct {
 	options Options
 	log     *slog.Logger
@@ -88,6 +87,7 @@ type Datapath struct {
 
 	left      omitted // refused by the kernel
 	refusals  int     // commits in a row
+	tags      bool    // the last decision keeps frames with stacked tags away
 	untracked string  // what hides packets of IPVS from our chains, "" for nothing
 }
 
@@ -186,6 +186,7 @@ func (d *Datapath) apply(ctx context.Context, p *program.Program) (Report, error
 		return report, d.first(err)
 	}
 	err = d.prove(ctx, p, &report)
+	report.add(d.keepTagsAway(d.tags)...)
 	d.ipvs(&report)
 	report.add(d.proof.failed...)
 	return report, err
@@ -209,24 +210,6 @@ func (d *Datapath) Verify() error {
 		d.note(nft.Notice{Hooks: true}) // look again whether they are there
 	}
 	return d.trust(d.sweep(time.Now()))
-}
-
-// look asks what other programs do at our hooks. It comes before a read, so that
-// no generation is taken as known of which nobody has seen the others' rules.
-func (d *Datapath) look() error {
-	g, err := d.conn.Generation()
-	if err != nil {
-		return err
-	}
-	s, err := d.conn.Survey(ruleset.PriorityNAT, kuberouter.IsFirewallChain)
-	if err != nil {
-		return err
-	}
-	if d.survey == nil || len(s.Before) != len(d.survey.Before) {
-		d.proof.tested = false
-	}
-	d.survey, d.surveyed = &s, g
-	return nil
 }
 
 // pass makes the kernel agree with the program, without what is left out: it

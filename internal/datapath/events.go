@@ -46,7 +46,8 @@ func (e *events) own(port uint32) bool {
 // look at.
 func (e *events) Changed() <-chan struct{} { return e.wake }
 
-// Denied receives after a scan found connections that must end: Cut ends them.
+// Denied receives when Cut has something to do: a scan found connections that must
+// end, or something need not be refused any more.
 func (e *events) Denied() <-chan struct{} { return e.denied }
 
 // soonest is how often rules of others, which a service proxy may change many
@@ -85,6 +86,14 @@ func (e *events) lookAgain(after time.Duration) {
 	if after > 0 {
 		e.look = time.AfterFunc(after, e.awake)
 	}
+}
+
+// othersChanged reports whether somebody else may have changed our table since the last
+// Apply.
+func (e *events) othersChanged() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.pending.Table || e.pending.Lost
 }
 
 func (e *events) take() nft.Notice {

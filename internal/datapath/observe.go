@@ -10,12 +10,32 @@ import (
 
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/kuberouter"
 	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// The first third of a pass: what is read. Nothing here changes the kernel.
+// The first third of a pass: what is read. Nothing here changes the kernel. What was
+// found denied is taken from those who found it.
+
+// look asks what other programs do at our hooks. It comes before a read, so that
+// no generation is taken as known of which nobody has seen the others' rules.
+func (d *Datapath) look() error {
+	g, err := d.conn.Generation()
+	if err != nil {
+		return err
+	}
+	s, err := d.conn.Survey(ruleset.PriorityNAT, kuberouter.IsFirewallChain)
+	if err != nil {
+		return err
+	}
+	if d.survey == nil || len(s.Before) != len(d.survey.Before) {
+		d.proof.tested = false
+	}
+	d.survey, d.surveyed = &s, g
+	return nil
+}
 
 // observeWiring reads how the pods are wired. It comes after the rules of others and
 // our table were read.
@@ -63,10 +83,9 @@ func (d *Datapath) observeConnections(report *Report) (decide.Connections, error
 	if c.Node, c.Broadcasts, err = links.Addresses(); err != nil {
 		return c, err
 	}
-	if report.Full && d.table.actual != nil {
-		c.Read, c.Refused = true, ruleset.Refusals(d.table.actual)
-	}
+	c.Read, c.Refused = d.table.unheard, d.table.refused
 	c.Found, report.Cuts.Looked = d.cuts.audit.take(maxCuts)
+	c.More = len(c.Found) == maxCuts
 	c.Failed = report.Cuts.Looked.Err
 	report.Cuts.Reused += d.cuts.arrivals.ended()
 	return c, nil

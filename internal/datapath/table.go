@@ -24,6 +24,11 @@ type table struct {
 	generation  uint32     // of the kernel's nftables, up to which actual is known
 	// transactions of ours, up to the generation
 	transactions uint32
+
+	asRead  bool              // actual was read and not written
+	unheard bool              // no decision that was committed knows what was read as refused
+	refused []program.Refused // that
+	decided *nft.Table        // what the last decision that was committed led to
 }
 
 // readTable reads the table from the kernel.
@@ -51,6 +56,10 @@ func (d *Datapath) readTable(ctx context.Context, report *Report) error {
 		t.recalled = true
 	}
 	t.actual, t.known, t.generation, t.transactions = actual, true, g, d.conn.Transactions()
+	t.asRead, t.unheard, t.refused = true, actual != nil, nil
+	if actual != nil {
+		t.refused = ruleset.Refusals(actual)
+	}
 	return nil
 }
 
@@ -82,9 +91,12 @@ func (d *Datapath) write(ctx context.Context, desired *nft.Table, ops []nft.Op) 
 		t.known, t.wrote, t.onlyRefused = false, nil, refused(err) && t.actual != nil // else there are no rules
 		return err
 	}
-	t.actual, t.wrote = desired, desired
+	t.actual, t.wrote, t.asRead = desired, desired, false
 	return nil
 }
+
+// decide notes that a decision is in force.
+func (t *table) decide() { t.decided, t.unheard, t.refused = t.actual, false, nil }
 
 func (d *Datapath) transact(ctx context.Context, ops []nft.Op) error {
 	if len(ops) == 0 {

@@ -25,6 +25,7 @@ func (d *Decider) connections(out *Decision, w Wiring, c Connections) {
 			Cure: "load nf_conntrack_netlink, or accept it with --on-policy-change=keep"})
 		return
 	}
+	out.More = c.More
 	if c.Read {
 		out.Again = d.Adopt(c.Refused)
 	}
@@ -36,10 +37,8 @@ func (d *Decider) connections(out *Decision, w Wiring, c Connections) {
 	if !d.options.KeepConnections {
 		out.closed = closureOf(out.Node)
 	}
-	if len(c.Found) > 0 || d.judged != p || d.asked.program != p || !out.closed.equal(d.closed) {
-		groups := cut.Groups{Closed: out.closed.pods, Broadcasts: c.Broadcasts}
-		out.Learn = &Basis{Program: d.policed(p), Node: c.Node, Groups: groups}
-		out.Judge = cut.NewJudge(out.Learn.Program, c.Node, nil).WithGroups(groups)
+	if len(c.Found) > 0 || d.judged != p || d.asked.program != p || !out.closed.equal(d.closed) || d.moved(c) {
+		d.learn(out, c)
 	}
 	others := map[netip.Addr]bool{}
 	if d.judged != p {
@@ -64,12 +63,29 @@ func (d *Decider) Judges() bool { return d.judged != nil && d.judge != nil }
 // that is in force, and ended by a commit of its own. It is for a Decider that
 // Judges.
 func (d *Decider) End(now time.Time, c Connections) Decision {
-	out := Decision{Program: d.judged, Node: d.wired, Judge: d.judge, closed: d.closed, Refuse: map[program.Refused]string{}, Admit: map[program.Refused]bool{}}
+	out := Decision{Program: d.judged, Node: d.wired, Judge: d.judge, closed: d.closed, More: c.More,
+		Refuse: map[program.Refused]string{}, Admit: map[program.Refused]bool{}}
+	if d.moved(c) {
+		d.learn(&out, c)
+	}
 	d.free(now, &out)
 	d.confirm(d.judged, c.Found, &out)
 	d.bound(&out)
 	out.Node.Cut = len(d.refused)+len(out.Refuse)-len(out.Admit) > 0
 	return out
+}
+
+// moved reports whether the node has other addresses than those that connections are
+// judged by.
+func (d *Decider) moved(c Connections) bool {
+	return !slices.Equal(c.Node, d.basis.Node) || !slices.Equal(c.Broadcasts, d.basis.Groups.Broadcasts)
+}
+
+// learn has connections judged by the decision's program from now on.
+func (d *Decider) learn(out *Decision, c Connections) {
+	groups := cut.Groups{Closed: out.closed.pods, Broadcasts: c.Broadcasts}
+	out.Learn = &Basis{Program: d.policed(out.Program), Node: c.Node, Groups: groups}
+	out.Judge = cut.NewJudge(out.Learn.Program, c.Node, nil).WithGroups(groups)
 }
 
 // policed returns the program that connections are judged by.
@@ -189,7 +205,7 @@ func (d *Decider) Committed(out *Decision) {
 		d.refused[r] = refusal{number: d.count, tenant: of}
 	}
 	d.judged, d.closed, d.wired = out.Program, out.closed, out.Node
-	if out.Judge != nil {
-		d.judge = out.Judge
+	if out.Learn != nil {
+		d.basis, d.judge = *out.Learn, out.Judge
 	}
 }

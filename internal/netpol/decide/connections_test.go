@@ -5,6 +5,7 @@ package decide
 import (
 	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -113,6 +114,48 @@ func TestWhatIsFoundIsJudgedAgain(t *testing.T) {
 	s.c.Found = twice
 	if out := s.commit(lax); len(out.End) != 0 || len(out.Admit) != 0 || !out.Release {
 		t.Errorf("allowed by now: %d ended, %d admitted, released later %t", len(out.End), len(out.Admit), out.Release)
+	}
+}
+
+// A cut judges by the program in force and by the addresses that the node has by
+// now: what the node itself began is never ended.
+func TestACutKnowsWhatTheNodeHas(t *testing.T) {
+	web := pod("10.0.0.1", "web")
+	strict := letting([]string{friend}, web)
+	s := newScene(Options{}).settle(strict)
+	if !s.d.Judges() {
+		t.Fatal("nothing is in force")
+	}
+	s.c.Found = []cut.Cut{connection(stranger, "10.0.0.1")}
+	s.c.Node = []netip.Addr{at(stranger)}
+	if out := s.end(); len(out.End) > 0 || out.Learn == nil || !slices.Equal(out.Learn.Node, s.c.Node) {
+		t.Errorf("of the node's own connections end %v, learnt %+v", out.End, out.Learn)
+	}
+	s.c.Found, s.c.More = []cut.Cut{connection("10.0.9.3", "10.0.0.1")}, true
+	if out := s.end(); len(out.End) != 1 || len(out.Refuse) != 1 || out.Learn != nil || !out.More || out.Program != strict {
+		t.Errorf("of another's end %v, refused %v, learnt %+v, more %t", out.End, out.Refuse, out.Learn, out.More)
+	}
+	s.c.Node, s.c.More = nil, false
+	if out := s.commit(strict); out.Learn == nil || len(out.Learn.Node) > 0 {
+		t.Error("a pass does not learn that the node lost the address")
+	}
+	s.d.Forget()
+	if s.d.Judges() {
+		t.Error("after the rules were away on purpose something is in force")
+	}
+}
+
+// A commit that fails forgets neither what the kernel refuses nor that something is
+// to be released.
+func TestAFailedCommitForgetsNothing(t *testing.T) {
+	p := letting([]string{friend}, pod("10.0.0.1", "web"))
+	s := newScene(Options{}).wire(p)
+	refused := program.Refused{Protocol: inet.UDP, Src: at("10.0.0.1"), Dst: at(stranger), SrcPort: 80, DstPort: 40000}
+	s.w.Recorded, s.c.Read, s.c.Refused = p.Pods, true, []program.Refused{refused}
+	for range 2 { // the first one is not committed
+		if out := s.d.Decide(p, p, s.w, s.c); !out.Node.Cut || s.d.CountRefused() != 1 {
+			t.Fatalf("%d are refused", s.d.CountRefused())
+		}
 	}
 }
 

@@ -48,8 +48,14 @@ type Problem struct {
 	Blocking            bool
 }
 
-// Decision is what one pass changes, in the order in which it is done.
+// Decision is what one pass changes. Its fields are in the order in which that is
+// done.
 type Decision struct {
+	// LookAgain is when to look again for what is missing; 0 for never. Release is
+	// true if a connection is allowed again, so that later it need not be refused any
+	// more. Both hold whatever becomes of the rest.
+	LookAgain time.Duration
+	Release   bool
 	// Bridges have to show their packets to the IP hooks. It comes before Program,
 	// whose table keeps how they were.
 	Bridges []inet.Path
@@ -69,27 +75,25 @@ type Decision struct {
 	Refuse  map[program.Refused]string // by whose pod
 	Again   []program.Refused          // somebody took them out of the kernel's sets
 	Admit   map[program.Refused]bool
-	// End are deleted once they are refused.
-	End []cut.Cut
-	// Moved are addresses that went from one pod to another, where nobody looks beside
-	// the loop: what came since Former was let through by the rules for the former
-	// owner, so they are looked for once more by Judge.
-	Moved []netip.Addr
-	Judge *cut.Judge
+	// Held are closed by Program until connections from before them were looked for,
+	// which begins when they are closed.
+	Held Held
 	// Learn is what connections are judged by from now on, if that is new. Then they
 	// are scanned, as far as the change can have denied some: never before the rules
 	// are in the kernel.
 	Learn *Basis
 	Scan  cut.Scopes
-	// Held are closed until connections from before them were looked for.
-	Held Held
-	// Tags has frames with stacked VLAN tags kept away from pods.
+	// Moved are addresses that went from one pod to another, where nobody looks beside
+	// the loop: what came since Former was let through by the rules for the former
+	// owner, so they are looked for once more by Judge.
+	Moved []netip.Addr
+	Judge *cut.Judge
+	// End are deleted once they are refused. More is true if others wait to be ended.
+	End  []cut.Cut
+	More bool
+	// Tags has frames with stacked VLAN tags kept away from pods. The start gate
+	// leaves that to the agent.
 	Tags bool
-	// LookAgain is when to look again for what is missing; 0 for never. Release is
-	// true if a connection is allowed again, so that later it need not be refused any
-	// more.
-	LookAgain time.Duration
-	Release   bool
 
 	Findings
 
@@ -148,8 +152,9 @@ type Decider struct {
 
 	judged  *program.Program // the program up to which connections are judged
 	closed  closure          // and what was closed for groups then
-	judge   *cut.Judge       // of that program; nil if connections cannot be read
-	wired   program.Node     // how its pods are wired
+	judge   *cut.Judge       // of that program, by basis; nil if connections cannot be read
+	basis   Basis
+	wired   program.Node // how its pods are wired
 	refused map[program.Refused]refusal
 	asked   asked // what they were judged by
 	count   uint64

@@ -64,7 +64,8 @@ type Connections struct {
 	// failed.
 	Found  []cut.Cut
 	Failed error
-	// Read is true if the table was read from the kernel, which refuses Refused then.
+	// Read is true if the table was read from the kernel since the last commit. Refused
+	// is what it refused then.
 	Read    bool
 	Refused []program.Refused
 	// More is true if Found are not all.

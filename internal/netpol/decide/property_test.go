@@ -102,6 +102,27 @@ func (w *walk) step(t *rapid.T) {
 	for _, pod := range out.Known.Pods {
 		delete(w.w.Clean, pod.Addr)
 	}
+	w.note(t, out)
+}
+
+// cut ends what was found by the program in force.
+func (w *walk) cut(t *rapid.T) {
+	if w.committed == nil {
+		return
+	}
+	out, other := w.d.End(w.w.Now, w.c), w.twin.End(w.w.Now, w.c)
+	if a, b := text(out), text(other); a != b || out.Program != w.committed {
+		t.Fatalf("two deciders that got the same end otherwise:\n%s\n%s", a, b)
+	}
+	w.ending(t, out)
+	w.d.Committed(&out)
+	w.twin.Committed(&other)
+	w.c.Found = nil
+	w.note(t, out)
+}
+
+// note keeps what the kernel refuses by now.
+func (w *walk) note(t *rapid.T, out Decision) {
 	for r := range out.Admit {
 		delete(w.refused, r)
 	}
@@ -227,6 +248,10 @@ func TestEveryDecisionIsSafe(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
 			for range rapid.IntRange(0, 3).Draw(t, "happens") {
 				w.happen(t)
+			}
+			if rapid.IntRange(0, 3).Draw(t, "a cut") == 0 {
+				w.cut(t)
+				continue
 			}
 			w.step(t)
 		}

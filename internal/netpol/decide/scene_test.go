@@ -55,6 +55,14 @@ func (s *scene) commit(p *program.Program) Decision {
 	return out
 }
 
+// end decides about connections alone, and commits.
+func (s *scene) end() Decision {
+	out := s.d.End(s.w.Now, s.c)
+	s.d.Committed(&out)
+	s.c.Found = nil
+	return out
+}
+
 // settle commits until the same program asks for nothing any more.
 func (s *scene) settle(p *program.Program) *scene {
 	s.wire(p).looked(p).commit(p)
@@ -99,6 +107,9 @@ func connection(from, to string) cut.Cut {
 }
 
 func addrsOf(p *program.Program) (list []string) {
+	if p == nil {
+		return nil
+	}
 	for _, pod := range p.Pods {
 		list = append(list, pod.Addr.String())
 	}
