@@ -103,6 +103,8 @@ func layers() []layer {
 			"k8s.io/client-go"), reason: "it runs agents as processes and believes packets only"},
 		{pkg: "internal/lab/measure", never: ours("agent", "datapath", "netpol/policy", "netpol/compile", "observe"),
 			reason: "it runs agents as processes and measures them from outside"},
+		{pkg: "internal/lab/process", may: append(ours("lab/netns"), "golang.org/x/sys"),
+			reason: "it runs any program; podwall-lab links it, so it knows nothing of tests"},
 		{pkg: "internal/lab/cli", never: append(ours("agent", "datapath"), "k8s.io/client-go"),
 			reason: "what it shows comes from agents in the bed, or from pure functions"},
 		{pkg: "internal/lab/testkit", never: ours("agent"), reason: "tests run an agent as a process, as a node does"},

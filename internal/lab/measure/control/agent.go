@@ -16,12 +16,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/podwall/podwall/internal/lab/measure/process"
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/process"
 )
-
-// patience is the longest wait for anything; nobody waits so long when all is well.
-const patience = 2 * time.Minute
 
 // program is an agent as it is started on a node: the seed document's own
 // arguments, and where to find the cluster.
@@ -44,7 +41,7 @@ type agent struct{ *process.Process }
 
 // start starts the agent; it is not ready yet.
 func (p program) start() (*agent, error) {
-	a, err := process.Start(p.ns, p.dir, "the agent", p.command())
+	a, err := process.Start(p.command(), process.Options{Name: "the agent", Log: filepath.Join(p.dir, "*.log"), NS: p.ns, Group: true})
 	if err != nil {
 		return nil, err
 	}

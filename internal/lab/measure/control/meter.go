@@ -11,7 +11,7 @@ import (
 	"os/exec"
 	"time"
 
-	"github.com/podwall/podwall/internal/lab/measure/process"
+	"github.com/podwall/podwall/internal/lab/process"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 

@@ -17,7 +17,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/measure/apiserver"
-	"github.com/podwall/podwall/internal/lab/measure/process"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // The namespaces of the pods that the measured changes are about: the pod of this
@@ -166,7 +166,7 @@ func (w *world) timed(ctx context.Context, gone bool, list []netip.Addr, act fun
 
 // await returns when the kernel showed the last of what is expected.
 func (w *world) await(ctx context.Context, seen *arrival) (time.Time, error) {
-	limit := time.NewTimer(patience)
+	limit := time.NewTimer(process.Patience)
 	defer limit.Stop()
 	select {
 	case at := <-seen.at:
@@ -176,6 +176,6 @@ func (w *world) await(ctx context.Context, seen *arrival) (time.Time, error) {
 	case <-w.agent.Ended():
 		return time.Time{}, fmt.Errorf("waiting for a change: %w", process.Lives(w.agent.Process))
 	case <-limit.C:
-		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s", patience), w.witness.failure())
+		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s", process.Patience), w.witness.failure())
 	}
 }

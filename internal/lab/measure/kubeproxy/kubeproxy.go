@@ -15,7 +15,7 @@ import (
 	"path/filepath"
 
 	"github.com/podwall/podwall/internal/lab"
-	"github.com/podwall/podwall/internal/lab/measure/process"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // Config is for one node.
@@ -51,5 +51,6 @@ func Start(node *lab.Endpoint, c Config) (*process.Process, error) {
 	if err := os.WriteFile(name, fmt.Appendf(nil, file, node.Name, c.Kubeconfig, c.Local), 0o600); err != nil {
 		return nil, fmt.Errorf("configuring kube-proxy: %w", err)
 	}
-	return process.Start(node.NS, c.Dir, "kube-proxy of "+node.Name, exec.Command(c.Program, append([]string{"--config=" + name}, c.Flags...)...))
+	return process.Start(exec.Command(c.Program, append([]string{"--config=" + name}, c.Flags...)...),
+		process.Options{Name: "kube-proxy of " + node.Name, Log: filepath.Join(c.Dir, "*.log"), NS: node.NS, Group: true})
 }

@@ -13,11 +13,12 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/measure/apiserver"
-	"github.com/podwall/podwall/internal/lab/measure/process"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // Peer is another program to be measured beside ours.
@@ -53,7 +54,7 @@ func startPeers(ctx context.Context, p Peer, api *apiserver.Server, bed *lab.Bed
 		all.relays = append(all.relays, relay)
 		cmd := exec.Command("sh", "-c", p.Command)
 		cmd.Env = append(os.Environ(), "KUBECONFIG="+api.Kubeconfig, "NODE_NAME="+name)
-		proc, err := process.Start(node.NS, dir, p.Name+" of "+name, cmd)
+		proc, err := process.Start(cmd, process.Options{Name: p.Name + " of " + name, Log: filepath.Join(dir, "*.log"), NS: node.NS, Group: true})
 		if err != nil {
 			return all, err
 		}

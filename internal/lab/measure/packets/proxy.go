@@ -17,7 +17,7 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/measure/apiserver"
 	"github.com/podwall/podwall/internal/lab/measure/kubeproxy"
-	"github.com/podwall/podwall/internal/lab/measure/process"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // kubeProxies runs the real kube-proxy in both nodes until its rules are in the

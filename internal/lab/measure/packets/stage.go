@@ -22,9 +22,9 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/measure/apiserver"
 	"github.com/podwall/podwall/internal/lab/measure/meter"
-	"github.com/podwall/podwall/internal/lab/measure/process"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // tableName is that of the agent's tables, in every family.

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/podwall/podwall/internal/lab/measure/process"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // sample is one run of ab.

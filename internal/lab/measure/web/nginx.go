@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/podwall/podwall/internal/lab/measure/process"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // nginxConfig is one worker and no access log. The worker is the only process,
@@ -66,7 +66,7 @@ func (s *stage) startServers(context.Context) error {
 			return fmt.Errorf("configuring %s: %w", p.name, err)
 		}
 		cmd := exec.Command(s.Nginx, "-p", dir, "-c", config, "-e", filepath.Join(dir, "error.log"))
-		n, err := process.Start(e.NS, dir, p.name, cmd)
+		n, err := process.Start(cmd, process.Options{Name: p.name, Log: filepath.Join(dir, "*.log"), NS: e.NS, Group: true})
 		if err != nil {
 			return err
 		}

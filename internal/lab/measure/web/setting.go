@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/lab"
-	"github.com/podwall/podwall/internal/lab/measure/process"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // The settings that are always there. The second base shows the noise.
@@ -95,7 +95,7 @@ func (s *stage) runBoth(name string, command func(node string) *exec.Cmd) (list 
 	for _, node := range realNodes() {
 		cmd := command(node)
 		cmd.Env = s.environment(node)
-		p, err := process.Start(s.bed.Node(node).NS, s.dir, name+" of "+node, cmd)
+		p, err := process.Start(cmd, process.Options{Name: name + " of " + node, Log: filepath.Join(s.dir, "*.log"), NS: s.bed.Node(node).NS, Group: true})
 		if err != nil {
 			return list, err
 		}

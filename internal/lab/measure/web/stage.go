@@ -18,7 +18,7 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/measure/apiserver"
 	"github.com/podwall/podwall/internal/lab/measure/kubeproxy"
-	"github.com/podwall/podwall/internal/lab/measure/process"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // realNodes have a namespace; the others are names.

@@ -6,12 +6,14 @@ package process
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -73,6 +75,102 @@ func TestWaitingEndsWithItsCaller(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	err := Until(ctx, "a wonder", func(context.Context) (bool, error) { cancel(); return false, nil })
 	if err == nil || !strings.Contains(err.Error(), "canceled") {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestAWaitThatIsTooLongSaysWhy(t *testing.T) {
+	p := script(t, newNS(t), "sleep 60")
+	w := Wait{For: "a wonder", Limit: 200 * time.Millisecond, Why: func() string { return "there are none" }}
+	err := w.Until(t.Context(), func(context.Context) (bool, error) { return false, nil }, p)
+	for _, want := range []string{"a wonder", "within 200ms", "there are none", "the script said last"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q in it", err, want)
+		}
+	}
+}
+
+func TestOfALongLogTheEndIsShown(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "log")
+	if err := os.WriteFile(file, []byte(strings.Repeat("x", 3*lastBytes)+" the end\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := Tail(file); !strings.HasSuffix(got, "x the end") || len(got) > lastBytes+1 {
+		t.Errorf("%d bytes that end as %q, want no more than the last %d", len(got), got[max(0, len(got)-20):], lastBytes)
+	}
+}
+
+func TestALogGoesOnWhereItWas(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "log")
+	for range 2 {
+		p, err := Start(exec.Command("echo", "here"), Options{Name: "echo", Log: file, NS: newNS(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Err(); err != nil {
+			t.Error(err)
+		}
+	}
+	if text, err := os.ReadFile(file); string(text) != "here\nhere\n" {
+		t.Errorf("the log is %q (%v), want the lines of both", text, err)
+	}
+}
+
+func TestAProcessThatDoesNotWantToEndIsKilled(t *testing.T) {
+	for _, group := range []bool{false, true} {
+		file := filepath.Join(t.TempDir(), "log")
+		p, err := Start(exec.Command("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"),
+			Options{Name: "the script", Log: file, NS: newNS(t), Group: group})
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = Until(t.Context(), "the trap", func(context.Context) (bool, error) {
+			text, err := p.Log()
+			return len(text) > 0, err
+		}, p)
+		if err != nil {
+			t.Error(err)
+		}
+		p.Ask()
+		if err := p.EndWithin(50 * time.Millisecond); err == nil || !strings.Contains(err.Error(), "did not end within 50ms") {
+			t.Errorf("in a group %t: error %v, want that it did not end", group, err)
+		}
+		if code := p.ExitCode(); code != -1 || p.Err() == nil {
+			t.Errorf("in a group %t: status %d (%v), want the end by a signal", group, code, p.Err())
+		}
+		if err := p.Signal(syscall.SIGTERM); !errors.Is(err, os.ErrProcessDone) {
+			t.Errorf("in a group %t: a signal to what has ended: %v", group, err)
+		}
+	}
+}
+
+func TestAProcessIsAskedOnceAndInItsOwnWay(t *testing.T) {
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	p, err := Start(cmd, Options{Name: "cat", Log: filepath.Join(t.TempDir(), "log"), Ask: func() error {
+		asked++
+		return in.Close()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Ask()
+	if err := errors.Join(p.Stop(), p.Err()); err != nil || asked != 1 {
+		t.Errorf("asked %d times, it ended with %v, want once and status 0", asked, err)
+	}
+}
+
+func TestWhatDoesNotStartIsAnError(t *testing.T) {
+	o := Options{Name: "nothing", Log: filepath.Join(t.TempDir(), "*.log"), NS: newNS(t)}
+	if _, err := Start(exec.Command("/nonexistent"), o); err == nil || !strings.Contains(err.Error(), "starting nothing") {
+		t.Errorf("error %v", err)
+	}
+	o.Log = "/nonexistent/log"
+	if _, err := Start(exec.Command("true"), o); err == nil || !strings.Contains(err.Error(), "the log of nothing") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -166,7 +264,7 @@ func newNS(t *testing.T) *netns.NS {
 
 func script(t *testing.T, ns *netns.NS, text string) *Process {
 	t.Helper()
-	p, err := Start(ns, t.TempDir(), "the script", exec.Command("sh", "-c", text))
+	p, err := Start(exec.Command("sh", "-c", text), Options{Name: "the script", Log: filepath.Join(t.TempDir(), "*.log"), NS: ns, Group: true})
 	if err != nil {
 		t.Fatal(err)
 	}
