@@ -28,10 +28,8 @@ import (
 func (w *world) interposed(start func(*exec.Cmd) error, answer func(*interpose.Call) interpose.Answer, calls []int) *agent {
 	t := w.t
 	t.Helper()
-	cmd := command(agentProgram(), append(w.arguments(), "--metrics-port=20245")...)
-	a := &agent{launch.Prepare(t, w.node(), "agent", patience, cmd), t}
-	started := make(chan error, 1)
-	go func() {
+	started, running := make(chan error, 1), make(chan *launch.Process, 1)
+	bound := func(cmd *exec.Cmd) {
 		failed := w.node().Do(func() error {
 			runtime.LockOSThread() // for good: the thread ends with the goroutine
 			stop, err := interpose.Thread(answer, calls...)
@@ -41,21 +39,24 @@ func (w *world) interposed(start func(*exec.Cmd) error, answer func(*interpose.C
 			}
 			started <- err
 			if err == nil {
-				<-a.Ended()
+				<-(<-running).Ended()
 			}
 			return nil
 		})
 		if failed != nil {
 			started <- failed
 		}
-	}()
-	err := <-started
-	if errors.Is(err, unix.EACCES) && os.Getenv("CI") != "true" {
-		t.Skip(err)
 	}
-	check(t, err)
-	a.Started()
-	return a
+	p := launch.StartBy(t, w.node(), "agent", patience, command(agentProgram(), append(w.arguments(), "--metrics-port=20245")...), func(cmd *exec.Cmd) error {
+		go bound(cmd)
+		err := <-started
+		if errors.Is(err, unix.EACCES) && os.Getenv("CI") != "true" {
+			t.Skip(err)
+		}
+		return err
+	})
+	running <- p
+	return &agent{p, t}
 }
 
 // metric returns the value of a line of the metrics, as text.

@@ -203,7 +203,7 @@ func (w *apiWorld) many(t *testing.T, n int, beside func()) {
 // highWater returns the most memory that the agent had, in KiB.
 func highWater(t *testing.T, a *agent) int {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.Pid()))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.PID()))
 	check(t, err)
 	m := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(text)
 	n, err := strconv.Atoi(string(m[1]))

@@ -67,15 +67,13 @@ func (h *host) start(t *testing.T, pod *corev1.PodSpec, name string, inside *net
 	check(t, os.WriteFile(filepath.Join(dir, "config.json"), text, 0o600))
 	unpack(t, filepath.Join(dir, "rootfs"))
 	cmd := exec.Command("runc", "--root", b.state, "run", "--bundle", dir, b.id)
-	b.Process = launch.Prepare(t, network, name+" of "+h.node.Name, patience, cmd)
 	// runc hands signals on, and removes the container when that has ended.
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
-	check(t, network.Start(cmd))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	t.Cleanup(func() {
 		// It is gone, unless the test failed.
 		_ = exec.Command("runc", "--root", b.state, "delete", "--force", b.id).Run()
 	})
-	b.Started()
+	b.Process = launch.Start(t, network, name+" of "+h.node.Name, patience, cmd)
 	return b
 }
 

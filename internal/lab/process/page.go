@@ -13,8 +13,8 @@ import (
 	"github.com/podwall/podwall/internal/lab/netns"
 )
 
-// agent is where an agent answers in the namespace of its node.
-const agent = "http://127.0.0.1:20244"
+// Agent is where an agent answers in the namespace of its node.
+const Agent = "http://127.0.0.1:20244"
 
 // client asks from inside a namespace; from where the caller is if there is none.
 func client(ns *netns.NS) *http.Client {
@@ -28,7 +28,7 @@ func client(ns *netns.NS) *http.Client {
 // Page asks an agent for one of its pages, from inside its namespace, and reads
 // it as JSON into a value unless that is nil. Another status than 200 is an error.
 func (p *Process) Page(ctx context.Context, path string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, agent+path, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, Agent+path, http.NoBody)
 	if err != nil {
 		return err
 	}

@@ -2,17 +2,16 @@
 
 //go:build linux
 
-// Package launch runs an agent, or a program beside it, for a test: in a network
-// namespace, until the test ends. It fails the test when the process does not end
-// as it should, and shows the log of a test that failed. It knows the port of an
-// agent's pages and nothing of what is on them. Tests of real processes stand on
-// it; measurements have package process below package measure.
+// Package launch runs an agent, or a program beside it, for a test, by package
+// process: in a network namespace, until the test ends. It fails the test when
+// the process does not end as it should, and shows the log of a test that failed.
+// It knows the port of an agent's pages and nothing of what is on them.
 package launch
 
 import (
+	"context"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -21,17 +20,15 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // Process is a program that runs for a test.
 type Process struct {
 	t        *testing.T
-	name     string
 	patience time.Duration
-	cmd      *exec.Cmd
-	log      string // file name
+	run      *process.Process
 	http     *http.Client
-	ended    chan struct{}
 	left     bool // the test has taken notice of its end
 }
 
@@ -40,39 +37,24 @@ type Process struct {
 // for.
 func Start(t *testing.T, ns *netns.NS, name string, patience time.Duration, cmd *exec.Cmd) *Process {
 	t.Helper()
-	p := Prepare(t, ns, name, patience, cmd)
-	if err := ns.Start(cmd); err != nil {
-		t.Fatalf("starting the %s: %v", name, err)
-	}
-	p.Started()
-	return p
+	return StartBy(t, ns, name, patience, cmd, ns.Start)
 }
 
-// Prepare is Start for a caller who starts the command in a way of its own, and
-// calls Started then.
-func Prepare(t *testing.T, ns *netns.NS, name string, patience time.Duration, cmd *exec.Cmd) *Process {
+// StartBy is Start for a caller who starts the command in a way of its own. The
+// namespace is where its pages are.
+func StartBy(t *testing.T, ns *netns.NS, name string, patience time.Duration, cmd *exec.Cmd, start func(*exec.Cmd) error) *Process {
 	t.Helper()
-	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	}
+	run, err := process.Start(cmd, process.Options{Name: name, Log: filepath.Join(t.TempDir(), "log"), NS: ns, Start: start})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = log.Close() }) // the process has its own descriptor
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	cmd.Stdout, cmd.Stderr = log, log
-	return &Process{t: t, name: name, patience: patience, cmd: cmd, log: log.Name(), ended: make(chan struct{}),
+	p := &Process{t: t, patience: patience, run: run,
 		http: &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: ns.Dial}}}
-}
-
-// Started says that the process runs.
-func (p *Process) Started() {
-	go func() {
-		_ = p.cmd.Wait() // how it ended is in cmd.ProcessState
-		close(p.ended)
-	}()
-	p.t.Cleanup(p.atEnd)
+	t.Cleanup(p.atEnd)
+	return p
 }
 
 func (p *Process) atEnd() {
@@ -80,18 +62,18 @@ func (p *Process) atEnd() {
 		p.Stop()
 	}
 	if p.t.Failed() {
-		p.t.Logf("log of the %s:\n%s", p.name, p.Log())
+		p.t.Logf("log of the %s:\n%s", p.run.Name(), p.Log())
 	}
 }
 
 // Ended is closed when the process has ended.
-func (p *Process) Ended() <-chan struct{} { return p.ended }
+func (p *Process) Ended() <-chan struct{} { return p.run.Ended() }
 
 // Signal sends one to the process, which may have ended by itself.
-func (p *Process) Signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
+func (p *Process) Signal(s syscall.Signal) { _ = p.run.Signal(s) }
 
-// Pid returns the number of the process.
-func (p *Process) Pid() int { return p.cmd.Process.Pid }
+// PID is the number of the process.
+func (p *Process) PID() int { return p.run.PID() }
 
 // Stop ends the process as a node does and wants status 0.
 func (p *Process) Stop() {
@@ -103,8 +85,8 @@ func (p *Process) Stop() {
 // Kill ends the process, which must still run, as a crash does.
 func (p *Process) Kill() {
 	p.t.Helper()
-	if err := p.cmd.Process.Kill(); err != nil {
-		p.t.Fatalf("killing the %s: %v", p.name, err)
+	if err := p.run.Signal(syscall.SIGKILL); err != nil {
+		p.t.Fatalf("killing the %s: %v", p.run.Name(), err)
 	}
 	p.Exits(-1) // by a signal
 }
@@ -113,24 +95,20 @@ func (p *Process) Kill() {
 func (p *Process) Exits(want int) {
 	p.t.Helper()
 	p.left = true
-	select {
-	case <-p.ended:
-	case <-time.After(p.patience):
-		p.Signal(syscall.SIGKILL)
-		<-p.ended
-		p.t.Fatalf("%s: it did not end", p.name)
+	if err := p.run.EndWithin(p.patience); err != nil {
+		p.t.Fatal(err)
 	}
-	if got := p.cmd.ProcessState.ExitCode(); got != want {
-		p.t.Errorf("%s: exit status %d, want %d", p.name, got, want)
+	if got := p.run.ExitCode(); got != want {
+		p.t.Errorf("%s: exit status %d, want %d", p.run.Name(), got, want)
 	}
 }
 
 // Log is all that the process has written so far.
 func (p *Process) Log() string {
 	p.t.Helper()
-	text, err := os.ReadFile(p.log)
+	text, err := p.run.Log()
 	if err != nil {
-		p.t.Errorf("reading the log of the %s: %v", p.name, err)
+		p.t.Error(err)
 	}
 	return string(text)
 }
@@ -138,7 +116,7 @@ func (p *Process) Log() string {
 // Get asks an agent for a page on its usual port. While nobody answers the status
 // is 0.
 func (p *Process) Get(path string) (status int, body string) {
-	return p.GetURL("http://127.0.0.1:20244" + path)
+	return p.GetURL(process.Agent + path)
 }
 
 // GetURL asks for any page from inside the namespace.
@@ -159,15 +137,10 @@ func (p *Process) GetURL(url string) (status int, body string) {
 // it does not hold, for the failure.
 func (p *Process) Await(what string, holds func() bool, why func() string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(p.patience); time.Now().Before(deadline); {
-		if holds() {
-			return
-		}
-		select {
-		case <-p.ended:
-			p.t.Fatalf("%s: it ended while the test waited for %s", p.name, what)
-		case <-time.After(5 * time.Millisecond):
-		}
+	w := process.Wait{For: what, Limit: p.patience, Pause: 5 * time.Millisecond, Why: why}
+	// The test's own context would refuse a wait in a cleanup.
+	err := w.Until(context.Background(), func(context.Context) (bool, error) { return holds(), nil }, p.run)
+	if err != nil {
+		p.t.Fatal(err)
 	}
-	p.t.Fatalf("%s: no %s within %s: %s", p.name, what, p.patience, why())
 }
