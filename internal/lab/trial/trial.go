@@ -158,12 +158,12 @@ func (t *Trial) Close() error {
 	var errs []error
 	for _, n := range t.nodes {
 		if n.agent != nil {
-			n.agent.terminate()
+			n.agent.Ask()
 		}
 	}
 	for _, n := range t.nodes {
 		if n.agent != nil {
-			errs = append(errs, n.agent.wait())
+			errs = append(errs, n.agent.stop())
 		}
 		errs = append(errs, n.counters.Close())
 	}
