@@ -5,28 +5,25 @@
 package kubeapi
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
-const (
-	readyTimeout = 60 * time.Second
-	readyPeriod  = 5 * time.Millisecond
-	stopTimeout  = 30 * time.Second
-)
+// readyTimeout is how long a server may take to be ready.
+const readyTimeout = 60 * time.Second
 
 // Server is a running API server. Its fields do not change.
 type Server struct {
@@ -37,10 +34,8 @@ type Server struct {
 	// Log is the path of the API server's log.
 	Log string
 
-	netns    *netns.NS // nil for the caller's own
-	process  *os.Process
-	lifeline io.Closer     // the process ends when this closes
-	ended    chan struct{} // closed when the process is gone
+	netns   *netns.NS // nil for the caller's own
+	process *process.Process
 }
 
 // Launch starts a server with its state in dir, which must exist, and returns
@@ -53,21 +48,22 @@ func Launch(ctx context.Context, dir string, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The file of an earlier start would look like a server that is ready.
-	if err := os.Remove(filepath.Join(dir, "ready")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("removing the ready file of an earlier start: %w", err)
-	}
 	s := &Server{
 		Kubeconfig: filepath.Join(dir, "admin.kubeconfig"),
 		Log:        filepath.Join(dir, "kubeapi.log"),
 		netns:      o.Netns,
-		ended:      make(chan struct{}),
+	}
+	ready := filepath.Join(dir, "ready")
+	// The file of an earlier start would look like a server that is ready.
+	for _, name := range []string{ready, s.Log} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("removing what an earlier start left: %w", err)
+		}
 	}
 	if err := s.start(program, o.args(dir)); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", program, err)
+		return nil, err
 	}
-	if err := s.waitReady(ctx, filepath.Join(dir, "ready")); err != nil {
-		err = fmt.Errorf("waiting for the API server: %w\n%s", err, tail(s.Log))
+	if err := s.waitReady(ctx, ready); err != nil {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
@@ -106,83 +102,32 @@ func (o Options) args(dir string) []string {
 // when this program dies, however it dies. (The kernel's signal on the death
 // of a parent would not do: it comes when the thread ends that started the
 // process.)
-func (s *Server) start(program string, args []string) error {
-	log, err := os.Create(s.Log)
+func (s *Server) start(program string, args []string) (err error) {
+	cmd := exec.Command(program, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{} // no such signal
+	lifeline, err := cmd.StdinPipe()
 	if err != nil {
 		return err
 	}
-	defer log.Close() // the process has its own copy
-	cmd := exec.Command(program, args...)
-	cmd.Stdout, cmd.Stderr = log, log
-	if s.lifeline, err = cmd.StdinPipe(); err != nil {
-		return err
-	}
-	begin := cmd.Start
-	if s.netns != nil {
-		begin = func() error { return s.netns.Do(cmd.Start) }
-	}
-	if err := begin(); err != nil {
-		return errors.Join(err, s.lifeline.Close())
-	}
-	s.process = cmd.Process
-	go func() {
-		_ = cmd.Wait() // how it ended says nothing: it is ended from outside
-		close(s.ended)
-	}()
-	return nil
-}
-
-func (s *Server) waitReady(ctx context.Context, file string) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	tick := time.NewTicker(readyPeriod)
-	defer tick.Stop()
-	for {
-		text, err := os.ReadFile(file)
-		if err == nil {
-			s.URL = strings.TrimSpace(string(text))
-			return nil
-		}
-		if !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-s.ended:
-			return errors.New("the process ended before it was ready")
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// Pid returns the process number of the server.
-func (s *Server) Pid() int { return s.process.Pid }
-
-// Stop ends the process and waits until it is gone. The state stays in the
-// directory. A second call does nothing.
-func (s *Server) Stop() error {
-	// The error says only that an earlier Stop or the end of the process
-	// closed it.
-	_ = s.lifeline.Close()
-	select {
-	case <-s.ended:
-		return nil
-	case <-time.After(stopTimeout):
-	}
-	err := fmt.Errorf("process %d did not end with its lifeline, killing it", s.Pid())
-	err = errors.Join(err, s.process.Kill())
-	<-s.ended
+	s.process, err = process.Start(cmd, process.Options{Name: "the API server", Log: s.Log, NS: s.netns, Ask: lifeline.Close})
 	return err
 }
 
-// tail returns the last lines of a log file, for an error message.
-func tail(path string) string {
-	const lines = 20
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	all := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
-	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
+func (s *Server) waitReady(ctx context.Context, file string) error {
+	w := process.Wait{For: "the API server", Limit: readyTimeout, Pause: 5 * time.Millisecond}
+	return w.Until(ctx, func(context.Context) (bool, error) {
+		text, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			return false, nil
+		}
+		s.URL = strings.TrimSpace(string(text))
+		return err == nil, err
+	}, s.process)
 }
+
+// Pid returns the process number of the server.
+func (s *Server) Pid() int { return s.process.PID() }
+
+// Stop ends the process and waits until it is gone. The state stays in the
+// directory. A second call does nothing.
+func (s *Server) Stop() error { return s.process.Stop() }
