@@ -46,7 +46,7 @@ type node struct {
 	ns         *netns.NS
 	dir        string
 	socket     string // of the agent's gate
-	containerd *process
+	containerd *program
 	cri        *client
 }
 
@@ -144,7 +144,7 @@ func (n *node) startContainerd() {
 }
 
 // startNRI returns when the runtime has told the plugin what runs.
-func (n *node) startNRI() *process {
+func (n *node) startNRI() *program {
 	n.t.Helper()
 	before := n.synchronized()
 	p := n.start(absolute(n.t, "podwall-gate"), "nri", "--nri-socket", n.path("nri.sock"), "--socket", n.socket, "--log-format", "text")
@@ -160,7 +160,7 @@ func (n *node) awaitNRI(before int) {
 }
 
 // startAgent starts an agent and returns when its gate answers.
-func (n *node) startAgent() *process {
+func (n *node) startAgent() *program {
 	n.t.Helper()
 	a := n.start(absolute(n.t, "podwall-agent"), "--manifests", n.path("manifests"), "--hostname-override", onNode, "--gate-socket", n.socket, "--log-format=text", "-v=1")
 	await(n.t, "the agent answers", func() bool {

@@ -14,74 +14,52 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
-// process is a program that runs on the node.
-type process struct {
-	t     *testing.T
-	cmd   *exec.Cmd
-	log   string
-	ended chan struct{}
+// program is one that runs on the node.
+type program struct {
+	*process.Process
+	t *testing.T
 }
 
 // start starts a program in the node's network. It is stopped with the test,
 // and its log printed if that failed.
-func (n *node) start(program string, args ...string) *process {
+func (n *node) start(path string, args ...string) *program {
 	n.t.Helper()
-	log, err := os.CreateTemp(n.dir, filepath.Base(program)+"-*.log")
+	name := filepath.Base(path)
+	cmd := exec.Command(path, args...)
+	cmd.Env = append(os.Environ(), "PATH="+absolute(n.t, "containerd")+":/usr/sbin:/usr/bin:/sbin:/bin")
+	cmd.SysProcAttr = &syscall.SysProcAttr{} // it ends with the world, and not with a thread of ours
+	run, err := process.Start(cmd, process.Options{Name: name, Log: filepath.Join(n.dir, name+"-*.log"), NS: n.ns})
 	check(n.t, err)
-	defer log.Close() // the process has its own descriptor
-	p := &process{t: n.t, log: log.Name(), ended: make(chan struct{}), cmd: exec.Command(program, args...)}
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.Env = append(os.Environ(), "PATH="+absolute(n.t, "containerd")+":/usr/sbin:/usr/bin:/sbin:/bin")
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{} // it ends with the world, and not with a thread of ours
-	check(n.t, n.ns.Start(p.cmd))
-	go func() {
-		defer close(p.ended)
-		_ = p.cmd.Wait() // nobody asks how it ended
-	}()
+	p := &program{run, n.t}
 	n.t.Cleanup(func() {
 		p.stop(syscall.SIGTERM)
 		if n.t.Failed() {
-			n.t.Logf("end of the log of %s:\n%s", filepath.Base(program), p.tail())
+			n.t.Logf("end of the log of %s:\n%s", name, p.Tail())
 		}
 	})
 	return p
 }
 
-func (p *process) stop(s syscall.Signal) {
-	_ = p.cmd.Process.Signal(s) // it may have ended by itself
-	select {
-	case <-p.ended:
-	case <-time.After(20 * time.Second):
-		p.t.Errorf("%s does not end, killing it", p.cmd.Path)
-		_ = p.cmd.Process.Kill() // it may end just now
-		<-p.ended
+func (p *program) stop(s syscall.Signal) {
+	_ = p.Signal(s) // it may have ended by itself
+	if err := p.EndWithin(20 * time.Second); err != nil {
+		p.t.Error(err)
 	}
 }
 
-func (p *process) runs() bool {
-	select {
-	case <-p.ended:
-		return false
-	default:
-		return true
-	}
-}
+func (p *program) runs() bool { return process.Lives(p.Process) == nil }
 
-func (p *process) text() string {
-	text, err := os.ReadFile(p.log)
+func (p *program) text() string {
+	text, err := p.Log()
 	check(p.t, err)
 	return string(text)
 }
 
 // logs counts the lines of the log with a text.
-func (p *process) logs(text string) int { return strings.Count(p.text(), text) }
-
-func (p *process) tail() string {
-	lines := strings.Split(p.text(), "\n")
-	return strings.Join(lines[max(0, len(lines)-25):], "\n")
-}
+func (p *program) logs(text string) int { return strings.Count(p.text(), text) }
 
 // absolute returns the path of something that was built.
 func absolute(t *testing.T, name string) string {
