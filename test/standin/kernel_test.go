@@ -186,7 +186,7 @@ func TestItEnforcesUntilItIsStoppedAndLeavesNothing(t *testing.T) {
 	w := newWorld(t)
 	before := map[string]string{"node1": w.leftovers("node1"), "node2": w.leftovers("node2")}
 	w.expect("before", true)
-	var all []*process
+	var all []*standin
 	for _, node := range []string{"node1", "node2"} {
 		kubeconfig := serve(t, w.ends[node], w.pods, policies(t))
 		all = append(all, start(t, w.ends[node], "NODE_NAME="+node, "KUBECONFIG="+kubeconfig).awaitRules())
@@ -215,8 +215,7 @@ func TestItRefusesTheNamespaceOfItsParents(t *testing.T) {
 func TestItRefusesANamespaceThatLeadsOut(t *testing.T) {
 	w := newWorld(t)
 	p := start(t, w.ends["near"], "NODE_NAME=node1", "KUBECONFIG=/nonexistent") // a pod's default route leads to its node
-	<-p.ended
-	if p.err == nil || !strings.Contains(p.said(), "has a default route") {
-		t.Errorf("where a default route is it says %q (%v), want a refusal", p.said(), p.err)
+	if err := p.Err(); err == nil || !strings.Contains(p.Tail(), "has a default route") {
+		t.Errorf("where a default route is it says %q (%v), want a refusal", p.Tail(), err)
 	}
 }

@@ -6,16 +6,16 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +23,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // serve answers as an API server would, in a node, until the test ends. It
@@ -75,85 +76,43 @@ func writeKubeconfig(t *testing.T, s *httptest.Server) string {
 	return file
 }
 
-// process is a stand-in in a node.
-type process struct {
-	*testing.T
-	cmd   *exec.Cmd
-	log   string // file name
-	ended chan struct{}
-	err   error // how it ended; valid after ended is closed
+// standin is one in a node.
+type standin struct {
+	*process.Process
+	t *testing.T
 }
 
-// start starts one, which ends with the test. The thread stays until the process
-// ends: the kernel takes the end of the thread for that of the parent.
-func start(t *testing.T, node *lab.Endpoint, env ...string) *process {
+// start starts one, which ends with the test.
+func start(t *testing.T, node *lab.Endpoint, env ...string) *standin {
 	t.Helper()
-	p := &process{T: t, cmd: exec.Command(os.Args[0]), log: filepath.Join(t.TempDir(), "log"), ended: make(chan struct{})}
-	log, err := os.Create(p.log)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(append(os.Environ(), itself+"=1"), env...)
+	p, err := process.Start(cmd, process.Options{Name: "the stand-in", Log: filepath.Join(t.TempDir(), "log"), NS: node.NS})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close() // the process has its own descriptor
-	p.cmd.Env = append(append(os.Environ(), itself+"=1"), env...)
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	started := make(chan error, 2)
-	go func() {
-		defer close(p.ended)
-		p.err = node.NS.Do(func() error {
-			err := p.cmd.Start()
-			started <- err
-			if err != nil {
-				return err
-			}
-			return p.cmd.Wait()
-		})
-		started <- p.err // only the first value is read: it was not even started
-	}()
-	if err := <-started; err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // it may have ended
-		<-p.ended
-	})
-	return p
+	t.Cleanup(p.Kill)
+	return &standin{p, t}
 }
 
 // awaitRules returns when it says that its rules are written.
-func (p *process) awaitRules() *process {
-	p.Helper()
-	const tries, pause = 1000, 20 * time.Millisecond
-	for range tries {
-		if strings.Contains(p.said(), written) {
-			return p
-		}
-		select {
-		case <-p.ended:
-			p.Fatalf("it ended before its rules were written: %v\n%s", p.err, p.said())
-		case <-time.After(pause):
-		}
+func (s *standin) awaitRules() *standin {
+	s.t.Helper()
+	w := process.Wait{For: "its rules", Limit: 20 * time.Second, Pause: 20 * time.Millisecond}
+	err := w.Until(s.t.Context(), func(context.Context) (bool, error) {
+		text, err := s.Log()
+		return bytes.Contains(text, []byte(written)), err
+	}, s.Process)
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	p.Fatalf("its rules are not written\n%s", p.said())
-	return nil
+	return s
 }
 
 // stop asks it to end, as benchmarks do.
-func (p *process) stop() {
-	p.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		p.Fatal(err)
+func (s *standin) stop() {
+	s.t.Helper()
+	if err := errors.Join(process.Lives(s.Process), s.Stop(), s.Err()); err != nil {
+		s.t.Fatalf("it ended badly: %v\n%s", err, s.Tail())
 	}
-	<-p.ended
-	if p.err != nil {
-		p.Fatalf("it ended badly: %v\n%s", p.err, p.said())
-	}
-}
-
-func (p *process) said() string {
-	text, err := os.ReadFile(p.log)
-	if err != nil {
-		p.Fatal(err)
-	}
-	return string(bytes.TrimSpace(text))
 }
