@@ -20,6 +20,7 @@ import (
 
 	"github.com/podwall/podwall/internal/lab/kubeapi"
 	own "github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // Cluster is a running cluster. Its methods may be called from several
@@ -32,7 +33,7 @@ type Cluster struct {
 	fabric   *own.NS
 	server   *kubeapi.Server
 	client   *kubernetes.Clientset
-	programs []*Process // of the control plane
+	programs []*process.Process // of the control plane
 	nodes    []*Node
 }
 

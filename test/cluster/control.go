@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/podwall/podwall/internal/lab/kubeapi"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // startControl starts the API server, and the programs that act on its objects.
@@ -52,7 +53,8 @@ func (c *Cluster) startProgram(name, user string, args ...string) error {
 	config := filepath.Join(c.dir, user+".kubeconfig")
 	args = append([]string{name, "--kubeconfig=" + config, "--authentication-kubeconfig=" + config, "--authorization-kubeconfig=" + config,
 		"--leader-elect=false", "--bind-address=127.0.0.1"}, args...)
-	p, err := launch(c.fabric.Start, name, filepath.Join(c.dir, name+".log"), exec.Command(filepath.Join(c.options.Bin, "kube"), args...))
+	p, err := process.Start(exec.Command(filepath.Join(c.options.Bin, "kube"), args...),
+		process.Options{Name: name, Log: filepath.Join(c.dir, name+".log"), NS: c.fabric})
 	if err == nil {
 		c.programs = append(c.programs, p)
 	}
@@ -63,10 +65,8 @@ func (c *Cluster) startProgram(name, user string, args ...string) error {
 // controller manager makes it.
 func (c *Cluster) awaitAccount(ctx context.Context) error {
 	return Await(ctx, "the default service account", patience, func(ctx context.Context) error {
-		for _, p := range c.programs {
-			if err := p.failed(); err != nil {
-				return err
-			}
+		if err := process.Lives(c.programs...); err != nil {
+			return err
 		}
 		_, err := c.client.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
 		return err

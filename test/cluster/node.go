@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	own "github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // Node is a node of the cluster.
@@ -40,7 +41,7 @@ type Node struct {
 
 	ns       *own.NS
 	first    *exec.Cmd // the first process
-	programs []*Process
+	programs []*process.Process
 }
 
 func nodeName(i int) string { return fmt.Sprintf("node%d", i) }
@@ -134,7 +135,7 @@ func (n *Node) down() (err error) {
 		n.first = nil
 	}
 	for _, p := range n.programs {
-		<-p.ended
+		<-p.Ended()
 	}
 	n.programs = nil
 	if n.ns != nil {
@@ -146,10 +147,10 @@ func (n *Node) down() (err error) {
 
 // Start starts a program on the node, with its output in a file of the node's
 // name and the program's. It ends with the node.
-func (n *Node) Start(name, program string, args ...string) (*Process, error) {
+func (n *Node) Start(name, program string, args ...string) (*process.Process, error) {
 	cmd := exec.Command(program, args...)
 	cmd.Env = append(os.Environ(), n.path())
-	p, err := launch(n.start, n.Name+"'s "+name, n.log(name), cmd)
+	p, err := process.Start(cmd, process.Options{Name: n.Name + "'s " + name, Log: n.log(name), Start: n.start})
 	if err == nil {
 		n.programs = append(n.programs, p)
 	}
@@ -174,7 +175,7 @@ func (n *Node) startRuntime(ctx context.Context) error {
 	}
 	err = Await(ctx, "containerd", patience, func(ctx context.Context) error {
 		_, err := n.ctr(ctx, "version")
-		return errors.Join(err, p.failed())
+		return errors.Join(err, process.Lives(p))
 	})
 	if err != nil || !fresh {
 		return err
@@ -257,10 +258,8 @@ func (n *Node) startKubelet(context.Context) error {
 // awaitReady waits until the kubelet says that pods can start.
 func (n *Node) awaitReady(ctx context.Context) error {
 	return Await(ctx, "the kubelet", patience, func(ctx context.Context) error {
-		for _, p := range n.programs {
-			if err := p.failed(); err != nil {
-				return err
-			}
+		if err := process.Lives(n.programs...); err != nil {
+			return err
 		}
 		return n.Ready(ctx)
 	})
@@ -281,5 +280,5 @@ func (n *Node) Ready(ctx context.Context) error {
 			why = condition.Message
 		}
 	}
-	return fmt.Errorf("%s is not ready: %s\n%s", n.Name, why, tail(n.log("kubelet")))
+	return fmt.Errorf("%s is not ready: %s\n%s", n.Name, why, process.Tail(n.log("kubelet")))
 }

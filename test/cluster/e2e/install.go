@@ -5,6 +5,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -175,10 +176,11 @@ func (w *world) startProcesses(ctx context.Context) error {
 			return err
 		}
 		err = cluster.Await(ctx, "the agent of "+n.Name, patience, func(context.Context) error {
-			if !strings.Contains(p.Log(), "policies are enforced") {
-				return errors.New("it does not enforce yet:\n" + p.Log())
+			text, err := p.Log()
+			if err == nil && !bytes.Contains(text, []byte("policies are enforced")) {
+				err = fmt.Errorf("it does not enforce yet:\n%s", text)
 			}
-			return nil
+			return err
 		})
 		if err != nil {
 			return err
