@@ -47,7 +47,8 @@ func (w *world) interposed(start func(*exec.Cmd) error, answer func(*interpose.C
 			started <- failed
 		}
 	}
-	p := launch.StartBy(t, w.node(), "agent", patience, command(agentProgram(), append(w.arguments(), "--metrics-port=20245")...), func(cmd *exec.Cmd) error {
+	cmd := command(agentProgram(), append(w.arguments(), "--metrics-port=20245")...)
+	p := launch.StartBy(t, w.node(), "agent", patience, cmd, func(cmd *exec.Cmd) error {
 		go bound(cmd)
 		err := <-started
 		if errors.Is(err, unix.EACCES) && os.Getenv("CI") != "true" {
