@@ -4,6 +4,7 @@ package main
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,9 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 )
 
 const (
@@ -21,9 +25,9 @@ const (
 
 func serverURL(addr netip.AddrPort) string { return "https://" + addr.String() }
 
-// announce asks /readyz as a client would, until it answers 200, and then
-// writes the file "ready", which holds the URL. The file appears whole or not
-// at all.
+// announce asks as a client would until the server is ready and can give addresses
+// to Services, and then writes the file "ready", which holds the URL. The file
+// appears whole or not at all.
 func announce(dir string, addr netip.AddrPort, identity *tls.Config) error {
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: identity}}
 	defer client.CloseIdleConnections()
@@ -41,16 +45,41 @@ func announce(dir string, addr netip.AddrPort, identity *tls.Config) error {
 }
 
 func askReady(client *http.Client, addr netip.AddrPort) error {
-	resp, err := client.Get(serverURL(addr) + "/readyz")
+	if _, err := ask(client, addr, "/readyz"); err != nil {
+		return err
+	}
+	return askRange(client, addr)
+}
+
+// askRange asks whether the range of Services' addresses can be used. /readyz does
+// not wait for that, and a Service that is made before is refused: "range is full".
+func askRange(client *http.Client, addr netip.AddrPort) error {
+	text, err := ask(client, addr, "/apis/networking.k8s.io/v1/servicecidrs/kubernetes")
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return err
+	var cidr networkingv1.ServiceCIDR
+	if err := json.Unmarshal(text, &cidr); err != nil {
+		return fmt.Errorf("reading the range of Services: %w", err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("/readyz says %s", resp.Status)
+	if !meta.IsStatusConditionTrue(cidr.Status.Conditions, networkingv1.ServiceCIDRConditionReady) {
+		return errors.New("the range of Services is not ready")
 	}
 	return nil
+}
+
+func ask(client *http.Client, addr netip.AddrPort, path string) ([]byte, error) {
+	resp, err := client.Get(serverURL(addr) + path)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s says %s", path, resp.Status)
+	}
+	return text, nil
 }
