@@ -123,7 +123,7 @@ check: build ## run the case files on this kernel, both wirings (a few minutes)
 vm-ipvs: build kubeapi ## run beside kube-proxy in IPVS mode, in virtual machines with kernels 5.10 and 6.1 (15 minutes)
 	hack/vm/ipvs
 
-mutants: ## put typical mistakes in, one at a time; every one must be noticed by a test (8 minutes)
+mutants: ## put typical mistakes in, one at a time; every one must be noticed by a test (45 minutes)
 	go run ./test/mutants
 
 BENCH_DIR ?= bench
