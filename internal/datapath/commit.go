@@ -57,6 +57,9 @@ func (d *Datapath) commit(ctx context.Context, out decide.Decision, report *Repo
 func (d *Datapath) inForce(out decide.Decision, report *Report) {
 	d.decider.Committed(&out)
 	d.table.decide()
+	if out.Learn != nil {
+		d.cuts.audit.learn(*out.Learn)
+	}
 	report.Cuts.Refused = d.decider.CountRefused()
 }
 
@@ -92,9 +95,6 @@ func (d *Datapath) commitCut(ctx context.Context, out decide.Decision, report *R
 		return err
 	}
 	d.inForce(out, report)
-	if out.Learn != nil {
-		d.cuts.audit.learn(*out.Learn)
-	}
 	return d.endAll(out, report)
 }
 
@@ -196,9 +196,6 @@ func (c *cuts) commit(out decide.Decision, report *Report) {
 	}
 	c.arrivals.arm()
 	c.arrivals.hold(out.Held)
-	if out.Learn != nil {
-		c.audit.learn(*out.Learn)
-	}
 	c.audit.look(out.Scan)
 	report.Cuts.Reused += c.clear(out.Moved, out.Judge)
 }

@@ -47,8 +47,11 @@ func (d *Datapath) observeWiring(ctx context.Context, all *program.Program) (dec
 	w := decide.Wiring{
 		Now: d.now(), Paths: paths, Routed: map[netip.Addr]bool{}, Announced: map[netip.Addr]bool{}, Unclear: d.links.Unclear(),
 		Open: append(d.links.Open(), testLink), Strangers: d.links.Strangers(), Carried: d.links.Carried(), NodePorts: d.links.NodePorts(),
-		Bridges: d.links.Bridges(), AnyBridge: d.links.AnyBridge(), Recorded: ruleset.LocalPods(d.table.actual, all),
+		Bridges: d.links.Bridges(), AnyBridge: d.links.AnyBridge(),
 		Others: decide.Others{NATBefore: d.survey.Before, DropsInvalid: d.survey.DropsInvalid, KubeRouter: d.survey.Known},
+	}
+	if d.decider.Fresh() {
+		w.Recorded = ruleset.LocalPods(d.table.actual, all)
 	}
 	for _, pod := range all.Pods {
 		path, direct := paths[pod.Addr]

@@ -77,7 +77,8 @@ func (d *Datapath) forgetKernel() {
 }
 
 func (d *Datapath) openProblem() decide.Problem {
-	return decide.Problem{Subject: "node open", Blocking: true, Text: "the node was opened on purpose, no policy is enforced here: " + d.opening.why,
+	return decide.Problem{Subject: "node open", Blocking: true,
+		Text: "the node was opened on purpose, no policy is enforced here: " + d.opening.why,
 		Cure: "when the emergency is over: podwall-agent --close-node, on this node"}
 }
 

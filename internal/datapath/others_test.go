@@ -124,7 +124,8 @@ func TestALookAtOurTableIsOneAtTheOthersToo(t *testing.T) {
 }
 
 func TestGuardCanBeForced(t *testing.T) {
-	for name, o := range map[string]Options{"On": {Options: decide.Options{Guard: decide.GuardOn}}, "Off": {Options: decide.Options{Guard: decide.GuardOff}},
+	for name, o := range map[string]Options{"On": {Options: decide.Options{Guard: decide.GuardOn}},
+		"Off":    {Options: decide.Options{Guard: decide.GuardOff}},
 		"Filter": {Options: decide.Options{FilterHook: true, Guard: decide.GuardOn}}} {
 		t.Run(name, func(t *testing.T) {
 			inOwnNamespace(t, func(t *testing.T) {

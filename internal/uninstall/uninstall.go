@@ -94,7 +94,8 @@ func (c *Cluster) byHelm(ctx context.Context) ([]string, error) {
 	case err != nil:
 		return nil, err
 	case ds.Metadata.Annotations[byHelm] == "":
-		return nil, final{fmt.Errorf("%w: the DaemonSet %s has no annotation %s. Do not apply manifests that were rendered with uninstall.enabled=true; "+
+		return nil, final{fmt.Errorf("%w: the DaemonSet %s has no annotation %s. "+
+			"Do not apply manifests that were rendered with uninstall.enabled=true; "+
 			"to uninstall without helm see docs/uninstall.md", ErrNotHelms, Agents, byHelm)}
 	}
 	return nil, nil

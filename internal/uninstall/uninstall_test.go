@@ -105,7 +105,8 @@ func (s *server) patience(t *testing.T) context.Context {
 
 // An agent of a dead node cannot be stopped, so nobody waits for it.
 func TestAgentsAreStoppedWhereTheNodeAnswers(t *testing.T) {
-	s := &server{objects: map[string]string{"nodes": nodes, "podwall": byHelms, agents: list(podOn("node1", isReady), podOn("node2", isReady))}}
+	s := &server{objects: map[string]string{"nodes": nodes, "podwall": byHelms,
+		agents: list(podOn("node1", isReady), podOn("node2", isReady))}}
 	s.broken.Store(3)
 	c, _ := start(t, s)
 	if err := c.StopAgents(t.Context()); err != nil || len(s.deleted) == 0 || s.deleted[0] != Agents {
@@ -121,7 +122,8 @@ func TestAgentsAreStoppedWhereTheNodeAnswers(t *testing.T) {
 // Whoever applies rendered manifests applies the hooks too. They must not remove
 // what was installed with them.
 func TestAgentsThatHelmDidNotInstallStay(t *testing.T) {
-	s := &server{objects: map[string]string{"nodes": nodes, "podwall": `{"metadata": {"annotations": {"a": "b"}}}`, agents: list(podOn("node1", isReady))}}
+	s := &server{objects: map[string]string{"nodes": nodes, "podwall": `{"metadata": {"annotations": {"a": "b"}}}`,
+		agents: list(podOn("node1", isReady))}}
 	s.broken.Store(3)
 	c, _ := start(t, s)
 	if err := c.StopAgents(t.Context()); !errors.Is(err, ErrNotHelms) || len(s.deleted) != 0 {

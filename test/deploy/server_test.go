@@ -224,7 +224,8 @@ func checkUninstall(t *testing.T, cfg *rest.Config, client *rest.RESTClient) {
 		t.Errorf("stopping agents that helm did not install: %v", err)
 	}
 	mark := `{"metadata": {"annotations": {"meta.helm.sh/release-name": "podwall"}}}`
-	if err := client.Patch(types.MergePatchType).AbsPath("/apis/apps/v1/namespaces/podwall-system/daemonsets/podwall").Body([]byte(mark)).Do(ctx).Error(); err != nil {
+	path := "/apis/apps/v1/namespaces/podwall-system/daemonsets/podwall"
+	if err := client.Patch(types.MergePatchType).AbsPath(path).Body([]byte(mark)).Do(ctx).Error(); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.StopAgents(ctx); err != nil {

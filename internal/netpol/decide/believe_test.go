@@ -35,7 +35,8 @@ func TestWhichAddressesMayBeThoseOfPods(t *testing.T) {
 	} {
 		p := claimed("10.0.0.1")
 		addr := p.Pods[0].Addr
-		w := Wiring{Paths: map[netip.Addr]inet.Path{}, Routed: map[netip.Addr]bool{addr: c.routed}, Announced: map[netip.Addr]bool{addr: c.announced}}
+		w := Wiring{Paths: map[netip.Addr]inet.Path{}, Routed: map[netip.Addr]bool{addr: c.routed},
+			Announced: map[netip.Addr]bool{addr: c.announced}}
 		if c.path != nil {
 			w.Paths[addr] = *c.path
 		}

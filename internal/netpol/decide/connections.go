@@ -56,8 +56,12 @@ func (d *Decider) connections(out *Decision, w Wiring, c Connections) {
 	out.Node.Cut = len(d.refused)+len(out.Refuse)-len(out.Admit) > 0
 }
 
+// Fresh reports whether no decision is in force: then what an earlier process left
+// counts.
+func (d *Decider) Fresh() bool { return d.judged == nil }
+
 // Judges reports whether a decision is in force that End can go by.
-func (d *Decider) Judges() bool { return d.judged != nil && d.judge != nil }
+func (d *Decider) Judges() bool { return !d.Fresh() && d.judge != nil }
 
 // End decides about connections alone: what a scan found is judged by the program
 // that is in force, and ended by a commit of its own. It is for a Decider that

@@ -86,7 +86,8 @@ func TestTheSameProgramAsksForNothing(t *testing.T) {
 	s, p := wired(Options{})
 	s.commit(p)
 	out := s.commit(p)
-	if len(out.Refuse)+len(out.Admit)+len(out.Again)+len(out.End)+len(out.Scan)+len(out.Former)+len(out.Moved)+len(out.Held.Addrs) > 0 || out.Learn != nil || out.Judge != nil {
+	if len(out.Refuse)+len(out.Admit)+len(out.Again)+len(out.End)+len(out.Scan)+len(out.Former)+len(out.Moved)+len(out.Held.Addrs) > 0 ||
+		out.Learn != nil || out.Judge != nil {
 		t.Errorf("it asks for %+v", out)
 	}
 }
@@ -217,7 +218,8 @@ func TestWhatIsAllowedAgainIsReleasedLater(t *testing.T) {
 // Of an address that has no pod any more, or another one, nothing is refused.
 func TestARefusalGoesWithItsPod(t *testing.T) {
 	strict := letting([]string{friend}, pod("10.0.0.1", "web"))
-	for name, next := range map[string]*program.Program{"gone": letting([]string{friend}), "another": letting([]string{friend}, pod("10.0.0.1", "next"))} {
+	for name, next := range map[string]*program.Program{"gone": letting([]string{friend}),
+		"another": letting([]string{friend}, pod("10.0.0.1", "next"))} {
 		s := newScene(Options{}).settle(strict)
 		s.c.Found = []cut.Cut{connection(stranger, "10.0.0.1")}
 		s.commit(strict)

@@ -34,7 +34,7 @@ type Wiring struct {
 	// Others are the rules of other programs.
 	Others Others
 	// Recorded are the pods that the table in the kernel knows; nil for none, or for
-	// no table.
+	// no table. They count for a Decider that is Fresh.
 	Recorded []program.Pod
 	// Beside is true if somebody looks for connections from before a pod beside the
 	// loop. Clean are the addresses of which none is left, with the index of the

@@ -116,7 +116,8 @@ func TestPodsAreClosedByChainsOfTheirOwn(t *testing.T) {
 	if want := []string{"ingress4-web", "left-egress4", "left-egress6", "left-ingress4", "left-ingress6"}; !slices.Equal(names, want) {
 		t.Errorf("the chains are %v, want %v", names, want)
 	}
-	if closed.Pods[0] != p.Pods[0] || closed.Pods[1].Ingress != "left-ingress4" || closed.Pods[2].Egress != "left-egress6" || p.Pods[1].Ingress != "" {
+	if closed.Pods[0] != p.Pods[0] || closed.Pods[1].Ingress != "left-ingress4" || closed.Pods[2].Egress != "left-egress6" ||
+		p.Pods[1].Ingress != "" {
 		t.Errorf("the pods are %+v, of %+v", closed.Pods, p.Pods)
 	}
 }

@@ -39,7 +39,8 @@ func TestPodsThatCannotBeFoundAreReportedAfterAWhile(t *testing.T) {
 	if len(got) != 4 || !got[0].Blocking || !got[1].Blocking || !got[2].Blocking || got[3].Blocking {
 		t.Fatalf("after the Grace: %+v, want four problems", got)
 	}
-	for i, want := range []string{"a/macvlan (10.0.0.5)", "a/claimed (10.0.0.7: the ports a, b have it)", "a/isolated (10.0.0.1)", "a/bridged (10.0.0.4)"} {
+	for i, want := range []string{"a/macvlan (10.0.0.5)", "a/claimed (10.0.0.7: the ports a, b have it)",
+		"a/isolated (10.0.0.1)", "a/bridged (10.0.0.4)"} {
 		if !strings.HasSuffix(got[i].Text, ": "+want) {
 			t.Errorf("after the Grace: %q, want it to name %s alone", got[i].Text, want)
 		}

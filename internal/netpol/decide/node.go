@@ -31,8 +31,10 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	}
 	if w.Others.KubeRouter > 0 {
 		out.Problems = append(out.Problems, Problem{Subject: "kube-router",
-			Text: fmt.Sprintf("%d chains of kube-router's firewall are in the kernel and judge packets too; if it has stopped, by the policies of that time", w.Others.KubeRouter),
-			Cure: "stop kube-router on this node, then run podwall-agent --remove-kube-router-firewall=plan, and =now; see docs/migrate-from-kube-router.md"})
+			Text: fmt.Sprintf("%d chains of kube-router's firewall are in the kernel and judge packets too; "+
+				"if it has stopped, by the policies of that time", w.Others.KubeRouter),
+			Cure: "stop kube-router on this node, then run podwall-agent --remove-kube-router-firewall=plan, and =now; " +
+				"see docs/migrate-from-kube-router.md"})
 	}
 	for _, b := range out.Bridges {
 		out.Problems = append(out.Problems, bridgeProblems(b, w.NodePorts[b.Index])...)

@@ -28,8 +28,10 @@ func TestWhichChainsJudgeAndWhetherTheyAreGuarded(t *testing.T) {
 		{"the guard is not wanted", Options{Guard: GuardOff}, Others{}, false, false, false, "=off", nil},
 		{"filter chains are wanted", Options{FilterHook: true}, Others{}, false, true, false, "not needed", nil},
 		{"nat chains do not work", Options{}, Others{}, true, true, false, "not needed", nil},
-		{"a nat chain before ours", Options{}, Others{NATBefore: []string{"theirs"}}, false, true, false, "not needed", []string{"nat chain before ours"}},
-		{"the same where filter chains are wanted", Options{FilterHook: true}, Others{NATBefore: []string{"theirs"}}, false, true, false, "not needed", nil},
+		{"a nat chain before ours", Options{}, Others{NATBefore: []string{"theirs"}}, false, true, false, "not needed",
+			[]string{"nat chain before ours"}},
+		{"the same where filter chains are wanted", Options{FilterHook: true}, Others{NATBefore: []string{"theirs"}},
+			false, true, false, "not needed", nil},
 		{"kube-router", Options{}, Others{KubeRouter: 3}, false, false, true, "no other table", []string{"kube-router"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -48,7 +50,8 @@ func TestWhichChainsJudgeAndWhetherTheyAreGuarded(t *testing.T) {
 
 // wired is a node with pods on every kind of interface.
 func wired(o Options) (*scene, *program.Program) {
-	p := letting(nil, pod("10.0.0.1", "routed"), openPod("10.0.0.2", "open"), pod("10.0.1.1", "bridged"), pod("10.0.2.1", "uplink"), pod("10.0.3.1", "nowhere"))
+	p := letting(nil, pod("10.0.0.1", "routed"), openPod("10.0.0.2", "open"), pod("10.0.1.1", "bridged"),
+		pod("10.0.2.1", "uplink"), pod("10.0.3.1", "nowhere"))
 	p.Pods[2].Egress = "egress4-web"
 	s := newScene(o)
 	s.w.Paths[at("10.0.0.1")] = inet.Path{Index: 1, Link: "veth1"}

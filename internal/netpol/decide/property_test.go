@@ -136,7 +136,8 @@ func (w *walk) note(t *rapid.T, out Decision) {
 
 // copy is what a decision must not change.
 func (w *walk) copy() any {
-	return []any{w.w.Now, maps.Clone(w.w.Paths), maps.Clone(w.w.Clean), slices.Clone(w.w.Open), slices.Clone(w.w.Carried), slices.Clone(w.c.Found),
+	return []any{w.w.Now, maps.Clone(w.w.Paths), maps.Clone(w.w.Clean), slices.Clone(w.w.Open), slices.Clone(w.w.Carried),
+		slices.Clone(w.c.Found),
 		slices.Clone(w.program.Pods), slices.Clone(w.program.Chains), slices.Clone(w.program.Sets)}
 }
 
@@ -167,7 +168,8 @@ func (w *walk) wiring(t *rapid.T, out Decision) {
 		if out := slices.Contains(out.Elsewhere, pod.Addr); out && (!path.Elsewhere || w.options.OpenUnknown) {
 			t.Fatalf("%v with the path %+v is left out", pod, path)
 		}
-		if isolated := pod.Ingress != "" && path.Link != "" && !path.Uplink && !path.Elsewhere; isolated && !slices.Contains(out.Node.Ingress, path.Link) {
+		isolated := pod.Ingress != "" && path.Link != "" && !path.Uplink && !path.Elsewhere
+		if isolated && !slices.Contains(out.Node.Ingress, path.Link) {
 			t.Fatalf("nobody is closed on %s, where %v is", path.Link, pod)
 		}
 	}
@@ -272,8 +274,10 @@ func TestDecisionsComeToRest(t *testing.T) {
 		w.commit(w.program) // what moved is closed first
 		w.looked(w.program).commit(w.program)
 		out := w.looked(w.program).commit(w.program)
-		if len(out.Held.Addrs)+len(out.Elsewhere)+len(out.Scan)+len(out.Refuse)+len(out.End) > 0 || !slices.Equal(addrsOf(out.Program), addrsOf(w.program)) {
-			t.Fatalf("held %v, elsewhere %v, scanned %v, programmed %v of %v", out.Held.Addrs, out.Elsewhere, touched(out.Scan), addrsOf(out.Program), addrsOf(w.program))
+		if len(out.Held.Addrs)+len(out.Elsewhere)+len(out.Scan)+len(out.Refuse)+len(out.End) > 0 ||
+			!slices.Equal(addrsOf(out.Program), addrsOf(w.program)) {
+			t.Fatalf("held %v, elsewhere %v, scanned %v, programmed %v of %v",
+				out.Held.Addrs, out.Elsewhere, touched(out.Scan), addrsOf(out.Program), addrsOf(w.program))
 		}
 	})
 }

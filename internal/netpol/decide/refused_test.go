@@ -171,7 +171,8 @@ func TestWhoseChangeNeedsAScanPays(t *testing.T) {
 	scopes := cut.Scopes{}
 	scan(scopes, before, now, cut.Change{Denied: []netip.Addr{at(webPod)}, Shrunk: []netip.Addr{at(second)}, Left: []netip.Addr{at(first)}})
 	a, b, gone := scopes[cut.Payer{Tenant: "a"}], scopes[cut.Payer{Tenant: "b", Members: true}], scopes[cut.Payer{Tenant: "gone"}]
-	if len(scopes) != 3 || a == nil || !a.Touched[at(webPod)] || b == nil || !b.Touched[at(second)] || gone == nil || gone.Left[at(first)] != "gone" {
+	if len(scopes) != 3 || a == nil || !a.Touched[at(webPod)] || b == nil || !b.Touched[at(second)] ||
+		gone == nil || gone.Left[at(first)] != "gone" {
 		t.Errorf("payers are %v", slices.Collect(maps.Keys(scopes)))
 	}
 	if p := payerOf(now, []netip.Addr{at(second), at(webPod)}); p != (cut.Payer{Tenant: "a"}) {

@@ -103,7 +103,8 @@ func letting(peers []string, pods ...program.Pod) *program.Program {
 // connection is one that a scan found, as the kernel has it.
 func connection(from, to string) cut.Cut {
 	return cut.Cut{Reason: cut.Ingress, Addr: at(to), Pod: "shop/web", Tenant: "shop", Entry: inet.Connection{Protocol: inet.TCP,
-		Orig: inet.Tuple{Src: at(from), Dst: at(to), SrcPort: 40000, DstPort: 80}, Reply: inet.Tuple{Src: at(to), Dst: at(from), SrcPort: 80, DstPort: 40000}}}
+		Orig:  inet.Tuple{Src: at(from), Dst: at(to), SrcPort: 40000, DstPort: 80},
+		Reply: inet.Tuple{Src: at(to), Dst: at(from), SrcPort: 80, DstPort: 40000}}}
 }
 
 func addrsOf(p *program.Program) (list []string) {

@@ -18,7 +18,8 @@ func TestInterfacesWithoutAKnownPodAreReportedAfterAWhile(t *testing.T) {
 		t.Errorf("the next look is after %v, want the end of the grace", got)
 	}
 	got := d.strange([]string{"veth2", "veth3"}, start.Add(Grace))
-	if len(got) != 1 || got[0].Blocking || !strings.HasSuffix(got[0].Text, ": veth2") || !strings.Contains(got[0].Cure, "--uplink-interfaces") {
+	if len(got) != 1 || got[0].Blocking || !strings.HasSuffix(got[0].Text, ": veth2") ||
+		!strings.Contains(got[0].Cure, "--uplink-interfaces") {
 		t.Errorf("after the grace: %+v, want one that names veth2 alone", got)
 	}
 	if got := d.strange(nil, start.Add(2*Grace)); got != nil || len(d.strangers) != 0 {

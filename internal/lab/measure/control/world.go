@@ -176,6 +176,7 @@ func (w *world) await(ctx context.Context, seen *arrival) (time.Time, error) {
 	case <-w.agent.Ended():
 		return time.Time{}, fmt.Errorf("waiting for a change: %w", process.Lives(w.agent.Process))
 	case <-limit.C:
-		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s", process.Patience), w.witness.failure())
+		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s", process.Patience),
+			w.witness.failure())
 	}
 }

@@ -95,7 +95,8 @@ func (s *stage) runBoth(name string, command func(node string) *exec.Cmd) (list 
 	for _, node := range realNodes() {
 		cmd := command(node)
 		cmd.Env = s.environment(node)
-		p, err := process.Start(cmd, process.Options{Name: name + " of " + node, Log: filepath.Join(s.dir, "*.log"), NS: s.bed.Node(node).NS, Group: true})
+		p, err := process.Start(cmd, process.Options{Name: name + " of " + node, Log: filepath.Join(s.dir, "*.log"),
+			NS: s.bed.Node(node).NS, Group: true})
 		if err != nil {
 			return list, err
 		}
