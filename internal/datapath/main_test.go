@@ -27,12 +27,17 @@ func inOwnNamespace(t *testing.T, f func(t *testing.T)) {
 	apart.Run(t, f)
 }
 
+// open opens a datapath whose clock stands still: to most of the pods of tests
+// nothing leads, which is a problem after a while, and on a slow machine a test may
+// last longer than that.
 func open(t *testing.T, o Options) *Datapath {
 	t.Helper()
 	d, err := Open(o, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
+	start := time.Now()
+	d.now = func() time.Time { return start }
 	t.Cleanup(func() { _ = d.Close() }) // may be closed already
 	return d
 }
