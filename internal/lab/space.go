@@ -52,13 +52,13 @@ func quick() []netns.Sysctl {
 		{Path: "ipv6/conf/default/dad_transmits", Value: "0"},
 		{Path: "ipv6/conf/default/accept_ra", Value: "0"},
 		{Path: "ipv6/conf/default/router_solicitations", Value: "0"},
-		{Path: "ipv4/icmp_ratelimit", Value: "0"},
-		{Path: "ipv6/icmp/ratelimit", Value: "0", Optional: true},
 		// Bridges report their own groups a moment after they came up, and an
 		// agent that drops such a report counts it.
 		{Path: "ipv4/igmp_link_local_mcast_reports", Value: "0", Optional: true},
-		{Path: "ipv4/icmp_msgs_per_sec", Value: "1000000", Optional: true},
-		{Path: "ipv4/icmp_msgs_burst", Value: "1000000", Optional: true},
+		// ICMP errors of no type are limited. Beside the limit for each destination there
+		// is one for all namespaces of the machine together, in newer kernels for each.
+		{Path: "ipv4/icmp_ratemask", Value: "0"},
+		{Path: "ipv6/icmp/ratemask", Value: "\n", Optional: true}, // the empty list
 	}
 }
 
