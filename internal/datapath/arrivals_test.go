@@ -45,7 +45,7 @@ func left(t *testing.T, want ...string) {
 	ours := func() []string { // not what interfaces say when they come up
 		return slices.DeleteFunc(connections(t), func(l string) bool { return !strings.HasPrefix(l, "tcp ") && !strings.HasPrefix(l, "udp ") })
 	}
-	for end := time.Now().Add(30 * time.Second); !slices.Equal(ours(), want); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); !slices.Equal(ours(), want); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("connections are %q, want %q", ours(), want)
 		}

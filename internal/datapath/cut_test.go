@@ -87,7 +87,7 @@ func drive(t *testing.T, d *Datapath, p *program.Program, want ...string) (sum C
 	t.Helper()
 	slices.Sort(want)
 	next := apply(t, d, p).Cuts
-	for end := time.Now().Add(30 * time.Second); ; {
+	for end := time.Now().Add(patience); ; {
 		sum.Ingress, sum.Egress, sum.Reused, sum.Refused = sum.Ingress+next.Ingress, sum.Egress+next.Egress, sum.Reused+next.Reused, next.Refused
 		if slices.Equal(connections(t), want) {
 			return sum
@@ -185,8 +185,8 @@ func TestACutIsACommitOfItsOwn(t *testing.T) {
 				for sum := 0; sum < 2; {
 					select {
 					case <-d.Denied():
-					case <-time.After(10 * time.Second):
-						t.Fatalf("%d of 2 connections were found in 10 s", sum)
+					case <-time.After(patience):
+						t.Fatalf("%d of 2 connections were found in %s", sum, patience)
 					}
 					before := d.conn.Transactions()
 					c := endFound(t, d)

@@ -54,9 +54,9 @@ func TestAnIsolatedPodThatIsFoundOnABridgeEndsItsFlowsToGroups(t *testing.T) {
 		pods.Pods = append(pods.Pods, program.Pod{Addr: netip.MustParseAddr("10.244.1.6"), Name: "open"})
 		apply(t, d, pods)
 		connect(t, inet.UDP, "10.244.1.6", "224.0.0.251")
-		for end, looks := time.Now().Add(30*time.Second), 0; looks < 2; time.Sleep(10 * time.Millisecond) { // the first and the second of the start
+		for end, looks := time.Now().Add(patience), 0; looks < 2; time.Sleep(10 * time.Millisecond) { // the first and the second of the start
 			if looks += apply(t, d, pods).Cuts.Looked.Times; time.Now().After(end) {
-				t.Fatalf("%d looks at the connections in 30 s", looks)
+				t.Fatalf("%d looks at the connections in %s", looks, patience)
 			}
 		}
 		drive(t, d, pods, line(inet.UDP, "10.244.1.6", "224.0.0.251")) // is allowed

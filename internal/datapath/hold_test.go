@@ -26,7 +26,7 @@ func watched(t *testing.T, d *Datapath) {
 
 func until(t *testing.T, otherwise string, is func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); !is(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal(otherwise)
 		}
@@ -36,7 +36,7 @@ func until(t *testing.T, otherwise string, is func() bool) {
 // settled applies until nobody is held, and returns how often somebody was.
 func settled(t *testing.T, d *Datapath, p *program.Program) (held int) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; held++ {
+	for end := time.Now().Add(patience); ; held++ {
 		if len(apply(t, d, p).Held) == 0 {
 			return held
 		}

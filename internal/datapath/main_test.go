@@ -19,6 +19,9 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
+// patience is the longest wait for what must happen, on a busy or emulated machine.
+const patience = time.Minute
+
 func TestMain(m *testing.M) { testentry.Try(m) }
 
 // inOwnNamespace runs f in a process and a network namespace of its own.
@@ -119,7 +122,7 @@ func woken(t *testing.T, d *Datapath) {
 	t.Helper()
 	select {
 	case <-d.Changed():
-	case <-time.After(10 * time.Second):
-		t.Fatal("a change was not noticed in 10 s")
+	case <-time.After(patience):
+		t.Fatalf("a change was not noticed in %s", patience)
 	}
 }

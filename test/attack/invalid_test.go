@@ -146,7 +146,7 @@ func TestTheGuardLeavesWhenSomebodyElseDropsStrayPackets(t *testing.T) {
 // awaitGuard waits until the agent of node1 has its guard, or not.
 func (w *world) awaitGuard(t *testing.T, want bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(stage.Patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		table, err := w.Conns[node1].Read()
 		if err == nil && table != nil && (table.Chain("guard") != nil) == want { // a read may meet a change
 			return

@@ -9,15 +9,10 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
-	"time"
 
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/process"
 )
-
-// patience is how long an agent may take to enforce a change. It is long
-// since the machine may be busy; nobody waits for it when all is well.
-const patience = 30 * time.Second
 
 // agent is a podwall-agent process inside a node.
 type agent struct{ *process.Process }
@@ -42,7 +37,7 @@ type status struct {
 // await returns when the agent enforces the content with that digest.
 func (a *agent) await(ctx context.Context, digest string) error {
 	var why string
-	w := process.Wait{For: "it to enforce the manifests", Limit: patience, Why: func() string { return why }}
+	w := process.Wait{For: "it to enforce the manifests", Why: func() string { return why }}
 	return w.Until(ctx, func(ctx context.Context) (bool, error) {
 		var s status
 		err := a.Page(ctx, "/statusz", &s)

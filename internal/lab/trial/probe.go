@@ -81,9 +81,10 @@ type Totals struct {
 func (t *Trial) Totals() Totals { return t.totals }
 
 const (
-	// deadline is when a packet counts as lost that neither arrived nor was
-	// counted as dropped. A verdict is never made from it.
-	deadline = 5 * time.Second
+	// lost is after how long a packet counts as lost that neither arrived nor was
+	// counted as dropped. A verdict is never made from it. Each packet of a round
+	// adds to it, since slow machines need time for many.
+	lost, each = 5 * time.Second, 10 * time.Millisecond
 	// maxAlone bounds how many questions are asked again one by one.
 	maxAlone = 64
 
@@ -168,6 +169,9 @@ func (t *Trial) newRound(questions []Question, list []int) round {
 	return r
 }
 
+// deadline is when what is still missing of so many packets counts as lost.
+func deadline(packets int) time.Time { return time.Now().Add(lost + time.Duration(packets)*each) }
+
 // send sends a round and waits until every packet is accounted for.
 func (t *Trial) send(ctx context.Context, r round) (probe.Outcome, error) {
 	t.prober.Reset()
@@ -182,16 +186,16 @@ func (t *Trial) send(ctx context.Context, r round) (probe.Outcome, error) {
 		now, err := t.Drops()
 		return now - before, err
 	}
-	out, err := t.prober.Collect(ctx, r.ids, moved, time.Now().Add(deadline))
+	out, err := t.prober.Collect(ctx, r.ids, moved, deadline(len(r.ids)))
 	if err != nil {
 		return out, err
 	}
 	t.totals.Sent += len(r.ids)
 	t.totals.Arrived += out.Arrived
 	t.totals.Dropped += out.Dropped
-	lost, err := t.prober.Lost()
+	unseen, err := t.prober.Lost()
 	// An arrival that the prober could not see must not pass for a drop.
-	out.Exact = out.Exact && lost == 0
+	out.Exact = out.Exact && unseen == 0
 	return out, err
 }
 
@@ -215,7 +219,7 @@ func (t *Trial) checkReplies(ctx context.Context, questions []Question, answers 
 			wait, owner[r.ids[n]] = append(wait, r.ids[n]), i
 		}
 	}
-	for _, id := range t.prober.WaitReplies(ctx, wait, time.Now().Add(deadline)) {
+	for _, id := range t.prober.WaitReplies(ctx, wait, deadline(len(wait))) {
 		answers[owner[id]].Problem = "arrived, but no answer came back"
 	}
 }

@@ -23,7 +23,7 @@ import (
 const (
 	// Patience is how long something that must happen may take on a busy machine.
 	// Nobody waits so long when all is well.
-	Patience = 20 * time.Second
+	Patience = time.Minute
 	// Grace is how long nothing must happen where no counter tells.
 	Grace = 50 * time.Millisecond
 )
