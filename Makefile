@@ -20,7 +20,7 @@ CONTAINERD := github.com/containerd/containerd/v2/cmd
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
 .PHONY: help build image release vulncheck demo test test-go fuzz lint vet staticcheck errcheck deploy bench
-.PHONY: prepare kubeapi kube netpol standin cni containerd e2e check vm-ipvs mutants soak golden clean FORCE
+.PHONY: prepare kubeapi kube netpol standin cni containerd e2e check vm vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -119,6 +119,11 @@ deploy: ## render deploy/ from the Helm chart, and the chart's table of values
 check: build ## run the case files on this kernel, both wirings (a few minutes)
 	bin/podwall-lab check --backend kernel --wiring routed testdata/cases/recipes.jsonl testdata/cases/checklist.jsonl testdata/cases/cyclonus.jsonl.gz
 	bin/podwall-lab check --backend kernel --wiring bridge testdata/cases/recipes.jsonl testdata/cases/checklist.jsonl testdata/cases/cyclonus.jsonl.gz
+
+VM ?=
+
+vm: build cni ## run what depends on the kernel in virtual machines with 5.10, 6.1, 6.12 and 7.3, into docs/reports/kernels.md; see hack/vm/README.md
+	hack/vm/all $(VM)
 
 vm-ipvs: build kubeapi ## run beside kube-proxy in IPVS mode, in virtual machines with kernels 5.10 and 6.1 (15 minutes)
 	hack/vm/ipvs

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// suite is the tests of a package that are run.
+type suite struct{ Name, Package string }
+
+// limit is how long a suite may take in a machine, which is ten times slower than
+// this one, and more when this one is busy. It ends what hangs, nothing else.
+const limit = 90 * time.Minute
+
+func suites() []suite {
+	return []suite{
+		{"nft", "internal/kernel/nft"},
+		{"ruleset", "internal/netpol/ruleset"},
+		{"datapath", "internal/datapath"},
+		{"lab", "internal/lab"},
+		{"cases", "internal/lab/trial"},
+		{"attack", "test/attack"},
+	}
+}
+
+// allReleases are Debian's with a kernel that podwall is for, oldest first.
+func allReleases() []string { return []string{"bullseye", "bookworm", "trixie", "trixie-backports"} }
+
+// choose returns the named suites, or all.
+func choose(only string) ([]suite, error) {
+	if only == "" {
+		return suites(), nil
+	}
+	var list []suite
+	for _, name := range strings.Split(only, ",") {
+		n := len(list)
+		for _, s := range suites() {
+			if s.Name == name {
+				list = append(list, s)
+			}
+		}
+		if len(list) == n {
+			return nil, fmt.Errorf("there is no suite %q", name)
+		}
+	}
+	return list, nil
+}
+
+// command is what the machine's shell is told. The tests find themselves in a
+// tree like that of the repository.
+func (s suite) command(left []skip) string {
+	// In older kernels the limit of ICMP errors is the machine's. The lab must not
+	// depend on it, and a slow machine would not come near the usual one.
+	few := "sysctl -q -w net.ipv4.icmp_msgs_per_sec=1 net.ipv4.icmp_msgs_burst=1"
+	args := fmt.Sprintf("-test.v -test.timeout=%s", limit)
+	if len(left) > 0 {
+		args += " -test.skip='" + pattern(left) + "'"
+	}
+	return fmt.Sprintf("%s; top=/t/* && cd $top/%s && export CI=true PODWALL_AGENT=$(echo $top)/bin/podwall-agent "+
+		"PODWALL_CNI_BIN=$(echo $top)/bin/cni && exec ./suite.test %s", few, s.Package, args)
+}
+
+// build makes the tree: the test programs where their packages are, what they
+// read, and the programs that they start.
+func build(ctx context.Context, tree string, list []suite) error {
+	for _, s := range list {
+		at := filepath.Join(tree, s.Package)
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			return fmt.Errorf("making a directory: %w", err)
+		}
+		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(at, "suite.test"), "./"+s.Package)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("building the tests of %s: %w\n%s", s.Package, err, out)
+		}
+		if err := copyInto(ctx, tree, s.Package+"/testdata"); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"testdata", "examples", "bin/podwall-agent", "bin/cni"} {
+		if err := copyInto(ctx, tree, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyInto copies a file or directory of the repository, if there is one.
+func copyInto(ctx context.Context, tree, name string) error {
+	if _, err := os.Stat(name); os.IsNotExist(err) {
+		return nil
+	}
+	to := filepath.Join(tree, filepath.Dir(name))
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return fmt.Errorf("making a directory: %w", err)
+	}
+	if out, err := exec.CommandContext(ctx, "cp", "-rL", name, to).CombinedOutput(); err != nil {
+		return fmt.Errorf("copying %s: %w\n%s", name, err, out)
+	}
+	return nil
+}
