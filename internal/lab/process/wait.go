@@ -25,7 +25,8 @@ type Wait struct {
 	For string
 	// Limit is the longest wait; zero means Patience.
 	Limit time.Duration
-	// Pause is the time between two looks; zero means 2 ms.
+	// Pause is the time between two looks; zero means 2 ms. It is longer where a look
+	// takes long: what is waited for needs the processor more than the looks do.
 	Pause time.Duration
 	// Why says, for the error, why it does not hold yet; it may be nil.
 	Why func() string
@@ -38,7 +39,9 @@ func (w Wait) Until(ctx context.Context, holds func(context.Context) (bool, erro
 	limit, cancel := context.WithTimeoutCause(ctx, most, fmt.Errorf("it did not happen within %s", most))
 	defer cancel()
 	for {
+		begin := time.Now()
 		ok, err := holds(limit)
+		took := time.Since(begin)
 		if ok && err == nil {
 			return nil
 		}
@@ -50,7 +53,7 @@ func (w Wait) Until(ctx context.Context, holds func(context.Context) (bool, erro
 		}
 		select {
 		case <-limit.Done():
-		case <-time.After(cmp.Or(w.Pause, pause)):
+		case <-time.After(max(cmp.Or(w.Pause, pause), 3*took)):
 		}
 	}
 }
