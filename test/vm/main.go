@@ -3,7 +3,7 @@
 // VM runs the tests that depend on the kernel in virtual machines, with the
 // kernels of Debian's releases, and writes what they said into docs/reports.
 //
-//	go run ./test/vm [-only SUITE,...] [-report DIR] [RELEASE...]
+//	go run ./test/vm [-only SUITE,...] [-run TEST] [-report DIR] [RELEASE...]
 //
 // Run it at the top of the repository, as root; `make vm` and hack/vm/all do.
 // It starts one machine at a time, builds what goes into it, and counts results.
@@ -26,11 +26,12 @@ import (
 
 func main() {
 	only := flag.String("only", "", "run these suites only, a list with commas")
+	part := flag.String("run", "", "run only tests that match, as go test -run does; the report says that it is a part")
 	dir := flag.String("report", "docs/reports", "the directory of kernels.md and kernels.json")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	failed, err := run(ctx, flag.Args(), *only, filepath.Join(*dir, "kernels"))
+	failed, err := run(ctx, flag.Args(), *only, *part, filepath.Join(*dir, "kernels"))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
@@ -42,11 +43,11 @@ func main() {
 
 // run runs the suites on the releases, all of them by default. After each it
 // writes the report, so that a run that is ended leaves what it knows.
-func run(ctx context.Context, releases []string, only, report string) (failed bool, err error) {
+func run(ctx context.Context, releases []string, only, part, report string) (failed bool, err error) {
 	if len(releases) == 0 {
 		releases = allReleases()
 	}
-	list, err := choose(only)
+	list, err := choose(only, part)
 	if err != nil {
 		return false, err
 	}
@@ -94,7 +95,7 @@ func try(ctx context.Context, tree, release string, s suite, skips []skip) (Resu
 		return Result{}, err
 	}
 	left := chosen(skips, release, s.Name)
-	r := Result{Release: release, Suite: s.Name, Kernel: version(release), Commit: commit(ctx), Began: time.Now().UTC().Truncate(time.Second)}
+	r := Result{Release: release, Suite: s.Name, Part: s.Part, Kernel: version(release), Commit: commit(ctx), Began: time.Now().UTC().Truncate(time.Second)}
 	for r.Tries = 1; ; r.Tries++ {
 		begin := time.Now()
 		out, status, err := boot(ctx, tree, release, s, left)

@@ -34,12 +34,15 @@ func readReport(name string) (*Report, error) {
 	return r, nil
 }
 
-// put replaces the result of the same suite on the same release.
+// put replaces the result of the same suite, or part of it, on the same release. A
+// whole suite replaces its parts too.
 func (r *Report) put(one Result) {
-	r.Results = slices.DeleteFunc(r.Results, func(o Result) bool { return o.Release == one.Release && o.Suite == one.Suite })
+	r.Results = slices.DeleteFunc(r.Results, func(o Result) bool {
+		return o.Release == one.Release && o.Suite == one.Suite && (one.Part == "" || o.Part == one.Part)
+	})
 	r.Results = append(r.Results, one)
 	slices.SortFunc(r.Results, func(a, b Result) int {
-		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a.Release, b.Release), cmp.Compare(a.Suite, b.Suite))
+		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a.Release, b.Release), cmp.Compare(a.Suite, b.Suite), cmp.Compare(a.Part, b.Part))
 	})
 }
 
@@ -92,7 +95,11 @@ func table(list []Result) string {
 	var b strings.Builder
 	b.WriteString("| kernel | suite | passed | failed | skipped | seconds | tries | began | commit |\n|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range list {
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %.0f | %d | %s | %s |\n", r.Kernel, r.Suite, r.Passed, len(r.Failed), len(r.Skipped),
+		name := r.Suite
+		if r.Part != "" {
+			name += ", a part: `" + strings.ReplaceAll(r.Part, "|", `\|`) + "`"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %.0f | %d | %s | %s |\n", r.Kernel, name, r.Passed, len(r.Failed), len(r.Skipped),
 			r.Seconds, r.Tries, r.Began.Format("2006-01-02 15:04"), r.Commit)
 	}
 	return b.String()

@@ -16,6 +16,7 @@ type Result struct {
 	Release string    `json:"release"`
 	Kernel  string    `json:"kernel"`
 	Suite   string    `json:"suite"`
+	Part    string    `json:"part,omitempty"` // a pattern; empty if all tests were run
 	Commit  string    `json:"commit"`
 	Began   time.Time `json:"began"`
 	Seconds float64   `json:"seconds"` // of the last try, with the boot

@@ -8,12 +8,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
 
-// suite is the tests of a package that are run.
-type suite struct{ Name, Package string }
+// suite is the tests of a package that are run: those that match Part, or all.
+type suite struct{ Name, Package, Part string }
 
 // limit is how long a suite may take in a machine, which is ten times slower than
 // this one, and more when this one is busy. It ends what hangs, nothing else.
@@ -21,34 +22,33 @@ const limit = 90 * time.Minute
 
 func suites() []suite {
 	return []suite{
-		{"nft", "internal/kernel/nft"},
-		{"ruleset", "internal/netpol/ruleset"},
-		{"datapath", "internal/datapath"},
-		{"lab", "internal/lab"},
-		{"cases", "internal/lab/trial"},
-		{"attack", "test/attack"},
+		{Name: "nft", Package: "internal/kernel/nft"},
+		{Name: "ruleset", Package: "internal/netpol/ruleset"},
+		{Name: "datapath", Package: "internal/datapath"},
+		{Name: "lab", Package: "internal/lab"},
+		{Name: "cases", Package: "internal/lab/trial"},
+		{Name: "attack", Package: "test/attack"},
 	}
 }
 
 // allReleases are Debian's with a kernel that podwall is for, oldest first.
 func allReleases() []string { return []string{"bullseye", "bookworm", "trixie", "trixie-backports"} }
 
-// choose returns the named suites, or all.
-func choose(only string) ([]suite, error) {
-	if only == "" {
-		return suites(), nil
-	}
-	var list []suite
-	for _, name := range strings.Split(only, ",") {
-		n := len(list)
-		for _, s := range suites() {
-			if s.Name == name {
-				list = append(list, s)
+// choose returns the named suites, or all, with the part of them that is wanted.
+func choose(only, part string) ([]suite, error) {
+	list := suites()
+	if only != "" {
+		list = nil
+		for _, name := range strings.Split(only, ",") {
+			i := slices.IndexFunc(suites(), func(s suite) bool { return s.Name == name })
+			if i < 0 {
+				return nil, fmt.Errorf("there is no suite %q", name)
 			}
+			list = append(list, suites()[i])
 		}
-		if len(list) == n {
-			return nil, fmt.Errorf("there is no suite %q", name)
-		}
+	}
+	for i := range list {
+		list[i].Part = part
 	}
 	return list, nil
 }
@@ -60,6 +60,9 @@ func (s suite) command(left []skip) string {
 	// depend on it, and a slow machine would not come near the usual one.
 	few := "sysctl -q -w net.ipv4.icmp_msgs_per_sec=1 net.ipv4.icmp_msgs_burst=1"
 	args := fmt.Sprintf("-test.v -test.timeout=%s", limit)
+	if s.Part != "" {
+		args += " -test.run='" + s.Part + "'"
+	}
 	if len(left) > 0 {
 		args += " -test.skip='" + pattern(left) + "'"
 	}
