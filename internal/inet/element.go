@@ -48,6 +48,14 @@ func AddrRange(p netip.Prefix) Range {
 	return Range{Element{Addr: p.Masked().Addr()}, Element{Addr: LastAddr(p)}}
 }
 
+// LinkLocal returns the addresses of a family that mean somebody else on every link.
+func LinkLocal(f Family) netip.Prefix {
+	if f == IPv6 {
+		return netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfe, 0x80}), 10)
+	}
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{169, 254}), 16)
+}
+
 // LastAddr returns the last address of a prefix.
 func LastAddr(p netip.Prefix) netip.Addr {
 	b := p.Addr().AsSlice()

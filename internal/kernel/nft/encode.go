@@ -123,6 +123,20 @@ func (e *encoder) address(f Field, family inet.Family, to uint32) uint32 {
 	return length
 }
 
+// ctSource loads the source that the connection has in one direction, and returns
+// its length.
+func (e *encoder) ctSource(family inet.Family, reply bool) uint32 {
+	ct, length := &expr.Ct{Key: expr.CtKeySRCIP, Register: register, Direction: expr.CtDirOriginal}, uint32(4)
+	if family == inet.IPv6 {
+		ct.Key, length = expr.CtKeySRCIP6, 16
+	}
+	if reply {
+		ct.Direction = expr.CtDirReply
+	}
+	e.add(ct)
+	return length
+}
+
 func (e *encoder) port(to uint32) {
 	e.add(&expr.Payload{DestRegister: to, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
 }
@@ -159,6 +173,10 @@ func (s Lookup) encode(e *encoder) {
 		e.needFamily(s.Family)
 		e.add(&expr.Meta{Key: key, Register: register})
 		e.address(Source, s.Family, second(16))
+	case BeganSource, AnswerSource:
+		e.needFamily(s.Family)
+		n := e.ctSource(s.Family, s.Field == AnswerSource)
+		e.address(Source, s.Family, second(n))
 	}
 	l := &expr.Lookup{SourceRegister: register, SetName: s.Set, Invert: s.Negate}
 	if s.Map {
@@ -195,6 +213,14 @@ func (s MatchPrefix) encode(e *encoder) {
 	e.cmp(equal(s.Negate), s.Prefix.Masked().Addr().AsSlice())
 }
 
+func (s MatchAnswerer) encode(e *encoder) {
+	family := inet.FamilyOf(s.Prefix.Addr())
+	e.needFamily(family)
+	n := e.ctSource(family, true)
+	e.add(&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: n, Mask: mask(s.Prefix.Bits(), int(n)), Xor: make([]byte, n)})
+	e.cmp(expr.CmpOpEq, s.Prefix.Masked().Addr().AsSlice())
+}
+
 func mask(bits, n int) []byte {
 	m := make([]byte, n)
 	for i := range bits {
@@ -208,6 +234,11 @@ func (s MatchFamily) encode(e *encoder) { e.needFamily(s.Family) }
 func (s MatchLocalSource) encode(e *encoder) {
 	e.add(&expr.Fib{Register: register, FlagSADDR: true, ResultADDRTYPE: true})
 	e.cmp(equal(s.Negate), binaryutil.NativeEndian.PutUint32(addrTypeLocal))
+}
+
+func (MatchLocalDestination) encode(e *encoder) {
+	e.add(&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true})
+	e.cmp(expr.CmpOpEq, binaryutil.NativeEndian.PutUint32(addrTypeLocal))
 }
 
 func (MatchBroadcast) encode(e *encoder) {
@@ -224,9 +255,14 @@ func (s MatchState) encode(e *encoder) {
 	e.cmp(expr.CmpOpNeq, make([]byte, 4))
 }
 
-func (MatchNoInput) encode(e *encoder) {
+func (s MatchNoInput) encode(e *encoder) {
 	e.add(&expr.Meta{Key: expr.MetaKeyIIF, Register: register})
-	e.cmp(expr.CmpOpEq, make([]byte, 4))
+	e.cmp(equal(s.Negate), make([]byte, 4))
+}
+
+func (s MatchNoOutput) encode(e *encoder) {
+	e.add(&expr.Meta{Key: expr.MetaKeyOIF, Register: register})
+	e.cmp(equal(s.Negate), make([]byte, 4))
 }
 
 func (MatchToHost) encode(e *encoder) {

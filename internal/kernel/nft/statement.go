@@ -32,6 +32,8 @@ const (
 	OutputInterface
 	InputSource  // input interface . source address
 	OutputSource // output interface . source address
+	BeganSource  // who began the connection, before any translation . source address
+	AnswerSource // who answers in it, after any translation . source address
 )
 
 // Lookup asks a named set, or takes the verdict from a named map.
@@ -60,11 +62,18 @@ type MatchPrefix struct {
 	Negate bool
 }
 
+// MatchAnswerer compares the address of who answers in the connection.
+type MatchAnswerer struct{ Prefix netip.Prefix }
+
 // MatchFamily compares the family of the packet.
 type MatchFamily struct{ Family inet.Family }
 
 // MatchLocalSource asks whether the source address is one of the node's own.
 type MatchLocalSource struct{ Negate bool }
+
+// MatchLocalDestination asks whether the destination address is one of the node's
+// own.
+type MatchLocalDestination struct{}
 
 // MatchBroadcast asks whether the destination is a broadcast address of one of
 // the node's networks.
@@ -87,7 +96,11 @@ type MatchState struct{ States CtState }
 
 // MatchNoInput matches packets without an input interface: at postrouting
 // those that a bridge forwards by itself and those that the node makes.
-type MatchNoInput struct{}
+type MatchNoInput struct{ Negate bool }
+
+// MatchNoOutput matches packets without an output interface: at input and before
+// routing all of them.
+type MatchNoOutput struct{ Negate bool }
 
 // MatchToHost matches packets whose frame was for one receiver, not for a group or
 // for everybody. On a bridge the IP hooks take frames for others for such, too.

@@ -209,6 +209,10 @@ func (f Field) text(family inet.Family, p inet.Protocol) string {
 		return "iifname . " + ip + " saddr"
 	case OutputSource:
 		return "oifname . " + ip + " saddr"
+	case BeganSource:
+		return "ct original " + ip + " saddr . " + ip + " saddr"
+	case AnswerSource:
+		return "ct reply " + ip + " saddr . " + ip + " saddr"
 	}
 	return "oifname"
 }
@@ -232,6 +236,10 @@ func (s MatchPrefix) text() string {
 	return what + " " + value
 }
 
+func (s MatchAnswerer) text() string {
+	return fmt.Sprintf("ct reply %s saddr %s", FamilyFor(inet.FamilyOf(s.Prefix.Addr())), s.Prefix)
+}
+
 func (s MatchFamily) text() string { return fmt.Sprintf("meta nfproto ipv%d", s.Family) }
 
 func (s MatchLocalSource) text() string {
@@ -240,6 +248,8 @@ func (s MatchLocalSource) text() string {
 	}
 	return "fib saddr type local"
 }
+
+func (MatchLocalDestination) text() string { return "fib daddr type local" }
 
 func (MatchBroadcast) text() string { return "fib daddr type broadcast" }
 
@@ -256,7 +266,16 @@ func (s MatchState) text() string {
 	return "ct state " + strings.Join(names, ",")
 }
 
-func (MatchNoInput) text() string { return "meta iif 0" }
+func (s MatchNoInput) text() string { return "meta iif " + zero(s.Negate) }
+
+func (s MatchNoOutput) text() string { return "meta oif " + zero(s.Negate) }
+
+func zero(negate bool) string {
+	if negate {
+		return "!= 0"
+	}
+	return "0"
+}
 
 func (MatchToHost) text() string { return "meta pkttype host" }
 

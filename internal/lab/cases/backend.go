@@ -32,7 +32,7 @@ func (OracleBackend) Judge(ctx context.Context, step *Step) (Observed, error) {
 
 func (e End) oracle() oracle.Endpoint {
 	if e.Pod == nil {
-		return oracle.Addr(e.Addr)
+		return oracle.Outside(e.Addr)
 	}
 	return oracle.Endpoint{Pod: e.Pod.Key(), Addr: e.Addr}
 }
@@ -87,9 +87,12 @@ func nodesOf(ends ...End) []string {
 func flowOn(node string, p cluster.Protocol, port uint16, src, dst End) program.Flow {
 	return program.Flow{
 		Protocol: inet.Protocol(p), Src: src.Addr, Dst: dst.Addr, DstPort: port,
-		FromNode: src.isNode(node), ToNode: dst.isNode(node),
+		FromNode: src.isNode(node), ToNode: dst.isNode(node), SrcElsewhere: src.elsewhere(node), DstElsewhere: dst.elsewhere(node),
 	}
 }
+
+// elsewhere reports whether the end is a host outside or another node.
+func (e End) elsewhere(node string) bool { return e.Pod == nil || e.Pod.HostNetwork && !e.isNode(node) }
 
 func (e End) isNode(node string) bool {
 	return e.Pod != nil && e.Pod.HostNetwork && e.Pod.Node == node

@@ -165,7 +165,7 @@ func (v *view) compare(snap *cluster.Snapshot) []string {
 func (e end) oracle(v6 bool) oracle.Endpoint {
 	a, _ := e.address(v6)
 	if e.pod == nil {
-		return oracle.Addr(a)
+		return oracle.Outside(a)
 	}
 	return oracle.Endpoint{Pod: e.pod.Key, Addr: a}
 }

@@ -66,9 +66,13 @@ func mapped(pods []*cluster.Pod) (v4, v6 []*cluster.Pod) {
 }
 
 // inFour replaces IPv6 blocks, which match nothing among IPv4 pods but might
-// after the mapping.
+// after the mapping. Blocks that are wider than link-local have rules of their own
+// in each family: without those addresses they have not.
 func inFour(p *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
 	return eachBlock(p, func(cidr netip.Prefix, except []netip.Prefix) []networkingv1.IPBlock {
+		if cidr.Addr().Is4() && cidr.Bits() == 0 {
+			return []networkingv1.IPBlock{blockOf(netip.MustParsePrefix("0.0.0.0/1"), except), blockOf(netip.MustParsePrefix("192.0.0.0/2"), except)}
+		}
 		if cidr.Addr().Is4() {
 			return nil
 		}

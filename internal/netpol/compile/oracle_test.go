@@ -22,9 +22,11 @@ import (
 
 // end is one end of a flow as both witnesses see it.
 type end struct {
-	addr   netip.Addr
-	node   string // whose own address this is
-	oracle oracle.Endpoint
+	addr      netip.Addr
+	node      string // whose own address this is
+	at        string // the node of the pod that has it
+	elsewhere bool   // not where pods are
+	oracle    oracle.Endpoint
 }
 
 // ends returns the addresses that a question can be about: those of pods that
@@ -43,7 +45,7 @@ func ends(snap *cluster.Snapshot) []end {
 	var list []end
 	for _, a := range slices.SortedFunc(maps.Keys(claimants), netip.Addr.Compare) {
 		if p := soleOwner(claimants[a]); p != nil && p.Node != "" {
-			list = append(list, end{addr: a, oracle: oracle.Endpoint{Pod: p.Key, Addr: a}})
+			list = append(list, end{addr: a, at: p.Node, oracle: oracle.Endpoint{Pod: p.Key, Addr: a}})
 		}
 	}
 	for _, node := range gen.Nodes() {
@@ -57,6 +59,26 @@ func ends(snap *cluster.Snapshot) []end {
 		list = append(list, end{addr: a, oracle: oracle.Addr(a)})
 	}
 	return list
+}
+
+// linkLocalEnds are somebody where pods are, the node, and somebody outside, all by
+// link-local addresses.
+func linkLocalEnds() (list []end) {
+	for _, text := range []string{"169.254.7.7", "169.254.169.254", "fe80::7", "fe80::1:7"} {
+		a := netip.MustParseAddr(text)
+		list = append(list, end{addr: a, oracle: oracle.Addr(a)}, end{addr: a, node: "one", oracle: oracle.Node("one", a)},
+			end{addr: a, elsewhere: true, oracle: oracle.Outside(a)})
+	}
+	return list
+}
+
+// possible reports whether one end can speak from there to the other: what is
+// link-local in IPv6 is never forwarded.
+func possible(one, other end) bool {
+	if !one.addr.Is6() || !one.addr.IsLinkLocalUnicast() {
+		return true
+	}
+	return !one.elsewhere && (one.node == "" || other.at == "" || one.node == other.at)
 }
 
 // soleOwner returns the pod that stays, if it is the only one, and the others
@@ -105,6 +127,8 @@ func judge(list map[string]*program.Program, f program.Flow, src, dst end) bool 
 	f.Src, f.Dst = src.addr, dst.addr
 	for node, p := range list {
 		f.FromNode, f.ToNode = src.node == node, dst.node == node
+		f.SrcElsewhere = src.elsewhere || src.node != "" && !f.FromNode
+		f.DstElsewhere = dst.elsewhere || dst.node != "" && !f.ToNode
 		if program.Eval(p, f) != program.Accept {
 			return false
 		}
@@ -119,9 +143,10 @@ func TestProgramsAgreeWithTheOracle(t *testing.T) {
 	ok := checkUntil(t, func() bool { return byRule >= 1000 && denied >= 1000 }, func(t *rapid.T) {
 		snap := gen.Snapshot(t)
 		list := programs(snap)
-		for _, src := range ends(snap) {
-			for _, dst := range ends(snap) {
-				if src.addr.Is4() != dst.addr.Is4() || src.addr == dst.addr {
+		all := append(ends(snap), linkLocalEnds()...)
+		for _, src := range all {
+			for _, dst := range all {
+				if src.addr.Is4() != dst.addr.Is4() || src.addr == dst.addr || !possible(src, dst) || !possible(dst, src) {
 					continue
 				}
 				for _, f := range probes() {

@@ -20,19 +20,22 @@ const maxLiterals = 8
 func anybody() []program.Rule { return []program.Rule{{}} }
 
 // blockPeers returns the conditions for the blocks of a rule in a family.
-func (c *compiled) blockPeers(f inet.Family, blocks []*cluster.IPBlock) []program.Rule {
+func (c *compiled) blockPeers(f inet.Family, d program.Direction, blocks []*cluster.IPBlock) []program.Rule {
+	rest, apart := splitLinkLocal(f, blocks)
+	return append(c.anyOf(f, rest), at(places(f, d), c.anyOf(f, apart))...)
+}
+
+// anyOf returns the conditions for blocks of a family: one for each, or a set.
+func (c *compiled) anyOf(f inet.Family, blocks []*cluster.IPBlock) (list []program.Rule) {
 	literals := 0
 	for _, b := range blocks {
-		if inet.FamilyOf(b.CIDR.Addr()) == f {
-			literals += 1 + len(b.Except)
-		}
+		literals += 1 + len(b.Except)
 	}
 	if literals > maxLiterals {
 		return c.blockSet(f, blocks)
 	}
-	var list []program.Rule
 	for _, from := range blocks {
-		if b, ok := block(from); ok && inet.FamilyOf(from.CIDR.Addr()) == f {
+		if b, ok := block(from); ok {
 			list = append(list, program.Rule{Block: b})
 		}
 	}
@@ -59,12 +62,13 @@ func block(from *cluster.IPBlock) (program.Block, bool) {
 func (c *compiled) blockSet(f inet.Family, blocks []*cluster.IPBlock) []program.Rule {
 	var ranges []inet.Range
 	for _, b := range blocks {
-		if inet.FamilyOf(b.CIDR.Addr()) == f {
-			ranges = append(ranges, blockRanges(b)...)
-		}
+		ranges = append(ranges, blockRanges(b)...)
 	}
 	if ranges = mergeRanges(ranges, nextAddr); len(ranges) == 0 {
 		return nil
+	}
+	if only, ok := ranges[0].Prefix(); ok && len(ranges) == 1 {
+		return []program.Rule{{Block: program.Block{CIDR: only}}}
 	}
 	// Like the name, the comment must follow from the content alone: rules that
 	// write the same addresses differently share the set.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // width is the number of host bits that prefixes of these tests may leave
@@ -231,10 +232,10 @@ func TestManyBlocksBecomeASet(t *testing.T) {
 				blocks = append(blocks, b)
 			}
 			c := &compiled{sets: map[string]*setRef{}}
-			if c.blockPeers(inet.IPv4, blocks); (len(c.sets) > 0) != tt.set {
+			if c.blockPeers(inet.IPv4, program.Ingress, blocks); (len(c.sets) > 0) != tt.set {
 				t.Errorf("%d sets, want one: %t", len(c.sets), tt.set)
 			}
-			if list := c.blockPeers(inet.IPv6, blocks); len(list) > 0 {
+			if list := c.blockPeers(inet.IPv6, program.Ingress, blocks); len(list) > 0 {
 				t.Errorf("blocks of IPv4 are %v in IPv6", list)
 			}
 		})
@@ -250,7 +251,7 @@ func TestManyBlocksOfNothingAllowNobody(t *testing.T) {
 		blocks = append(blocks, &cluster.IPBlock{CIDR: whole, Except: []netip.Prefix{whole}})
 	}
 	c := &compiled{sets: map[string]*setRef{}}
-	if list := c.blockPeers(inet.IPv4, blocks); len(list) > 0 {
+	if list := c.blockPeers(inet.IPv4, program.Ingress, blocks); len(list) > 0 {
 		t.Errorf("nothing is compiled to %v", list)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/policy"
+	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // taking returns a policy that takes so many rules of the kernel: blocks that no
@@ -125,7 +126,7 @@ func TestSetsOfOtherBlocksHaveOtherNames(t *testing.T) {
 		for i := range byte(maxLiterals) {
 			blocks = append(blocks, &cluster.IPBlock{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{20 + 2*i}), 8)})
 		}
-		c.blockPeers(inet.IPv4, append(blocks, &cluster.IPBlock{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{last}), 8)}))
+		c.blockPeers(inet.IPv4, program.Ingress, append(blocks, &cluster.IPBlock{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{last}), 8)}))
 	}
 	if len(c.sets) != 2 {
 		t.Errorf("%d sets, want 2", len(c.sets))

@@ -3,6 +3,7 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,7 +48,7 @@ func compilePolicy(p *policy.Resolved, f inet.Family, d program.Direction) *comp
 
 // rule compiles a rule of the API.
 func (c *compiled) rule(r *policy.Rule, f inet.Family, d program.Direction, comment string) {
-	outside := c.blockPeers(f, r.Blocks)
+	outside := c.blockPeers(f, d, r.Blocks)
 	if r.AnyPeer {
 		outside = anybody()
 	}
@@ -58,11 +59,15 @@ func (c *compiled) rule(r *policy.Rule, f inet.Family, d program.Direction, comm
 	}
 	c.pairs(peers, ports, comment)
 	if d == program.Egress {
-		peers = outside // of pods a named port says it all
+		peers = slices.DeleteFunc(slices.Clone(outside), placed) // of pods a named port says it all
 	}
 	c.pairs(peers, named, comment)
 	c.pairs(anybody(), c.namedPorts(f, r.Direct), comment)
 }
+
+// placed reports whether the condition is for link-local addresses, which no pod
+// has that could name a port.
+func placed(r program.Rule) bool { return r.Place != program.Anywhere }
 
 // pairs adds a rule for each pair of a peer and a port.
 func (c *compiled) pairs(peers, ports []program.Rule, comment string) {
@@ -77,9 +82,12 @@ func (c *compiled) pairs(peers, ports []program.Rule, comment string) {
 }
 
 // merge sorts rules and joins equal ones, with the comments of all. If one allows
-// everything it is the only one.
+// everything it is the only one. Those for link-local addresses come last: few
+// packets need them.
 func merge(list []textRule) []textRule {
-	slices.SortStableFunc(list, func(a, b textRule) int { return strings.Compare(a.text, b.text) })
+	slices.SortStableFunc(list, func(a, b textRule) int {
+		return cmp.Or(cmp.Compare(min(a.Place, 1), min(b.Place, 1)), strings.Compare(a.text, b.text))
+	})
 	var merged []textRule
 	for _, r := range list {
 		if r.text == "any" {

@@ -158,6 +158,9 @@ func (j *Judge) reused(f program.Flow, client, server *end) (a netip.Addr, gone 
 // through must be let through by the second too.
 func (j *Judge) flow(f program.Flow, src, dst *end) (Cut, bool) {
 	f.FromNode, f.ToNode = j.node[f.Src], j.node[f.Dst]
+	// An entry names no interface. A wide block lets no connection with a pod's
+	// link-local address begin, so what there is goes elsewhere, as a rule.
+	f.SrcElsewhere, f.DstElsewhere = f.Src.IsLinkLocalUnicast(), f.Dst.IsLinkLocalUnicast()
 	if src != nil && denies(src.egress, f) {
 		return Cut{Reason: Egress, Addr: f.Src, Pod: src.name, Tenant: src.tenant, Chain: src.egress.chain, Flow: f}, true
 	}

@@ -44,12 +44,18 @@ type Endpoint struct {
 	// Addr is the address that the flow uses. For a pod it may be left out:
 	// then it is the pod's first address of the family of the other end.
 	Addr netip.Addr
+	// Beyond is true of somebody who is not on a link of pods. It tells whose a
+	// link-local address is: without it, that of a pod on the same link.
+	Beyond bool
 }
 
 // Pod is the endpoint of a pod, by name.
 func Pod(namespace, name string) Endpoint {
 	return Endpoint{Pod: cluster.Key{Namespace: namespace, Name: name}}
 }
+
+// Outside is the endpoint of whoever has the address and is on no link of pods.
+func Outside(a netip.Addr) Endpoint { return Endpoint{Addr: a, Beyond: true} }
 
 // Addr is the endpoint of whoever has the address.
 func Addr(a netip.Addr) Endpoint { return Endpoint{Addr: a} }
@@ -61,9 +67,10 @@ func Node(name string, a netip.Addr) Endpoint { return Endpoint{Node: name, Addr
 // party is an endpoint that was looked up: either a pod with a network of its
 // own, or a node, or neither.
 type party struct {
-	pod  *cluster.Pod
-	node string
-	addr netip.Addr
+	pod    *cluster.Pod
+	node   string
+	beyond bool
+	addr   netip.Addr
 }
 
 // parties looks up both ends. It reports false if one does not exist: a pod
@@ -86,7 +93,7 @@ func lookUp(snap *cluster.Snapshot, e Endpoint) (party, bool) {
 	case e.Node != "":
 		return party{node: e.Node, addr: addr}, addr.IsValid()
 	}
-	return party{pod: owner(snap, addr), addr: addr}, addr.IsValid()
+	return party{pod: owner(snap, addr), beyond: e.Beyond, addr: addr}, addr.IsValid()
 }
 
 func lookUpPod(snap *cluster.Snapshot, k cluster.Key, addr netip.Addr) (party, bool) {

@@ -132,6 +132,9 @@ func (q question) peer(p *cluster.Policy, item cluster.Peer, peer party) distanc
 	if item.Block != nil {
 		// "A particular CIDR that is allowed": whoever has the address. The
 		// text excludes pods nowhere, so pods are matched as well.
+		if nearby(peer) && !onOneLink(item.Block.CIDR) {
+			return distance{step: onTheLink}
+		}
 		return block(item.Block, peer.addr)
 	}
 	// A selector "selects pods". A node, a host-network pod or an outside
@@ -160,6 +163,22 @@ func (q question) namespaceMatches(p *cluster.Policy, sel *cluster.Selector, nam
 		}
 	}
 	return false // labels not known yet: not even {} may guess
+}
+
+// nearby reports whether the peer is a pod by another address: a link-local one
+// means somebody on the same link, and where pods are that is a pod.
+func nearby(peer party) bool {
+	return peer.node == "" && !peer.beyond && peer.addr.IsLinkLocalUnicast()
+}
+
+// onOneLink reports whether all addresses of a block are link-local: then whoever
+// wrote it meant what is on the link.
+func onOneLink(p netip.Prefix) bool {
+	bits := 10 // fe80::/10
+	if p.Addr().Is4() {
+		bits = 16 // 169.254.0.0/16
+	}
+	return p.Bits() >= bits && p.Addr().IsLinkLocalUnicast()
 }
 
 // block: "except describes CIDRs that should not be included".

@@ -145,6 +145,7 @@ const (
 	noPod
 	otherNamespace
 	inExcept
+	onTheLink
 	otherLabels
 	matched
 )
@@ -191,6 +192,8 @@ func (d distance) String() string {
 		return fmt.Sprintf("peer %d: the namespace is another", d.peer)
 	case inExcept:
 		return fmt.Sprintf("peer %d: the address is in an except", d.peer)
+	case onTheLink:
+		return fmt.Sprintf("peer %d: a link-local address of a pod is only in a block of link-local addresses", d.peer)
 	case otherLabels:
 		return fmt.Sprintf("peer %d: the namespace matches, the pod's labels do not", d.peer)
 	}

@@ -79,13 +79,15 @@ func (p *Program) allows(chain string, f Flow) bool {
 }
 
 func (p *Program) matches(c *Chain, r Rule, f Flow) bool {
-	peer := f.Src
+	peer, elsewhere := f.Src, f.SrcElsewhere
 	if c.Direction == Egress {
-		peer = f.Dst
+		peer, elsewhere = f.Dst, f.DstElsewhere
 	}
 	return (r.Protocol == inet.AnyProtocol || r.Protocol == f.Protocol) &&
 		r.Ports.Contains(f.DstPort) &&
 		r.Block.Contains(peer) &&
+		(r.Place != Elsewhere || elsewhere) &&
+		(r.Place != OnNode || f.ToNode) &&
 		p.inSet(r.PortSet, netip.Addr{}, f) &&
 		p.inSet(r.PeerSet, peer, f) &&
 		p.inSet(r.DestSet, f.Dst, f)

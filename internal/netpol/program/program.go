@@ -86,6 +86,8 @@ type Rule struct {
 	PortSet string
 	// Block is the peer as a prefix without holes.
 	Block Block
+	// Place says where the peer must be, beside what its address is.
+	Place Place
 	// PeerSet names a set of kind Addrs or AddrRanges that the peer is in. The
 	// peer is the source in an ingress chain, the destination in an egress chain.
 	PeerSet string
@@ -94,6 +96,22 @@ type Rule struct {
 	DestSet string
 	// Comment says where the rule comes from, for people.
 	Comment string
+}
+
+// Place says where a peer is. Rules ask it of link-local addresses only: on every
+// link they mean somebody else.
+type Place uint8
+
+// The places. The zero value is no condition.
+const (
+	Anywhere  Place = iota
+	Elsewhere       // behind an interface that leads elsewhere than to pods
+	OnNode          // the destination is delivered to the node itself
+)
+
+// String returns what a rule's text says of the place.
+func (p Place) String() string {
+	return [...]string{Anywhere: "anywhere", Elsewhere: "elsewhere", OnNode: "on the node"}[p]
 }
 
 // Block is a prefix without holes. The zero value means no constraint.
@@ -131,4 +149,8 @@ type Flow struct {
 	// ToNode is true when the packet is delivered to the node itself; then only
 	// the egress of the source is judged.
 	ToNode bool
+	// SrcElsewhere and DstElsewhere are true when the packet comes or leaves by an
+	// interface that leads elsewhere than to pods. They count for link-local
+	// addresses: where this is not known, such an address is at a pod's interface.
+	SrcElsewhere, DstElsewhere bool
 }

@@ -56,6 +56,9 @@ func (r Rule) String() string {
 	if r.DestSet != "" {
 		parts = append(parts, "destination @"+r.DestSet)
 	}
+	if r.Place != Anywhere {
+		parts = append(parts, r.Place.String())
+	}
 	if len(parts) == 0 {
 		return "any"
 	}

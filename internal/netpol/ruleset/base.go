@@ -4,6 +4,7 @@ package ruleset
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
@@ -18,7 +19,7 @@ func baseChains(p *program.Program, n program.Node) []*nft.Chain {
 		toPod(n),
 		input(n),
 		toNode(n),
-		knownSource(),
+		knownSource(n),
 		noInput(n),
 		tracking(),
 		{Name: chainSelfTest, Rules: []nft.Rule{dropped(CounterSelfTest, "must drop what the self-test sends")}},
@@ -120,23 +121,35 @@ func toPod(n program.Node) *nft.Chain {
 	return c
 }
 
-// linkScope are the addresses that mean somebody on the same link.
-func linkScope(f nft.Field) []netip.Prefix {
-	if f == nft.Source {
-		return []netip.Prefix{netip.MustParsePrefix("0.0.0.0/32"), netip.MustParsePrefix("169.254.0.0/16"), netip.MustParsePrefix("fe80::/10")}
-	}
-	return []netip.Prefix{netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("169.254.0.0/16"),
-		netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8")}
-}
-
 // addLinkScope lets open pods use their link as they could without us:
-// link-local addresses, multicast, broadcast.
-func addLinkScope(c *nft.Chain, f, iface nft.Field, isolated string, v nft.Verdict) {
+// link-local addresses, multicast, broadcast. If there are further conditions, one
+// of them must be met too by what has a link-local address of IPv4 (Linux forwards
+// none of IPv6).
+func addLinkScope(c *nft.Chain, f, iface nft.Field, isolated string, v nft.Verdict, oneOf ...nft.Statement) {
 	of := []nft.Statement{nft.Lookup{Field: iface, Set: setPodLinks}, nft.Lookup{Field: iface, Set: isolated, Negate: true}}
-	for _, p := range linkScope(f) {
-		c.Add("open pods on their link", append([]nft.Statement{nft.MatchPrefix{Field: f, Prefix: p}}, append(of, v)...)...)
+	add := func(match ...nft.Statement) {
+		c.Add("open pods on their link", slices.Concat(match, of, []nft.Statement{v})...)
+	}
+	prefix := func(f nft.Field, text string) nft.Statement {
+		return nft.MatchPrefix{Field: f, Prefix: netip.MustParsePrefix(text)}
+	}
+	if f == nft.Source { // from no address only to groups, as DHCP and IGMP do
+		add(prefix(f, "0.0.0.0/32"), prefix(nft.Destination, "224.0.0.0/3"))
+	} else {
+		add(prefix(f, "255.255.255.255/32"))
+	}
+	for _, s := range oneOf {
+		add(prefix(f, "169.254.0.0/16"), s)
+	}
+	if len(oneOf) == 0 {
+		add(prefix(f, "169.254.0.0/16"))
 	}
 	if f == nft.Destination {
+		add(prefix(f, "224.0.0.0/4"))
+	}
+	add(prefix(f, "fe80::/10"))
+	if f == nft.Destination {
+		add(prefix(f, "ff00::/8"))
 		c.Add("open pods on their link", append(of, nft.MatchBroadcast{}, v)...)
 	}
 }
@@ -173,15 +186,25 @@ func addSource(c *nft.Chain, n program.Node) {
 // knownSource drops what has a source address that does not belong to the
 // interface it came from: forged ones, and those of pods that nobody has told
 // us of yet.
-func knownSource() *nft.Chain {
+func knownSource(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainSource}
 	c.Add("", nft.MatchNoInput{}, nft.GoTo(chainNoInput))
 	for _, f := range inet.Families {
 		c.Add("", nft.Lookup{Field: nft.InputSource, Family: f, Set: perFamily("source", f)}, nft.Verdict{Kind: nft.Return})
 	}
-	addLinkScope(c, nft.Source, nft.InputInterface, setEgressLinks, nft.Verdict{Kind: nft.Return})
+	addLinkScope(c, nft.Source, nft.InputInterface, setEgressLinks, nft.Verdict{Kind: nft.Return}, stays(n)...)
 	c.Rules = append(c.Rules, dropped(CounterSource, "of no known pod"))
 	return c
+}
+
+// stays are conditions, of which each is met by packets that do not leave the
+// interfaces of pods: elsewhere nobody could tell a pod's link-local address from
+// other people's (RFC 3927, 7: routers forward none).
+func stays(n program.Node) []nft.Statement {
+	if n.Closed {
+		return []nft.Statement{nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks, Negate: true}}
+	}
+	return []nft.Statement{nft.MatchNoOutput{}, nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}}
 }
 
 // noInput does the same for packets without an input interface: the node's own,

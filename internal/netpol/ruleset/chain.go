@@ -21,7 +21,7 @@ const maxWalk = 16
 // split by protocol and port: rules for other ports come first, then a verdict
 // map picks the rules of the one port. The order does not change the verdict,
 // since rules only allow.
-func renderChain(c *program.Chain) (chains []*nft.Chain, dispatch *nft.Set) {
+func renderChain(c *program.Chain, closed bool) (chains []*nft.Chain, dispatch *nft.Set) {
 	main := &nft.Chain{Name: c.Name}
 	single := map[nft.Key][]program.Rule{}
 	count := 0
@@ -33,7 +33,7 @@ func renderChain(c *program.Chain) (chains []*nft.Chain, dispatch *nft.Set) {
 	}
 	for _, r := range c.Rules {
 		if _, ok := singlePort(r); !ok || count <= maxWalk {
-			main.Rules = append(main.Rules, renderRule(c, r))
+			main.Rules = append(main.Rules, renderRule(c, r, closed))
 		}
 	}
 	chains = []*nft.Chain{main}
@@ -43,7 +43,7 @@ func renderChain(c *program.Chain) (chains []*nft.Chain, dispatch *nft.Set) {
 		chains = append(chains, rest)
 		dispatch = &nft.Set{Name: "ports-" + c.Name, Key: nft.ProtocolPort, Map: true, Comment: "rules by port"}
 		for key, rules := range single {
-			sub := portChain(c, key, rules)
+			sub := portChain(c, key, rules, closed)
 			sub.Add("", nft.GoTo(rest.Name))
 			chains = append(chains, sub)
 			dispatch.Entries = append(dispatch.Entries, nft.Entry{Key: key, Verdict: nft.GoTo(sub.Name)})
@@ -65,11 +65,11 @@ func singlePort(r program.Rule) (nft.Key, bool) {
 }
 
 // portChain renders the rules for one port.
-func portChain(c *program.Chain, key nft.Key, rules []program.Rule) *nft.Chain {
+func portChain(c *program.Chain, key nft.Key, rules []program.Rule, closed bool) *nft.Chain {
 	sub := &nft.Chain{Name: fmt.Sprintf("%s-%s-%d", c.Name, key.Protocol, key.Port)}
 	for _, r := range rules {
 		r.Ports, r.Protocol = inet.PortRange{}, inet.AnyProtocol // known by the dispatch
-		sub.Rules = append(sub.Rules, renderRule(c, r))
+		sub.Rules = append(sub.Rules, renderRule(c, r, closed))
 	}
 	return sub
 }
@@ -95,7 +95,7 @@ func finish(c *nft.Chain, of *program.Chain) {
 // renderRule renders the conditions, port before peer since a compare is
 // cheaper than a lookup. An egress rule that matches goes back to the base
 // chain, which goes on to the ingress of the destination.
-func renderRule(c *program.Chain, r program.Rule) nft.Rule {
+func renderRule(c *program.Chain, r program.Rule, closed bool) nft.Rule {
 	var s []nft.Statement
 	switch {
 	case !r.Ports.Any():
@@ -121,9 +121,30 @@ func renderRule(c *program.Chain, r program.Rule) nft.Rule {
 	if r.PeerSet != "" {
 		s = append(s, nft.Lookup{Field: peer, Family: c.Family, Set: r.PeerSet})
 	}
+	s = append(s, renderPlace(c.Direction, r.Place, closed)...)
 	verdict := nft.Verdict{Kind: nft.Accept}
 	if c.Direction == program.Egress {
 		verdict.Kind = nft.Return
 	}
 	return nft.Rule{Statements: append(s, verdict), Comment: r.Comment}
+}
+
+// renderPlace renders where the peer must be. A packet that a bridge forwards by
+// itself has no input interface, and its other end is on the same link. What comes
+// to the node has no output interface; neither has a broadcast before routing, which
+// is for others too.
+func renderPlace(d program.Direction, p program.Place, closed bool) []nft.Statement {
+	field, known := nft.InputInterface, nft.Statement(nft.MatchNoInput{Negate: true})
+	if d == program.Egress {
+		field, known = nft.OutputInterface, nft.MatchNoOutput{Negate: true}
+	}
+	switch {
+	case p == program.OnNode:
+		return []nft.Statement{nft.MatchNoOutput{}, nft.MatchLocalDestination{}}
+	case p == program.Elsewhere && closed:
+		return []nft.Statement{nft.Lookup{Field: field, Set: setOpenLinks}}
+	case p == program.Elsewhere:
+		return []nft.Statement{known, nft.Lookup{Field: field, Set: setPodLinks, Negate: true}}
+	}
+	return nil
 }

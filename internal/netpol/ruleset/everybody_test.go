@@ -50,10 +50,10 @@ func TestWhatAFrameToEverybodyMayCarry(t *testing.T) {
 				if n.FilterHook {
 					name = "prerouting-filter"
 				}
-				if got := (walker{table, f, nft.CtNew, tt.in, "", true}).hook(table.Chain(name)); got != want {
+				if got := (walker{table: table, flow: f, state: nft.CtNew, in: tt.in, everybody: true}).hook(table.Chain(name)); got != want {
 					t.Errorf("closed %t: verdict %d, want %d", n.Closed, got, want)
 				}
-				if got := (walker{table, f, nft.CtNew, tt.in, "", false}).hook(table.Chain(name)); got != nft.Accept {
+				if got := (walker{table: table, flow: f, state: nft.CtNew, in: tt.in}).hook(table.Chain(name)); got != nft.Accept {
 					t.Errorf("closed %t: to one receiver: verdict %d", n.Closed, got)
 				}
 			}
@@ -104,7 +104,7 @@ func TestAGroupIsJudgedBeforeItsCopiesAreMade(t *testing.T) {
 				}
 				for _, state := range states {
 					for _, framed := range []bool{true, false} {
-						w := walker{table, f, state, tt.in, "", framed && tt.dst != "198.51.100.7"}
+						w := walker{table: table, flow: f, state: state, in: tt.in, everybody: framed && tt.dst != "198.51.100.7"}
 						if got := w.hook(table.Chain(name)); got != tt.want {
 							t.Errorf("closed %t, %s, state %d, in a frame to everybody %t: verdict %d, want %d", n.Closed, name, state, framed, got, tt.want)
 						}

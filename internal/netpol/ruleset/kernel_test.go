@@ -38,6 +38,8 @@ func sample() *program.Program {
 				{Protocol: inet.UDP, Ports: inet.PortRange{First: 53, Last: 53}},
 				{Protocol: inet.TCP, DestSet: "ports4-http"},
 				{Protocol: inet.TCP, PortSet: "portlist-a", PeerSet: "blocks4-a"},
+				{Block: program.Block{CIDR: prefix("169.254.0.0/16")}, Place: program.Elsewhere},
+				{Block: program.Block{CIDR: prefix("169.254.0.0/16")}, Place: program.OnNode},
 			}},
 			{Name: "ingress4-many", Direction: program.Ingress, Family: inet.IPv4, Rules: many},
 			{Name: "ingress4-web", Direction: program.Ingress, Family: inet.IPv4, Rules: []program.Rule{
@@ -45,6 +47,7 @@ func sample() *program.Program {
 					Block: program.Block{CIDR: prefix("14.215.0.0/16"),
 						Except: []netip.Prefix{prefix("14.215.1.0/24"), prefix("14.215.2.2/32")}}, Comment: "shop/web ingress[0]"},
 				{Protocol: inet.SCTP, Block: program.Block{CIDR: prefix("0.0.0.0/0")}},
+				{Block: program.Block{CIDR: prefix("169.254.0.0/16")}, Place: program.Elsewhere},
 				{PeerSet: "pods4-web"},
 			}},
 			{Name: "ingress6-web", Direction: program.Ingress, Family: inet.IPv6, Rules: []program.Rule{

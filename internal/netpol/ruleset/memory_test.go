@@ -38,7 +38,7 @@ func TestWhoseAddressIsTakenAwayMayNotSpeakAndIsNotReached(t *testing.T) {
 			}
 			f.Protocol, f.DstPort = inet.UDP, 53
 			for table, want := range map[*nft.Table]nft.VerdictKind{before: nft.Accept, after: want} {
-				if got := (walker{table, f, nft.CtNew, in, out, false}).hook(table.Chain("postrouting")); got != want {
+				if got := (walker{table: table, flow: f, state: nft.CtNew, in: in, out: out}).hook(table.Chain("postrouting")); got != want {
 					t.Errorf("from %s to %s: verdict %d, want %d", f.Src, f.Dst, got, want)
 				}
 			}

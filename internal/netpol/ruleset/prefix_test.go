@@ -109,7 +109,7 @@ func walk(table *nft.Table, n program.Node, f program.Flow) program.Verdict {
 		hook, out = "input", ""
 	}
 	for _, c := range table.Chains {
-		if c.Base != nil && c.Base.Hook == hook && (walker{table, f, nft.CtNew, in, out, false}).hook(c) == nft.Drop {
+		if c.Base != nil && c.Base.Hook == hook && (walker{table: table, flow: f, state: nft.CtNew, in: in, out: out}).hook(c) == nft.Drop {
 			return program.Drop
 		}
 	}

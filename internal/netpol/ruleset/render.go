@@ -84,6 +84,7 @@ func Render(p *program.Program, n program.Node) *nft.Table { return new(Renderer
 // with its predecessor, and Diff need not compare what is the same.
 type Renderer struct {
 	chains map[*program.Chain]rendered
+	closed bool          // what they were rendered for
 	pods   []program.Pod // those of the sets below
 	sets   []*nft.Set    // see podSets
 	guard  []*nft.Set    // see guardSets
@@ -95,11 +96,11 @@ type rendered struct {
 }
 
 // chain renders a chain of the program, or finds it.
-func (r *Renderer) chain(c *program.Chain) rendered {
-	if done, ok := r.chains[c]; ok {
+func (r *Renderer) chain(c *program.Chain, closed bool) rendered {
+	if done, ok := r.chains[c]; ok && r.closed == closed {
 		return done
 	}
-	chains, dispatch := renderChain(c)
+	chains, dispatch := renderChain(c, closed)
 	return rendered{chains, dispatch}
 }
 
@@ -140,14 +141,14 @@ func (r *Renderer) Render(p *program.Program, n program.Node) *nft.Table {
 	t.Chains = baseChains(p, n)
 	kept := make(map[*program.Chain]rendered, len(p.Chains))
 	for _, c := range p.Chains {
-		done := r.chain(c)
+		done := r.chain(c, n.Closed)
 		kept[c] = done
 		t.Chains = append(t.Chains, done.chains...)
 		if done.dispatch != nil {
 			t.Sets = append(t.Sets, done.dispatch)
 		}
 	}
-	r.chains = kept
+	r.chains, r.closed = kept, n.Closed
 	t.Sort()
 	return t
 }

@@ -71,7 +71,7 @@ func TestWhoIsNotKnown(t *testing.T) {
 					base = table.Chain("input")
 				}
 				f := program.Flow{Protocol: inet.UDP, Src: tt.src, Dst: tt.dst, DstPort: 53, FromNode: tt.fromNode, ToNode: tt.toNode}
-				if got := (walker{table, f, nft.CtNew, tt.in, tt.out, false}).hook(base); got != want {
+				if got := (walker{table: table, flow: f, state: nft.CtNew, in: tt.in, out: tt.out}).hook(base); got != want {
 					t.Errorf("closed %t: verdict %d, want %d", node.Closed, got, want)
 				}
 			}

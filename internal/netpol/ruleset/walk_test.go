@@ -27,6 +27,8 @@ type walker struct {
 	in, out string
 	// everybody is true if the packet's frame is for everybody or for a group.
 	everybody bool
+	// began and answers are the ends of the connection that an error is about.
+	began, answers netip.Addr
 }
 
 // hook returns what becomes of the packet at a base chain, whose own end lets
@@ -92,12 +94,18 @@ func (w walker) matches(s nft.Statement) bool {
 	case nft.MatchPrefix:
 		a := map[nft.Field]netip.Addr{nft.Source: f.Src, nft.Destination: f.Dst}[s.Field]
 		return a.Is4() == s.Prefix.Addr().Is4() && s.Prefix.Contains(a) != s.Negate
+	case nft.MatchAnswerer:
+		return s.Prefix.Contains(w.answers)
 	case nft.MatchFamily:
 		return inet.FamilyOf(f.Src) == s.Family
 	case nft.MatchLocalSource:
 		return f.FromNode != s.Negate
 	case nft.MatchNoInput:
-		return w.in == ""
+		return (w.in == "") != s.Negate
+	case nft.MatchNoOutput:
+		return (w.out == "") != s.Negate
+	case nft.MatchLocalDestination:
+		return f.ToNode
 	case nft.MatchToHost:
 		return !w.everybody
 	case nft.MatchState:
@@ -136,6 +144,11 @@ func (w walker) lookup(l nft.Lookup) (nft.Entry, bool) {
 		key.Addr = f.Src
 	case nft.Destination:
 		key.Addr = f.Dst
+	case nft.BeganSource, nft.AnswerSource:
+		if f.Src != map[nft.Field]netip.Addr{nft.BeganSource: w.began, nft.AnswerSource: w.answers}[l.Field] {
+			return nft.Entry{}, false
+		}
+		key.Addr = f.Src
 	case nft.SourceDestination:
 		if f.Src != f.Dst {
 			return nft.Entry{}, false
@@ -182,7 +195,7 @@ func verdict(table *nft.Table, n program.Node, f program.Flow) program.Verdict {
 	}
 	for _, c := range table.Chains {
 		// The chain for untracked packets is at input too, and sees none here.
-		w := walker{table, f, nft.CtNew, in, out, false}
+		w := walker{table: table, flow: f, state: nft.CtNew, in: in, out: out}
 		if c.Base != nil && c.Base.Hook == hook && w.hook(c) == nft.Drop {
 			return program.Drop
 		}
@@ -199,6 +212,9 @@ const (
 	uplink = "eth0"
 	bridge = "br0"
 )
+
+// metadata is a link-local address behind the uplink.
+var metadata = netip.MustParseAddr("169.254.169.254")
 
 // link returns the interface that leads to an address.
 func link(n program.Node, a netip.Addr) string {
@@ -229,6 +245,7 @@ func flows(p *program.Program, more ...string) (list []program.Flow) {
 	for _, pod := range p.Pods {
 		addrs = append(addrs, pod.Addr)
 	}
+	addrs = append(addrs, metadata)
 	for _, text := range append(more, "10.0.0.3", "fd10::3", "198.51.100.7", "2001:db8::7") {
 		addrs = append(addrs, netip.MustParseAddr(text))
 	}
@@ -237,7 +254,8 @@ func flows(p *program.Program, more ...string) (list []program.Flow) {
 	}
 	for _, src := range addrs {
 		for _, dst := range addrs {
-			f := program.Flow{Src: src, Dst: dst, FromNode: src == gen.NodeAddr("one", src.Is4()), ToNode: dst == gen.NodeAddr("one", dst.Is4())}
+			f := program.Flow{Src: src, Dst: dst, FromNode: src == gen.NodeAddr("one", src.Is4()), ToNode: dst == gen.NodeAddr("one", dst.Is4()),
+				SrcElsewhere: src == metadata, DstElsewhere: dst == metadata}
 			if src.Is4() != dst.Is4() || f.FromNode && f.ToNode {
 				continue
 			}
