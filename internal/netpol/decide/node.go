@@ -19,7 +19,7 @@ import (
 func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	n := &out.Node
 	n.FilterHook = d.options.FilterHook || d.Forced || len(w.Others.NATBefore) > 0
-	n.Guard, out.GuardWhy = d.guard(w.Others)
+	n.Guard, out.GuardWhy = d.guard(all, w.Others)
 	out.Filter, out.Guard = n.FilterHook, n.Guard && !n.FilterHook
 	if n.FilterHook {
 		out.GuardWhy = "not needed: filter chains see every packet"
@@ -43,14 +43,19 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	isolatedLinks(all, w, n)
 }
 
-func (d *Decider) guard(o Others) (on bool, why string) {
+// guard says whether the guard is on. Nobody else judges the ICMP errors of isolated
+// pods.
+func (d *Decider) guard(all *program.Program, o Others) (on bool, why string) {
+	isolated := slices.ContainsFunc(all.Pods, func(p program.Pod) bool { return p.Egress != "" })
 	switch {
 	case d.options.Guard == GuardOn:
 		return true, "--invalid-guard=on"
 	case d.options.Guard == GuardOff:
 		return false, "--invalid-guard=off"
+	case o.DropsInvalid && isolated:
+		return true, "auto: a pod is isolated for egress, and its ICMP errors are judged at forward"
 	case o.DropsInvalid:
-		return false, "auto: another table drops invalid packets at forward"
+		return false, "auto: another table drops invalid packets at forward, and no pod is isolated for egress"
 	}
 	return true, "auto: no other table is seen to drop invalid packets at forward"
 }

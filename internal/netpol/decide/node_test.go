@@ -24,6 +24,7 @@ func TestWhichChainsJudgeAndWhetherTheyAreGuarded(t *testing.T) {
 	}{
 		{"nothing special", Options{}, Others{}, false, false, true, "no other table", nil},
 		{"somebody drops invalid packets", Options{}, Others{DropsInvalid: true}, false, false, false, "another table", nil},
+		{"and a pod is isolated for egress", Options{}, Others{DropsInvalid: true}, false, false, true, "ICMP errors", nil},
 		{"and the guard is wanted", Options{Guard: GuardOn}, Others{DropsInvalid: true}, false, false, true, "=on", nil},
 		{"the guard is not wanted", Options{Guard: GuardOff}, Others{}, false, false, false, "=off", nil},
 		{"filter chains are wanted", Options{FilterHook: true}, Others{}, false, true, false, "not needed", nil},
@@ -37,7 +38,13 @@ func TestWhichChainsJudgeAndWhetherTheyAreGuarded(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			s := newScene(c.options)
 			s.w.Others, s.d.Forced = c.others, c.forced
-			out := s.commit(letting(nil))
+			p := letting(nil)
+			if strings.Contains(c.name, "for egress") {
+				jailed := openPod("10.0.0.9", "jailed")
+				jailed.Egress = "egress4-web"
+				p.Pods, s.w.Paths[jailed.Addr] = append(p.Pods, jailed), inet.Path{Index: 9, Link: "veth9"}
+			}
+			out := s.commit(p)
 			if out.Filter != c.filter || out.Node.FilterHook != c.filter || out.Guard != c.guard || !strings.Contains(out.GuardWhy, c.why) {
 				t.Errorf("filter %t, guard %t (%s); want %t, %t (%s)", out.Filter, out.Guard, out.GuardWhy, c.filter, c.guard, c.why)
 			}

@@ -33,10 +33,17 @@ func baseChains(p *program.Program, n program.Node) []*nft.Chain {
 	if n.Cut {
 		chains = append(chains, cutRules())
 	}
-	if !n.FilterHook && (isolatesEgress(p) || n.Closed && n.Guard) {
-		chains = append(chains, untrackedInput())
+	if hasUntrackedInput(p, n) {
+		chains = append(chains, untrackedInput()...)
+	}
+	if judgesErrors(p, n) {
+		chains = append(chains, errorChains(n)...)
 	}
 	return chains
+}
+
+func hasUntrackedInput(p *program.Program, n program.Node) bool {
+	return !n.FilterHook && (isolatesEgress(p) || n.Closed && n.Guard)
 }
 
 func isolatesEgress(p *program.Program) bool {
@@ -68,13 +75,13 @@ func postrouting(n program.Node) *nft.Chain {
 }
 
 // trackedFirst is what a filter chain needs before it can judge connections
-// instead of packets. Only errors about a connection pass as related;
+// instead of packets. Errors about a connection are judged on their own;
 // connections that a helper expects are judged like any other.
 func trackedFirst() []nft.Rule {
 	var c nft.Chain
 	c.Add("", nft.MatchState{States: nft.CtEstablished}, nft.Verdict{Kind: nft.Accept})
 	for _, f := range inet.Families {
-		c.Add("", nft.MatchICMPAny{Family: f}, nft.MatchState{States: nft.CtRelated}, nft.Verdict{Kind: nft.Accept})
+		c.Add("", nft.MatchICMPAny{Family: f}, nft.MatchState{States: nft.CtRelated}, nft.GoTo(chainErrors))
 	}
 	addDiscovery(&c, nft.Verdict{Kind: nft.Accept})
 	return c.Rules
@@ -175,12 +182,15 @@ func toNode(n program.Node) *nft.Chain {
 
 // addSource has the source checked of what comes from where pods are. Packets
 // without an input interface come from no interface that is open.
-func addSource(c *nft.Chain, n program.Node) {
+func addSource(c *nft.Chain, n program.Node) { addSourceTo(c, n, chainSource) }
+
+// addSourceTo has it checked by the named chain.
+func addSourceTo(c *nft.Chain, n program.Node, chain string) {
 	if n.Closed {
-		c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setOpenLinks, Negate: true}, nft.JumpTo(chainSource))
+		c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setOpenLinks, Negate: true}, nft.JumpTo(chain))
 		return
 	}
-	c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setPodLinks}, nft.JumpTo(chainSource))
+	c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setPodLinks}, nft.JumpTo(chain))
 }
 
 // knownSource drops what has a source address that does not belong to the
@@ -238,11 +248,12 @@ func tracking() *nft.Chain {
 }
 
 // guard drops what conntrack could not place in a connection: such packets
-// never enter a nat chain.
+// never enter a nat chain. Neither do errors about one.
 func guard(n program.Node) []*nft.Chain {
 	base := &nft.Chain{Name: chainGuard, Base: &nft.Base{Type: "filter", Hook: "forward", Priority: priorityGuard}}
-	base.Add("", nft.MatchState{States: nft.CtInvalid | nft.CtUntracked}, nft.GoTo(chainGuarded))
+	base.Add("", nft.MatchState{States: nft.CtInvalid | nft.CtUntracked | nft.CtRelated}, nft.GoTo(chainGuarded))
 	c := &nft.Chain{Name: chainGuarded}
+	c.Add("", nft.MatchState{States: nft.CtRelated}, nft.GoTo(chainRelated))
 	addDiscovery(c, nft.Verdict{Kind: nft.Return})
 	addCut(c, n)
 	behind := nft.Lookup{Field: nft.OutputInterface, Set: setIngressLinks}
@@ -291,9 +302,12 @@ func guardSets(p *program.Program) []*nft.Set {
 
 // untrackedInput judges what never enters the nat chain at input: packets that
 // somebody's notrack rule (a node-local DNS cache brings one) keeps from being
-// tracked, and invalid ones.
-func untrackedInput() *nft.Chain {
-	c := &nft.Chain{Name: chainUntracked, Base: &nft.Base{Type: "filter", Hook: "input", Priority: priorityGuard}}
-	c.Add("", nft.MatchState{States: nft.CtInvalid | nft.CtUntracked}, nft.GoTo(chainToNode))
-	return c
+// tracked, invalid ones, and errors.
+func untrackedInput() []*nft.Chain {
+	base := &nft.Chain{Name: chainUntracked, Base: &nft.Base{Type: "filter", Hook: "input", Priority: priorityGuard}}
+	base.Add("", nft.MatchState{States: nft.CtInvalid | nft.CtUntracked | nft.CtRelated}, nft.GoTo(chainUnjudged))
+	c := &nft.Chain{Name: chainUnjudged}
+	c.Add("", nft.MatchState{States: nft.CtRelated}, nft.GoTo(chainRelated))
+	c.Add("", nft.GoTo(chainToNode))
+	return []*nft.Chain{base, c}
 }

@@ -18,6 +18,7 @@ func TestInvariant10EveryBaseRuleIsThereForBothFamilies(t *testing.T) {
 	reasons := []string{
 		"icmpv6 type",             // neighbour discovery; IPv4 has ARP, which passes no IP hook
 		"open pods on their link", // each family has its own addresses for that
+		"own on a link",           // so it has for that
 		"a group", "to-group",     // so it has for groups
 		"type broadcast", // IPv6 has none
 	}

@@ -46,6 +46,7 @@ const (
 	chainGuard       = "guard"
 	chainGuarded     = "guarded"
 	chainUntracked   = "untracked-input"
+	chainUnjudged    = "unjudged-input"
 
 	setOpenLinks    = "open-links"
 	setPodLinks     = "pod-links"
