@@ -106,6 +106,15 @@ func TestWhereALinkLocalPeerIs(t *testing.T) {
 				t.Errorf("closed %t, %s: verdict %d, want %d", closed, tt.name, got, tt.want)
 			}
 		}
+		// On a bridge the base chains may stop these for other reasons, so the pod's chains are asked.
+		taken := walker{table: table, flow: program.Flow{Protocol: inet.UDP, Src: pod, Dst: local, ToNode: true}, state: nft.CtNew, out: "veth1"}
+		if got := taken.chain(table.Chain("out"), 0); got != nft.Drop {
+			t.Errorf("closed %t, to a neighbour with an address of the node: verdict %d, want drop", closed, got)
+		}
+		same := walker{table: table, flow: program.Flow{Protocol: inet.UDP, Src: local, Dst: pod}, state: nft.CtNew, out: "veth1"}
+		if got := same.chain(table.Chain("in"), 0); got != nft.Drop {
+			t.Errorf("closed %t, from a neighbour: verdict %d, want drop", closed, got)
+		}
 	}
 }
 
