@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 
@@ -153,5 +154,33 @@ func TestAProbeCountsOnlyOnce(t *testing.T) {
 	}
 	if err := b.prober.Send([]probe.Probe{{ID: b.prober.NextID(), From: "nobody", Dst: f.Dst}}); err == nil {
 		t.Error("an unknown endpoint could send")
+	}
+}
+
+// A counter that moves for somebody else's packet ends no wait: a packet that arrives a
+// moment later is an arrival, and nothing is exact then.
+func TestADropOfOthersEndsNoWait(t *testing.T) {
+	b := newBed(t, lab.Config{Wiring: lab.Routed, Nodes: []string{"node1", "node2"}})
+	b.small()
+	from, to := b.find("x/a"), b.find("y/c")
+	f := b.flow(from, to, to.Addrs[0], packet.UDP)
+	f.ID = b.prober.NextID()
+	var sent bool
+	others := func() (uint64, error) { // who looks at the counters has not seen the packet
+		if !sent {
+			sent = true
+			b.send([]flow{f})
+			for len(b.prober.Arrived(f.ID)) == 0 {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		return 1, nil
+	}
+	out, err := b.prober.Collect(t.Context(), []uint32{f.ID}, others, time.Now().Add(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(probe.Outcome{Arrived: 1, Dropped: 1}, out, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("outcome (-want +got):\n%s", diff)
 	}
 }
