@@ -70,7 +70,7 @@ func (d *Door) put(p gate.Pod) {
 	d.mu.Lock()
 	d.pods[p.Sandbox] = p
 	d.mu.Unlock()
-	s := cluster.Sandbox{ID: p.Sandbox, Pod: podKey(p), UID: p.UID, Node: d.node, IPs: unmapped(p.IPs)}
+	s := cluster.Sandbox{ID: p.Sandbox, Pod: podKey(p), UID: p.UID, Node: d.node, IPs: unmapped(p.IPs), Links: p.Links}
 	d.store.Update(func(tx *cluster.Tx) { tx.Announce(s) })
 	d.forget()
 	d.hurry.Set()

@@ -75,11 +75,16 @@ func (s *Store) Sandbox(id string) SandboxStatus {
 }
 
 // Announced reports whether a sandbox owns the address: the runtime said that a
-// pod of this node has it, and no newer word of the API or the runtime denies it.
-func (s *Store) Announced(ip netip.Addr) bool {
+// pod of this node has it, and no newer word of the API or the runtime denies it. It
+// returns the interfaces that lead to the sandbox.
+func (s *Store) Announced(ip netip.Addr) (ifaces []string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.announced.owners[ip] != nil
+	owner := s.announced.owners[ip]
+	if owner == nil {
+		return nil, false
+	}
+	return owner.Links, true
 }
 
 // Sandboxes returns all announced sandboxes, sorted by ID.

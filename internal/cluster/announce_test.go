@@ -29,7 +29,7 @@ func finished(p *Pod) *Pod {
 }
 
 func sandbox(id, name, uid string, ips ...string) Sandbox {
-	return Sandbox{ID: id, Pod: Key{"shop", name}, UID: uid, Node: "n", IPs: addrs(ips...)}
+	return Sandbox{ID: id, Pod: Key{"shop", name}, UID: uid, Node: "n", IPs: addrs(ips...), Links: []string{"cni0", "veth1"}}
 }
 
 func announce(s Sandbox) func(*Tx)    { return func(tx *Tx) { tx.Announce(s) } }
@@ -90,8 +90,8 @@ func TestAnAddressIsAnnouncedWhileASandboxOwnsIt(t *testing.T) {
 		{withdraw("s"), false},
 	} {
 		s.Update(step.change)
-		if got := s.Announced(ip); got != step.want {
-			t.Errorf("announced is %t, want %t", got, step.want)
+		if ifaces, got := s.Announced(ip); got != step.want || got != slices.Equal(ifaces, []string{"cni0", "veth1"}) {
+			t.Errorf("announced is %t %v, want %t with the interfaces", got, ifaces, step.want)
 		}
 	}
 }

@@ -20,10 +20,12 @@ type Sandbox struct {
 	Node string
 	// IPs are unmapped, without zone and without duplicates.
 	IPs []netip.Addr
+	// Links are the interfaces on the node's side.
+	Links []string
 }
 
 func (s Sandbox) equal(o Sandbox) bool {
-	return s.ID == o.ID && s.Pod == o.Pod && s.UID == o.UID && s.Node == o.Node && slices.Equal(s.IPs, o.IPs)
+	return s.ID == o.ID && s.Pod == o.Pod && s.UID == o.UID && s.Node == o.Node && slices.Equal(s.IPs, o.IPs) && slices.Equal(s.Links, o.Links)
 }
 
 // matches reports whether a pod object is the one that the sandbox is for. An

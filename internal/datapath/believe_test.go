@@ -97,7 +97,7 @@ func TestWhatTheRuntimeAnnouncedIsBelieved(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		run(t, "ip", "link", "set", "lo", "up")
 		run(t, "ip", "addr", "add", "192.168.7.2/24", "dev", "lo")
-		d := open(t, Options{Announced: func(a netip.Addr) bool { return a.String() == "192.168.7.2" }})
+		d := open(t, Options{Announced: func(a netip.Addr) ([]string, bool) { return nil, a.String() == "192.168.7.2" }})
 		healthy(t, d, claimed("192.168.7.2"))
 		if !strings.Contains(listing(t), "192.168.7.2") {
 			t.Error("the address is not listed")

@@ -164,7 +164,7 @@ func (d *Datapath) try(ctx context.Context, p *program.Program, out omitted) err
 	if err := d.reread(ctx); err != nil {
 		return err
 	}
-	w, err := d.observeWiring(ctx, p)
+	w, err := d.observeWiring(ctx, p, addresses{}) // the table of bridge ports, which has the node's, stays
 	if err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func (d *Datapath) restoreSettings() (failed, err error) {
 
 func (d *Datapath) deleteTables() error {
 	var failed []error
-	for _, t := range append(ruleset.Small(), ruleset.Table()) {
+	for _, t := range ruleset.Tables() {
 		conn := d.conn.Of(t)
 		if exists, err := conn.Exists(); err != nil || exists {
 			failed = append(failed, err, conn.Delete())

@@ -6,7 +6,6 @@ package datapath
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -20,7 +19,7 @@ import (
 )
 
 // The last third of a pass: every effect of a decision, in the order of its fields,
-// whose comments say why. Stacked tags come after the self-test, in apply.
+// whose comments say why.
 
 // commit makes the kernel what a decision says. After an error it holds what it
 // held, or part of a very large change.
@@ -29,7 +28,6 @@ func (d *Datapath) commit(ctx context.Context, out decide.Decision, report *Repo
 	if out.Release {
 		d.cuts.release.Reset(d.decider.Lenience)
 	}
-	d.tags = out.Tags
 	report.take(out)
 	report.add(d.settings.show(out.Bridges)...)
 	out.Node.Restore = d.settings.saved()
@@ -78,9 +76,9 @@ func (d *Datapath) Cut(ctx context.Context) (Cuts, error) {
 		return Cuts{Refused: d.decider.CountRefused()}, nil
 	}
 	report := Report{}
-	c, err := d.observeConnections(&report)
+	node, err := observeAddresses()
 	if err == nil {
-		err = d.commitCut(ctx, d.decider.End(d.now(), c), &report)
+		err = d.commitCut(ctx, d.decider.End(d.now(), d.observeConnections(node, &report)), &report)
 	}
 	return report.Cuts, d.trust(err)
 }
@@ -150,31 +148,11 @@ func (d *Datapath) cutOps(out decide.Decision, table []nft.Op) []nft.Op {
 	return ruleset.CutOps(add, slices.Collect(maps.Keys(out.Admit)))
 }
 
-// bindPorts makes the tables of the families ip and ip6 agree with the wiring.
-// What cannot be bound is a problem and no reason to stop: the policies of the
-// big table still hold.
-func (d *Datapath) bindPorts(n program.Node) (problems []decide.Problem) {
-	for _, f := range inet.Families {
-		if err := d.agree(ruleset.PortTable(f), ruleset.RenderPorts(f, n)); err != nil {
-			problems = append(problems, decide.Problem{Subject: fmt.Sprintf("bridge ports, ipv%d", f),
-				Text: "a pod can forge the address of another pod of its bridge: " + err.Error(),
-				Cure: "use a kernel with CONFIG_NFT_COMPAT and CONFIG_NETFILTER_XT_MATCH_PHYSDEV"})
-		}
-	}
-	return problems
-}
-
-// keepTagsAway keeps frames with stacked VLAN tags away from pods, where bridges
-// carry pods and the guard is not switched off: like the guard it stops what meets no
-// chain of ours otherwise, and like it it costs a hook, on bridged frames.
-func (d *Datapath) keepTagsAway(on bool) []decide.Problem {
-	var desired *nft.Table
-	if on {
-		desired = ruleset.RenderTags()
-	}
-	if err := d.agree(ruleset.TagTable(), desired); err != nil {
-		return []decide.Problem{{Subject: "stacked VLAN tags", Blocking: true,
-			Text: "frames with several VLAN tags reach isolated pods of a bridge: " + err.Error(),
+// bindPorts makes the table of family bridge agree with the wiring.
+func (d *Datapath) bindPorts(n program.Node) []decide.Problem {
+	if err := d.agree(ruleset.RenderBridge(n)); err != nil {
+		return []decide.Problem{{Subject: "bridge ports", Blocking: d.options.Guard != decide.GuardOff,
+			Text: "a pod can pass as another pod of its bridge, and frames with several VLAN tags reach isolated pods: " + err.Error(),
 			Cure: "use a kernel with CONFIG_NF_TABLES_BRIDGE, or --invalid-guard=off to accept this"}}
 	}
 	return nil

@@ -35,8 +35,9 @@ type Options struct {
 	// Sysctls is where settings of the kernel are read and written.
 	Sysctls sysctl.Dir
 	// Announced reports whether the container runtime said that a pod of this node
-	// has the address. May be nil; it is called by the goroutine of Apply.
-	Announced func(netip.Addr) bool
+	// has the address, and which interfaces of the node are the pod's. May be nil; it
+	// is called by the goroutine of Apply.
+	Announced func(netip.Addr) (ifaces []string, ok bool)
 }
 
 // Report says what an Apply did and found.
@@ -77,7 +78,7 @@ type Datapath struct {
 	now     func() time.Time // of what decisions depend on; tests put it forward
 
 	table    table
-	small    map[nft.TableID]smallTable
+	bridge   bridgeTable
 	survey   *nft.Survey
 	surveyed uint32 // the generation before it
 	settings settings
@@ -87,7 +88,6 @@ type Datapath struct {
 
 	left      omitted // refused by the kernel
 	refusals  int     // commits in a row
-	tags      bool    // the last decision keeps frames with stacked tags away
 	untracked string  // what hides packets of IPVS from our chains, "" for nothing
 }
 
@@ -106,7 +106,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	}
 	d := &Datapath{
 		options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}), decider: decide.New(o.Options), now: time.Now,
-		small: map[nft.TableID]smallTable{}, settings: settings{dir: o.Sysctls, log: log, was: map[string]string{}},
+		settings: settings{dir: o.Sysctls, log: log, was: map[string]string{}},
 	}
 	d.events.init(conn.PortID())
 	d.cuts.open(o, log, d.awake, d.denied.Set)
@@ -163,7 +163,7 @@ func (d *Datapath) apply(ctx context.Context, p *program.Program) (Report, error
 	seen, err := d.seen()
 	if seen.Table {
 		d.table.known, d.table.onlyRefused = false, false // first, so that it outlives a failure below
-		clear(d.small)
+		d.bridge.known = false
 		d.opening.asked = false
 	}
 	if open, failed := d.opened(); failed != nil {
@@ -186,7 +186,6 @@ func (d *Datapath) apply(ctx context.Context, p *program.Program) (Report, error
 		return report, d.first(err)
 	}
 	err = d.prove(ctx, p, &report)
-	report.add(d.keepTagsAway(d.tags)...)
 	d.ipvs(&report)
 	report.add(d.proof.failed...)
 	return report, err
@@ -220,14 +219,18 @@ func (d *Datapath) pass(ctx context.Context, all *program.Program, report *Repor
 			return err
 		}
 	}
-	w, err := d.observeWiring(ctx, all)
+	if err := d.trust(d.readBridge()); err != nil {
+		d.log.Warn("reading the table of bridge ports failed", "err", err)
+	}
+	node, err := observeAddresses()
 	if err != nil {
 		return err
 	}
-	c, err := d.observeConnections(report)
+	w, err := d.observeWiring(ctx, all, node)
 	if err != nil {
 		return err
 	}
+	c := d.observeConnections(node, report)
 	return d.commit(ctx, d.decider.Decide(all, d.left.of(all), w, c), report)
 }
 

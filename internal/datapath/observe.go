@@ -39,15 +39,15 @@ func (d *Datapath) look() error {
 
 // observeWiring reads how the pods are wired. It comes after the rules of others and
 // our table were read.
-func (d *Datapath) observeWiring(ctx context.Context, all *program.Program) (decide.Wiring, error) {
-	paths, err := d.links.Find(ctx, addressesOf(all.Pods))
+func (d *Datapath) observeWiring(ctx context.Context, all *program.Program, node addresses) (decide.Wiring, error) {
+	paths, err := d.links.Find(ctx, d.addressesOf(all.Pods))
 	if err != nil {
 		return decide.Wiring{}, err // without them the closing rules would be taken away
 	}
 	w := decide.Wiring{
 		Now: d.now(), Paths: paths, Routed: map[netip.Addr]bool{}, Announced: map[netip.Addr]bool{}, Unclear: d.links.Unclear(),
-		Open: append(d.links.Open(), testLink), Strangers: d.links.Strangers(), Carried: d.links.Carried(), NodePorts: d.links.NodePorts(),
-		Bridges: d.links.Bridges(), AnyBridge: d.links.AnyBridge(),
+		Open: append(d.links.Open(), testLink), Strangers: d.links.Strangers(), Carried: d.links.Carried(), NodePorts: d.links.NodePorts(), Ports: d.links.Ports(),
+		Bridges: d.links.Bridges(), AnyBridge: d.links.AnyBridge(), Own: node.own, AskPorts: d.links.AskAgain(),
 		Others: decide.Others{NATBefore: d.survey.Before, DropsInvalid: d.survey.DropsInvalid, KubeRouter: d.survey.Known},
 	}
 	if d.decider.Fresh() {
@@ -59,7 +59,7 @@ func (d *Datapath) observeWiring(ctx context.Context, all *program.Program) (dec
 			continue
 		}
 		w.Routed[pod.Addr] = !direct && d.links.Elsewhere(pod.Addr)
-		w.Announced[pod.Addr] = d.options.Announced != nil && d.options.Announced(pod.Addr)
+		_, w.Announced[pod.Addr] = d.announced(pod.Addr)
 	}
 	if d.cuts.conn != nil {
 		w.Beside, w.Clean = d.cuts.arrivals.clean()
@@ -67,31 +67,45 @@ func (d *Datapath) observeWiring(ctx context.Context, all *program.Program) (dec
 	return w, nil
 }
 
-func addressesOf(pods []program.Pod) []links.Pod {
+func (d *Datapath) addressesOf(pods []program.Pod) []links.Pod {
 	list := make([]links.Pod, len(pods))
 	for i, p := range pods {
 		list[i] = links.Pod{Addr: p.Addr, Name: p.Name, ID: p.ID}
+		list[i].Links, _ = d.announced(p.Addr)
 	}
 	return list
 }
 
+// announced returns the interfaces that the container runtime announced for an
+// address; ok is false if it did not announce the address.
+func (d *Datapath) announced(a netip.Addr) (ifaces []string, ok bool) {
+	if d.options.Announced == nil {
+		return nil, false
+	}
+	return d.options.Announced(a)
+}
+
+// addresses are those of the node, and the broadcast addresses of its networks.
+type addresses struct{ own, broadcasts []netip.Addr }
+
+func observeAddresses() (a addresses, err error) {
+	a.own, a.broadcasts, err = links.Addresses()
+	return a, err
+}
+
 // observeConnections takes what was found denied. Until it is ended somebody has to
 // give it back.
-func (d *Datapath) observeConnections(report *Report) (decide.Connections, error) {
-	c := decide.Connections{Unreadable: d.cuts.why}
+func (d *Datapath) observeConnections(node addresses, report *Report) decide.Connections {
+	c := decide.Connections{Unreadable: d.cuts.why, Node: node.own, Broadcasts: node.broadcasts}
 	if c.Unreadable != nil {
-		return c, nil
-	}
-	var err error
-	if c.Node, c.Broadcasts, err = links.Addresses(); err != nil {
-		return c, err
+		return c
 	}
 	c.Read, c.Refused = d.table.unheard, d.table.refused
 	c.Found, report.Cuts.Looked = d.cuts.audit.take(maxCuts)
 	c.More = len(c.Found) == maxCuts
 	c.Failed = report.Cuts.Looked.Err
 	report.Cuts.Reused += d.cuts.arrivals.ended()
-	return c, nil
+	return c
 }
 
 // seen returns what happened in the kernel. Of lost notifications it does not

@@ -73,7 +73,7 @@ func (d *Datapath) forgetKernel() {
 	d.decider.Forget()
 	d.cuts.arrivals.disarm()
 	clear(d.settings.was)
-	clear(d.small)
+	d.bridge = bridgeTable{bound: d.bridge.bound}
 }
 
 func (d *Datapath) openProblem() decide.Problem {

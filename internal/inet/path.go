@@ -12,8 +12,11 @@ type Path struct {
 	// sign of anything wrong.
 	Uplink bool
 	// Port is the port of the bridge that the address is behind; empty if there is
-	// none or if it is not known.
-	Port string
+	// none or if it is not known. PortIndex is the index of its interface, and Hardware
+	// the hardware address behind it.
+	Port      string
+	PortIndex int
+	Hardware  Hardware
 	// Beside is true if the interface is none that a pod, or a bridge of pods,
 	// hands its packets to the node's IP layer with. Then pods may talk to each
 	// other beside it (macvlan, ipvlan, Open vSwitch, a network card's functions).

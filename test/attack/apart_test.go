@@ -16,7 +16,6 @@ import (
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
@@ -132,15 +131,15 @@ func (w *world) apartVerdicts(t *testing.T) {
 func (w *world) awaitPort(t *testing.T, port string) {
 	t.Helper()
 	for end := time.Now().Add(stage.Patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		bound := 0
-		for _, f := range inet.Families {
-			table, err := w.Conns[node1].Of(ruleset.PortTable(f)).Read()
-			stage.Check(t, err)
-			if table != nil && table.Chain("port-"+port) != nil {
-				bound++
+		table, err := w.Conns[node1].Of(ruleset.BridgeTable()).Read()
+		stage.Check(t, err)
+		families := map[bool]bool{}
+		for _, at := range ruleset.PortsInForce(table) {
+			if at.Port == port {
+				families[at.Addr.Is6()] = true
 			}
 		}
-		if bound == 2 {
+		if len(families) == 2 {
 			return
 		}
 	}

@@ -99,7 +99,7 @@ func TestAForgedAnswerOpensNoWayOutByAGroup(t *testing.T) {
 			}{
 				{"its own address", w.Addr(t, jailed, v6), stage.Drops{ruleset.CounterEgress: 1}},
 				{"a neighbour's", w.Addr(t, near, v6), stage.Drops{ruleset.CounterPort: 1}},
-				{"nobody's", stage.Pick(v6, "fd00:244:1::99", "10.244.1.99"), stage.Drops{ruleset.CounterSource: 1}},
+				{"nobody's", stage.Pick(v6, "fd00:244:1::99", "10.244.1.99"), stage.Drops{ruleset.CounterPort: 1}},
 			} {
 				t.Run(src.name, func(t *testing.T) {
 					w.each(t, fabrication{from: jailed, to: open, flow: packet.Packet{Src: src.addr}}, src.want)

@@ -56,7 +56,7 @@ func nodeState(t *testing.T, c *cluster.Cluster) map[string]string {
 	}
 	conn, err := ruleset.Open(n.Netns().FD())
 	check(t, err)
-	for _, table := range append(ruleset.Small(), ruleset.Table(), ruleset.OpenTable()) {
+	for _, table := range append(ruleset.Tables(), ruleset.OpenTable()) {
 		there, err := conn.Of(table).Exists()
 		check(t, err)
 		state["table "+table.String()] = fmt.Sprint(there)

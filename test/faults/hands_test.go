@@ -33,7 +33,6 @@ func hands() []hand {
 		{name: "insert rule accept", commands: "insert rule inet podwall postrouting accept"},
 		{name: "table dormant", commands: "add table inet podwall { flags dormant; }"},
 		{name: "flush table", commands: "flush table inet podwall"},
-		{name: "delete table ip podwall", commands: "delete table ip podwall", harmless: true, bridged: true},
 		{name: "delete table bridge podwall", commands: "delete table bridge podwall", harmless: true, bridged: true},
 	}
 }

@@ -17,7 +17,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
@@ -169,8 +168,7 @@ func (w *world) enforced(a *agent) *agent {
 func (w *world) tables() string {
 	w.t.Helper()
 	var text strings.Builder
-	for _, conn := range []*nft.Conn{w.table, w.table.Of(ruleset.PortTable(inet.IPv4)), w.table.Of(ruleset.PortTable(inet.IPv6)),
-		w.table.Of(ruleset.TagTable())} {
+	for _, conn := range []*nft.Conn{w.table, w.table.Of(ruleset.BridgeTable())} {
 		table, err := conn.Read()
 		if err != nil {
 			// Somebody is writing: whoever compares asks again.

@@ -219,6 +219,20 @@ func (l *Links) NodePorts() map[int][]string {
 	return ports
 }
 
+// Ports returns the ports of all bridges, sorted, by the index of the bridge.
+func (l *Links) Ports() map[int][]string {
+	ports := map[int][]string{}
+	for _, d := range l.names {
+		if l.names[d.master].kind == "bridge" {
+			ports[d.master] = append(ports[d.master], d.name)
+		}
+	}
+	for _, names := range ports {
+		slices.Sort(names)
+	}
+	return ports
+}
+
 // AnyBridge reports whether the node had a bridge, whoever's, at the last Find.
 func (l *Links) AnyBridge() bool {
 	for _, d := range l.names {

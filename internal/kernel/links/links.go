@@ -62,10 +62,12 @@ func (l *Links) SetNodeAddresses(list []netip.Addr) {
 }
 
 // Pod is an address and the pod that has it. Addresses of one pod have the same name
-// and ID.
+// and ID. Links are the interfaces on the node's side that the container runtime
+// announced for it; nil if it did not.
 type Pod struct {
 	Addr     netip.Addr
 	Name, ID string
+	Links    []string
 }
 
 // Find returns the paths of the pods' addresses that a direct route leads to, or
@@ -156,23 +158,6 @@ func (l *Links) look(ctx context.Context, pods []Pod) error {
 	l.wanted = wanted
 	l.routes.keep(wanted, l.gateways.subscribed())
 	return nil
-}
-
-// findPorts adds the ports of bridges to the paths.
-func (l *Links) findPorts(pods []Pod, paths map[netip.Addr]inet.Path) error {
-	for _, p := range paths {
-		if p.Bridge {
-			l.carried[p.Link] = true
-		}
-	}
-	found, err := l.ports.find(l.names, pods, paths)
-	for a, p := range paths {
-		if p.Bridge && !p.Sole {
-			p.Port = found[a].name
-			paths[a] = p
-		}
-	}
-	return errors.Join(err, l.findSole(pods, paths))
 }
 
 // complete repeats a listing that was interrupted by a change: then it may lack

@@ -5,200 +5,152 @@
 package links
 
 import (
-	"cmp"
-	"encoding/binary"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// ports knows which addresses are behind which port of a bridge. It asks the
-// kernel for the addresses of the port's other end, in the network namespace
-// of the pod. That is what the pod network set up there; what pods say on the
-// wire (ARP) is not asked, since they may lie.
+// ports knows which pod is behind which port of a bridge. A port is one pod's for as
+// long as its interface exists: whatever the pod does with the other end, which it may
+// move, rename or give other addresses, changes nothing. What says whose a port is, in
+// the order in which it counts:
+//
+//  1. the container runtime announced it at the start gate;
+//  2. the table in the kernel says that an earlier process knew it (Bind);
+//  3. the addresses that the other end had when it was first asked, which the pod
+//     network had given it: the port of a pod that the API names is the one that has its
+//     address, if there is exactly one (search).
+//
+// What pods say on the wire is never asked.
 type ports struct {
-	// of are the addresses behind each port. A port keeps what it had first; later
-	// it gets only further addresses of a pod that it has an address of already.
-	of   map[port][]netip.Addr
-	sole sole
-	// tried says when the port of a pod was asked for a further address in vain.
-	tried map[netip.Addr]time.Time
+	ends map[int]*end // by the index of the port's interface
+	// unclear says why an address that some port has is not believed to be there.
+	unclear map[netip.Addr]string
+	now     func() time.Time
+}
+
+// end is what is known of the other end of a port.
+type end struct {
+	port     string // its name when it was first seen
+	pod      string // the name of the pod behind it, "" while nobody knows
+	hardware inet.Hardware
+	// addrs are the addresses that it had when it was first asked and had any.
+	addrs        []netip.Addr
+	since, asked time.Time // it was asked in vain
 }
 
 func newPorts() ports {
-	return ports{of: map[port][]netip.Addr{}, tried: map[netip.Addr]time.Time{},
-		sole: sole{at: map[netip.Addr]port{}, tried: map[netip.Addr]time.Time{}, unclear: map[netip.Addr]string{}}}
+	return ports{ends: map[int]*end{}, unclear: map[netip.Addr]string{}, now: time.Now}
 }
 
-// port is one end of a pair that is a bridge's port, as long as its other end stays
-// where it is.
-type port struct{ index, netns, peer int }
+// Binding says that an address, and the pod that has it, are behind a port.
+type Binding struct {
+	Pod      string // its name
+	Addr     netip.Addr
+	Port     string
+	Index    int // of the port's interface
+	Hardware inet.Hardware
+}
 
-func older(a, b port) int { return cmp.Compare(a.index, b.index) }
+// Bind takes over what an earlier process knew of ports. It comes before the first
+// Find, and is forgotten where the index is another interface's by now.
+func (l *Links) Bind(list []Binding) {
+	for _, b := range list {
+		e := l.ports.ends[b.Index]
+		if e == nil {
+			e = &end{port: b.Port, pod: b.Pod, hardware: b.Hardware}
+			l.ports.ends[b.Index] = e
+		}
+		e.addrs = append(e.addrs, b.Addr)
+	}
+}
 
-// portsOf returns the ports that pods may be behind.
-func portsOf(devices map[int]device) map[port]device {
-	now := map[port]device{}
+// portsOf returns the ports that pods may be behind, by their index.
+func portsOf(devices map[int]device) map[int]device {
+	now := map[int]device{}
 	for _, d := range devices {
 		if d.master != 0 && d.away && pair(d.kind) {
-			now[portOf(d)] = d
+			now[d.index] = d
 		}
 	}
 	return now
 }
 
-func portOf(d device) port { return port{d.index, d.netns, d.peer} }
+// askEach is how often a port that has no address yet is asked, in the end; at first
+// it is asked after as long as it has been there.
+const (
+	askFirst = 10 * time.Millisecond
+	askEach  = time.Second
+)
 
-// find returns the port of each address that is behind one. The ports are asked
-// only if pods that a bridge leads to, as the paths say, have none yet: those of
-// which nothing is known, and those that have another address of the same pod.
-func (p *ports) find(devices map[int]device, pods []Pod, paths map[netip.Addr]inet.Path) (map[netip.Addr]device, error) {
+// young is how long a port that has no address is worth being asked soon.
+const young = 30 * time.Second
+
+// survey asks the ports that are new for their addresses.
+func (p *ports) survey(now map[int]device, other *away) {
+	maps.DeleteFunc(p.ends, func(index int, e *end) bool { return now[index].name != e.port })
+	for index, d := range now {
+		e := p.ends[index]
+		if e == nil {
+			e = &end{port: d.name, since: p.now()}
+			p.ends[index] = e
+		}
+		if len(e.addrs) > 0 || !e.asked.IsZero() && p.now().Sub(e.asked) < e.pause() {
+			continue
+		}
+		e.asked = p.now()
+		e.addrs, _ = other.addresses(d) // else it is going away; the kernel will tell
+	}
+}
+
+// AskAgain returns after which time to ask ports again that are new and have no address
+// yet; 0 for never. What a port gets from the pod network counts, what the pod takes
+// later does not, so this comes soon.
+func (l *Links) AskAgain() (after time.Duration) {
+	for _, e := range l.ports.ends {
+		if len(e.addrs) == 0 && l.ports.now().Sub(e.since) < young {
+			if wait := e.pause(); after == 0 || wait < after {
+				after = wait
+			}
+		}
+	}
+	return after
+}
+
+// pause is the time between two questions.
+func (e *end) pause() time.Duration { return min(max(e.asked.Sub(e.since), askFirst), askEach) }
+
+// announced takes the runtime's word for whose ports are.
+func (p *ports) announced(now map[int]device, pods []Pod, other *away) {
+	for index, d := range now {
+		e := p.ends[index]
+		for _, pod := range pods {
+			if !slices.Contains(pod.Links, d.name) || e.pod == pod.Name && slices.Contains(e.addrs, pod.Addr) {
+				continue
+			}
+			hardware, err := other.hardware(d)
+			if err != nil {
+				continue
+			}
+			if e.pod != pod.Name {
+				e.pod, e.hardware, e.addrs = pod.Name, hardware, nil
+			}
+			e.addrs = append(e.addrs, pod.Addr)
+		}
+	}
+}
+
+// find returns the port of each address that is looked for.
+func (p *ports) find(devices map[int]device, pods []Pod, wishes map[netip.Addr]wish) (map[netip.Addr]device, error) {
 	now := portsOf(devices)
-	maps.DeleteFunc(p.of, func(at port, _ []netip.Addr) bool { _, stays := now[at]; return !stays })
-	found := map[netip.Addr]device{}
-	for at, addrs := range p.of {
-		for _, a := range addrs {
-			if now[at].mayHave(a, paths) {
-				found[a] = now[at]
-			}
-		}
-	}
-	wanted := func(pod Pod) bool {
-		_, has := found[pod.Addr]
-		return paths[pod.Addr].Bridge && !has
-	}
-	if !slices.ContainsFunc(pods, wanted) {
-		return found, nil
-	}
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Strict: true})
-	if err != nil {
-		return found, fmt.Errorf("connecting to rtnetlink: %w", err)
-	}
-	defer func() { _ = conn.Close() }() // it only asked
-	p.ask(conn, now, paths, found)
-	bound, tried := boundTo(pods, found), map[netip.Addr]time.Time{}
-	for _, pod := range pods {
-		if !wanted(pod) {
-			continue
-		}
-		if last := p.tried[pod.Addr]; time.Since(last) < askEach {
-			tried[pod.Addr] = last
-		} else if at := bound[nameOf(pod)]; len(at) > 0 && !p.askAgain(conn, pod, at, paths, found) {
-			tried[pod.Addr] = time.Now()
-		}
-	}
-	p.tried = tried
-	return found, nil
-}
-
-// mayHave reports whether no route leads to the address elsewhere than over the
-// bridge that has this port. What a pod can edit does not count against a route.
-func (d device) mayHave(a netip.Addr, paths map[netip.Addr]inet.Path) bool {
-	path, routed := paths[a]
-	return !routed || path.Index == d.master
-}
-
-// ask asks the ports that nothing is known about.
-func (p *ports) ask(conn *netlink.Conn, all map[port]device, paths map[netip.Addr]inet.Path, found map[netip.Addr]device) {
-	for _, at := range slices.SortedFunc(maps.Keys(all), older) {
-		if len(p.of[at]) > 0 {
-			continue
-		}
-		addrs, err := addressesAway(conn, at.netns, at.peer)
-		if err != nil {
-			continue // it is going away; the kernel will tell
-		}
-		for _, a := range addrs {
-			if _, taken := found[a]; !taken && all[at].mayHave(a, paths) {
-				found[a] = all[at]
-				p.of[at] = append(p.of[at], a)
-			}
-		}
-	}
-}
-
-// askAgain looks for an address that a pod got later than its others, at the
-// ports that have one of those, and reports whether one has it. No other port can
-// claim it.
-func (p *ports) askAgain(conn *netlink.Conn, pod Pod, bound []device, paths map[netip.Addr]inet.Path, found map[netip.Addr]device) bool {
-	for _, d := range bound {
-		if !d.mayHave(pod.Addr, paths) {
-			continue
-		}
-		at := portOf(d)
-		if addrs, err := addressesAway(conn, at.netns, at.peer); err == nil && slices.Contains(addrs, pod.Addr) {
-			found[pod.Addr] = d
-			p.of[at] = append(p.of[at], pod.Addr)
-			return true
-		}
-	}
-	return false
-}
-
-// nameOf returns what the addresses of one pod have in common.
-func nameOf(pod Pod) Pod { return Pod{Name: pod.Name, ID: pod.ID} }
-
-// boundTo returns the ports that each pod has an address at already.
-func boundTo(pods []Pod, found map[netip.Addr]device) map[Pod][]device {
-	bound := map[Pod][]device{}
-	for _, pod := range pods {
-		if d, ok := found[pod.Addr]; ok && !slices.Contains(bound[nameOf(pod)], d) {
-			bound[nameOf(pod)] = append(bound[nameOf(pod)], d)
-		}
-	}
-	return bound
-}
-
-// addressesAway lists the addresses of an interface in the namespace with that
-// id (kernel 4.20, IFA_TARGET_NETNSID).
-func addressesAway(conn *netlink.Conn, netns, index int) ([]netip.Addr, error) {
-	const header, targetNetnsID = unix.SizeofIfAddrmsg, 10
-	ae := netlink.NewAttributeEncoder()
-	ae.Int32(targetNetnsID, int32(netns))
-	attrs, err := ae.Encode()
-	if err != nil {
-		return nil, err
-	}
-	head := make([]byte, header)
-	binary.NativeEndian.PutUint32(head[4:], uint32(index))
-	messages, err := conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_GETADDR, Flags: netlink.Request | netlink.Dump},
-		Data:   append(head, attrs...),
-	})
-	if err != nil {
-		return nil, err
-	}
-	var list []netip.Addr
-	for _, m := range messages {
-		if a, ok := addressOf(m.Data); ok {
-			list = append(list, a)
-		}
-	}
-	return list, nil
-}
-
-// addressOf reads the address of a notification. On a point-to-point link
-// IFA_LOCAL is the interface's own; IPv6 has IFA_ADDRESS only.
-func addressOf(data []byte) (found netip.Addr, ok bool) {
-	if len(data) < unix.SizeofIfAddrmsg {
-		return found, false
-	}
-	ad, err := netlink.NewAttributeDecoder(data[unix.SizeofIfAddrmsg:])
-	if err != nil {
-		return found, false
-	}
-	for ad.Next() {
-		local := ad.Type() == unix.IFA_LOCAL
-		if a, valid := netip.AddrFromSlice(ad.Bytes()); valid && (local || ad.Type() == unix.IFA_ADDRESS && !ok) {
-			found, ok = a, true
-		}
-	}
-	return found, ok && ad.Err() == nil && !found.IsLinkLocalUnicast()
+	other := &away{}
+	p.survey(now, other)
+	p.announced(now, pods, other)
+	s := search{ends: p.ends, now: now, away: other, wishes: wishes, found: map[netip.Addr]device{}, why: map[netip.Addr]string{}}
+	s.run(pods)
+	p.unclear = s.why
+	return s.found, other.close()
 }

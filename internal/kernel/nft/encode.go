@@ -177,6 +177,8 @@ func (s Lookup) encode(e *encoder) {
 		e.needFamily(s.Family)
 		n := e.ctSource(s.Family, s.Field == AnswerSource)
 		e.address(Source, s.Family, second(n))
+	case HardwareSource, InputHardware, InputHardwareSource, InputHardwareARP, InputHardwareNeighbour, ARPSource, Neighbour:
+		e.frame(s.Field, s.Family)
 	}
 	l := &expr.Lookup{SourceRegister: register, SetName: s.Set, Invert: s.Negate}
 	if s.Map {
@@ -185,7 +187,14 @@ func (s Lookup) encode(e *encoder) {
 	e.add(l)
 }
 
-func (s MatchProtocol) encode(e *encoder) { e.needProtocol(s.Protocol) }
+func (s MatchProtocol) encode(e *encoder) {
+	if !s.Negate {
+		e.needProtocol(s.Protocol)
+		return
+	}
+	e.add(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
+	e.cmp(expr.CmpOpNeq, []byte{byte(s.Protocol)})
+}
 
 func (s MatchPort) encode(e *encoder) {
 	e.needProtocol(s.Protocol)

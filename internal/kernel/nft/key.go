@@ -30,6 +30,12 @@ func (k KeyType) append(b []byte, key Key) []byte {
 		return appendName(b, key.Iface)
 	case InterfaceAddr4, InterfaceAddr6:
 		return appendAddr(appendName(b, key.Iface), key.Addr)
+	case Hardware:
+		return append(b, key.Hardware[:]...)
+	case InterfaceHardware:
+		return appendHardware(appendName(b, key.Iface), key.Hardware)
+	case InterfaceHardwareAddr4, InterfaceHardwareAddr6:
+		return appendAddr(appendHardware(appendName(b, key.Iface), key.Hardware), key.Addr)
 	case Flow4, Flow6:
 		b = appendPort(appendAddr(b, key.Addr), key.Port)
 		return appendPort(appendAddr(b, key.Dst.Addr()), key.Dst.Port())
@@ -53,6 +59,8 @@ func appendPort(b []byte, port uint16) []byte {
 	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
 }
 
+func appendHardware(b []byte, h inet.Hardware) []byte { return append(append(b, h[:]...), 0, 0) }
+
 // appendName appends a name as the kernel keeps it: padded with zeros.
 func appendName(b []byte, name string) []byte {
 	var padded [interfaceName]byte
@@ -63,10 +71,13 @@ func appendName(b []byte, name string) []byte {
 // interfaceName is the length of the name of an interface.
 const interfaceName = 16
 
+const lastKeyType = InterfaceHardwareAddr6
+
 // length is the number of bytes of a key; 0 for no key type.
 func (k KeyType) length() int {
-	return [Flow6 + 1]int{Addr4: 4, Addr6: 16, Pair4: 8, Pair6: 32, Addr4Port: 8, Addr6Port: 20, ProtocolPort: 8, Port: 2,
-		Interface: 16, InterfaceAddr4: 20, InterfaceAddr6: 32, Flow4: 16, Flow6: 40}[k]
+	return [lastKeyType + 1]int{Addr4: 4, Addr6: 16, Pair4: 8, Pair6: 32, Addr4Port: 8, Addr6Port: 20, ProtocolPort: 8, Port: 2,
+		Interface: 16, InterfaceAddr4: 20, InterfaceAddr6: 32, Flow4: 16, Flow6: 40,
+		Hardware: 6, InterfaceHardware: 24, InterfaceHardwareAddr4: 28, InterfaceHardwareAddr6: 40}[k]
 }
 
 // parse is the reverse of bytes. ok is false for what bytes never writes: a
@@ -97,6 +108,15 @@ func (k KeyType) fields(b []byte) (key Key) {
 	case InterfaceAddr4, InterfaceAddr6:
 		key.Iface = string(bytes.TrimRight(b[:interfaceName], "\x00"))
 		b = b[interfaceName:]
+	case Hardware:
+		key.Hardware = inet.Hardware(b)
+		return key
+	case InterfaceHardware, InterfaceHardwareAddr4, InterfaceHardwareAddr6:
+		key.Iface = string(bytes.TrimRight(b[:interfaceName], "\x00"))
+		key.Hardware = inet.Hardware(b[interfaceName : interfaceName+6])
+		if b = b[interfaceName+8:]; len(b) == 0 {
+			return key
+		}
 	case Addr4Port, Addr6Port:
 		key.Port = binary.BigEndian.Uint16(b[len(b)-4:])
 		b = b[:len(b)-4]
@@ -128,12 +148,17 @@ func (k KeyType) datatype() nftables.SetDatatype {
 		InterfaceAddr6: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIP6Addr),
 		Flow4:          nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService, nftables.TypeIPAddr, nftables.TypeInetService),
 		Flow6:          nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService, nftables.TypeIP6Addr, nftables.TypeInetService),
+
+		Hardware:               nftables.TypeEtherAddr,
+		InterfaceHardware:      nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr),
+		InterfaceHardwareAddr4: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIPAddr),
+		InterfaceHardwareAddr6: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIP6Addr),
 	}[k]
 }
 
 // keyType finds the type again; ok is false if it is none of ours.
 func keyType(t nftables.SetDatatype) (KeyType, bool) {
-	for k := Addr4; k <= Flow6; k++ {
+	for k := Addr4; k <= lastKeyType; k++ {
 		if own := k.datatype(); own.GetNFTMagic() == t.GetNFTMagic() {
 			return k, true
 		}

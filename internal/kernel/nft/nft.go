@@ -82,6 +82,10 @@ const (
 	InterfaceAddr6
 	Flow4 // source . port . destination . port
 	Flow6
+	Hardware
+	InterfaceHardware      // interface . source
+	InterfaceHardwareAddr4 // interface . hardware source . source
+	InterfaceHardwareAddr6
 )
 
 // Set is a named set or, with Map, a named verdict map.
@@ -112,7 +116,8 @@ type Set struct {
 // Key is one key; which fields count is said by the key type.
 type Key struct {
 	inet.Element
-	Iface string
+	Iface    string
+	Hardware inet.Hardware
 	// Dst is the destination in a key of type Flow4 or Flow6; Element is the
 	// source. Of an interval it is the last address and port; Element is the first.
 	Dst netip.AddrPort
@@ -212,7 +217,7 @@ func rank(c *Chain) int {
 
 // Compare orders entries by their keys, as a set has them.
 func (e Entry) Compare(o Entry) int {
-	return cmp.Or(e.Key.Compare(o.Key.Element), cmp.Compare(e.Key.Iface, o.Key.Iface))
+	return cmp.Or(e.Key.Compare(o.Key.Element), cmp.Compare(e.Key.Iface, o.Key.Iface), e.Key.Hardware.Compare(o.Key.Hardware))
 }
 
 // Set returns the set of that name, or nil.

@@ -34,6 +34,13 @@ const (
 	OutputSource // output interface . source address
 	BeganSource  // who began the connection, before any translation . source address
 	AnswerSource // who answers in it, after any translation . source address
+	HardwareSource
+	InputHardware          // input interface . hardware source
+	InputHardwareSource    // input interface . hardware source . source address
+	InputHardwareARP       // the same as an ARP packet says it: hardware and protocol address of the sender
+	InputHardwareNeighbour // the same as a neighbour advertisement says it: of the target
+	ARPSource              // protocol address of the sender of an ARP packet
+	Neighbour              // target of a neighbour advertisement
 )
 
 // Lookup asks a named set, or takes the verdict from a named map.
@@ -47,7 +54,10 @@ type Lookup struct {
 }
 
 // MatchProtocol compares the transport protocol.
-type MatchProtocol struct{ Protocol inet.Protocol }
+type MatchProtocol struct {
+	Protocol inet.Protocol
+	Negate   bool
+}
 
 // MatchPort compares the destination port of a protocol.
 type MatchPort struct {

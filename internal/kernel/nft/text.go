@@ -80,6 +80,12 @@ func (s *Set) format(k Key) string {
 		return fmt.Sprintf("%q", k.Iface)
 	case InterfaceAddr4, InterfaceAddr6:
 		return fmt.Sprintf("%q . %s", k.Iface, k.Addr)
+	case Hardware:
+		return k.Hardware.String()
+	case InterfaceHardware:
+		return fmt.Sprintf("%q . %s", k.Iface, k.Hardware)
+	case InterfaceHardwareAddr4, InterfaceHardwareAddr6:
+		return fmt.Sprintf("%q . %s . %s", k.Iface, k.Hardware, k.Addr)
 	case Flow4, Flow6:
 		return fmt.Sprintf("%s . %d . %s . %d", k.Addr, k.Port, k.Dst.Addr(), k.Dst.Port())
 	case Pair4, Pair6:
@@ -109,6 +115,8 @@ func (k KeyType) String() string {
 		ProtocolPort: "inet_proto . inet_service", Port: "inet_service", Interface: "ifname",
 		InterfaceAddr4: "ifname . ipv4_addr", InterfaceAddr6: "ifname . ipv6_addr",
 		Flow4: "ipv4_addr . inet_service . ipv4_addr . inet_service", Flow6: "ipv6_addr . inet_service . ipv6_addr . inet_service",
+		Hardware: "ether_addr", InterfaceHardware: "ifname . ether_addr",
+		InterfaceHardwareAddr4: "ifname . ether_addr . ipv4_addr", InterfaceHardwareAddr6: "ifname . ether_addr . ipv6_addr",
 	}[k]
 }
 
@@ -213,11 +221,18 @@ func (f Field) text(family inet.Family, p inet.Protocol) string {
 		return "ct original " + ip + " saddr . " + ip + " saddr"
 	case AnswerSource:
 		return "ct reply " + ip + " saddr . " + ip + " saddr"
+	case HardwareSource, InputHardware, InputHardwareSource, InputHardwareARP, InputHardwareNeighbour, ARPSource, Neighbour:
+		return f.frameText(ip)
 	}
 	return "oifname"
 }
 
-func (s MatchProtocol) text() string { return "meta l4proto " + s.Protocol.String() }
+func (s MatchProtocol) text() string {
+	if s.Negate {
+		return "meta l4proto != " + s.Protocol.String()
+	}
+	return "meta l4proto " + s.Protocol.String()
+}
 
 func (s MatchPort) text() string { return s.Protocol.String() + " dport " + s.Ports.String() }
 

@@ -51,7 +51,7 @@ pods the agent also loads the small table of family bridge that --bridge prints.
 			}
 			text := rulesetOf(r.Snapshot(), node, datapath)
 			if bridge {
-				text += ruleset.RenderTags().String()
+				text += ruleset.RenderBridge(program.Node{PodBridges: []string{"cni0"}}).String()
 			}
 			_, err = fmt.Fprint(s.Out, text)
 			return err

@@ -137,10 +137,32 @@ func (t *Trial) startNode(name string) error {
 	if err := t.prober.Add(at.Probe()); err != nil {
 		return err
 	}
-	n.agent, err = startAgent(at, t.cfg.Agent, filepath.Join(t.dir, name+".log"),
+	n.agent, err = t.agentOf(name, ".log")
+	return err
+}
+
+func (t *Trial) agentOf(name, log string) (*agent, error) {
+	return startAgent(t.bed.Node(name), t.cfg.Agent, filepath.Join(t.dir, name+log),
 		append([]string{"--manifests", t.manifests.dir, "--hostname-override", name, "--iptables-sync-period=1s", "--log-format=text",
 			"--gate-socket=" + t.Gate(name)}, t.cfg.AgentArgs...))
-	return err
+}
+
+// Restart ends the agent of a node, does what is to be done between, and returns when
+// a new one enforces the same. The rules stay meanwhile.
+func (t *Trial) Restart(ctx context.Context, name string, between func() error) error {
+	for _, n := range t.nodes {
+		if n.name != name {
+			continue
+		}
+		if err := errors.Join(n.agent.stop(), between()); err != nil {
+			return err
+		}
+		var err error
+		if n.agent, err = t.agentOf(name, "-again.log"); err != nil {
+			return err
+		}
+	}
+	return t.await(ctx)
 }
 
 // Gate returns the socket at which a node's agent takes announcements.

@@ -66,8 +66,8 @@ type Decision struct {
 	// Former are addresses that have a new owner, where nobody looks beside the loop:
 	// their connections end before a rule speaks of the new owner.
 	Former []netip.Addr
-	// Node is how the pods of Program are wired. The tables that bind bridge ports
-	// come before the rules that let anybody behind them speak.
+	// Node is how the pods of Program are wired. The table that binds bridge ports
+	// comes before the rules that let anybody behind them speak.
 	Node program.Node
 	// Program is what the rules say, in one transaction with Refuse, Again and Admit:
 	// an end that answers must not revive what is about to be ended.
@@ -91,10 +91,6 @@ type Decision struct {
 	// End are deleted once they are refused. More is true if others wait to be ended.
 	End  []cut.Cut
 	More bool
-	// Tags has frames with stacked VLAN tags kept away from pods. The start gate
-	// leaves that to the agent.
-	Tags bool
-
 	Findings
 
 	closed closure
@@ -146,6 +142,7 @@ type Decider struct {
 	bypassed  missing              // not behind an interface of the IP layer
 	misled    missing              // routes lead elsewhere
 	unclear   missing              // a bridge's port has it, and something speaks against it
+	contested missing              // a bridge leads to it, and no port is believed to have it
 	trusted   trusted              // routes did not lead elsewhere before
 	strangers map[string]time.Time // interfaces behind which no pod is known, since when
 	belief    belief
@@ -163,7 +160,8 @@ type Decider struct {
 // New returns a decider that knows nothing yet.
 func New(o Options) *Decider {
 	return &Decider{options: o, Lenience: lenience, trusted: trusted{}, strangers: map[string]time.Time{}, unreached: missing{},
-		unbound: missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{}, refused: map[program.Refused]refusal{}}
+		unbound: missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{}, contested: missing{},
+		refused: map[program.Refused]refusal{}}
 }
 
 // Decide says what to change so that the program is in force. all are the pods that
@@ -182,12 +180,11 @@ func (d *Decider) Wire(all, p *program.Program, w Wiring) Decision {
 	out.Problems = append(out.Problems, d.lookForPods(all, w)...)
 	out.Problems = append(out.Problems, d.lookForStrangers(w, &out)...)
 	out.Unsure = d.unsure()
-	out.LookAgain = d.nextLook(w.Now)
+	out.LookAgain = d.nextLook(w)
 	p, out.Held = d.hold(p, w)
 	out.Program, out.Known = p, out.Held.known
 	out.Bridges = d.podBridges(all, w)
 	d.node(all, w, &out)
-	out.Tags = len(out.Bridges) > 0 && d.options.Guard != GuardOff
 	out.Node.Cut = len(d.refused) > 0
 	return out
 }
@@ -200,5 +197,5 @@ func (d *Decider) Forget() {
 
 // Missing reports whether something is missing that comes without a notification.
 func (d *Decider) Missing() bool {
-	return len(d.unreached)+len(d.unbound)+len(d.bypassed)+len(d.misled)+len(d.unclear) > 0
+	return len(d.unreached)+len(d.unbound)+len(d.bypassed)+len(d.misled)+len(d.unclear)+len(d.contested) > 0
 }

@@ -20,14 +20,18 @@ type Wiring struct {
 	Paths             map[netip.Addr]inet.Path
 	Routed, Announced map[netip.Addr]bool
 	// Unclear are addresses that some bridge's port has and that are not believed to
-	// be there, and why.
-	Unclear map[netip.Addr]string
+	// be there, and why. AskPorts is after which time to ask new ports for their addresses
+	// again; 0 for never.
+	Unclear  map[netip.Addr]string
+	AskPorts time.Duration
+	// Own are the node's addresses.
+	Own []netip.Addr
 	// Open are interfaces that lead elsewhere than to pods, Strangers those that may
 	// lead to pods and behind which none is known, Carried bridges that carry pods or
-	// did, NodePorts ports of bridges behind which the node itself is, by the index of
-	// the bridge.
+	// did, NodePorts ports of bridges behind which the node itself is, and Ports all
+	// ports, both by the index of the bridge.
 	Open, Strangers, Carried []string
-	NodePorts                map[int][]string
+	NodePorts, Ports         map[int][]string
 	// Bridges are those that may get pods; AnyBridge is true if there is any bridge.
 	Bridges   []inet.Path
 	AnyBridge bool

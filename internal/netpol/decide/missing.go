@@ -60,7 +60,11 @@ func (d *Decider) lookForPods(p *program.Program, w Wiring) []Problem {
 	isolated := func(pod program.Pod) bool { return pod.Ingress != "" || pod.Egress != "" }
 	d.unclear.updateWhy(p, func(pod program.Pod) (string, bool) {
 		why := w.Unclear[pod.Addr]
-		return why, why != "" && isolated(pod)
+		return why, why != "" && isolated(pod) && !w.Paths[pod.Addr].Bridge
+	}, w.Now)
+	d.contested.updateWhy(p, func(pod program.Pod) (string, bool) {
+		why := w.Unclear[pod.Addr]
+		return why, why != "" && w.Paths[pod.Addr].Bridge
 	}, w.Now)
 	d.unreached.update(p, func(pod program.Pod) bool {
 		_, found := w.Paths[pod.Addr]
@@ -69,7 +73,7 @@ func (d *Decider) lookForPods(p *program.Program, w Wiring) []Problem {
 	}, w.Now)
 	d.unbound.update(p, func(pod program.Pod) bool {
 		path := w.Paths[pod.Addr]
-		return path.Bridge && path.Port == ""
+		return path.Bridge && path.Port == "" && w.Unclear[pod.Addr] == ""
 	}, w.Now)
 	d.bypassed.update(p, func(pod program.Pod) bool {
 		_, misled := d.misled[pod.Addr]
@@ -85,8 +89,11 @@ func (d *Decider) lookForPods(p *program.Program, w Wiring) []Problem {
 		d.unreached.problems(w.Now, Problem{Subject: "pods without an interface", Blocking: true,
 			Text: "no direct route of this node and no port of a bridge leads to isolated pods, so their traffic may pass beside the rules",
 			Cure: "use a pod network whose packets pass the host's IP hooks, or delete the objects of pods that are gone"}),
+		d.contested.problems(w.Now, Problem{Subject: "pods at a contested port",
+			Text: "something speaks against the port of a bridge that has the address of a pod, so nobody may use it and the pod is cut off",
+			Cure: "find the pod that took another's address and take CAP_NET_ADMIN from it; with the start gate the container runtime says whose port it is"}),
 		d.unbound.problems(w.Now, Problem{Subject: "pods without a port",
-			Text: "no port of their bridge is known to have these addresses, so that a neighbour can forge them"}))
+			Text: "no port of their bridge is known to have these addresses, so a neighbour whose port is not known either can forge them"}))
 }
 
 // problems completes the problem with those that are missing for longer than
@@ -124,19 +131,20 @@ func FirstOf(names []string) string {
 const (
 	UnsureBypassed  = "bypassed"  // the interface shows no pod's packets to the IP hooks
 	UnsureUnreached = "unreached" // neither a route nor a port leads there
-	UnsureUnclear   = "unclear"   // something speaks against the port that has it
+	UnsureUnclear   = "unclear"   // something speaks against the port that has it, and no route leads there
+	UnsureContested = "contested" // something speaks against the port that has it
 	UnsureElsewhere = "elsewhere" // routes lead elsewhere
 	UnsureUnbound   = "unbound"   // no port of the bridge has it
 )
 
 // Unsures lists what Findings.Unsure counts.
 func Unsures() []string {
-	return []string{UnsureBypassed, UnsureElsewhere, UnsureUnbound, UnsureUnclear, UnsureUnreached}
+	return []string{UnsureBypassed, UnsureContested, UnsureElsewhere, UnsureUnbound, UnsureUnclear, UnsureUnreached}
 }
 
 func (d *Decider) lost() map[string]missing {
 	return map[string]missing{UnsureBypassed: d.bypassed, UnsureUnreached: d.unreached,
-		UnsureUnclear: d.unclear, UnsureElsewhere: d.misled, UnsureUnbound: d.unbound}
+		UnsureUnclear: d.unclear, UnsureContested: d.contested, UnsureElsewhere: d.misled, UnsureUnbound: d.unbound}
 }
 
 func (d *Decider) unsure() map[string]int {
@@ -154,7 +162,9 @@ const firstLook = 100 * time.Millisecond
 // nextLook returns when to look again for what is missing: at the end of the grace
 // of each at the latest, so that a problem is said as soon as it is one. It returns
 // 0 for never. Later it is looked for once in a period.
-func (d *Decider) nextLook(now time.Time) (after time.Duration) {
+func (d *Decider) nextLook(w Wiring) (after time.Duration) {
+	now := w.Now
+	after = w.AskPorts
 	for _, m := range d.lost() {
 		for _, pod := range m {
 			age := now.Sub(pod.since)

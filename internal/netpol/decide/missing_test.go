@@ -88,12 +88,47 @@ func TestWhatIsMissingIsLookedForUntilTheEndOfTheGrace(t *testing.T) {
 	d := &Decider{unreached: missing{pod: lostPod{name: "a/b", since: start}}}
 	var looks []time.Duration
 	now := start
-	for after := d.nextLook(now); after > 0; after = d.nextLook(now) {
+	for after := d.nextLook(Wiring{Now: now}); after > 0; after = d.nextLook(Wiring{Now: now}) {
 		now = now.Add(after)
 		looks = append(looks, now.Sub(start))
 	}
 	if len(looks) > 12 || looks[0] != firstLook || looks[len(looks)-1] != Grace {
 		t.Errorf("looks after %v, want a few from %v to %v", looks, firstLook, Grace)
+	}
+}
+
+// A new port that has no address yet is asked again before a container can run.
+func TestANewPortIsAskedAgainSoon(t *testing.T) {
+	start := time.Unix(0, 0)
+	d := &Decider{unreached: missing{netip.MustParseAddr("10.0.0.1"): lostPod{name: "a/b", since: start}}}
+	if after := d.nextLook(Wiring{Now: start, AskPorts: 10 * time.Millisecond}); after != 10*time.Millisecond {
+		t.Errorf("looks after %v, want 10 ms", after)
+	}
+}
+
+// Where a route leads to the bridge the pod is enforced whatever port it is at, so what
+// its neighbours do to it must not make the node unready.
+func TestAContestedPortCutsAPodAndNoNode(t *testing.T) {
+	pod := program.Pod{Addr: netip.MustParseAddr("10.0.0.1"), Name: "a/b", Ingress: "x"}
+	for _, tt := range []struct {
+		what     string
+		path     inet.Path
+		blocking bool
+	}{{UnsureContested, inet.Path{Bridge: true}, false}, {UnsureUnclear, inet.Path{}, true}} {
+		d, p := New(Options{}), &program.Program{Pods: []program.Pod{pod}}
+		w := Wiring{Now: time.Unix(0, 0), Paths: map[netip.Addr]inet.Path{}, Unclear: map[netip.Addr]string{pod.Addr: "the ports a, b have it"}}
+		if tt.path.Bridge {
+			w.Paths[pod.Addr] = tt.path
+		}
+		d.lookForPods(p, w)
+		if got := d.unsure(); got[tt.what] != 1 || got[UnsureUnbound]+got[UnsureUnreached] > 0 {
+			t.Errorf("unsure is %v, want one %s", got, tt.what)
+		}
+		w.Now = w.Now.Add(Grace)
+		got := d.lookForPods(p, w)
+		if len(got) != 1 || got[0].Blocking != tt.blocking || !strings.Contains(got[0].Text, "a/b (10.0.0.1: the ports a, b have it)") {
+			t.Errorf("%s: %+v, want one problem, blocking %t", tt.what, got, tt.blocking)
+		}
 	}
 }
 

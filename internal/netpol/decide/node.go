@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -39,6 +40,7 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	for _, b := range out.Bridges {
 		out.Problems = append(out.Problems, bridgeProblems(b, w.NodePorts[b.Index])...)
 	}
+	otherPorts(out.Bridges, w, n)
 	d.wiring(out.Program, w, n)
 	isolatedLinks(all, w, n)
 }
@@ -67,7 +69,7 @@ func (d *Decider) wiring(p *program.Program, w Wiring, n *program.Node) {
 		if !ok {
 			continue // see unreached
 		}
-		at := program.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port}
+		at := program.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port, PortIndex: path.PortIndex, Hardware: path.Hardware}
 		n.Ported = append(n.Ported, at)
 		if path.Uplink {
 			continue // other machines may be behind it
@@ -76,15 +78,29 @@ func (d *Decider) wiring(p *program.Program, w Wiring, n *program.Node) {
 	}
 	n.Closed, n.Open, n.Carried = !d.options.OpenUnknown, w.Open, slices.Clone(w.Carried)
 	n.Bridges = w.AnyBridge
-	for _, ports := range w.NodePorts {
-		n.NodePorts = append(n.NodePorts, ports...)
-	}
-	slices.Sort(n.NodePorts)
+	n.Owned = append(slices.Clone(w.Own), slices.SortedFunc(maps.Keys(w.Unclear), netip.Addr.Compare)...)
 	if n.Closed {
 		for _, b := range w.Bridges {
 			n.Carried = append(n.Carried, b.Link)
 		}
 	}
+}
+
+// otherPorts notes the bridges of pods, and the ports of bridges that no pod's
+// addresses are bound to.
+func otherPorts(bridges []inet.Path, w Wiring, n *program.Node) {
+	ofPods := map[int]bool{}
+	for _, b := range bridges {
+		n.PodBridges = append(n.PodBridges, b.Link)
+		n.OtherPorts = append(n.OtherPorts, w.NodePorts[b.Index]...)
+		ofPods[b.Index] = true
+	}
+	for bridge, ports := range w.Ports {
+		if !ofPods[bridge] {
+			n.OtherPorts = append(n.OtherPorts, ports...)
+		}
+	}
+	slices.Sort(n.OtherPorts)
 }
 
 // isolatedLinks notes the interfaces that lead to isolated pods.

@@ -3,6 +3,7 @@
 package decide
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -67,6 +68,8 @@ func wired(o Options) (*scene, *program.Program) {
 	s.w.Paths[at("10.0.2.1")] = inet.Path{Index: 4, Link: "br0", Bridge: true, Uplink: true, Port: "port2"}
 	s.w.Bridges = []inet.Path{{Index: 3, Link: "cni0", Bridge: true}, {Index: 5, Link: "cni1", Bridge: true}}
 	s.w.AnyBridge, s.w.Carried, s.w.NodePorts = true, []string{"cni9"}, map[int][]string{4: {"gw1"}, 3: {"gw0"}}
+	s.w.Ports = map[int][]string{3: {"gw0", "port1"}, 4: {"eth1", "gw1", "port2"}, 9: {"docker1"}}
+	s.w.Own, s.w.Unclear = []netip.Addr{at("10.0.1.254")}, map[netip.Addr]string{at("10.0.1.9"): "two ports have it"}
 	return s.looked(p), p
 }
 
@@ -90,7 +93,9 @@ func TestTheRulesKnowHowPodsAreWired(t *testing.T) {
 		"ingress":         {n.Ingress, {"veth1", "cni0"}},
 		"egress":          {n.Egress, {"cni0"}},
 		"carried":         {n.Carried, {"cni9", "cni0", "cni1"}},
-		"the node's ends": {n.NodePorts, {"gw0", "gw1"}},
+		"bridges of pods": {n.PodBridges, {"br0", "cni0", "cni1"}},
+		"other ports":     {n.OtherPorts, {"docker1", "gw0", "gw1"}},
+		"owned":           {texts(n.Owned), {"10.0.1.254", "10.0.1.9"}},
 	} {
 		if !slices.Equal(c[0], c[1]) {
 			t.Errorf("%s are %v, want %v", name, c[0], c[1])
@@ -120,16 +125,15 @@ func TestWhichBridgesShowTheirPackets(t *testing.T) {
 	for _, c := range []struct {
 		options Options
 		want    []string
-		tags    bool
 	}{
-		{Options{}, []string{"br0", "cni0", "cni1"}, true},
-		{Options{OpenUnknown: true}, []string{"br0", "cni0"}, true},
-		{Options{Guard: GuardOff}, []string{"br0", "cni0", "cni1"}, false},
+		{Options{}, []string{"br0", "cni0", "cni1"}},
+		{Options{OpenUnknown: true}, []string{"br0", "cni0"}},
+		{Options{Guard: GuardOff}, []string{"br0", "cni0", "cni1"}},
 	} {
 		s, p := wired(c.options)
 		out := s.commit(p)
-		if got := names(out.Bridges); !slices.Equal(got, c.want) || out.Tags != c.tags {
-			t.Errorf("%+v: bridges %v, tags kept away %t; want %v, %t", c.options, got, out.Tags, c.want, c.tags)
+		if got := names(out.Bridges); !slices.Equal(got, c.want) || !slices.Equal(out.Node.PodBridges, c.want) {
+			t.Errorf("%+v: bridges %v, addresses bound on %v; want both %v", c.options, got, out.Node.PodBridges, c.want)
 		}
 		said := subjects(out.Problems)
 		for _, want := range []string{"bridge br0", "node's port of br0", "node's port of cni0"} {
@@ -138,7 +142,7 @@ func TestWhichBridgesShowTheirPackets(t *testing.T) {
 			}
 		}
 	}
-	if out := newScene(Options{}).commit(letting(nil)); len(out.Bridges) > 0 || out.Tags {
-		t.Errorf("on a node without bridges: %v, %t", out.Bridges, out.Tags)
+	if out := newScene(Options{}).commit(letting(nil)); len(out.Bridges)+len(out.Node.PodBridges) > 0 {
+		t.Errorf("on a node without bridges: %v, %v", out.Bridges, out.Node.PodBridges)
 	}
 }

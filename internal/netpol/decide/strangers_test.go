@@ -14,7 +14,7 @@ func TestInterfacesWithoutAKnownPodAreReportedAfterAWhile(t *testing.T) {
 	if got := d.strange([]string{"veth1", "veth2"}, start); got != nil {
 		t.Errorf("at once: %+v, want nothing", got)
 	}
-	if got := d.nextLook(start.Add(time.Second)); got != Grace-time.Second {
+	if got := d.nextLook(Wiring{Now: start.Add(time.Second)}); got != Grace-time.Second {
 		t.Errorf("the next look is after %v, want the end of the grace", got)
 	}
 	got := d.strange([]string{"veth2", "veth3"}, start.Add(Grace))

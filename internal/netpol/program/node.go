@@ -2,7 +2,11 @@
 
 package program
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/podwall/podwall/internal/inet"
+)
 
 // Node is what the rules have to know of the node beside the program.
 type Node struct {
@@ -21,12 +25,17 @@ type Node struct {
 	// Attached says on which interface each local pod speaks. From an interface
 	// that is named here nobody else may.
 	Attached []Attachment
-	// Ported are those of the pods whose bridge port is known, also on bridges that
-	// lead out of the node.
+	// PodBridges are the bridges of pods, also those that lead out of the node. On them
+	// an address belongs to its port.
+	PodBridges []string
+	// Ported are the pods behind them; those without a Port are not bound to one.
 	Ported []Attachment
-	// NodePorts are ports of bridges behind which the node itself is: the other end
-	// of the pair has an address of the node.
-	NodePorts []string
+	// Owned are further addresses that no port may have: the node's, and those of pods
+	// that several ports claim.
+	Owned []netip.Addr
+	// OtherPorts are those of other bridges, and ports behind which the node itself is:
+	// the other end of the pair has an address of the node.
+	OtherPorts []string
 	// Ingress and Egress are the interfaces that lead to pods which are isolated
 	// in the direction. On them only listed addresses may speak or be spoken to.
 	Ingress, Egress []string
@@ -49,8 +58,11 @@ type Attachment struct {
 	Link string
 	Addr netip.Addr
 	// Port is the port of the bridge Link that the pod is on; empty if Link is no
-	// bridge, or if the port is not known.
-	Port string
+	// bridge, or if the port is not known. PortIndex is the index of its interface, and
+	// Hardware the hardware address behind it.
+	Port      string
+	PortIndex int
+	Hardware  inet.Hardware
 }
 
 // Saved is a setting of the node as it was before it was changed.

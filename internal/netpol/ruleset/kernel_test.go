@@ -184,25 +184,6 @@ func TestOurExpressionsAreThoseOfTheNftProgramForOurText(t *testing.T) {
 	}
 }
 
-func TestTheBridgesTableIsThatOfItsText(t *testing.T) {
-	conn, ours := openIn(t)
-	byUs, want := conn.Of(TagTable()), RenderTags()
-	sameAsText(t, byUs, ours, want)
-	if actual, err := byUs.Read(); err != nil || len(nft.Diff(actual, want)) > 0 {
-		t.Errorf("after writing: %v, %v", nft.Diff(actual, want), err)
-	}
-	nftrun.Run(t, ours, "", "flush", "chain", "bridge", TableName, chainStacked)
-	if actual, err := byUs.Read(); err != nil || len(nft.Diff(actual, want)) == 0 {
-		t.Errorf("a foreign flush is not seen: %v", err)
-	}
-	if err := byUs.Delete(); err != nil {
-		t.Fatal(err)
-	}
-	if exists, err := byUs.Exists(); exists || err != nil {
-		t.Errorf("after removing: exists %t, %v", exists, err)
-	}
-}
-
 // A change with more elements than fit one transaction is cut. Wherever it is
 // cut, what packets meet is the old rules or the new ones.
 func TestAChangeThatIsCutNeverEmptiesAChainInUse(t *testing.T) {

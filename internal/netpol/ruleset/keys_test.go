@@ -63,10 +63,8 @@ func TestNoKeyIsWrittenTwice(t *testing.T) {
 		n.Attached = wired(t, p)
 		n.Ported = n.Attached
 		n.Carried = []string{"br0", "br0"}
-		tables := []*nft.Table{ruleset.Render(p, n)}
-		for _, f := range inet.Families {
-			tables = append(tables, ruleset.RenderPorts(f, n))
-		}
+		n.PodBridges = []string{"br0"}
+		tables := []*nft.Table{ruleset.Render(p, n), ruleset.RenderBridge(n)}
 		for _, table := range tables {
 			if table == nil {
 				continue

@@ -12,6 +12,28 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
+// HolderOf returns the name of the local pod that a table knows at an address; "" for
+// none, or if the name is not known as a whole.
+func HolderOf(t *nft.Table, a netip.Addr) string {
+	if t == nil {
+		return ""
+	}
+	s := t.Set(perFamily("to", inet.FamilyOf(a)))
+	if s == nil {
+		return ""
+	}
+	for _, e := range s.Entries {
+		if e.Key.Addr == a {
+			name, _, _ := strings.Cut(e.Comment, " ")
+			if strings.HasSuffix(e.Comment, "...") {
+				return "" // it may be cut off
+			}
+			return name
+		}
+	}
+	return ""
+}
+
 // LocalPods returns the local pods that a table knows, by address and name; none of
 // no table, and of one that was written before anybody knew a pod. A name that was
 // clipped is that of the program's pod, if it may be the same; so is one that is not

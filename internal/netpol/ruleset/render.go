@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package ruleset says what nftables has to hold for a program: Render turns one into
-// the content of podwall's table, RenderPorts and RenderTags into those of the small
-// tables beside it. It is also the only place that reads them again: which
+// the content of podwall's table, RenderBridge into that of the small one of family
+// bridge. It is also the only place that reads them again: which
 // connections are refused, which pods and settings an earlier process left.
 //
 // It knows nothing of Kubernetes. Package nft has the language and the connection.

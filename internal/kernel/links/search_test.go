@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package links
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/lab/netns"
+)
+
+var (
+	ofA, ofB = netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2")
+	ofA6     = netip.MustParseAddr("fd00:9::1")
+)
+
+// harbour is some ports of the bridge 7, each with the other end in a namespace of its
+// own.
+type harbour struct {
+	t       *testing.T
+	p       ports
+	devices map[int]device
+	wishes  map[netip.Addr]wish
+	pods    []Pod
+	inside  map[string]*netlink.Handle
+}
+
+func newHarbour(t *testing.T, pods ...Pod) *harbour {
+	h := &harbour{t: t, p: newPorts(), devices: map[int]device{}, wishes: map[netip.Addr]wish{}, pods: pods, inside: map[string]*netlink.Handle{}}
+	for _, pod := range pods {
+		h.wishes[pod.Addr] = wish{bridge: 7}
+	}
+	return h
+}
+
+// port adds a port, whose other end has the addresses.
+func (h *harbour) port(name string, addrs ...netip.Addr) device {
+	h.t.Helper()
+	ns, err := netns.New()
+	check(h.t, err)
+	h.t.Cleanup(func() { _ = ns.Close() })
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	veth := netlink.NewVeth(attrs)
+	veth.PeerName, veth.PeerNamespace = "eth0", netlink.NsFd(ns.FD())
+	check(h.t, netlink.LinkAdd(veth))
+	link, err := netlink.LinkByName(name)
+	check(h.t, err)
+	inside, err := netlink.NewHandleAt(vnetns.NsHandle(ns.FD()))
+	check(h.t, err)
+	h.t.Cleanup(inside.Close)
+	h.inside[name] = inside
+	for _, a := range addrs {
+		h.take(name, a)
+	}
+	d := device{index: link.Attrs().Index, name: name, kind: "veth", master: 7, netns: link.Attrs().NetNsID, peer: link.Attrs().ParentIndex, away: true}
+	h.devices[d.index] = d
+	return d
+}
+
+// take gives the other end of a port one more address.
+func (h *harbour) take(port string, a netip.Addr) {
+	h.t.Helper()
+	link, err := h.inside[port].LinkByName("eth0")
+	check(h.t, err)
+	addr, err := netlink.ParseAddr(netip.PrefixFrom(a, a.BitLen()).String())
+	check(h.t, err)
+	check(h.t, h.inside[port].AddrAdd(link, addr))
+}
+
+// hardware gives the other end another hardware address.
+func (h *harbour) hardware(port, of string) {
+	h.t.Helper()
+	from, err := h.inside[of].LinkByName("eth0")
+	check(h.t, err)
+	to, err := h.inside[port].LinkByName("eth0")
+	check(h.t, err)
+	check(h.t, h.inside[port].LinkSetHardwareAddr(to, from.Attrs().HardwareAddr))
+}
+
+// at wants each address to be at a port, "" for none.
+func (h *harbour) at(want map[netip.Addr]string, unclear ...string) {
+	h.t.Helper()
+	found, err := h.p.find(h.devices, h.pods, h.wishes)
+	check(h.t, err)
+	for a, port := range want {
+		if found[a].name != port {
+			h.t.Errorf("%s is at %q, want %q (%v)", a, found[a].name, port, h.p.unclear)
+		}
+	}
+	why := slices.Sorted(maps.Values(h.p.unclear))
+	for _, text := range unclear {
+		if !slices.ContainsFunc(why, func(s string) bool { return strings.Contains(s, text) }) {
+			h.t.Errorf("unclear is %q, want %q", why, text)
+		}
+	}
+	if len(unclear) == 0 && len(why) > 0 {
+		h.t.Errorf("unclear is %q, want nothing", why)
+	}
+}
+
+func podsAB() []Pod {
+	return []Pod{{Addr: ofA, Name: "x/a"}, {Addr: ofA6, Name: "x/a"}, {Addr: ofB, Name: "x/b"}}
+}
+
+func inHarbour(t *testing.T, test func(t *testing.T, h *harbour)) {
+	t.Helper()
+	inOwnNamespace(t, func(t *testing.T) { test(t, newHarbour(t, podsAB()...)) })
+}
+
+func TestAPodsPortIsFoundByTheAddressesThatItHad(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		d := h.port("veth1", ofA, ofA6)
+		h.port("veth2", ofB)
+		h.at(map[netip.Addr]string{ofA: "veth1", ofA6: "veth1", ofB: "veth2"})
+		if none := (inet.Hardware{}); h.p.hardwareOf(d.index) == none {
+			t.Error("no hardware address of the port is known")
+		}
+		delete(h.devices, d.index)
+		h.at(map[netip.Addr]string{ofA: "", ofA6: "", ofB: "veth2"})
+		if len(h.p.ends) != 1 {
+			t.Errorf("%d ports are known, want one", len(h.p.ends))
+		}
+	})
+}
+
+// What a pod takes later is not its own, and what it gives up stays its own, wherever it
+// moves the interface.
+func TestAPodGainsAndLosesNothingByWhatItDoesToItsInterface(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		d := h.port("veth1", ofA)
+		h.at(map[netip.Addr]string{ofA: "veth1", ofB: ""})
+		h.take("veth1", ofB)
+		h.p.now = func() time.Time { return time.Now().Add(time.Hour) } // it would be asked again
+		h.at(map[netip.Addr]string{ofA: "veth1", ofB: ""})
+		d.netns, d.peer = 99, 99 // moved on
+		h.devices[d.index] = d
+		h.at(map[netip.Addr]string{ofA: "veth1", ofB: ""})
+		h.port("veth2", ofB)
+		h.at(map[netip.Addr]string{ofA: "veth1", ofB: "veth2"})
+	})
+}
+
+// The attacker is a, which had its neighbours' addresses before anybody asked. It has
+// the older port.
+func TestOfTwoPortsWithAnAddressTheOneOfAnotherPodIsNotMeant(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		h.port("veth1", ofA, ofB)
+		h.port("veth2", ofB)
+		h.at(map[netip.Addr]string{ofA: "veth1", ofB: "veth2"})
+	})
+}
+
+func TestOfTwoPortsThatCanBeMeantNoneHasTheAddress(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		h.port("veth1", ofB) // gave up its own
+		h.port("veth2", ofB)
+		h.at(map[netip.Addr]string{ofB: ""}, "veth1, veth2")
+	})
+}
+
+func TestOneOfTwoPodsAtAPortIsNotGuessed(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		h.port("veth1", ofA, ofB)
+		h.at(map[netip.Addr]string{ofA: "", ofB: ""}, "and that of x/a", "and that of x/b")
+	})
+}
+
+func TestAPortOfOnePodIsNoOthers(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		h.pods = h.pods[:1]
+		h.port("veth1", ofA, ofB)
+		h.at(map[netip.Addr]string{ofA: "veth1"})
+		h.pods = podsAB()
+		h.at(map[netip.Addr]string{ofA: "veth1", ofB: ""}, "which is that of x/a")
+	})
+}
+
+func TestTheRuntimesWordCountsMost(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		h.port("veth1", ofB)
+		h.port("veth2", ofB)
+		h.pods[2].Links = []string{"cni0", "veth2"}
+		h.at(map[netip.Addr]string{ofB: "veth2"})
+		h.pods[2].Links = nil
+		h.at(map[netip.Addr]string{ofB: "veth2"})
+	})
+}
+
+// A pod's further address is at the pod's port, if no other has it.
+func TestAFurtherAddressIsAtThePodsPort(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		h.port("veth1", ofA)
+		h.port("veth2", ofB)
+		h.at(map[netip.Addr]string{ofA: "veth1", ofA6: "veth1", ofB: "veth2"})
+	})
+}
+
+func TestTwoPodsOfOneHardwareAddress(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		h.port("veth1", ofA)
+		h.at(map[netip.Addr]string{ofA: "veth1"})
+		h.port("veth2", ofB)
+		h.hardware("veth2", "veth1")
+		h.at(map[netip.Addr]string{ofA: "veth1", ofB: ""}, "veth2, veth1 have the same hardware address")
+	})
+}
+
+func TestAnAddressIsAtAPortOnlyIfNoRouteSpeaksAgainstIt(t *testing.T) {
+	for name, tt := range map[string]struct {
+		wish wish
+		port string
+		why  []string
+	}{
+		"no route":                           {wish{}, "veth1", nil},
+		"a route elsewhere":                  {wish{other: "the route 10.9.0.0/24"}, "", []string{"the route 10.9.0.0/24 leads elsewhere"}},
+		"another bridge than the route says": {wish{bridge: 8}, "", []string{"another bridge"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inHarbour(t, func(t *testing.T, h *harbour) {
+				h.port("veth1", ofA)
+				h.pods = h.pods[:1]
+				h.wishes = map[netip.Addr]wish{ofA: tt.wish}
+				h.at(map[netip.Addr]string{ofA: tt.port}, tt.why...)
+			})
+		})
+	}
+}
+
+// What an earlier process knew holds, unless the interface is another one by now.
+func TestPortsAreTakenOverFromTheTable(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		d := h.port("veth1", ofA, ofB) // the attacker's, as it is now
+		other := h.port("veth2", ofB)
+		third := h.port("veth3", ofB)
+		l := Links{ports: h.p}
+		hardware := inet.Hardware{2, 0, 0, 0, 0, 9}
+		l.Bind([]Binding{{"x/a", ofA, "veth1", d.index, hardware}, {"x/b", ofB, "veth2", other.index, hardware}, {"x/c", ofB, "gone", third.index, hardware}})
+		h.at(map[netip.Addr]string{ofA: "veth1", ofB: "veth2"})
+		if h.p.hardwareOf(d.index) != hardware {
+			t.Errorf("the hardware address is %s, want that of the table", h.p.hardwareOf(d.index))
+		}
+		e := h.p.ends[third.index]
+		if e.port != "veth3" || e.pod != "" {
+			t.Errorf("what was said of an interface of another name holds: %+v", e)
+		}
+	})
+}
+
+// A port that has no address yet is asked often at first, then once a second; what it
+// has is asked once.
+func TestAPortIsAskedUntilItHasAnAddress(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		now := time.Unix(1_000_000, 0)
+		h.p.now = func() time.Time { return now }
+		l := Links{ports: h.p}
+		d := h.port("veth1")
+		var asked []string
+		var last time.Time
+		for begin := now; now.Sub(begin) < 5*time.Second; now = now.Add(time.Millisecond) {
+			h.at(nil)
+			if at := h.p.ends[d.index].asked; at != last {
+				asked, last = append(asked, fmt.Sprint(at.Sub(begin).Milliseconds())), at
+			}
+		}
+		if want := "0 10 20 40 80 160 320 640 1280 2280 3280 4280"; strings.Join(asked, " ") != want {
+			t.Errorf("asked after %s ms, want %s", strings.Join(asked, " "), want)
+		}
+		if got := l.AskAgain(); got != askEach {
+			t.Errorf("asks again after %v, want %v", got, askEach)
+		}
+		h.take("veth1", ofA)
+		now = now.Add(askEach)
+		h.at(map[netip.Addr]string{ofA: "veth1"})
+		if got := l.AskAgain(); got != 0 {
+			t.Errorf("a port that has an address is asked again after %v", got)
+		}
+	})
+}

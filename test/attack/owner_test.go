@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package attack_test
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/gate"
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/packet"
+	"github.com/podwall/podwall/internal/lab/probe"
+	"github.com/podwall/podwall/internal/lab/testkit/stage"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
+)
+
+// The attackers here may change their own interface (CAP_NET_ADMIN).
+
+// takeBoth gives a pod the addresses of another.
+func (w *world) takeBoth(t *testing.T, pod string, addrs ...netip.Addr) {
+	t.Helper()
+	for _, a := range addrs {
+		w.take(t, pod, a)
+	}
+}
+
+// giveUp takes an address from a pod.
+func (w *world) giveUp(t *testing.T, pod string, a netip.Addr) {
+	t.Helper()
+	h := w.Handle(t, pod)
+	link, err := h.LinkByName("eth0")
+	stage.Check(t, err)
+	list, err := h.AddrList(link, netlink.FAMILY_ALL)
+	stage.Check(t, err)
+	for _, addr := range list {
+		if ip, ok := netip.AddrFromSlice(addr.IP); ok && ip.Unmap() == a {
+			stage.Check(t, h.AddrDel(link, &addr))
+		}
+	}
+}
+
+// owns wants the pod, and nobody who claims to be it, to reach the victim as the
+// allowed peer.
+func (w *world) owns(t *testing.T, attackers ...string) {
+	t.Helper()
+	stage.Families(t, func(t *testing.T, v6 bool) {
+		as := w.Addr(t, peer, v6)
+		for _, from := range attackers {
+			if w.passes(t, from, as, w.Addr(t, victim, v6)) {
+				t.Errorf("%s as %s reaches the victim", from, as)
+			}
+		}
+		w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80), w.Ask(t, node1, peer, v6, packet.TCP, 80))
+	})
+}
+
+func TestAPodThatTakesItsNeighboursAddressesBecomesNobodyElse(t *testing.T) {
+	eachBridge(t, func(t *testing.T, w *world) {
+		stolen := []netip.Addr{w.Addr(t, peer, false), w.Addr(t, peer, true), w.Addr(t, victim, false), w.Addr(t, victim, true)}
+		w.takeBoth(t, near, stolen...)
+		w.owns(t, near)
+		t.Run("after the agent was started again", func(t *testing.T) {
+			stage.Check(t, w.Restart(t.Context(), node1, func() error { return nil }))
+			w.owns(t, near)
+		})
+		t.Run("after its interface moved to a nested namespace", func(t *testing.T) {
+			w.nest(t, near)
+			w.Enforce(t, append(stage.Usual(), stage.Policy("other", "open", `policyTypes: [Ingress]`))...) // one more pass
+			stage.Families(t, func(t *testing.T, v6 bool) {
+				w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80))
+			})
+		})
+		t.Run("after both", func(t *testing.T) {
+			stage.Check(t, w.Restart(t.Context(), node1, func() error { return nil }))
+			stage.Families(t, func(t *testing.T, v6 bool) {
+				w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80))
+			})
+		})
+	})
+}
+
+// nest moves a pod's interface on into a namespace of the pod's own.
+func (w *world) nest(t *testing.T, pod string) {
+	t.Helper()
+	nested, err := netns.New()
+	stage.Check(t, err)
+	t.Cleanup(func() { stage.Check(t, nested.Close()) })
+	h := w.Handle(t, pod)
+	link, err := h.LinkByName("eth0")
+	stage.Check(t, err)
+	addrs, err := h.AddrList(link, netlink.FAMILY_V4)
+	stage.Check(t, err)
+	stage.Check(t, h.LinkSetNsFd(link, nested.FD()))
+	inside, err := netlink.NewHandleAt(vnetns.NsHandle(nested.FD()))
+	stage.Check(t, err)
+	defer inside.Close()
+	link, err = inside.LinkByName("eth0")
+	stage.Check(t, err)
+	for _, a := range addrs {
+		stage.Check(t, inside.AddrAdd(link, &netlink.Addr{IPNet: a.IPNet}))
+	}
+	stage.Check(t, inside.LinkSetUp(link))
+}
+
+// comer is a pod that is made when its address has been taken by a neighbour already.
+const comer = "new/comer"
+
+func comerAddrs() []netip.Addr {
+	return []netip.Addr{netip.MustParseAddr("10.244.1.200"), netip.MustParseAddr("fd00:244:1::200")}
+}
+
+// The victim lets the newcomer in, so everybody would like to be that one.
+func TestAPodThatTakesTheAddressesOfPodsToComeBecomesNoneOfThem(t *testing.T) {
+	eachBridge(t, func(t *testing.T, w *world) {
+		w.takeBoth(t, near, comerAddrs()...)
+		e, err := w.Bed().AddPod(lab.PodSpec{Key: cluster.Key{Namespace: "new", Name: "comer"}, Node: node1, IPs: comerAddrs()})
+		stage.Check(t, err)
+		stage.Check(t, w.Prober().Add(e.Probe()))
+		t.Cleanup(func() { w.Prober().Remove(comer) })
+		w.Enforce(t, append(stage.Usual(), comersWelcome()...)...)
+		w.comes(t)
+		stage.Check(t, w.Restart(t.Context(), node1, func() error { return nil }))
+		w.comes(t)
+	})
+}
+
+// comes wants the newcomer, and not the one who took its addresses, to reach the victim.
+func (w *world) comes(t *testing.T) {
+	t.Helper()
+	stage.Families(t, func(t *testing.T, v6 bool) {
+		as := comerAddrs()[0]
+		if v6 {
+			as = comerAddrs()[1]
+		}
+		if w.passes(t, near, as, w.Addr(t, victim, v6)) {
+			t.Errorf("%s as %s reaches the victim", near, as)
+		}
+		q := w.Ask(t, comer, victim, v6, packet.TCP, 80)
+		q.Src = as
+		w.Allowed(t, q)
+	})
+}
+
+func comersWelcome() []string {
+	return []string{"apiVersion: v1\nkind: Namespace\nmetadata: {name: new}\n",
+		strings.ReplaceAll(lateObject(comerAddrs()...), "late", "comer"),
+		stage.Policy("comers", "victim", `policyTypes: [Ingress], ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: comer}}}]}]`)}
+}
+
+// While no agent lives, one pod gives up its own address for that of another, which the
+// table does not know yet. Nobody can say which of the two ports is meant, so neither is,
+// until the runtime says it.
+func TestOfTwoPodsThatClaimOneAddressNeitherHasIt(t *testing.T) {
+	eachBridge(t, func(t *testing.T, w *world) {
+		attacker := cluster.Key{Namespace: "new", Name: "thief"}
+		add := func(key cluster.Key, ips ...netip.Addr) *lab.Endpoint {
+			e, err := w.Bed().AddPod(lab.PodSpec{Key: key, Node: node1, IPs: ips})
+			stage.Check(t, err)
+			stage.Check(t, w.Prober().Add(e.Probe()))
+			return e
+		}
+		var real *lab.Endpoint
+		stage.Check(t, w.Restart(t.Context(), node1, func() error {
+			own := netip.MustParseAddr("10.244.1.201")
+			add(attacker, own)
+			w.giveUp(t, attacker.String(), own)
+			w.takeBoth(t, attacker.String(), comerAddrs()...)
+			real = add(cluster.Key{Namespace: "new", Name: "comer"}, comerAddrs()...)
+			return nil
+		}))
+		t.Cleanup(func() { w.Prober().Remove(comer); w.Prober().Remove(attacker.String()) })
+		w.Enforce(t, append(stage.Usual(), comersWelcome()...)...)
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			as := stage.Pick(v6, comerAddrs()[1].String(), comerAddrs()[0].String())
+			for _, from := range []string{comer, attacker.String()} {
+				if w.passes(t, from, as, w.Addr(t, victim, v6)) {
+					t.Errorf("%s reaches the victim, though two pods claim %s", from, as)
+				}
+			}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), stage.Patience)
+		defer cancel()
+		client := gate.Client{Socket: w.Gate(node1)}
+		reply, err := client.Add(ctx, gate.Pod{Sandbox: "s", Namespace: "new", Name: "comer", UID: "comer", IPs: comerAddrs(), Links: []string{real.HostDevice}})
+		stage.Check(t, err)
+		if reply.State != gate.Enforced {
+			t.Fatalf("the agent answers %s: %s", reply.State, reply.Text)
+		}
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			as := stage.Pick(v6, comerAddrs()[1].String(), comerAddrs()[0].String())
+			if w.passes(t, attacker.String(), as, w.Addr(t, victim, v6)) {
+				t.Errorf("%s reaches the victim", attacker)
+			}
+			// It may have given up to ask for the victim.
+			if !stage.Becomes(func() bool { return w.passes(t, comer, as, w.Addr(t, victim, v6)) }) {
+				t.Errorf("%s, which the runtime announced, does not reach the victim", comer)
+			}
+		})
+	})
+}
+
+// sendFrame sends one of a neighbour's own making.
+func (w *world) sendFrame(t *testing.T, from string, dst, src net.HardwareAddr, etherType uint16, body []byte) {
+	t.Helper()
+	b := append(append(net.HardwareAddr{}, dst...), src...)
+	b = append(b, byte(etherType>>8), byte(etherType))
+	stage.Check(t, w.Prober().SendFrame(from, append(b, body...)))
+}
+
+// arp is an announcement or a question, as RFC 826 has it.
+func arp(op byte, sender net.HardwareAddr, ip netip.Addr, target net.HardwareAddr, of netip.Addr) []byte {
+	b := []byte{0, 1, 8, 0, 6, 4, 0, op}
+	b = append(append(b, sender...), ip.AsSlice()...)
+	return append(append(b, target...), of.AsSlice()...)
+}
+
+// announce has a neighbour say in every way that an address is at its own interface.
+func (w *world) announce(t *testing.T, from, to string, a netip.Addr) {
+	t.Helper()
+	own, dst := w.Prober().HardwareAddr(from), w.Prober().HardwareAddr(to)
+	if a.Is4() {
+		for _, hw := range []net.HardwareAddr{dst, everybody} {
+			w.sendFrame(t, from, hw, own, 0x0806, arp(2, own, a, dst, w.Addr(t, to, false)))
+			w.sendFrame(t, from, hw, own, 0x0806, arp(1, own, a, dst, w.Addr(t, to, false)))
+			w.sendFrame(t, from, hw, own, 0x0806, arp(2, own, a, hw, a)) // gratuitous
+			tagged := append([]byte{0, 0, 0x08, 0x06}, arp(2, own, a, dst, w.Addr(t, to, false))...)
+			w.sendFrame(t, from, hw, own, 0x8100, tagged)
+		}
+		return
+	}
+	const override = 1 << 29
+	option := append([]byte{2, 1}, own...) // target's link-layer address
+	for _, src := range []netip.Addr{w.Addr(t, from, true), a} {
+		advert := stage.ICMP(src, w.Addr(t, to, true), 136, 0, 255, override, append(a.AsSlice(), option...))
+		w.sendFrame(t, from, dst, own, 0x86dd, advert)
+		all := stage.ICMP(src, netip.MustParseAddr("ff02::1"), 136, 0, 255, override, append(a.AsSlice(), option...))
+		w.sendFrame(t, from, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, own, 0x86dd, all)
+	}
+	option[0] = 1 // source's
+	question := stage.ICMP(a, w.Addr(t, to, true), 135, 0, 255, 0, append(w.Addr(t, to, true).AsSlice(), option...))
+	w.sendFrame(t, from, dst, own, 0x86dd, question)
+}
+
+// neighbourOf returns the hardware address that an endpoint has for an address; nil
+// for none.
+func (w *world) neighbourOf(t *testing.T, endpoint string, a netip.Addr) net.HardwareAddr {
+	t.Helper()
+	list, err := w.Handle(t, endpoint).NeighList(0, netlink.FAMILY_ALL)
+	stage.Check(t, err)
+	for _, n := range list {
+		if ip, ok := netip.AddrFromSlice(n.IP); ok && ip.Unmap() == a && n.State != netlink.NUD_FAILED {
+			return n.HardwareAddr
+		}
+	}
+	return nil
+}
+
+// What is sent to a pod reaches that pod, whatever a neighbour announces. It needs
+// CAP_NET_RAW only.
+func TestAnAnnouncementBringsNobodyAnothersPackets(t *testing.T) {
+	eachBridge(t, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80), w.Ask(t, node1, victim, v6, packet.TCP, 80))
+			for _, who := range []string{peer, node1} {
+				w.announce(t, near, who, w.Addr(t, victim, v6))
+			}
+			w.Allowed(t, w.Ask(t, near, open, v6, packet.TCP, 80)) // behind them
+			thief := w.Prober().HardwareAddr(near)
+			for _, who := range []string{peer, node1} {
+				if got := w.neighbourOf(t, who, w.Addr(t, victim, v6)); got.String() == thief.String() {
+					t.Errorf("%s believes that the victim is at %s", who, near)
+				}
+			}
+			w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80), w.Ask(t, node1, victim, v6, packet.TCP, 80))
+		})
+	})
+}
+
+// One frame with a neighbour's hardware address as its source teaches the bridge
+// nothing.
+func TestAHardwareAddressStaysAtItsPort(t *testing.T) {
+	eachBridge(t, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			w.Allowed(t, w.Ask(t, node1, victim, v6, packet.TCP, 80))
+			mark := w.Marks.Next()
+			own := w.Addr(t, near, false)
+			stolen := packet.Packet{Src: own, Dst: w.Addr(t, open, false), Proto: packet.UDP, SrcPort: 1, DstPort: 2, Payload: mark}
+			for _, etherType := range []uint16{0x0800, 0x88b5} { // one that nobody looks into
+				w.sendFrame(t, near, w.Prober().HardwareAddr(open), w.Prober().HardwareAddr(victim), etherType, stolen.Bytes())
+			}
+			time.Sleep(stage.Grace)
+			if w.Taps[open].Saw(t, mark) {
+				t.Errorf("a frame of %s with the victim's hardware address arrived", near)
+			}
+			w.Allowed(t, w.Ask(t, node1, victim, v6, packet.TCP, 80), w.Ask(t, peer, victim, v6, packet.TCP, 80))
+		})
+	})
+}
+
+// A router's advertisement of a pod would have its neighbours send everything there.
+func TestNoPodIsARouter(t *testing.T) {
+	eachBridge(t, func(t *testing.T, w *world) {
+		from := w.podLocal(t, near)
+		mark := w.Marks.Next()
+		for _, kind := range []uint8{134, 137} {
+			b := stage.ICMP(from.addr, netip.MustParseAddr("ff02::1"), kind, 0, 255, 0, append(make([]byte, 8), mark...))
+			w.sendFrame(t, near, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, w.Prober().HardwareAddr(near), 0x86dd, b)
+		}
+		time.Sleep(stage.Grace)
+		for _, to := range []string{victim, open} {
+			if w.Taps[to].Saw(t, mark) {
+				t.Errorf("what only routers say arrived at %s", to)
+			}
+		}
+	})
+}
+
+// Who guesses all numbers of a connection puts nothing into it.
+func TestNobodySpeaksInAnothersConnection(t *testing.T) {
+	eachBridge(t, func(t *testing.T, w *world) {
+		stage.Families(t, func(t *testing.T, v6 bool) {
+			flow := packet.Packet{Src: w.Addr(t, peer, v6), Dst: w.Addr(t, victim, v6), Proto: packet.UDP, SrcPort: 6000, DstPort: 80}
+			w.One(t, probe.Probe{From: peer, Dst: flow.Dst, Proto: flow.Proto, SrcPort: flow.SrcPort, DstPort: flow.DstPort})
+			w.Arrive(t, w.Raw(t, "the next packet", peer, victim, flow))
+			w.Stopped(t, stage.Drops{ruleset.CounterPort: 1}, w.Raw(t, "a guess", near, victim, flow))
+		})
+	})
+}
+
+// What a pod needs for its own link passes: duplicate address detection, made-up
+// addresses, questions.
+func TestAPodKeepsItsLink(t *testing.T) {
+	eachBridge(t, func(t *testing.T, w *world) {
+		own, all := w.Prober().HardwareAddr(near), net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}
+		hosts := netip.MustParseAddr("ff02::1")
+		free := netip.MustParseAddr("fd00:244:1::77")
+		mark := func(b []byte) []byte { return append(b, w.Marks.Next()...) }
+		before := w.Counters(t)
+
+		for name, b := range map[string][]byte{
+			"duplicate address detection":     stage.ICMP(netip.IPv6Unspecified(), hosts, 135, 0, 255, 0, mark(free.AsSlice())),
+			"a question by its own address":   stage.ICMP(w.Addr(t, near, true), hosts, 135, 0, 255, 0, mark(w.Addr(t, open, true).AsSlice())),
+			"an advertisement of its own":     stage.ICMP(w.Addr(t, near, true), hosts, 136, 0, 255, 0, mark(w.Addr(t, near, true).AsSlice())),
+			"a made-up address is advertised": stage.ICMP(netip.MustParseAddr("fe80::abcd"), hosts, 136, 0, 255, 0, mark(netip.MustParseAddr("fe80::abcd").AsSlice())),
+		} {
+			m := b[len(b)-16:]
+
+			w.sendFrame(t, near, all, own, 0x86dd, b)
+			if !w.Taps[open].Await(t, m) {
+				t.Errorf("%s did not arrive", name)
+			}
+		}
+		for name, b := range map[string][]byte{
+			"a question":         arp(1, own, w.Addr(t, near, false), make(net.HardwareAddr, 6), w.Addr(t, open, false)),
+			"is it free":         arp(1, own, netip.IPv4Unspecified(), make(net.HardwareAddr, 6), netip.MustParseAddr("10.244.1.77")),
+			"its own, announced": arp(2, own, w.Addr(t, near, false), everybody, w.Addr(t, near, false)),
+		} {
+			m := w.Marks.Next()
+			w.sendFrame(t, near, everybody, own, 0x0806, append(b, m...))
+			if !w.Taps[open].Await(t, m) {
+				t.Errorf("ARP, %s: did not arrive", name)
+			}
+		}
+		if moved := w.Quiet(stage.Drops{}, w.Since(t, before)); moved[ruleset.CounterPort] > 0 {
+			t.Errorf("counters moved: %v", moved)
+		}
+	})
+}
