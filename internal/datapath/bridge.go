@@ -41,8 +41,8 @@ func (d *Datapath) readBridge() (err error) {
 // the other the pod.
 func bindings(bridge, judging *nft.Table) (list []links.Binding) {
 	for _, at := range ruleset.PortsInForce(bridge) {
-		if pod := ruleset.HolderOf(judging, at.Addr); pod != "" {
-			list = append(list, links.Binding{Pod: pod, Addr: at.Addr, Port: at.Port, Index: at.PortIndex, Hardware: at.Hardware})
+		if pod, id := ruleset.HolderOf(judging, at.Addr); pod != "" {
+			list = append(list, links.Binding{Pod: pod, ID: id, Addr: at.Addr, Port: at.Port, Index: at.PortIndex, Hardware: at.Hardware})
 		}
 	}
 	return list

@@ -220,6 +220,9 @@ func (d *Datapath) pass(ctx context.Context, all *program.Program, report *Repor
 		}
 	}
 	if err := d.trust(d.readBridge()); err != nil {
+		if !d.bridge.bound {
+			return err // else what the ports have now would count
+		}
 		d.log.Warn("reading the table of bridge ports failed", "err", err)
 	}
 	node, err := observeAddresses()

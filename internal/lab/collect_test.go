@@ -165,6 +165,7 @@ func TestADropOfOthersEndsNoWait(t *testing.T) {
 	from, to := b.find("x/a"), b.find("y/c")
 	f := b.flow(from, to, to.Addrs[0], packet.UDP)
 	f.ID = b.prober.NextID()
+	b.prober.Settle = time.Minute
 	var sent bool
 	others := func() (uint64, error) { // who looks at the counters has not seen the packet
 		if !sent {

@@ -299,6 +299,10 @@ func TestAHardwareAddressStaysAtItsPort(t *testing.T) {
 			for _, etherType := range []uint16{0x0800, 0x88b5} { // one that nobody looks into
 				w.sendFrame(t, near, w.Prober().HardwareAddr(open), w.Prober().HardwareAddr(victim), etherType, stolen.Bytes())
 			}
+			for last := range byte(16) { // the bridge's own groups meet no chain
+				group := net.HardwareAddr{0x01, 0x80, 0xc2, 0, 0, last}
+				w.sendFrame(t, near, group, w.Prober().HardwareAddr(victim), 0x88cc, make([]byte, 46))
+			}
 			time.Sleep(stage.Grace)
 			if w.Taps[open].Saw(t, mark) {
 				t.Errorf("a frame of %s with the victim's hardware address arrived", near)
@@ -311,11 +315,13 @@ func TestAHardwareAddressStaysAtItsPort(t *testing.T) {
 // A router's advertisement of a pod would have its neighbours send everything there.
 func TestNoPodIsARouter(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
-		from := w.podLocal(t, near)
+		w.wireNewcomer(t)
 		mark := w.Marks.Next()
-		for _, kind := range []uint8{134, 137} {
-			b := stage.ICMP(from.addr, netip.MustParseAddr("ff02::1"), kind, 0, 255, 0, append(make([]byte, 8), mark...))
-			w.sendFrame(t, near, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, w.Prober().HardwareAddr(near), 0x86dd, b)
+		for _, pod := range []string{near, newcomer} {
+			for _, kind := range []uint8{134, 137} {
+				b := stage.ICMP(w.podLocal(t, pod).addr, netip.MustParseAddr("ff02::1"), kind, 0, 255, 0, append(make([]byte, 8), mark...))
+				w.sendFrame(t, pod, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, w.Prober().HardwareAddr(pod), 0x86dd, b)
+			}
 		}
 		time.Sleep(stage.Grace)
 		for _, to := range []string{victim, open} {

@@ -5,6 +5,7 @@
 package links
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strconv"
@@ -26,29 +27,34 @@ const (
 	sysctlVLAN   = "net/bridge/bridge-nf-filter-vlan-tagged"
 )
 
+// noLinkLocalLearn is a bit of IFLA_BR_MULTI_BOOLOPT (BR_BOOLOPT_NO_LL_LEARN, kernel 5.0).
+const noLinkLocalLearn = 1
+
 // ErrNoBridgeFilter says that the kernel cannot hand bridged packets to the IP
 // hooks.
 var ErrNoBridgeFilter = errors.New("br_netfilter is not loaded")
 
 // Bridged is the state of the settings that decide whether we see what a
-// bridge forwards by itself.
-type Bridged struct{ IPv4, IPv6 bool }
+// bridge forwards by itself, and what it learns from. A frame for the bridge's own
+// group (01:80:c2:00:00:00 to 0f) meets no chain, and teaches the bridge where its
+// source is unless that is switched off.
+type Bridged struct{ IPv4, IPv6, NoLinkLocalLearn bool }
 
 // All is what enforcement needs.
-func (b Bridged) All() bool { return b.IPv4 && b.IPv6 }
+func (b Bridged) All() bool { return b.IPv4 && b.IPv6 && b.NoLinkLocalLearn }
 
 // String is the form in which the agent keeps what it found, for Parse.
 func (b Bridged) String() string {
-	return fmt.Sprintf("nf_call_iptables=%d nf_call_ip6tables=%d", bit(b.IPv4), bit(b.IPv6))
+	return fmt.Sprintf("nf_call_iptables=%d nf_call_ip6tables=%d no_linklocal_learn=%d", bit(b.IPv4), bit(b.IPv6), bit(b.NoLinkLocalLearn))
 }
 
 // ParseBridged reads what String wrote.
 func ParseBridged(s string) (Bridged, error) {
-	var v4, v6 int
-	if _, err := fmt.Sscanf(s, "nf_call_iptables=%d nf_call_ip6tables=%d", &v4, &v6); err != nil {
+	var v4, v6, learn int
+	if n, err := fmt.Sscanf(s, "nf_call_iptables=%d nf_call_ip6tables=%d no_linklocal_learn=%d", &v4, &v6, &learn); n < 2 {
 		return Bridged{}, fmt.Errorf("parsing bridge settings %q: %w", s, err)
-	}
-	return Bridged{v4 == 1, v6 == 1}, nil
+	} // the third is not there in what was kept before 2026-11-29, when nobody changed it
+	return Bridged{v4 == 1, v6 == 1, learn == 1}, nil
 }
 
 func bit(b bool) byte {
@@ -80,6 +86,8 @@ func ReadBridge(index int) (Bridged, error) {
 				b.IPv4 = len(a.Value) > 0 && a.Value[0] == 1
 			case unix.IFLA_BR_NF_CALL_IP6TABLES:
 				b.IPv6 = len(a.Value) > 0 && a.Value[0] == 1
+			case unix.IFLA_BR_MULTI_BOOLOPT:
+				b.NoLinkLocalLearn = word(a.Value)&noLinkLocalLearn != 0
 			}
 		}
 	}
@@ -115,6 +123,8 @@ func SetBridge(index int, b Bridged) error {
 	data := info.AddRtAttr(unix.IFLA_INFO_DATA, nil)
 	data.AddRtAttr(unix.IFLA_BR_NF_CALL_IPTABLES, []byte{bit(b.IPv4)})
 	data.AddRtAttr(unix.IFLA_BR_NF_CALL_IP6TABLES, []byte{bit(b.IPv6)})
+	learn := binary.NativeEndian.AppendUint32(nil, uint32(bit(b.NoLinkLocalLearn))*noLinkLocalLearn)
+	data.AddRtAttr(unix.IFLA_BR_MULTI_BOOLOPT, binary.NativeEndian.AppendUint32(learn, noLinkLocalLearn)) // value, then mask
 	req.AddData(info)
 	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
 		return fmt.Errorf("writing bridge settings: %w", err)
@@ -132,7 +142,7 @@ func EnforceBridge(s sysctl.Dir, index int) (found Bridged, err error) {
 	if err != nil || found.All() {
 		return found, err
 	}
-	return found, SetBridge(index, Bridged{true, true})
+	return found, SetBridge(index, Bridged{true, true, true})
 }
 
 // FilterVLAN makes bridges hand VLAN-tagged frames to the IP hooks too and

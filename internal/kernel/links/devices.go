@@ -220,10 +220,18 @@ func (l *Links) NodePorts() map[int][]string {
 }
 
 // Ports returns the ports of all bridges, sorted, by the index of the bridge.
-func (l *Links) Ports() map[int][]string {
+func (l *Links) Ports() map[int][]string { return l.portsThat(func(device) bool { return true }) }
+
+// UplinkPorts returns those of them that are made neither for a pod nor for a virtual
+// machine: network cards, bonds, tunnels.
+func (l *Links) UplinkPorts() map[int][]string {
+	return l.portsThat(func(d device) bool { return !pair(d.kind) && d.kind != "tuntap" })
+}
+
+func (l *Links) portsThat(are func(device) bool) map[int][]string {
 	ports := map[int][]string{}
 	for _, d := range l.names {
-		if l.names[d.master].kind == "bridge" {
+		if l.names[d.master].kind == "bridge" && are(d) {
 			ports[d.master] = append(ports[d.master], d.name)
 		}
 	}

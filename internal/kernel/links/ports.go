@@ -14,7 +14,7 @@ import (
 )
 
 // ports knows which pod is behind which port of a bridge. A port is one pod's for as
-// long as its interface exists: whatever the pod does with the other end, which it may
+// long as both exist: whatever the pod does with the other end, which it may
 // move, rename or give other addresses, changes nothing. What says whose a port is, in
 // the order in which it counts:
 //
@@ -34,12 +34,23 @@ type ports struct {
 
 // end is what is known of the other end of a port.
 type end struct {
-	port     string // its name when it was first seen
-	pod      string // the name of the pod behind it, "" while nobody knows
-	hardware inet.Hardware
-	// addrs are the addresses that it had when it was first asked and had any.
+	port     string        // its name when it was first seen
+	pod      who           // the pod behind it; nobody while it is not known
+	hardware inet.Hardware // when the pod got the port
+	// addrs are the addresses that it had when it was first asked and had any, and seen
+	// is the hardware address that it had then.
 	addrs        []netip.Addr
+	seen         inet.Hardware
 	since, asked time.Time // it was asked in vain
+}
+
+// who names a pod. An earlier process may not have kept the whole ID: "" is any.
+type who struct{ name, id string }
+
+func (w who) nobody() bool { return w.name == "" }
+
+func (w who) is(p Pod) bool {
+	return w.name == p.Name && (w.id == p.ID || w.id == "" || p.ID == "")
 }
 
 func newPorts() ports {
@@ -48,7 +59,7 @@ func newPorts() ports {
 
 // Binding says that an address, and the pod that has it, are behind a port.
 type Binding struct {
-	Pod      string // its name
+	Pod, ID  string
 	Addr     netip.Addr
 	Port     string
 	Index    int // of the port's interface
@@ -61,7 +72,7 @@ func (l *Links) Bind(list []Binding) {
 	for _, b := range list {
 		e := l.ports.ends[b.Index]
 		if e == nil {
-			e = &end{port: b.Port, pod: b.Pod, hardware: b.Hardware}
+			e = &end{port: b.Port, pod: who{b.Pod, b.ID}, hardware: b.Hardware}
 			l.ports.ends[b.Index] = e
 		}
 		e.addrs = append(e.addrs, b.Addr)
@@ -86,6 +97,9 @@ const (
 	askEach  = time.Second
 )
 
+// maxAddrs bounds the addresses of a port that are remembered. A pod has a few.
+const maxAddrs = 64
+
 // young is how long a port that has no address is worth being asked soon.
 const young = 30 * time.Second
 
@@ -102,7 +116,11 @@ func (p *ports) survey(now map[int]device, other *away) {
 			continue
 		}
 		e.asked = p.now()
-		e.addrs, _ = other.addresses(d) // else it is going away; the kernel will tell
+		addrs, err := other.addresses(d)
+		seen, failed := other.hardware(d)
+		if err == nil && failed == nil { // else it is going away; the kernel will tell
+			e.addrs, e.seen = addrs[:min(len(addrs), maxAddrs)], seen
+		}
 	}
 }
 
@@ -128,17 +146,28 @@ func (p *ports) announced(now map[int]device, pods []Pod, other *away) {
 	for index, d := range now {
 		e := p.ends[index]
 		for _, pod := range pods {
-			if !slices.Contains(pod.Links, d.name) || e.pod == pod.Name && slices.Contains(e.addrs, pod.Addr) {
+			if !slices.Contains(pod.Links, d.name) || e.pod.is(pod) && slices.Contains(e.addrs, pod.Addr) {
 				continue
 			}
 			hardware, err := other.hardware(d)
 			if err != nil {
 				continue
 			}
-			if e.pod != pod.Name {
-				e.pod, e.hardware, e.addrs = pod.Name, hardware, nil
+			if !e.pod.is(pod) {
+				e.pod, e.hardware, e.addrs = who{pod.Name, pod.ID}, hardware, nil
 			}
 			e.addrs = append(e.addrs, pod.Addr)
+		}
+	}
+}
+
+// release takes the ports from pods that are gone: the interface may be that of the next
+// pod with the address, found before the API had told of it. What the port had when it
+// was first asked stays.
+func (p *ports) release(pods []Pod) {
+	for _, e := range p.ends {
+		if !e.pod.nobody() && !slices.ContainsFunc(pods, e.pod.is) {
+			e.pod, e.hardware = who{}, inet.Hardware{}
 		}
 	}
 }
@@ -148,6 +177,7 @@ func (p *ports) find(devices map[int]device, pods []Pod, wishes map[netip.Addr]w
 	now := portsOf(devices)
 	other := &away{}
 	p.survey(now, other)
+	p.release(pods)
 	p.announced(now, pods, other)
 	s := search{ends: p.ends, now: now, away: other, wishes: wishes, found: map[netip.Addr]device{}, why: map[netip.Addr]string{}}
 	s.run(pods)

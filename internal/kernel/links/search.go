@@ -64,10 +64,11 @@ func (s *search) run(pods []Pod) {
 	}
 }
 
-// known reports whether the port of the pod is known to have the address.
+// known reports whether the port of the pod is known to have the address. Of two the
+// newer is meant: the older is of a sandbox that is going away.
 func (s *search) known(pod Pod) bool {
-	for _, index := range s.having(pod.Addr) {
-		if s.ends[index].pod == pod.Name && s.fits(index, pod.Addr) == "" {
+	for _, index := range slices.Backward(s.having(pod.Addr)) {
+		if s.ends[index].pod.is(pod) && s.fits(index, pod.Addr) == "" {
 			s.found[pod.Addr] = s.now[index]
 			return true
 		}
@@ -88,7 +89,7 @@ func (s *search) having(a netip.Addr) (list []int) {
 
 // free returns those that are nobody's.
 func (s *search) free(a netip.Addr) []int {
-	return slices.DeleteFunc(s.having(a), func(index int) bool { return s.ends[index].pod != "" })
+	return slices.DeleteFunc(s.having(a), func(index int) bool { return !s.ends[index].pod.nobody() })
 }
 
 // fits says what speaks against the address being at the port.
@@ -111,10 +112,10 @@ func (s *search) bind(pod Pod) bool {
 	}
 	e := s.ends[at[0]]
 	hardware, err := s.away.hardware(s.now[at[0]])
-	if err != nil || s.twin(at[0], hardware) != "" {
+	if err != nil || s.twin(at[0], pod, hardware) != "" {
 		return false
 	}
-	e.pod, e.hardware = pod.Name, hardware
+	e.pod, e.hardware = who{pod.Name, pod.ID}, hardware
 	s.found[pod.Addr] = s.now[at[0]]
 	return true
 }
@@ -133,10 +134,12 @@ func (s *search) rival(index int, pod Pod) string {
 	return ""
 }
 
-// twin returns the port of a pod that has the same hardware address; "" for none.
-func (s *search) twin(index int, h inet.Hardware) string {
+// twin returns another port than that of the pod that has the hardware address, or had
+// it when it was first asked; "" for none. A pod may change its own to that of another
+// before the API names it.
+func (s *search) twin(index int, pod Pod, h inet.Hardware) string {
 	for _, other := range slices.Sorted(maps.Keys(s.ends)) {
-		if e := s.ends[other]; other != index && e.pod != "" && e.hardware == h {
+		if e := s.ends[other]; other != index && !e.pod.is(pod) && (e.hardware == h || e.seen == h) {
 			return e.port
 		}
 	}
@@ -158,10 +161,10 @@ func (s *search) explain(pod Pod) string {
 		return "the ports " + strings.Join(names, ", ") + " have it"
 	case len(at) == 0:
 		e := s.ends[all[0]]
-		if e.pod == pod.Name {
+		if e.pod.is(pod) {
 			return s.fits(all[0], pod.Addr)
 		}
-		return fmt.Sprintf("the port %s has it, which is that of %s", e.port, e.pod)
+		return fmt.Sprintf("the port %s has it, which is that of %s", e.port, e.pod.name)
 	}
 	name := s.now[at[0]].name
 	if why := s.fits(at[0], pod.Addr); why != "" {
@@ -170,8 +173,8 @@ func (s *search) explain(pod Pod) string {
 	if rival := s.rival(at[0], pod); rival != "" {
 		return fmt.Sprintf("the port %s has it, and that of %s", name, rival)
 	}
-	if h, err := s.away.hardware(s.now[at[0]]); err == nil && s.twin(at[0], h) != "" {
-		return fmt.Sprintf("the ports %s, %s have the same hardware address", name, s.twin(at[0], h))
+	if h, err := s.away.hardware(s.now[at[0]]); err == nil && s.twin(at[0], pod, h) != "" {
+		return fmt.Sprintf("the ports %s, %s have the same hardware address", name, s.twin(at[0], pod, h))
 	}
 	return ""
 }
@@ -182,12 +185,12 @@ func (s *search) explain(pod Pod) string {
 func (s *search) assign(pod Pod) {
 	var own []int
 	for index, e := range s.ends {
-		if _, there := s.now[index]; there && e.pod == pod.Name && s.fits(index, pod.Addr) == "" {
+		if _, there := s.now[index]; there && e.pod.is(pod) && s.fits(index, pod.Addr) == "" {
 			own = append(own, index)
 		}
 	}
 	slices.Sort(own)
-	for _, index := range own {
+	for _, index := range slices.Backward(own) {
 		addrs, err := s.away.addresses(s.now[index])
 		if len(own) == 1 || err == nil && slices.Contains(addrs, pod.Addr) {
 			s.found[pod.Addr] = s.now[index]

@@ -69,6 +69,15 @@ func (h *harbour) port(name string, addrs ...netip.Addr) device {
 	return d
 }
 
+func (h *harbour) index(port string) int {
+	for index, d := range h.devices {
+		if d.name == port {
+			return index
+		}
+	}
+	return 0
+}
+
 // take gives the other end of a port one more address.
 func (h *harbour) take(port string, a netip.Addr) {
 	h.t.Helper()
@@ -198,6 +207,37 @@ func TestTheRuntimesWordCountsMost(t *testing.T) {
 	})
 }
 
+// The API still has the last pod with the address when the next one is wired already. A
+// pod that is made anew under its name is another.
+func TestAPortIsThatOfTheNextPodWhenTheLastOneIsGone(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		h.pods = []Pod{{Addr: ofA, Name: "x/last", ID: "1"}}
+		h.port("veth1", ofA)
+		h.at(map[netip.Addr]string{ofA: "veth1"})
+		h.port("veth2", ofB)
+		h.pods = []Pod{{Addr: ofB, Name: "x/last", ID: "2"}, {Addr: ofA, Name: "x/next", ID: "3"}}
+		h.at(map[netip.Addr]string{ofA: "veth1", ofB: "veth2"})
+		if got := h.p.ends[h.index("veth1")].pod; got != (who{"x/next", "3"}) {
+			t.Errorf("the port is that of %v", got)
+		}
+	})
+}
+
+// The pod is started again before the interface of its last sandbox is gone. Plugins may
+// give the same addresses again, also the hardware address.
+func TestOfTwoPortsOfOnePodTheNewerIsMeant(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		h.port("veth1", ofA)
+		h.at(map[netip.Addr]string{ofA: "veth1", ofA6: "veth1", ofB: ""})
+		h.port("veth2", ofA, ofA6)
+		h.hardware("veth2", "veth1")
+		for i := range 2 {
+			h.pods[i].Links = []string{"veth2"}
+		}
+		h.at(map[netip.Addr]string{ofA: "veth2", ofA6: "veth2", ofB: ""})
+	})
+}
+
 // A pod's further address is at the pod's port, if no other has it.
 func TestAFurtherAddressIsAtThePodsPort(t *testing.T) {
 	inHarbour(t, func(t *testing.T, h *harbour) {
@@ -214,6 +254,21 @@ func TestTwoPodsOfOneHardwareAddress(t *testing.T) {
 		h.port("veth2", ofB)
 		h.hardware("veth2", "veth1")
 		h.at(map[netip.Addr]string{ofA: "veth1", ofB: ""}, "veth2, veth1 have the same hardware address")
+	})
+}
+
+// The thief changes its hardware address to that of a pod to come, which the API names
+// first or last.
+func TestAHardwareAddressIsThatOfThePortThatHadItFirst(t *testing.T) {
+	inHarbour(t, func(t *testing.T, h *harbour) {
+		h.port("veth1", ofA)
+		h.pods = nil
+		h.at(nil)
+		h.port("veth2", ofB)
+		h.at(nil)
+		h.hardware("veth1", "veth2")
+		h.pods = podsAB()
+		h.at(map[netip.Addr]string{ofA: "", ofB: "veth2"}, "veth1, veth2 have the same hardware address")
 	})
 }
 
@@ -246,13 +301,14 @@ func TestPortsAreTakenOverFromTheTable(t *testing.T) {
 		third := h.port("veth3", ofB)
 		l := Links{ports: h.p}
 		hardware := inet.Hardware{2, 0, 0, 0, 0, 9}
-		l.Bind([]Binding{{"x/a", ofA, "veth1", d.index, hardware}, {"x/b", ofB, "veth2", other.index, hardware}, {"x/c", ofB, "gone", third.index, hardware}})
+		l.Bind([]Binding{{"x/a", "", ofA, "veth1", d.index, hardware}, {"x/b", "", ofB, "veth2", other.index, hardware},
+			{"x/c", "", ofB, "gone", third.index, hardware}})
 		h.at(map[netip.Addr]string{ofA: "veth1", ofB: "veth2"})
 		if h.p.hardwareOf(d.index) != hardware {
 			t.Errorf("the hardware address is %s, want that of the table", h.p.hardwareOf(d.index))
 		}
 		e := h.p.ends[third.index]
-		if e.port != "veth3" || e.pod != "" {
+		if e.port != "veth3" || !e.pod.nobody() {
 			t.Errorf("what was said of an interface of another name holds: %+v", e)
 		}
 	})

@@ -177,7 +177,8 @@ func (s Lookup) encode(e *encoder) {
 		e.needFamily(s.Family)
 		n := e.ctSource(s.Family, s.Field == AnswerSource)
 		e.address(Source, s.Family, second(n))
-	case HardwareSource, InputHardware, InputHardwareSource, InputHardwareARP, InputHardwareNeighbour, ARPSource, Neighbour:
+	case HardwareSource, InputHardware, InputHardwareSource, InputHardwareARP, InputHardwareARPTarget,
+		InputHardwareNeighbour, ARPSource, ARPTarget, Neighbour:
 		e.frame(s.Field, s.Family)
 	}
 	l := &expr.Lookup{SourceRegister: register, SetName: s.Set, Invert: s.Negate}

@@ -65,6 +65,7 @@ const (
 	etherSource = 6  // of a frame: the hardware address that sent it
 	arpHardware = 8  // of ARP for Ethernet and IPv4: the sender's hardware address
 	arpProtocol = 14 // and its IPv4 address
+	arpTarget   = 24 // the IPv4 address that is asked for
 	ndTarget    = 8  // of a neighbour advertisement (RFC 4861, 4.4)
 	hardwareLen = 6
 )
@@ -76,7 +77,8 @@ func (e *encoder) frame(f Field, family inet.Family) {
 	load := func(base expr.PayloadBase, offset, length, to uint32) {
 		e.add(&expr.Payload{DestRegister: to, Base: base, Offset: offset, Len: length})
 	}
-	if f == InputHardware || f == InputHardwareSource || f == InputHardwareARP || f == InputHardwareNeighbour {
+	switch f {
+	case InputHardware, InputHardwareSource, InputHardwareARP, InputHardwareARPTarget, InputHardwareNeighbour:
 		e.add(&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register})
 	}
 	switch f {
@@ -90,11 +92,16 @@ func (e *encoder) frame(f Field, family inet.Family) {
 	case InputHardwareARP:
 		load(expr.PayloadBaseNetworkHeader, arpHardware, hardwareLen, afterName)
 		load(expr.PayloadBaseNetworkHeader, arpProtocol, 4, afterHardware)
+	case InputHardwareARPTarget:
+		load(expr.PayloadBaseNetworkHeader, arpHardware, hardwareLen, afterName)
+		load(expr.PayloadBaseNetworkHeader, arpTarget, 4, afterHardware)
 	case InputHardwareNeighbour:
 		load(expr.PayloadBaseLLHeader, etherSource, hardwareLen, afterName)
 		load(expr.PayloadBaseTransportHeader, ndTarget, 16, afterHardware)
 	case ARPSource:
 		load(expr.PayloadBaseNetworkHeader, arpProtocol, 4, register)
+	case ARPTarget:
+		load(expr.PayloadBaseNetworkHeader, arpTarget, 4, register)
 	case Neighbour:
 		load(expr.PayloadBaseTransportHeader, ndTarget, 16, register)
 	}
@@ -108,7 +115,9 @@ func (f Field) frameText(ip string) string {
 		InputHardwareSource:    "iifname . ether saddr . " + ip + " saddr",
 		InputHardwareARP:       "iifname . arp saddr ether . arp saddr ip",
 		InputHardwareNeighbour: "iifname . ether saddr . " + target,
+		InputHardwareARPTarget: "iifname . arp saddr ether . arp daddr ip",
 		ARPSource:              "arp saddr ip",
+		ARPTarget:              "arp daddr ip",
 		Neighbour:              target,
 	}[f]
 }

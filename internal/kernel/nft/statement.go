@@ -39,7 +39,9 @@ const (
 	InputHardwareSource    // input interface . hardware source . source address
 	InputHardwareARP       // the same as an ARP packet says it: hardware and protocol address of the sender
 	InputHardwareNeighbour // the same as a neighbour advertisement says it: of the target
+	InputHardwareARPTarget // input interface . hardware address of the sender . protocol address that ARP asks for
 	ARPSource              // protocol address of the sender of an ARP packet
+	ARPTarget              // protocol address that it asks for
 	Neighbour              // target of a neighbour advertisement
 )
 

@@ -221,7 +221,8 @@ func (f Field) text(family inet.Family, p inet.Protocol) string {
 		return "ct original " + ip + " saddr . " + ip + " saddr"
 	case AnswerSource:
 		return "ct reply " + ip + " saddr . " + ip + " saddr"
-	case HardwareSource, InputHardware, InputHardwareSource, InputHardwareARP, InputHardwareNeighbour, ARPSource, Neighbour:
+	case HardwareSource, InputHardware, InputHardwareSource, InputHardwareARP, InputHardwareARPTarget,
+		InputHardwareNeighbour, ARPSource, ARPTarget, Neighbour:
 		return f.frameText(ip)
 	}
 	return "oifname"

@@ -26,8 +26,8 @@ type Outcome struct {
 }
 
 // Collect waits until every probe has arrived, or is accounted for by a drop and has not
-// come a little later, or until the deadline. The counters may have counted packets of
-// others, so they alone end no wait. Dropped returns how far the drop counters have moved
+// come within Settle after that, or until the deadline. The counters may have counted
+// packets of others. Dropped returns how far the drop counters have moved
 // since before the probes were sent; nil means that no drop is expected. The
 // deadline passing is no error: the outcome is then not exact.
 func (p *Prober) Collect(ctx context.Context, ids []uint32, dropped func() (uint64, error), deadline time.Time) (Outcome, error) {
@@ -51,17 +51,15 @@ func (p *Prober) Collect(ctx context.Context, ids []uint32, dropped func() (uint
 		switch {
 		case len(out.Missing) == 0 || ended || !settled.IsZero() && time.Now().After(settled):
 			return out, ctx.Err()
-		case total >= uint64(len(ids)) && settled.IsZero():
-			settled = time.Now().Add(settle)
+		case total < uint64(len(ids)):
+		case p.Settle == 0:
+			return out, ctx.Err()
+		case settled.IsZero():
+			settled = time.Now().Add(p.Settle)
 		}
 		read = wait(limit, news, dropped != nil)
 	}
 }
-
-// settle is how long a probe may take to arrive when the counters say that all are
-// dropped. A packet is through a node before the call that sends it returns, but where
-// a neighbour has to be asked first or the processor has other work.
-const settle = 20 * time.Millisecond
 
 // quiet is how long nothing must have arrived before the counters are read
 // again: they move without telling, and reading them costs.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,6 +33,12 @@ type Endpoint struct {
 // Prober holds the sockets of all endpoints. Its methods may be called from
 // several goroutines.
 type Prober struct {
+	// Settle is how long a probe may take to arrive when the counters say that all are
+	// dropped. A packet is through a node before the call that sends it returns, but where
+	// a neighbour has to be asked first or the processor has other work. 0 believes the
+	// counters at once: for beds on which nobody else's packets are dropped.
+	Settle time.Duration
+
 	poll int // epoll
 	wake int // eventfd that ends the reader
 	done chan struct{}

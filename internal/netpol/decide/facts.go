@@ -28,10 +28,10 @@ type Wiring struct {
 	Own []netip.Addr
 	// Open are interfaces that lead elsewhere than to pods, Strangers those that may
 	// lead to pods and behind which none is known, Carried bridges that carry pods or
-	// did, NodePorts ports of bridges behind which the node itself is, and Ports all
-	// ports, both by the index of the bridge.
-	Open, Strangers, Carried []string
-	NodePorts, Ports         map[int][]string
+	// did. NodePorts are ports of bridges behind which the node itself is, UplinkPorts those
+	// that lead out of it, and Ports all ports, each by the index of the bridge.
+	Open, Strangers, Carried      []string
+	NodePorts, UplinkPorts, Ports map[int][]string
 	// Bridges are those that may get pods; AnyBridge is true if there is any bridge.
 	Bridges   []inet.Path
 	AnyBridge bool

@@ -42,6 +42,7 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	}
 	otherPorts(out.Bridges, w, n)
 	d.wiring(out.Program, w, n)
+	n.Ported = attached(all, w)
 	isolatedLinks(all, w, n)
 }
 
@@ -62,19 +63,22 @@ func (d *Decider) guard(all *program.Program, o Others) (on bool, why string) {
 	return true, "auto: no other table is seen to drop invalid packets at forward"
 }
 
+// attached returns where the pods are, as far as that is known; see unreached.
+func attached(p *program.Program, w Wiring) (list []program.Attachment) {
+	for _, pod := range p.Pods {
+		if path, ok := w.Paths[pod.Addr]; ok {
+			list = append(list, program.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port, PortIndex: path.PortIndex, Hardware: path.Hardware})
+		}
+	}
+	return list
+}
+
 // wiring says on which interfaces pods are.
 func (d *Decider) wiring(p *program.Program, w Wiring, n *program.Node) {
-	for _, pod := range p.Pods {
-		path, ok := w.Paths[pod.Addr]
-		if !ok {
-			continue // see unreached
+	for _, at := range attached(p, w) {
+		if !w.Paths[at.Addr].Uplink { // other machines may be behind it
+			n.Attached = append(n.Attached, at)
 		}
-		at := program.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port, PortIndex: path.PortIndex, Hardware: path.Hardware}
-		n.Ported = append(n.Ported, at)
-		if path.Uplink {
-			continue // other machines may be behind it
-		}
-		n.Attached = append(n.Attached, at)
 	}
 	n.Closed, n.Open, n.Carried = !d.options.OpenUnknown, w.Open, slices.Clone(w.Carried)
 	n.Bridges = w.AnyBridge
@@ -93,6 +97,7 @@ func otherPorts(bridges []inet.Path, w Wiring, n *program.Node) {
 	for _, b := range bridges {
 		n.PodBridges = append(n.PodBridges, b.Link)
 		n.OtherPorts = append(n.OtherPorts, w.NodePorts[b.Index]...)
+		n.UplinkPorts = append(n.UplinkPorts, w.UplinkPorts[b.Index]...)
 		ofPods[b.Index] = true
 	}
 	for bridge, ports := range w.Ports {
@@ -101,6 +106,7 @@ func otherPorts(bridges []inet.Path, w Wiring, n *program.Node) {
 		}
 	}
 	slices.Sort(n.OtherPorts)
+	slices.Sort(n.UplinkPorts)
 }
 
 // isolatedLinks notes the interfaces that lead to isolated pods.

@@ -69,6 +69,7 @@ func wired(o Options) (*scene, *program.Program) {
 	s.w.Bridges = []inet.Path{{Index: 3, Link: "cni0", Bridge: true}, {Index: 5, Link: "cni1", Bridge: true}}
 	s.w.AnyBridge, s.w.Carried, s.w.NodePorts = true, []string{"cni9"}, map[int][]string{4: {"gw1"}, 3: {"gw0"}}
 	s.w.Ports = map[int][]string{3: {"gw0", "port1"}, 4: {"eth1", "gw1", "port2"}, 9: {"docker1"}}
+	s.w.UplinkPorts = map[int][]string{4: {"eth1"}, 9: {"eth9"}}
 	s.w.Own, s.w.Unclear = []netip.Addr{at("10.0.1.254")}, map[netip.Addr]string{at("10.0.1.9"): "two ports have it"}
 	return s.looked(p), p
 }
@@ -95,6 +96,7 @@ func TestTheRulesKnowHowPodsAreWired(t *testing.T) {
 		"carried":         {n.Carried, {"cni9", "cni0", "cni1"}},
 		"bridges of pods": {n.PodBridges, {"br0", "cni0", "cni1"}},
 		"other ports":     {n.OtherPorts, {"docker1", "gw0", "gw1"}},
+		"uplink ports":    {n.UplinkPorts, {"eth1"}},
 		"owned":           {texts(n.Owned), {"10.0.1.254", "10.0.1.9"}},
 	} {
 		if !slices.Equal(c[0], c[1]) {

@@ -28,7 +28,8 @@ type Node struct {
 	// PodBridges are the bridges of pods, also those that lead out of the node. On them
 	// an address belongs to its port.
 	PodBridges []string
-	// Ported are the pods behind them; those without a Port are not bound to one.
+	// Ported are the pods behind them, also those that are not judged yet; those without a
+	// Port are not bound to one.
 	Ported []Attachment
 	// Owned are further addresses that no port may have: the node's, and those of pods
 	// that several ports claim.
@@ -36,6 +37,8 @@ type Node struct {
 	// OtherPorts are those of other bridges, and ports behind which the node itself is:
 	// the other end of the pair has an address of the node.
 	OtherPorts []string
+	// UplinkPorts are ports of the bridges of pods by which these lead out of the node.
+	UplinkPorts []string
 	// Ingress and Egress are the interfaces that lead to pods which are isolated
 	// in the direction. On them only listed addresses may speak or be spoken to.
 	Ingress, Egress []string

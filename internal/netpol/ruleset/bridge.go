@@ -35,6 +35,7 @@ const (
 	setOwnedHW     = "owned-hardware"
 	setBound       = "bound-ports"
 	setOtherPorts  = "other-ports"
+	setUplinkPorts = "uplink-ports"
 
 	// priorityFrames is before br_netfilter shows a frame to the IP hooks.
 	priorityFrames = -300
@@ -72,7 +73,8 @@ func bridgeSets(n program.Node) []*nft.Set {
 	hardware.Entries, owned.Entries = oneEach(hardware.Entries), oneEach(owned.Entries)
 	sets := []*nft.Set{hardware, owned,
 		{Name: setBound, Key: nft.Interface, Entries: interfaces(ports), Comment: "ports with a known pod"},
-		{Name: setOtherPorts, Key: nft.Interface, Entries: interfaces(n.OtherPorts), Comment: "of other bridges, and of the node"}}
+		{Name: setOtherPorts, Key: nft.Interface, Entries: interfaces(n.OtherPorts), Comment: "of other bridges, and of the node"},
+		{Name: setUplinkPorts, Key: nft.Interface, Entries: interfaces(n.UplinkPorts), Comment: "lead out of the node"}}
 	for _, f := range inet.Families {
 		sets = append(sets, addressSets(n, f)...)
 	}
@@ -141,15 +143,15 @@ func boundPort() *nft.Chain {
 	c := &nft.Chain{Name: chainBound}
 	c.Add("another hardware address", nft.Lookup{Field: nft.InputHardware, Set: setHardware, Negate: true}, forged)
 	c.Add("", arp, speaks(nft.InputHardwareARP, inet.IPv4), accept)
+	c.Add("", arp, nft.MatchARPSource{}, speaks(nft.InputHardwareARPTarget, inet.IPv4), accept)
+	c.Add("claims another's address", arp, nft.MatchARPSource{}, own(nft.ARPTarget, inet.IPv4), forged)
 	c.Add("asks whether an address is free", arp, nft.MatchARPSource{}, accept)
 	c.Add("announces another's address", arp, forged)
 	c.Add("no address yet", ip, source("0.0.0.0/32"), accept)
 	c.Add("", ip, own(nft.Source, inet.IPv4), forged)
 	c.Add("made up for the link", ip, source("169.254.0.0/16"), accept)
 	c.Add("", ip, forged)
-	for _, kind := range []uint8{routerAdvertisement, redirect} {
-		c.Add("no pod is a router", ip6, nft.MatchICMP{First: kind, Last: kind}, forged)
-	}
+	addRouters(c)
 	c.Add("", ip6, nft.MatchProtocol{Protocol: icmpv6}, nft.GoTo(chainDiscovery))
 	addSources6(c)
 	return c
@@ -171,6 +173,13 @@ func discovery() *nft.Chain {
 	return c
 }
 
+// addRouters drops what only routers say: who believes it sends his packets to the pod.
+func addRouters(c *nft.Chain, but ...nft.Statement) {
+	for _, kind := range []uint8{routerAdvertisement, redirect} {
+		c.Add("no pod is a router", append(but, ip6, nft.MatchICMP{First: kind, Last: kind}, forged)...)
+	}
+}
+
 // addSources6 lets a known pod have its own addresses only.
 func addSources6(c *nft.Chain) {
 	c.Add("", ip6, speaks(nft.InputHardwareSource, inet.IPv6), accept)
@@ -189,7 +198,10 @@ func unboundPort() *nft.Chain {
 	c.Add("", ip, own(nft.Source, inet.IPv4), forged)
 	c.Add("", arp, own(nft.ARPSource, inet.IPv4), forged)
 	c.Add("", ip6, own(nft.Source, inet.IPv6), forged)
+	addRouters(c, nft.Lookup{Field: nft.InputInterface, Set: setUplinkPorts, Negate: true})
 	c.Add("", ip6, nft.MatchICMP{First: advertisement, Last: advertisement}, own(nft.Neighbour, inet.IPv6), forged)
+	c.Add("claims another's address", ip6, nft.MatchICMP{First: solicitation, Last: solicitation}, source("::/128"),
+		own(nft.Neighbour, inet.IPv6), forged)
 	return c
 }
 

@@ -22,7 +22,8 @@ import (
 func onBridges() program.Node {
 	addr := netip.MustParseAddr
 	five, six := inet.Hardware{0x02, 0, 0, 0, 0, 5}, inet.Hardware{0x02, 0, 0, 0, 0, 6}
-	return program.Node{PodBridges: []string{"cni0"}, OtherPorts: []string{"gw0-port"}, Owned: []netip.Addr{addr("10.244.1.1"), addr("fd00:244:1::1"), addr("10.244.1.5")},
+	return program.Node{PodBridges: []string{"cni0"}, OtherPorts: []string{"gw0-port"}, UplinkPorts: []string{"eth1"},
+		Owned: []netip.Addr{addr("10.244.1.1"), addr("fd00:244:1::1"), addr("10.244.1.5")},
 		Ported: []program.Attachment{
 			{Link: "cni0", Addr: addr("10.244.1.6"), Port: "veth6", PortIndex: 16, Hardware: six},
 			{Link: "cni0", Addr: addr("fd00:244:1::6"), Port: "veth6", PortIndex: 16, Hardware: six},
@@ -53,6 +54,7 @@ func TestOnlyAPodsPortHasItsAddresses(t *testing.T) {
 		"owned-hardware": {" " + five + " invalid IP", " " + six + " invalid IP"},
 		"bound-ports":    {"veth5 " + none + " invalid IP", "veth6 " + none + " invalid IP"},
 		"other-ports":    {"gw0-port " + none + " invalid IP"},
+		"uplink-ports":   {"eth1 " + none + " invalid IP"},
 	} {
 		if diff := cmp.Diff(want, elements(set), cmpopts.SortSlices(func(a, b string) bool { return a < b })); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", set, diff)
@@ -107,8 +109,8 @@ func TestTheBridgesTableIsThatOfItsText(t *testing.T) {
 	if err := byUs.Commit(nft.Diff(nil, want)); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Count(nftrun.Run(t, ours, "", "list", "ruleset"), "@th,64,128"); got != 5 {
-		t.Errorf("%d rules look at the target of neighbour discovery, want 5", got)
+	if got := strings.Count(nftrun.Run(t, ours, "", "list", "ruleset"), "@th,64,128"); got != 6 {
+		t.Errorf("%d rules look at the target of neighbour discovery, want 6", got)
 	}
 	if actual, err := byUs.Read(); err != nil || len(nft.Diff(actual, want)) > 0 {
 		t.Errorf("after writing: %v, %v", nft.Diff(actual, want), err)

@@ -12,26 +12,29 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// HolderOf returns the name of the local pod that a table knows at an address; "" for
-// none, or if the name is not known as a whole.
-func HolderOf(t *nft.Table, a netip.Addr) string {
+// HolderOf returns the name and the ID of the local pod that a table knows at an address;
+// "" for none, and for what is not known as a whole.
+func HolderOf(t *nft.Table, a netip.Addr) (name, id string) {
 	if t == nil {
-		return ""
+		return "", ""
 	}
 	s := t.Set(perFamily("to", inet.FamilyOf(a)))
 	if s == nil {
-		return ""
+		return "", ""
 	}
 	for _, e := range s.Entries {
 		if e.Key.Addr == a {
-			name, _, _ := strings.Cut(e.Comment, " ")
-			if strings.HasSuffix(e.Comment, "...") {
-				return "" // it may be cut off
+			name, id, whole := strings.Cut(e.Comment, " ")
+			switch clipped := strings.HasSuffix(e.Comment, "..."); {
+			case clipped && !whole:
+				return "", ""
+			case clipped:
+				return name, ""
 			}
-			return name
+			return name, id
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // LocalPods returns the local pods that a table knows, by address and name; none of

@@ -116,6 +116,7 @@ func New(t *testing.T, wiring lab.Wiring, s Setup) *World {
 		Services: s.Services, Agent: os.Getenv(entry.AgentVariable), AgentArgs: s.Args})
 	Check(t, err)
 	t.Cleanup(func() { Check(t, tr.Close()) })
+	tr.Prober().Settle = settle
 	w := &World{Trial: tr, Wiring: wiring, Setup: s, Conns: map[string]*nft.Conn{}, Taps: map[string]*Tap{}}
 	for _, n := range []string{Node1, Node2} {
 		// The sender's best case: no reverse-path filter helps us.
