@@ -14,6 +14,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/gate"
@@ -304,12 +305,32 @@ func TestAHardwareAddressStaysAtItsPort(t *testing.T) {
 				w.sendFrame(t, near, group, w.Prober().HardwareAddr(victim), 0x88cc, make([]byte, 46))
 			}
 			time.Sleep(stage.Grace)
+			if w.learned(t, victim) == w.Endpoint(t, near).HostDevice {
+				t.Errorf("the bridge believes that the victim is at the port of %s", near)
+			}
 			if w.Taps[open].Saw(t, mark) {
 				t.Errorf("a frame of %s with the victim's hardware address arrived", near)
 			}
 			w.Allowed(t, w.Ask(t, node1, victim, v6, packet.TCP, 80), w.Ask(t, peer, victim, v6, packet.TCP, 80))
 		})
 	})
+}
+
+// learned returns the port at which the bridge of the first node believes an endpoint to
+// be.
+func (w *world) learned(t *testing.T, endpoint string) string {
+	t.Helper()
+	h := w.Handle(t, node1)
+	list, err := h.NeighList(0, unix.AF_BRIDGE)
+	stage.Check(t, err)
+	for _, n := range list {
+		if n.HardwareAddr.String() == w.Prober().HardwareAddr(endpoint).String() && n.MasterIndex != 0 {
+			link, err := h.LinkByIndex(n.LinkIndex)
+			stage.Check(t, err)
+			return link.Attrs().Name
+		}
+	}
+	return ""
 }
 
 // A router's advertisement of a pod would have its neighbours send everything there.
@@ -328,6 +349,23 @@ func TestNoPodIsARouter(t *testing.T) {
 			if w.Taps[to].Saw(t, mark) {
 				t.Errorf("what only routers say arrived at %s", to)
 			}
+		}
+	})
+}
+
+// A pod that claims, by asking whether it is free, an address that another is about to use
+// keeps that one from using it.
+func TestNobodyClaimsAnothersAddressByAQuestion(t *testing.T) {
+	eachBridge(t, func(t *testing.T, w *world) {
+		own, mark := w.Prober().HardwareAddr(near), w.Marks.Next()
+		probe := arp(1, own, netip.IPv4Unspecified(), make(net.HardwareAddr, 6), w.Addr(t, victim, false))
+		w.sendFrame(t, near, everybody, own, 0x0806, append(probe, mark...))
+		solicit := stage.ICMP(netip.IPv6Unspecified(), netip.MustParseAddr("ff02::1"), 135, 0, 255, 0,
+			append(w.Addr(t, victim, true).AsSlice(), mark...))
+		w.sendFrame(t, near, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, own, 0x86dd, solicit)
+		time.Sleep(stage.Grace)
+		if n := w.Taps[victim].Count(t, mark); n > 0 {
+			t.Errorf("%d of 2 questions arrived", n)
 		}
 	})
 }
