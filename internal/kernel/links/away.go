@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -60,6 +61,12 @@ func (w *away) addresses(d device) (list []netip.Addr, err error) {
 		}
 	}
 	return list, err
+}
+
+// has reports whether the other end has the address now.
+func (w *away) has(d device, a netip.Addr) bool {
+	addrs, err := w.addresses(d)
+	return err == nil && slices.Contains(addrs, a)
 }
 
 // hardware returns the hardware address of the other end (kernel 4.15,

@@ -206,17 +206,10 @@ func (l *Links) Strangers() []string {
 // by the index of the bridge: the other end of the pair is an interface of the node
 // and no port.
 func (l *Links) NodePorts() map[int][]string {
-	ports := map[int][]string{}
-	for _, d := range l.names {
+	return l.portsThat(func(d device) bool {
 		other, here := l.names[d.peer]
-		if pair(d.kind) && !d.away && here && other.master == 0 && l.names[d.master].kind == "bridge" {
-			ports[d.master] = append(ports[d.master], d.name)
-		}
-	}
-	for _, names := range ports {
-		slices.Sort(names)
-	}
-	return ports
+		return pair(d.kind) && !d.away && here && other.master == 0
+	})
 }
 
 // Ports returns the ports of all bridges, sorted, by the index of the bridge.

@@ -143,10 +143,15 @@ func (e *end) pause() time.Duration { return min(max(e.asked.Sub(e.since), askFi
 
 // announced takes the runtime's word for whose ports are.
 func (p *ports) announced(now map[int]device, pods []Pod, other *away) {
-	for index, d := range now {
-		e := p.ends[index]
-		for _, pod := range pods {
-			if !slices.Contains(pod.Links, d.name) || e.pod.is(pod) && slices.Contains(e.addrs, pod.Addr) {
+	named := map[string]device{}
+	for _, d := range now {
+		named[d.name] = d
+	}
+	for _, pod := range pods {
+		for _, name := range pod.Links {
+			d, there := named[name]
+			e := p.ends[d.index]
+			if !there || e.pod.is(pod) && slices.Contains(e.addrs, pod.Addr) {
 				continue
 			}
 			hardware, err := other.hardware(d)
@@ -165,8 +170,12 @@ func (p *ports) announced(now map[int]device, pods []Pod, other *away) {
 // pod with the address, found before the API had told of it. What the port had when it
 // was first asked stays.
 func (p *ports) release(pods []Pod) {
+	named := map[string][]Pod{}
+	for _, pod := range pods {
+		named[pod.Name] = append(named[pod.Name], pod)
+	}
 	for _, e := range p.ends {
-		if !e.pod.nobody() && !slices.ContainsFunc(pods, e.pod.is) {
+		if !e.pod.nobody() && !slices.ContainsFunc(named[e.pod.name], e.pod.is) {
 			e.pod, e.hardware = who{}, inet.Hardware{}
 		}
 	}

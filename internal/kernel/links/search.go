@@ -30,13 +30,20 @@ type search struct {
 	away   *away
 	wishes map[netip.Addr]wish
 
-	pods    []Pod // that have no port yet
+	having  map[netip.Addr][]int // the ports that have an address, sorted
+	pods    []Pod                // that have no port yet
 	holders map[netip.Addr][]Pod
 	found   map[netip.Addr]device
 	why     map[netip.Addr]string // what is not clear
 }
 
 func (s *search) run(pods []Pod) {
+	s.having = map[netip.Addr][]int{}
+	for _, index := range slices.Sorted(maps.Keys(s.ends)) {
+		for _, a := range s.ends[index].addrs {
+			s.having[a] = append(s.having[a], index)
+		}
+	}
 	s.holders = map[netip.Addr][]Pod{}
 	for _, pod := range pods {
 		if _, wanted := s.wishes[pod.Addr]; wanted && !s.known(pod) {
@@ -67,7 +74,7 @@ func (s *search) run(pods []Pod) {
 // known reports whether the port of the pod is known to have the address. Of two the
 // newer is meant: the older is of a sandbox that is going away.
 func (s *search) known(pod Pod) bool {
-	for _, index := range slices.Backward(s.having(pod.Addr)) {
+	for _, index := range slices.Backward(s.having[pod.Addr]) {
 		if s.ends[index].pod.is(pod) && s.fits(index, pod.Addr) == "" {
 			s.found[pod.Addr] = s.now[index]
 			return true
@@ -76,20 +83,9 @@ func (s *search) known(pod Pod) bool {
 	return false
 }
 
-// having returns the ports that have the address, sorted.
-func (s *search) having(a netip.Addr) (list []int) {
-	for index, e := range s.ends {
-		if _, there := s.now[index]; there && slices.Contains(e.addrs, a) {
-			list = append(list, index)
-		}
-	}
-	slices.Sort(list)
-	return list
-}
-
-// free returns those that are nobody's.
+// free returns the ports that have the address and are nobody's.
 func (s *search) free(a netip.Addr) []int {
-	return slices.DeleteFunc(s.having(a), func(index int) bool { return !s.ends[index].pod.nobody() })
+	return slices.DeleteFunc(slices.Clone(s.having[a]), func(index int) bool { return !s.ends[index].pod.nobody() })
 }
 
 // fits says what speaks against the address being at the port.
@@ -148,7 +144,7 @@ func (s *search) twin(index int, pod Pod, h inet.Hardware) string {
 
 // explain says why the address is at none of the ports that have it; "" if none has.
 func (s *search) explain(pod Pod) string {
-	all := s.having(pod.Addr)
+	all := s.having[pod.Addr]
 	at := s.free(pod.Addr)
 	switch {
 	case len(all) == 0:
@@ -185,14 +181,13 @@ func (s *search) explain(pod Pod) string {
 func (s *search) assign(pod Pod) {
 	var own []int
 	for index, e := range s.ends {
-		if _, there := s.now[index]; there && e.pod.is(pod) && s.fits(index, pod.Addr) == "" {
+		if e.pod.is(pod) && s.fits(index, pod.Addr) == "" {
 			own = append(own, index)
 		}
 	}
 	slices.Sort(own)
 	for _, index := range slices.Backward(own) {
-		addrs, err := s.away.addresses(s.now[index])
-		if len(own) == 1 || err == nil && slices.Contains(addrs, pod.Addr) {
+		if len(own) == 1 || s.away.has(s.now[index], pod.Addr) {
 			s.found[pod.Addr] = s.now[index]
 			return
 		}
