@@ -25,14 +25,6 @@ const (
 	EtherARP  EtherType = unix.ETH_P_ARP
 )
 
-// EtherFor returns what packets of a family are carried as.
-func EtherFor(f inet.Family) EtherType {
-	if f == inet.IPv6 {
-		return EtherIPv6
-	}
-	return EtherIP
-}
-
 // MatchEtherType matches frames by what they carry. Later statements of the rule
 // need not ask for the family.
 type MatchEtherType struct{ Type EtherType }

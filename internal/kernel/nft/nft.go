@@ -83,7 +83,7 @@ const (
 	Flow4 // source . port . destination . port
 	Flow6
 	Hardware
-	InterfaceHardware      // interface . source
+	InterfaceHardware      // interface . hardware source
 	InterfaceHardwareAddr4 // interface . hardware source . source
 	InterfaceHardwareAddr6
 )
