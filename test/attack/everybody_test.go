@@ -31,15 +31,11 @@ var (
 
 // eachClosedness runs a test on bridged worlds with every set of base chains.
 func eachClosedness(t *testing.T, test func(t *testing.T, w *world)) {
-	for name, args := range map[string][]string{"nat": {"--datapath=nat"}, "filter": {"--datapath=filter"},
-		"unknown pods open": {"--datapath=nat", "--unknown-pods=open"}} {
-		t.Run(name, func(t *testing.T) {
-			w := &world{stage.New(t, lab.Bridge, stage.Setup{Args: args})}
-			w.Enforce(t, stage.Policy("jailed", "jailed", `policyTypes: [Ingress, Egress]`))
-			w.addPort(t)
-			test(t, w)
-		})
-	}
+	eachBridge(t, func(t *testing.T, w *world) {
+		w.Enforce(t, stage.Policy("jailed", "jailed", `policyTypes: [Ingress, Egress]`))
+		w.addPort(t)
+		test(t, w)
+	})
 }
 
 // A bridge gives a frame for everybody to its own node too, and there the kernel

@@ -13,7 +13,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
@@ -59,10 +58,7 @@ func TestALaterAddressBelongsToItsPort(t *testing.T) {
 				w := &world{stage.New(t, lab.Bridge, stage.Setup{Args: []string{"--datapath=" + datapath}})}
 				first := stage.Pick(!v6, "fd00:244:1::200", "10.244.1.200")
 				second := stage.Pick(v6, "fd00:244:1::200", "10.244.1.200")
-				e, err := w.Bed().AddPod(lab.PodSpec{Key: cluster.Key{Namespace: "new", Name: "late"}, Node: node1, IPs: []netip.Addr{first}})
-				stage.Check(t, err)
-				stage.Check(t, w.Prober().Add(e.Probe()))
-				t.Cleanup(func() { w.Prober().Remove(late) })
+				w.wire(t, late, first)
 				w.Enforce(t, append(stage.Usual(), lets, namespace, lateObject(first))...)
 				w.takeOnLink(t, late, second)
 				w.Enforce(t, append(stage.Usual(), lets, namespace, lateObject(first, second))...)

@@ -16,7 +16,6 @@ import (
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/gate"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
@@ -28,8 +27,8 @@ import (
 
 // The attackers here may change their own interface (CAP_NET_ADMIN).
 
-// takeBoth gives a pod the addresses of another.
-func (w *world) takeBoth(t *testing.T, pod string, addrs ...netip.Addr) {
+// takeAll gives a pod the addresses of others.
+func (w *world) takeAll(t *testing.T, pod string, addrs ...netip.Addr) {
 	t.Helper()
 	for _, a := range addrs {
 		w.take(t, pod, a)
@@ -69,7 +68,7 @@ func (w *world) owns(t *testing.T, attackers ...string) {
 func TestAPodThatTakesItsNeighboursAddressesBecomesNobodyElse(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		stolen := []netip.Addr{w.Addr(t, peer, false), w.Addr(t, peer, true), w.Addr(t, victim, false), w.Addr(t, victim, true)}
-		w.takeBoth(t, near, stolen...)
+		w.takeAll(t, near, stolen...)
 		w.owns(t, near)
 		t.Run("after the agent was started again", func(t *testing.T) {
 			stage.Check(t, w.Restart(t.Context(), node1, func() error { return nil }))
@@ -114,21 +113,12 @@ func (w *world) nest(t *testing.T, pod string) {
 	stage.Check(t, inside.LinkSetUp(link))
 }
 
-// comer is a pod that is made when its address has been taken by a neighbour already.
-const comer = "new/comer"
-
-func comerAddrs() []netip.Addr {
-	return []netip.Addr{netip.MustParseAddr("10.244.1.200"), netip.MustParseAddr("fd00:244:1::200")}
-}
-
-// The victim lets the newcomer in, so everybody would like to be that one.
+// The addresses of the newcomer are taken by a neighbour before it is there. The victim
+// lets it in, so everybody would like to be that one.
 func TestAPodThatTakesTheAddressesOfPodsToComeBecomesNoneOfThem(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
-		w.takeBoth(t, near, comerAddrs()...)
-		e, err := w.Bed().AddPod(lab.PodSpec{Key: cluster.Key{Namespace: "new", Name: "comer"}, Node: node1, IPs: comerAddrs()})
-		stage.Check(t, err)
-		stage.Check(t, w.Prober().Add(e.Probe()))
-		t.Cleanup(func() { w.Prober().Remove(comer) })
+		w.takeAll(t, near, newcomerAddrs()...)
+		w.wireNewcomer(t)
 		w.Enforce(t, append(stage.Usual(), comersWelcome()...)...)
 		w.comes(t)
 		stage.Check(t, w.Restart(t.Context(), node1, func() error { return nil }))
@@ -140,14 +130,11 @@ func TestAPodThatTakesTheAddressesOfPodsToComeBecomesNoneOfThem(t *testing.T) {
 func (w *world) comes(t *testing.T) {
 	t.Helper()
 	stage.Families(t, func(t *testing.T, v6 bool) {
-		as := comerAddrs()[0]
-		if v6 {
-			as = comerAddrs()[1]
-		}
+		as := newcomerAddr(v6)
 		if w.passes(t, near, as, w.Addr(t, victim, v6)) {
 			t.Errorf("%s as %s reaches the victim", near, as)
 		}
-		q := w.Ask(t, comer, victim, v6, packet.TCP, 80)
+		q := w.Ask(t, newcomer, victim, v6, packet.TCP, 80)
 		q.Src = as
 		w.Allowed(t, q)
 	})
@@ -155,8 +142,9 @@ func (w *world) comes(t *testing.T) {
 
 func comersWelcome() []string {
 	return []string{"apiVersion: v1\nkind: Namespace\nmetadata: {name: new}\n",
-		strings.ReplaceAll(lateObject(comerAddrs()...), "late", "comer"),
-		stage.Policy("comers", "victim", `policyTypes: [Ingress], ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: comer}}}]}]`)}
+		strings.ReplaceAll(lateObject(newcomerAddrs()...), "late", "comer"),
+		stage.Policy("comers", "victim", `policyTypes: [Ingress], `+
+			`ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: comer}}}]}]`)}
 }
 
 // While no agent lives, one pod gives up its own address for that of another, which the
@@ -164,27 +152,20 @@ func comersWelcome() []string {
 // until the runtime says it.
 func TestOfTwoPodsThatClaimOneAddressNeitherHasIt(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
-		attacker := cluster.Key{Namespace: "new", Name: "thief"}
-		add := func(key cluster.Key, ips ...netip.Addr) *lab.Endpoint {
-			e, err := w.Bed().AddPod(lab.PodSpec{Key: key, Node: node1, IPs: ips})
-			stage.Check(t, err)
-			stage.Check(t, w.Prober().Add(e.Probe()))
-			return e
-		}
+		const attacker = "new/thief"
 		var real *lab.Endpoint
 		stage.Check(t, w.Restart(t.Context(), node1, func() error {
 			own := netip.MustParseAddr("10.244.1.201")
-			add(attacker, own)
-			w.giveUp(t, attacker.String(), own)
-			w.takeBoth(t, attacker.String(), comerAddrs()...)
-			real = add(cluster.Key{Namespace: "new", Name: "comer"}, comerAddrs()...)
+			w.wire(t, attacker, own)
+			w.giveUp(t, attacker, own)
+			w.takeAll(t, attacker, newcomerAddrs()...)
+			real = w.wire(t, newcomer, newcomerAddrs()...)
 			return nil
 		}))
-		t.Cleanup(func() { w.Prober().Remove(comer); w.Prober().Remove(attacker.String()) })
 		w.Enforce(t, append(stage.Usual(), comersWelcome()...)...)
 		stage.Families(t, func(t *testing.T, v6 bool) {
-			as := stage.Pick(v6, comerAddrs()[1].String(), comerAddrs()[0].String())
-			for _, from := range []string{comer, attacker.String()} {
+			as := newcomerAddr(v6)
+			for _, from := range []string{newcomer, attacker} {
 				if w.passes(t, from, as, w.Addr(t, victim, v6)) {
 					t.Errorf("%s reaches the victim, though two pods claim %s", from, as)
 				}
@@ -193,19 +174,20 @@ func TestOfTwoPodsThatClaimOneAddressNeitherHasIt(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), stage.Patience)
 		defer cancel()
 		client := gate.Client{Socket: w.Gate(node1)}
-		reply, err := client.Add(ctx, gate.Pod{Sandbox: "s", Namespace: "new", Name: "comer", UID: "comer", IPs: comerAddrs(), Links: []string{real.HostDevice}})
+		reply, err := client.Add(ctx, gate.Pod{Sandbox: "s", Namespace: "new", Name: "comer", UID: "comer",
+			IPs: newcomerAddrs(), Links: []string{real.HostDevice}})
 		stage.Check(t, err)
 		if reply.State != gate.Enforced {
 			t.Fatalf("the agent answers %s: %s", reply.State, reply.Text)
 		}
 		stage.Families(t, func(t *testing.T, v6 bool) {
-			as := stage.Pick(v6, comerAddrs()[1].String(), comerAddrs()[0].String())
-			if w.passes(t, attacker.String(), as, w.Addr(t, victim, v6)) {
+			as := newcomerAddr(v6)
+			if w.passes(t, attacker, as, w.Addr(t, victim, v6)) {
 				t.Errorf("%s reaches the victim", attacker)
 			}
 			// It may have given up to ask for the victim.
-			if !stage.Becomes(func() bool { return w.passes(t, comer, as, w.Addr(t, victim, v6)) }) {
-				t.Errorf("%s, which the runtime announced, does not reach the victim", comer)
+			if !stage.Becomes(func() bool { return w.passes(t, newcomer, as, w.Addr(t, victim, v6)) }) {
+				t.Errorf("%s, which the runtime announced, does not reach the victim", newcomer)
 			}
 		})
 	})
@@ -393,10 +375,11 @@ func TestAPodKeepsItsLink(t *testing.T) {
 		before := w.Counters(t)
 
 		for name, b := range map[string][]byte{
-			"duplicate address detection":     stage.ICMP(netip.IPv6Unspecified(), hosts, 135, 0, 255, 0, mark(free.AsSlice())),
-			"a question by its own address":   stage.ICMP(w.Addr(t, near, true), hosts, 135, 0, 255, 0, mark(w.Addr(t, open, true).AsSlice())),
-			"an advertisement of its own":     stage.ICMP(w.Addr(t, near, true), hosts, 136, 0, 255, 0, mark(w.Addr(t, near, true).AsSlice())),
-			"a made-up address is advertised": stage.ICMP(netip.MustParseAddr("fe80::abcd"), hosts, 136, 0, 255, 0, mark(netip.MustParseAddr("fe80::abcd").AsSlice())),
+			"duplicate address detection":   stage.ICMP(netip.IPv6Unspecified(), hosts, 135, 0, 255, 0, mark(free.AsSlice())),
+			"a question by its own address": stage.ICMP(w.Addr(t, near, true), hosts, 135, 0, 255, 0, mark(w.Addr(t, open, true).AsSlice())),
+			"an advertisement of its own":   stage.ICMP(w.Addr(t, near, true), hosts, 136, 0, 255, 0, mark(w.Addr(t, near, true).AsSlice())),
+			"a made-up address is advertised": stage.ICMP(netip.MustParseAddr("fe80::abcd"), hosts, 136, 0, 255, 0,
+				mark(netip.MustParseAddr("fe80::abcd").AsSlice())),
 		} {
 			m := b[len(b)-16:]
 

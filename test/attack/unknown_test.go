@@ -7,6 +7,7 @@ package attack_test
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,13 +23,21 @@ import (
 // newcomer is a pod that is wired and that nobody has told the agents of.
 const newcomer = "new/comer"
 
-func (w *world) wireNewcomer(t *testing.T) {
+func (w *world) wireNewcomer(t *testing.T) { w.wire(t, newcomer, newcomerAddrs()...) }
+
+func newcomerAddrs() []netip.Addr { return []netip.Addr{newcomerAddr(false), newcomerAddr(true)} }
+
+func newcomerAddr(v6 bool) netip.Addr { return stage.Pick(v6, "fd00:244:1::200", "10.244.1.200") }
+
+// wire adds a pod to the first node, of which no object tells.
+func (w *world) wire(t *testing.T, name string, ips ...netip.Addr) *lab.Endpoint {
 	t.Helper()
-	e, err := w.Bed().AddPod(lab.PodSpec{Key: cluster.Key{Namespace: "new", Name: "comer"}, Node: node1,
-		IPs: []netip.Addr{netip.MustParseAddr("10.244.1.200"), netip.MustParseAddr("fd00:244:1::200")}})
+	namespace, short, _ := strings.Cut(name, "/")
+	e, err := w.Bed().AddPod(lab.PodSpec{Key: cluster.Key{Namespace: namespace, Name: short}, Node: node1, IPs: ips})
 	stage.Check(t, err)
 	stage.Check(t, w.Prober().Add(e.Probe()))
-	t.Cleanup(func() { w.Prober().Remove(newcomer) })
+	t.Cleanup(func() { w.Prober().Remove(name) })
+	return e
 }
 
 // A pod is closed from the moment it has an interface: the kernel knows which

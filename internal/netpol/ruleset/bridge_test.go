@@ -46,10 +46,11 @@ func TestOnlyAPodsPortHasItsAddresses(t *testing.T) {
 		return list
 	}
 	for set, want := range map[string][]string{
-		"speaks4":        {"veth5 " + five + " 10.244.1.5", "veth6 " + six + " 10.244.1.6"},
-		"speaks6":        {"veth6 " + six + " fd00:244:1::6", "veth5 " + five + " fe80::ff:fe00:5", "veth6 " + six + " fe80::ff:fe00:6"},
-		"owned4":         {" " + none + " 10.244.1.1", " " + none + " 10.244.1.5", " " + none + " 10.244.1.6"},
-		"owned6":         {" " + none + " fd00:244:1::1", " " + none + " fd00:244:1::6", " " + none + " fe80::ff:fe00:5", " " + none + " fe80::ff:fe00:6"},
+		"speaks4": {"veth5 " + five + " 10.244.1.5", "veth6 " + six + " 10.244.1.6"},
+		"speaks6": {"veth6 " + six + " fd00:244:1::6", "veth5 " + five + " fe80::ff:fe00:5", "veth6 " + six + " fe80::ff:fe00:6"},
+		"owned4":  {" " + none + " 10.244.1.1", " " + none + " 10.244.1.5", " " + none + " 10.244.1.6"},
+		"owned6": {" " + none + " fd00:244:1::1", " " + none + " fd00:244:1::6", " " + none + " fe80::ff:fe00:5",
+			" " + none + " fe80::ff:fe00:6"},
 		"hardware":       {"veth5 " + five + " invalid IP", "veth6 " + six + " invalid IP"},
 		"owned-hardware": {" " + five + " invalid IP", " " + six + " invalid IP"},
 		"bound-ports":    {"veth5 " + none + " invalid IP", "veth6 " + none + " invalid IP"},
@@ -138,9 +139,15 @@ func TestTheBridgesTableIsThatOfItsText(t *testing.T) {
 
 // Read by people, like the other rulesets. Rewrite with -update.
 func TestGoldenTableOfTheBridge(t *testing.T) {
-	const file = "testdata/bridge/ports.nft"
-	got := RenderBridge(onBridges()).String()
-	if flag.Lookup("update").Value.String() == "true" {
+	Golden(t, "testdata/bridge/ports.nft", RenderBridge(onBridges()).String())
+}
+
+var update = flag.Bool("update", false, "write the golden texts anew")
+
+// Golden wants a text to be that of a file, which -update writes anew.
+func Golden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}

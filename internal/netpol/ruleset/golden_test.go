@@ -3,7 +3,6 @@
 package ruleset_test
 
 import (
-	"flag"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,8 +18,6 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
-
-var update = flag.Bool("update", false, "write the golden rulesets anew")
 
 // scenario is a golden ruleset: of which manifests, and which variant.
 type scenario struct {
@@ -81,19 +78,7 @@ func TestGoldenRulesets(t *testing.T) {
 		file := filepath.Join("testdata", name+".nft")
 		known[file] = true
 		t.Run(name, func(t *testing.T) {
-			got := ruleset.Render(programOf(s.snapshot(t)), s.node).String()
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", file, diff)
-			}
+			ruleset.Golden(t, file, ruleset.Render(programOf(s.snapshot(t)), s.node).String())
 		})
 	}
 	files, err := filepath.Glob("testdata/*.nft")
