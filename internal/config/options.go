@@ -116,7 +116,8 @@ func kernelOptions() []option {
 			why:  "it sees another program's NAT chain that stands in the way and says so, but it cannot know what will be installed later, or that you want to compare the two.",
 			bind: func(c *Config) flag.Value { return oneOf(&c.Datapath, DatapathNAT, DatapathFilter) }},
 		{name: "invalid-guard", arg: "auto|on|off",
-			help: "Drop packets from and to isolated pods that belong to no valid connection. And judge ICMP errors that pods send about connections of others. auto: on where no other program is seen to drop such packets, or a pod of the node is isolated for egress.",
+			help: "Drop packets from and to isolated pods that belong to no valid connection. And judge ICMP errors that pods send about connections of others. " +
+				"auto: on where no other program is seen to drop such packets, or a pod of the node is isolated for egress.",
 			why:  "rules that the old iptables backend installed cannot be seen, and only you know whether packets of isolated pods take different paths out and back.",
 			bind: func(c *Config) flag.Value { return oneOf(&c.Guard, GuardAuto, GuardOn, GuardOff) }},
 		{name: "unknown-pods", arg: "closed|open",

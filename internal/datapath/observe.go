@@ -46,8 +46,8 @@ func (d *Datapath) observeWiring(ctx context.Context, all *program.Program, node
 	}
 	w := decide.Wiring{
 		Now: d.now(), Paths: paths, Routed: map[netip.Addr]bool{}, Announced: map[netip.Addr]bool{}, Unclear: d.links.Unclear(),
-		Open: append(d.links.Open(), testLink), Strangers: d.links.Strangers(), Carried: d.links.Carried(), NodePorts: d.links.NodePorts(), UplinkPorts: d.links.UplinkPorts(),
-		Ports:   d.links.Ports(),
+		Open: append(d.links.Open(), testLink), Strangers: d.links.Strangers(), Carried: d.links.Carried(),
+		NodePorts: d.links.NodePorts(), UplinkPorts: d.links.UplinkPorts(), Ports: d.links.Ports(),
 		Bridges: d.links.Bridges(), AnyBridge: d.links.AnyBridge(), Own: node.own, AskPorts: d.links.AskAgain(),
 		Others: decide.Others{NATBefore: d.survey.Before, DropsInvalid: d.survey.DropsInvalid, KubeRouter: d.survey.Known},
 	}

@@ -71,7 +71,8 @@ func TestTheNodeIsReleasedFromTheRulesOfAnEarlierVersion(t *testing.T) {
 func released(t *testing.T, filterHook bool) {
 	own, outside := nodeWithAWire(t)
 	pod := netip.MustParseAddr("10.9.9.9") // stays as it is
-	o := Options{Options: decide.Options{FilterHook: filterHook, Guard: decide.GuardOn}, Announced: func(netip.Addr) ([]string, bool) { return nil, true }}
+	o := Options{Options: decide.Options{FilterHook: filterHook, Guard: decide.GuardOn},
+		Announced: func(netip.Addr) ([]string, bool) { return nil, true }}
 	healthy(t, open(t, o), liars(append(own, pod)))
 	for _, to := range outside {
 		if err := send(t.Context(), to); err != nil {

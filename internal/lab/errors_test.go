@@ -25,7 +25,8 @@ func TestEveryProbeIsAnsweredWhateverTheLimitOfErrors(t *testing.T) {
 	b := newBed(t, lab.Config{Wiring: lab.Routed, Nodes: []string{"node1"}})
 	b.pod("x/a", "node1", "10.244.1.5", "fd00:244:1::5")
 	b.pod("x/b", "node1", "10.244.1.6", "fd00:244:1::6")
-	low := []netns.Sysctl{{Path: "ipv4/icmp_msgs_per_sec", Value: "1", Optional: true}, {Path: "ipv4/icmp_msgs_burst", Value: "1", Optional: true}}
+	low := []netns.Sysctl{{Path: "ipv4/icmp_msgs_per_sec", Value: "1", Optional: true},
+		{Path: "ipv4/icmp_msgs_burst", Value: "1", Optional: true}}
 	for _, to := range []string{"x/b", "node1"} {
 		if err := b.find(to).NS.SetSysctls(low); err != nil {
 			t.Fatal(err)

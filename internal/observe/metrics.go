@@ -93,8 +93,10 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 		open:         b.gauge("node_open", "1 while the node is open on purpose (--open-node): no policy is enforced on it."),
 		strangers:    b.gauge("interfaces_without_pod", "Interfaces that are closed because pods may be behind them, while no pod is known there, counted at once; after 30 s a problem names them."),
 		unsure: b.gauges("pods_unsure", "Addresses of pods of this node of which it is not sure that policies hold, counted at once; after 30 s a problem names them. "+
-			"bypassed: the interface shows no pod's packets to the IP hooks. unreached: neither a route nor a bridge's port leads there. unclear: a port has it, no route leads there, and something speaks against the port. "+
-			"contested: something speaks against the port of its bridge, so nobody has it. elsewhere: routes lead elsewhere. unbound: no port of its bridge has it. Of bypassed, unreached and unclear only isolated pods count.", "missing", Unsures()...),
+			"bypassed: the interface shows no pod's packets to the IP hooks. unreached: neither a route nor a bridge's port leads there. "+
+			"unclear: a port has it, no route leads there, and something speaks against the port. "+
+			"contested: something speaks against the port of its bridge, so nobody has it. elsewhere: routes lead elsewhere. "+
+			"unbound: no port of its bridge has it. Of bypassed, unreached and unclear only isolated pods count.", "missing", Unsures()...),
 	}
 }
 

@@ -102,7 +102,8 @@ func TestHonestErrorsArrive(t *testing.T) {
 			eachDatapath(t, stage.Setup{Services: options}, func(t *testing.T, w *world) {
 				w.backend(t, jailed)
 				w.Enforce(t, stage.Usual()[0], stage.Policy("jailed", "jailed",
-					`policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: victim}}}, {ipBlock: {cidr: 203.0.113.10/32}}, {ipBlock: {cidr: "2001:db8:cafe::a/128"}}], ports: [{port: 7000, protocol: UDP}]}]`))
+					`policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: victim}}}, {ipBlock: {cidr: 203.0.113.10/32}}, `+
+						`{ipBlock: {cidr: "2001:db8:cafe::a/128"}}], ports: [{port: 7000, protocol: UDP}]}]`))
 				stage.Families(t, func(t *testing.T, v6 bool) { w.honest(t, v6) })
 			})
 		})
@@ -139,7 +140,8 @@ func (w *world) honest(t *testing.T, v6 bool) {
 // What an egress rule allows whatever the protocol, it allows in errors too.
 func TestARuleForEveryProtocolIsOneForErrors(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
-		w.Enforce(t, stage.Policy("jailed", "jailed", `policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 203.0.113.10/32}}, {ipBlock: {cidr: "2001:db8:cafe::a/128"}}]}]`))
+		w.Enforce(t, stage.Policy("jailed", "jailed", `policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 203.0.113.10/32}}, `+
+			`{ipBlock: {cidr: "2001:db8:cafe::a/128"}}]}]`))
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			first, answer := w.udp(t, open, out, v6, 5000)
 			src := w.Addr(t, jailed, v6)

@@ -104,7 +104,8 @@ func (w *world) older() string {
 	}
 	restore := ""
 	if w.wiring == lab.Bridge {
-		restore = fmt.Sprintf("elements = { %q comment \"nf_call_iptables=0 nf_call_ip6tables=0 no_linklocal_learn=0\", \"sysctl:vlan\" comment \"bridge-nf-filter-vlan-tagged=0\" }", lab.BridgeName)
+		restore = fmt.Sprintf("elements = { %q comment \"nf_call_iptables=0 nf_call_ip6tables=0 no_linklocal_learn=0\", "+
+			"\"sysctl:vlan\" comment \"bridge-nf-filter-vlan-tagged=0\" }", lab.BridgeName)
 	}
 	return strings.NewReplacer("LINKS", links, "SETS", sets, "RESTORE", restore).Replace(olderTable)
 }

@@ -95,7 +95,8 @@ func try(ctx context.Context, tree, release string, s suite, skips []skip) (Resu
 		return Result{}, err
 	}
 	left := chosen(skips, release, s.Name)
-	r := Result{Release: release, Suite: s.Name, Part: s.Part, Kernel: version(release), Commit: commit(ctx), Began: time.Now().UTC().Truncate(time.Second)}
+	r := Result{Release: release, Suite: s.Name, Part: s.Part,
+		Kernel: version(release), Commit: commit(ctx), Began: time.Now().UTC().Truncate(time.Second)}
 	for r.Tries = 1; ; r.Tries++ {
 		begin := time.Now()
 		out, status, err := boot(ctx, tree, release, s, left)

@@ -42,7 +42,8 @@ func (r *Report) put(one Result) {
 	})
 	r.Results = append(r.Results, one)
 	slices.SortFunc(r.Results, func(a, b Result) int {
-		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a.Release, b.Release), cmp.Compare(a.Suite, b.Suite), cmp.Compare(a.Part, b.Part))
+		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a.Release, b.Release),
+			cmp.Compare(a.Suite, b.Suite), cmp.Compare(a.Part, b.Part))
 	})
 }
 

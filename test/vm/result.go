@@ -36,7 +36,8 @@ type Skipped struct {
 func (r *Result) bad() bool { return len(r.Failed) > 0 || r.Passed == 0 }
 
 func (r *Result) line() string {
-	text := fmt.Sprintf("%-28s %-10s %4d passed %3d failed %3d skipped %5.0f s", r.Kernel, r.Suite, r.Passed, len(r.Failed), len(r.Skipped), r.Seconds)
+	text := fmt.Sprintf("%-28s %-10s %4d passed %3d failed %3d skipped %5.0f s",
+		r.Kernel, r.Suite, r.Passed, len(r.Failed), len(r.Skipped), r.Seconds)
 	if r.Tries > 1 {
 		text += fmt.Sprintf(", in try %d", r.Tries)
 	}

@@ -37,7 +37,8 @@ type harbour struct {
 }
 
 func newHarbour(t *testing.T, pods ...Pod) *harbour {
-	h := &harbour{t: t, p: newPorts(), devices: map[int]device{}, wishes: map[netip.Addr]wish{}, pods: pods, inside: map[string]*netlink.Handle{}}
+	h := &harbour{t: t, p: newPorts(), devices: map[int]device{}, wishes: map[netip.Addr]wish{}, pods: pods,
+		inside: map[string]*netlink.Handle{}}
 	for _, pod := range pods {
 		h.wishes[pod.Addr] = wish{bridge: 7}
 	}
@@ -64,7 +65,8 @@ func (h *harbour) port(name string, addrs ...netip.Addr) device {
 	for _, a := range addrs {
 		h.take(name, a)
 	}
-	d := device{index: link.Attrs().Index, name: name, kind: "veth", master: 7, netns: link.Attrs().NetNsID, peer: link.Attrs().ParentIndex, away: true}
+	d := device{index: link.Attrs().Index, name: name, kind: "veth", master: 7,
+		netns: link.Attrs().NetNsID, peer: link.Attrs().ParentIndex, away: true}
 	h.devices[d.index] = d
 	return d
 }

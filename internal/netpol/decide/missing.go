@@ -91,7 +91,8 @@ func (d *Decider) lookForPods(p *program.Program, w Wiring) []Problem {
 			Cure: "use a pod network whose packets pass the host's IP hooks, or delete the objects of pods that are gone"}),
 		d.contested.problems(w.Now, Problem{Subject: "pods at a contested port",
 			Text: "something speaks against the port of a bridge that has the address of a pod, so nobody may use it and the pod is cut off",
-			Cure: "find the pod that took another's address and take CAP_NET_ADMIN from it; with the start gate the container runtime says whose port it is"}),
+			Cure: "find the pod that took another's address and take CAP_NET_ADMIN from it; " +
+				"with the start gate the container runtime says whose port it is"}),
 		d.unbound.problems(w.Now, Problem{Subject: "pods without a port",
 			Text: "no port of their bridge is known to have these addresses, so a neighbour whose port is not known either can forge them"}))
 }

@@ -67,7 +67,8 @@ func (d *Decider) guard(all *program.Program, o Others) (on bool, why string) {
 func attached(p *program.Program, w Wiring) (list []program.Attachment) {
 	for _, pod := range p.Pods {
 		if path, ok := w.Paths[pod.Addr]; ok {
-			list = append(list, program.Attachment{Link: path.Link, Addr: pod.Addr, Port: path.Port, PortIndex: path.PortIndex, Hardware: path.Hardware})
+			list = append(list, program.Attachment{Link: path.Link, Addr: pod.Addr,
+				Port: path.Port, PortIndex: path.PortIndex, Hardware: path.Hardware})
 		}
 	}
 	return list

@@ -64,7 +64,8 @@ func TestExpectedConnectionsAreNoErrors(t *testing.T) {
 		t.Errorf("the guard: verdict %d, want accept", got)
 	}
 	table = ruleset.Render(p, program.Node{FilterHook: true})
-	if got := (walker{table: table, flow: f, state: nft.CtRelated, in: uplink, out: uplink}).hook(table.Chain("postrouting-filter")); got != nft.Drop {
+	w := walker{table: table, flow: f, state: nft.CtRelated, in: uplink, out: uplink}
+	if got := w.hook(table.Chain("postrouting-filter")); got != nft.Drop {
 		t.Errorf("filter chains: verdict %d, want drop", got)
 	}
 }
