@@ -215,8 +215,10 @@ func (l *Loop) enforce(ctx context.Context, delta, later cluster.Delta) error {
 	report, err := l.Kernel.Apply(ctx, program)
 
 	if err == nil {
-		l.held.passed(delta, append(addressesOf(later.Pods, l.Node), report.Held...))
-		if _, waits := l.fair.next(start); later.Revision == 0 && !waits { // else nothing later is enforced as a whole
+		_, waits := l.fair.next(start)
+		whole := later.Revision == 0 && !waits
+		l.held.passed(delta, append(addressesOf(later.Pods, l.Node), report.Held...), whole)
+		if whole {
 			l.whole.revision, l.whole.source = l.held.reached, l.held.source
 		}
 	}

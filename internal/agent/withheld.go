@@ -23,8 +23,9 @@ type withheld struct {
 	since map[netip.Addr]uint64 // the revision before each of the addresses was held
 }
 
-// passed notes a pass that was committed and held these addresses back.
-func (w *withheld) passed(d cluster.Delta, held []netip.Addr) {
+// passed notes a pass that was committed and held these addresses back. A pass is not
+// whole if something of the same revision comes after it.
+func (w *withheld) passed(d cluster.Delta, held []netip.Addr, whole bool) {
 	since := make(map[netip.Addr]uint64, len(held))
 	for _, a := range held {
 		since[a] = w.last
@@ -32,7 +33,11 @@ func (w *withheld) passed(d cluster.Delta, held []netip.Addr) {
 			since[a] = before
 		}
 	}
-	w.reached, w.last, w.since = d.Revision, d.Revision, since
+	w.since = since
+	if !whole {
+		return
+	}
+	w.reached, w.last = d.Revision, d.Revision
 	for _, before := range since {
 		w.reached = min(w.reached, before)
 	}
