@@ -207,10 +207,14 @@ func (a *arrivals) hold(h decide.Held) {
 	for _, addr := range h.Came {
 		a.newcomers.listed(addr)
 	}
+	ready := false
 	for _, addr := range h.Addrs {
-		a.newcomers.hold(addr, h.Link[addr])
+		ready = a.newcomers.hold(addr, h.Link[addr]) || ready
 	}
 	a.mu.Unlock()
+	if ready {
+		a.freed()
+	}
 	if len(h.Addrs) > 0 {
 		a.wake()
 	}

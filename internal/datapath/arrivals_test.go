@@ -19,6 +19,7 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -254,4 +255,22 @@ func TestTheSkeletonDropsWhatWaitsForThePod(t *testing.T) {
 			t.Errorf("neighbours are left:\n%s", left)
 		}
 	})
+}
+
+// The look for a pod's route may end between the moment in which a pass asks what is
+// clean and its commit. Then nobody looks again, and the loop must be told.
+func TestAPodIsFreedThatWasCleanBeforeItWasHeld(t *testing.T) {
+	freed := 0
+	a := newArrivals(nil, slog.New(slog.DiscardHandler), true, func() { freed++ })
+	addr := netip.MustParseAddr(stranger)
+	a.note(links.Host{Addr: addr, Link: 7})
+	_, clean := a.clean()
+	a.newcomers.take(func(netip.Addr, newcomer) bool { return true })
+	if a.newcomers.done(nil, false); len(clean) > 0 || freed > 0 {
+		t.Fatalf("%v are clean, %d freed", clean, freed)
+	}
+	held := decide.Held{Addrs: []netip.Addr{addr}, Link: map[netip.Addr]int{addr: 7}}
+	if a.hold(held); freed != 1 {
+		t.Errorf("freed %d times, want once", freed)
+	}
 }

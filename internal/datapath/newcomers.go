@@ -41,18 +41,22 @@ func (n *newcomers) add(a netip.Addr, link int, held bool) bool {
 }
 
 // hold has the address of a pod that waits looked for. A look that is due or under
-// way for it counts: passes may come faster than looks end.
-func (n *newcomers) hold(a netip.Addr, link int) {
+// way for it counts: passes may come faster than looks end. It reports whether the pod
+// need not wait: a look may have ended since the pass asked what is clean.
+func (n *newcomers) hold(a netip.Addr, link int) (ready bool) {
 	if w, due := n.waiting[a]; due {
 		if w.link == link {
 			w.held = true
 			n.waiting[a] = w
-			return
+			return false
 		}
-	} else if w := n.current[a]; w.held && w.link == link || n.ready(a, link) {
-		return
+	} else if n.ready(a, link) {
+		return true
+	} else if w := n.current[a]; w.held && w.link == link {
+		return false
 	}
 	n.add(a, link, true)
+	return false
 }
 
 // ready reports whether the address is clean and its route goes over the same

@@ -21,12 +21,10 @@ func TestAHeldPodIsFreedHoweverOftenItIsHeld(t *testing.T) {
 	if !n.done(nil, false) || !n.ready(a, 7) {
 		t.Error("the pod is not freed by the look")
 	}
-	n.hold(a, 7) // a pass that had decided before
-	if !n.ready(a, 7) || len(n.waiting) > 0 {
+	if !n.hold(a, 7) || len(n.waiting) > 0 { // a pass that had decided before
 		t.Error("a clean address is looked for again")
 	}
-	n.hold(a, 8)
-	if n.ready(a, 8) || len(n.waiting) != 1 {
+	if n.hold(a, 8) || n.ready(a, 8) || len(n.waiting) != 1 {
 		t.Error("the look over another interface counts")
 	}
 }
