@@ -45,7 +45,7 @@ func layers() []layer {
 	kernel := []string{"github.com/google/nftables", "github.com/mdlayher/netlink",
 		"github.com/vishvananda/netlink", "golang.org/x/sys", "golang.org/x/sync"}
 	return []layer{
-		{pkg: "internal/cluster", pure: true, may: append(ours("wake"), "k8s.io/apimachinery/pkg/labels",
+		{pkg: "internal/cluster", pure: true, may: append(ours("inet", "wake"), "k8s.io/apimachinery/pkg/labels",
 			"k8s.io/apimachinery/pkg/selection"), reason: "it is the vocabulary of all others"},
 		{pkg: "internal/immutable", pure: true, may: []string{}, reason: "a container knows nothing of what it holds"},
 		{pkg: "internal/wake", pure: true, may: []string{}, reason: "whoever waits for work uses it"},
@@ -60,7 +60,7 @@ func layers() []layer {
 			reason: "it turns a model into a program and knows no backend"},
 		{pkg: "internal/netpol/oracle", pure: true, may: ours("cluster"),
 			reason: "a witness that shares code with policy, compile or program repeats their mistakes"},
-		{pkg: "internal/cluster/convert", pure: true, may: append(ours("cluster"), k8s...),
+		{pkg: "internal/cluster/convert", pure: true, may: append(ours("cluster", "inet"), k8s...),
 			reason: "API objects become cluster values here and nothing else happens"},
 		{pkg: "internal/lab/cases", pure: true, may: append(ours("cluster", "cluster/convert", "inet", "netpol/program",
 			"netpol/oracle"), append(k8s, "sigs.k8s.io/yaml")...), reason: "a case is data; the backends are given to it"},
@@ -95,7 +95,7 @@ func layers() []layer {
 			"datapath", "agent"), "k8s.io"), reason: "it announces pods and decides nothing; it must start in milliseconds"},
 		{pkg: "internal/gate/nri", never: append(ours("cluster", "netpol/policy", "netpol/compile", "netpol/program", "kernel/nft",
 			"datapath", "agent"), "k8s.io"), reason: "it announces pods and decides nothing"},
-		{pkg: "internal/config", may: []string{}, reason: "settings are values; those who use them are told by the agent"},
+		{pkg: "internal/config", may: ours("inet"), reason: "settings are values; those who use them are told by the agent"},
 		{pkg: "internal/uninstall", may: []string{"k8s.io/apimachinery", "k8s.io/client-go/rest"},
 			reason: "it asks the API server about nodes and touches none"},
 		{pkg: "internal/agent", never: ours("lab", "netpol/oracle", "lab/cases", "lab/testkit"), reason: "what serves tests is not in the agent"},

@@ -43,7 +43,8 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	defer release()
 	ready := thrift(os.Getenv)
 	store, options := cluster.NewStore(), datapathOptions(cfg)
-	options.Announced = store.Announced
+	options.Announced, options.ExtraHardware = store.Announced, store.ExtraHardware
+	store.Allow(cluster.Allowance{Prefixes: cfg.ExtraAddresses.Prefixes, Hardware: cfg.ExtraAddresses.Hardware})
 	unshown := checkSysctls(&options)
 	kernel, err := datapath.Open(options, log)
 	if err != nil {

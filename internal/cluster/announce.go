@@ -136,8 +136,10 @@ func (s *Store) rawPod(k Key) *Pod {
 
 // setPod stores a pod, or removes it when it is nil.
 func (s *Store) setPod(k Key, p *Pod) (changed bool) {
-	s.holders.count(s.rawPod(k), -1)
+	before := s.rawPod(k)
+	s.holders.count(before, -1)
 	s.holders.count(p, 1)
+	s.extras.set(k, p)
 	if p == nil {
 		s.reserved.forget(k)
 		delete(s.announced.raw, k)
@@ -149,12 +151,17 @@ func (s *Store) setPod(k Key, p *Pod) (changed bool) {
 	if len(s.announced.byPod[k]) > 0 { // who owns its addresses may be another matter now
 		changed = s.refresh(k) || changed
 	}
+	for _, other := range s.extras.touched(k, before, p) {
+		changed = s.place(s.extras.pods[other]) || changed
+		s.settled = false
+	}
 	return changed
 }
 
 func (s *Store) replacePods(list []*Pod) (changed bool) {
 	clear(s.holders)
 	clear(s.reserved.lost)
+	s.extras.clear()
 	s.reserved.known = false
 	if len(s.announced.byID) == 0 {
 		clear(s.announced.raw)
@@ -162,14 +169,18 @@ func (s *Store) replacePods(list []*Pod) (changed bool) {
 		for p := range s.pods.objects.all() {
 			s.holders.count(s.rawPod(p.Key), 1)
 		}
+		for _, p := range s.extras.pods { // counting did not know the holders yet
+			changed = s.place(p) || changed
+		}
 		return changed
 	}
 	raw := make(map[Key]*Pod, len(list))
 	for _, p := range list {
 		raw[p.Key] = p
 	}
-	for _, p := range raw {
+	for k, p := range raw {
 		s.holders.count(p, 1)
+		s.extras.set(k, p)
 	}
 	for _, p := range s.pods.list() {
 		if raw[p.Key] == nil {
@@ -188,15 +199,16 @@ func (s *Store) replacePods(list []*Pod) (changed bool) {
 func (s *Store) counting(list []*Pod) []*Pod {
 	now := list
 	for i, raw := range list {
+		s.extras.set(raw.Key, raw)
 		p := s.counts(raw)
-		if p == raw {
+		if s.noteClaims(raw); p == raw {
+			delete(s.announced.raw, raw.Key) // of a list that names a pod twice
 			continue
 		}
 		if &now[0] == &list[0] {
 			now = slices.Clone(list)
 		}
 		now[i], s.announced.raw[raw.Key] = p, raw
-		s.reserved.note(raw, s.announced.addrs(raw))
 	}
 	return now
 }
@@ -219,6 +231,7 @@ func (s *Store) refresh(keys ...Key) (changed bool) {
 	}
 	keys = slices.AppendSeq(keys, maps.Keys(s.announced.raw))
 	keys = slices.AppendSeq(keys, maps.Keys(s.announced.byPod))
+	keys = slices.AppendSeq(keys, maps.Keys(s.extras.pods))
 	for _, k := range keys {
 		if p := s.rawPod(k); p != nil {
 			changed = s.place(p) || changed
@@ -241,7 +254,7 @@ func (s *Store) listing(ips map[netip.Addr]bool) (keys []Key) {
 // place puts a pod into the table as it counts.
 func (s *Store) place(raw *Pod) bool {
 	p := s.counts(raw)
-	s.reserved.note(raw, s.announced.addrs(raw))
+	s.noteClaims(raw)
 	if p == raw {
 		delete(s.announced.raw, raw.Key)
 	} else {
@@ -251,12 +264,16 @@ func (s *Store) place(raw *Pod) bool {
 }
 
 // counts returns the pod with the addresses that it has after the announcements,
-// and without reserved ones; the same value when that changes nothing.
+// with the further ones that it may have, and without reserved ones; the same value
+// when that changes nothing.
 func (s *Store) counts(p *Pod) *Pod {
 	if p.HostNetwork || p.Finished {
 		return p
 	}
 	ips := s.reserved.unreserved(s.announcedIPs(p), s.announced.addrs(p))
+	if p.Extra() != nil {
+		ips = s.withExtra(ips, p)
+	}
 	if slices.Equal(ips, p.IPs) {
 		return p
 	}
@@ -274,6 +291,11 @@ func (s *Store) announcedIPs(p *Pod) []netip.Addr {
 	if a := s.announced.newest(p); a != nil {
 		ips = a.addresses(p)
 	}
+	return s.kept(ips, p)
+}
+
+// kept returns the addresses without those that a sandbox of another pod has.
+func (s *Store) kept(ips []netip.Addr, p *Pod) []netip.Addr {
 	lost := func(ip netip.Addr) bool {
 		a := s.announced.owners[ip]
 		return a != nil && !a.matches(p)

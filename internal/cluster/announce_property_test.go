@@ -105,11 +105,40 @@ func (r *reference) pods() []string {
 				keeps = append(keeps, ip)
 			}
 		}
+		keeps = append(keeps, r.extra(p, keeps)...)
 		list = append(list, fmt.Sprintf("%s/%s on %s %v %t", p.Key, p.UID, p.Node, keeps, p.Terminating))
 	}
 	slices.Sort(list)
 	return list
 }
+
+// extra returns the further addresses that count of a pod that has the others.
+func (r *reference) extra(p *cluster.Pod, has []netip.Addr) (list []netip.Addr) {
+	e := p.Extra()
+	if e == nil || len(has) == 0 || p.HostNetwork || p.Finished {
+		return nil
+	}
+	for _, ip := range e.Addrs {
+		free := !slices.Contains(has, ip) && extraRange.Contains(ip)
+		if s := r.owner(ip); s != nil && !s.is(p) {
+			free = false
+		}
+		for _, o := range r.api {
+			if o.Key == p.Key || o.HostNetwork || o.Finished {
+				continue
+			}
+			claims := o.Extra() != nil && slices.Contains(o.Extra().Addrs, ip) && o.Node == p.Node
+			free = free && !claims && !slices.Contains(o.IPs, ip)
+		}
+		if free {
+			list = append(list, ip)
+		}
+	}
+	return list
+}
+
+// extraRange is what pods may have beside their own addresses.
+var extraRange = netip.MustParsePrefix("10.0.0.0/29")
 
 func texts(pods []*cluster.Pod) []string {
 	var list []string
@@ -133,6 +162,12 @@ func drawPod(t *rapid.T) *cluster.Pod {
 	p.UID = rapid.SampledFrom([]string{"1", "2"}).Draw(t, "uid")
 	p.Node = rapid.SampledFrom([]string{"one", "one", "one", "two"}).Draw(t, "node")
 	p.IPs = drawIPs(t)
+	p.Declared = nil
+	if rapid.IntRange(0, 3).Draw(t, "with extra") == 0 {
+		all := []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("fd00::1")}
+		first := rapid.IntRange(0, 3).Draw(t, "first extra")
+		p.Declared = &cluster.Declared{Extra: &cluster.Extra{Addrs: all[first:min(first+2, len(all))]}}
+	}
 	return p
 }
 
@@ -179,6 +214,7 @@ func (r *reference) step(t *rapid.T, tx *cluster.Tx) {
 func TestAnnouncementsInAnyOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		store, index := cluster.NewStore(), policy.NewIndex("one")
+		store.Allow(cluster.Allowance{Prefixes: []netip.Prefix{extraRange}})
 		r := &reference{api: map[cluster.Key]*cluster.Pod{}}
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
 			store.Update(func(tx *cluster.Tx) {
@@ -223,6 +259,9 @@ func checkPhases(t *rapid.T, store *cluster.Store, r *reference) {
 		for _, ip := range s.IPs {
 			if !slices.Contains(snap.Pods[i].IPs, ip) {
 				t.Fatalf("sandbox %+v is known, but its pod has %v", s, snap.Pods[i].IPs)
+			}
+			if e := snap.Pods[i].Extra(); e != nil && slices.Contains(e.Addrs, ip) {
+				continue // it may have it by its annotation, whatever became of the sandbox
 			}
 			if o := r.owner(ip); o == nil || !o.is(snap.Pods[i]) {
 				t.Fatalf("sandbox %+v is known, but %s is owned by %+v", s, ip, o)

@@ -51,8 +51,8 @@ type Pod struct {
 	// IPs are the pod's addresses (status.podIPs), unmapped and without
 	// duplicates, in the order of the API.
 	IPs []netip.Addr
-	// Ports are the container ports that have a name, in the order of the API.
-	Ports []NamedPort
+	// Declared is what else the object says; nil for nothing.
+	Declared *Declared
 	// HostNetwork pods have the node's addresses. The API leaves policies for
 	// them undefined; here they are neither subjects nor pod peers, their
 	// traffic is the node's.
@@ -78,7 +78,7 @@ func (p *Pod) Equal(o *Pod) bool {
 	}
 	return p.Key == o.Key && p.UID == o.UID && p.Node == o.Node &&
 		p.HostNetwork == o.HostNetwork && p.Finished == o.Finished && p.Terminating == o.Terminating &&
-		slices.Equal(p.Labels, o.Labels) && slices.Equal(p.IPs, o.IPs) && slices.Equal(p.Ports, o.Ports)
+		slices.Equal(p.Labels, o.Labels) && slices.Equal(p.IPs, o.IPs) && p.Declared.equal(o.Declared)
 }
 
 // NamedPort is a container port with a name. A rule that names a port means,

@@ -18,7 +18,7 @@ type reserved struct {
 	by   map[any]map[netip.Addr]string // why, by origin
 	all  map[netip.Addr]string
 	firm map[netip.Addr]string // without those that only Node objects reserve
-	lost map[Key]bool          // pods that lost an address
+	lost map[Key]bool          // pods that do not get an address that they claim
 	said []Diagnostic          // about them, up to date if known
 	// known is false after something changed that said is made of.
 	known bool
@@ -87,6 +87,7 @@ func (tx *Tx) SetReserved(origin any, list map[netip.Addr]string) {
 		keys = append(keys, s.listing(touched)...)
 		keys = slices.AppendSeq(keys, maps.Keys(s.announced.raw))
 	}
+	keys = slices.AppendSeq(keys, maps.Keys(s.extras.pods))
 	for _, k := range keys {
 		if p := s.rawPod(k); p != nil {
 			tx.note(s.place(p))
@@ -123,10 +124,14 @@ func (r *reserved) unreserved(ips, announced []netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(ips), bad)
 }
 
-// note remembers whether a pod, as the API has it, lost an address. announced are
-// those of its newest sandbox.
-func (r *reserved) note(p *Pod, announced []netip.Addr) {
-	lost := p.Networked() && len(r.unreserved(p.IPs, announced)) < len(p.IPs)
+// noteClaims remembers what a pod, as the API has it, claims and what it does not get.
+func (s *Store) noteClaims(p *Pod) {
+	lost := p.Networked() && len(s.reserved.unreserved(p.IPs, s.announced.addrs(p))) < len(p.IPs)
+	s.reserved.note(p, lost || len(s.refused(p)) > 0)
+}
+
+// note remembers whether a pod does not get an address that it claims.
+func (r *reserved) note(p *Pod, lost bool) {
 	if lost || r.lost[p.Key] {
 		r.known = false
 	}
@@ -159,6 +164,9 @@ func (s *Store) reservedClaims() []Diagnostic {
 			if why := r.why(ip, announced); why != "" {
 				r.said = append(r.said, reservedClaim(k, i, ip, why))
 			}
+		}
+		for _, message := range s.refused(p) {
+			r.said = append(r.said, extraClaim(k, message))
 		}
 	}
 	if more := len(keys) - maxLost; more > 0 {

@@ -78,6 +78,7 @@ type Store struct {
 	announced   announcements
 	holders     holders
 	reserved    reserved
+	extras      extras
 	settled     bool // nothing changed that an announcement speaks about
 }
 
@@ -96,6 +97,7 @@ func NewStore() *Store {
 		announced:   newAnnouncements(),
 		holders:     holders{},
 		reserved:    newReserved(),
+		extras:      newExtras(),
 	}
 }
 

@@ -275,7 +275,7 @@ func TestDiagnosticsAreSortedAndKeptByOrigin(t *testing.T) {
 func TestPodEqualSeesEveryField(t *testing.T) {
 	base := func() *Pod {
 		return &Pod{Key: Key{"a", "b"}, UID: "u", Labels: Labels{{"k", "v"}}, Node: "n",
-			IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Ports: []NamedPort{{"http", TCP, 80}}}
+			IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Declared: &Declared{Ports: []NamedPort{{"http", TCP, 80}}}}
 	}
 	changes := map[string]func(*Pod){
 		"Key":         func(p *Pod) { p.Key.Name = "c" },
@@ -283,7 +283,7 @@ func TestPodEqualSeesEveryField(t *testing.T) {
 		"Labels":      func(p *Pod) { p.Labels = Labels{{"k", "w"}} },
 		"Node":        func(p *Pod) { p.Node = "m" },
 		"IPs":         func(p *Pod) { p.IPs = nil },
-		"Ports":       func(p *Pod) { p.Ports = []NamedPort{{"http", UDP, 80}} },
+		"Declared":    func(p *Pod) { p.Declared = &Declared{Ports: []NamedPort{{"http", UDP, 80}}} },
 		"HostNetwork": func(p *Pod) { p.HostNetwork = true },
 		"Finished":    func(p *Pod) { p.Finished = true },
 		"Terminating": func(p *Pod) { p.Terminating = true },

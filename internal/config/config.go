@@ -13,9 +13,12 @@ package config
 
 import (
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // Datapath is where packets are judged.
@@ -91,6 +94,12 @@ const (
 	LogJSON LogFormat = "json"
 )
 
+// Ranges are addresses and hardware addresses. The zero value is none.
+type Ranges struct {
+	Prefixes []netip.Prefix
+	Hardware []inet.HardwareRange
+}
+
 // Config is every setting of the agent. A value from Parse has been checked;
 // one that was put together by hand should be passed to Validate.
 type Config struct {
@@ -145,6 +154,9 @@ type Config struct {
 	UnknownPods Unknown
 	// Uplinks are names of interfaces, also with * and ?, that never lead to pods.
 	Uplinks []string
+	// ExtraAddresses are the ranges from which a pod's annotation may name further
+	// addresses of the pod.
+	ExtraAddresses Ranges
 	// OnPolicyChange says what happens to connections that a change denies.
 	OnPolicyChange OnChange
 	// IPv4 and IPv6 switch rules for a family on. A family that is off is never

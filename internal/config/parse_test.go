@@ -245,3 +245,26 @@ func TestTheNearestNameIsSuggested(t *testing.T) {
 		t.Errorf("closest of two equals = %q, want the first", got)
 	}
 }
+
+func TestRangesOfFurtherAddresses(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                             "",
+		"10.200.0.0/24, fd00:200::/64": "10.200.0.0/24,fd00:200::/64",
+		"10.200.0.7,52:54:00:00:00:00/24,02:00:00:00:00:01": "10.200.0.7/32,52:54:00:00:00:00/24,02:00:00:00:00:01/48",
+	} {
+		c, _, err := Parse([]string{"--extra-addresses=" + text}, node1, io.Discard)
+		if got := c.ExtraAddresses.String(); err != nil || got != want {
+			t.Errorf("%q is read as %q, %v", text, got, err)
+		}
+	}
+	for text, want := range map[string]string{
+		"10.200.0.1/24":        "has bits set behind the prefix; write 10.200.0.0/24",
+		"all":                  "is no range; write for example",
+		"::ffff:10.0.0.0/120":  "write the IPv4 address",
+		"52:54:00:00:00:00/49": "is no range",
+	} {
+		if _, _, err := Parse([]string{"--extra-addresses=" + text}, node1, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}

@@ -5,10 +5,13 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // value binds a flag to a variable of type T. It implements flag.Value, and
@@ -127,6 +130,54 @@ func names(target *[]string) value[[]string] {
 		return list, nil
 	}
 	return value[[]string]{target, parse, func(list []string) string { return strings.Join(list, ",") }, false}
+}
+
+func ranges(target *Ranges) value[Ranges] {
+	parse := func(s string) (r Ranges, err error) {
+		for entry := range strings.SplitSeq(s, ",") {
+			if entry = strings.TrimSpace(entry); entry == "" {
+				continue
+			}
+			if err := r.add(entry); err != nil {
+				return Ranges{}, err
+			}
+		}
+		return r, nil
+	}
+	return value[Ranges]{target, parse, Ranges.String, false}
+}
+
+func (r *Ranges) add(entry string) error {
+	if h, ok := inet.ParseHardwareRange(entry); ok {
+		r.Hardware = append(r.Hardware, h)
+		return nil
+	}
+	p, err := netip.ParsePrefix(entry)
+	if a, failed := netip.ParseAddr(entry); failed == nil && a.Zone() == "" {
+		p, err = netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is no range; write for example 10.200.0.0/24, fd00:200::/64 or 52:54:00:00:00:00/24", entry)
+	case p.Addr().Is4In6():
+		return fmt.Errorf("%q is an IPv4 address in IPv6 form; write the IPv4 address", entry)
+	case p != p.Masked():
+		return fmt.Errorf("%q has bits set behind the prefix; write %s", entry, p.Masked())
+	}
+	r.Prefixes = append(r.Prefixes, p)
+	return nil
+}
+
+// String returns the form that the flag reads.
+func (r Ranges) String() string {
+	var list []string
+	for _, p := range r.Prefixes {
+		list = append(list, p.String())
+	}
+	for _, h := range r.Hardware {
+		list = append(list, h.String())
+	}
+	return strings.Join(list, ",")
 }
 
 func oneOf[T ~string](target *T, choices ...T) value[T] {

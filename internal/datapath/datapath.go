@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/kernel/sysctl"
@@ -38,6 +39,9 @@ type Options struct {
 	// has the address, and which interfaces of the node are the pod's. May be nil; it
 	// is called by the goroutine of Apply.
 	Announced func(netip.Addr) (ifaces []string, ok bool)
+	// ExtraHardware returns hardware addresses that a pod, namespace/name, may have beside
+	// that of its interface. Likewise.
+	ExtraHardware func(pod string) []inet.Hardware
 }
 
 // Report says what an Apply did and found.

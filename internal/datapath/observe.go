@@ -8,6 +8,7 @@ import (
 	"context"
 	"net/netip"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/kuberouter"
@@ -49,7 +50,8 @@ func (d *Datapath) observeWiring(ctx context.Context, all *program.Program, node
 		Open: append(d.links.Open(), testLink), Strangers: d.links.Strangers(), Carried: d.links.Carried(),
 		NodePorts: d.links.NodePorts(), UplinkPorts: d.links.UplinkPorts(), Ports: d.links.Ports(),
 		Bridges: d.links.Bridges(), AnyBridge: d.links.AnyBridge(), Own: node.own, AskPorts: d.links.AskAgain(),
-		Others: decide.Others{NATBefore: d.survey.Before, DropsInvalid: d.survey.DropsInvalid, KubeRouter: d.survey.Known},
+		Hardware: d.extraHardware(all.Pods),
+		Others:   decide.Others{NATBefore: d.survey.Before, DropsInvalid: d.survey.DropsInvalid, KubeRouter: d.survey.Known},
 	}
 	if d.decider.Fresh() {
 		w.Recorded = ruleset.LocalPods(d.table.actual, all)
@@ -75,6 +77,23 @@ func (d *Datapath) addressesOf(pods []program.Pod) []links.Pod {
 		list[i].Links, _ = d.announced(p.Addr)
 	}
 	return list
+}
+
+// extraHardware returns the further hardware addresses of pods that have some; nil if
+// none has.
+func (d *Datapath) extraHardware(pods []program.Pod) (found map[string][]inet.Hardware) {
+	if d.options.ExtraHardware == nil {
+		return nil
+	}
+	for _, p := range pods {
+		if list := d.options.ExtraHardware(p.Name); len(list) > 0 {
+			if found == nil {
+				found = map[string][]inet.Hardware{}
+			}
+			found[p.Name] = list
+		}
+	}
+	return found
 }
 
 // announced returns the interfaces that the container runtime announced for an

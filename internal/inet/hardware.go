@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"strconv"
+	"strings"
 )
 
 // Hardware is the hardware address of an Ethernet interface. The zero value is none.
@@ -34,3 +36,62 @@ func (h Hardware) Compare(o Hardware) int { return bytes.Compare(h[:], o[:]) }
 func (h Hardware) LinkLocal() netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: h[0] ^ 2, 9: h[1], 10: h[2], 11: 0xff, 12: 0xfe, 13: h[3], 14: h[4], 15: h[5]})
 }
+
+// ParseHardware reads a hardware address in the form of String, in either case; ok is
+// false if it is none, or that of no one interface.
+func ParseHardware(s string) (h Hardware, ok bool) {
+	if len(s) != 17 {
+		return h, false
+	}
+	for i := range h {
+		if i > 0 && s[3*i-1] != ':' {
+			return Hardware{}, false
+		}
+		n, err := strconv.ParseUint(s[3*i:3*i+2], 16, 8)
+		if err != nil {
+			return Hardware{}, false
+		}
+		h[i] = byte(n)
+	}
+	return HardwareFrom(h[:])
+}
+
+// HardwareRange is a range of hardware addresses: those whose first bits are the
+// address's. The zero value is none.
+type HardwareRange struct {
+	Addr Hardware
+	Bits int // 1 to 48
+}
+
+// ParseHardwareRange reads ADDRESS/BITS, or ADDRESS for one address.
+func ParseHardwareRange(s string) (r HardwareRange, ok bool) {
+	text, bits, some := strings.Cut(s, "/")
+	r.Bits = 8 * len(r.Addr)
+	if some {
+		n, err := strconv.Atoi(bits)
+		if err != nil || n < 1 || n > r.Bits {
+			return HardwareRange{}, false
+		}
+		r.Bits = n
+	}
+	if r.Addr, ok = ParseHardware(text); !ok {
+		return HardwareRange{}, false
+	}
+	return r, true
+}
+
+// Contains reports whether the address is in the range.
+func (r HardwareRange) Contains(h Hardware) bool {
+	if r.Bits == 0 {
+		return false
+	}
+	for i := range h {
+		if n := min(8, r.Bits-8*i); n > 0 && (h[i]^r.Addr[i])>>(8-n) != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// String returns the form that ParseHardwareRange reads.
+func (r HardwareRange) String() string { return fmt.Sprintf("%s/%d", r.Addr, r.Bits) }

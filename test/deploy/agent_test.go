@@ -4,13 +4,16 @@ package deploy
 
 import (
 	"io"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/podwall/podwall/internal/config"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // parse reads the arguments of a file's first container as the agent does.
@@ -45,12 +48,15 @@ func TestEveryValueOfTheChartReachesTheAgent(t *testing.T) {
 	want.SyncPeriod = time.Second
 	want.Datapath, want.Guard, want.UnknownPods, want.OnPolicyChange = config.DatapathFilter, config.GuardOn, config.UnknownOpen, config.OnChangeKeep
 	want.Uplinks = []string{"wg0", "tun*"}
+	want.ExtraAddresses = config.Ranges{
+		Prefixes: []netip.Prefix{netip.MustParsePrefix("10.200.0.0/24"), netip.MustParsePrefix("fd00:200::/64")},
+		Hardware: []inet.HardwareRange{{Addr: inet.Hardware{0x52, 0x54}, Bits: 24}}}
 	want.IPv4 = false
 	want.HealthPort, want.MetricsAddr, want.MetricsPort, want.MetricsPath = 20300, "::", 20301, "/figures"
 	want.Verbosity, want.LogFormat = 2, config.LogJSON
 	want.GateSocket = "" // an extra argument
 	got, _ := parse(t, everyOption)
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 }

@@ -43,7 +43,7 @@ func TestWhichContainersDeclareNamedPorts(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, Pod(&corev1.Pod{Spec: tt.spec}).Ports); diff != "" {
+			if diff := cmp.Diff(tt.want, Pod(&corev1.Pod{Spec: tt.spec}).NamedPorts()); diff != "" {
 				t.Errorf("ports (-want +got):\n%s", diff)
 			}
 		})

@@ -178,9 +178,9 @@ func FuzzPod(f *testing.F) {
 				t.Errorf("%s: addresses %v", text, p.IPs)
 			}
 		}
-		for _, n := range p.Ports {
+		for _, n := range p.NamedPorts() {
 			if n.Name == "" || n.Port == 0 || n.Protocol.String() == "invalid" {
-				t.Errorf("%s: ports %v", text, p.Ports)
+				t.Errorf("%s: ports %v", text, p.NamedPorts())
 			}
 		}
 		for key, value := range pod.Labels {

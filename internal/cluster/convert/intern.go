@@ -20,7 +20,7 @@ const generation = 8192
 type Interner struct {
 	texts  recent[string]
 	labels recent[cluster.Labels]
-	ports  recent[[]cluster.NamedPort]
+	ports  recent[*cluster.Declared]
 	key    []byte // scratch space, to look up without allocating
 	node   string // the only node whose pods' UIDs matter; empty for all
 }
@@ -30,7 +30,7 @@ func NewInterner() *Interner {
 	return &Interner{
 		texts:  newRecent[string](),
 		labels: newRecent[cluster.Labels](),
-		ports:  newRecent[[]cluster.NamedPort](),
+		ports:  newRecent[*cluster.Declared](),
 	}
 }
 
@@ -46,7 +46,7 @@ func (in *Interner) OnNode(name string) *Interner {
 // pods share with each other. After a large list it is worth it: the tables take
 // some megabytes, and pods that come one by one are few.
 func (in *Interner) Forget() {
-	in.texts, in.labels, in.ports = newRecent[string](), newRecent[cluster.Labels](), newRecent[[]cluster.NamedPort]()
+	in.texts, in.labels, in.ports = newRecent[string](), newRecent[cluster.Labels](), newRecent[*cluster.Declared]()
 }
 
 // uid returns what is kept of a pod's UID.
@@ -88,12 +88,18 @@ func (in *Interner) labelSet(m map[string]string) cluster.Labels {
 	return in.labels.put(name, set)
 }
 
-func (in *Interner) portList(list []cluster.NamedPort) []cluster.NamedPort {
-	if in == nil || len(list) == 0 {
-		return list
+// declared returns what a pod declares. What has an Extra is not shared: such pods are
+// few.
+func (in *Interner) declared(ports []cluster.NamedPort, extra *cluster.Extra) *cluster.Declared {
+	if len(ports) == 0 && extra == nil {
+		return nil
+	}
+	d := &cluster.Declared{Ports: ports, Extra: extra}
+	if in == nil || extra != nil {
+		return d
 	}
 	key := in.key[:0]
-	for _, p := range list {
+	for _, p := range ports {
 		key = append(appendText(key, p.Name), byte(p.Protocol))
 		key = binary.BigEndian.AppendUint16(key, p.Port)
 	}
@@ -101,7 +107,7 @@ func (in *Interner) portList(list []cluster.NamedPort) []cluster.NamedPort {
 	if shared, ok := in.ports.get(key); ok {
 		return shared
 	}
-	return in.ports.put(string(key), list)
+	return in.ports.put(string(key), d)
 }
 
 // appendText appends the length before the text, since no separator is safe:

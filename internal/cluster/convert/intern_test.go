@@ -51,7 +51,7 @@ func TestEqualPodsShareMemory(t *testing.T) {
 	if &a.Labels[0] != &b.Labels[0] {
 		t.Error("label sets are not shared")
 	}
-	if &a.Ports[0] != &b.Ports[0] {
+	if a.Declared != b.Declared {
 		t.Error("ports are not shared")
 	}
 	if unsafe.StringData(a.Key.Namespace) != unsafe.StringData(b.Key.Namespace) {
@@ -66,9 +66,9 @@ func TestSharingKeepsLookAlikesApart(t *testing.T) {
 	if one.Get("a") != "bc" || two.Get("ab") != "c" {
 		t.Errorf("%s and %s were mixed up", one, two)
 	}
-	tcp := in.portList([]cluster.NamedPort{{Name: "dns", Protocol: cluster.TCP, Port: 53}})
-	udp := in.portList([]cluster.NamedPort{{Name: "dns", Protocol: cluster.UDP, Port: 53}})
-	if tcp[0].Protocol != cluster.TCP || udp[0].Protocol != cluster.UDP {
+	tcp := in.declared([]cluster.NamedPort{{Name: "dns", Protocol: cluster.TCP, Port: 53}}, nil)
+	udp := in.declared([]cluster.NamedPort{{Name: "dns", Protocol: cluster.UDP, Port: 53}}, nil)
+	if tcp.Ports[0].Protocol != cluster.TCP || udp.Ports[0].Protocol != cluster.UDP {
 		t.Errorf("%v and %v were mixed up", tcp, udp)
 	}
 }

@@ -28,7 +28,7 @@ func (in *Interner) Pod(p *corev1.Pod) *cluster.Pod {
 		Labels:      in.labelSet(p.Labels),
 		Node:        in.text(p.Spec.NodeName),
 		IPs:         addresses(&p.Status),
-		Ports:       in.portList(in.namedPorts(&p.Spec)),
+		Declared:    in.declared(in.namedPorts(&p.Spec), extra(p.Annotations[cluster.ExtraAnnotation])),
 		HostNetwork: p.Spec.HostNetwork,
 		Finished:    p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
 		Terminating: p.DeletionTimestamp != nil,

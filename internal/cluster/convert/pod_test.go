@@ -38,10 +38,10 @@ func TestPodKeepsWhatDecides(t *testing.T) {
 		Key: cluster.Key{Namespace: "ns", Name: "web-0"}, UID: "u-1", Node: "n1",
 		Labels: cluster.Labels{{Key: "a", Value: "1"}, {Key: "b", Value: "2"}},
 		IPs:    []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")},
-		Ports: []cluster.NamedPort{
+		Declared: &cluster.Declared{Ports: []cluster.NamedPort{
 			{Name: "http", Protocol: cluster.TCP, Port: 80}, {Name: "http", Protocol: cluster.TCP, Port: 8080},
 			{Name: "dns", Protocol: cluster.UDP, Port: 53}, {Name: "proxy", Protocol: cluster.TCP, Port: 15001},
-		},
+		}},
 		HostNetwork: true, Finished: true, Terminating: true,
 	}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {

@@ -143,7 +143,7 @@ func TestSnapshotHoldsTheStep(t *testing.T) {
 	if web.Key.Name != "web" || web.Node != "n1" || !web.Networked() || web.Labels.Get("app") != "web" {
 		t.Errorf("got pod %+v", web)
 	}
-	if diff := cmp.Diff([]cluster.NamedPort{{Name: "http", Protocol: cluster.TCP, Port: 80}}, web.Ports); diff != "" {
+	if diff := cmp.Diff([]cluster.NamedPort{{Name: "http", Protocol: cluster.TCP, Port: 80}}, web.NamedPorts()); diff != "" {
 		t.Error(diff)
 	}
 	if len(snap.Policies) != 1 || !snap.Policies[0].IsolatesIngress || snap.Policies[0].IsolatesEgress {

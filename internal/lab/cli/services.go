@@ -86,7 +86,7 @@ func backends(s *corev1.Service, p corev1.ServicePort, proto cluster.Protocol, v
 // targetPort resolves a name by the pod's container ports.
 func targetPort(p corev1.ServicePort, proto cluster.Protocol, pod *cluster.Pod) uint16 {
 	if p.TargetPort.Type == intstr.String {
-		for _, n := range pod.Ports {
+		for _, n := range pod.NamedPorts() {
 			if n.Name == p.TargetPort.StrVal && n.Protocol == proto {
 				return n.Port
 			}

@@ -24,6 +24,9 @@ type Wiring struct {
 	// again; 0 for never.
 	Unclear  map[netip.Addr]string
 	AskPorts time.Duration
+	// Hardware are hardware addresses that pods, by namespace/name, may have beside those
+	// of their interfaces.
+	Hardware map[string][]inet.Hardware
 	// Own are the node's addresses.
 	Own []netip.Addr
 	// Open are interfaces that lead elsewhere than to pods, Strangers those that may

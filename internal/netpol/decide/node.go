@@ -42,7 +42,7 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	}
 	otherPorts(out.Bridges, w, n)
 	d.wiring(out.Program, w, n)
-	n.Ported = attached(all, w)
+	n.Ported = append(attached(all, w), d.extraHardware(all, w, out)...)
 	isolatedLinks(all, w, n)
 }
 
@@ -67,11 +67,14 @@ func (d *Decider) guard(all *program.Program, o Others) (on bool, why string) {
 func attached(p *program.Program, w Wiring) (list []program.Attachment) {
 	for _, pod := range p.Pods {
 		if path, ok := w.Paths[pod.Addr]; ok {
-			list = append(list, program.Attachment{Link: path.Link, Addr: pod.Addr,
-				Port: path.Port, PortIndex: path.PortIndex, Hardware: path.Hardware})
+			list = append(list, attachment(pod.Addr, path))
 		}
 	}
 	return list
+}
+
+func attachment(a netip.Addr, path inet.Path) program.Attachment {
+	return program.Attachment{Link: path.Link, Addr: a, Port: path.Port, PortIndex: path.PortIndex, Hardware: path.Hardware}
 }
 
 // wiring says on which interfaces pods are.

@@ -221,7 +221,7 @@ func (q question) port(item cluster.Port) bool {
 	case q.dst == nil: // "A numerical or named port on a pod": no pod, no name
 		return false
 	}
-	return slices.Contains(q.dst.Ports,
+	return slices.Contains(q.dst.NamedPorts(),
 		cluster.NamedPort{Name: item.Name, Protocol: item.Protocol, Port: q.flow.Port})
 }
 

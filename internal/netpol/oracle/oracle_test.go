@@ -50,10 +50,10 @@ func world(t *testing.T, policies ...*cluster.Policy) *cluster.Snapshot {
 		return p
 	}
 	web := pod("shop", "web", "n1", "10.0.1.1", "2001:db8:1::1")
-	web.Ports = []cluster.NamedPort{
+	web.Declared = &cluster.Declared{Ports: []cluster.NamedPort{
 		{Name: "http", Protocol: cluster.TCP, Port: 80}, {Name: "http", Protocol: cluster.TCP, Port: 8080},
 		{Name: "http", Protocol: cluster.SCTP, Port: 90},
-	}
+	}}
 	db := pod("shop", "db", "n1", "10.0.1.2", "2001:db8:1::2")
 	host := pod("shop", "host", "n2", "192.168.0.2")
 	host.HostNetwork = true

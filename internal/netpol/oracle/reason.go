@@ -219,7 +219,7 @@ func (q question) declares(p cluster.Port) bool {
 	if q.dst == nil {
 		return false
 	}
-	for _, d := range q.dst.Ports {
+	for _, d := range q.dst.NamedPorts() {
 		if d.Name == p.Name && d.Protocol == p.Protocol {
 			return true
 		}

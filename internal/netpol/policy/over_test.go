@@ -158,7 +158,8 @@ func TestEachOfManySelectorsAndNamesCounts(t *testing.T) {
 	for i := range many + 3 {
 		p := withAddresses("peer", "two", i, 1)
 		p.Labels = cluster.NewLabels(map[string]string{"app": fmt.Sprint("x", i)})
-		p.Ports = []cluster.NamedPort{{Name: fmt.Sprint("port", i), Protocol: cluster.TCP, Port: 80}, {Name: "other", Protocol: cluster.TCP, Port: 81}}
+		p.Declared = &cluster.Declared{Ports: []cluster.NamedPort{
+			{Name: fmt.Sprint("port", i), Protocol: cluster.TCP, Port: 80}, {Name: "other", Protocol: cluster.TCP, Port: 81}}}
 		want := 1
 		if i == many+2 {
 			want = 0

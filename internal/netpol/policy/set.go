@@ -227,7 +227,7 @@ func (s *SetSpec) of(list []inet.Element, p *cluster.Pod, a netip.Addr) []inet.E
 	if len(s.PortNames) == 0 {
 		return append(list, inet.Element{Addr: a})
 	}
-	for _, port := range p.Ports {
+	for _, port := range p.NamedPorts() {
 		if port.Protocol == s.Protocol && s.named(port.Name) {
 			list = append(list, inet.Element{Addr: a, Port: port.Port})
 		}

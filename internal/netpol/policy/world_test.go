@@ -96,7 +96,7 @@ func (w *world) noPolicy(name string) func(*cluster.Tx) {
 func (w *world) podWithPort(name, node, ip string, port uint16) func(*cluster.Tx) {
 	return func(tx *cluster.Tx) {
 		tx.SetPod(&cluster.Pod{Key: keyOf(name), Node: node, IPs: []netip.Addr{netip.MustParseAddr(ip)},
-			Ports: []cluster.NamedPort{{Name: "http", Protocol: cluster.TCP, Port: port}}})
+			Declared: &cluster.Declared{Ports: []cluster.NamedPort{{Name: "http", Protocol: cluster.TCP, Port: port}}}})
 	}
 }
 

@@ -106,7 +106,7 @@ func TestInvariant7ARemotePodIsElementsOnly(t *testing.T) {
 		handful := 0
 		for _, s := range after.Sets {
 			// An element for each address and, in sets of ports, each port.
-			handful += len(pod.IPs) * max(1, len(pod.Ports)*bit(s.Kind == inet.AddrPorts))
+			handful += len(pod.IPs) * max(1, len(pod.NamedPorts())*bit(s.Kind == inet.AddrPorts))
 		}
 		elements := 0
 		for _, op := range nft.Diff(ruleset.Render(before, n), ruleset.Render(after, n)) {

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podwall/podwall/internal/cluster"
 )
 
 // prunedPod is a pod that is decoded from protobuf with those fields only that
@@ -122,7 +124,8 @@ func statusFields(n protowire.Number) (kept, bool) {
 
 // knownAnnotation reports whether an annotation may be one that somebody reads.
 func knownAnnotation(entry []byte) bool {
-	return bytes.Contains(entry, []byte(corev1.MirrorPodAnnotationKey)) || bytes.Contains(entry, []byte(metav1.InitialEventsAnnotationKey))
+	return bytes.Contains(entry, []byte(corev1.MirrorPodAnnotationKey)) || bytes.Contains(entry, []byte(metav1.InitialEventsAnnotationKey)) ||
+		bytes.Contains(entry, []byte(cluster.ExtraAnnotation))
 }
 
 // prune appends the message without the fields that are not kept.

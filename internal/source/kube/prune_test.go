@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/cluster/convert"
 )
 
@@ -58,6 +59,9 @@ func TestAPrunedPodIsConvertedAsTheWholePod(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range 2000 {
 		p := fullPod(r)
+		if i%3 == 0 {
+			p.Annotations[cluster.ExtraAnnotation] = "10.0.0.7, 52:54:00:00:00:01"
+		}
 		p.UID = types.UID(fmt.Sprint(i))
 		message, err := p.Marshal()
 		if err != nil {

@@ -87,7 +87,7 @@ func Pod(t *rapid.T) *cluster.Pod {
 	n := byte(rapid.IntRange(1, 12).Draw(t, "address"))
 	v4, v6 := netip.AddrFrom4([4]byte{10, 0, 0, n}), netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x10, 15: n})
 	p.IPs = pick(t, "families", []netip.Addr{v4}, []netip.Addr{v4, v6}, []netip.Addr{v4, v6}, []netip.Addr{v6, v4}, []netip.Addr{v6}, nil)
-	p.Ports = ports(t)
+	p.Declared = &cluster.Declared{Ports: ports(t)}
 	return p
 }
 

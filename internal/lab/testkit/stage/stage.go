@@ -76,6 +76,8 @@ type Setup struct {
 	V4Only   bool     // pods have no IPv6 addresses
 	Services lab.ServiceOptions
 	CNIBin   string // directory of the plugins, for the CNI wirings
+	// Extra are annotations by which pods, by name, ask for further addresses.
+	Extra map[string]string
 }
 
 // World is a trial with views. Its methods end the test when something fails
@@ -175,14 +177,15 @@ func (w *World) Enforce(t *testing.T, documents ...string) {
 		}
 		namespace, name, _ := strings.Cut(a.Name, "/")
 		s.Pods = append(s.Pods, lab.PodSpec{Key: cluster.Key{Namespace: namespace, Name: name}, Node: a.Node, IPs: addrs})
-		docs = append(docs, manifest(a, namespace, name, addrs))
+		docs = append(docs, manifest(a, namespace, name, addrs, w.Setup.Extra[a.Name]))
 	}
 	s.Files = map[string][]byte{"cluster.yaml": []byte(strings.Join(append(docs, documents...), "---\n"))}
 	Check(t, w.Apply(t.Context(), s))
 }
 
-func manifest(a Actor, namespace, name string, addrs []netip.Addr) string {
-	text := "apiVersion: v1\nkind: Pod\nmetadata: {name: " + name + ", namespace: " + namespace + ", uid: " + name + ", labels: {app: " + name + "}}\n" +
+func manifest(a Actor, namespace, name string, addrs []netip.Addr, extra string) string {
+	text := "apiVersion: v1\nkind: Pod\nmetadata: {name: " + name + ", namespace: " + namespace + ", uid: " + name + ", labels: {app: " + name + "}" +
+		", annotations: {" + cluster.ExtraAnnotation + ": \"" + extra + "\"}}\n" +
 		"spec: {nodeName: " + a.Node + ", containers: [{name: main, image: none}]}\n" +
 		"status: {phase: Running, podIP: \"" + addrs[0].String() + "\", podIPs: ["
 	for _, ip := range addrs {
