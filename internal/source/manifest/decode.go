@@ -3,13 +3,11 @@
 package manifest
 
 import (
-	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	extensionsv1beta1 "k8s.io/api/extensions/v1beta1"
-	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kjson "sigs.k8s.io/json"
 
@@ -25,6 +23,8 @@ type file struct {
 	services   []placed[*corev1.Service]
 	nodes      []placed[*corev1.Node]
 	ignored    []cluster.Diagnostic
+	others     int  // policies of other projects, among the ignored ones
+	empty      bool // there is no document, or nothing but comments
 	interner   *convert.Interner
 }
 
@@ -39,130 +39,66 @@ type placed[T any] struct {
 func parseFile(name string, data []byte) (*file, error) {
 	f := &file{interner: convert.NewInterner()}
 	defer func() { f.interner = nil }()
-	for _, d := range split(name, data) {
-		some, err := d.toJSON()
-		if err != nil {
-			return nil, err
-		}
-		if !some {
-			continue
-		}
-		if err := f.add(&d, metav1.TypeMeta{}); err != nil {
-			return nil, err
-		}
-	}
-	return f, nil
+	count, err := visit(name, data, f.addObject)
+	f.empty = count == 0
+	return f, err
 }
 
-// add reads one object. The objects of a typed list need not repeat their type,
-// which is then inherited.
-func (f *file) add(d *document, inherited metav1.TypeMeta) error {
-	var meta struct {
-		metav1.TypeMeta `json:",inline"`
-		Name            *json.RawMessage  `json:"name"`
-		Metadata        metav1.ObjectMeta `json:"metadata"`
-		Items           []json.RawMessage `json:"items"`
+// addObject reads one object.
+func (f *file) addObject(d *document, h *head) error {
+	switch h.use {
+	case usePolicy, useOldPolicy, useTypoPolicy:
+		return f.addPolicy(d, h)
+	case useTypoCore:
+		return d.errorAt(d.lineOf("kind"),
+			fmt.Sprintf("apiVersion %s and kind %s are unknown, and almost those of a kind that is used",
+				quoted(h.APIVersion), quoted(h.Kind)), "write apiVersion: v1, and the kind as in Pod or Namespace")
+	case useCore:
+		return f.addCore(d, h.Kind)
+	case useOtherPolicy:
+		f.others++
 	}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(d.json, &meta); err != nil {
-		return d.jsonError(err)
-	}
-	t := meta.TypeMeta
-	if t.APIVersion == "" && t.Kind == "" {
-		t = inherited
-	}
-	if t.APIVersion == "" || t.Kind == "" {
-		return d.errorAt(d.lineOf(""), "the object has no apiVersion or no kind", "write both, at the start of the object")
-	}
-	if strings.HasSuffix(t.Kind, "List") {
-		return f.addList(d, t, meta.Items)
-	}
-	if wanted(t) && meta.Metadata.Name == "" {
-		if meta.Name != nil {
-			return d.errorAt(d.lineOf("name"), "name stands outside of metadata, the object has none",
-				"indent name and namespace below metadata, and the rules below spec")
-		}
-		return d.errorAt(d.lineOf("metadata"), "the object has no metadata.name", "give it a name")
-	}
-	key := cluster.Key{Namespace: meta.Metadata.Namespace, Name: meta.Metadata.Name}
-	return f.addObject(d, t, key)
-}
-
-func (f *file) addList(d *document, t metav1.TypeMeta, items []json.RawMessage) error {
-	inherited := metav1.TypeMeta{APIVersion: t.APIVersion, Kind: strings.TrimSuffix(t.Kind, "List")}
-	for i, raw := range items {
-		item := *d
-		item.json = raw
-		item.base = strings.TrimPrefix(fmt.Sprintf("%s.items[%d]", d.base, i), ".")
-		if err := f.add(&item, inherited); err != nil {
-			return err
-		}
-	}
+	f.ignored = append(f.ignored, d.ignored(h))
 	return nil
 }
 
-func isPolicy(t metav1.TypeMeta) bool {
-	return t.Kind == convert.KindPolicy &&
-		(t.APIVersion == networkingv1.SchemeGroupVersion.String() || isOldPolicy(t))
-}
-
-// isOldPolicy knows the group in which NetworkPolicy began. Kubernetes 1.16
-// stopped serving it; the fields are the same.
-func isOldPolicy(t metav1.TypeMeta) bool {
-	return t.Kind == convert.KindPolicy && t.APIVersion == extensionsv1beta1.SchemeGroupVersion.String()
-}
-
-func wanted(t metav1.TypeMeta) bool {
-	if t.APIVersion != "v1" {
-		return isPolicy(t)
-	}
-	return t.Kind == "Namespace" || t.Kind == "Pod" || t.Kind == "Service" || t.Kind == "Node"
-}
-
-func (f *file) addObject(d *document, t metav1.TypeMeta, key cluster.Key) error {
-	if isPolicy(t) {
-		return f.addPolicy(d, isOldPolicy(t))
-	}
-	if !wanted(t) {
-		f.ignored = append(f.ignored, d.ignored(t, key))
-		return nil
-	}
-	switch t.Kind {
+func (f *file) addCore(d *document, kind string) error {
+	switch kind {
 	case "Namespace":
-		return addTo(d, &f.namespaces, new(corev1.Namespace), "Namespace", namespace)
+		return addTo(d, &f.namespaces, new(corev1.Namespace), kind, namespace)
 	case "Pod":
-		return addTo(d, &f.pods, new(corev1.Pod), "Pod", func(p *corev1.Pod, _ *[]cluster.Diagnostic) *cluster.Pod {
+		return addTo(d, &f.pods, new(corev1.Pod), kind, func(p *corev1.Pod, _ *[]cluster.Diagnostic) *cluster.Pod {
 			return f.interner.Pod(p)
 		})
 	case "Service":
-		return addTo(d, &f.services, new(corev1.Service), "Service", asIs[corev1.Service])
+		return addTo(d, &f.services, new(corev1.Service), kind, asIs[corev1.Service])
 	default:
-		return addTo(d, &f.nodes, new(corev1.Node), "Node", asIs[corev1.Node])
+		return addTo(d, &f.nodes, new(corev1.Node), kind, asIs[corev1.Node])
 	}
 }
 
 func asIs[T any](o *T, _ *[]cluster.Diagnostic) *T { return o }
 
 // ignored says that an object is left alone.
-func (d *document) ignored(t metav1.TypeMeta, key cluster.Key) cluster.Diagnostic {
-	w := cluster.Diagnostic{Severity: cluster.Warning, Kind: t.Kind, Object: key}
-	switch t.Kind {
-	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob":
+func (d *document) ignored(h *head) cluster.Diagnostic {
+	w := cluster.Diagnostic{Severity: cluster.Warning, Kind: h.Kind, Object: h.key}
+	switch {
+	case h.use == useOtherPolicy:
+		w.Message = h.APIVersion + " " + h.Kind + " is a policy of another project: it is not enforced"
+		w.Cure = "write it as a NetworkPolicy of networking.k8s.io/v1, or leave it to that project's agent"
+	case slices.Contains(workloads, h.Kind):
 		w.Message = "workloads are not used, only pods are"
 		w.Cure = "write the pods themselves, with spec.nodeName and status.podIPs"
 	default:
-		w.Message = t.APIVersion + " " + t.Kind + " is not used"
+		w.Message = h.APIVersion + " " + h.Kind + " is not used"
 		w.Cure = "nothing to do, or move the object to a directory of its own"
 	}
 	w.Message += d.at("")
 	return w
 }
 
-// at tells the place of a field, as the end of a message.
-func (d *document) at(path string) string { return fmt.Sprintf(" (%s:%d)", d.file, d.lineOf(path)) }
-
-// origin tells the place of the object, without looking for its line.
-func (d *document) origin() string {
-	return strings.TrimSuffix(fmt.Sprintf("%s:%d %s", d.file, d.line, d.base), " ")
+var workloads = []string{
+	"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob",
 }
 
 // object is an API object that can be decoded into.
@@ -180,9 +116,14 @@ func addTo[T, C any, P object[T]](d *document, list *[]placed[*C], into P, kind 
 	if err != nil {
 		return err
 	}
-	defaultNamespace(into, kind)
+	found, err := d.named(into, kind)
+	if err != nil {
+		return err
+	}
+	for i := range found {
+		found[i].Message += d.at(found[i].Field)
+	}
 	key := cluster.Key{Namespace: into.GetNamespace(), Name: into.GetName()}
-	var found []cluster.Diagnostic
 	for _, path := range unknown {
 		found = append(found, cluster.Diagnostic{
 			Severity: cluster.Warning, Kind: kind, Object: key, Field: path,
@@ -192,15 +133,6 @@ func addTo[T, C any, P object[T]](d *document, list *[]placed[*C], into P, kind 
 	converted := conv(into, &found)
 	*list = append(*list, placed[*C]{converted, key, d.origin(), found})
 	return nil
-}
-
-func defaultNamespace(o metav1.Object, kind string) {
-	switch {
-	case kind == "Namespace" || kind == "Node":
-		o.SetNamespace("")
-	case o.GetNamespace() == "":
-		o.SetNamespace(metav1.NamespaceDefault)
-	}
 }
 
 // namespace sets the label that the API server sets on every namespace, so
@@ -222,16 +154,36 @@ func namespace(n *corev1.Namespace, found *[]cluster.Diagnostic) *cluster.Namesp
 
 // decode reads the JSON into an API object, with the case of field names as the
 // API server minds it, and returns the paths of the fields that it does not
-// know. A field that stands twice is an error already in the YAML.
+// know.
 func (d *document) decode(into any) (unknown []string, err error) {
-	strict, err := kjson.UnmarshalStrict(d.json, into, kjson.DisallowUnknownFields)
+	strict, err := kjson.UnmarshalStrict(d.json, into)
 	if err != nil {
-		return nil, d.jsonError(err)
+		return nil, d.typeError(into, err)
+	}
+	if len(strict) >= maxStrict {
+		return nil, d.errorAt(d.lineOf(""), "the object has a hundred unknown fields or more",
+			"see kubectl explain for the fields")
 	}
 	for _, e := range strict {
+		if err := d.twice(e); err != nil {
+			return nil, err
+		}
 		if field, ok := e.(kjson.FieldError); ok {
 			unknown = append(unknown, field.FieldPath())
 		}
 	}
 	return unknown, nil
+}
+
+// maxStrict is where the decoder stops to list unknown fields.
+const maxStrict = 100
+
+// twice returns an error if the decoder says that a field stands twice. In YAML
+// that was an error already.
+func (d *document) twice(found error) error {
+	field, ok := found.(kjson.FieldError)
+	if !ok || !strings.HasPrefix(found.Error(), "duplicate field") {
+		return nil
+	}
+	return d.errorAt(d.lineOf(field.FieldPath()), field.FieldPath()+" stands twice", "remove one of the two")
 }

@@ -4,9 +4,9 @@ package manifest
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
-	"regexp"
+	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -14,58 +14,34 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// document is one YAML document of a file, or one object of a list in it.
+// document is one document of a file, or one object of a list in it.
 type document struct {
-	file string
-	line int    // the line of the file on which the document starts, from 1
-	text []byte // YAML
-	json []byte // the same as JSON; for an object of a list that object only
-	base string // path of the object inside the document, empty for the document
-	tree *tree  // shared by the objects of a list
+	file   string
+	index  int    // which document of the file, from 1
+	line   int    // the line of the file on which the document starts, from 1
+	text   []byte // YAML or JSON
+	json   []byte // the same as JSON; for an object of a list that object only
+	base   string // path of the object inside the document, empty for the document
+	object string // kind and name of the object, as soon as they are known
+	tree   *tree  // shared by the objects of a list
 }
 
-// tree is the document's syntax tree, made when the first line is asked for.
+// tree is the document's syntax tree, made when it is first asked for.
 type tree struct {
 	read bool
 	root *yamlv3.Node // nil if there is none
 }
 
-// split cuts a file at the document markers. The markers cannot occur inside a
-// document: YAML forbids them in texts that start in the first column.
-func split(name string, data []byte) []document {
-	var docs []document
-	start, first, line := 0, 1, 0
-	for at := 0; at < len(data); {
-		end := at + bytes.IndexByte(data[at:], '\n') + 1
-		if end == at {
-			end = len(data)
-		}
-		line++
-		if isMarker(data[at:end]) {
-			docs = append(docs, document{file: name, line: first, text: data[start:at], tree: new(tree)})
-			start, first = end, line+1
-		}
-		at = end
-	}
-	return append(docs, document{file: name, line: first, text: data[start:], tree: new(tree)})
-}
-
-func isMarker(line []byte) bool {
-	rest, found := bytes.CutPrefix(line, []byte("---"))
-	if !found {
-		rest, found = bytes.CutPrefix(line, []byte("..."))
-	}
-	if !found || len(rest) > 0 && !strings.ContainsRune(" \t\r\n", rune(rest[0])) {
-		return false
-	}
-	rest = bytes.TrimSpace(rest)
-	return len(rest) == 0 || rest[0] == '#'
-}
-
 // toJSON reads the YAML as kubectl does (YAML 1.1, so that an unquoted y is
 // true). It reports whether the document holds anything.
 func (d *document) toJSON() (bool, error) {
+	if d.json != nil {
+		return true, nil
+	}
 	converted, err := yaml.YAMLToJSONStrict(d.text)
+	if err == nil && !fillsItsText(d.text) {
+		err = d.readToEnd()
+	}
 	if err != nil {
 		return false, d.yamlError(err)
 	}
@@ -74,74 +50,160 @@ func (d *document) toJSON() (bool, error) {
 		return false, nil
 	}
 	if converted[0] != '{' {
-		return false, d.errorAt(d.line, "the document is no object", "write apiVersion, kind, metadata and spec")
+		return false, d.errorAt(d.line, "the document is no object", "write apiVersion, kind, metadata and spec; "+
+			"several objects stand in documents of their own, or below items of a List")
 	}
 	d.json = converted
 	return true, nil
 }
 
+// fillsItsText reports whether a document that begins like this ends with the text
+// for sure. A map of lines that begins in the first column ends at a marker or a
+// directive only. It saves half of the time for the usual documents.
+func fillsItsText(text []byte) bool {
+	if c := text[0] | 0x20; c < 'a' || c > 'z' {
+		return false
+	}
+	for len(text) > 0 {
+		_, size := firstLine(text)
+		if text = text[size:]; len(text) > 0 && text[0] == '%' {
+			return false
+		}
+	}
+	return true
+}
+
+var errRest = errors.New("did not find expected <document start>")
+
+// readToEnd makes sure that the text is one document and nothing else: the
+// reader of toJSON stops behind the first one, without a word.
+func (d *document) readToEnd() error {
+	decoder := yamlv3.NewDecoder(bytes.NewReader(d.text))
+	var first, second yamlv3.Node
+	err := decoder.Decode(&first)
+	if err == nil {
+		d.tree.put(&first)
+		err = decoder.Decode(&second)
+	}
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		return err
+	}
+	return fmt.Errorf("line %d: %w", second.Line, errRest)
+}
+
+// errorAt returns an error that names the object, or the document where the
+// object is not known.
 func (d *document) errorAt(line int, message, cure string) error {
+	if who := d.who(); who != "" {
+		message = who + ": " + message
+	}
 	return &SyntaxError{File: d.file, Line: line, Message: message, Cure: cure}
 }
 
-var yamlLine = regexp.MustCompile(`line (\d+): `)
+func (d *document) who() string {
+	var parts []string
+	switch {
+	case d.object != "":
+		parts = append(parts, d.object)
+	case d.index > 1:
+		parts = append(parts, fmt.Sprintf("document %d", d.index))
+	}
+	if d.base != "" {
+		parts = append(parts, d.base)
+	}
+	return strings.Join(parts, " in ")
+}
 
-// yamlError translates an error of the YAML library into our own. It is the
-// only place that looks into the library's texts.
-func (d *document) yamlError(err error) error {
-	message, line := err.Error(), 1
-	if at := yamlLine.FindStringSubmatchIndex(message); at != nil {
-		line, _ = strconv.Atoi(message[at[2]:at[3]])
-		message = message[at[1]:]
-	}
-	message = strings.TrimPrefix(message, "yaml: ")
-	if strings.HasPrefix(message, "did not find") {
-		line++ // the library counts these from 0
-	}
-	message, _, _ = strings.Cut(message, "\n")
-	last := max(1, bytes.Count(bytes.TrimSpace(d.text), []byte("\n"))+1)
-	return d.errorAt(d.line-1+min(line, last), message, "correct the YAML; most often it is the indentation")
+// at tells the place of a field, as the end of a message.
+func (d *document) at(path string) string { return fmt.Sprintf(" (%s:%d)", d.file, d.lineOf(path)) }
+
+// origin tells the place of the object, without looking for its line.
+func (d *document) origin() string {
+	return strings.TrimSuffix(fmt.Sprintf("%s:%d %s", d.file, d.line, d.base), " ")
 }
 
 // lineOf finds the line of a field such as spec.ingress[0].from, or of the
 // nearest field around it that exists.
 func (d *document) lineOf(path string) int {
+	line, _ := d.find(path)
+	return line
+}
+
+// find returns the line of a field and the text that stands there, as it is
+// written; no text if the field is no single value.
+func (d *document) find(path string) (line int, text string) {
 	node := d.tree.of(d.text)
 	if node == nil {
-		return d.line
+		return d.line, ""
 	}
-	line := node.Line
-	for _, step := range steps(strings.Trim(d.base+"."+path, ".")) {
-		child, at := descend(node, step)
+	line = node.Line
+	for _, s := range steps(strings.Trim(d.base+"."+path, ".")) {
+		child, at := descend(node, s)
 		if child == nil {
-			break
+			return d.line - 1 + line, ""
 		}
 		node, line = child, at
 	}
-	return d.line - 1 + line
+	if node.Kind == yamlv3.ScalarNode {
+		text = node.Value
+	}
+	return d.line - 1 + line, text
+}
+
+func (t *tree) put(document *yamlv3.Node) {
+	t.read = true
+	if len(document.Content) > 0 {
+		t.root = document.Content[0]
+	}
 }
 
 func (t *tree) of(text []byte) *yamlv3.Node {
 	var document yamlv3.Node
-	if !t.read && yamlv3.Unmarshal(text, &document) == nil && len(document.Content) > 0 {
-		t.root = document.Content[0]
+	if !t.read && yamlv3.Unmarshal(text, &document) == nil {
+		t.put(&document)
 	}
 	t.read = true
 	return t.root
 }
 
-// steps cuts spec.ingress[0].from into spec, ingress, [0] and from.
-func steps(path string) []string {
-	return strings.FieldsFunc(strings.ReplaceAll(path, "[", ".["), func(r rune) bool { return r == '.' })
+// step is one part of a path: a name, or what stands in brackets, which is the
+// index in a list or the key in a map.
+type step struct {
+	name    string
+	bracket bool
 }
 
-func descend(n *yamlv3.Node, step string) (*yamlv3.Node, int) {
+// steps cuts spec.ingress[0].from into spec, ingress, [0] and from.
+func steps(path string) []step {
+	var list []step
+	for path != "" {
+		if inside, found := strings.CutPrefix(path, "["); found {
+			name, rest, _ := strings.Cut(inside, "]")
+			list, path = append(list, step{name, true}), rest
+			continue
+		}
+		end := strings.IndexAny(path, ".[")
+		if end < 0 {
+			end = len(path)
+		}
+		if end > 0 {
+			list = append(list, step{name: path[:end]})
+		}
+		path = strings.TrimPrefix(path[end:], ".")
+	}
+	return list
+}
+
+func descend(n *yamlv3.Node, s step) (*yamlv3.Node, int) {
 	if n.Kind == yamlv3.AliasNode {
 		n = n.Alias
 	}
-	if index, found := strings.CutPrefix(step, "["); found {
-		i, err := strconv.Atoi(strings.TrimSuffix(index, "]"))
-		if err != nil || n.Kind != yamlv3.SequenceNode || i >= len(n.Content) {
+	if s.bracket && n.Kind == yamlv3.SequenceNode {
+		i, err := strconv.Atoi(s.name)
+		if err != nil || i < 0 || i >= len(n.Content) {
 			return nil, 0
 		}
 		return n.Content[i], n.Content[i].Line
@@ -150,22 +212,9 @@ func descend(n *yamlv3.Node, step string) (*yamlv3.Node, int) {
 		return nil, 0
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == step {
+		if n.Content[i].Value == s.name {
 			return n.Content[i+1], n.Content[i].Line
 		}
 	}
 	return nil, 0
-}
-
-// jsonError translates a decoding error: the YAML was right, its shape was not.
-func (d *document) jsonError(err error) error {
-	var shape *json.UnmarshalTypeError
-	if !errors.As(err, &shape) {
-		return d.errorAt(d.lineOf(""), err.Error(), "see kubectl explain for the fields' types")
-	}
-	cure := "see kubectl explain for the type of the field"
-	if shape.Value == "bool" {
-		cure = "put the words y, n, yes, no, on, off, true and false in quotes where they are texts"
-	}
-	return d.errorAt(d.lineOf(shape.Field), shape.Field+" cannot be of type "+shape.Value, cure)
 }

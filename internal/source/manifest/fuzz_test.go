@@ -3,6 +3,7 @@
 package manifest
 
 import (
+	"encoding/binary"
 	"errors"
 	"testing"
 )
@@ -15,6 +16,8 @@ func FuzzParse(f *testing.F) {
 		"spec: {a: 1, ingress: [{form: [], from: [{x: 1}, {y: 1}], ports: [{z: 1}]}], egress: [{to: [{ipBlock: {cidr: x}}]}]}\n"))
 	f.Add([]byte(`{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "List", "items": [null, {}]}]}`))
 	f.Add([]byte("a: &a [*a]\n--- x\n...\n- b:\n - c\n"))
+	f.Add([]byte("{\"kind\": \"List\", \"apiVersion\": \"v1\", \"items\": []} {}\u0085--- !!map\r{a: b}\n...\n%YAML 1.1\n--- \uFEFF#\n  a: 1\n b: 2\n"))
+	f.Add(utf16Text(pod, binary.LittleEndian))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := Parse("f", data)
 		if err != nil {

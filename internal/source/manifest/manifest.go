@@ -12,10 +12,14 @@
 // What it reads:
 //   - the files *.yaml, *.yml and *.json of the directory itself, not of its
 //     sub-directories, and none whose name starts with a dot;
-//   - several documents in one file, and lists of objects;
+//   - YAML documents, JSON objects one after another, lists of objects and typed
+//     lists, in UTF-8, or in UTF-16 with a byte order mark;
 //   - Namespace, Pod and NetworkPolicy (networking.k8s.io/v1, and the old
 //     extensions/v1beta1 with a warning); Node; Service is kept for the lab.
 //     Every other kind is left alone, with a diagnostic.
+//
+// Every byte of a file is in an object, in a comment, or the file is refused:
+// nothing is left out in silence. docs/manifests.md says what that is for users.
 //
 // As the API server does, it puts namespaced objects without a namespace into
 // "default" and labels every namespace with kubernetes.io/metadata.name. A
@@ -25,11 +29,13 @@
 // stays in force, and before there was one, nothing of it counts. At the start
 // every file has to be understood before anything is enforced. In a policy
 // that can be read except for an unknown field, the smallest part that holds
-// the field matches nothing.
+// the field matches nothing; one whose kind or apiVersion is misspelt isolates
+// what it selects.
 package manifest
 
 import (
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -50,6 +56,16 @@ type Result struct {
 	// Nodes tell the agent whether it is in the right place, and the lab what to build.
 	Nodes       []*corev1.Node
 	Diagnostics []cluster.Diagnostic
+
+	others int // policies of other projects
+}
+
+// AsWritten reports whether every object was read, and every policy is enforced as
+// it is written. It is not where a diagnostic is an error, nor with a policy of
+// another project.
+func (r *Result) AsWritten() bool {
+	isError := func(d cluster.Diagnostic) bool { return d.Severity == cluster.Error }
+	return r.others == 0 && !slices.ContainsFunc(r.Diagnostics, isError)
 }
 
 // Snapshot returns the content as a snapshot of revision 1.

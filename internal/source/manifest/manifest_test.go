@@ -81,6 +81,30 @@ func TestParse(t *testing.T) {
 		{"other kinds are left alone", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n", "\nwarning ConfigMap c"},
 		{"another project's NetworkPolicy is left alone",
 			"apiVersion: crd.projectcalico.org/v1\nkind: NetworkPolicy\nmetadata: {name: c}\n", "\nwarning NetworkPolicy c"},
+		{"a policy of another project is named", "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: c, namespace: a}\n",
+			"\nwarning CiliumNetworkPolicy a/c"},
+		{"a kind in another case closes", strings.Replace(policy, "NetworkPolicy", "Networkpolicy", 1),
+			"ns:shop policy:shop/deny\nerror NetworkPolicy shop/deny kind"},
+		{"a kind with swapped letters closes", strings.Replace(policy, "NetworkPolicy", "NetworkPolciy", 1),
+			"ns:shop policy:shop/deny\nerror NetworkPolicy shop/deny kind"},
+		{"an unknown kind with a podSelector closes", strings.Replace(policy, "NetworkPolicy", "Firewall", 1),
+			"ns:shop policy:shop/deny\nerror NetworkPolicy shop/deny kind"},
+		{"an unknown version closes", strings.Replace(policy, "networking.k8s.io/v1", "networking.k8s.io/v1beta1", 1),
+			"ns:shop policy:shop/deny\nerror NetworkPolicy shop/deny apiVersion"},
+		{"an unknown group closes", strings.Replace(policy, "networking.k8s.io/v1", "networking/v1", 1),
+			"ns:shop policy:shop/deny\nerror NetworkPolicy shop/deny apiVersion"},
+		{"a typed list of an unknown version closes",
+			`{apiVersion: networking.k8s.io/v1beta1, kind: NetworkPolicyList, items: [{metadata: {name: a}}]}`,
+			"ns:default policy:default/a\nerror NetworkPolicy default/a apiVersion"},
+		{"other kinds of the group are left alone", "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: i}\nspec: {}\n",
+			"\nwarning Ingress i"},
+		{"objects that are not used may have any shape", "apiVersion: example.org/v1\nkind: WishList\nmetadata: {labels: {a: 1}}\nitems: {}\n",
+			"\nwarning WishList"},
+		{"lists that are not used may have items of any shape", "apiVersion: example.org/v1\nkind: WishList\nitems: [a, 1]\n",
+			"\nwarning WishList"},
+		{"an empty list holds nothing", "apiVersion: v1\nkind: List\nitems: []\n", ""},
+		{"a name that the API refuses is a warning", strings.Replace(policy, "deny", "Deny", 1),
+			"ns:shop policy:shop/Deny\nwarning NetworkPolicy shop/Deny metadata.name"},
 		{"the old group of NetworkPolicy is read", strings.Replace(policy, "networking.k8s.io/v1", "extensions/v1beta1", 1),
 			"ns:shop policy:shop/deny\nwarning NetworkPolicy shop/deny apiVersion"},
 		{"the status that older servers print is no unknown field", policy + "status: {}\n", "ns:shop policy:shop/deny"},
@@ -117,22 +141,44 @@ func TestEveryNamespaceHasItsNameAsLabel(t *testing.T) {
 
 func TestTextThatCannotBeUnderstoodNamesTheLine(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
-		{"broken YAML in the second document", pod + "---\na: b: c\n", "f.yaml:7: mapping values are not allowed in this context"},
+		{"broken YAML in the second document", pod + "---\na: b: c\n", "f.yaml:7: document 2: mapping values are not allowed in this context"},
 		{"lost indentation", "a:\n- b:\n - c\n", "f.yaml:3: did not find expected key"},
 		{"a bracket that is not closed", "a: 1\nb: [1\n", "f.yaml:2: did not find expected ',' or ']'"},
 		{"a key that stands twice", "a: 1\nb: 2\na: 3\n", `f.yaml:3: key "a" already set in map`},
 		{"a list of nothing", "- a\n", "f.yaml:1: the document is no object"},
 		{"a text", "hello\n", "f.yaml:1: the document is no object"},
 		{"no kind", "apiVersion: v1\n", "f.yaml:1: the object has no apiVersion or no kind"},
-		{"no name", "apiVersion: v1\nkind: Pod\nmetadata:\n  namespace: a\n", "f.yaml:3: the object has no metadata.name"},
+		{"no name", "apiVersion: v1\nkind: Pod\nmetadata:\n  namespace: a\n", "f.yaml:3: Pod: the object has no metadata.name"},
 		{"a name outside of metadata", "apiVersion: v1\nkind: Pod\nmetadata:\nname: a\n",
-			"f.yaml:4: name stands outside of metadata, the object has none"},
+			"f.yaml:4: Pod: name stands outside of metadata, the object has none"},
 		{"a map where a list must be", policy + "---" + strings.Replace(policy, "{podSelector: {}}", "\n  ingress: {}", 1),
-			"f.yaml:11: spec.ingress cannot be of type object"},
+			"f.yaml:11: NetworkPolicy shop/deny: spec.ingress is a map, not a list"},
 		{"a word that YAML takes for a truth value", "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  labels:\n    a: y\n",
-			"f.yaml:5: metadata.labels cannot be of type bool"},
+			"f.yaml:6: Pod a: metadata.labels[a] is the truth value y, not a text"},
+		{"a number as a label in a list", "apiVersion: v1\nkind: PodList\nitems:\n- metadata: {name: a, labels: {a.b/c: 007}}\n",
+			"f.yaml:4: Pod a in items[0]: metadata.labels[a.b/c] is the number 007, not a text"},
+		{"a wrong type inside a list", strings.Replace(policy, "{podSelector: {}}", "\n  ingress:\n  - {}\n  - from: [{}, []]", 1),
+			"f.yaml:8: NetworkPolicy shop/deny: spec.ingress[1].from[1] is a list, not a map"},
+		{"a template", "apiVersion: v1\nkind: Pod\nmetadata: {{ .Values.metadata }}\n",
+			`f.yaml:3: the text is a template: "{{ .Values.metadata }}" was not filled in`},
+		{"a template in lines of its own", "apiVersion: v1\nkind: Pod\n{{- if .Values.a }}\nmetadata: {name: a}\n{{- end }}\n",
+			`f.yaml:3: the text is a template: "{{- if .Values.a }}" was not filled in`},
+		{"a tab", "apiVersion: v1\nkind: Pod\nmetadata:\n\tname: a\n", "f.yaml:4: a tab stands in the indentation"},
+		{"a namespace that the API refuses", strings.Replace(policy, "shop", "Shop", 1),
+			`f.yaml:4: NetworkPolicy Shop/deny: "Shop" is no name that a namespace can have`},
+		{"a list of another spelling", "apiVersion: v1\nkind: Podlist\nitems: []\n", `f.yaml:2: Podlist: the kind "Podlist" is unknown, and almost that of a list`},
+		{"a pod of another spelling", "apiVersion: v1\nkind: pod\nmetadata: {name: a}\n",
+			`f.yaml:2: pod a: apiVersion "v1" and kind "pod" are unknown, and almost those of a kind that is used`},
+		{"a list without items", "apiVersion: v1\nkind: List\n", "f.yaml:1: List: the list has no items"},
+		{"a key that stands twice in JSON", `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "name": "b"}}`,
+			"f.yaml:1: Pod b: metadata.name stands twice"},
+		{"an item that is no object", `{"apiVersion": "v1", "kind": "List", "items": [1]}`, "f.yaml:1: items[0]: the entry is no object"},
+		{"bytes that are no UTF-8", "apiVersion: v1\nkind: \xff\n", "f.yaml:2: the byte 0xff is no UTF-8"},
+		{"half a character of UTF-16", "\xff\xfea\x00\n", "f.yaml:1: the text is no UTF-16, but begins with the byte order mark of it"},
+		{"a hundred unknown fields", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n" + unknownFields(100),
+			"f.yaml:1: Pod a: the object has a hundred unknown fields or more"},
 		{"a broken object in a list", "apiVersion: v1\nkind: PodList\nitems:\n- metadata: {name: a}\n- metadata: {name: b}\n  spec:\n    hostNetwork: x\n",
-			"f.yaml:7: spec.hostNetwork cannot be of type string"},
+			"f.yaml:7: Pod b in items[1]: spec.hostNetwork is a text, not true or false"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Parse("f.yaml", []byte(c.text))
@@ -150,10 +196,18 @@ func TestTextThatCannotBeUnderstoodNamesTheLine(t *testing.T) {
 	}
 }
 
+func unknownFields(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "x%d: 1\n", i)
+	}
+	return b.String()
+}
+
 func TestSeedExamplesAsPrintedAreNamedAsBroken(t *testing.T) {
 	want := []string{
 		"example1.yaml:9: did not find expected key",
-		"example2.yaml:4: name stands outside of metadata, the object has none",
+		"example2.yaml:4: NetworkPolicy: name stands outside of metadata, the object has none",
 		"example3.yaml:9: did not find expected key",
 		"example4.yaml:9: did not find expected key",
 		"example5.yaml:9: did not find expected key",
@@ -222,7 +276,7 @@ func TestOfTwoFilesTheLaterByNameCounts(t *testing.T) {
 	if len(got.Pods) != 1 || got.Pods[0].IPs[0].String() != "10.0.0.1" {
 		t.Errorf("got %s", summary(got))
 	}
-	if m := got.Diagnostics[0].Message; !strings.Contains(m, "10.yaml:1 and in 2.yaml:1") {
+	if m := got.Diagnostics[0].Message; !strings.Contains(m, "10.yaml:2 and in 2.yaml:2") {
 		t.Errorf("the diagnostic does not name both files: %s", m)
 	}
 }

@@ -17,6 +17,7 @@ func merge(files []*file) *Result {
 	r := &Result{}
 	for _, f := range files {
 		r.Diagnostics = append(r.Diagnostics, f.ignored...)
+		r.others += f.others
 	}
 	r.Namespaces = collect(r, "Namespace", files, func(f *file) []placed[*cluster.Namespace] { return f.namespaces })
 	r.Pods = collect(r, "Pod", files, func(f *file) []placed[*cluster.Pod] { return f.pods })

@@ -3,6 +3,7 @@
 package manifest
 
 import (
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -18,16 +19,19 @@ import (
 
 // addPolicy reads a NetworkPolicy. An unknown field is most often a misspelt
 // constraint, and a constraint that is left out opens: "form:" for "from:"
-// would allow every peer. So the part that holds the field is closed.
-func (f *file) addPolicy(d *document, old bool) error {
+// would allow every peer. So the part that holds the field is closed, and with
+// a misspelt type the whole policy.
+func (f *file) addPolicy(d *document, h *head) error {
 	np := new(networkingv1.NetworkPolicy)
 	unknown, err := d.decode(np)
 	if err != nil {
 		return err
 	}
-	defaultNamespace(np, convert.KindPolicy)
+	found, err := d.named(np, convert.KindPolicy)
+	if err != nil {
+		return err
+	}
 	key := cluster.Key{Namespace: np.Namespace, Name: np.Name}
-	found := make([]cluster.Diagnostic, 0, len(unknown))
 	var closed []string
 	for _, path := range unknown {
 		part, consequence := closePart(&np.Spec, path)
@@ -40,20 +44,37 @@ func (f *file) addPolicy(d *document, old bool) error {
 			Message: "unknown field: " + consequence, Cure: "correct the spelling or the indentation",
 		})
 	}
-	if old {
-		found = append(found, cluster.Diagnostic{
-			Severity: cluster.Warning, Kind: convert.KindPolicy, Object: key, Field: "apiVersion",
-			Message: "extensions/v1beta1 is served by no supported Kubernetes: read as networking.k8s.io/v1",
-			Cure:    "write apiVersion: networking.k8s.io/v1",
-		})
+	if h.use != usePolicy {
+		found = append(found, typeFinding(&np.Spec, h, key))
 	}
-	policy, more := convert.Policy(np)
+	converted, more := convert.Policy(np)
 	found = append(found, without(more, closed)...)
 	for i := range found {
 		found[i].Message += d.at(found[i].Field)
 	}
-	f.policies = append(f.policies, placed[*cluster.Policy]{policy, key, d.origin(), found})
+	f.policies = append(f.policies, placed[*cluster.Policy]{converted, key, d.origin(), found})
 	return nil
+}
+
+// typeFinding says what is wrong with the type of a policy. One that is misspelt
+// isolates what it selects and allows nothing.
+func typeFinding(s *networkingv1.NetworkPolicySpec, h *head, key cluster.Key) cluster.Diagnostic {
+	found := cluster.Diagnostic{
+		Severity: cluster.Warning, Kind: convert.KindPolicy, Object: key, Field: "apiVersion",
+		Message: "extensions/v1beta1 is served by no supported Kubernetes: read as networking.k8s.io/v1",
+		Cure:    "write apiVersion: networking.k8s.io/v1",
+	}
+	if h.use == useTypoPolicy {
+		_, consequence := closeRules(s)
+		if h.Kind != convert.KindPolicy {
+			found.Field = "kind"
+		}
+		found.Severity = cluster.Error
+		found.Message = fmt.Sprintf("apiVersion %s with kind %s is no type of Kubernetes, NetworkPolicy is meant: %s",
+			quoted(h.APIVersion), quoted(h.Kind), consequence)
+		found.Cure = "write apiVersion: networking.k8s.io/v1 and kind: NetworkPolicy"
+	}
+	return found
 }
 
 // without drops what conversion says about parts that were closed on purpose.
@@ -85,6 +106,10 @@ func closePart(s *networkingv1.NetworkPolicySpec, path string) (part, consequenc
 		// Name and namespace were read; older servers print a status.
 		return "", ""
 	}
+	return closeRules(s)
+}
+
+func closeRules(s *networkingv1.NetworkPolicySpec) (part, consequence string) {
 	s.Ingress, s.Egress = nil, nil
 	if len(s.PolicyTypes) == 0 {
 		s.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+var yamlLine = regexp.MustCompile(`line (\d+): `)
+
+// yamlError translates an error of the YAML library into our own. It is the
+// only place that looks into the library's texts.
+func (d *document) yamlError(err error) error {
+	message, line := strings.TrimPrefix(err.Error(), "yaml: "), 0
+	if at := yamlLine.FindStringSubmatchIndex(message); at != nil {
+		line, _ = strconv.Atoi(message[at[2]:at[3]])
+		message = message[at[1]:]
+	}
+	if strings.HasPrefix(message, "did not find") && line > 0 {
+		line++ // the library counts these from 0
+	}
+	message, _, _ = strings.Cut(message, "\n")
+	lines := d.lines()
+	line = min(line, len(lines))
+	cure := "correct the YAML; most often it is the indentation"
+	switch {
+	case strings.Contains(message, "invalid map key") || line > 0 && nearTemplate(lines, line):
+		line, message, cure = templateOr(lines, line)
+	case line > 0 && strings.Contains(message, "cannot start any token") && strings.Contains(lines[line-1], "\t"):
+		message, cure = "a tab stands in the indentation", "indent with spaces only"
+	case d.text[0] == ',':
+		message, cure = "a comma follows the end of an object", "separate objects by lines of ---, or put them into one List"
+	case strings.Contains(message, "<document start>"):
+		message, cure = "text follows the end of the document", "separate documents by lines of ---"
+	case strings.Contains(message, "control characters"):
+		line = controlLine(lines)
+		cure = "remove the control character, or save the file as UTF-8"
+	}
+	return d.errorAt(d.line-1+max(1, line), message, cure)
+}
+
+// lines returns the lines of the document without the empty ones at its end.
+func (d *document) lines() []string {
+	var lines []string
+	for text := bytes.TrimSpace(d.text); len(text) > 0; {
+		line, size := firstLine(text)
+		lines, text = append(lines, string(line)), text[size:]
+	}
+	return lines
+}
+
+var template = regexp.MustCompile(`\{\{.*?(\}\}|$)`)
+
+// templateAt returns the template in a line, none where it stands in a comment.
+func templateAt(line string) string {
+	if strings.HasPrefix(strings.TrimSpace(line), "#") {
+		return ""
+	}
+	return template.FindString(line)
+}
+
+// nearTemplate reports whether a line or its neighbours hold a template.
+func nearTemplate(lines []string, line int) bool {
+	for i := max(0, line-2); i < min(len(lines), line+1); i++ {
+		if templateAt(lines[i]) != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// templateOr says that the text is a template, or, if it has none, that a key is
+// no text.
+func templateOr(lines []string, line int) (at int, message, cure string) {
+	for i, l := range lines {
+		if found := templateAt(l); found != "" {
+			return i + 1, "the text is a template: " + quoted(found) + " was not filled in",
+				"render it first, for example with helm template, and use the result"
+		}
+	}
+	return line, "a key is no text", "write a text as key"
+}
+
+func controlLine(lines []string) int {
+	for i, l := range lines {
+		if strings.ContainsFunc(l, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7F }) {
+			return i + 1
+		}
+	}
+	return 1
+}
+
+// quoted returns a text for a message, cut where it is long.
+func quoted(text string) string {
+	const most = 40
+	if utf8.RuneCountInString(text) > most {
+		text = string([]rune(text)[:most]) + "…"
+	}
+	return fmt.Sprintf("%q", text)
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"slices"
+	"strings"
+	"unicode"
+
+	extensionsv1beta1 "k8s.io/api/extensions/v1beta1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podwall/podwall/internal/cluster/convert"
+)
+
+// use is what becomes of an object.
+type use int
+
+const (
+	useNothing     use = iota
+	useCore            // Namespace, Pod, Service or Node
+	usePolicy          // a NetworkPolicy
+	useOldPolicy       // a NetworkPolicy of the group in which it began
+	useTypoPolicy      // surely meant as a NetworkPolicy, but its type is none that Kubernetes has
+	useOtherPolicy     // a policy of another project
+	useTypoCore        // surely meant as one of core
+)
+
+var coreKinds = []string{"Namespace", "Pod", "Service", "Node"}
+
+// The API groups that had NetworkPolicy, with the other kinds in them.
+var policyGroups = map[string][]string{
+	networkingv1.GroupName: {"Ingress", "IngressClass", "IPAddress", "ServiceCIDR", "ClusterCIDR"},
+	extensionsv1beta1.GroupName: {"Ingress", "Deployment", "DaemonSet", "ReplicaSet", "Scale", "DeploymentRollback",
+		"PodSecurityPolicy"},
+}
+
+// otherGroups are those of other projects that have policies, each with its
+// subdomains.
+var otherGroups = []string{
+	"projectcalico.org", "antrea.io", "antrea.tanzu.vmware.com", "cilium.io", "policy.networking.k8s.io",
+}
+
+// useOf sorts an object by its type. A type that is misspelt closes, as a field
+// does that is misspelt: what is left out would be open. selects asks
+// whether the object has a spec.podSelector.
+func useOf(t metav1.TypeMeta, selects func() bool) use {
+	group, _, _ := strings.Cut(t.APIVersion, "/")
+	group = folded(group)
+	kind := folded(t.Kind)
+	switch {
+	case t.Kind == convert.KindPolicy && t.APIVersion == networkingv1.SchemeGroupVersion.String():
+		return usePolicy
+	case t.Kind == convert.KindPolicy && t.APIVersion == extensionsv1beta1.SchemeGroupVersion.String():
+		return useOldPolicy
+	case t.APIVersion == "v1" && slices.Contains(coreKinds, t.Kind):
+		return useCore
+	case isOther(group):
+		if strings.Contains(kind, "policy") {
+			return useOtherPolicy
+		}
+		return useNothing
+	case resemblesPolicy(kind):
+		return useTypoPolicy
+	case strings.Contains(kind, "networkpolicy"):
+		return useOtherPolicy
+	case policyGroups[group] != nil && !slices.Contains(policyGroups[group], t.Kind) &&
+		(strings.Contains(kind, "polic") || selects()):
+		return useTypoPolicy
+	}
+	return coreOrUnused(folded(t.APIVersion), kind)
+}
+
+func coreOrUnused(version, kind string) use {
+	if version != "v1" && version != "core/v1" {
+		return useNothing
+	}
+	for _, k := range coreKinds {
+		if strings.ToLower(k) == kind {
+			return useTypoCore
+		}
+	}
+	return useNothing
+}
+
+func isOther(group string) bool {
+	return slices.ContainsFunc(otherGroups, func(g string) bool { return group == g || strings.HasSuffix(group, "."+g) })
+}
+
+// folded is a text in lower case without blanks.
+func folded(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, text)
+}
+
+// resemblesPolicy reports whether a kind in lower case can be nothing but
+// NetworkPolicy, misspelt by at most two letters, in its plural or its short
+// name.
+func resemblesPolicy(kind string) bool {
+	kind = strings.NewReplacer("-", "", "_", "").Replace(kind)
+	name := strings.ToLower(convert.KindPolicy)
+	return kind == "netpol" || kind == "networkpolicies" || distance(kind, name) <= 2
+}
+
+// distance is the number of letters that have to be put in, left out or replaced
+// to make a of b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}

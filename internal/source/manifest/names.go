@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// named gives an object the namespace that it is in and checks its name as the
+// API does. A name that the API refuses is a warning. A namespace that it refuses
+// is an error: nobody knows which one is meant, and its pods would stay open.
+func (d *document) named(o metav1.Object, kind string) ([]cluster.Diagnostic, error) {
+	if o.GetName() == "" {
+		return nil, d.nameless()
+	}
+	field, namespace := "metadata.namespace", o.GetNamespace()
+	switch {
+	case kind == "Namespace":
+		field, namespace = "metadata.name", o.GetName()
+		o.SetNamespace("")
+	case kind == "Node":
+		namespace = metav1.NamespaceDefault
+		o.SetNamespace("")
+	case namespace == "":
+		namespace = metav1.NamespaceDefault
+		o.SetNamespace(namespace)
+	}
+	if len(validation.IsDNS1123Label(namespace)) > 0 {
+		return nil, d.errorAt(d.lineOf(field), quoted(namespace)+" is no name that a namespace can have",
+			"correct "+field+": at most 63 lower case letters, digits and dashes")
+	}
+	if len(validation.IsDNS1123Subdomain(o.GetName())) == 0 {
+		return nil, nil
+	}
+	return []cluster.Diagnostic{{
+		Severity: cluster.Warning, Kind: kind, Object: cluster.Key{Namespace: o.GetNamespace(), Name: o.GetName()},
+		Field:   "metadata.name",
+		Message: "the API refuses the name", Cure: "write at most 253 lower case letters, digits, dashes and dots",
+	}}, nil
+}
+
+// nameless says that an object has no name, and where it may be instead.
+func (d *document) nameless() error {
+	all := fields(d.json)
+	if _, outside := all["name"]; outside {
+		return d.errorAt(d.lineOf("name"), "name stands outside of metadata, the object has none",
+			"indent name and namespace below metadata, and the rules below spec")
+	}
+	cure := "give it a name"
+	if hasField(all["metadata"], "generateName") {
+		cure += "; generateName is for the API server"
+	}
+	return d.errorAt(d.lineOf("metadata"), "the object has no metadata.name", cure)
+}
