@@ -5,21 +5,14 @@
 package cli
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
-	"errors"
+	"encoding/json"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
 	"github.com/podwall/podwall/internal/source/manifest"
@@ -41,24 +34,17 @@ type item struct {
 	policy bool
 }
 
-// readInput reads a directory or a file. What cannot be understood counts for
-// nothing here either; manifest.Load has said so.
+// readInput reads a directory or a file, with the reader of the agent. What cannot
+// be understood counts for nothing here either; manifest.Load has said so.
 func readInput(from string) (*input, error) {
-	files, err := manifestFiles(from)
+	objects, err := manifest.Objects(from)
 	if err != nil {
 		return nil, err
 	}
 	in := &input{}
-	for _, name := range files {
-		data, err := os.ReadFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("reading manifests: %w", err)
-		}
-		if _, err := manifest.Parse(name, data); err != nil {
-			continue
-		}
-		if err := in.read(data); err != nil {
-			return nil, fmt.Errorf("reading %s: %w", name, err)
+	for _, o := range objects {
+		if err := in.add(o); err != nil {
+			return nil, fmt.Errorf("reading %s %s: %w", o.Kind, o.Key, err)
 		}
 	}
 	in.nodes = sortedUnique(in.nodes)
@@ -71,75 +57,21 @@ func readInput(from string) (*input, error) {
 	return in, nil
 }
 
-func manifestFiles(from string) ([]string, error) {
-	info, err := os.Stat(from)
-	if err != nil {
-		return nil, fmt.Errorf("reading manifests: %w", err)
-	}
-	if !info.IsDir() {
-		return []string{from}, nil
-	}
-	entries, err := os.ReadDir(from) // sorted
-	if err != nil {
-		return nil, fmt.Errorf("reading manifests: %w", err)
-	}
-	var files []string
-	for _, e := range entries {
-		ext := strings.ToLower(filepath.Ext(e.Name()))
-		if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, ext) {
-			files = append(files, filepath.Join(from, e.Name()))
-		}
-	}
-	return files, nil
-}
-
-func (in *input) read(data []byte) error {
-	r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
-	for {
-		doc, err := r.Read()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := in.add(doc); err != nil {
-			return err
-		}
-	}
-}
-
-func (in *input) add(doc []byte) error {
-	var o struct {
-		Kind     string `json:"kind"`
-		Metadata struct {
-			Name string `json:"name"`
-		} `json:"metadata"`
-		Items []runtime.RawExtension `json:"items"`
-	}
-	if err := yaml.Unmarshal(doc, &o); err != nil {
-		return err
-	}
+func (in *input) add(o manifest.Object) error {
 	switch {
-	case o.Kind == "List":
-		for _, i := range o.Items {
-			if err := in.add(i.Raw); err != nil {
-				return err
-			}
-		}
-	case o.Kind == "Node":
-		in.nodes = append(in.nodes, o.Metadata.Name)
-	case o.Kind == "Pod":
-		return in.addPod(doc)
-	case o.Kind != "":
-		in.items = append(in.items, item{text: doc, policy: o.Kind == "NetworkPolicy"})
+	case o.Kind == "Node" && o.APIVersion == "v1":
+		in.nodes = append(in.nodes, o.Key.Name)
+	case o.Kind == "Pod" && o.APIVersion == "v1":
+		return in.addPod(o.JSON)
+	default:
+		in.items = append(in.items, item{text: o.JSON, policy: o.Policy})
 	}
 	return nil
 }
 
-func (in *input) addPod(doc []byte) error {
+func (in *input) addPod(text []byte) error {
 	p := &corev1.Pod{}
-	if err := yaml.Unmarshal(doc, p); err != nil {
+	if err := json.Unmarshal(text, p); err != nil {
 		return err
 	}
 	p.Namespace = cmp.Or(p.Namespace, corev1.NamespaceDefault)

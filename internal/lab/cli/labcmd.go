@@ -5,7 +5,8 @@
 // Package cli holds the commands of podwall-lab: demo, run, check and
 // ruleset. It owns their flags, what they print, and their exit status: 0 all
 // as it should be, 1 something differs, 2 wrong command line or the machine
-// cannot run it.
+// cannot run it, 3 an object of the manifests could not be read, or a policy is
+// not enforced as it is written.
 //
 // It measures nothing itself: package trial puts agents into a bed of package
 // lab and sends the packets. What should be the case it asks of package oracle
@@ -39,8 +40,9 @@ type Streams struct {
 
 // The exit statuses.
 const (
-	statusDiffers = 1
-	statusUsage   = 2
+	statusDiffers    = 1
+	statusUsage      = 2
+	statusNotWritten = 3 // what is enforced is not what the manifests say
 )
 
 // exit is the error of a command that has said everything already.
@@ -95,7 +97,8 @@ It needs Linux, and root or user namespaces. Nothing of the machine is changed
 and nothing can leave the lab: it has no way out and goes away with the process.
 
 Exit status: 0 all as it should be, 1 something differs, 2 wrong command line or
-this machine cannot run it.`,
+this machine cannot run it, 3 an object of the manifests could not be read, or a
+policy is not enforced as it is written.`,
 		Example: `  podwall-lab demo                                  the five example policies of the seed document
   podwall-lab run -f ./manifests                    who reaches whom under your own policies
   podwall-lab check testdata/cases/recipes.jsonl    expected connectivity against the kernel

@@ -30,7 +30,10 @@ of manifests, in the language of nft. It needs no rights and changes nothing.
 
 What the agent finds out on the node itself is left open: the sets of interfaces
 are empty, and the guard against invalid packets is on. Where a bridge carries
-pods the agent also loads the small table of family bridge that --bridge prints.`,
+pods the agent also loads the small table of family bridge that --bridge prints.
+
+The exit status is 3 where an object could not be read, or a policy is not
+enforced as it is written; stderr says which.`,
 		Example: `  podwall-lab ruleset -f ./manifests --node node1
   podwall-lab ruleset -f ./manifests --node node1 --datapath filter`,
 		Args: cobra.NoArgs,
@@ -53,8 +56,10 @@ pods the agent also loads the small table of family bridge that --bridge prints.
 			if bridge {
 				text += ruleset.RenderBridge(program.Node{PodBridges: []string{"cni0"}}).String()
 			}
-			_, err = fmt.Fprint(s.Out, text)
-			return err
+			if _, err := fmt.Fprint(s.Out, text); err != nil {
+				return err
+			}
+			return writtenStatus(r.AsWritten())
 		},
 	}
 	cmd.Flags().StringVarP(&from, "manifests", "f", "", "`DIR` or file with the manifests")
@@ -83,4 +88,13 @@ func loadManifests(from string, s Streams) (*manifest.Result, error) {
 		fmt.Fprintln(s.Err, d)
 	}
 	return r, nil
+}
+
+// writtenStatus is the exit status of a command that did what the manifests say
+// as far as they could be read.
+func writtenStatus(asWritten bool) error {
+	if asWritten {
+		return nil
+	}
+	return exit{statusNotWritten}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/trial"
 	"github.com/podwall/podwall/internal/source/manifest"
@@ -42,7 +43,8 @@ Pods without a node or an address get them. Services with a selector work. Hosts
 outside are chosen so that every CIDR block of your policies has one; --host
 names others. Ports are those of the containers and of the policies, or --probe.
 Every verdict is compared with the text of the policies; a difference is
-reported and the exit status is 1.`,
+reported and the exit status is 1. It is 3 where an object could not be read, or
+a policy is not enforced as it is written: stderr and -o json say which.`,
 		Example: `  podwall-lab run -f ./manifests
   podwall-lab run -f app.yaml --wiring bridge --probe tcp:80,udp:53
   podwall-lab run -f ./manifests --host 192.0.2.7 --ruleset`,
@@ -70,8 +72,11 @@ type runReport struct {
 	Services  []serviceView `json:"services"`
 	// Differences are verdicts that are not what the policies say.
 	Differences []string `json:"differences"`
+	// Diagnostics are what is to be said about the manifests.
+	Diagnostics []cluster.Diagnostic `json:"diagnostics"`
 
 	before, after *view
+	asWritten     bool // see manifest.Result
 }
 
 // runSchema names the form of the JSON of run.
@@ -99,7 +104,8 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err := r.ready(wirings); err != nil {
 		return err
 	}
-	if _, err := loadManifests(r.from, r.streams); err != nil {
+	loaded, err := loadManifests(r.from, r.streams)
+	if err != nil {
 		return err
 	}
 	in, err := readInput(r.from)
@@ -117,6 +123,7 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	report.asWritten, report.Diagnostics = loaded.AsWritten(), append(report.Diagnostics, loaded.Diagnostics...)
 	return r.print(report)
 }
 
@@ -158,7 +165,8 @@ func (r *run) compare(ctx context.Context, t *trial.Trial, m *manifest.Result, b
 		state.Services = append(state.Services, f.Service)
 	}
 	ends := endsOf(m.Pods, state.Hosts)
-	report := &runReport{Schema: runSchema, Wiring: r.wiring, Datapath: r.datapath, Services: []serviceView{}, Differences: []string{}}
+	report := &runReport{Schema: runSchema, Wiring: r.wiring, Datapath: r.datapath, Services: []serviceView{}, Differences: []string{},
+		Diagnostics: []cluster.Diagnostic{}}
 	if report.before, err = applied(ctx, t, state, bare, ends, ports); err != nil {
 		return nil, err
 	}
@@ -221,5 +229,5 @@ func (r *run) print(report *runReport) error {
 	if len(report.Differences) > 0 {
 		return exit{statusDiffers}
 	}
-	return nil
+	return writtenStatus(report.asWritten)
 }

@@ -35,6 +35,9 @@ func (r *runReport) print(out io.Writer, p paint) {
 	fmt.Fprintf(out, "\n%d packets; ", r.before.packets()+r.after.packets())
 	if len(r.Differences) == 0 {
 		fmt.Fprintln(out, "every verdict is what the policies say.")
+		if !r.asWritten {
+			fmt.Fprintln(out, p.in(red, "But not all that is written is enforced: see the messages above about the manifests."))
+		}
 		return
 	}
 	fmt.Fprintf(out, "%d verdicts are not what the policies say:\n", len(r.Differences))

@@ -138,8 +138,67 @@ func TestRunSaysWhichFileIsBrokenAndGoesOn(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "broken.yaml"), []byte("kind: [\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	status, out, stderr := command(t, withAgentFlag("run", "-f", dir)...)
-	if status != 0 || !strings.Contains(stderr, "broken.yaml:") {
+	status, out, stderr := command(t, withAgentFlag("run", "-f", dir, "-o", "json")...)
+	if status != statusNotWritten || !strings.Contains(stderr, "broken.yaml:") {
 		t.Errorf("exit status %d\n%s\n%s", status, out, stderr)
+	}
+	var r runReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil || len(r.Diagnostics) != 1 || r.Diagnostics[0].Kind != "File" {
+		t.Errorf("%v, diagnostics %v", err, r.Diagnostics)
+	}
+}
+
+// inOneFile is a cluster in every form that one file can have it: a typed list, a
+// JSON stream behind it, and documents that end with dots.
+const inOneFile = `apiVersion: v1
+kind: PodList
+items:
+- metadata: {name: a, namespace: x, labels: {app: a}}
+- metadata: {name: b, namespace: x, labels: {app: b}}
+---
+{"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "deny-a", "namespace": "x"},
+ "spec": {"podSelector": {"matchLabels": {"app": "a"}}}}
+{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "c", "namespace": "x"}}
+...
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicyList
+items:
+- metadata: {name: deny-b, namespace: x}
+  spec: {podSelector: {matchLabels: {app: b}}}
+`
+
+func TestRunReadsWhatTheAgentReads(t *testing.T) {
+	status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, inOneFile), "-o", "json", "--probe", "tcp:80")...)
+	if status != 0 || stderr != "" {
+		t.Fatalf("exit status %d\n%s\n%s", status, out, stderr)
+	}
+	var r runReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	// x/a, x/b, x/c and two hosts outside, of which one has IPv4.
+	before, after := strings.Join(r.Probes[0].Before, " "), strings.Join(r.Probes[0].After, " ")
+	if before != "-111- 1-11- 11-1- 111-- -----" || after != "-011- 0-11- 00-1- 001-- -----" {
+		t.Errorf("endpoints %v\nbefore %s\nafter  %s", r.Endpoints, before, after)
+	}
+}
+
+// TestWhatIsNotEnforcedAsWrittenHasAnExitStatus: scripts must not take a policy
+// that nobody enforces for one that is in force.
+func TestWhatIsNotEnforcedAsWrittenHasAnExitStatus(t *testing.T) {
+	const pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {nodeName: node1}\n---\n"
+	for name, text := range map[string]string{
+		"a policy with a number as a label": "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, labels: {v: 1}}\n",
+		"a misspelt kind":                   "apiVersion: networking.k8s.io/v1\nkind: Networkpolicy\nmetadata: {name: p}\n",
+		"a policy of another project":       "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: p}\n",
+	} {
+		dir := manifests(t, pod)
+		if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		status, _, stderr := command(t, "ruleset", "-f", dir, "--node", "node1")
+		if status != statusNotWritten || stderr == "" {
+			t.Errorf("%s: exit status %d, %s", name, status, stderr)
+		}
 	}
 }
