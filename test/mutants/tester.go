@@ -43,13 +43,14 @@ func suites() map[string][]string {
 		"internal/kernel/nft":      {"kernel/nft", "netpol/ruleset"},
 		"internal/observe":         {"observe"},
 		"internal/kuberouter":      {"kuberouter"},
+		"internal/source/manifest": {"source/manifest"},
 	}
 }
 
 // randomised are the packages with tests on random clusters. Their flags fix
 // the seed, keep failures out of the tree and do not look for small examples.
 func randomised() []string {
-	return []string{"agent", "netpol/policy", "netpol/compile", "netpol/ruleset"}
+	return []string{"agent", "netpol/policy", "netpol/compile", "netpol/ruleset", "source/manifest"}
 }
 
 func (m mutant) suite() []string { return suites()[filepath.Dir(m.file)] }

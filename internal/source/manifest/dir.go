@@ -24,6 +24,7 @@ const maxFile = 256 << 20
 type rawFile struct {
 	name string // without the directory
 	data []byte
+	info fs.FileInfo // nil if the file could not be opened
 	err  error
 }
 
@@ -75,8 +76,8 @@ func readPath(path string) ([]rawFile, error) {
 	if info.IsDir() {
 		return readDir(path)
 	}
-	data, err := readFile(path)
-	return []rawFile{{filepath.Base(path), data, err}}, nil
+	f := readFile(path)
+	return []rawFile{f}, nil
 }
 
 // readDir reads the manifests of a directory, sorted by name.
@@ -90,11 +91,11 @@ func readDir(dir string) ([]rawFile, error) {
 		if !isManifest(e.Name()) {
 			continue
 		}
-		data, err := readFile(filepath.Join(dir, e.Name()))
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoFile) {
+		f := readFile(filepath.Join(dir, e.Name()))
+		if errors.Is(f.err, fs.ErrNotExist) || errors.Is(f.err, errNoFile) {
 			continue // it went away just now, or it is a directory
 		}
-		files = append(files, rawFile{e.Name(), data, err})
+		files = append(files, f)
 	}
 	slices.SortFunc(files, func(a, b rawFile) int { return strings.Compare(a.name, b.name) })
 	return files, nil
@@ -108,22 +109,31 @@ func isManifest(name string) bool {
 var errNoFile = errors.New("not a regular file")
 
 // readFile follows symbolic links: ConfigMap volumes are made of them.
-func readFile(path string) ([]byte, error) {
+func readFile(path string) rawFile {
+	raw := rawFile{name: filepath.Base(path)}
+	raw.data, raw.info, raw.err = readRegular(path)
+	return raw
+}
+
+func readRegular(path string) ([]byte, fs.FileInfo, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errNoFile // a pipe would block for ever
+		return nil, nil, errNoFile // a pipe would block for ever
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
+	if info, err = f.Stat(); err != nil {
+		return nil, nil, err
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err == nil && len(data) > maxFile {
 		err = fmt.Errorf("the file is larger than %d MiB", maxFile>>20)
 	}
-	return data, err
+	return data, info, err
 }

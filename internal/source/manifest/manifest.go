@@ -120,6 +120,11 @@ func Load(path string) (*Result, error) {
 			broken = append(broken, bad.diagnostic("nothing of the file is used"))
 			continue
 		}
+		if f.empty {
+			empty := emptyFile(raw.name).diagnostic("an agent that starts with it waits")
+			empty.Severity = cluster.Warning
+			broken = append(broken, empty)
+		}
 		good = append(good, f)
 	}
 	result := merge(good)

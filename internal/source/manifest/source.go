@@ -4,7 +4,6 @@ package manifest
 
 import (
 	"context"
-	"crypto/sha256"
 	"log/slog"
 	"maps"
 	"path/filepath"
@@ -36,24 +35,19 @@ type Source struct {
 
 	read    bool              // the directory was read once
 	synced  bool              // every file was understood once
-	last    string            // digest of what is in the store
+	waits   bool              // a file is held until it stays the same
+	last    string            // digest of what was read
 	files   map[string]*known // by file name; owned by Run
 	origins map[string]bool   // files that have diagnostics in the store
+	clock   func() time.Time
 
 	mu   sync.Mutex // guards feed, which others ask for
 	feed feed.Feed
 }
 
-// known is what is known about one file.
-type known struct {
-	sum    [sha256.Size]byte
-	good   *file        // the last content that could be read; nil if there was none
-	broken *SyntaxError // why the present content is not in force
-}
-
 // New returns a source for the directory. It does no I/O.
 func New(dir string, log *slog.Logger) *Source {
-	return &Source{dir: dir, log: log, files: map[string]*known{}, origins: map[string]bool{},
+	return &Source{dir: dir, log: log, files: map[string]*known{}, origins: map[string]bool{}, clock: time.Now,
 		feed: feed.Feed{Kind: "manifests", Since: time.Now()}}
 }
 
@@ -64,8 +58,10 @@ func (s *Source) Feeds() []feed.Feed {
 	return []feed.Feed{s.feed}
 }
 
-// note records the outcome of reading the directory.
+// note records the outcome of reading the directory. While a file was never
+// understood, that is why there is no complete list.
 func (s *Source) note(err error) {
+	name, bad := s.neverRead()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -76,6 +72,9 @@ func (s *Source) note(err error) {
 	if err != nil {
 		s.feed.Err, s.feed.Cure = err.Error(), "make the directory readable again"
 		return
+	}
+	if bad != nil {
+		s.feed.Err, s.feed.Cure = filepath.Join(s.dir, name)+": "+bad.Error(), bad.Cure
 	}
 	s.feed.Heard = now
 }
@@ -120,7 +119,7 @@ func (s *Source) follow(ctx context.Context, store *cluster.Store, watcher *fsno
 	}
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
-	var due <-chan time.Time
+	var due, again <-chan time.Time
 	away := false
 	for {
 		select {
@@ -135,27 +134,31 @@ func (s *Source) follow(ctx context.Context, store *cluster.Store, watcher *fsno
 			// An overflow: events were lost, so look at once.
 			s.log.Warn("file notification failed", "err", err)
 		case <-due:
+		case <-again:
 		case <-ticker.C:
 			s.watch(watcher)
 		}
-		due = nil
+		due, again = nil, nil
 		err := s.sync(store)
 		if err != nil && !away {
 			s.log.Error("manifests cannot be read, the last content stays in force", "err", err)
 		}
 		away = err != nil
+		if s.waits {
+			again = time.After(steady)
+		}
 	}
 }
 
 // sync reads the directory and puts it into the store if it changed.
 func (s *Source) sync(store *cluster.Store) error {
 	raw, err := readDir(s.dir)
-	s.note(err)
+	defer func() { s.note(err) }()
 	if err != nil {
 		return err
 	}
 	sum := digest(raw)
-	if s.read && sum == s.last {
+	if s.read && sum == s.last && !s.waits {
 		return nil
 	}
 	s.read, s.last = true, sum
@@ -172,15 +175,15 @@ func (s *Source) update(raw []rawFile) (*Result, map[string][]cluster.Diagnostic
 	files := make(map[string]*known, len(raw))
 	var good []*file
 	broken := map[string][]cluster.Diagnostic{}
+	s.waits = false
+	now := s.clock()
 	for _, r := range raw {
-		k := s.look(r)
+		k := s.files[r.name].next(r, now)
+		s.say(r.name, s.files[r.name], k)
 		files[r.name] = k
+		s.waits = s.waits || !k.held.IsZero()
 		if k.broken != nil {
-			consequence := "nothing of the file is used"
-			if k.good != nil {
-				consequence = "the file's previous content stays in force"
-			}
-			broken[r.name] = append(broken[r.name], k.broken.diagnostic(consequence))
+			broken[r.name] = append(broken[r.name], k.finding())
 		}
 		if k.good != nil {
 			good = append(good, k.good)
@@ -190,36 +193,37 @@ func (s *Source) update(raw []rawFile) (*Result, map[string][]cluster.Diagnostic
 	return merge(good), broken
 }
 
-// look parses a file unless it is the same as before.
-func (s *Source) look(r rawFile) *known {
-	before := s.files[r.name]
-	sum := sha256.Sum256(r.data)
-	if before != nil && before.sum == sum && r.err == nil && before.broken == nil {
-		return before
+// say logs, once, why the text of a file does not count.
+func (s *Source) say(name string, before, now *known) {
+	bad := now.broken
+	if bad == nil || before != nil && before.broken != nil && *before.broken == *bad {
+		return
 	}
-	parsed, bad := r.parse()
-	if bad == nil {
-		return &known{sum: sum, good: parsed}
+	s.log.Warn("manifest is not in force", "path", filepath.Join(s.dir, name), "line", bad.Line, "err", bad, "cure", bad.Cure)
+}
+
+// neverRead returns the first file that was never understood, as long as the first
+// read is not complete.
+func (s *Source) neverRead() (name string, why *SyntaxError) {
+	if s.synced {
+		return "", nil
 	}
-	now := &known{sum: sum, broken: bad}
-	if before != nil {
-		now.good = before.good
+	for _, name := range slices.Sorted(maps.Keys(s.files)) {
+		if k := s.files[name]; k.good == nil {
+			return name, k.broken
+		}
 	}
-	if before == nil || before.broken == nil || *before.broken != *bad {
-		s.log.Warn("manifest cannot be understood", "path", filepath.Join(s.dir, r.name), "line", bad.Line, "err", bad)
-	}
-	return now
+	return "", nil
 }
 
 // complete returns the kinds whose first list is known. That is none as long as
-// a file was never understood: it may hold a policy that the kernel enforces
-// since an earlier run, and taking that away would open pods.
+// a file was never understood, or is empty: it may have held a policy that the
+// kernel enforces since an earlier run, and taking that away would open pods.
 func (s *Source) complete() []cluster.Kind {
-	for _, name := range slices.Sorted(maps.Keys(s.files)) {
-		if k := s.files[name]; k.good == nil && !s.synced {
-			s.log.Error("the first read is not complete, the kernel stays as it is until every file is understood", "path", filepath.Join(s.dir, name), "err", k.broken)
-			return nil
-		}
+	if name, why := s.neverRead(); why != nil {
+		s.log.Error("the first read is not complete, the kernel stays as it is until every file is understood",
+			"path", filepath.Join(s.dir, name), "err", why, "cure", why.Cure)
+		return nil
 	}
 	s.synced = true
 	return cluster.Kinds()
@@ -233,8 +237,9 @@ func nodes(list []*corev1.Node) []*cluster.Node {
 	return converted
 }
 
-// apply puts everything into the store as one transaction. Diagnostics of
-// objects have the directory as their origin, those of broken files the file.
+// apply puts everything into the store as one transaction. The digest says that
+// what was read is in force, so it has to wait with a file that is held.
+// Diagnostics of objects have the directory as their origin, those of broken files the file.
 func (s *Source) apply(store *cluster.Store, sum string, r *Result, broken map[string][]cluster.Diagnostic) {
 	store.Update(func(tx *cluster.Tx) {
 		tx.ReplaceNamespaces(r.Namespaces)
@@ -250,7 +255,9 @@ func (s *Source) apply(store *cluster.Store, sum string, r *Result, broken map[s
 		for name, list := range broken {
 			tx.SetDiagnostics(filepath.Join(s.dir, name), list)
 		}
-		tx.SetSource(sum)
+		if !s.waits {
+			tx.SetSource(sum)
+		}
 		for _, k := range s.complete() {
 			tx.SetSynced(k)
 		}
