@@ -135,13 +135,27 @@ func (l *Loop) drops() {
 	l.Observer.SetDrops(dropsOf(counters))
 }
 
-// dropsOf sums the counters by the direction that was denied.
-func dropsOf(counters map[string]uint64) observe.Drops {
-	return observe.Drops{
-		Ingress: counters[ruleset.CounterIngress] + counters[ruleset.CounterUnlisted] + counters[ruleset.CounterBroadcast],
-		Egress: counters[ruleset.CounterEgress] + counters[ruleset.CounterSource] +
-			counters[ruleset.CounterPort] + counters[ruleset.CounterStacked],
+// dropReasons says why a counter of the rules counts; "" is the self-test's own.
+func dropReasons() map[string]observe.DropReason {
+	return map[string]observe.DropReason{
+		ruleset.CounterIngress: observe.DropPolicyIngress, ruleset.CounterEgress: observe.DropPolicyEgress,
+		ruleset.CounterUnlisted: observe.DropUnknownPod,
+		ruleset.CounterSource:   observe.DropSource, ruleset.CounterPort: observe.DropSource,
+		ruleset.CounterGuard: observe.DropInvalid, ruleset.CounterStacked: observe.DropInvalid,
+		ruleset.CounterBroadcast: observe.DropBroadcast, ruleset.CounterCut: observe.DropCut,
+		ruleset.CounterSelfTest: "",
 	}
+}
+
+// dropsOf sums the counters by why the packets were dropped.
+func dropsOf(counters map[string]uint64) observe.Drops {
+	reasons, drops := dropReasons(), observe.Drops{}
+	for name, n := range counters {
+		if reason := reasons[name]; reason != "" {
+			drops[reason] += n
+		}
+	}
+	return drops
 }
 
 func isolated(m *policy.Model) int {

@@ -78,7 +78,10 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 		elements:     b.gauge("set_elements", "Elements of all sets and maps in the kernel."),
 		objects:      b.gauges("kernel_objects", "Objects in the kernel by type.", "type", "chain", "rule", "set"),
 		repairs:      b.counter("drift_repairs_total", "Differences in the kernel that this agent did not make and repaired."),
-		drops:        b.laterCounters("dropped_packets_total", "Packets dropped, by the direction of the policy that dropped them. Read from the kernel; absent until it was read.", "direction", "ingress", "egress"),
+		drops:        b.laterCounters("dropped_packets_total", "Packets dropped, by why. policy-ingress, policy-egress: no rule of the direction allows them. "+
+			"unknown-pod: to an address that no known pod has. spoofed-source: from an address that its pod does not have. "+
+			"invalid: of no valid connection, or with stacked VLAN tags. broadcast: to one pod, in a frame for everybody. "+
+			"cut: they would revive a connection that was cut. Read from the kernel; absent until it was read.", "reason", dropReasons()...),
 		cuts:         b.counters("connections_cut_total", "Connections that were ended: the policies of a direction deny them now, or an address of theirs was reused.", "reason", "ingress", "egress", "reused"),
 		refused:      b.gauge("connections_refused", "Connections that were cut and that the end which answered cannot revive."),
 		looks:        b.counter("connection_looks_total", "How often the connection table was looked at after a change."),

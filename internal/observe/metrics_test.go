@@ -41,7 +41,7 @@ func TestTheReferencePageIsCurrent(t *testing.T) {
 
 func TestEveryMetricIsOnTheReferencePageAndNoOther(t *testing.T) {
 	o := enforcing()
-	o.SetDrops(Drops{1, 1})
+	o.SetDrops(Drops{DropPolicyIngress: 1})
 	o.SetFeeds([]feed.Feed{{Kind: "pods"}})
 	families, err := o.reg.Gather()
 	if err != nil {

@@ -164,29 +164,6 @@ func (o *Observer) ClearProblem(subject string) {
 	o.metrics.setProblems(o.problems)
 }
 
-// Drops are packets dropped, as the kernel's counters stand now, by the
-// direction of the rule that dropped them.
-type Drops struct{ Ingress, Egress uint64 }
-
-// SetDrops records the kernel's counters. A counter that went back was made
-// anew by the kernel, so its value is new drops as a whole.
-func (o *Observer) SetDrops(now Drops) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	in, out := grown(o.drops.Ingress, now.Ingress), grown(o.drops.Egress, now.Egress)
-	o.drops = now
-	o.status.Drops += in + out
-	o.metrics.drops.WithLabelValues("ingress").Add(float64(in))
-	o.metrics.drops.WithLabelValues("egress").Add(float64(out))
-}
-
-func grown(before, now uint64) uint64 {
-	if now < before {
-		return now
-	}
-	return now - before
-}
-
 // Cuts are connections that were ended, and what it took to find them.
 type Cuts struct {
 	// Ingress and Egress were ended because the policies of that direction deny

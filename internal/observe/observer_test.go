@@ -167,14 +167,14 @@ func TestAProblemKeepsTheTimeAtWhichItBegan(t *testing.T) {
 
 func TestDropsAreCountedOnAcrossARebuiltTable(t *testing.T) {
 	o := newObserver(time.Second)
-	for _, d := range []Drops{{10, 1}, {15, 1}, {2, 0}, {2, 4}} {
-		o.SetDrops(d)
+	for _, d := range [][2]uint64{{10, 1}, {15, 1}, {2, 0}, {2, 4}} {
+		o.SetDrops(Drops{DropPolicyIngress: d[0], DropSource: d[1]})
 	}
 	if got := o.Status().Drops; got != 22 {
-		t.Errorf("drops = %d, want 15+2 ingress and 1+4 egress", got)
+		t.Errorf("drops = %d, want 15+2 by policies and 1+4 forged", got)
 	}
-	if _, body := ask(t, o, "/metrics"); !strings.Contains(body, `podwall_dropped_packets_total{direction="ingress"} 17`) {
-		t.Errorf("metrics do not count 17 ingress drops:\n%s", body)
+	if _, body := ask(t, o, "/metrics"); !strings.Contains(body, `podwall_dropped_packets_total{reason="policy-ingress"} 17`) {
+		t.Errorf("metrics do not count 17 drops by policies:\n%s", body)
 	}
 }
 

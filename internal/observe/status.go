@@ -62,9 +62,10 @@ type Status struct {
 	// DriftRepairs counts differences in the kernel that this agent did not
 	// make and repaired, since it started.
 	DriftRepairs uint64 `json:"driftRepairs"`
-	// Drops is the number of packets dropped, both directions, as far as it was
-	// read from the kernel.
-	Drops uint64 `json:"drops"`
+	// Drops is the number of packets dropped, as far as it was read from the kernel, and
+	// DropsByReason how many of them why.
+	Drops         uint64 `json:"drops"`
+	DropsByReason Drops  `json:"dropsByReason,omitempty"`
 	// Cut is the number of connections that were ended because a change denied
 	// them or gave their address to another pod, since the agent started. Refused is
 	// how many connections cannot be revived now by the end that answered.

@@ -42,7 +42,7 @@ func (s Status) WriteText(w io.Writer) error {
 	row("kernel", "%d chains, %d rules, %d sets, %d elements", s.Chains, s.Rules, s.Sets, s.Elements)
 	row("last apply", "%s", s.LastApply)
 	row("repairs", "%d", s.DriftRepairs)
-	row("drops", "%d packets", s.Drops)
+	row("drops", "%d packets%s", s.Drops, s.DropsByReason)
 	row("cut", "%d connections, %d refused a revival", s.Cut, s.Refused)
 	row("tracked", "%s", s.Connections)
 	row("version", "%s, started %s", s.Version, s.Started.Format(time.RFC3339))
