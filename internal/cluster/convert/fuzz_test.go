@@ -134,18 +134,25 @@ func understoodRule(r rule) (rest rule, some bool) {
 }
 
 // plain reports whether every text of a block is a prefix of one family, asked
-// of the standard library alone.
+// of the standard library alone, or one that the API server reads.
 func plain(b *networkingv1.IPBlock) bool {
 	if b == nil {
 		return true
 	}
-	cidr, err := netip.ParsePrefix(b.CIDR)
-	ok := err == nil && !cidr.Addr().Is4In6()
+	cidr, ok := plainCIDR(b.CIDR)
 	for _, text := range b.Except {
-		e, err := netip.ParsePrefix(text)
-		ok = ok && err == nil && e.Addr().Is4() == cidr.Addr().Is4() && !e.Addr().Is4In6()
+		e, understood := plainCIDR(text)
+		ok = ok && understood && e.Addr().Is4() == cidr.Addr().Is4()
 	}
 	return ok
+}
+
+func plainCIDR(text string) (netip.Prefix, bool) {
+	if p, err := netip.ParsePrefix(text); err == nil && !p.Addr().Is4In6() {
+		return p, true
+	}
+	p, _, err := parseCIDR(text) // held against the API server's parser by TestCIDRsAreReadAsTheAPIServerReadsThem
+	return p, err == nil
 }
 
 // plainPort reports whether an entry is what the API allows, in its own words.

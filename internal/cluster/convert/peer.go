@@ -155,18 +155,18 @@ func (r *reader) hole(field string, cidr, except netip.Prefix) bool {
 	return true
 }
 
-// prefix reads a CIDR. What other programs read in more than one way (leading
-// zeros, IPv4 written as IPv6, zones) is not guessed at.
+// prefix reads a CIDR. Where the API server reads a text that others may read in
+// another way, it is read like there, with a warning (ADR 0020).
 func (r *reader) prefix(field, text string) (netip.Prefix, bool) {
-	p, err := netip.ParsePrefix(text)
+	p, usual, err := parseCIDR(text)
 	switch {
 	case err != nil:
-		r.fail(field, fmt.Sprintf("%q is no CIDR that has one meaning: %s", text, nobody),
-			"write it as 192.0.2.0/24 or 2001:db8::/64, without leading zeros, spaces or zone")
+		r.fail(field, fmt.Sprintf("%q is no CIDR: %s", text, nobody),
+			"write it as 192.0.2.0/24 or 2001:db8::/64, without spaces or zone")
 		return netip.Prefix{}, false
-	case p.Addr().Is4In6():
-		r.fail(field, fmt.Sprintf("%q is IPv4 written as IPv6: %s", text, nobody), "write the IPv4 prefix")
-		return netip.Prefix{}, false
+	case !usual:
+		r.warn(field, fmt.Sprintf("%q is read as %s, as the API server does; other programs refuse it or read something else",
+			text, p.Masked()), "write "+p.Masked().String())
 	case p != p.Masked():
 		r.warn(field, fmt.Sprintf("%s has bits set behind the prefix: read as %s", text, p.Masked()),
 			"write "+p.Masked().String())

@@ -60,6 +60,10 @@ func (r *reader) port(field string, raw *networkingv1.NetworkPolicyPort) (cluste
 // defined as a named (string) port".
 func (r *reader) named(field string, raw *networkingv1.NetworkPolicyPort, p *cluster.Port) bool {
 	name := raw.Port.StrVal
+	if name == "" {
+		r.fail(field+".port", "the port is an empty text: "+noPort, "write a number or a name, or leave port out to mean every port")
+		return false
+	}
 	if problems := validation.IsValidPortName(name); len(problems) > 0 {
 		r.fail(field+".port", fmt.Sprintf("%q is no port name (%s): %s", name, problems[0], noPort),
 			"write a number without quotes, or a name as containers declare it")

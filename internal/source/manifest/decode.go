@@ -67,7 +67,8 @@ func (f *file) addCore(d *document, kind string) error {
 	case "Namespace":
 		return addTo(d, &f.namespaces, new(corev1.Namespace), kind, namespace)
 	case "Pod":
-		return addTo(d, &f.pods, new(corev1.Pod), kind, func(p *corev1.Pod, _ *[]cluster.Diagnostic) *cluster.Pod {
+		return addTo(d, &f.pods, new(corev1.Pod), kind, func(p *corev1.Pod, found *[]cluster.Diagnostic) *cluster.Pod {
+			*found = append(*found, d.badAddresses(p)...)
 			return f.interner.Pod(p)
 		})
 	case "Service":

@@ -106,6 +106,8 @@ func TestParse(t *testing.T) {
 		{"lists that are not used may have items of any shape", "apiVersion: example.org/v1\nkind: WishList\nitems: [a, 1]\n",
 			"\nwarning WishList"},
 		{"an empty list holds nothing", "apiVersion: v1\nkind: List\nitems: []\n", ""},
+		{"an address that is none is an error", strings.Replace(pod, "10.0.0.1", "010.0.0.1", 1),
+			"ns:shop pod:shop/web[]\nerror Pod shop/web status.podIPs[0].ip"},
 		{"a name that the API refuses is a warning", strings.Replace(policy, "deny", "Deny", 1),
 			"ns:shop policy:shop/Deny\nwarning NetworkPolicy shop/Deny metadata.name"},
 		{"the old group of NetworkPolicy is read", strings.Replace(policy, "networking.k8s.io/v1", "extensions/v1beta1", 1),

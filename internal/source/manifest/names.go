@@ -3,6 +3,12 @@
 package manifest
 
 import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -40,6 +46,27 @@ func (d *document) named(o metav1.Object, kind string) ([]cluster.Diagnostic, er
 		Field:   "metadata.name",
 		Message: "the API refuses the name", Cure: "write at most 253 lower case letters, digits, dashes and dots",
 	}}, nil
+}
+
+// badAddresses names the addresses of a pod that are none: conversion leaves them
+// out, and the rules do not know the pod by them.
+func (d *document) badAddresses(p *corev1.Pod) (found []cluster.Diagnostic) {
+	texts := map[string]string{"status.podIP": p.Status.PodIP}
+	for i, ip := range p.Status.PodIPs {
+		texts[fmt.Sprintf("status.podIPs[%d].ip", i)] = ip.IP
+	}
+	for _, field := range slices.Sorted(maps.Keys(texts)) {
+		text := texts[field]
+		if a, err := netip.ParseAddr(text); text == "" || err == nil && a.Zone() == "" && !a.IsUnspecified() {
+			continue
+		}
+		found = append(found, cluster.Diagnostic{
+			Severity: cluster.Error, Kind: "Pod", Object: cluster.Key{Namespace: p.Namespace, Name: p.Name}, Field: field,
+			Message: quoted(text) + " is no address of a pod: it is not used" + d.at(field),
+			Cure:    "write it as 192.0.2.1 or 2001:db8::1, without leading zeros, zone or length",
+		})
+	}
+	return found
 }
 
 // nameless says that an object has no name, and where it may be instead.
