@@ -42,7 +42,8 @@ func sourceOptions() []option {
 			help: "Address of the API server. It overrides the one in the kubeconfig.",
 			bind: func(c *Config) flag.Value { return text(&c.Master) }},
 		{name: "manifests", arg: "DIR",
-			help: "Read namespaces, pods and policies from the YAML files in this directory, and again when they change, instead of from an API server. Excludes --kubeconfig and --master.",
+			help: "Read namespaces, pods and policies from the YAML and JSON files in this directory, and again when they change, " +
+				"instead of from an API server (docs/manifests.md). Excludes --kubeconfig and --master.",
 			why:  "a machine outside a cluster looks like a node whose kubeconfig is missing; only you know that the directory is the truth.",
 			bind: func(c *Config) flag.Value { return text(&c.Manifests) }},
 		{name: "hostname-override", arg: "NAME",
