@@ -66,7 +66,7 @@ func (w *world) backend(t *testing.T, pod string) {
 }
 
 func TestErrorsAboutConnectionsOfOthersAreStopped(t *testing.T) {
-	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
+	everywhere(t, stage.Setup{}, func(t *testing.T, w *world) {
 		w.backend(t, open)
 		w.Enforce(t, stage.Usual()...)
 		stage.Families(t, func(t *testing.T, v6 bool) {
@@ -99,7 +99,7 @@ func TestErrorsPassWithoutTheGuard(t *testing.T) {
 func TestHonestErrorsArrive(t *testing.T) {
 	for name, options := range map[string]lab.ServiceOptions{"plain": {}, "masquerade-all": {MasqueradeAll: true}} {
 		t.Run(name, func(t *testing.T) {
-			eachDatapath(t, stage.Setup{Services: options}, func(t *testing.T, w *world) {
+			everywhere(t, stage.Setup{Services: options}, func(t *testing.T, w *world) {
 				w.backend(t, jailed)
 				w.Enforce(t, stage.Usual()[0], stage.Policy("jailed", "jailed",
 					`policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: victim}}}, {ipBlock: {cidr: 203.0.113.10/32}}, `+
@@ -139,7 +139,7 @@ func (w *world) honest(t *testing.T, v6 bool) {
 
 // What an egress rule allows whatever the protocol, it allows in errors too.
 func TestARuleForEveryProtocolIsOneForErrors(t *testing.T) {
-	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
+	everywhere(t, stage.Setup{}, func(t *testing.T, w *world) {
 		w.Enforce(t, stage.Policy("jailed", "jailed", `policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 203.0.113.10/32}}, `+
 			`{ipBlock: {cidr: "2001:db8:cafe::a/128"}}]}]`))
 		stage.Families(t, func(t *testing.T, v6 bool) {

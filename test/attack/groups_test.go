@@ -68,11 +68,22 @@ func (w *world) each(t *testing.T, f fabrication, want stage.Drops) {
 	}
 }
 
+// bridges are the lab's own bridge and that of the CNI plugin.
+func bridges(s stage.Setup) []lab.Wiring {
+	if s.CNIBin == "" {
+		return []lab.Wiring{lab.Bridge}
+	}
+	return []lab.Wiring{lab.Bridge, lab.CNIBridge}
+}
+
 // eachBridge runs a test on bridged worlds with every set of base chains.
 func eachBridge(t *testing.T, test func(t *testing.T, w *world)) {
 	for name, args := range map[string][]string{"nat": {"--datapath=nat"}, "filter": {"--datapath=filter"},
 		"unknown pods open": {"--datapath=nat", "--unknown-pods=open"}} {
-		t.Run(name, func(t *testing.T) { test(t, &world{stage.New(t, lab.Bridge, stage.Setup{Args: args})}) })
+		s := stage.Setup{Args: args, CNIBin: plugins(t)}
+		for _, wiring := range bridges(s) {
+			t.Run(string(wiring)+"/"+name, func(t *testing.T) { test(t, &world{stage.New(t, wiring, s)}) })
+		}
 	}
 }
 

@@ -56,7 +56,7 @@ func (w *world) linkLocalTo(t *testing.T, from, to string, v6 bool) []stage.Shot
 }
 
 func TestALinkLocalAddressOfAPodIsNotOutside(t *testing.T) {
-	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
+	everywhere(t, stage.Setup{}, func(t *testing.T, w *world) {
 		for name, peers := range map[string]string{"except": outside, "set": many} {
 			w.Enforce(t, stage.Policy("victim", "victim", `policyTypes: [Ingress], ingress: [{from: `+peers+`}]`))
 			t.Run(name, func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestALinkLocalAddressOfAPodIsNotOutside(t *testing.T) {
 func TestALinkLocalAddressOfAPodDoesNotLeaveItsNode(t *testing.T) {
 	for _, unknown := range []string{"closed", "open"} {
 		t.Run(unknown, func(t *testing.T) {
-			eachDatapath(t, stage.Setup{Args: []string{"--unknown-pods=" + unknown}}, func(t *testing.T, w *world) {
+			everywhere(t, stage.Setup{Args: []string{"--unknown-pods=" + unknown}}, func(t *testing.T, w *world) {
 				w.Enforce(t, stage.Policy("victim", "victim", `policyTypes: [Ingress], ingress: [{from: `+outside+`}]`))
 				p := packet.Packet{Src: nobodys(w, t, far, false), Dst: w.Addr(t, victim, false), Proto: packet.UDP, SrcPort: 7000, DstPort: 80}
 				w.Stopped(t, stage.Drops{ruleset.CounterSource: 1}, w.Raw(t, "link-local", far, victim, p))
@@ -94,7 +94,7 @@ func TestALinkLocalAddressOfAPodDoesNotLeaveItsNode(t *testing.T) {
 
 // A packet from no address is for everybody (DHCP), or from nobody.
 func TestNoAddressIsNotOutside(t *testing.T) {
-	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
+	everywhere(t, stage.Setup{}, func(t *testing.T, w *world) {
 		if w.Wiring != lab.Bridge {
 			return // the kernel forwards no such packet
 		}
@@ -105,7 +105,7 @@ func TestNoAddressIsNotOutside(t *testing.T) {
 }
 
 func TestALinkLocalNeighbourIsNotOutside(t *testing.T) {
-	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
+	everywhere(t, stage.Setup{}, func(t *testing.T, w *world) {
 		node := w.dnsOfTheNode(t)
 		metadata := w.metadata(t)
 		asked := []trial.Question{

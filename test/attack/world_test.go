@@ -5,8 +5,10 @@
 package attack_test
 
 import (
+	"os"
 	"testing"
 
+	"github.com/podwall/podwall/internal/lab/testkit/soak"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 )
 
@@ -27,12 +29,36 @@ const (
 // world is a stage with what only attackers do.
 type world struct{ *stage.World }
 
-// eachWiring runs a test on a routed and on a bridged world.
+// eachWiring runs a test on a routed and on a bridged world. In a long run
+// (PODWALL_SOAK) there are also those that the CNI plugins wire.
 func eachWiring(t *testing.T, s stage.Setup, test func(t *testing.T, w *world)) {
+	if soak.Long() {
+		s.CNIBin = plugins(t)
+	}
 	stage.EachWiring(t, s, func(t *testing.T, w *stage.World) { test(t, &world{w}) })
 }
 
 // eachDatapath is eachWiring with nat chains and with filter chains.
 func eachDatapath(t *testing.T, s stage.Setup, test func(t *testing.T, w *world)) {
+	if soak.Long() {
+		s.CNIBin = plugins(t)
+	}
 	stage.EachDatapath(t, s, func(t *testing.T, w *stage.World) { test(t, &world{w}) })
+}
+
+// everywhere is eachDatapath, always with the plugins: for what depends on who wires.
+func everywhere(t *testing.T, s stage.Setup, test func(t *testing.T, w *world)) {
+	s.CNIBin = plugins(t)
+	stage.EachDatapath(t, s, func(t *testing.T, w *stage.World) { test(t, &world{w}) })
+}
+
+// plugins is the directory of the CNI plugins; empty if they are not built, which in CI
+// is a failure.
+func plugins(t *testing.T) string {
+	t.Helper()
+	dir := os.Getenv("PODWALL_CNI_BIN")
+	if dir == "" && os.Getenv("CI") == "true" {
+		t.Fatal("the CNI plugins are not built: run `make cni`, and set PODWALL_CNI_BIN")
+	}
+	return dir
 }

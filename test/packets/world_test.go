@@ -91,7 +91,7 @@ func (w *world) link(t *testing.T, endpoint, name string) (*netlink.Handle, netl
 func (w *world) toPod(t *testing.T, pod string) (*netlink.Handle, netlink.Link) {
 	t.Helper()
 	e := w.Endpoint(t, pod)
-	if w.Wiring == lab.Bridge || w.Wiring == lab.CNIBridge {
+	if w.Wiring == lab.Bridge {
 		return w.link(t, e.Node, lab.BridgeName)
 	}
 	return w.link(t, e.Node, e.HostDevice)

@@ -84,7 +84,7 @@ type Setup struct {
 // that must work before anything can be tested.
 type World struct {
 	*trial.Trial
-	Wiring lab.Wiring
+	Wiring lab.Wiring // Routed or Bridge, also of those that plugins wire
 	Setup  Setup
 	Conns  map[string]*nft.Conn // of the nodes
 	Taps   map[string]*Tap      // of the pods and of the host outside
@@ -92,11 +92,31 @@ type World struct {
 	Marks  Marks
 }
 
-// EachWiring runs a test on a routed and on a bridged world.
+// EachWiring runs a test on routed and on bridged worlds, wired by the lab and, if Setup
+// names their directory, by the CNI plugins.
 func EachWiring(t *testing.T, s Setup, test func(t *testing.T, w *World)) {
-	for _, w := range []lab.Wiring{lab.Routed, lab.Bridge} {
+	for _, w := range Wirings(s) {
 		t.Run(string(w), func(t *testing.T) { test(t, New(t, w, s)) })
 	}
+}
+
+// Wirings returns those that EachWiring runs a test on.
+func Wirings(s Setup) []lab.Wiring {
+	if s.CNIBin == "" {
+		return []lab.Wiring{lab.Routed, lab.Bridge}
+	}
+	return lab.Wirings[:]
+}
+
+// kindOf returns Routed or Bridge, whoever wires.
+func kindOf(w lab.Wiring) lab.Wiring {
+	switch w {
+	case lab.CNIBridge:
+		return lab.Bridge
+	case lab.CNIPtp:
+		return lab.Routed
+	}
+	return w
 }
 
 // EachDatapath is EachWiring with nat chains and with filter chains.
@@ -119,7 +139,7 @@ func New(t *testing.T, wiring lab.Wiring, s Setup) *World {
 	Check(t, err)
 	t.Cleanup(func() { Check(t, tr.Close()) })
 	tr.Prober().Settle = settle
-	w := &World{Trial: tr, Wiring: wiring, Setup: s, Conns: map[string]*nft.Conn{}, Taps: map[string]*Tap{}}
+	w := &World{Trial: tr, Wiring: kindOf(wiring), Setup: s, Conns: map[string]*nft.Conn{}, Taps: map[string]*Tap{}}
 	for _, n := range []string{Node1, Node2} {
 		// The sender's best case: no reverse-path filter helps us.
 		Check(t, w.NS(t, n).SetSysctls([]netns.Sysctl{{Path: "ipv4/conf/all/rp_filter", Value: "0"},
