@@ -44,7 +44,7 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 
 func (l *Loop) countCuts(c datapath.Cuts) {
 	l.counts.refused = c.Refused
-	l.Observer.AddCuts(observe.Cuts{Ingress: c.Ingress, Egress: c.Egress, Reused: c.Reused, Refused: c.Refused,
+	l.Observer.AddCuts(observe.Cuts{Ingress: c.Ingress, Egress: c.Egress, Reused: c.Reused, Gone: c.Gone, Refused: c.Refused,
 		Looks: c.Looked.Times, Entries: c.Looked.Entries, Elapsed: c.Looked.Duration})
 }
 

@@ -197,32 +197,52 @@ func (c *cuts) clear(addrs []netip.Addr, j *cut.Judge) (deleted int) {
 	return deleted
 }
 
-// end deletes connections and says so.
+// end deletes connections and says so: what policies deny by now in one line, what is
+// left of pods that are gone at debug level only, since every pod that goes leaves some.
 func (c *cuts) end(list []cut.Cut, sum *Cuts) error {
 	if len(list) == 0 {
 		return nil
 	}
-	entries := make([]inet.Connection, len(list))
-	for i, l := range list {
-		entries[i] = l.Entry
-		switch l.Reason {
-		case cut.Ingress:
-			sum.Ingress++
-		case cut.Egress:
-			sum.Egress++
-		default:
-			sum.Reused++
+	entries, now := make([]inet.Connection, len(list)), Cuts{}
+	var first *cut.Cut
+	for i := range list {
+		l := &list[i]
+		if entries[i] = l.Entry; l.Entry.Finished {
+			continue // nobody speaks there any more
+		}
+		now.add(l.Reason)
+		if denied := l.Reason != cut.Gone; denied && first == nil {
+			first = l
 		}
 		if i < maxLogged {
-			c.log.Info("connection cut", "flow", l.String(), "reason", l.Reason.String(), "pod", l.Pod, "chain", l.Chain)
+			c.log.Debug("connection cut", "flow", l.String(), "reason", l.Reason.String(), "pod", l.Pod, "chain", l.Chain)
 		}
 	}
-	if more := len(list) - maxLogged; more > 0 {
-		c.log.Info("more connections cut", "count", more)
+	if first != nil {
+		c.log.Info("connections cut that policies deny now", "ingress", now.Ingress, "egress", now.Egress,
+			"first", first.String(), "reason", first.Reason.String(), "pod", first.Pod, "chain", first.Chain)
+	}
+	if now.Gone > 0 {
+		c.log.Debug("connections of pods that are gone ended", "count", now.Gone)
 	}
 	if _, err := c.conn.Delete(entries); err != nil {
 		c.audit.giveBack(list)
 		return err
 	}
+	sum.Ingress, sum.Egress, sum.Gone = sum.Ingress+now.Ingress, sum.Egress+now.Egress, sum.Gone+now.Gone
 	return nil
+}
+
+// add counts one connection.
+func (c *Cuts) add(r cut.Reason) {
+	switch r {
+	case cut.Ingress:
+		c.Ingress++
+	case cut.Egress:
+		c.Egress++
+	case cut.Reused:
+		c.Reused++
+	case cut.Gone:
+		c.Gone++
+	}
 }

@@ -29,7 +29,7 @@ type cuts struct {
 const (
 	// maxCuts bounds how many connections one commit cuts; the next takes the rest.
 	maxCuts = 4096
-	// maxLogged is how many connections of one commit are named in the log.
+	// maxLogged is how many connections of one commit are named in the log, at debug level.
 	maxLogged = 10
 	// sweepPeriod is how often the kernel is asked which refused packets it has
 	// forgotten.
@@ -38,7 +38,7 @@ const (
 
 // Cuts says which connections an Apply or a Cut ended.
 type Cuts struct {
-	Ingress, Egress, Reused int
+	Ingress, Egress, Reused, Gone int
 	// Refused is how many packets the sets hold that would revive them.
 	Refused int
 	Looked  Looked

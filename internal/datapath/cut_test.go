@@ -5,8 +5,10 @@
 package datapath
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -35,12 +37,21 @@ const (
 // connect puts a connection into the table of this process' network namespace.
 func connect(t *testing.T, p inet.Protocol, src, dst string) {
 	t.Helper()
+	connectIn(t, established, p, src, dst)
+}
+
+// States of a TCP connection.
+const established, timeWait = 3, 7
+
+// connectIn is connect, in a state if it is TCP.
+func connectIn(t *testing.T, state uint8, p inet.Protocol, src, dst string) {
+	t.Helper()
 	tuple := func(src, dst string, sport, dport uint16) netlink.IPTuple {
 		return netlink.IPTuple{Protocol: uint8(p), SrcIP: netip.MustParseAddr(src).AsSlice(), DstIP: netip.MustParseAddr(dst).AsSlice(), SrcPort: sport, DstPort: dport}
 	}
 	flow := &netlink.ConntrackFlow{FamilyType: unix.AF_INET, TimeOut: 300, Forward: tuple(src, dst, reply, tcpPort), Reverse: tuple(dst, src, tcpPort, reply)}
 	if p == inet.TCP {
-		flow.ProtoInfo = &netlink.ProtoInfoTCP{State: 3}
+		flow.ProtoInfo = &netlink.ProtoInfoTCP{State: state}
 	}
 	if err := netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, flow); err != nil {
 		t.Fatal(err)
@@ -89,6 +100,7 @@ func drive(t *testing.T, d *Datapath, p *program.Program, want ...string) (sum C
 	next := apply(t, d, p).Cuts
 	for end := time.Now().Add(patience); ; {
 		sum.Ingress, sum.Egress, sum.Reused, sum.Refused = sum.Ingress+next.Ingress, sum.Egress+next.Egress, sum.Reused+next.Reused, next.Refused
+		sum.Gone += next.Gone
 		if slices.Equal(connections(t), want) {
 			return sum
 		}
@@ -440,5 +452,45 @@ func TestConnectionsOfAPodThatIsGoneGoToo(t *testing.T) {
 		p := isolated(first, second)
 		p.Pods = nil
 		drive(t, d, p, lines(second, elsewhere)...)
+	})
+}
+
+// Pods go all the time, and each leaves connections that have ended. They are deleted,
+// but are no cuts; what goes on is one, for another reason than a change of policies.
+// Neither is news.
+func TestAPodThatGoesIsNoNews(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		var said bytes.Buffer
+		d := open(t, Options{})
+		d.cuts.log = slog.New(slog.NewTextHandler(&said, nil))
+		watch(t, d)
+		apply(t, d, isolated(first, second))
+		connect(t, inet.TCP, first, webPod)
+		connectIn(t, timeWait, inet.TCP, second, webPod)
+		connect(t, inet.UDP, second, elsewhere)
+		p := isolated(first, second)
+		p.Pods = nil
+		sum := drive(t, d, p, line(inet.UDP, second, elsewhere))
+		if want := (Cuts{Gone: 1}); sum != want {
+			t.Errorf("cut were %+v, want %+v", sum, want)
+		}
+		if said.Len() > 0 {
+			t.Errorf("said was %s", said.String())
+		}
+	})
+}
+
+func TestWhatPoliciesDenyIsSaidInOneLine(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		var said bytes.Buffer
+		d := open(t, Options{})
+		d.cuts.log = slog.New(slog.NewTextHandler(&said, nil))
+		watch(t, d)
+		apply(t, d, isolated(first, second))
+		fill(t)
+		drive(t, d, isolated(first), lines(first, webPod, second, elsewhere)...)
+		if text := said.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "ingress=2 egress=0 first=") {
+			t.Errorf("said was %s", text)
+		}
 	})
 }

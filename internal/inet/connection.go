@@ -34,4 +34,7 @@ type Connection struct {
 	// It may stand here the wrong way round: Orig is the first packet that was
 	// seen, and that may have been the server's.
 	PickedUp bool
+	// Finished is true of a TCP connection that both ends have closed, or one has reset:
+	// the kernel remembers it for a while.
+	Finished bool
 }

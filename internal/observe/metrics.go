@@ -67,22 +67,24 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 	return &metrics{
 		applyDuration: b.histograms("apply_duration_seconds", "Time that a pass took, from the change taken to the kernel's answer. Kind full compares the whole table, delta writes a change.",
 			[]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}, "kind", "delta", "full"),
-		applies:      b.counters("apply_total", "Passes by result.", "result", "ok", "error"),
-		lastApply:    b.gauge("last_apply_timestamp_seconds", "Unix time of the last pass that succeeded; 0 before it."),
-		snapshot:     b.gauge("snapshot_revision", "Revision of the cluster that the last pass tried to enforce. It counts changes since the agent started."),
-		applied:      b.gauge("applied_revision", "Revision of the cluster that the kernel enforces. Less than snapshot_revision after an error."),
-		workloads:    b.gauge("workloads", "Pods of this node that policies can speak about."),
-		isolated:     b.gauge("isolated_workloads", "Pods of this node that a policy isolates in a direction or in both."),
-		policies:     b.gauge("policies", "Policies that isolate a pod of this node."),
-		diagnostics:  b.gauges("policy_diagnostics", "Findings about users' objects. Severity error: a part was not understood and matches nothing.", "severity", cluster.Warning.String(), cluster.Error.String()),
-		elements:     b.gauge("set_elements", "Elements of all sets and maps in the kernel."),
-		objects:      b.gauges("kernel_objects", "Objects in the kernel by type.", "type", "chain", "rule", "set"),
-		repairs:      b.counter("drift_repairs_total", "Differences in the kernel that this agent did not make and repaired."),
-		drops:        b.laterCounters("dropped_packets_total", "Packets dropped, by why. policy-ingress, policy-egress: no rule of the direction allows them. "+
+		applies:     b.counters("apply_total", "Passes by result.", "result", "ok", "error"),
+		lastApply:   b.gauge("last_apply_timestamp_seconds", "Unix time of the last pass that succeeded; 0 before it."),
+		snapshot:    b.gauge("snapshot_revision", "Revision of the cluster that the last pass tried to enforce. It counts changes since the agent started."),
+		applied:     b.gauge("applied_revision", "Revision of the cluster that the kernel enforces. Less than snapshot_revision after an error."),
+		workloads:   b.gauge("workloads", "Pods of this node that policies can speak about."),
+		isolated:    b.gauge("isolated_workloads", "Pods of this node that a policy isolates in a direction or in both."),
+		policies:    b.gauge("policies", "Policies that isolate a pod of this node."),
+		diagnostics: b.gauges("policy_diagnostics", "Findings about users' objects. Severity error: a part was not understood and matches nothing.", "severity", cluster.Warning.String(), cluster.Error.String()),
+		elements:    b.gauge("set_elements", "Elements of all sets and maps in the kernel."),
+		objects:     b.gauges("kernel_objects", "Objects in the kernel by type.", "type", "chain", "rule", "set"),
+		repairs:     b.counter("drift_repairs_total", "Differences in the kernel that this agent did not make and repaired."),
+		drops: b.laterCounters("dropped_packets_total", "Packets dropped, by why. policy-ingress, policy-egress: no rule of the direction allows them. "+
 			"unknown-pod: to an address that no known pod has. spoofed-source: from an address that its pod does not have. "+
 			"invalid: of no valid connection, or with stacked VLAN tags. broadcast: to one pod, in a frame for everybody. "+
 			"cut: they would revive a connection that was cut. Read from the kernel; absent until it was read.", "reason", dropReasons()...),
-		cuts:         b.counters("connections_cut_total", "Connections that were ended: the policies of a direction deny them now, or an address of theirs was reused.", "reason", "ingress", "egress", "reused"),
+		cuts: b.counters("connections_cut_total", "Connections that were ended. ingress, egress: the policies of that direction deny them now. "+
+			"reused: an address of theirs has another pod now. gone: the pod is gone. Finished ones do not count.",
+			"reason", "ingress", "egress", "reused", "gone"),
 		refused:      b.gauge("connections_refused", "Connections that were cut and that the end which answered cannot revive."),
 		looks:        b.counter("connection_looks_total", "How often the connection table was looked at after a change."),
 		lookedAt:     b.counter("connection_entries_total", "Entries of the connection table that were judged."),
@@ -136,6 +138,7 @@ func (m *metrics) addCuts(c Cuts) {
 	m.cuts.WithLabelValues("ingress").Add(float64(c.Ingress))
 	m.cuts.WithLabelValues("egress").Add(float64(c.Egress))
 	m.cuts.WithLabelValues("reused").Add(float64(c.Reused))
+	m.cuts.WithLabelValues("gone").Add(float64(c.Gone))
 	m.refused.Set(float64(c.Refused))
 	m.looks.Add(float64(c.Looks))
 	m.lookedAt.Add(float64(c.Entries))

@@ -167,8 +167,9 @@ func (o *Observer) ClearProblem(subject string) {
 // Cuts are connections that were ended, and what it took to find them.
 type Cuts struct {
 	// Ingress and Egress were ended because the policies of that direction deny
-	// them now, Reused because an address has another pod now, or none.
-	Ingress, Egress, Reused int
+	// them now, Reused because an address has another pod now, Gone because the pod
+	// is gone.
+	Ingress, Egress, Reused, Gone int
 	// Refused is how many packets are refused now that would revive connections.
 	Refused int
 	// Looks at the connection table, with so many entries, took Elapsed.
@@ -180,7 +181,7 @@ type Cuts struct {
 func (o *Observer) AddCuts(c Cuts) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.status.Cut += uint64(c.Ingress + c.Egress + c.Reused)
+	o.status.Cut += uint64(c.Ingress + c.Egress + c.Reused + c.Gone)
 	o.status.Refused = c.Refused
 	o.metrics.addCuts(c)
 }

@@ -65,7 +65,7 @@ func (c *Conn) create(list []inet.Connection) error {
 				b = attr(b, attrZone, number(e.Zone)...)
 			}
 			if e.Protocol == inet.TCP {
-				b = protoInfo(b, e.PickedUp)
+				b = protoInfo(b, e)
 			}
 			c.out = end(b, start)
 		}
@@ -80,12 +80,16 @@ func (c *Conn) create(list []inet.Connection) error {
 	return nil
 }
 
-// protoInfo says that a TCP connection is established.
-func protoInfo(b []byte, pickedUp bool) []byte {
+// protoInfo says how a TCP connection stands: established, unless it is finished.
+func protoInfo(b []byte, e inet.Connection) []byte {
 	return nested(b, attrProtoInfo, func(b []byte) []byte {
 		return nested(b, infoTCP, func(b []byte) []byte {
-			b = attr(b, 1, 3)
-			if pickedUp {
+			state := byte(3)
+			if e.Finished {
+				state = timeWait
+			}
+			b = attr(b, tcpState, state)
+			if e.PickedUp {
 				return attr(attr(b, tcpFlagsOrig, beLiberal, beLiberal), tcpFlagsReply, beLiberal, beLiberal)
 			}
 			return b

@@ -39,9 +39,12 @@ const (
 	protoICMPv6 = 7
 
 	infoTCP       = 1
+	tcpState      = 1
 	tcpFlagsOrig  = 4
 	tcpFlagsReply = 5
 	beLiberal     = 0x08
+	// States of TCP connections (enum tcp_conntrack).
+	timeWait, closed = 7, 8
 
 	filterOrig   = 1
 	filterReply  = 2
@@ -92,7 +95,7 @@ func decode(body []byte, e *inet.Connection) (ok bool) {
 		case a.kind == attrReply:
 			decodeTuple(a.data, &e.Reply)
 		case a.kind == attrProtoInfo:
-			e.PickedUp = pickedUp(a.data)
+			decodeProtoInfo(a.data, e)
 		case a.kind == attrID:
 			copy(e.ID[:], a.data)
 		case a.kind == attrZone && len(a.data) == 2:
@@ -144,18 +147,22 @@ func decodeProto(b []byte, t *inet.Tuple) (p inet.Protocol) {
 	return p
 }
 
-func pickedUp(b []byte) bool {
+// decodeProtoInfo reads what the kernel says of a TCP connection.
+func decodeProtoInfo(b []byte, e *inet.Connection) {
 	for info := range attributes(b) {
 		if info.kind != infoTCP {
 			continue
 		}
 		for a := range attributes(info.data) {
-			if (a.kind == tcpFlagsOrig || a.kind == tcpFlagsReply) && len(a.data) > 0 && a.data[0]&beLiberal != 0 {
-				return true
+			switch {
+			case len(a.data) == 0:
+			case a.kind == tcpState:
+				e.Finished = a.data[0] == timeWait || a.data[0] == closed
+			case a.kind == tcpFlagsOrig || a.kind == tcpFlagsReply:
+				e.PickedUp = e.PickedUp || a.data[0]&beLiberal != 0
 			}
 		}
 	}
-	return false
 }
 
 // begin starts a message in the buffer for sending.

@@ -22,6 +22,8 @@ func same(a, b netip.Addr) bool { return a == b }
 func sample() []inet.Connection {
 	picked := entry(inet.TCP, "10.0.0.3:33003", "10.0.0.2:80")
 	picked.PickedUp = true
+	finished := entry(inet.TCP, "10.0.0.5:33005", "10.0.0.8:80")
+	finished.Finished = true
 	zoned := entry(inet.TCP, "10.0.0.1:33001", "10.0.0.2:80")
 	zoned.Zone = 7
 	translated := entry(inet.UDP, "10.0.0.4:33004", "10.96.0.10:53")
@@ -31,7 +33,7 @@ func sample() []inet.Connection {
 	ping6 := entry(icmpv6, "[fd00::1]:0", "[fd00::2]:0")
 	ping6.Orig.ICMP, ping6.Reply.ICMP = ICMP{ID: 78, Type: 128}, ICMP{ID: 78, Type: 129}
 	return []inet.Connection{
-		entry(inet.TCP, "10.0.0.1:33001", "10.0.0.2:80"), zoned, picked, translated, ping,
+		entry(inet.TCP, "10.0.0.1:33001", "10.0.0.2:80"), zoned, picked, finished, translated, ping,
 		entry(inet.TCP, "[fd00::1]:33001", "[fd00::2]:80"), entry(inet.SCTP, "[fd00::1]:5000", "[fd00::2]:5001"), ping6,
 	}
 }
@@ -159,7 +161,7 @@ func FuzzDecode(f *testing.F) {
 	c := &Conn{}
 	for _, e := range sample() {
 		b := tuple(c.begin(subsystem, 0, inet.FamilyOf(e.Orig.Src)), attrOrig, e.Protocol, e.Orig)
-		f.Add(protoInfo(tuple(b, attrReply, e.Protocol, e.Reply), e.PickedUp)[16:])
+		f.Add(protoInfo(tuple(b, attrReply, e.Protocol, e.Reply), e)[16:])
 	}
 	f.Add([]byte{})
 	f.Fuzz(func(_ *testing.T, b []byte) {

@@ -27,8 +27,10 @@ const (
 	// Ingress and Egress: the policies of that direction deny it.
 	Ingress Reason = iota + 1
 	Egress
-	// Reused: an address of it belongs to another pod now, or to none.
+	// Reused: an address of it belongs to another pod now.
 	Reused
+	// Gone: the pod that had an address of it is gone.
+	Gone
 )
 
 // String returns the word for logs and metrics.
@@ -40,6 +42,8 @@ func (r Reason) String() string {
 		return "egress"
 	case Reused:
 		return "reused"
+	case Gone:
+		return "gone"
 	}
 	return "none"
 }

@@ -177,6 +177,7 @@ func (d *Decider) confirm(p *program.Program, found []cut.Cut, out *Decision) {
 		seen[n] = true
 		if f.Reason == cut.Reused {
 			if !Owns(p, f.Addr) {
+				f.Reason = cut.Gone // what another pod has now was ended before that
 				out.End = append(out.End, f)
 			}
 			continue
