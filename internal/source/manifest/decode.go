@@ -109,7 +109,8 @@ type object[T any] interface {
 }
 
 // addTo decodes an object and appends what it is converted to. Fields that the
-// API does not know are warnings here: nothing opens by leaving them out.
+// API does not know are warnings here: nothing opens by leaving them out, but for
+// those that can be meant as namespace or labels.
 func addTo[T, C any, P object[T]](d *document, list *[]placed[*C], into P, kind string,
 	conv func(P, *[]cluster.Diagnostic) *C,
 ) error {
@@ -118,6 +119,9 @@ func addTo[T, C any, P object[T]](d *document, list *[]placed[*C], into P, kind 
 		return err
 	}
 	found, err := d.named(into, kind)
+	if err == nil {
+		err = d.meantElsewhere(unknown, kind)
+	}
 	if err != nil {
 		return err
 	}

@@ -155,3 +155,19 @@ func TestAnEmptyFileAtTheStartIsNotReady(t *testing.T) {
 		t.Errorf("%v are missing, the feed is %+v", missing, s.Feeds()[0])
 	}
 }
+
+func TestPoliciesOfOtherProjectsAreNamedInTheLogOnce(t *testing.T) {
+	var log strings.Builder
+	s := newStepped(t)
+	s.log = slog.New(slog.NewTextHandler(&log, nil))
+	const text = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: c, namespace: a}\n"
+	for i := range 3 {
+		replaceFile(t, s.dir, "c.yaml", text+strings.Repeat("#", i))
+		if found := s.want(0, "", 1, true); len(found) == 1 && !strings.Contains(found[0].Message, "not enforced") {
+			t.Errorf("the diagnostic is %v", found[0])
+		}
+	}
+	if n := strings.Count(log.String(), "policies of other projects are not enforced"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, log.String())
+	}
+}

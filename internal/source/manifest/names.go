@@ -7,12 +7,14 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/cluster/convert"
 )
 
 // named gives an object the namespace that it is in and checks its name as the
@@ -46,6 +48,30 @@ func (d *document) named(o metav1.Object, kind string) ([]cluster.Diagnostic, er
 		Field:   "metadata.name",
 		Message: "the API refuses the name", Cure: "write at most 253 lower case letters, digits, dashes and dots",
 	}}, nil
+}
+
+// meantElsewhere refuses an object with an unknown field that can be meant as its
+// namespace or its labels. Without them it is another object, or one that the
+// policies do not select, and pods stay open.
+func (d *document) meantElsewhere(unknown []string, kind string) error {
+	meant := []string{"namespace", "labels"}
+	switch kind {
+	case "Namespace":
+		meant = []string{"labels"}
+	case convert.KindPolicy, "Service":
+		meant = []string{"namespace"}
+	case "Node":
+		meant = nil
+	}
+	for _, path := range unknown {
+		name := strings.ToLower(strings.TrimPrefix(path, "metadata."))
+		for _, m := range meant {
+			if distance(name, m) <= 2 {
+				return d.errorAt(d.lineOf(path), path+" is no field: metadata."+m+" is meant", "write it as "+m+" below metadata")
+			}
+		}
+	}
+	return nil
 }
 
 // badAddresses names the addresses of a pod that are none: conversion leaves them

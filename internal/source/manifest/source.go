@@ -37,6 +37,7 @@ type Source struct {
 	synced  bool              // every file was understood once
 	waits   bool              // a file is held until it stays the same
 	last    string            // digest of what was read
+	others  int               // policies of other projects that were named in the log
 	files   map[string]*known // by file name; owned by Run
 	origins map[string]bool   // files that have diagnostics in the store
 	clock   func() time.Time
@@ -164,6 +165,7 @@ func (s *Source) sync(store *cluster.Store) error {
 	s.read, s.last = true, sum
 	result, perFile := s.update(raw)
 	s.apply(store, sum, result, perFile)
+	s.sayOthers(result)
 	s.log.Info("manifests read", "path", s.dir, "files", len(raw), "pods", len(result.Pods),
 		"policies", len(result.Policies), "digest", sum)
 	return nil
@@ -200,6 +202,16 @@ func (s *Source) say(name string, before, now *known) {
 		return
 	}
 	s.log.Warn("manifest is not in force", "path", filepath.Join(s.dir, name), "line", bad.Line, "err", bad, "cure", bad.Cure)
+}
+
+// sayOthers logs, when their number changes, that there are policies which nobody
+// here enforces: who wrote them believes in them.
+func (s *Source) sayOthers(r *Result) {
+	if r.others != s.others && r.others > 0 {
+		s.log.Warn("policies of other projects are not enforced", "path", s.dir, "policies", r.others,
+			"cure", "write them as NetworkPolicies of networking.k8s.io/v1; /statusz names each")
+	}
+	s.others = r.others
 }
 
 // neverRead returns the first file that was never understood, as long as the first

@@ -28,6 +28,9 @@ func (f *file) addPolicy(d *document, h *head) error {
 		return err
 	}
 	found, err := d.named(np, convert.KindPolicy)
+	if err == nil {
+		err = d.meantElsewhere(unknown, convert.KindPolicy)
+	}
 	if err != nil {
 		return err
 	}
@@ -36,6 +39,7 @@ func (f *file) addPolicy(d *document, h *head) error {
 	for _, path := range unknown {
 		part, consequence := closePart(&np.Spec, path)
 		if consequence == "" {
+			found = append(found, unusedField(path, key)...)
 			continue
 		}
 		closed = append(closed, part)
@@ -54,6 +58,17 @@ func (f *file) addPolicy(d *document, h *head) error {
 	}
 	f.policies = append(f.policies, placed[*cluster.Policy]{converted, key, d.origin(), found})
 	return nil
+}
+
+// unusedField warns of a field that means nothing. Older servers print a status.
+func unusedField(path string, key cluster.Key) []cluster.Diagnostic {
+	if !strings.HasPrefix(path, "metadata.") {
+		return nil
+	}
+	return []cluster.Diagnostic{{
+		Severity: cluster.Warning, Kind: convert.KindPolicy, Object: key, Field: path,
+		Message: "unknown field, it is not used", Cure: "correct or remove it",
+	}}
 }
 
 // typeFinding says what is wrong with the type of a policy. One that is misspelt
@@ -103,7 +118,7 @@ func closePart(s *networkingv1.NetworkPolicySpec, path string) (part, consequenc
 		s.PodSelector = unreadable()
 		return "spec.podSelector", "the policy isolates every pod of its namespace and allows nothing"
 	case strings.HasPrefix(path, "metadata.") || path == "status" || strings.HasPrefix(path, "status."):
-		// Name and namespace were read; older servers print a status.
+		// Name and namespace were read.
 		return "", ""
 	}
 	return closeRules(s)

@@ -23,6 +23,9 @@ type head struct {
 	items json.RawMessage
 }
 
+// maxDepth bounds how deep lists are in lists: each is read once for each around it.
+const maxDepth = 20
+
 // visit reads the text of a file and calls each for every object in it, lists
 // taken apart. It returns the number of documents that hold something.
 func visit(name string, data []byte, each func(*document, *head) error) (documents int, err error) {
@@ -62,6 +65,9 @@ func (d *document) visit(inherited metav1.TypeMeta, each func(*document, *head) 
 	}
 	if !isList {
 		return each(d, h)
+	}
+	if strings.Count(d.base, "items[") >= maxDepth {
+		return d.errorAt(d.lineOf(""), "the lists are nested too deeply", "write one List of all objects")
 	}
 	inherited = metav1.TypeMeta{APIVersion: h.APIVersion, Kind: strings.TrimSuffix(h.Kind, "List")}
 	for i, raw := range items {
