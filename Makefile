@@ -147,7 +147,8 @@ soak: build image cni containerd ## the long runs: random cases by programs and 
 	@if [ -d bin/vm/bookworm ]; then $(MAKE) --no-print-directory vm-ipvs; else echo "IPVS skipped: no kernels in bin/vm, see hack/vm/README.md"; fi
 
 golden: ## write the golden rulesets, the baselines of costs and the generated references anew
-	go test ./internal/netpol/ruleset ./internal/config ./internal/observe ./internal/netpol/policy -update
+	go test ./internal/netpol/ruleset ./internal/config ./internal/observe ./internal/netpol/policy \
+		./internal/source/manifest -update
 
 clean: ## remove what was built
 	rm -rf bin

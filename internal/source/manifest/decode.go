@@ -90,6 +90,9 @@ func (d *document) ignored(h *head) cluster.Diagnostic {
 	case slices.Contains(workloads, h.Kind):
 		w.Message = "workloads are not used, only pods are"
 		w.Cure = "write the pods themselves, with spec.nodeName and status.podIPs"
+	case h.Kind == "Template":
+		w.Message = "templates are not used: what is in it is not read"
+		w.Cure = "process it first, for example with oc process"
 	default:
 		w.Message = h.APIVersion + " " + h.Kind + " is not used"
 		w.Cure = "nothing to do, or move the object to a directory of its own"
@@ -190,5 +193,5 @@ func (d *document) twice(found error) error {
 	if !ok || !strings.HasPrefix(found.Error(), "duplicate field") {
 		return nil
 	}
-	return d.errorAt(d.lineOf(field.FieldPath()), field.FieldPath()+" stands twice", "remove one of the two")
+	return d.errorAt(d.lineOf(field.FieldPath()), shown(field.FieldPath())+" stands twice", "remove one of the two")
 }

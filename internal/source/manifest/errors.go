@@ -4,10 +4,10 @@ package manifest
 
 import (
 	"bytes"
-	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -96,10 +96,20 @@ func controlLine(lines []string) int {
 }
 
 // quoted returns a text for a message, cut where it is long.
-func quoted(text string) string {
-	const most = 40
-	if utf8.RuneCountInString(text) > most {
-		text = string([]rune(text)[:most]) + "…"
+func quoted(text string) string { return strconv.Quote(cut(text, 40)) }
+
+// shown returns a name for a message, in quotes only where it is not plain.
+func shown(name string) string {
+	name = cut(name, 350)
+	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return strconv.Quote(name)
 	}
-	return fmt.Sprintf("%q", text)
+	return name
+}
+
+func cut(text string, most int) string {
+	if utf8.RuneCountInString(text) > most {
+		return string([]rune(text)[:most]) + "…"
+	}
+	return text
 }

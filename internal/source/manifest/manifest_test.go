@@ -180,6 +180,8 @@ func TestTextThatCannotBeUnderstoodNamesTheLine(t *testing.T) {
 		{"labels outside of metadata", pod + "labels: {a: b}\n", "f.yaml:6: Pod shop/web: labels is no field: metadata.labels is meant"},
 		{"lists in lists in lists", strings.Repeat("{apiVersion: v1, kind: List, items: [", 30) + strings.Repeat("]}", 30),
 			"f.yaml:1: List in " + strings.Repeat("items[0].", 19) + "items[0]: the lists are nested too deeply"},
+		{"a name that would move the cursor", `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a\u001b[2J", "labels": {"x": 1}}}`,
+			`f.yaml:1: "Pod a\x1b[2J": metadata.labels[x] is the number 1, not a text`},
 		{"a list of another spelling", "apiVersion: v1\nkind: Podlist\nitems: []\n", `f.yaml:2: Podlist: the kind "Podlist" is unknown, and almost that of a list`},
 		{"a pod of another spelling", "apiVersion: v1\nkind: pod\nmetadata: {name: a}\n",
 			`f.yaml:2: pod a: apiVersion "v1" and kind "pod" are unknown, and almost those of a kind that is used`},

@@ -39,20 +39,20 @@ func (d *document) typeError(into any, err error) error {
 func (d *document) mismatchError(m *mismatch) error {
 	line, text := d.find(m.path)
 	if t := templateIn(m.value); t != "" {
-		return d.errorAt(line, m.path+" is a template: "+quoted(t)+" was not filled in",
+		return d.errorAt(line, shown(m.path)+" is a template: "+quoted(t)+" was not filled in",
 			"render it first, for example with helm template, and use the result")
 	}
 	_, isList := m.value.([]any)
 	_, isText := m.value.(string)
 	is := kindOf(m.value)
 	if !isText && text != "" {
-		is += " " + text
+		is += " " + shown(text)
 	}
-	message := fmt.Sprintf("%s is %s, not %s", m.path, is, m.want)
+	message := fmt.Sprintf("%s is %s, not %s", shown(m.path), is, m.want)
 	cure := "see kubectl explain for the type of the field"
 	switch {
 	case m.want == aText && text != "":
-		cure = fmt.Sprintf("put it in quotes: %q", text)
+		cure = "put it in quotes: " + quoted(text)
 	case m.want == aList:
 		cure = "begin each entry with a dash"
 	case isList:

@@ -112,11 +112,11 @@ func (d *document) head(inherited metav1.TypeMeta) (*head, error) {
 	h.use = useOf(h.TypeMeta, func() bool { return hasField(raw.Spec, "podSelector") })
 	switch {
 	case h.key.Name != "":
-		d.object = h.Kind + " " + h.key.String()
+		d.object = shown(h.Kind + " " + h.key.String())
 	case d.index > 1:
-		d.object = fmt.Sprintf("%s of document %d", h.Kind, d.index)
+		d.object = fmt.Sprintf("%s of document %d", shown(h.Kind), d.index)
 	default:
-		d.object = h.Kind
+		d.object = shown(h.Kind)
 	}
 	return h, nil
 }
