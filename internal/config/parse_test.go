@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -265,6 +266,21 @@ func TestRangesOfFurtherAddresses(t *testing.T) {
 	} {
 		if _, _, err := Parse([]string{"--extra-addresses=" + text}, node1, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+func TestTheHelpHasTheExitCodes(t *testing.T) {
+	var b strings.Builder
+	Usage(&b)
+	_, codes, found := strings.Cut(b.String(), "\nExit codes:\n")
+	lines := strings.Split(strings.TrimSpace(codes), "\n")
+	if !found || len(lines) != 6 {
+		t.Fatalf("the help ends with %q", codes)
+	}
+	for i, line := range lines {
+		if !strings.HasPrefix(strings.TrimSpace(line), strconv.Itoa(i)+" ") {
+			t.Errorf("line %d is %q", i, line)
 		}
 	}
 }

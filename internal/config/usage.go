@@ -25,8 +25,23 @@ func Usage(out io.Writer) {
 	wrap(&b, "  ", strings.Join(foreignNames(false), ", "))
 	b.WriteString("\nFlags of kube-router that are refused when true:\n")
 	wrap(&b, "  ", strings.Join(foreignNames(true), ", "))
-	b.WriteString("\nThe exit code is 2 for a command line that cannot be run.\n")
+	b.WriteString("\nExit codes:\n")
+	for _, c := range exitCodes() {
+		wrap(&b, "  ", c)
+	}
 	_, _ = io.WriteString(out, b.String()) // help that cannot be written has no better place to go
+}
+
+// exitCodes says what the program's exit codes mean.
+func exitCodes() []string {
+	return []string{
+		"0  stopped by a signal, or done",
+		"1  failed while running; among others: the first sync did not complete in time",
+		"2  a command line that cannot be run",
+		"3  this machine cannot enforce: no right, no nftables, or the kernel is too old",
+		"4  the wrong place: not the node's network namespace, or an agent is there",
+		"5  refused because of the state of the node; nothing was changed",
+	}
 }
 
 func writeOption(b *strings.Builder, o option, byDefault string) {

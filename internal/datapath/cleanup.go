@@ -42,7 +42,10 @@ func (d *Datapath) deleteTables() error {
 	for _, t := range ruleset.Tables() {
 		conn := d.conn.Of(t)
 		if exists, err := conn.Exists(); err != nil || exists {
-			failed = append(failed, err, conn.Delete())
+			gone := conn.Delete()
+			if failed = append(failed, err, gone); gone == nil {
+				d.log.Info("table removed", "table", t.String())
+			}
 		}
 	}
 	return errors.Join(append(failed, removeSelfTest())...)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/nft"
@@ -219,6 +220,51 @@ func TestABridgeOfThePodNetworkShowsItsPacketsBeforeAPodOnItIsKnown(t *testing.T
 		}
 		if got := bridged(t, links.IndexOf("cni0")); got != (links.Bridged{}) {
 			t.Errorf("cni0 after cleaning up: %s, want both 0 as before", got)
+		}
+	})
+}
+
+// A bridge may be renamed, and another one get its name. Both are as they were after a
+// cleanup, also by another process.
+func TestARenamedBridgeIsPutBackToo(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		run(t, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0")
+		run(t, "ip", "link", "add", "cni0", "type", "bridge")
+		d := open(t, Options{})
+		healthy(t, d, &program.Program{})
+		run(t, "ip", "link", "set", "cni0", "name", "old0")
+		run(t, "ip", "link", "add", "cni0", "type", "bridge", "nf_call_iptables", "1")
+		if err := open(t, Options{}).Cleanup(); err != nil {
+			t.Fatal(err)
+		}
+		if got := bridged(t, links.IndexOf("old0")); got != (links.Bridged{}) {
+			t.Errorf("the renamed bridge: %s, want both 0 as before", got)
+		}
+		if got := bridged(t, links.IndexOf("cni0")); !got.IPv4 {
+			t.Errorf("the new bridge: %s, and nobody had changed it", got)
+		}
+	})
+}
+
+// The new bridge has the name of one that is gone: its own settings are kept.
+func TestABridgeThatIsMadeAnewIsPutBackAsItWas(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		run(t, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0")
+		run(t, "ip", "link", "add", "cni0", "type", "bridge")
+		d := open(t, Options{})
+		watch(t, d)
+		awaitWatch(t, d)
+		healthy(t, d, &program.Program{})
+		run(t, "ip", "link", "del", "cni0")
+		run(t, "ip", "link", "add", "cni0", "type", "bridge", "nf_call_iptables", "1")
+		for end := time.Now().Add(patience); !bridged(t, links.IndexOf("cni0")).All() && time.Now().Before(end); {
+			apply(t, d, &program.Program{})
+		}
+		if err := d.Cleanup(); err != nil {
+			t.Fatal(err)
+		}
+		if got := bridged(t, links.IndexOf("cni0")); got != (links.Bridged{IPv4: true}) {
+			t.Errorf("the bridge that was made anew: %s, want nf_call_iptables only", got)
 		}
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/links"
@@ -47,6 +48,29 @@ func (s *settings) keep(name, text string) {
 	}
 }
 
+// keepBridge remembers how a bridge was found. Another one may have had its name.
+func (s *settings) keepBridge(b inet.Path, found links.Bridged) {
+	text := fmt.Sprintf("%s"+indexForm, found, b.Index)
+	if index, known := indexIn(s.was[b.Link]); known && index != b.Index {
+		delete(s.was, b.Link)
+	}
+	s.keep(b.Link, text)
+}
+
+// indexForm ends what is kept of a bridge: its name may change.
+const indexForm = " index=%d"
+
+// indexIn returns the index of the interface that a text was kept of; ok is false if an
+// older process kept it, which wrote none.
+func indexIn(text string) (index int, ok bool) {
+	i := strings.LastIndex(text, " index=")
+	if i < 0 {
+		return 0, false
+	}
+	n, err := fmt.Sscanf(text[i:], indexForm, &index)
+	return index, n == 1 && err == nil
+}
+
 // saved returns what the table has to keep, sorted.
 func (s *settings) saved() (list []program.Saved) {
 	for _, name := range slices.Sorted(maps.Keys(s.was)) {
@@ -79,7 +103,7 @@ func (s *settings) showOne(b inet.Path) []decide.Problem {
 	case err != nil:
 		return problem("not enforcing between pods of this bridge: "+err.Error(), needsAdmin)
 	case !found.All():
-		s.keep(b.Link, found.String())
+		s.keepBridge(b, found)
 		s.log.Info("bridge now hands its packets to the IP hooks", "link", b.Link, "found", found.String(),
 			"note", "a pod on it reaches itself through a Service only if its bridge port has hairpin mode")
 	}
@@ -118,6 +142,7 @@ func (s *settings) putBack() error {
 func (s *settings) putBackOne(name, text string) error {
 	switch name {
 	case vlanEntry:
+		s.log.Info("VLAN-tagged frames of bridges meet no rule again, as before")
 		return links.SetVLAN(s.dir, false)
 	case forcedEntry:
 		return nil
@@ -126,9 +151,14 @@ func (s *settings) putBackOne(name, text string) error {
 	if err != nil {
 		return err
 	}
-	index := links.IndexOf(name)
-	if index == 0 {
+	index, known := indexIn(text)
+	if !known {
+		index = links.IndexOf(name)
+	}
+	link, there := links.BridgeName(index)
+	if !there {
 		return nil // the bridge is gone, and its settings with it
 	}
+	s.log.Info("bridge is as it was", "link", link, "settings", found.String())
 	return links.SetBridge(index, found)
 }

@@ -19,5 +19,15 @@ func New(format string, verbosity int, w io.Writer, isTerminal bool) *slog.Logge
 	if format == "text" || format != "json" && isTerminal {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
+	options.ReplaceAttr = withUnit
 	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// withUnit writes durations as text does, 17ms; bare JSON has nanoseconds without a
+// unit.
+func withUnit(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		return slog.String(a.Key, a.Value.Duration().String())
+	}
+	return a
 }

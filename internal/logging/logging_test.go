@@ -7,7 +7,18 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 )
+
+func TestDurationsHaveAUnit(t *testing.T) {
+	for _, format := range []string{"text", "json"} {
+		var b bytes.Buffer
+		New(format, 0, &b, false).Info("pass", "elapsed", 17*time.Millisecond, "count", 3)
+		if !strings.Contains(b.String(), "17ms") || !strings.Contains(b.String(), "3") {
+			t.Errorf("format %s: %q", format, &b)
+		}
+	}
+}
 
 func TestTheLoggerFollowsFormatAndVerbosity(t *testing.T) {
 	tests := []struct {

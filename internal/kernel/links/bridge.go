@@ -173,6 +173,16 @@ func IndexOf(name string) int {
 	return link.Attrs().Index
 }
 
+// BridgeName returns the name of a bridge; ok is false if no interface has the index,
+// or if it is no bridge.
+func BridgeName(index int) (name string, ok bool) {
+	link, err := netlink.LinkByIndex(index)
+	if err != nil || link.Type() != "bridge" {
+		return "", false
+	}
+	return link.Attrs().Name, true
+}
+
 // BridgeIndex returns the index of a bridge; ok is false if there is no
 // interface of that name or if it is none.
 func BridgeIndex(name string) (index int, ok bool) {

@@ -50,7 +50,7 @@ func cureForLogin(err error, kubeconfig, master string) string {
 	case kubeconfig != "" || master != "":
 		return ""
 	case errors.Is(err, rest.ErrNotInCluster):
-		return "; outside a cluster give a file with --kubeconfig"
+		return "; outside a cluster give a file with --kubeconfig, or a directory of policies and pods with --manifests"
 	}
 	return "; mount the service account's token there (automountServiceAccountToken, or a projected volume), or give a file with --kubeconfig"
 }
