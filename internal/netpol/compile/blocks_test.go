@@ -4,9 +4,13 @@ package compile_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	networkingv1 "k8s.io/api/networking/v1"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/cluster/convert"
 )
 
 // eachBlock returns the policy with every readable block replaced by others; a
@@ -30,20 +34,25 @@ func eachBlock(p *networkingv1.NetworkPolicy, rewrite func(cidr netip.Prefix, ex
 	})
 }
 
-// readBlock reads a block in the plainest way; ok is false if there is none,
-// or one that is not valid.
+// readBlock reads a block as package convert does, which knows odd forms of a CIDR; ok
+// is false if there is none, or one that is not valid.
 func readBlock(b *networkingv1.IPBlock) (cidr netip.Prefix, except []netip.Prefix, ok bool) {
 	if b == nil {
 		return cidr, nil, false
 	}
-	cidr, err := netip.ParsePrefix(b.CIDR)
-	ok = err == nil
-	for _, text := range b.Except {
-		e, err := netip.ParsePrefix(text)
-		ok = ok && err == nil && e.Addr().Is4() == cidr.Addr().Is4()
-		except = append(except, e.Masked())
+	rule := networkingv1.NetworkPolicyIngressRule{From: []networkingv1.NetworkPolicyPeer{{IPBlock: b}}}
+	p, found := convert.Policy(&networkingv1.NetworkPolicy{Spec: networkingv1.NetworkPolicySpec{Ingress: []networkingv1.NetworkPolicyIngressRule{rule}}})
+	if slices.ContainsFunc(found, func(d cluster.Diagnostic) bool { return d.Severity == cluster.Error }) {
+		return cidr, nil, false
 	}
-	return cidr.Masked(), except, ok
+	for _, r := range p.Ingress {
+		for _, peer := range r.Peers.List {
+			if peer.Block != nil {
+				return peer.Block.CIDR, peer.Block.Except, true
+			}
+		}
+	}
+	return cidr, nil, false
 }
 
 func blockOf(cidr netip.Prefix, except []netip.Prefix) networkingv1.IPBlock {
