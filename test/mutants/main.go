@@ -8,13 +8,15 @@
 // It stands beside the data path and changes nothing: the go command reads the
 // mutated file from an overlay, the tree stays as it is.
 //
-//	go run ./test/mutants [-only TEXT] [-seed N]
+//	go run ./test/mutants [-only TEXT] [-skip N] [-seed N]
 //
-// Run it at the top of the repository. It exits with 1 if a mutant survives.
+// Run it at the top of the repository. It exits with 1 if a mutant survives, and with
+// 2 if one could not be tried, since it does not compile, after it has tried the others.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -26,11 +28,12 @@ import (
 
 func main() {
 	only := flag.String("only", "", "try only mutants whose file or mistake contains this text")
+	skip := flag.Int("skip", 0, "leave out the first `N` of them, as after a run that ended early")
 	seed := flag.Uint64("seed", 1, "seed of the random clusters, so that a run can be repeated")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	survivors, err := run(ctx, *only, *seed)
+	survivors, err := run(ctx, *only, *skip, *seed)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
@@ -41,12 +44,13 @@ func main() {
 }
 
 // run tries the mutants and returns how many survived.
-func run(ctx context.Context, only string, seed uint64) (int, error) {
+func run(ctx context.Context, only string, skip int, seed uint64) (int, error) {
 	list, err := table()
 	if err != nil {
 		return 0, err
 	}
 	list = choose(list, only)
+	list = list[min(max(skip, 0), len(list)):]
 	dir, err := os.MkdirTemp("", "podwall-mutants-")
 	if err != nil {
 		return 0, fmt.Errorf("making a directory: %w", err)
@@ -75,28 +79,31 @@ func choose(list []mutant, only string) []mutant {
 	return chosen
 }
 
-// report prints a line for each mutant as it is judged, then the survivors.
-// The first error ends it.
+// report prints a line for each mutant as it is judged, then the survivors. The error
+// says which could not be tried.
 func report(list []mutant, results <-chan result) (int, error) {
 	const line = "%-82s %-28s %-62s %7s\n"
 	start := time.Now()
 	var survivors []mutant
+	var broken []error
 	fmt.Printf(line, "MISTAKE", "FILE", "KILLED BY", "SECONDS")
 	for _, m := range list {
 		r := <-results
-		if r.err != nil {
-			return 0, fmt.Errorf("%s: %s: %w", m.file, m.mistake, r.err)
-		}
 		by := r.killedBy
-		if by == "" {
+		switch {
+		case r.err != nil:
+			by = "not tried"
+			broken = append(broken, fmt.Errorf("%s: %s: %w", m.file, m.mistake, r.err))
+		case by == "":
 			by = "nobody"
 			survivors = append(survivors, m)
 		}
 		fmt.Printf(line, m.mistake, strings.TrimPrefix(m.file, "internal/"), by, fmt.Sprintf("%.1f", r.took.Seconds()))
 	}
-	fmt.Printf("\n%d mutants, %d killed, %d survived, %.0f s\n", len(list), len(list)-len(survivors), len(survivors), time.Since(start).Seconds())
+	killed := len(list) - len(survivors) - len(broken)
+	fmt.Printf("\n%d mutants, %d killed, %d survived, %d not tried, %.0f s\n", len(list), killed, len(survivors), len(broken), time.Since(start).Seconds())
 	for _, m := range survivors {
 		fmt.Printf("survived: %s: %s\n", m.file, m.mistake)
 	}
-	return len(survivors), nil
+	return len(survivors), errors.Join(broken...)
 }
