@@ -39,17 +39,18 @@ func (d *document) toJSON() (bool, error) {
 		return true, nil
 	}
 	converted, err := yaml.YAMLToJSONStrict(d.text)
-	if err == nil && !fillsItsText(d.text) {
+	converted = bytes.TrimSpace(converted)
+	isMap := bytes.HasPrefix(converted, []byte("{"))
+	if err == nil && !(isMap && fillsItsText(d.text)) {
 		err = d.readToEnd()
 	}
 	if err != nil {
 		return false, d.yamlError(err)
 	}
-	converted = bytes.TrimSpace(converted)
 	if bytes.Equal(converted, []byte("null")) {
 		return false, nil
 	}
-	if converted[0] != '{' {
+	if !isMap {
 		return false, d.errorAt(d.line, "the document is no object", "write apiVersion, kind, metadata and spec; "+
 			"several objects stand in documents of their own, or below items of a List")
 	}
@@ -57,8 +58,8 @@ func (d *document) toJSON() (bool, error) {
 	return true, nil
 }
 
-// fillsItsText reports whether a document that begins like this ends with the text
-// for sure. A map of lines that begins in the first column ends at a marker or a
+// fillsItsText reports whether a map that begins like this ends with the text for
+// sure. A map of lines that begins in the first column ends at a marker or a
 // directive only. It saves half of the time for the usual documents.
 func fillsItsText(text []byte) bool {
 	if c := text[0] | 0x20; c < 'a' || c > 'z' {

@@ -185,6 +185,7 @@ func TestTextThatCannotBeUnderstoodNamesTheLine(t *testing.T) {
 		{"a list of another spelling", "apiVersion: v1\nkind: Podlist\nitems: []\n", `f.yaml:2: Podlist: the kind "Podlist" is unknown, and almost that of a list`},
 		{"a pod of another spelling", "apiVersion: v1\nkind: pod\nmetadata: {name: a}\n",
 			`f.yaml:2: pod a: apiVersion "v1" and kind "pod" are unknown, and almost those of a kind that is used`},
+		{"a list with another field", "apiVersion: v1\nkind: List\nitems: []\nItems: [{}]\n", "f.yaml:4: List: Items is no field of a list"},
 		{"a list without items", "apiVersion: v1\nkind: List\n", "f.yaml:1: List: the list has no items"},
 		{"a key that stands twice in JSON", `{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "name": "b"}}`,
 			"f.yaml:1: Pod b: metadata.name stands twice"},

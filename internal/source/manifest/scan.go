@@ -53,8 +53,8 @@ func (s *scanner) advance(n int) {
 	s.at += n
 }
 
-// skip goes past byte order marks, empty lines, comments, and markers that have
-// nothing but a comment behind them.
+// skip goes past byte order marks, empty lines, comments, nulls on lines of their
+// own, and markers that have nothing but a comment behind them.
 func (s *scanner) skip() {
 	for s.at < len(s.text) {
 		rest := s.text[s.at:]
@@ -64,7 +64,10 @@ func (s *scanner) skip() {
 		}
 		line, size := firstLine(rest)
 		content := bytes.TrimSpace(line[markerSize(line):])
-		if len(content) > 0 && content[0] != '#' {
+		switch {
+		case string(content) == "null":
+			s.count++
+		case len(content) > 0 && content[0] != '#':
 			return
 		}
 		s.advance(size)

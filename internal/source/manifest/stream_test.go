@@ -44,7 +44,8 @@ var (
 	// What may stand in front of a document.
 	separators = []string{"---\n", "---\n", "\n---\n", "--- # comment\n", "---\t \n", "...\n", "...\n---\n",
 		"---\n# nothing\n---\nnull\n---\n", "%%YAML 1.1\n---\n", "--- ", "--- !!map\n", "", "", "\n", " ", ",", "text\n",
-		"%%FOO\n", " ---\n", "\uFEFF", "\n\uFEFF---\n"}
+		"null\n", "~ # comment\n", "%%FOO\n", " ---\n", "\uFEFF", "\n\uFEFF---\n", "---\u00A0\n", "\u2028---\u2028",
+		"%%TAG ! tag:x,2000:\n---\n", "---#\n", "}\n", "--- |\n"}
 )
 
 // randomFile writes documents in every form, between everything that separates
@@ -154,7 +155,9 @@ func countDocuments(text string) (n int, whole bool) {
 		if err != nil {
 			break
 		}
-		n++
+		if value != nil {
+			n++
+		}
 	}
 	n = 0
 	for documents := yamlv3.NewDecoder(strings.NewReader(text)); ; {

@@ -5,6 +5,7 @@ package manifest
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -142,7 +143,20 @@ func (d *document) list(h *head) (items []json.RawMessage, isList bool, err erro
 	case kjson.UnmarshalCaseSensitivePreserveInts(h.items, &items) != nil:
 		return nil, false, d.errorAt(d.lineOf("items"), "items is no list", "begin each object in it with a dash")
 	}
-	return items, true, nil
+	if matters {
+		err = d.onlyItems()
+	}
+	return items, true, err
+}
+
+// onlyItems makes sure that a list has no other field in which objects can be.
+func (d *document) onlyItems() error {
+	for _, name := range slices.Sorted(maps.Keys(fields(d.json))) {
+		if !slices.Contains([]string{"apiVersion", "kind", "metadata", "items"}, name) {
+			return d.errorAt(d.lineOf(name), shown(name)+" is no field of a list", "write objects below items, and remove the field")
+		}
+	}
+	return nil
 }
 
 // objectsOnly reports whether the value is a list of objects.
