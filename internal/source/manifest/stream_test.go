@@ -207,3 +207,46 @@ func kubectlNames(text string) []string {
 		}
 	}
 }
+
+// TestTheTableOfFormsIsTrue holds the table of docs/manifests.md against kubectl's
+// reader and ours: the objects that each finds, "refused" where it refuses.
+func TestTheTableOfFormsIsTrue(t *testing.T) {
+	pod := func(name string) string {
+		return fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata: {name: %s}\n", name)
+	}
+	flow := func(name string) string { return fmt.Sprintf(flowForms[0], name) }
+	value := func(name string) string { return fmt.Sprintf(jsonForms[0], name) }
+	const both = "[a b]"
+	for _, c := range []struct{ name, text, kubectl, podwall string }{
+		{"markers", pod("a") + "--- # comment\n" + pod("b"), both, both},
+		{"JSON lines", value("a") + "\n" + value("b") + "\n", both, both},
+		{"JSON in one line", value("a") + value("b"), both, both},
+		{"YAML behind JSON", value("a") + "\n" + pod("b"), both, both},
+		{"a byte order mark in the middle", pod("a") + "---\n\uFEFF" + pod("b"), both, both},
+		{"a byte order mark before a marker", pod("a") + "\uFEFF---\n" + pod("b"), "refused", both},
+		{"text behind a marker", pod("a") + "--- " + flow("b"), "refused", both},
+		{"a tag behind a marker", pod("a") + "--- !!map\n" + pod("b"), "refused", both},
+		{"dots", pod("a") + "...\n" + pod("b"), "[a]", both},
+		{"CR", strings.ReplaceAll(pod("a")+"---\n"+pod("b"), "\n", "\r"), "[a]", both},
+		{"NEL", pod("a") + "\u0085---\u0085" + pod("b"), "[a]", both},
+		{"LS", pod("a") + "\u2028---\u2028" + pod("b"), "[a]", both},
+		{"text behind a flow document", flow("a") + "\n" + pod("b"), "[a]", "refused"},
+		{"a flow document behind another one", flow("a") + "\n" + flow("b"), "[a]", "refused"},
+		{"a key that stands twice", pod("a") + "metadata: {name: b}\n", "[b]", "refused"},
+		{"a field beside items", "{apiVersion: v1, kind: List, items: [" + flow("a") + "], Items: [" + flow("b") + "]}", "[a]", "refused"},
+		{"a control character", pod("a") + "\x1a", "refused", "refused"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			kubectl, podwall := "refused", "refused"
+			if names := kubectlNames(c.text); names != nil {
+				kubectl = fmt.Sprint(names)
+			}
+			if r, err := Parse("f", []byte(c.text)); err == nil {
+				podwall = fmt.Sprint(readNames(r))
+			}
+			if kubectl != c.kubectl || podwall != c.podwall {
+				t.Errorf("kubectl %s, podwall %s; want %s, %s", kubectl, podwall, c.kubectl, c.podwall)
+			}
+		})
+	}
+}
