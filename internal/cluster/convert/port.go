@@ -61,7 +61,8 @@ func (r *reader) port(field string, raw *networkingv1.NetworkPolicyPort) (cluste
 func (r *reader) named(field string, raw *networkingv1.NetworkPolicyPort, p *cluster.Port) bool {
 	name := raw.Port.StrVal
 	if name == "" {
-		r.fail(field+".port", "the port is an empty text: "+noPort, "write a number or a name, or leave port out to mean every port")
+		r.fail(field+".port", "the port is an empty text: "+noPort,
+			"write a number or a name, or leave port out to mean every port")
 		return false
 	}
 	if problems := validation.IsValidPortName(name); len(problems) > 0 {

@@ -53,15 +53,18 @@ func (s *stepped) want(after time.Duration, pods string, diagnostics int, inForc
 }
 
 func TestFileThatBecomesEmptyKeepsItsLastContent(t *testing.T) {
-	for name, text := range map[string]string{"nothing": "", "comments": "# a\n---\n# b\n", "null": "---\nnull\n", "a mark": "\uFEFF"} {
+	for name, text := range map[string]string{
+		"nothing": "", "comments": "# a\n---\n# b\n", "null": "---\nnull\n", "a mark": "\uFEFF",
+	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStepped(t)
 			write(t, s.dir, "a.yaml", namedPod("a", "10.0.0.1"))
 			s.want(0, "a=10.0.0.1", 0, true)
 			replaceFile(t, s.dir, "a.yaml", text)
 			found := s.want(time.Hour, "a=10.0.0.1", 1, true)
-			if found[0].Severity != cluster.Error || !strings.Contains(found[0].Message, "previous content stays") || found[0].Cure == "" {
-				t.Errorf("the diagnostic is %v", found[0])
+			d := found[0]
+			if d.Severity != cluster.Error || !strings.Contains(d.Message, "previous content stays") || d.Cure == "" {
+				t.Errorf("the diagnostic is %v", d)
 			}
 			s.want(time.Hour, "a=10.0.0.1", 1, true)
 			replaceFile(t, s.dir, "a.yaml", `{"apiVersion": "v1", "kind": "List", "items": []}`)
@@ -145,7 +148,8 @@ func TestAnEmptyFileAtTheStartIsNotReady(t *testing.T) {
 			t.Errorf("%v are missing, want every kind", missing)
 		}
 		f := s.Feeds()[0]
-		if !f.Connected || !strings.Contains(f.Err, "policies.yaml:1: the file holds no object") || !strings.Contains(f.Cure, "remove it") {
+		if !f.Connected || !strings.Contains(f.Err, "policies.yaml:1: the file holds no object") ||
+			!strings.Contains(f.Cure, "remove it") {
 			t.Errorf("the feed is %+v", f)
 		}
 	}

@@ -67,7 +67,8 @@ func (d *document) meantElsewhere(unknown []string, kind string) error {
 		name := strings.ToLower(strings.TrimPrefix(path, "metadata."))
 		for _, m := range meant {
 			if distance(name, m) <= 2 {
-				return d.errorAt(d.lineOf(path), shown(path)+" is no field: metadata."+m+" is meant", "write it as "+m+" below metadata")
+				return d.errorAt(d.lineOf(path), shown(path)+" is no field: metadata."+m+" is meant",
+					"write it as "+m+" below metadata")
 			}
 		}
 	}

@@ -201,7 +201,8 @@ func (s *Source) say(name string, before, now *known) {
 	if bad == nil || before != nil && before.broken != nil && *before.broken == *bad {
 		return
 	}
-	s.log.Warn("manifest is not in force", "path", filepath.Join(s.dir, name), "line", bad.Line, "err", bad, "cure", bad.Cure)
+	s.log.Warn("manifest is not in force", "path", filepath.Join(s.dir, name), "line", bad.Line, "err", bad,
+		"cure", bad.Cure)
 }
 
 // sayOthers logs, when their number changes, that there are policies which nobody

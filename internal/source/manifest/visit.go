@@ -153,7 +153,8 @@ func (d *document) list(h *head) (items []json.RawMessage, isList bool, err erro
 func (d *document) onlyItems() error {
 	for _, name := range slices.Sorted(maps.Keys(fields(d.json))) {
 		if !slices.Contains([]string{"apiVersion", "kind", "metadata", "items"}, name) {
-			return d.errorAt(d.lineOf(name), shown(name)+" is no field of a list", "write objects below items, and remove the field")
+			return d.errorAt(d.lineOf(name), shown(name)+" is no field of a list",
+				"write objects below items, and remove the field")
 		}
 	}
 	return nil
