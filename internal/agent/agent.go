@@ -73,6 +73,7 @@ type Loop struct {
 	full     map[string]bool // subjects of the limits that have a problem
 	held     withheld
 	holding  holding
+	findings findings
 	whole    struct { // what is enforced with every policy
 		revision uint64
 		source   string

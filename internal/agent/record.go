@@ -25,6 +25,7 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 	}
 	l.count(&pass, r)
 	l.Observer.Beat()
+	l.findings.say(start, l.last.Diagnostics, l.Log)
 	if err == nil { // else the report is not complete
 		l.Observer.SetDatapath(l.datapath(r))
 		l.Observer.SetHeld(l.holding.update(start, l.heldPods(m, r)))

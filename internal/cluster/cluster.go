@@ -18,7 +18,10 @@ import (
 )
 
 // Key names a namespaced object.
-type Key struct{ Namespace, Name string }
+type Key struct {
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name"`
+}
 
 // String returns namespace/name, or the bare name of a cluster-wide object.
 func (k Key) String() string {

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// A finding is said once, and not again while it holds; an author who changes his
+// policies all the time writes no log of others full.
+func TestFindingsAreSaidOnce(t *testing.T) {
+	var f findings
+	var out bytes.Buffer
+	log := slog.New(slog.NewTextHandler(&out, nil))
+	now := time.Unix(1_000_000, 0)
+	finding := func(name, message string) cluster.Diagnostic {
+		return cluster.Diagnostic{Severity: cluster.Error, Kind: "NetworkPolicy", Object: cluster.Key{Namespace: "shop", Name: name}, Message: message, Cure: "mend it"}
+	}
+	said := func(list ...cluster.Diagnostic) int {
+		out.Reset()
+		f.say(now, list, log)
+		return strings.Count(out.String(), "\n")
+	}
+	a, b := finding("a", "one"), finding("b", "two")
+	a.Severity = cluster.Warning
+	if n := said(a, b); n != 2 || !strings.Contains(out.String(), "level=WARN") || !strings.Contains(out.String(), "object=shop/a") || !strings.Contains(out.String(), `cure="mend it"`) {
+		t.Errorf("%d lines:\n%s", n, &out)
+	}
+	if n := said(a, b); n != 0 {
+		t.Errorf("said again:\n%s", &out)
+	}
+	if n := said(b); n != 1 || !strings.Contains(out.String(), "gone") {
+		t.Errorf("of one that is gone:\n%s", &out)
+	}
+	lines := 0
+	for i := range 500 {
+		now = now.Add(100 * time.Millisecond) // fifty seconds in all
+		lines += said(finding("b", fmt.Sprint("number ", i)))
+	}
+	if lines > maxSaid || lines < maxSaid-5 {
+		t.Errorf("%d lines about 500 findings", lines)
+	}
+	now = now.Add(findingsPeriod)
+	if n := said(finding("b", "number 499")); n != 1 || !strings.Contains(out.String(), "more findings") {
+		t.Errorf("after the period:\n%s", &out)
+	}
+}
