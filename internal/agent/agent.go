@@ -8,6 +8,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,6 +75,7 @@ type Loop struct {
 	held     withheld
 	holding  holding
 	findings findings
+	waited   int64    // since when the oldest change waits that is not in force; 0 for none
 	whole    struct { // what is enforced with every policy
 		revision uint64
 		source   string
@@ -185,7 +187,9 @@ func (l *Loop) awaitSync(ctx context.Context) error {
 
 // pass is one turn: it enforces what changed, pods of this node first.
 func (l *Loop) pass(ctx context.Context) error {
-	first, rest := l.fair.admit(l.Store.Take(), time.Now()), cluster.Delta{}
+	taken := l.Store.Take()
+	l.waited = cmp.Or(l.waited, taken.Since)
+	first, rest := l.fair.admit(taken, time.Now()), cluster.Delta{}
 	if l.ready { // else everything is needed at once
 		first, rest = localFirst(first, l.Node, l.OpenUnknown)
 	}
@@ -221,6 +225,10 @@ func (l *Loop) enforce(ctx context.Context, delta, later cluster.Delta) error {
 		l.held.passed(delta, append(addressesOf(later.Pods, l.Node), report.Held...), whole)
 		if whole {
 			l.whole.revision, l.whole.source = l.held.reached, l.held.source
+		}
+		if whole && len(report.Held) == 0 && l.waited != 0 {
+			l.Observer.AddProgramming(time.Duration(time.Now().UnixNano() - l.waited))
+			l.waited = 0
 		}
 	}
 	l.record(start, model, report, err)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -44,6 +45,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	ready := thrift(os.Getenv)
 	store, options := cluster.NewStore(), datapathOptions(cfg)
 	options.Announced, options.ExtraHardware = store.Announced, store.ExtraHardware
+	store.SetClock(func() int64 { return time.Now().UnixNano() })
 	store.Allow(cluster.Allowance{Prefixes: cfg.ExtraAddresses.Prefixes, Hardware: cfg.ExtraAddresses.Hardware})
 	unshown := checkSysctls(&options)
 	kernel, err := datapath.Open(options, log)

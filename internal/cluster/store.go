@@ -44,7 +44,10 @@ type Delta struct {
 	Nodes      []Change[Node]
 	// Source identifies the content that the source delivered last; see
 	// Tx.SetSource.
-	Source      string
+	Source string
+	// Since is when the first of these changes came, as the store's clock says; 0 without
+	// a clock or a change.
+	Since       int64
 	Diagnostics []Diagnostic // all that hold now, sorted; not a difference
 }
 
@@ -80,6 +83,8 @@ type Store struct {
 	reserved    reserved
 	extras      extras
 	settled     bool // nothing changed that an announcement speaks about
+	clock       func() int64
+	since       int64 // when the first change came that nobody took
 }
 
 // NewStore returns an empty store in which no kind is synced.
@@ -101,6 +106,14 @@ func NewStore() *Store {
 	}
 }
 
+// SetClock has the store note when changes come, in the clock's own unit. It is to be
+// called before the first object is stored.
+func (s *Store) SetClock(clock func() int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clock = clock
+}
+
 // Changed receives after something changed. One wake-up may stand for many
 // changes.
 func (s *Store) Changed() <-chan struct{} { return s.changed }
@@ -112,6 +125,9 @@ func (s *Store) Update(change func(tx *Tx)) {
 	change(&tx)
 	if tx.changed {
 		s.revision++
+		if s.since == 0 && s.clock != nil {
+			s.since = s.clock()
+		}
 	}
 	if !s.settled {
 		s.settle()
@@ -141,8 +157,11 @@ func (s *Store) Missing() []Kind {
 func (s *Store) Take() Delta {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	since := s.since
+	s.since = 0
 	return Delta{
 		Revision:    s.revision,
+		Since:       since,
 		Namespaces:  s.namespaces.take(),
 		Pods:        s.pods.take(),
 		Policies:    s.policies.take(),

@@ -116,6 +116,13 @@ func (b *builder) histograms(name, help string, buckets []float64, label string,
 	return v
 }
 
+func (b *builder) histogram(name, help string, buckets []float64) prometheus.Histogram {
+	b.define(name, "histogram", help, "")
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: prefix + name, Help: help, Buckets: buckets})
+	b.reg.MustRegister(h)
+	return h
+}
+
 // closed writes a label with all of its values: `kind`: delta, full.
 func closed(label string, values []string) string {
 	return "`" + label + "`: " + strings.Join(values, ", ")

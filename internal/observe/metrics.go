@@ -25,6 +25,7 @@ func NewRegistry() *prometheus.Registry {
 // never a pod, a policy or an address.
 type metrics struct {
 	applyDuration *prometheus.HistogramVec
+	programming   prometheus.Histogram
 	applies       *prometheus.CounterVec
 	lastApply     prometheus.Gauge
 	snapshot      prometheus.Gauge
@@ -65,8 +66,11 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 	b.asked("pods_held", "Pods of this node that are closed for longer than a second until something is done, by what they wait for; /statusz names them. connections: those from before the pod are looked for. "+
 		"elsewhere: routes lead elsewhere with its address. policies: its namespace has used up its share of the agent's time.", "why", heldWhys(), held)
 	return &metrics{
+		programming: b.histogram("programming_duration_seconds", "Time from a change that the agent heard of to the kernel's answer, "+
+			"with every wait in between. Changes that come together count once, from the first on.",
+			durations()),
 		applyDuration: b.histograms("apply_duration_seconds", "Time that a pass took, from the change taken to the kernel's answer. Kind full compares the whole table, delta writes a change.",
-			[]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}, "kind", "delta", "full"),
+			durations(), "kind", "delta", "full"),
 		applies:     b.counters("apply_total", "Passes by result.", "result", "ok", "error"),
 		lastApply:   b.gauge("last_apply_timestamp_seconds", "Unix time of the last pass that succeeded; 0 before it."),
 		snapshot:    b.gauge("snapshot_revision", "Revision of the cluster that the last pass tried to enforce. It counts changes since the agent started."),
@@ -187,4 +191,9 @@ func (m *metrics) setFeeds(feeds []feed.Feed) {
 		m.connected.WithLabelValues(f.Kind).Set(connected)
 		m.heard.WithLabelValues(f.Kind).Set(heard)
 	}
+}
+
+// durations are the bounds of histograms, in seconds.
+func durations() []float64 {
+	return []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60}
 }

@@ -164,6 +164,14 @@ func (o *Observer) ClearProblem(subject string) {
 	o.metrics.setProblems(o.problems)
 }
 
+// AddProgramming records how long it took from a change to the kernel's answer.
+func (o *Observer) AddProgramming(took time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.status.Programming = took.Seconds()
+	o.metrics.programming.Observe(took.Seconds())
+}
+
 // Cuts are connections that were ended, and what it took to find them.
 type Cuts struct {
 	// Ingress and Egress were ended because the policies of that direction deny

@@ -59,6 +59,9 @@ type Status struct {
 
 	// LastApply is the last pass, nil before the first.
 	LastApply *Apply `json:"lastApply,omitempty"`
+	// Programming is how long it took from the last change that is in force to the
+	// kernel's answer, in seconds; 0 before the first.
+	Programming float64 `json:"lastProgrammingSeconds"`
 	// DriftRepairs counts differences in the kernel that this agent did not
 	// make and repaired, since it started.
 	DriftRepairs uint64 `json:"driftRepairs"`
