@@ -10,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/podwall/podwall/internal/gate"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/observe"
@@ -38,5 +39,17 @@ func TestEveryCounterOfTheRulesHasItsReason(t *testing.T) {
 	}
 	if want := uint64(len(counters)) - 1; sum != want { // but the self-test's
 		t.Errorf("%d of %d drops are counted", sum, want)
+	}
+}
+
+// What the gate answers and what the metric can say are two lists of two packages that
+// do not know each other.
+func TestEveryAnswerOfTheGateIsCounted(t *testing.T) {
+	var all []string
+	for _, a := range []gate.Answer{gate.AnsweredEnforced, gate.AnsweredIsolated, gate.AnsweredUnknown, gate.AnsweredNot, gate.AnsweredNobody} {
+		all = append(all, string(a))
+	}
+	if can := observe.GateAnswers(); !slices.Equal(can, all) {
+		t.Errorf("the metric can say %v, the gate says %v", can, all)
 	}
 }

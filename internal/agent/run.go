@@ -115,7 +115,7 @@ func openGate(socket string, door *Door, observer *observe.Observer, log *slog.L
 	if socket == "" {
 		return nil
 	}
-	s := &gate.Server{Keeper: door, Log: log}
+	s := &gate.Server{Keeper: door, Log: log, Answered: func(a gate.Answer, took time.Duration) { observer.AddGate(string(a), took) }}
 	if err := s.Listen(socket); err != nil {
 		log.Error("the start gate is not open", "err", err)
 		observer.SetProblem(observe.Problem{Subject: "start gate", Text: err.Error(),

@@ -239,6 +239,8 @@ func TestWithoutAnAgentTheCallerWaitsAsLongAsItSaid(t *testing.T) {
 func TestOnlyTheOwnerMayAsk(t *testing.T) {
 	path := socket(t)
 	s := &gate.Server{Keeper: &keeper{}, Log: slog.New(slog.DiscardHandler), Owner: uint32(os.Getuid()) + 1}
+	var answers []gate.Answer
+	s.Answered = func(a gate.Answer, _ time.Duration) { answers = append(answers, a) }
 	if err := s.Listen(path); err != nil {
 		t.Fatal(err)
 	}
@@ -257,6 +259,9 @@ func TestOnlyTheOwnerMayAsk(t *testing.T) {
 	}
 	cancel()
 	<-done
+	if !slices.Equal(answers, []gate.Answer{gate.AnsweredNobody}) {
+		t.Errorf("answered were %v", answers)
+	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket stays: %v", err)
 	}
@@ -336,5 +341,33 @@ func TestASocketOfADeadAgentIsReplaced(t *testing.T) {
 	serve(t, path, &keeper{})
 	if _, err := (gate.Client{Socket: path}).List(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// What became of each pod is told to those who count, once.
+func TestAnswersAreTold(t *testing.T) {
+	path := socket(t)
+	told := make(chan gate.Answer, 10)
+	s := &gate.Server{Keeper: &keeper{pods: map[string]gate.Pod{}}, Log: slog.New(slog.DiscardHandler), Owner: uint32(os.Getuid()),
+		Answered: func(a gate.Answer, _ time.Duration) { told <- a }}
+	if err := s.Listen(path); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		s.Run(ctx)
+		close(done)
+	}()
+	t.Cleanup(func() { cancel(); <-done })
+	c := gate.Client{Socket: path}
+	if _, err := c.Add(within(t, time.Minute), web()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.List(within(t, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-told; got != gate.AnsweredEnforced || len(told) > 0 {
+		t.Errorf("told were %s and %d more", got, len(told))
 	}
 }

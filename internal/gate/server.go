@@ -28,6 +28,9 @@ type Server struct {
 	Log    *slog.Logger
 	// Owner is the user who may ask; the zero value is root.
 	Owner uint32
+	// Answered is told what became of each pod that was announced, and after how long.
+	// May be nil; it is called by several goroutines.
+	Answered func(a Answer, took time.Duration)
 
 	listener *net.UnixListener
 	made     string // the directory, if it was not there
@@ -121,6 +124,7 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	request, err := receive(conn)
 	if refused := s.admit(conn); refused != nil { // after reading, so that the answer is not lost
 		s.Log.Warn("a stranger asked at the gate", "err", refused)
+		s.tell(AnsweredNobody, start)
 		s.send(conn, Reply{Error: refused.Error()}, start)
 		return
 	}
@@ -136,11 +140,44 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	}()
 	reply := s.answer(limit, request)
 	if ctx.Err() != nil && request.Op == Add && reply.State != Enforced {
+		s.tell(AnsweredNot, start)
 		return // without an answer the client asks the next agent
+	}
+	if request.Op == Add {
+		s.tell(answerOf(reply.State), start)
 	}
 	s.send(conn, reply, start)
 	s.Log.Debug("gate", "op", request.Op, "pod", request.Pod.Namespace+"/"+request.Pod.Name, "sandbox", request.Pod.Sandbox,
 		"state", reply.State, "text", reply.Text, "elapsed", time.Since(start))
+}
+
+// Answer is what became of a pod that was announced. It is the value of a label, too.
+type Answer string
+
+// The answers: the three states, no answer since the agent stopped, and a refusal of a
+// user who may not ask.
+const (
+	AnsweredEnforced Answer = "enforced"
+	AnsweredIsolated Answer = "isolated"
+	AnsweredUnknown  Answer = "unknown"
+	AnsweredNot      Answer = "none"
+	AnsweredNobody   Answer = "refused"
+)
+
+func answerOf(s State) Answer {
+	switch s {
+	case Enforced:
+		return AnsweredEnforced
+	case Isolated:
+		return AnsweredIsolated
+	}
+	return AnsweredUnknown
+}
+
+func (s *Server) tell(a Answer, start time.Time) {
+	if s.Answered != nil {
+		s.Answered(a, time.Since(start))
+	}
 }
 
 // admit asks the kernel who is at the other end.

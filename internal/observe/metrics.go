@@ -26,6 +26,8 @@ func NewRegistry() *prometheus.Registry {
 type metrics struct {
 	applyDuration *prometheus.HistogramVec
 	programming   prometheus.Histogram
+	gatePods      *prometheus.CounterVec
+	gateWait      prometheus.Histogram
 	applies       *prometheus.CounterVec
 	lastApply     prometheus.Gauge
 	snapshot      prometheus.Gauge
@@ -69,6 +71,10 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 		programming: b.histogram("programming_duration_seconds", "Time from a change that the agent heard of to the kernel's answer, "+
 			"with every wait in between. Changes that come together count once, from the first on.",
 			durations()),
+		gatePods: b.counters("gate_pods_total", "Pods that were announced at the start gate, by the answer. enforced: the kernel has their verdicts. "+
+			"isolated, unknown: not in time; they start closed, or not at all. none: the agent stopped meanwhile, and the next one is asked. refused: asked by a user who may not.",
+			"answer", GateAnswers()...),
+		gateWait: b.histogram("gate_wait_seconds", "Time that a pod waited at the start gate for the agent's answer.", durations()),
 		applyDuration: b.histograms("apply_duration_seconds", "Time that a pass took, from the change taken to the kernel's answer. Kind full compares the whole table, delta writes a change.",
 			durations(), "kind", "delta", "full"),
 		applies:     b.counters("apply_total", "Passes by result.", "result", "ok", "error"),

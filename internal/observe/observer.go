@@ -172,6 +172,17 @@ func (o *Observer) AddProgramming(took time.Duration) {
 	o.metrics.programming.Observe(took.Seconds())
 }
 
+// GateAnswers are what the gate can answer.
+func GateAnswers() []string { return []string{"enforced", "isolated", "unknown", "none", "refused"} }
+
+// AddGate records the gate's answer about a pod.
+func (o *Observer) AddGate(answer string, took time.Duration) {
+	o.metrics.gatePods.WithLabelValues(answer).Inc()
+	if answer != "refused" {
+		o.metrics.gateWait.Observe(took.Seconds())
+	}
+}
+
 // Cuts are connections that were ended, and what it took to find them.
 type Cuts struct {
 	// Ingress and Egress were ended because the policies of that direction deny
