@@ -59,6 +59,7 @@ func (f foreign) respond(set flag.Value) (*Notice, error) {
 func foreignFlags() []foreign {
 	var all []foreign
 	all = append(all, foreignFirewall()...)
+	all = append(all, foreignFormer()...)
 	all = append(all, belongingTo("the service proxy, which does not run here", proxyFlags())...)
 	all = append(all, belongingTo("the router, which does not run here", routerFlags())...)
 	return append(all, belongingTo("the load-balancer allocator, which does not run here", allocatorFlags())...)
@@ -67,8 +68,8 @@ func foreignFlags() []foreign {
 func foreignFirewall() []foreign {
 	const serviceRanges = "packets are judged by the pod that they reach, after Service addresses are resolved, so Service ranges need no exemption"
 	return []foreign{
-		{name: "netpol-default-deny", kind: kindBool, refused: true,
-			answer: "a pod that is not programmed yet is not closed by this version; leave the flag out"},
+		{name: "netpol-default-deny", kind: kindBool,
+			answer: "a pod that is not programmed yet is closed unless --unknown-pods=open says otherwise"},
 		{name: "run-loadbalancer", kind: kindBool, refused: true,
 			answer: "there is no load-balancer allocator; leave the flag out"},
 		{name: "use-nftables-for-netpol", kind: kindBool,
@@ -81,6 +82,12 @@ func foreignFirewall() []foreign {
 		{name: "enable-pprof", kind: kindBool,
 			answer: "no profiling port is ever opened"},
 	}
+}
+
+// foreignFormer are flags that kube-router had in 2018 and dropped later.
+func foreignFormer() []foreign {
+	return []foreign{{name: "cluster-cidr", kind: kindText,
+		answer: "pods are known by their own addresses; kube-router has dropped the flag"}}
 }
 
 // belongingTo completes flags that configure a part which is not here. In

@@ -105,7 +105,6 @@ func TestACommandLineThatCannotRunSaysWhyInOneLine(t *testing.T) {
 	}{
 		{"a router is asked for", "--run-router=true", []string{"--run-router=true: not supported yet", "it is true in kube-router"}},
 		{"a service proxy is asked for", "--run-service-proxy", []string{"--run-service-proxy=true: not supported yet", "it is true in kube-router"}},
-		{"default deny is asked for", "--netpol-default-deny", []string{"--netpol-default-deny=true: not supported yet"}},
 		{"an allocator is asked for", "--run-loadbalancer=true", []string{"--run-loadbalancer=true: not supported yet"}},
 		{"nothing is left to run", "--run-firewall=false", []string{"--run-firewall=false leaves nothing to run"}},
 		{"two sources", "--manifests=/m --kubeconfig=/k", []string{"--manifests excludes --kubeconfig and --master"}},
@@ -165,7 +164,7 @@ func TestACommandLineThatCannotRunSaysWhyInOneLine(t *testing.T) {
 
 func TestFlagsWithoutEffectGiveOneNoticeEach(t *testing.T) {
 	args := strings.Fields("--bgp-port=1 --service-cluster-ip-range 10.0.0.0/8 --enable-pprof -v=1 --bgp-port=2 " +
-		"--netpol-default-deny=false --run-loadbalancer=false --excluded-cidrs=a,b")
+		"--netpol-default-deny=true --run-loadbalancer=false --excluded-cidrs=a,b")
 	_, notices, err := Parse(args, node1, io.Discard)
 	if err != nil {
 		t.Fatal(err)
@@ -177,7 +176,7 @@ func TestFlagsWithoutEffectGiveOneNoticeEach(t *testing.T) {
 			t.Errorf("notice %q does not say that the flag is not needed", n)
 		}
 	}
-	want := []string{"bgp-port", "service-cluster-ip-range", "enable-pprof", "excluded-cidrs"}
+	want := []string{"bgp-port", "service-cluster-ip-range", "enable-pprof", "netpol-default-deny", "excluded-cidrs"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("notices (-want +got):\n%s", diff)
 	}

@@ -6,6 +6,9 @@ package logging
 import (
 	"io"
 	"log/slog"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // New returns a logger that writes to w. format is "text", "json" or
@@ -30,4 +33,15 @@ func withUnit(_ []string, a slog.Attr) slog.Attr {
 		return slog.String(a.Key, a.Value.Duration().String())
 	}
 	return a
+}
+
+// Plain replaces what is not printed as it stands. Names come from files and from the
+// API, and a terminal obeys control characters.
+func Plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return utf8.RuneError
+	}, s)
 }

@@ -45,3 +45,11 @@ func TestTheLoggerFollowsFormatAndVerbosity(t *testing.T) {
 		}
 	}
 }
+
+func TestControlCharactersAreReplaced(t *testing.T) {
+	for in, want := range map[string]string{"shop/web": "shop/web", "a\x1b[31m\nb": "a\uFFFD[31m\uFFFDb", "é ✓": "é ✓", "a\u202eb\u009b": "a\uFFFDb\uFFFD"} {
+		if got := Plain(in); got != want {
+			t.Errorf("%q became %q, want %q", in, got, want)
+		}
+	}
+}

@@ -79,6 +79,23 @@ func TestTheStatusIsReadAsItWasWritten(t *testing.T) {
 	})
 }
 
+// A name from a file cannot make a terminal do anything, nor write lines of its own.
+func TestNamesReachATerminalPlainly(t *testing.T) {
+	bad := "a\x1b[31m\nready  yes\u202e\u009b2J"
+	s := Status{Node: bad, NotReady: []string{bad}, Datapath: Datapath{Strangers: []string{bad}}, Held: []Held{{Pod: bad}},
+		Problems:    []Problem{{Subject: bad, Text: bad, Cure: bad}},
+		Diagnostics: []cluster.Diagnostic{{Kind: "Pod", Object: cluster.Key{Name: bad}, Field: bad, Message: bad, Cure: bad}}}
+	var out strings.Builder
+	if err := s.WriteText(&out); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if strings.HasPrefix(line, "ready  yes") || strings.ContainsFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("line %q", line)
+		}
+	}
+}
+
 // keys calls f for each key of an object and of those in it.
 func keys(tree any, f func(string)) {
 	switch v := tree.(type) {

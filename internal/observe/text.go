@@ -9,6 +9,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/podwall/podwall/internal/logging"
 )
 
 // WriteText writes the status for people: what matters first, one fact a line.
@@ -16,7 +18,7 @@ func (s Status) WriteText(w io.Writer) error {
 	var b strings.Builder
 	tab := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
-		fmt.Fprintf(tab, "%s\t"+format+"\n", append([]any{name}, args...)...)
+		fmt.Fprintf(tab, "%s\t%s\n", logging.Plain(name), logging.Plain(fmt.Sprintf(format, args...)))
 	}
 	row("node", "%s", s.Node)
 	row("ready", "%s", yesNo(s.Ready))
@@ -60,13 +62,13 @@ func (s Status) writeFindings(b *strings.Builder) {
 		b.WriteString("\nproblems of the node\n")
 	}
 	for _, p := range s.Problems {
-		fmt.Fprintf(b, "  %s\n", p)
+		fmt.Fprintf(b, "  %s\n", logging.Plain(p.String()))
 	}
 	if len(s.Diagnostics) > 0 {
 		b.WriteString("\nfindings about objects\n")
 	}
 	for _, d := range s.Diagnostics {
-		fmt.Fprintf(b, "  %s\n", d)
+		fmt.Fprintf(b, "  %s\n", logging.Plain(d.String()))
 	}
 }
 

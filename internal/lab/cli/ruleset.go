@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/logging"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/source/manifest"
@@ -50,7 +51,7 @@ enforced as it is written; stderr says which.`,
 			case node == "":
 				return fmt.Errorf("no --node given; the pods are on %s", cmp.Or(strings.Join(nodes, ", "), "no node"))
 			case !slices.Contains(nodes, node):
-				fmt.Fprintf(s.Err, "no pod is on node %s; the pods are on %s\n", node, cmp.Or(strings.Join(nodes, ", "), "no node"))
+				fmt.Fprintf(s.Err, "no pod is on node %s; the pods are on %s\n", logging.Plain(node), logging.Plain(cmp.Or(strings.Join(nodes, ", "), "no node")))
 			}
 			text := rulesetOf(r.Snapshot(), node, datapath)
 			if bridge {
@@ -85,7 +86,7 @@ func loadManifests(from string, s Streams) (*manifest.Result, error) {
 		return nil, err
 	}
 	for _, d := range r.Diagnostics {
-		fmt.Fprintln(s.Err, d)
+		fmt.Fprintln(s.Err, logging.Plain(d.String()))
 	}
 	return r, nil
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/podwall/podwall/internal/logging"
 )
 
 // print prints a matrix for each group of ports that are alike.
@@ -25,10 +27,10 @@ func (r *runReport) print(out io.Writer, p paint) {
 		}
 	}
 	for _, s := range r.Services {
-		fmt.Fprintf(out, "\n%s\n", p.in(bold, fmt.Sprintf("Service %s, %s", s.Service, s.Front)))
+		fmt.Fprintf(out, "\n%s\n", p.in(bold, logging.Plain(fmt.Sprintf("Service %s, %s", s.Service, s.Front))))
 		for _, e := range r.after.ends {
 			if verdict, asked := s.From[e.name]; asked {
-				fmt.Fprintf(out, "  %s %s\n", strings.TrimSpace(p.cell(glyph(verdict), "")), e.name)
+				fmt.Fprintf(out, "  %s %s\n", strings.TrimSpace(p.cell(glyph(verdict), "")), logging.Plain(e.name))
 			}
 		}
 	}
@@ -42,15 +44,15 @@ func (r *runReport) print(out io.Writer, p paint) {
 	}
 	fmt.Fprintf(out, "%d verdicts are not what the policies say:\n", len(r.Differences))
 	for _, text := range r.Differences {
-		fmt.Fprintln(out, p.in(red, text))
+		fmt.Fprintln(out, p.in(red, logging.Plain(text)))
 	}
 }
 
 func (e end) label() string {
 	if e.pod == nil {
-		return e.name + " (outside)"
+		return logging.Plain(e.name + " (outside)")
 	}
-	return e.name + " (" + e.pod.Node + ")"
+	return logging.Plain(e.name + " (" + e.pod.Node + ")")
 }
 
 // groups puts ports together whose matrices are the same.
