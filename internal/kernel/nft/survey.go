@@ -22,12 +22,12 @@ type Survey struct {
 	// families, so that our guard is not needed. Rules of iptables-legacy cannot
 	// be seen by netlink and count as missing.
 	DropsInvalid bool
-	// Known is how many chains of others have a name that the caller knows.
-	Known int
+	// Known are the chains of others that have a name which the caller knows.
+	Known []string
 }
 
 // Survey looks at the base chains of all tables but those of our name. A nat chain is
-// before ours up to that priority. It counts the chains whose name is known.
+// before ours up to that priority. It names the chains whose name is known.
 func (c *Conn) Survey(ours int32, known func(chain string) bool) (Survey, error) {
 	chains, err := c.nl.ListChains()
 	if err != nil {
@@ -42,7 +42,7 @@ func (c *Conn) Survey(ours int32, known func(chain string) bool) (Survey, error)
 	for _, k := range chains {
 		own := k.Table.Name == c.id.Name && ipFamily(k.Table.Family)
 		if !own && known(k.Name) {
-			s.Known++
+			s.Known = append(s.Known, k.Name)
 		}
 		if own || k.Hooknum == nil || k.Priority == nil || dormant[tableKey{k.Table.Family, k.Table.Name}] {
 			continue

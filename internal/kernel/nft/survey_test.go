@@ -59,7 +59,7 @@ func TestSurveyCountsChainsThatAreKnown(t *testing.T) {
 	nftrun.Run(t, ns, "table ip filter {\nchain A-1 { }\nchain A-2 { type filter hook forward priority 0; }\nchain B { }\n}\n"+
 		"table inet podwall {\nchain A-3 { }\n}\n", "-f", "-")
 	s, err := c.Survey(-190, func(name string) bool { return strings.HasPrefix(name, "A-") })
-	if err != nil || s.Known != 2 {
-		t.Errorf("known = %d, %v; want the two outside of our table", s.Known, err)
+	if err != nil || len(s.Known) != 2 {
+		t.Errorf("known = %v, %v; want the two outside of our table", s.Known, err)
 	}
 }

@@ -56,8 +56,8 @@ type Others struct {
 	NATBefore []string
 	// DropsInvalid is true if somebody drops invalid packets at forward.
 	DropsInvalid bool
-	// KubeRouter is the number of chains of kube-router's firewall.
-	KubeRouter int
+	// KubeRouter are the chains of kube-router's firewall.
+	KubeRouter []string
 }
 
 // Connections is what a pass knows of connections that exist.

@@ -30,10 +30,10 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 			Text: strings.Join(w.Others.NATBefore, ", ") + " runs before podwall's and could end the walk; judging in filter chains instead",
 			Cure: "give that chain a priority above -190, or run with --datapath=filter"})
 	}
-	if w.Others.KubeRouter > 0 {
+	if chains := w.Others.KubeRouter; len(chains) > 0 {
 		out.Problems = append(out.Problems, Problem{Subject: "kube-router",
 			Text: fmt.Sprintf("%d chains of kube-router's firewall are in the kernel and judge packets too; "+
-				"if it has stopped, by the policies of that time", w.Others.KubeRouter),
+				"if it has stopped, by the policies of that time: %s", len(chains), FirstOf(slices.Clone(chains))),
 			Cure: "stop kube-router on this node, then run podwall-agent --remove-kube-router-firewall=plan, and =now; " +
 				"see docs/migrate-from-kube-router.md"})
 	}

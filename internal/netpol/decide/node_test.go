@@ -34,7 +34,7 @@ func TestWhichChainsJudgeAndWhetherTheyAreGuarded(t *testing.T) {
 			[]string{"nat chain before ours"}},
 		{"the same where filter chains are wanted", Options{FilterHook: true}, Others{NATBefore: []string{"theirs"}},
 			false, true, false, "not needed", nil},
-		{"kube-router", Options{}, Others{KubeRouter: 3}, false, false, true, "no other table", []string{"kube-router"}},
+		{"kube-router", Options{}, Others{KubeRouter: []string{"KUBE-POD-FW-A", "KUBE-NWPLCY-B"}}, false, false, true, "no other table", []string{"kube-router"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newScene(c.options)
