@@ -22,6 +22,9 @@ import (
 // version is set by the build.
 var version = "development"
 
+// statusInterrupted is what shells use for a program that Ctrl-C ended.
+const statusInterrupted = 130
+
 func main() { os.Exit(run()) }
 
 // run ends early, and leaves nothing behind, also when nobody reads the answer
@@ -29,12 +32,16 @@ func main() { os.Exit(run()) }
 // comes for every connection that is written to after its other end has gone. So it
 // is taken and not looked at, and the write's error counts.
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	interrupted, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	ctx, unread := context.WithCancel(ctx)
+	ctx, unread := context.WithCancel(interrupted)
 	defer unread()
-	return cli.Run(ctx, version, os.Args[1:], cli.Streams{Out: answer{os.Stdout, unread}, Err: answer{os.Stderr, unread}, Color: color()})
+	status := cli.Run(ctx, version, os.Args[1:], cli.Streams{In: os.Stdin, Out: answer{os.Stdout, unread}, Err: answer{os.Stderr, unread}, Color: color()})
+	if status != 0 && interrupted.Err() != nil {
+		return statusInterrupted
+	}
+	return status
 }
 
 // answer is a stream that somebody reads, or has stopped to.

@@ -22,9 +22,11 @@ import (
 // addresses where they have none, Node objects are left out because the lab's
 // nodes have addresses of their own, all else stays as it is written.
 type input struct {
-	items []item
-	pods  []*corev1.Pod
-	nodes []string
+	items     []item
+	pods      []*corev1.Pod
+	nodes     []string
+	workloads []workload
+	invented  []string // what to say of the pods that workloads got
 }
 
 // item is one object.
@@ -34,9 +36,9 @@ type item struct {
 	policy bool
 }
 
-// readInput reads a directory or a file, with the reader of the agent. What cannot
+// readInput reads files and directories, with the reader of the agent. What cannot
 // be understood counts for nothing here either; manifest.Load has said so.
-func readInput(from string) (*input, error) {
+func readInput(from manifest.From) (*input, error) {
 	objects, err := manifest.Objects(from)
 	if err != nil {
 		return nil, err
@@ -51,8 +53,9 @@ func readInput(from string) (*input, error) {
 	if len(in.nodes) == 0 {
 		in.nodes = []string{"node1", "node2"}
 	}
+	in.invent()
 	if len(in.pods) == 0 {
-		return nil, fmt.Errorf("no pods in %s: the lab needs Pod objects (templates of workloads make none)", from)
+		return nil, fmt.Errorf("no pods in %s: the lab needs Pods, or workloads with a template of them", from)
 	}
 	return in, nil
 }
@@ -63,6 +66,8 @@ func (in *input) add(o manifest.Object) error {
 		in.nodes = append(in.nodes, o.Key.Name)
 	case o.Kind == "Pod" && o.APIVersion == "v1":
 		return in.addPod(o.JSON)
+	case isWorkload(o):
+		return in.addWorkload(o)
 	default:
 		in.items = append(in.items, item{text: o.JSON, policy: o.Policy})
 	}

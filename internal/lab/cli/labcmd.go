@@ -34,6 +34,7 @@ import (
 // Streams are where the commands write: answers to Out, everything else to Err.
 type Streams struct {
 	Out, Err io.Writer
+	In       io.Reader // of -f -
 	// Color is true when Out is a terminal that wants it.
 	Color bool
 }
@@ -56,7 +57,10 @@ func Run(ctx context.Context, version string, args []string, s Streams) int {
 	s.Out = out
 	root := newRoot(version, s)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := known(root, args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	if out.err != nil {
 		err = fmt.Errorf("printing the answer: %w", out.err)
 	}
@@ -69,6 +73,23 @@ func Run(ctx context.Context, version string, args []string, s Streams) int {
 	}
 	fmt.Fprintf(s.Err, "podwall-lab: %v\n", err)
 	return statusUsage
+}
+
+// known refuses a command that there is not, also before -h: cobra shows the help of
+// the whole program then, as if all were well.
+func known(root *cobra.Command, args []string) error {
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") || args[0] == "help" || strings.HasPrefix(args[0], "__complete") {
+		return nil
+	}
+	root.InitDefaultCompletionCmd(args...)
+	if found, _, err := root.Find(args[:1]); err == nil && found != root {
+		return nil
+	}
+	text := fmt.Sprintf("unknown command %q", args[0])
+	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+		text += ", did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return errors.New(text + "; podwall-lab --help lists those that there are")
 }
 
 // answer remembers the first failure to print, so that a truncated answer never
@@ -98,7 +119,7 @@ and nothing can leave the lab: it has no way out and goes away with the process.
 
 Exit status: 0 all as it should be, 1 something differs, 2 wrong command line or
 this machine cannot run it, 3 an object of the manifests could not be read, or a
-policy is not enforced as it is written.`,
+policy is not enforced as it is written, 130 interrupted.`,
 		Example: `  podwall-lab demo                                  the five example policies of the seed document
   podwall-lab run -f ./manifests                    who reaches whom under your own policies
   podwall-lab check testdata/cases/recipes.jsonl    expected connectivity against the kernel
@@ -110,6 +131,7 @@ policy is not enforced as it is written.`,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SuggestionsMinimumDistance = 2
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
 	root.SetVersionTemplate("podwall-lab {{.Version}}\n")

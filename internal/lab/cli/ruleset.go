@@ -6,7 +6,6 @@ package cli
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,7 +20,8 @@ import (
 )
 
 func newRuleset(s Streams) *cobra.Command {
-	var from, node, datapath string
+	var node, datapath string
+	from := &manifestFlags{in: s.In}
 	var bridge bool
 	cmd := &cobra.Command{
 		Use:   "ruleset",
@@ -42,7 +42,11 @@ enforced as it is written; stderr says which.`,
 			if datapath != "nat" && datapath != "filter" {
 				return fmt.Errorf("unknown datapath %q, want nat or filter", datapath)
 			}
-			r, err := loadManifests(from, s)
+			read, err := from.read()
+			if err != nil {
+				return err
+			}
+			r, err := loadManifests(read, s, nil)
 			if err != nil {
 				return err
 			}
@@ -63,7 +67,7 @@ enforced as it is written; stderr says which.`,
 			return writtenStatus(r.AsWritten())
 		},
 	}
-	cmd.Flags().StringVarP(&from, "manifests", "f", "", "`DIR` or file with the manifests")
+	from.bind(cmd)
 	cmd.Flags().StringVar(&node, "node", "", "`NAME` of the node, as pods have it in spec.nodeName")
 	cmd.Flags().BoolVar(&bridge, "bridge", false, "also print the table for nodes whose bridges carry pods")
 	cmd.Flags().StringVar(&datapath, "datapath", "nat", "where the agent judges packets: `nat|filter`")
@@ -76,14 +80,15 @@ func rulesetOf(snap *cluster.Snapshot, node, datapath string) string {
 	return ruleset.Render(compileFor(snap, node), program.Node{FilterHook: datapath == "filter", Guard: true}).String()
 }
 
-// loadManifests reads manifests and prints what is to be said about them.
-func loadManifests(from string, s Streams) (*manifest.Result, error) {
-	if from == "" {
-		return nil, errors.New("no manifests given; name a directory or a file with -f")
-	}
+// loadManifests reads manifests and prints what is to be said about them, but for what
+// is of no interest; nil is nothing.
+func loadManifests(from manifest.From, s Streams, idle func(cluster.Diagnostic) bool) (*manifest.Result, error) {
 	r, err := manifest.Load(from)
 	if err != nil {
 		return nil, err
+	}
+	if idle != nil {
+		r.Diagnostics = slices.DeleteFunc(r.Diagnostics, idle)
 	}
 	for _, d := range r.Diagnostics {
 		fmt.Fprintln(s.Err, logging.Plain(d.String()))

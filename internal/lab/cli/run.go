@@ -17,20 +17,22 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/logging"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
 type run struct {
 	bedFlags
 	streams       Streams
-	from, wiring  string
+	manifests     *manifestFlags
+	wiring        string
 	output        string
 	probes, hosts []string
 	ruleset       bool
 }
 
 func newRun(s Streams) *cobra.Command {
-	r := &run{streams: s}
+	r := &run{streams: s, manifests: &manifestFlags{in: s.In}}
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Show who reaches whom under your own manifests",
@@ -39,7 +41,9 @@ shows who reaches whom with your NetworkPolicies, and what they changed.
 
 ✓ arrived   ✗ dropped   4 only IPv4 arrived   [ ] changed by the policies
 
-Pods without a node or an address get them. Services with a selector work. Hosts
+Pods without a node or an address get them. Of a Deployment, StatefulSet,
+ReplicaSet, Job or CronJob two pods are made at most, of a DaemonSet one for each
+node. Services with a selector work. Hosts
 outside are chosen so that every CIDR block of your policies has one; --host
 names others. Ports are those of the containers and of the policies, or --probe.
 Every verdict is compared with the text of the policies; a difference is
@@ -47,13 +51,15 @@ reported and the exit status is 1. It is 3 where an object could not be read, or
 a policy is not enforced as it is written: stderr and -o json say which.`,
 		Example: `  podwall-lab run -f ./manifests
   podwall-lab run -f app.yaml --wiring bridge --probe tcp:80,udp:53
-  podwall-lab run -f ./manifests --host 192.0.2.7 --ruleset`,
+  podwall-lab run -f ./manifests --host 192.0.2.7 --ruleset
+  podwall-lab run -R -f ./deploy -f extra-policy.yaml
+  kubectl get ns,pods,netpol,svc -A -o yaml | podwall-lab run -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) },
 	}
 	r.bind(cmd)
+	r.manifests.bind(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&r.from, "manifests", "f", "", "`DIR` or file with the manifests")
 	f.StringVarP(&r.output, "output", "o", "text", "form of the answer: `text|json`")
 	f.StringVar(&r.wiring, "wiring", "routed", "how pods are wired: one `NAME` of "+wiringNames())
 	f.StringSliceVar(&r.probes, "probe", nil, "`PORTS` to try instead of those in the manifests, as in tcp:80,udp:53")
@@ -72,6 +78,8 @@ type runReport struct {
 	Services  []serviceView `json:"services"`
 	// Differences are verdicts that are not what the policies say.
 	Differences []string `json:"differences"`
+	// Invented says which pods were made of workloads.
+	Invented []string `json:"invented"`
 	// Diagnostics are what is to be said about the manifests.
 	Diagnostics []cluster.Diagnostic `json:"diagnostics"`
 
@@ -104,13 +112,20 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err := r.ready(wirings); err != nil {
 		return err
 	}
-	loaded, err := loadManifests(r.from, r.streams)
+	from, err := r.manifests.read()
 	if err != nil {
 		return err
 	}
-	in, err := readInput(r.from)
+	loaded, err := loadManifests(from, r.streams, ofWorkload)
 	if err != nil {
 		return err
+	}
+	in, err := readInput(from)
+	if err != nil {
+		return err
+	}
+	for _, text := range in.invented {
+		fmt.Fprintln(r.streams.Err, logging.Plain(text))
 	}
 	t, err := r.start(ctx, wirings[0], in.nodes)
 	if err != nil {
@@ -123,6 +138,7 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	report.Invented = append(report.Invented, in.invented...)
 	report.asWritten, report.Diagnostics = loaded.AsWritten(), append(report.Diagnostics, loaded.Diagnostics...)
 	return r.print(report)
 }
@@ -166,7 +182,7 @@ func (r *run) compare(ctx context.Context, t *trial.Trial, m *manifest.Result, b
 	}
 	ends := endsOf(m.Pods, state.Hosts)
 	report := &runReport{Schema: runSchema, Wiring: r.wiring, Datapath: r.datapath, Services: []serviceView{}, Differences: []string{},
-		Diagnostics: []cluster.Diagnostic{}}
+		Invented: []string{}, Diagnostics: []cluster.Diagnostic{}}
 	if report.before, err = applied(ctx, t, state, bare, ends, ports); err != nil {
 		return nil, err
 	}

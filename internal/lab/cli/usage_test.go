@@ -15,6 +15,8 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 		line, want string
 	}{
 		{"frobnicate", `unknown command "frobnicate"`},
+		{"explain -h", `unknown command "explain"`},
+		{"rulset -f x", "did you mean ruleset?"},
 		{"demo --wiring bridge,tubes", `unknown wiring "tubes", want one of routed, bridge`},
 		{"demo -o yaml", `unknown output "yaml"`},
 		{"demo --datapath sideways", `unknown datapath "sideways"`},

@@ -67,19 +67,6 @@ func digest(files []rawFile) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// readPath reads a directory or a single file.
-func readPath(path string) ([]rawFile, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading manifests: %w", err)
-	}
-	if info.IsDir() {
-		return readDir(path)
-	}
-	f := readFile(path)
-	return []rawFile{f}, nil
-}
-
 // readDir reads the manifests of a directory, sorted by name.
 func readDir(dir string) ([]rawFile, error) {
 	entries, err := os.ReadDir(dir)

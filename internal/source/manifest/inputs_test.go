@@ -26,7 +26,7 @@ func TestInputs(t *testing.T) {
 	}
 	var b strings.Builder
 	for _, file := range files {
-		r, err := Load(file)
+		r, err := Load(From{Paths: []string{file}})
 		if err != nil {
 			t.Fatal(err)
 		}

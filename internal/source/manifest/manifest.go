@@ -105,10 +105,10 @@ func Parse(name string, data []byte) (*Result, error) {
 	return merge([]*file{f}), nil
 }
 
-// Load reads a directory, or a single file. Files whose text cannot be
-// understood are in the diagnostics; the error is about the directory itself.
-func Load(path string) (*Result, error) {
-	files, err := readPath(path)
+// Load reads files and directories. Files whose text cannot be understood are in the
+// diagnostics; the error is about what cannot be opened.
+func Load(from From) (*Result, error) {
+	files, err := from.read()
 	if err != nil {
 		return nil, err
 	}

@@ -242,7 +242,7 @@ func TestSeedExamplesAsPrintedAreNamedAsBroken(t *testing.T) {
 }
 
 func TestSeedExamplesRepaired(t *testing.T) {
-	got, err := Load(filepath.Join("..", "..", "..", "examples", "seed"))
+	got, err := Load(From{Paths: []string{filepath.Join("..", "..", "..", "examples", "seed")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestSeedExamplesRepaired(t *testing.T) {
 	if diff := cmp.Diff(want, summary(got)); diff != "" {
 		t.Errorf("examples (-want +got):\n%s", diff)
 	}
-	block, err := Load(filepath.Join("..", "..", "..", "examples", "seed", "4-egress-to-cidr.yaml"))
+	block, err := Load(From{Paths: []string{filepath.Join("..", "..", "..", "examples", "seed", "4-egress-to-cidr.yaml")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -272,7 +272,7 @@ func TestLoadReportsBrokenFilesAndUsesTheOthers(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "sub.yaml"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Load(dir)
+	got, err := Load(From{Paths: []string{dir}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -286,7 +286,7 @@ func TestOfTwoFilesTheLaterByNameCounts(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "2.yaml", pod)
 	write(t, dir, "10.yaml", strings.Replace(pod, "10.0.0.1", "10.0.0.2", 1))
-	got, err := Load(dir)
+	got, err := Load(From{Paths: []string{dir}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +299,7 @@ func TestOfTwoFilesTheLaterByNameCounts(t *testing.T) {
 }
 
 func TestLoadOfAMissingDirectoryIsAnError(t *testing.T) {
-	if _, err := Load(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Load(From{Paths: []string{filepath.Join(t.TempDir(), "none")}}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got error %v", err)
 	}
 }

@@ -20,11 +20,11 @@ type Object struct {
 	Policy bool
 }
 
-// Objects returns the objects of a directory or a file in the order of the text,
+// Objects returns the objects of files and directories in the order of the text,
 // lists taken apart. As in Load, a file that cannot be understood counts for
 // nothing.
-func Objects(path string) ([]Object, error) {
-	files, err := readPath(path)
+func Objects(from From) ([]Object, error) {
+	files, err := from.read()
 	if err != nil {
 		return nil, err
 	}

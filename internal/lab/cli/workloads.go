@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package cli
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/source/manifest"
+)
+
+// workload is an object that makes pods in a cluster. In the lab nobody does, so pods
+// are invented from its template.
+type workload struct {
+	kind string
+	meta metav1.ObjectMeta
+	// replicas is how many pods it wants; -1 is one on each node.
+	replicas int
+	template corev1.PodTemplateSpec
+}
+
+// maxInvented bounds the pods of one workload: they are all alike to policies, and
+// every pair of pods is tried.
+const maxInvented = 2
+
+// isWorkload reports whether an object makes pods.
+func isWorkload(o manifest.Object) bool {
+	group, _, _ := strings.Cut(o.APIVersion, "/")
+	switch o.Kind {
+	case "Deployment", "StatefulSet", "ReplicaSet", "DaemonSet":
+		return group == "apps"
+	case "Job", "CronJob":
+		return group == "batch"
+	}
+	return o.Kind == "ReplicationController" && o.APIVersion == "v1"
+}
+
+// ofWorkload reports whether a finding says that a workload makes no pods, which is not
+// so here.
+func ofWorkload(d cluster.Diagnostic) bool {
+	return d.Severity == cluster.Warning && d.Field == "" && slices.Contains(workloadKinds(), d.Kind)
+}
+
+func workloadKinds() []string {
+	return []string{"Deployment", "StatefulSet", "ReplicaSet", "DaemonSet", "Job", "CronJob", "ReplicationController"}
+}
+
+func (in *input) addWorkload(o manifest.Object) error {
+	type spec struct {
+		Replicas    *int                    `json:"replicas"`
+		Parallelism *int                    `json:"parallelism"`
+		Template    *corev1.PodTemplateSpec `json:"template"`
+	}
+	var object struct {
+		Metadata metav1.ObjectMeta `json:"metadata"`
+		Spec     struct {
+			spec
+			JobTemplate struct {
+				Spec spec `json:"spec"`
+			} `json:"jobTemplate"`
+		} `json:"spec"`
+	}
+	if err := json.Unmarshal(o.JSON, &object); err != nil {
+		return err
+	}
+	made := object.Spec.spec
+	if o.Kind == "CronJob" {
+		made = object.Spec.JobTemplate.Spec
+	}
+	if made.Template == nil {
+		return fmt.Errorf("it has no template of pods")
+	}
+	w := workload{kind: o.Kind, meta: object.Metadata, replicas: 1, template: *made.Template}
+	if n := cmp.Or(made.Replicas, made.Parallelism); n != nil {
+		w.replicas = *n
+	}
+	if o.Kind == "DaemonSet" {
+		w.replicas = -1
+	}
+	w.meta.Namespace = cmp.Or(w.meta.Namespace, corev1.NamespaceDefault)
+	in.workloads = append(in.workloads, w)
+	if node := w.template.Spec.NodeName; node != "" {
+		in.nodes = append(in.nodes, node)
+	}
+	return nil
+}
+
+// invent makes the pods of the workloads, and notes what was made.
+func (in *input) invent() {
+	for _, w := range in.workloads {
+		n := min(w.replicas, maxInvented)
+		if w.replicas < 0 {
+			n = len(in.nodes)
+		}
+		var names []string
+		for i := range n {
+			p := w.pod(i)
+			if w.replicas < 0 {
+				p.Spec.NodeName = in.nodes[i]
+			}
+			in.pods, in.items = append(in.pods, p), append(in.items, item{pod: p})
+			names = append(names, p.Name)
+		}
+		in.invented = append(in.invented, w.said(names))
+	}
+}
+
+// pod returns the workload's pod of that number.
+func (w workload) pod(number int) *corev1.Pod {
+	p := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, Spec: *w.template.Spec.DeepCopy()}
+	p.Name, p.Namespace = fmt.Sprintf("%s-%d", w.meta.Name, number), w.meta.Namespace
+	p.Labels, p.Annotations = w.template.Labels, w.template.Annotations
+	return p
+}
+
+// said tells which pods were invented.
+func (w workload) said(names []string) string {
+	text := fmt.Sprintf("%s %s/%s: ", w.kind, w.meta.Namespace, w.meta.Name)
+	switch {
+	case len(names) == 0:
+		return text + "no pods, since it wants none"
+	case w.replicas > len(names):
+		return text + fmt.Sprintf("invented the pods %s instead of %d, which are all alike", strings.Join(names, ", "), w.replicas)
+	}
+	return text + "invented the pods " + strings.Join(names, ", ")
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// From says what Load and Objects read.
+type From struct {
+	// Paths are files and directories. "-" is Text.
+	Paths []string
+	// Recursive has the directories below read too.
+	Recursive bool
+	// Text is what came from the standard input.
+	Text []byte
+}
+
+// Stdin is the path that stands for From.Text, and the name of that file in messages.
+const Stdin = "-"
+
+// String names the paths.
+func (f From) String() string { return strings.Join(f.Paths, ", ") }
+
+// read reads all of it, each path in its turn. A file in a directory is named by its
+// way from there, one that was named by itself by its last part.
+func (f From) read() ([]rawFile, error) {
+	var all []rawFile
+	for _, path := range f.Paths {
+		files, err := f.readOne(path)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, files...)
+	}
+	return all, nil
+}
+
+func (f From) readOne(path string) ([]rawFile, error) {
+	if path == Stdin {
+		return []rawFile{{name: "stdin", data: f.Text}}, nil
+	}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading manifests: %w", err)
+	case !info.IsDir():
+		return []rawFile{readFile(path)}, nil
+	case !f.Recursive:
+		return readDir(path)
+	}
+	return readBelow(path)
+}
+
+// readBelow reads the manifests of a directory and of all below it, but for those whose
+// name begins with a dot.
+func readBelow(dir string) (files []rawFile, err error) {
+	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		hidden := path != dir && strings.HasPrefix(e.Name(), ".")
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir() && hidden:
+			return filepath.SkipDir
+		case e.IsDir() || !isManifest(e.Name()):
+			return nil
+		}
+		raw := readFile(path)
+		if errors.Is(raw.err, fs.ErrNotExist) || errors.Is(raw.err, errNoFile) {
+			return nil
+		}
+		if name, err := filepath.Rel(dir, path); err == nil {
+			raw.name = name
+		}
+		files = append(files, raw)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading manifests: %w", err)
+	}
+	return files, nil
+}
