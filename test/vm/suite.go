@@ -67,7 +67,7 @@ func (s suite) command(left []skip) string {
 		args += " -test.skip='" + pattern(left) + "'"
 	}
 	return fmt.Sprintf("%s; top=/t/* && cd $top/%s && export CI=true PODWALL_AGENT=$(echo $top)/bin/podwall-agent "+
-		"PODWALL_CNI_BIN=$(echo $top)/bin/cni && exec ./suite.test %s", few, s.Package, args)
+		"PODWALL_CNI_BIN=$(echo $top)/bin/cni PODWALL_SETTLE=300ms && exec ./suite.test %s", few, s.Package, args)
 }
 
 // build makes the tree: the test programs where their packages are, what they

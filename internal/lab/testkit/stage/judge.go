@@ -24,8 +24,9 @@ const (
 	// Patience is how long something that must happen may take on a busy machine.
 	// Nobody waits so long when all is well.
 	Patience = time.Minute
-	// settle is how long a packet may take that the counters seem to account for.
-	settle = 20 * time.Millisecond
+	// usualSettle is how long a packet may take that the counters seem to account for,
+	// unless SettleVariable says otherwise.
+	usualSettle = 20 * time.Millisecond
 	// Grace is how long nothing must happen where no counter tells.
 	Grace = 50 * time.Millisecond
 )

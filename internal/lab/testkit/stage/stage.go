@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	vnetns "github.com/vishvananda/netns"
@@ -138,7 +139,7 @@ func New(t *testing.T, wiring lab.Wiring, s Setup) *World {
 		Services: s.Services, Agent: os.Getenv(entry.AgentVariable), AgentArgs: s.Args})
 	Check(t, err)
 	t.Cleanup(func() { Check(t, tr.Close()) })
-	tr.Prober().Settle = settle
+	tr.Prober().Settle = settle(t)
 	w := &World{Trial: tr, Wiring: kindOf(wiring), Setup: s, Conns: map[string]*nft.Conn{}, Taps: map[string]*Tap{}}
 	for _, n := range []string{Node1, Node2} {
 		// The sender's best case: no reverse-path filter helps us.
@@ -155,6 +156,23 @@ func New(t *testing.T, wiring lab.Wiring, s Setup) *World {
 	}
 	w.Taps[Out] = newTap(t, w.NS(t, Out))
 	return w
+}
+
+// SettleVariable names a duration for slow machines: packets of an emulated one take
+// longer than 20 ms.
+const SettleVariable = "PODWALL_SETTLE"
+
+func settle(t *testing.T) time.Duration {
+	t.Helper()
+	text := os.Getenv(SettleVariable)
+	if text == "" {
+		return usualSettle
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		t.Fatalf("%s: %v", SettleVariable, err)
+	}
+	return d
 }
 
 // Check ends the test at an error.
