@@ -139,9 +139,11 @@ func (s *Store) setPod(k Key, p *Pod) (changed bool) {
 	before := s.rawPod(k)
 	s.holders.count(before, -1)
 	s.holders.count(p, 1)
-	s.extras.set(k, p)
+	s.doubtHolders(before, p)
 	if p == nil {
 		s.reserved.forget(k)
+		s.extras.set(k, nil, nil)
+		s.noteRefused(&Pod{Key: k})
 		delete(s.announced.raw, k)
 		changed = s.pods.set(k, nil)
 	} else {
@@ -151,11 +153,25 @@ func (s *Store) setPod(k Key, p *Pod) (changed bool) {
 	if len(s.announced.byPod[k]) > 0 { // who owns its addresses may be another matter now
 		changed = s.refresh(k) || changed
 	}
-	for _, other := range s.extras.touched(k, before, p) {
-		changed = s.place(s.extras.pods[other]) || changed
-		s.settled = false
+	return s.settleExtras() || changed
+}
+
+// doubtHolders has those who ask for an address answered again that the API gave to a
+// pod, or took from it.
+func (s *Store) doubtHolders(before, now *Pod) {
+	if len(s.extras.claims) == 0 {
+		return
 	}
-	return changed
+	var a, b []netip.Addr
+	if before.Networked() {
+		a = before.IPs
+	}
+	if now.Networked() {
+		b = now.IPs
+	}
+	if !slices.Equal(a, b) {
+		s.extras.doubt(slices.Concat(a, b)...)
+	}
 }
 
 func (s *Store) replacePods(list []*Pod) (changed bool) {
@@ -169,18 +185,15 @@ func (s *Store) replacePods(list []*Pod) (changed bool) {
 		for p := range s.pods.objects.all() {
 			s.holders.count(s.rawPod(p.Key), 1)
 		}
-		for _, p := range s.extras.pods { // counting did not know the holders yet
-			changed = s.place(p) || changed
-		}
-		return changed
+		s.extras.doubt(slices.Collect(maps.Keys(s.extras.claims))...) // nobody knew the holders yet
+		return s.settleExtras() || changed
 	}
 	raw := make(map[Key]*Pod, len(list))
 	for _, p := range list {
 		raw[p.Key] = p
 	}
-	for k, p := range raw {
+	for _, p := range raw {
 		s.holders.count(p, 1)
-		s.extras.set(k, p)
 	}
 	for _, p := range s.pods.list() {
 		if raw[p.Key] == nil {
@@ -199,7 +212,6 @@ func (s *Store) replacePods(list []*Pod) (changed bool) {
 func (s *Store) counting(list []*Pod) []*Pod {
 	now := list
 	for i, raw := range list {
-		s.extras.set(raw.Key, raw)
 		p := s.counts(raw)
 		if s.noteClaims(raw); p == raw {
 			delete(s.announced.raw, raw.Key) // of a list that names a pod twice
@@ -222,8 +234,16 @@ func (s *Store) refresh(keys ...Key) (changed bool) {
 	s.announced.owners = s.owners()
 	moved := map[netip.Addr]bool{}
 	for ip, a := range s.announced.owners {
-		if before[ip] != a && s.holders.others(ip, s.rawPod(a.Pod)) {
+		if before[ip] == a {
+			continue
+		}
+		if s.extras.doubt(ip); s.holders.others(ip, s.rawPod(a.Pod)) {
 			moved[ip] = true
+		}
+	}
+	for ip := range before {
+		if s.announced.owners[ip] == nil {
+			s.extras.doubt(ip)
 		}
 	}
 	if len(moved) > 0 {
@@ -231,14 +251,13 @@ func (s *Store) refresh(keys ...Key) (changed bool) {
 	}
 	keys = slices.AppendSeq(keys, maps.Keys(s.announced.raw))
 	keys = slices.AppendSeq(keys, maps.Keys(s.announced.byPod))
-	keys = slices.AppendSeq(keys, maps.Keys(s.extras.pods))
 	for _, k := range keys {
 		if p := s.rawPod(k); p != nil {
 			changed = s.place(p) || changed
 		}
 	}
 	s.settled = false
-	return changed
+	return s.settleExtras() || changed
 }
 
 // listing returns the pods that have one of the addresses.
@@ -268,11 +287,15 @@ func (s *Store) place(raw *Pod) bool {
 // when that changes nothing.
 func (s *Store) counts(p *Pod) *Pod {
 	if p.HostNetwork || p.Finished {
+		s.extras.set(p.Key, nil, nil)
 		return p
 	}
 	ips := s.reserved.unreserved(s.announcedIPs(p), s.announced.addrs(p))
 	if p.Extra() != nil {
+		s.extras.set(p.Key, p, ips)
 		ips = s.withExtra(ips, p)
+	} else if len(s.extras.of) > 0 {
+		s.extras.set(p.Key, nil, nil)
 	}
 	if slices.Equal(ips, p.IPs) {
 		return p

@@ -92,24 +92,28 @@ func (r *reference) owner(ip netip.Addr) *said {
 func (r *reference) pods() []string {
 	var list []string
 	for _, p := range r.api {
-		ips := p.IPs
-		for _, s := range slices.Backward(r.rooms) {
-			if s.is(p) && !p.HostNetwork && !p.Finished {
-				ips = s.says(p)
-				break
-			}
-		}
-		var keeps []netip.Addr
-		for _, ip := range ips {
-			if s := r.owner(ip); s == nil || s.is(p) || p.HostNetwork || p.Finished {
-				keeps = append(keeps, ip)
-			}
-		}
-		keeps = append(keeps, r.extra(p, keeps)...)
-		list = append(list, fmt.Sprintf("%s/%s on %s %v %t", p.Key, p.UID, p.Node, keeps, p.Terminating))
+		has := r.own(p)
+		list = append(list, fmt.Sprintf("%s/%s on %s %v %t", p.Key, p.UID, p.Node, append(has, r.extra(p, has)...), p.Terminating))
 	}
 	slices.Sort(list)
 	return list
+}
+
+// own returns a pod's addresses without further ones.
+func (r *reference) own(p *cluster.Pod) (has []netip.Addr) {
+	ips := p.IPs
+	for _, s := range slices.Backward(r.rooms) {
+		if s.is(p) && !p.HostNetwork && !p.Finished {
+			ips = s.says(p)
+			break
+		}
+	}
+	for _, ip := range ips {
+		if s := r.owner(ip); s == nil || s.is(p) || p.HostNetwork || p.Finished {
+			has = append(has, ip)
+		}
+	}
+	return has
 }
 
 // extra returns the further addresses that count of a pod that has the others.
@@ -127,8 +131,9 @@ func (r *reference) extra(p *cluster.Pod, has []netip.Addr) (list []netip.Addr) 
 			if o.Key == p.Key || o.HostNetwork || o.Finished {
 				continue
 			}
-			claims := o.Extra() != nil && slices.Contains(o.Extra().Addrs, ip) && o.Node == p.Node
-			free = free && !claims && !slices.Contains(o.IPs, ip)
+			claims := o.Extra() != nil && slices.Contains(o.Extra().Addrs, ip) && len(r.own(o)) > 0
+			rival := o.Node == p.Node || o.Key.Namespace != p.Key.Namespace
+			free = free && !(claims && rival) && !slices.Contains(o.IPs, ip)
 		}
 		if free {
 			list = append(list, ip)
@@ -158,7 +163,7 @@ func drawIPs(t *rapid.T) []netip.Addr {
 
 func drawPod(t *rapid.T) *cluster.Pod {
 	p := gen.Pod(t)
-	p.Key = cluster.Key{Namespace: "a", Name: rapid.SampledFrom([]string{"p", "q"}).Draw(t, "pod")}
+	p.Key = cluster.Key{Namespace: rapid.SampledFrom([]string{"a", "a", "b"}).Draw(t, "namespace"), Name: rapid.SampledFrom([]string{"p", "q"}).Draw(t, "pod")}
 	p.UID = rapid.SampledFrom([]string{"1", "2"}).Draw(t, "uid")
 	p.Node = rapid.SampledFrom([]string{"one", "one", "one", "two"}).Draw(t, "node")
 	p.IPs = drawIPs(t)

@@ -20,7 +20,7 @@ type Declared struct {
 
 // Extra are addresses beside those that the pod network gave a pod: those of a
 // virtual machine in it, or the one that keepalived moves. The API knows nothing of
-// them. They count as far as the operator allows it (Tx.SetAllowance).
+// them. They count as far as the operator allows it (Store.Allow).
 type Extra struct {
 	// Addrs are unmapped and without duplicates.
 	Addrs    []netip.Addr

@@ -35,12 +35,30 @@ func (a Allowance) hasHardware(h inet.Hardware) bool {
 type extras struct {
 	allowed  Allowance
 	hardware map[string][]inet.Hardware // by namespace/name; only of pods that have some
-	claims   map[netip.Addr]map[Key]bool
-	pods     map[Key]*Pod // that claim an address, as the API has them
+	// claims has who asks for an address. Only pods count that have an address of their
+	// own, and addresses that are allowed. of is the same, by the pod.
+	claims map[netip.Addr]*claimants
+	of     map[Key]claim
+	// dirty are pods that may get another answer than before.
+	dirty   map[Key]bool
+	refused map[Key]bool // pods that do not get all that they ask for
+}
+
+// claimants are the pods that ask for one address.
+type claimants struct {
+	byNode     map[string]map[Key]bool
+	namespaces map[string]int
+}
+
+// claim is what one pod asks for.
+type claim struct {
+	node  string
+	addrs []netip.Addr
 }
 
 func newExtras() extras {
-	return extras{hardware: map[string][]inet.Hardware{}, claims: map[netip.Addr]map[Key]bool{}, pods: map[Key]*Pod{}}
+	return extras{hardware: map[string][]inet.Hardware{}, claims: map[netip.Addr]*claimants{}, of: map[Key]claim{},
+		dirty: map[Key]bool{}, refused: map[Key]bool{}}
 }
 
 // Allow says from which ranges pods may have further addresses. It is to be called
@@ -59,30 +77,88 @@ func (s *Store) ExtraHardware(pod string) []inet.Hardware {
 	return s.extras.hardware[pod]
 }
 
-// set notes what a pod, as the API has it, asks for; nil is no pod.
-func (x *extras) set(k Key, p *Pod) {
-	if old := x.pods[k]; old != nil {
-		for _, ip := range old.Extra().Addrs {
-			if delete(x.claims[ip], k); len(x.claims[ip]) == 0 {
-				delete(x.claims, ip)
-			}
-		}
-		delete(x.pods, k)
-	}
-	delete(x.hardware, k.String())
+// set notes what a pod asks for that has these addresses of its own; nil is no pod.
+func (x *extras) set(k Key, p *Pod, own []netip.Addr) {
 	e := p.Extra()
-	if e == nil || p.HostNetwork || p.Finished {
+	if e != nil && (p.HostNetwork || p.Finished || len(own) == 0) {
+		e = nil
+	}
+	var now claim
+	if e != nil {
+		now = claim{p.Node, slices.DeleteFunc(slices.Clone(e.Addrs), func(ip netip.Addr) bool { return !x.allowed.hasAddr(ip) })}
+	}
+	if old := x.of[k]; old.node != now.node || !slices.Equal(old.addrs, now.addrs) {
+		for _, ip := range old.addrs {
+			x.count(ip, old.node, k, false)
+		}
+		for _, ip := range now.addrs {
+			x.count(ip, now.node, k, true)
+		}
+		if x.of[k] = now; len(now.addrs) == 0 {
+			delete(x.of, k)
+		}
+	}
+	x.setHardware(k, e)
+}
+
+func (x *extras) setHardware(k Key, e *Extra) {
+	var list []inet.Hardware
+	if e != nil {
+		list = slices.DeleteFunc(slices.Clone(e.Hardware), func(h inet.Hardware) bool { return !x.allowed.hasHardware(h) })
+	}
+	switch {
+	case len(list) > 0:
+		x.hardware[k.String()] = list
+	case len(x.hardware) > 0:
+		delete(x.hardware, k.String())
+	}
+}
+
+// count adds a pod to those that ask for an address, or takes it out. Others get another
+// answer only where the second came or went.
+func (x *extras) count(ip netip.Addr, node string, k Key, add bool) {
+	c := x.claims[ip]
+	if c == nil {
+		c = &claimants{byNode: map[string]map[Key]bool{}, namespaces: map[string]int{}}
+		x.claims[ip] = c
+	}
+	there, namespaces := len(c.byNode[node]), len(c.namespaces)
+	if add {
+		if there == 0 {
+			c.byNode[node] = map[Key]bool{}
+		}
+		c.byNode[node][k] = true
+		c.namespaces[k.Namespace]++
+	} else {
+		delete(c.byNode[node], k)
+		if c.namespaces[k.Namespace]--; c.namespaces[k.Namespace] == 0 {
+			delete(c.namespaces, k.Namespace)
+		}
+	}
+	switch {
+	case (namespaces > 1) != (len(c.namespaces) > 1):
+		x.doubt(ip)
+	case (there > 1) != (len(c.byNode[node]) > 1):
+		maps.Copy(x.dirty, c.byNode[node])
+	}
+	if len(c.byNode[node]) == 0 {
+		delete(c.byNode, node)
+	}
+	if len(c.byNode) == 0 {
+		delete(x.claims, ip)
+	}
+}
+
+// doubt has all who ask for the address answered again.
+func (x *extras) doubt(ips ...netip.Addr) {
+	if len(x.claims) == 0 {
 		return
 	}
-	for _, ip := range e.Addrs {
-		if x.claims[ip] == nil {
-			x.claims[ip] = map[Key]bool{}
-		}
-		x.claims[ip][k], x.pods[k] = true, p
-	}
-	for _, h := range e.Hardware {
-		if x.allowed.hasHardware(h) {
-			x.hardware[k.String()] = append(x.hardware[k.String()], h)
+	for _, ip := range ips {
+		if c := x.claims[ip]; c != nil {
+			for _, pods := range c.byNode {
+				maps.Copy(x.dirty, pods)
+			}
 		}
 	}
 }
@@ -90,48 +166,45 @@ func (x *extras) set(k Key, p *Pod) {
 func (x *extras) clear() {
 	clear(x.hardware)
 	clear(x.claims)
-	clear(x.pods)
+	clear(x.of)
+	clear(x.dirty)
+	clear(x.refused)
 }
 
-// touched returns the other pods that claim an address which the pod has or claims.
-func (x *extras) touched(k Key, pods ...*Pod) (list []Key) {
-	if len(x.claims) == 0 {
-		return nil
+// settleExtras places the pods again that may get another answer.
+func (s *Store) settleExtras() (changed bool) {
+	for len(s.extras.dirty) > 0 {
+		dirty := s.extras.dirty
+		s.extras.dirty = map[Key]bool{}
+		for k := range dirty {
+			if p := s.rawPod(k); p != nil {
+				changed = s.place(p) || changed
+			}
+		}
+		s.settled = false
 	}
-	for _, p := range pods {
-		if p == nil {
-			continue
-		}
-		ips := p.IPs
-		if e := p.Extra(); e != nil {
-			ips = slices.Concat(ips, e.Addrs)
-		}
-		for _, ip := range ips {
-			list = slices.AppendSeq(list, maps.Keys(x.claims[ip]))
-		}
-	}
-	return slices.DeleteFunc(list, func(other Key) bool { return other == k })
+	return changed
 }
 
 // withExtra returns the addresses of a pod and those that its annotation adds. A pod
 // without an address of its own gets none.
 func (s *Store) withExtra(ips []netip.Addr, p *Pod) []netip.Addr {
-	e := p.Extra()
-	if e == nil || len(ips) == 0 {
+	if len(ips) == 0 {
 		return ips
 	}
 	all := slices.Clone(ips)
-	for _, ip := range e.Addrs {
+	for _, ip := range p.Extra().Addrs {
 		if s.extraRefused(ip, p) == "" && !slices.Contains(all, ip) {
 			all = append(all, ip)
 		}
 	}
-	return s.kept(all, p)
+	return all
 }
 
 // extraRefused says why a pod does not get a further address that it asks for, in
-// words that continue "is"; "" if it does. Pods of several nodes may share one, which
-// moves from one to the other. Of two pods of one node neither gets it.
+// words that continue "it is"; "" if it does. Pods of one namespace on several nodes may
+// share one, which moves from one to the other. Of others that ask for the same none
+// gets it.
 func (s *Store) extraRefused(ip netip.Addr, p *Pod) string {
 	if !s.extras.allowed.hasAddr(ip) {
 		return "in no range of --extra-addresses"
@@ -139,15 +212,32 @@ func (s *Store) extraRefused(ip netip.Addr, p *Pod) string {
 	if why := s.reserved.why(ip, nil); why != "" {
 		return why
 	}
-	if s.holders.others(ip, p) {
+	if o := s.announced.owners[ip]; s.holders.others(ip, p) || o != nil && !o.matches(p) {
 		return "the address of another pod"
 	}
-	for k := range s.extras.claims[ip] {
-		if other := s.extras.pods[k]; k != p.Key && other.Node == p.Node {
-			return "claimed by another pod of the same node"
-		}
+	c := s.extras.claims[ip]
+	switch {
+	case c == nil:
+		return ""
+	case len(c.namespaces) > 1:
+		return "claimed by a pod of another namespace too"
+	case len(c.byNode[p.Node]) > 1:
+		return "claimed by another pod of the same node too"
 	}
 	return ""
+}
+
+// noteRefused remembers whether the pod does not get all that it asks for.
+func (s *Store) noteRefused(p *Pod) {
+	refused := len(s.refused(p)) > 0
+	if refused || s.extras.refused[p.Key] {
+		s.reserved.known = false
+	}
+	if refused {
+		s.extras.refused[p.Key] = true
+	} else {
+		delete(s.extras.refused, p.Key)
+	}
 }
 
 // refused says what of a pod's annotation does not count.
@@ -173,8 +263,22 @@ func (s *Store) refused(p *Pod) (list []string) {
 	return list
 }
 
+// extraClaims returns what there is to say about annotations that do not count.
+func (s *Store) extraClaims() (list []Diagnostic) {
+	keys := slices.SortedFunc(maps.Keys(s.extras.refused), Key.Compare)
+	for _, k := range keys[:min(maxLost, len(keys))] {
+		for _, message := range s.refused(s.rawPod(k)) {
+			list = append(list, extraClaim(k, message))
+		}
+	}
+	if more := len(keys) - maxLost; more > 0 {
+		list = append(list, extraClaim(Key{}, fmt.Sprintf("%d more pods ask for further addresses that they do not get", more)))
+	}
+	return list
+}
+
 func notTaken(what fmt.Stringer, why string) string {
-	return fmt.Sprintf("%s is %s, so it is not taken for the pod's", what, why)
+	return fmt.Sprintf("%s is not counted as this pod's: it is %s", what, why)
 }
 
 func extraClaim(k Key, message string) Diagnostic {

@@ -10,7 +10,8 @@ import (
 // holders counts how many pods the API lists with an address, by a digest of
 // the address. It answers "somebody else has it" without a walk over all pods
 // and costs some 15 bytes a pod, a third of an index by address. Two addresses
-// with one digest cost a walk that was not needed, nothing else.
+// with one digest cost a walk that was not needed, and to a pod a further address that
+// it asks for (one in four billion for each pair of addresses).
 type holders map[uint32]int32
 
 // count adds a pod, or with by = -1 takes it out. Pods that cannot lose an

@@ -77,7 +77,10 @@ func (tx *Tx) SetReserved(origin any, list map[netip.Addr]string) {
 	touched := map[netip.Addr]bool{}
 	for _, other := range [][2]map[netip.Addr]string{{before, r.all}, {r.all, before}} {
 		for ip := range other[0] {
-			if _, both := other[1][ip]; !both && s.holders.others(ip, nil) {
+			if _, both := other[1][ip]; both {
+				continue
+			}
+			if s.extras.doubt(ip); s.holders.others(ip, nil) {
 				touched[ip] = true
 			}
 		}
@@ -87,14 +90,14 @@ func (tx *Tx) SetReserved(origin any, list map[netip.Addr]string) {
 		keys = append(keys, s.listing(touched)...)
 		keys = slices.AppendSeq(keys, maps.Keys(s.announced.raw))
 	}
-	keys = slices.AppendSeq(keys, maps.Keys(s.extras.pods))
 	for _, k := range keys {
 		if p := s.rawPod(k); p != nil {
 			tx.note(s.place(p))
 		}
 	}
+	tx.note(s.settleExtras())
 	s.settled = false
-	tx.note(len(r.lost) > 0) // the text of a diagnostic may be another
+	tx.note(len(r.lost)+len(s.extras.refused) > 0) // the text of a diagnostic may be another
 }
 
 // union joins what the origins reserve, but for one of them; nil leaves out none.
@@ -127,7 +130,8 @@ func (r *reserved) unreserved(ips, announced []netip.Addr) []netip.Addr {
 // noteClaims remembers what a pod, as the API has it, claims and what it does not get.
 func (s *Store) noteClaims(p *Pod) {
 	lost := p.Networked() && len(s.reserved.unreserved(p.IPs, s.announced.addrs(p))) < len(p.IPs)
-	s.reserved.note(p, lost || len(s.refused(p)) > 0)
+	s.reserved.note(p, lost)
+	s.noteRefused(p)
 }
 
 // note remembers whether a pod does not get an address that it claims.
@@ -165,14 +169,12 @@ func (s *Store) reservedClaims() []Diagnostic {
 				r.said = append(r.said, reservedClaim(k, i, ip, why))
 			}
 		}
-		for _, message := range s.refused(p) {
-			r.said = append(r.said, extraClaim(k, message))
-		}
 	}
 	if more := len(keys) - maxLost; more > 0 {
 		r.said = append(r.said, Diagnostic{Severity: Error, Kind: KindPod, Field: "status.podIPs",
 			Message: fmt.Sprintf("%d more pods claim addresses that no pod can have", more)})
 	}
+	r.said = append(r.said, s.extraClaims()...)
 	return r.said
 }
 

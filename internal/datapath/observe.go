@@ -64,6 +64,9 @@ func (d *Datapath) observeWiring(ctx context.Context, all *program.Program, node
 		w.Routed[pod.Addr] = !direct && d.links.Elsewhere(pod.Addr)
 		_, w.Announced[pod.Addr] = d.announced(pod.Addr)
 	}
+	if w.Hardware != nil {
+		w.Whose = d.links.Hardware()
+	}
 	if d.cuts.conn != nil {
 		w.Beside, w.Clean = d.cuts.arrivals.clean()
 	}

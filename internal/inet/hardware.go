@@ -63,7 +63,8 @@ type HardwareRange struct {
 	Bits int // 1 to 48
 }
 
-// ParseHardwareRange reads ADDRESS/BITS, or ADDRESS for one address.
+// ParseHardwareRange reads ADDRESS/BITS, or ADDRESS for one address. Bits behind the
+// prefix are refused, since nobody knows which of the two was meant.
 func ParseHardwareRange(s string) (r HardwareRange, ok bool) {
 	text, bits, some := strings.Cut(s, "/")
 	r.Bits = 8 * len(r.Addr)
@@ -74,10 +75,20 @@ func ParseHardwareRange(s string) (r HardwareRange, ok bool) {
 		}
 		r.Bits = n
 	}
-	if r.Addr, ok = ParseHardware(text); !ok {
+	if r.Addr, ok = ParseHardware(text); !ok || r.Addr != r.first() || some && bits != strconv.Itoa(r.Bits) {
 		return HardwareRange{}, false
 	}
 	return r, true
+}
+
+// first returns the first address of the range.
+func (r HardwareRange) first() (h Hardware) {
+	for i := range h {
+		if n := min(8, r.Bits-8*i); n > 0 {
+			h[i] = r.Addr[i] &^ (0xff >> n)
+		}
+	}
+	return h
 }
 
 // Contains reports whether the address is in the range.

@@ -24,6 +24,8 @@ type device struct {
 	name   string
 	kind   string // "veth", "bridge", "device" for a network card, …
 	master int    // the bridge or bond that it is a port of, 0 for none
+	// hardware is its address; the zero value for none.
+	hardware inet.Hardware
 	// away is true if the other end of a pair is in another network namespace.
 	away        bool
 	netns, peer int  // the id of that namespace, and the other end's index
@@ -49,7 +51,8 @@ func (l *Links) survey(ctx context.Context, wanted map[netip.Addr]bool) (map[int
 	devices, ports := map[int]device{}, map[int]bool{}
 	for _, link := range list {
 		a := link.Attrs()
-		devices[a.Index] = device{index: a.Index, name: a.Name, kind: link.Type(), master: a.MasterIndex, away: a.NetNsID >= 0, netns: a.NetNsID, peer: a.ParentIndex}
+		hardware, _ := inet.HardwareFrom(a.HardwareAddr)
+		devices[a.Index] = device{hardware: hardware, index: a.Index, name: a.Name, kind: link.Type(), master: a.MasterIndex, away: a.NetNsID >= 0, netns: a.NetNsID, peer: a.ParentIndex}
 		if kind := link.Type(); a.MasterIndex != 0 && kind != "tuntap" && !(pair(kind) && a.NetNsID >= 0) {
 			ports[a.MasterIndex] = true
 		}
@@ -219,6 +222,25 @@ func (l *Links) Ports() map[int][]string { return l.portsThat(func(device) bool 
 // machine: network cards, bonds, tunnels.
 func (l *Links) UplinkPorts() map[int][]string {
 	return l.portsThat(func(d device) bool { return !pair(d.kind) && d.kind != "tuntap" })
+}
+
+// Hardware returns whose a hardware address is, as far as the node knows: that of an
+// interface of its own, or that of what is behind a port, when it was first asked. Of
+// a port with a known pod it is the pod.
+func (l *Links) Hardware() map[inet.Hardware]string {
+	whose := map[inet.Hardware]string{}
+	for _, e := range l.ports.ends {
+		who := e.pod.name
+		if e.pod.nobody() {
+			who = "the port " + e.port
+		}
+		whose[e.seen], whose[e.hardware] = who, who
+	}
+	for _, d := range l.names {
+		whose[d.hardware] = "the interface " + d.name
+	}
+	delete(whose, inet.Hardware{})
+	return whose
 }
 
 func (l *Links) portsThat(are func(device) bool) map[int][]string {

@@ -27,6 +27,9 @@ type Wiring struct {
 	// Hardware are hardware addresses that pods, by namespace/name, may have beside those
 	// of their interfaces.
 	Hardware map[string][]inet.Hardware
+	// Whose says whose hardware addresses are: of interfaces of the node, and of what is
+	// behind ports. It is asked for if there are some in Hardware.
+	Whose map[inet.Hardware]string
 	// Own are the node's addresses.
 	Own []netip.Addr
 	// Open are interfaces that lead elsewhere than to pods, Strangers those that may

@@ -26,7 +26,7 @@ func (d *Decider) extraHardware(all *program.Program, w Wiring, out *Decision) (
 		}
 		at := attachment(pod.Addr, path)
 		for _, h := range w.Hardware[pod.Name] {
-			if at.Hardware = h; h != path.Hardware && len(claims[h]) == 1 {
+			if at.Hardware, at.Extra = h, true; h != path.Hardware && len(claims[h]) == 1 {
 				list = append(list, at)
 			}
 		}
@@ -35,19 +35,24 @@ func (d *Decider) extraHardware(all *program.Program, w Wiring, out *Decision) (
 	return list
 }
 
-// hardwareClaims returns which pods have or ask for each hardware address.
+// hardwareClaims returns who has or asks for each hardware address that some annotation
+// asks for.
 func hardwareClaims(all *program.Program, w Wiring) map[inet.Hardware]map[string]bool {
 	claims := map[inet.Hardware]map[string]bool{}
-	for _, pod := range all.Pods {
-		path := w.Paths[pod.Addr]
-		if path.Port == "" {
-			continue
-		}
-		for _, h := range append([]inet.Hardware{path.Hardware}, w.Hardware[pod.Name]...) {
+	for name, list := range w.Hardware {
+		for _, h := range list {
 			if claims[h] == nil {
 				claims[h] = map[string]bool{}
 			}
-			claims[h][pod.Name] = true
+			claims[h][name] = true
+			if who := w.Whose[h]; who != "" {
+				claims[h][who] = true
+			}
+		}
+	}
+	for _, pod := range all.Pods {
+		if path := w.Paths[pod.Addr]; path.Port != "" && claims[path.Hardware] != nil {
+			claims[path.Hardware][pod.Name] = true
 		}
 	}
 	return claims
@@ -56,15 +61,15 @@ func hardwareClaims(all *program.Program, w Wiring) map[inet.Hardware]map[string
 // twins names those who claim one hardware address.
 func twins(claims map[inet.Hardware]map[string]bool) []Problem {
 	var names []string
-	for h, pods := range claims {
-		if len(pods) > 1 {
-			names = append(names, fmt.Sprintf("%s (%s)", h, FirstOf(slices.Collect(maps.Keys(pods)))))
+	for h, whose := range claims {
+		if len(whose) > 1 {
+			names = append(names, fmt.Sprintf("%s (%s)", h, FirstOf(slices.Collect(maps.Keys(whose)))))
 		}
 	}
 	if len(names) == 0 {
 		return nil
 	}
 	return []Problem{{Subject: "pods with one hardware address",
-		Text: "several pods of this node claim a hardware address, so no annotation gives it to one of them: " + FirstOf(names),
+		Text: "pods ask by annotation for hardware addresses that others of this node have or ask for too, so no annotation gives these: " + FirstOf(names),
 		Cure: "give each a hardware address of its own in the annotation podwall.io/extra-addresses"}}
 }

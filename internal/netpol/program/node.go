@@ -66,6 +66,9 @@ type Attachment struct {
 	Port      string
 	PortIndex int
 	Hardware  inet.Hardware
+	// Extra is true if Hardware is one that an annotation gives the pod, beside that of its
+	// interface.
+	Extra bool
 }
 
 // Saved is a setting of the node as it was before it was changed.

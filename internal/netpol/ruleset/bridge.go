@@ -226,8 +226,14 @@ func own(field nft.Field, f inet.Family) nft.Lookup {
 }
 
 // portComment keeps the index of a port's interface for the next process: a name may
-// be another interface's by then.
-func portComment(at program.Attachment) string { return portPrefix + strconv.Itoa(at.PortIndex) }
+// be another interface's by then. What an annotation gives is not taken over: it may be
+// gone by then.
+func portComment(at program.Attachment) string {
+	if at.Extra {
+		return ""
+	}
+	return portPrefix + strconv.Itoa(at.PortIndex)
+}
 
 const portPrefix = "port "
 

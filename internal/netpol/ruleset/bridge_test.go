@@ -69,7 +69,14 @@ func TestOnlyAPodsPortHasItsAddresses(t *testing.T) {
 // The next process finds what is bound, and a node can be told that somebody owns
 // nothing any more.
 func TestTheTableOfPortsSaysWhatIsBound(t *testing.T) {
-	table := RenderBridge(onBridges())
+	n := onBridges()
+	further := n.Ported[0] // by annotation: the interface has another
+	further.Hardware, further.Extra = inet.Hardware{5: 1}, true
+	n.Ported = append(n.Ported, further)
+	table := RenderBridge(n)
+	if !slices.ContainsFunc(table.Set("hardware").Entries, func(e nft.Entry) bool { return e.Key.Hardware == further.Hardware }) {
+		t.Error("a further hardware address is not bound")
+	}
 	var want []program.Attachment
 	for _, at := range onBridges().Ported[:3] {
 		at.Link = ""
