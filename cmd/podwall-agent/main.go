@@ -71,9 +71,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = agent.Uninstall(ctx, cfg, stdout)
 	default:
 		log.Info("podwall-agent starts", "version", version, "node", cfg.NodeName)
-		if err = agent.Run(ctx, cfg, version, log); err == nil {
-			log.Info("podwall-agent stops as it was told; its rules stay in the kernel and go on to enforce")
-		}
+		err = agent.Run(ctx, cfg, version, log)
 	}
 	if err != nil {
 		log.Error("podwall-agent stops", "err", err)

@@ -59,6 +59,7 @@ type Loop struct {
 	Door        *Door         // is told what the kernel enforces; may be nil
 	OpenUnknown bool          // addresses that no known pod has are open
 	Ready       func()        // is called once, after the first pass that succeeded; may be nil
+	Clock       func() int64  // that of the store; nil: nothing is timed
 
 	fair     *fair
 	index    *policy.Index
@@ -226,8 +227,8 @@ func (l *Loop) enforce(ctx context.Context, delta, later cluster.Delta) error {
 		if whole {
 			l.whole.revision, l.whole.source = l.held.reached, l.held.source
 		}
-		if whole && len(report.Held) == 0 && l.waited != 0 {
-			l.Observer.AddProgramming(time.Duration(time.Now().UnixNano() - l.waited))
+		if whole && len(report.Held) == 0 && l.waited != 0 && l.Clock != nil {
+			l.Observer.AddProgramming(time.Duration(l.Clock() - l.waited))
 			l.waited = 0
 		}
 	}

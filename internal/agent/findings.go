@@ -6,55 +6,68 @@ package agent
 
 import (
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/source/manifest"
 )
 
 // findings says in the log what is found about users' objects: once when it is new,
-// and how many are gone. Who writes the objects decides how many there are, so only a
-// few are said in a period; /statusz has all of them.
+// and how many are gone. Who writes the objects decides how many there are, so a few
+// are said in a period, of one namespace and in all; the others wait for the next one.
+// What is found about files, the source says itself.
 type findings struct {
-	last  []cluster.Diagnostic // sorted
-	since time.Time            // when the period began
-	said  int                  // in it
-	left  int                  // not said in it
+	last  []cluster.Diagnostic // what the last pass had, sorted
+	known map[cluster.Diagnostic]bool
+	since time.Time      // when the period began
+	said  int            // in it
+	by    map[string]int // in it, by namespace
+	left  int            // that wait
 }
 
 const (
 	// findingsPeriod and maxSaid bound the lines about findings.
 	findingsPeriod = time.Minute
 	maxSaid        = 30
+	maxSaidOfOne   = 10 // namespace
 )
 
-// say compares what holds now with what held before.
+// say compares what holds now with what was said before.
 func (f *findings) say(now time.Time, list []cluster.Diagnostic, log *slog.Logger) {
 	f.period(now, log)
-	if slices.Equal(f.last, list) {
+	if slices.Equal(f.last, list) && f.left == 0 {
 		return
 	}
-	before := make(map[cluster.Diagnostic]bool, len(f.last))
-	for _, d := range f.last {
-		before[d] = true
-	}
+	f.last, f.left = list, 0
+	holds := make(map[cluster.Diagnostic]bool, len(list))
 	for _, d := range list {
-		if !before[d] {
-			f.one(d, log)
+		if d.Kind == manifest.KindFile {
+			continue
 		}
-		delete(before, d)
+		if holds[d] = f.known[d]; !holds[d] {
+			holds[d] = f.one(d, log)
+		}
 	}
-	if len(before) > 0 && f.room() {
-		log.Info("findings about objects are gone", "count", len(before), "left", len(list))
+	gone := 0
+	for d := range f.known {
+		if _, still := holds[d]; !still {
+			gone++
+		}
 	}
-	f.last = list
+	if gone > 0 && f.room("") {
+		log.Info("findings about objects are gone", "count", gone, "left", len(list))
+	}
+	maps.DeleteFunc(holds, func(_ cluster.Diagnostic, said bool) bool { return !said })
+	f.known = holds
 }
 
-// one says one finding, if there is room in the period.
-func (f *findings) one(d cluster.Diagnostic, log *slog.Logger) {
-	if !f.room() {
+// one says one finding, if there is room in the period, and reports whether it did.
+func (f *findings) one(d cluster.Diagnostic, log *slog.Logger) bool {
+	if !f.room(d.Object.Namespace) {
 		f.left++
-		return
+		return false
 	}
 	say := log.Info
 	if d.Severity == cluster.Error {
@@ -62,14 +75,16 @@ func (f *findings) one(d cluster.Diagnostic, log *slog.Logger) {
 	}
 	say("finding about an object", "severity", d.Severity.String(), "kind", d.Kind, "object", d.Object.String(),
 		"field", d.Field, "finding", d.Message, "cure", d.Cure)
+	return true
 }
 
-// room takes a line of the period, if there is one.
-func (f *findings) room() bool {
-	if f.said >= maxSaid {
+// room takes a line of the period, if there is one for the namespace.
+func (f *findings) room(namespace string) bool {
+	if f.said >= maxSaid || f.by[namespace] >= maxSaidOfOne {
 		return false
 	}
 	f.said++
+	f.by[namespace]++
 	return true
 }
 
@@ -79,7 +94,7 @@ func (f *findings) period(now time.Time, log *slog.Logger) {
 		return
 	}
 	if f.left > 0 {
-		log.Warn("more findings about objects than are said in a minute; /statusz has those that hold", "count", f.left)
+		log.Warn("more findings about objects than are said in a minute, going on with them; see /statusz", "count", f.left)
 	}
-	f.since, f.said, f.left = now, 0, 0
+	f.since, f.said, f.by = now, 0, map[string]int{}
 }

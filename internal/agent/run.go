@@ -45,7 +45,8 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	ready := thrift(os.Getenv)
 	store, options := cluster.NewStore(), datapathOptions(cfg)
 	options.Announced, options.ExtraHardware = store.Announced, store.ExtraHardware
-	store.SetClock(func() int64 { return time.Now().UnixNano() })
+	clock := ticks()
+	store.SetClock(clock)
 	store.Allow(cluster.Allowance{Prefixes: cfg.ExtraAddresses.Prefixes, Hardware: cfg.ExtraAddresses.Hardware})
 	unshown := checkSysctls(&options)
 	kernel, err := datapath.Open(options, log)
@@ -80,6 +81,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	}
 	loop := &Loop{
 		Node: cfg.NodeName, Store: store, Kernel: kernel, Observer: observer, Log: log,
+		Clock:      clock,
 		Options:    compile.Options{ClosedIPv4: !cfg.IPv4, ClosedIPv6: !cfg.IPv6},
 		SyncPeriod: cfg.SyncPeriod, SyncTimeout: cfg.CacheSyncTimeout,
 		Place:       &Place{Local: links.LocalAddresses, Found: kernel.SetNodeAddresses, Optional: cfg.Manifests != ""},
@@ -105,7 +107,25 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	g.Go(func() error { return reserved.watch(ctx) })
 	g.Go(func() error { return reserved.resolve(ctx) })
 	g.Go(func() error { return loop.Run(ctx) })
-	return g.Wait()
+	return loop.ended(g.Wait())
+}
+
+// ended says what stays behind when the agent was told to stop.
+func (l *Loop) ended(err error) error {
+	switch {
+	case err != nil:
+	case l.ready:
+		l.Log.Info("podwall-agent stops as it was told; what it loaded stays in the kernel")
+	default:
+		l.Log.Info("podwall-agent stops as it was told; it had not loaded anything")
+	}
+	return err
+}
+
+// ticks returns a clock that nobody sets: nanoseconds since now, and never 0.
+func ticks() func() int64 {
+	begin := time.Now()
+	return func() int64 { return int64(time.Since(begin)) + 1 }
 }
 
 // openGate opens the gate for the container runtime. Without one the agent works

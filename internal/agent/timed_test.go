@@ -19,7 +19,8 @@ import (
 func TestAChangeIsTimedUntilAllOfItIsInForce(t *testing.T) {
 	r := &recorder{}
 	run(t, r, func(l *agent.Loop, settle func()) {
-		l.Store.SetClock(func() int64 { return time.Now().UnixNano() })
+		l.Clock = func() int64 { return time.Now().UnixNano() }
+		l.Store.SetClock(l.Clock)
 		change := func(name string) {
 			l.Store.Update(func(tx *cluster.Tx) { tx.SetNamespace(&cluster.Namespace{Name: name}) })
 			settle()

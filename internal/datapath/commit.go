@@ -211,7 +211,7 @@ func (c *cuts) end(list []cut.Cut, sum *Cuts) error {
 			continue // nobody speaks there any more
 		}
 		now.add(l.Reason)
-		if denied := l.Reason != cut.Gone; denied && first == nil {
+		if denied := l.Reason == cut.Ingress || l.Reason == cut.Egress; denied && first == nil {
 			first = l
 		}
 		if i < maxLogged {
@@ -229,7 +229,8 @@ func (c *cuts) end(list []cut.Cut, sum *Cuts) error {
 		c.audit.giveBack(list)
 		return err
 	}
-	sum.Ingress, sum.Egress, sum.Gone = sum.Ingress+now.Ingress, sum.Egress+now.Egress, sum.Gone+now.Gone
+	sum.Ingress, sum.Egress = sum.Ingress+now.Ingress, sum.Egress+now.Egress
+	sum.Reused, sum.Gone = sum.Reused+now.Reused, sum.Gone+now.Gone
 	return nil
 }
 

@@ -142,8 +142,11 @@ func (s *settings) putBack() error {
 func (s *settings) putBackOne(name, text string) error {
 	switch name {
 	case vlanEntry:
+		if err := links.SetVLAN(s.dir, false); err != nil {
+			return err
+		}
 		s.log.Info("VLAN-tagged frames of bridges meet no rule again, as before")
-		return links.SetVLAN(s.dir, false)
+		return nil
 	case forcedEntry:
 		return nil
 	}
@@ -159,6 +162,9 @@ func (s *settings) putBackOne(name, text string) error {
 	if !there {
 		return nil // the bridge is gone, and its settings with it
 	}
+	if err := links.SetBridge(index, found); err != nil {
+		return err
+	}
 	s.log.Info("bridge is as it was", "link", link, "settings", found.String())
-	return links.SetBridge(index, found)
+	return nil
 }
