@@ -80,10 +80,15 @@ func (f *file) addCore(d *document, kind string) error {
 
 func asIs[T any](o *T, _ *[]cluster.Diagnostic) *T { return o }
 
-// ignored says that an object is left alone.
+// ignored says that an object is left alone. It is an error if a policy or a pod is
+// lost with it.
 func (d *document) ignored(h *head) cluster.Diagnostic {
 	w := cluster.Diagnostic{Severity: cluster.Warning, Kind: h.Kind, Object: h.key}
+	lost := d.lost()
 	switch {
+	case lost != "" && h.Kind != "Template":
+		w.Message = h.APIVersion + " " + h.Kind + " is not used"
+		w.Cure = "write kind: List if it is one, with nothing but objects below items"
 	case h.use == useOtherPolicy:
 		w.Message = h.APIVersion + " " + h.Kind + " is a policy of another project: it is not enforced"
 		w.Cure = "write it as a NetworkPolicy of networking.k8s.io/v1, or leave it to that project's agent"
@@ -97,7 +102,11 @@ func (d *document) ignored(h *head) cluster.Diagnostic {
 		w.Message = h.APIVersion + " " + h.Kind + " is not used"
 		w.Cure = "nothing to do, or move the object to a directory of its own"
 	}
-	w.Message += d.at("")
+	if lost != "" {
+		w.Severity, w.Field = cluster.Error, lost
+		w.Message += ", although a policy or a pod stands at " + shown(lost)
+	}
+	w.Message += d.at(lost)
 	return w
 }
 

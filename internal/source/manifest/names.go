@@ -51,29 +51,34 @@ func (d *document) named(o metav1.Object, kind string) ([]cluster.Diagnostic, er
 }
 
 // meantElsewhere refuses an object with an unknown field that can be meant as its
-// namespace or its labels. Without them it is another object, or one that the
-// policies do not select, and pods stay open.
+// namespace, its labels, or the metadata with both. Without them it is another
+// object, or one that the policies do not select, and pods stay open. Rules are
+// left out: there a namespace is that of a peer, and what is unknown closes.
 func (d *document) meantElsewhere(unknown []string, kind string) error {
-	meant := []string{"namespace", "labels"}
+	meant := []string{"metadata", "metadata.namespace", "metadata.labels"}
 	switch kind {
 	case "Namespace":
-		meant = []string{"labels"}
+		meant = []string{"metadata", "metadata.labels"}
 	case convert.KindPolicy, "Service":
-		meant = []string{"namespace"}
+		meant = []string{"metadata", "metadata.namespace"}
 	case "Node":
 		meant = nil
 	}
 	for _, path := range unknown {
-		name := strings.ToLower(strings.TrimPrefix(path, "metadata."))
+		if kind == convert.KindPolicy && rulePart.MatchString(path) {
+			continue
+		}
 		for _, m := range meant {
-			if distance(name, m) <= 2 {
-				return d.errorAt(d.lineOf(path), shown(path)+" is no field: metadata."+m+" is meant",
-					"write it as "+m+" below metadata")
+			if distance(strings.ToLower(last(path)), last(m)) <= 2 {
+				return d.errorAt(d.lineOf(path), shown(path)+" is no field: "+m+" is meant", "write it as "+m)
 			}
 		}
 	}
 	return nil
 }
+
+// last is the last name of a path.
+func last(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
 
 // badAddresses names the addresses of a pod that are none: conversion leaves them
 // out, and the rules do not know the pod by them.

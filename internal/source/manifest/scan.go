@@ -53,8 +53,8 @@ func (s *scanner) advance(n int) {
 	s.at += n
 }
 
-// skip goes past byte order marks, empty lines, comments, nulls on lines of their
-// own, and markers that have nothing but a comment behind them.
+// skip goes past byte order marks, empty lines, comments, nulls that are all of
+// their document, and markers that have nothing but a comment behind them.
 func (s *scanner) skip() {
 	for s.at < len(s.text) {
 		rest := s.text[s.at:]
@@ -65,13 +65,26 @@ func (s *scanner) skip() {
 		line, size := firstLine(rest)
 		content := bytes.TrimSpace(line[markerSize(line):])
 		switch {
-		case string(content) == "null":
+		case string(content) == "null" && !goesOn(rest[size:]):
 			s.count++
 		case len(content) > 0 && content[0] != '#':
 			return
 		}
 		s.advance(size)
 	}
+}
+
+// goesOn reports whether the first line that is not empty and no comment is
+// indented: then it is a part of what stands before it.
+func goesOn(text []byte) bool {
+	for len(text) > 0 {
+		line, size := firstLine(text)
+		if content := bytes.TrimSpace(line); len(content) > 0 && content[0] != '#' {
+			return blanks(line) > 0
+		}
+		text = text[size:]
+	}
+	return false
 }
 
 // markerSize returns the size of the document marker with which the line begins,

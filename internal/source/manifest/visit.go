@@ -137,16 +137,13 @@ func (d *document) list(h *head) (items []json.RawMessage, isList bool, err erro
 			fmt.Sprintf("the kind %s is unknown, and almost that of a list", quoted(h.Kind)), "write List at its end")
 	case !isList || !matters && !objectsOnly(h.items):
 		return nil, false, nil
-	case len(h.items) == 0:
+	case isNull(h.items):
 		return nil, false, d.errorAt(d.lineOf(""), "the list has no items",
 			"write items: [] if it is meant to be empty, or remove it")
 	case kjson.UnmarshalCaseSensitivePreserveInts(h.items, &items) != nil:
 		return nil, false, d.errorAt(d.lineOf("items"), "items is no list", "begin each object in it with a dash")
 	}
-	if matters {
-		err = d.onlyItems()
-	}
-	return items, true, err
+	return items, true, d.onlyItems()
 }
 
 // onlyItems makes sure that a list has no other field in which objects can be.
@@ -160,10 +157,13 @@ func (d *document) onlyItems() error {
 	return nil
 }
 
+// isNull reports whether a field is missing, or has nothing behind it.
+func isNull(value json.RawMessage) bool { return len(value) == 0 || string(value) == "null" }
+
 // objectsOnly reports whether the value is a list of objects.
 func objectsOnly(list json.RawMessage) bool {
 	var items []json.RawMessage
-	return len(list) > 0 && kjson.UnmarshalCaseSensitivePreserveInts(list, &items) == nil &&
+	return !isNull(list) && kjson.UnmarshalCaseSensitivePreserveInts(list, &items) == nil &&
 		!slices.ContainsFunc(items, func(i json.RawMessage) bool { return i[0] != '{' })
 }
 
