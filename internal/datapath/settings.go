@@ -71,6 +71,18 @@ func indexIn(text string) (index int, ok bool) {
 	return index, n == 1 && err == nil
 }
 
+// withIndex adds the index of a bridge to what an older process kept of it, while the
+// name still says which one it was.
+func withIndex(name, text string) string {
+	if _, known := indexIn(text); known || strings.Contains(name, ":") {
+		return text
+	}
+	if index, ok := links.BridgeIndex(name); ok {
+		return text + fmt.Sprintf(indexForm, index)
+	}
+	return text
+}
+
 // saved returns what the table has to keep, sorted.
 func (s *settings) saved() (list []program.Saved) {
 	for _, name := range slices.Sorted(maps.Keys(s.was)) {

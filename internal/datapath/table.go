@@ -69,7 +69,7 @@ func (d *Datapath) recall(t *nft.Table) {
 		return
 	}
 	for _, s := range ruleset.Restore(t) {
-		d.settings.was[s.Name] = s.Text
+		d.settings.was[s.Name] = withIndex(s.Name, s.Text)
 	}
 	d.links.Remember(ruleset.CarriedLinks(t))
 	if d.options.FilterHook {
