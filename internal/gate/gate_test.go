@@ -85,7 +85,12 @@ func serve(t *testing.T, path string, k *keeper) (stop func()) {
 	if k.pods == nil {
 		k.pods = map[string]gate.Pod{}
 	}
-	s := &gate.Server{Keeper: k, Log: slog.New(slog.DiscardHandler), Owner: uint32(os.Getuid())}
+	return run(t, path, &gate.Server{Keeper: k, Log: slog.New(slog.DiscardHandler), Owner: uint32(os.Getuid())})
+}
+
+// run is serve for a server that the test made.
+func run(t *testing.T, path string, s *gate.Server) (stop func()) {
+	t.Helper()
 	if err := s.Listen(path); err != nil {
 		t.Fatal(err)
 	}
@@ -348,18 +353,8 @@ func TestASocketOfADeadAgentIsReplaced(t *testing.T) {
 func TestAnswersAreTold(t *testing.T) {
 	path := socket(t)
 	told := make(chan gate.Answer, 10)
-	s := &gate.Server{Keeper: &keeper{pods: map[string]gate.Pod{}}, Log: slog.New(slog.DiscardHandler), Owner: uint32(os.Getuid()),
-		Answered: func(a gate.Answer, _ time.Duration) { told <- a }}
-	if err := s.Listen(path); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		s.Run(ctx)
-		close(done)
-	}()
-	t.Cleanup(func() { cancel(); <-done })
+	run(t, path, &gate.Server{Keeper: &keeper{pods: map[string]gate.Pod{}}, Log: slog.New(slog.DiscardHandler), Owner: uint32(os.Getuid()),
+		Answered: func(a gate.Answer, _ time.Duration) { told <- a }})
 	c := gate.Client{Socket: path}
 	if _, err := c.Add(within(t, time.Minute), web()); err != nil {
 		t.Fatal(err)

@@ -71,8 +71,10 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 		programming: b.histogram("programming_duration_seconds", "Time from a change that the agent heard of to the kernel's answer, "+
 			"with every wait in between. Changes that come together count once, from the first on.",
 			durations()),
-		gatePods: b.counters("gate_pods_total", "Pods that were announced at the start gate, by the answer. enforced: the kernel has their verdicts. "+
-			"isolated, unknown: not in time; they start closed, or not at all. none: the agent stopped meanwhile, and the next one is asked. refused: asked by a user who may not.",
+		gatePods: b.counters("gate_pods_total", "Pods that were announced at the start gate, by the answer. "+
+			"enforced: the kernel has their verdicts. "+
+			"isolated, unknown: not in time; they start closed, or not at all. none: the agent stopped meanwhile, and the next one is asked. "+
+			"refused: asked by a user who may not.",
 			"answer", GateAnswers()...),
 		gateWait: b.histogram("gate_wait_seconds", "Time that a pod waited at the start gate for the agent's answer.", durations()),
 		applyDuration: b.histograms("apply_duration_seconds", "Time that a pass took, from the change taken to the kernel's answer. Kind full compares the whole table, delta writes a change.",
@@ -88,7 +90,8 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 		elements:    b.gauge("set_elements", "Elements of all sets and maps in the kernel."),
 		objects:     b.gauges("kernel_objects", "Objects in the kernel by type.", "type", "chain", "rule", "set"),
 		repairs:     b.counter("drift_repairs_total", "Differences in the kernel that this agent did not make and repaired."),
-		drops: b.laterCounters("dropped_packets_total", "Packets dropped, by why. policy-ingress, policy-egress: no rule of the direction allows them. "+
+		drops: b.laterCounters("dropped_packets_total", "Packets dropped, by why. "+
+			"policy-ingress, policy-egress: no rule of the direction allows them. "+
 			"unknown-pod: to an address that no known pod has. spoofed-source: from an address that its pod does not have. "+
 			"invalid: of no valid connection, or with stacked VLAN tags. broadcast: to one pod, in a frame for everybody. "+
 			"cut: they would revive a connection that was cut. Read from the kernel; absent until it was read.", "reason", dropReasons()...),

@@ -101,7 +101,8 @@ func report(list []mutant, results <-chan result) (int, error) {
 		fmt.Printf(line, m.mistake, strings.TrimPrefix(m.file, "internal/"), by, fmt.Sprintf("%.1f", r.took.Seconds()))
 	}
 	killed := len(list) - len(survivors) - len(broken)
-	fmt.Printf("\n%d mutants, %d killed, %d survived, %d not tried, %.0f s\n", len(list), killed, len(survivors), len(broken), time.Since(start).Seconds())
+	fmt.Printf("\n%d mutants, %d killed, %d survived, %d not tried, %.0f s\n",
+		len(list), killed, len(survivors), len(broken), time.Since(start).Seconds())
 	for _, m := range survivors {
 		fmt.Printf("survived: %s: %s\n", m.file, m.mistake)
 	}

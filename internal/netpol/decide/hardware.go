@@ -70,6 +70,7 @@ func twins(claims map[inet.Hardware]map[string]bool) []Problem {
 		return nil
 	}
 	return []Problem{{Subject: "pods with one hardware address",
-		Text: "pods ask by annotation for hardware addresses that others of this node have or ask for too, so no annotation gives these: " + FirstOf(names),
+		Text: "pods ask by annotation for hardware addresses that others of this node have or ask for too, " +
+			"so no annotation gives these: " + FirstOf(names),
 		Cure: "give each a hardware address of its own in the annotation podwall.io/extra-addresses"}}
 }
