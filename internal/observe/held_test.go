@@ -13,7 +13,7 @@ func TestHeldPodsAreNamedAndCounted(t *testing.T) {
 	o := enforcing()
 	long := time.Now().Add(-time.Minute)
 	o.SetHeld([]Held{
-		{Pod: "a/new", Why: HeldConnections, Since: time.Now().Add(time.Hour)},
+		{Pod: "a/new", Why: HeldConnections, Since: time.Now().Add(heldAfter / 2)},
 		{Pod: "a/p", Why: HeldConnections, Since: long},
 		{Pod: "b/p", Why: HeldPolicies, Since: long}, {Pod: "b/q", Why: HeldPolicies, Since: long},
 		{Pod: "c/p", Why: HeldElsewhere, Since: long}, {Pod: "c/q", Why: HeldElsewhere, Since: long}, {Pod: "c/r", Why: HeldElsewhere, Since: long},

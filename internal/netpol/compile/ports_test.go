@@ -4,6 +4,7 @@ package compile
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -102,4 +103,14 @@ func TestPortConditionsMatchWhatWasListed(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Ranges that touch are one: fewer elements, and the same addresses.
+func TestRangesThatTouchAreJoined(t *testing.T) {
+	port := func(n uint16) inet.Element { return inet.Element{Port: n} }
+	next := func(e inet.Element) inet.Element { return port(e.Port + 1) }
+	got := mergeRanges([]inet.Range{{First: port(6), Last: port(9)}, {First: port(1), Last: port(5)}, {First: port(11), Last: port(12)}}, next)
+	if want := []inet.Range{{First: port(1), Last: port(9)}, {First: port(11), Last: port(12)}}; !slices.Equal(got, want) {
+		t.Errorf("ranges are %v, want %v", got, want)
+	}
 }

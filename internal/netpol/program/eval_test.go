@@ -102,6 +102,7 @@ func TestBothEndsAreJudgedInOrder(t *testing.T) {
 		{"an isolated pod to itself, for egress", a, a, false, false, Accept},
 		{"an address that is no pod, to itself", node, node, false, false, Accept},
 		{"the node to its own pod", node, b, true, false, Accept},
+		{"the node with the address that an isolated pod claims", a, c, true, false, Accept},
 		{"another node", addr("192.168.0.2"), b, false, false, Drop},
 		{"an isolated pod to its own node", a, node, false, true, Drop},
 		{"an open pod to its own node", c, node, false, true, Accept},
