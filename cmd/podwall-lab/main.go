@@ -37,7 +37,8 @@ func run() int {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, unread := context.WithCancel(interrupted)
 	defer unread()
-	status := cli.Run(ctx, version, os.Args[1:], cli.Streams{In: os.Stdin, Out: answer{os.Stdout, unread}, Err: answer{os.Stderr, unread}, Color: color()})
+	status := cli.Run(ctx, version, os.Args[1:], cli.Streams{In: os.Stdin,
+		Out: answer{os.Stdout, unread}, Err: answer{os.Stderr, unread}, Color: color()})
 	if status != 0 && interrupted.Err() != nil {
 		return statusInterrupted
 	}

@@ -6,6 +6,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/podwall/podwall/internal/spelling"
 )
 
 // closest returns the known name that a mistyped one was probably meant to be,
@@ -18,33 +20,11 @@ func closest(name string, known []string) string {
 		if len(k) == 1 {
 			continue
 		}
-		if d := distance(name, k); d <= limit {
+		if d := spelling.Distance(name, k); d <= limit {
 			best, limit = k, d-1
 		}
 	}
 	return best
-}
-
-// distance is the number of letters to insert, remove or replace to turn a
-// into b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // Nearest returns at most so many of the known names, those that are most like a
@@ -61,7 +41,7 @@ func Nearest(name string, known []string, most int) []string {
 		case short == shortKnown:
 			return -1
 		}
-		return distance(a, b)
+		return spelling.Distance(a, b)
 	}
 	type ranked struct {
 		name string

@@ -5,10 +5,8 @@
 package datapath
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -456,45 +454,5 @@ func TestConnectionsOfAPodThatIsGoneGoToo(t *testing.T) {
 		p := isolated(first, second)
 		p.Pods = nil
 		drive(t, d, p, lines(second, elsewhere)...)
-	})
-}
-
-// Pods go all the time, and each leaves connections that have ended. They are deleted,
-// but are no cuts; what goes on is one, for another reason than a change of policies.
-// Neither is news.
-func TestAPodThatGoesIsNoNews(t *testing.T) {
-	inOwnNamespace(t, func(t *testing.T) {
-		var said bytes.Buffer
-		d := open(t, Options{})
-		d.cuts.log = slog.New(slog.NewTextHandler(&said, nil))
-		watch(t, d)
-		apply(t, d, isolated(first, second))
-		connect(t, inet.TCP, first, webPod)
-		connectIn(t, timeWait, inet.TCP, second, webPod)
-		connect(t, inet.UDP, second, elsewhere)
-		p := isolated(first, second)
-		p.Pods = nil
-		sum := drive(t, d, p, line(inet.UDP, second, elsewhere))
-		if want := (Cuts{Gone: 1}); sum != want {
-			t.Errorf("cut were %+v, want %+v", sum, want)
-		}
-		if said.Len() > 0 {
-			t.Errorf("said was %s", said.String())
-		}
-	})
-}
-
-func TestWhatPoliciesDenyIsSaidInOneLine(t *testing.T) {
-	inOwnNamespace(t, func(t *testing.T) {
-		var said bytes.Buffer
-		d := open(t, Options{})
-		d.cuts.log = slog.New(slog.NewTextHandler(&said, nil))
-		watch(t, d)
-		apply(t, d, isolated(first, second))
-		fill(t)
-		drive(t, d, isolated(first), lines(first, webPod, second, elsewhere)...)
-		if text := said.String(); strings.Count(text, "\n") != 1 || !strings.Contains(text, "ingress=2 egress=0 first=") {
-			t.Errorf("said was %s", text)
-		}
 	})
 }

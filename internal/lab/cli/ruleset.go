@@ -55,7 +55,8 @@ enforced as it is written; stderr says which.`,
 			case node == "":
 				return fmt.Errorf("no --node given; the pods are on %s", cmp.Or(strings.Join(nodes, ", "), "no node"))
 			case !slices.Contains(nodes, node):
-				fmt.Fprintf(s.Err, "no pod is on node %s; the pods are on %s\n", logging.Plain(node), logging.Plain(cmp.Or(strings.Join(nodes, ", "), "no node")))
+				fmt.Fprintf(s.Err, "no pod is on node %s; the pods are on %s\n",
+					logging.Plain(node), logging.Plain(cmp.Or(strings.Join(nodes, ", "), "no node")))
 			}
 			text := rulesetOf(r.Snapshot(), node, datapath)
 			if bridge {

@@ -47,11 +47,7 @@ func isWorkload(o manifest.Object) bool {
 // ofWorkload reports whether a finding says that a workload makes no pods, which is not
 // so here.
 func ofWorkload(d cluster.Diagnostic) bool {
-	return d.Severity == cluster.Warning && d.Field == "" && slices.Contains(workloadKinds(), d.Kind)
-}
-
-func workloadKinds() []string {
-	return []string{"Deployment", "StatefulSet", "ReplicaSet", "DaemonSet", "Job", "CronJob", "ReplicationController"}
+	return d.Severity == cluster.Warning && d.Field == "" && slices.Contains(manifest.Workloads(), d.Kind)
 }
 
 func (in *input) addWorkload(o manifest.Object) error {

@@ -92,7 +92,7 @@ func (d *document) ignored(h *head) cluster.Diagnostic {
 	case h.use == useOtherPolicy:
 		w.Message = h.APIVersion + " " + h.Kind + " is a policy of another project: it is not enforced"
 		w.Cure = "write it as a NetworkPolicy of networking.k8s.io/v1, or leave it to that project's agent"
-	case slices.Contains(workloads, h.Kind):
+	case slices.Contains(Workloads(), h.Kind):
 		w.Message = "workloads are not used, only pods are"
 		w.Cure = "write the pods themselves, with spec.nodeName and status.podIPs"
 	case h.Kind == "Template":
@@ -110,8 +110,9 @@ func (d *document) ignored(h *head) cluster.Diagnostic {
 	return w
 }
 
-var workloads = []string{
-	"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob",
+// Workloads are the kinds that make pods in a cluster.
+func Workloads() []string {
+	return []string{"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob"}
 }
 
 // object is an API object that can be decoded into.

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podwall/podwall/internal/cluster/convert"
+	"github.com/podwall/podwall/internal/spelling"
 )
 
 // use is what becomes of an object.
@@ -104,27 +105,5 @@ func folded(text string) string {
 func resemblesPolicy(kind string) bool {
 	kind = strings.NewReplacer("-", "", "_", "").Replace(kind)
 	name := strings.ToLower(convert.KindPolicy)
-	return kind == "netpol" || kind == "networkpolicies" || distance(kind, name) <= 2
-}
-
-// distance is the number of letters that have to be put in, left out or replaced
-// to make a of b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
+	return kind == "netpol" || kind == "networkpolicies" || spelling.Distance(kind, name) <= 2
 }

@@ -10,6 +10,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kjson "sigs.k8s.io/json"
+
+	"github.com/podwall/podwall/internal/spelling"
 )
 
 // lost returns the path of the first policy or pod in the lists of an object that
@@ -26,7 +28,7 @@ func (d *document) lost() string {
 // holdsObjects reports whether a field of this name can be a list of objects.
 func holdsObjects(name string) bool {
 	name = folded(name)
-	return distance(name, "items") <= 2 || distance(name, "objects") <= 2
+	return spelling.Distance(name, "items") <= 2 || spelling.Distance(name, "objects") <= 2
 }
 
 func lostIn(value any, path string) string {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/cluster/convert"
+	"github.com/podwall/podwall/internal/spelling"
 )
 
 // named gives an object the namespace that it is in and checks its name as the
@@ -69,7 +70,7 @@ func (d *document) meantElsewhere(unknown []string, kind string) error {
 			continue
 		}
 		for _, m := range meant {
-			if distance(strings.ToLower(last(path)), last(m)) <= 2 {
+			if spelling.Distance(strings.ToLower(last(path)), last(m)) <= 2 {
 				return d.errorAt(d.lineOf(path), shown(path)+" is no field: "+m+" is meant", "write it as "+m)
 			}
 		}
