@@ -18,7 +18,7 @@ import (
 
 // A counter without a reason would hide what it counts.
 func TestEveryCounterOfTheRulesHasItsReason(t *testing.T) {
-	node := program.Node{Closed: true, Cut: true, Guard: true, PodBridges: []string{"cni0"},
+	node := program.Node{Cut: true, PodBridges: []string{"cni0"},
 		Ported: []program.Attachment{{Link: "cni0", Port: "port1", Addr: netip.MustParseAddr("10.0.0.1")}}}
 	counters := slices.Concat(ruleset.Render(&program.Program{}, node).Counters, ruleset.RenderBridge(node).Counters)
 	slices.Sort(counters)

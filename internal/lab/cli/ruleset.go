@@ -13,8 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/logging"
-	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
@@ -29,9 +30,10 @@ func newRuleset(s Streams) *cobra.Command {
 		Long: `ruleset prints the table that the agent of one node would load for a directory
 of manifests, in the language of nft. It needs no rights and changes nothing.
 
-What the agent finds out on the node itself is left open: the sets of interfaces
-are empty, and the guard against invalid packets is on. Where a bridge carries
-pods the agent also loads the small table of family bridge that --bridge prints.
+It is what the agent loads with its default flags, but for what it finds out on
+the node itself: the sets of interfaces are empty, and the guard against invalid
+packets is on. Where a bridge carries pods the agent also loads a chain at
+prerouting and the small table of family bridge: --bridge prints both.
 
 The exit status is 3 where an object could not be read, or a policy is not
 enforced as it is written; stderr says which.`,
@@ -58,11 +60,7 @@ enforced as it is written; stderr says which.`,
 				fmt.Fprintf(s.Err, "no pod is on node %s; the pods are on %s\n",
 					logging.Plain(node), logging.Plain(cmp.Or(strings.Join(nodes, ", "), "no node")))
 			}
-			text := rulesetOf(r.Snapshot(), node, datapath)
-			if bridge {
-				text += ruleset.RenderBridge(program.Node{PodBridges: []string{"cni0"}}).String()
-			}
-			if _, err := fmt.Fprint(s.Out, text); err != nil {
+			if _, err := fmt.Fprint(s.Out, rulesetOf(r.Snapshot(), node, datapath, bridge)); err != nil {
 				return err
 			}
 			return writtenStatus(r.AsWritten())
@@ -70,15 +68,24 @@ enforced as it is written; stderr says which.`,
 	}
 	from.bind(cmd)
 	cmd.Flags().StringVar(&node, "node", "", "`NAME` of the node, as pods have it in spec.nodeName")
-	cmd.Flags().BoolVar(&bridge, "bridge", false, "also print the table for nodes whose bridges carry pods")
+	cmd.Flags().BoolVar(&bridge, "bridge", false, "print what a node loads whose bridges carry pods")
 	cmd.Flags().StringVar(&datapath, "datapath", "nat", "where the agent judges packets: `nat|filter`")
 	return cmd
 }
 
-// rulesetOf renders what the agent of a node loads, but for what it learns from
-// its interfaces.
-func rulesetOf(snap *cluster.Snapshot, node, datapath string) string {
-	return ruleset.Render(compileFor(snap, node), program.Node{FilterHook: datapath == "filter", Guard: true}).String()
+// rulesetOf renders what the agent of a node loads with the default flags, but for what it
+// learns from its interfaces. bridge says that the node has a bridge that carries pods.
+func rulesetOf(snap *cluster.Snapshot, node, datapath string, bridge bool) string {
+	p, w := compileFor(snap, node), decide.Wiring{}
+	if bridge {
+		w.AnyBridge, w.Bridges = true, []inet.Path{{Link: "cni0", Index: 1, Bridge: true}}
+	}
+	n := decide.New(decide.Options{FilterHook: datapath == "filter"}).Wire(p, p, w).Node
+	text := ruleset.Render(p, n).String()
+	if table := ruleset.RenderBridge(n); table != nil {
+		text += table.String()
+	}
+	return text
 }
 
 // loadManifests reads manifests and prints what is to be said about them, but for what

@@ -169,7 +169,7 @@ func (r *run) measure(ctx context.Context, t *trial.Trial, in *input, ports []po
 
 func (r *run) printRulesets(m *manifest.Result, nodes []string) {
 	for _, node := range nodes {
-		fmt.Fprintf(r.streams.Out, "# node %s\n%s\n", node, rulesetOf(m.Snapshot(), node, r.datapath))
+		fmt.Fprintf(r.streams.Out, "# node %s\n%s\n", node, rulesetOf(m.Snapshot(), node, r.datapath, false))
 	}
 }
 

@@ -90,6 +90,26 @@ func TestRulesetPrintsTheTableOfANode(t *testing.T) {
 	}
 }
 
+// What is printed is what a node loads with the agent's default flags: unknown pods are
+// closed, and invalid packets dropped. On a bridge that is more.
+func TestRulesetPrintsWhatADefaultNodeLoads(t *testing.T) {
+	args := []string{"ruleset", "-f", "../../../examples/demo", "--node", "node1"}
+	closed := []string{"elements = { \"lo\" }", "iifname != @open-links jump known-source", "chain guarded {", "chain unjudged-input {"}
+	onBridge := []string{"hook prerouting priority -190", "table bridge podwall {", "elements = { \"cni0\" }"}
+	_, plain, _ := command(t, args...)
+	_, bridged, _ := command(t, append(args, "--bridge")...)
+	for _, part := range closed {
+		if !strings.Contains(plain, part) || !strings.Contains(bridged, part) {
+			t.Errorf("%q is not in\n%s", part, plain)
+		}
+	}
+	for _, part := range onBridge {
+		if strings.Contains(plain, part) || !strings.Contains(bridged, part) {
+			t.Errorf("%q: on routed pods %t, on a bridge %t", part, strings.Contains(plain, part), strings.Contains(bridged, part))
+		}
+	}
+}
+
 func TestAnAnswerThatCannotBePrintedIsAFailure(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {

@@ -20,8 +20,10 @@ import (
 func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	n := &out.Node
 	n.FilterHook = d.options.FilterHook || d.Forced || len(w.Others.NATBefore) > 0
-	n.Guard, out.GuardWhy = d.guard(all, w.Others)
-	out.Filter, out.Guard = n.FilterHook, n.Guard && !n.FilterHook
+	var guard bool
+	guard, out.GuardWhy = d.guard(all, w.Others)
+	n.NoGuard = !guard
+	out.Filter, out.Guard = n.FilterHook, guard && !n.FilterHook
 	if n.FilterHook {
 		out.GuardWhy = "not needed: filter chains see every packet"
 	}
@@ -84,10 +86,10 @@ func (d *Decider) wiring(p *program.Program, w Wiring, n *program.Node) {
 			n.Attached = append(n.Attached, at)
 		}
 	}
-	n.Closed, n.Open, n.Carried = !d.options.OpenUnknown, w.Open, slices.Clone(w.Carried)
+	n.OpenUnknown, n.Open, n.Carried = d.options.OpenUnknown, w.Open, slices.Clone(w.Carried)
 	n.Bridges = w.AnyBridge
 	n.Owned = append(slices.Clone(w.Own), slices.SortedFunc(maps.Keys(w.Unclear), netip.Addr.Compare)...)
-	if n.Closed {
+	if !n.OpenUnknown {
 		for _, b := range w.Bridges {
 			n.Carried = append(n.Carried, b.Link)
 		}

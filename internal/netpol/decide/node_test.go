@@ -8,9 +8,21 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
+
+// With the default options, and before it is known where a pod is, the node is the zero
+// value: what tests and podwall-lab render is what an agent loads.
+func TestTheDefaultNodeIsTheZeroValue(t *testing.T) {
+	empty := &program.Program{}
+	if diff := cmp.Diff(program.Node{}, New(Options{}).Wire(empty, empty, Wiring{}).Node, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("the zero value (-) is not what a default node loads (+):\n%s", diff)
+	}
+}
 
 func TestWhichChainsJudgeAndWhetherTheyAreGuarded(t *testing.T) {
 	for _, c := range []struct {
@@ -103,15 +115,15 @@ func TestTheRulesKnowHowPodsAreWired(t *testing.T) {
 			t.Errorf("%s are %v, want %v", name, c[0], c[1])
 		}
 	}
-	if !n.Closed || !n.Bridges || n.Cut {
-		t.Errorf("closed %t, bridges %t, cut %t", n.Closed, n.Bridges, n.Cut)
+	if n.OpenUnknown || !n.Bridges || n.Cut {
+		t.Errorf("open %t, bridges %t, cut %t", n.OpenUnknown, n.Bridges, n.Cut)
 	}
 	if len(s.w.Carried) != 1 {
 		t.Errorf("the facts were changed: %v", s.w.Carried)
 	}
 	s, p = wired(Options{OpenUnknown: true})
-	if n := s.commit(p).Node; n.Closed || !slices.Equal(n.Carried, []string{"cni9"}) {
-		t.Errorf("where unknown pods are open: closed %t, carried %v", n.Closed, n.Carried)
+	if n := s.commit(p).Node; !n.OpenUnknown || !slices.Equal(n.Carried, []string{"cni9"}) {
+		t.Errorf("where unknown pods are open: open %t, carried %v", n.OpenUnknown, n.Carried)
 	}
 }
 

@@ -8,19 +8,21 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// Node is what the rules have to know of the node beside the program.
+// Node is what the rules have to know of the node beside the program. Its zero value is
+// that of an agent with the default flags on a node without bridges, before it knows where a
+// pod is: closed and guarded.
 type Node struct {
 	// FilterHook renders base chains of type filter instead of nat; see
 	// docs/design/datapath.md.
 	FilterHook bool
-	// Guard adds the chain that drops invalid and untracked packets of isolated
+	// NoGuard leaves out the chain that drops invalid and untracked packets of isolated
 	// pods, which would skip a nat chain. A filter chain needs no guard.
-	Guard bool
-	// Closed drops what is to or from an address that no known pod has, on every
-	// interface that is not in Open.
-	Closed bool
+	NoGuard bool
+	// OpenUnknown lets pass what is to or from an address that no known pod has. If it is
+	// false, that is dropped on every interface that is not in Open.
+	OpenUnknown bool
 	// Open are the interfaces that lead elsewhere than to pods: network cards,
-	// tunnels, bridges of others. They count if Closed is true.
+	// tunnels, bridges of others. They do not count if OpenUnknown is true.
 	Open []string
 	// Attached says on which interface each local pod speaks. From an interface
 	// that is named here nobody else may.

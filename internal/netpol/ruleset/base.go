@@ -27,7 +27,7 @@ func baseChains(p *program.Program, n program.Node) []*nft.Chain {
 	if bridged(n) {
 		chains = append(chains, everybody(n)...)
 	}
-	if n.Guard && !n.FilterHook {
+	if !n.NoGuard && !n.FilterHook {
 		chains = append(chains, guard(n)...)
 	}
 	if n.Cut {
@@ -43,7 +43,7 @@ func baseChains(p *program.Program, n program.Node) []*nft.Chain {
 }
 
 func hasUntrackedInput(p *program.Program, n program.Node) bool {
-	return !n.FilterHook && (isolatesEgress(p) || n.Closed && n.Guard)
+	return !n.FilterHook && (isolatesEgress(p) || !n.OpenUnknown && !n.NoGuard)
 }
 
 func isolatesEgress(p *program.Program) bool {
@@ -66,7 +66,7 @@ func postrouting(n program.Node) *nft.Chain {
 	}
 	addCut(c, n)
 	addSource(c, n)
-	if !n.Closed {
+	if n.OpenUnknown {
 		c.Add("inside one bridge", nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}, nft.MatchNoInput{}, nft.JumpTo(chainSource))
 	}
 	addEgress(c)
@@ -115,13 +115,13 @@ func toPod(n program.Node) *nft.Chain {
 	for _, f := range inet.Families {
 		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("to", f), Map: true})
 	}
-	if n.Closed {
+	if !n.OpenUnknown {
 		c.Add("not where pods are", nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks}, nft.Verdict{Kind: nft.Accept})
 	} else {
 		c.Add("no isolated pod there", nft.Lookup{Field: nft.OutputInterface, Set: setIngressLinks, Negate: true}, nft.Verdict{Kind: nft.Accept})
 	}
 	c.Add("the node to no known pod", nft.MatchNoInput{}, nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Accept})
-	if n.Closed {
+	if !n.OpenUnknown {
 		addLinkScope(c, nft.Destination, nft.OutputInterface, setIngressLinks, nft.Verdict{Kind: nft.Accept})
 	}
 	c.Rules = append(c.Rules, dropped(CounterUnlisted, "no known pod"))
@@ -186,7 +186,7 @@ func addSource(c *nft.Chain, n program.Node) { addSourceTo(c, n, chainSource) }
 
 // addSourceTo has it checked by the named chain.
 func addSourceTo(c *nft.Chain, n program.Node, chain string) {
-	if n.Closed {
+	if !n.OpenUnknown {
 		c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setOpenLinks, Negate: true}, nft.JumpTo(chain))
 		return
 	}
@@ -211,7 +211,7 @@ func knownSource(n program.Node) *nft.Chain {
 // interfaces of pods: elsewhere nobody could tell a pod's link-local address from
 // other people's (RFC 3927, 7: routers forward none).
 func stays(n program.Node) []nft.Statement {
-	if n.Closed {
+	if !n.OpenUnknown {
 		return []nft.Statement{nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks, Negate: true}}
 	}
 	return []nft.Statement{nft.MatchNoOutput{}, nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}}
@@ -222,7 +222,7 @@ func stays(n program.Node) []nft.Statement {
 // bridge.
 func noInput(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainNoInput}
-	if n.Closed {
+	if !n.OpenUnknown {
 		c.Add("not where pods are", nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks}, nft.Verdict{Kind: nft.Return})
 	}
 	for _, f := range inet.Families {
@@ -257,7 +257,7 @@ func guard(n program.Node) []*nft.Chain {
 	addDiscovery(c, nft.Verdict{Kind: nft.Return})
 	addCut(c, n)
 	behind := nft.Lookup{Field: nft.OutputInterface, Set: setIngressLinks}
-	if n.Closed {
+	if !n.OpenUnknown {
 		behind = nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks, Negate: true}
 	}
 	for _, f := range inet.Families {
@@ -267,7 +267,7 @@ func guard(n program.Node) []*nft.Chain {
 			nft.Verdict{Kind: nft.Drop})
 		unlisted := nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("local", f), Negate: true}
 		c.Add("to no known pod", nft.MatchFamily{Family: f}, behind, unlisted, nft.Count{Counter: CounterGuard}, nft.Verdict{Kind: nft.Drop})
-		if n.Closed {
+		if !n.OpenUnknown {
 			from := nft.Lookup{Field: nft.InputInterface, Set: setOpenLinks, Negate: true}
 			unlisted.Field = nft.Source
 			c.Add("from no known pod", nft.MatchFamily{Family: f}, from, unlisted, nft.Count{Counter: CounterGuard}, nft.Verdict{Kind: nft.Drop})

@@ -92,7 +92,7 @@ func with(p *program.Program, change func(*program.Program)) *program.Program {
 
 // shaped renders, and for the shape goto lets each egress rule go on by itself.
 func shaped(shape string, p *program.Program) *nft.Table {
-	t := Render(p, program.Node{Guard: true})
+	t := Render(p, program.Node{})
 	if shape == "return" {
 		return t
 	}

@@ -66,7 +66,7 @@ func (l *line) pass(t *testing.T) (costs map[string]int) {
 	if l.layout != m.Layout {
 		l.layout, l.chains = m.Layout, compile.NewLayout(m.Layout, compile.Options{})
 	}
-	next := l.renderer.Render(l.chains.Program(m.Sets), program.Node{Closed: true, Guard: true})
+	next := l.renderer.Render(l.chains.Program(m.Sets), program.Node{})
 	ops := nft.Diff(l.table, next)
 	l.table = next
 	*l.wire = wire{conn: l.wire.conn}

@@ -29,7 +29,7 @@ func node(t *rapid.T) program.Node {
 	links := []string{"veth1", "veth2", "br0"}
 	return program.Node{
 		FilterHook: rapid.IntRange(0, 3).Draw(t, "filter hook") == 3,
-		Guard:      rapid.Bool().Draw(t, "guard"),
+		NoGuard:    rapid.Bool().Draw(t, "no guard"),
 		Ingress:    links[:rapid.IntRange(0, 3).Draw(t, "ingress links")],
 		Egress:     links[rapid.IntRange(0, 3).Draw(t, "egress links"):],
 		Bridges:    rapid.Bool().Draw(t, "bridges"),
@@ -176,7 +176,7 @@ func TestTheCutComesAndGoesWithoutTheRest(t *testing.T) {
 		store := cluster.NewStore()
 		gen.Fill(t, store)
 		p, n := programOf(store.Snapshot()), node(t)
-		n.Closed = rapid.Bool().Draw(t, "closed")
+		n.OpenUnknown = rapid.Bool().Draw(t, "open")
 		n.Cut = rapid.Bool().Draw(t, "cut")
 		kernel := fakenft.Kernel{ID: ruleset.Table()}
 		table := ruleset.Render(p, n)

@@ -20,7 +20,7 @@ const (
 
 // judgesErrors reports whether any chain hands errors on to these.
 func judgesErrors(p *program.Program, n program.Node) bool {
-	return n.FilterHook || n.Guard || hasUntrackedInput(p, n)
+	return n.FilterHook || !n.NoGuard || hasUntrackedInput(p, n)
 }
 
 // errorChains returns the chains that judge what is related to a connection.
@@ -43,7 +43,7 @@ func judgeErrors(n program.Node) *nft.Chain {
 			nft.Verdict{Kind: nft.Return})
 	}
 	addSourceTo(c, n, chainErrorSource)
-	if !n.Closed {
+	if n.OpenUnknown {
 		c.Add("inside one bridge", nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}, nft.MatchNoInput{}, nft.JumpTo(chainErrorSource))
 	}
 	for _, f := range inet.Families {

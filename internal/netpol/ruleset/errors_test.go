@@ -38,7 +38,7 @@ func TestErrorsAreJudgedByWhoSendsThem(t *testing.T) {
 		{"of a router", uplink, at("203.0.113.9"), open, out, nft.Accept},
 	}
 	for filter, chains := range walks {
-		n := program.Node{Guard: true, Closed: true, FilterHook: filter, Open: []string{uplink}, Egress: []string{"veth1"},
+		n := program.Node{FilterHook: filter, Open: []string{uplink}, Egress: []string{"veth1"},
 			Attached: []program.Attachment{{Link: "veth1", Addr: jailed}, {Link: "veth2", Addr: open}, {Link: "veth3", Addr: free}}}
 		table := ruleset.Render(p, n)
 		for _, tt := range tests {
@@ -58,7 +58,7 @@ func TestExpectedConnectionsAreNoErrors(t *testing.T) {
 	a, b := at("10.0.0.1"), at("10.0.0.2")
 	p := &program.Program{Pods: []program.Pod{{Addr: a, Egress: "out"}, {Addr: b}},
 		Chains: []*program.Chain{{Name: "out", Direction: program.Egress, Family: inet.IPv4}}}
-	table := ruleset.Render(p, program.Node{Guard: true})
+	table := ruleset.Render(p, program.Node{})
 	f := program.Flow{Protocol: inet.TCP, Src: a, Dst: b, DstPort: 80}
 	if got := (walker{table: table, flow: f, state: nft.CtRelated, in: uplink, out: uplink}).hook(table.Chain("guard")); got != nft.Accept {
 		t.Errorf("the guard: verdict %d, want accept", got)
@@ -98,7 +98,7 @@ func TestWhereALinkLocalPeerIs(t *testing.T) {
 		{"a pod's own, to the node", "input", "veth2", "", program.Flow{Src: local, Dst: at("192.168.0.1"), ToNode: true}, nft.Accept},
 	}
 	for _, closed := range []bool{true, false} {
-		n := program.Node{Closed: closed, Open: []string{uplink}, Ingress: []string{"veth1"}, Egress: []string{"veth1"},
+		n := program.Node{OpenUnknown: !closed, Open: []string{uplink}, Ingress: []string{"veth1"}, Egress: []string{"veth1"},
 			Attached: []program.Attachment{{Link: "veth1", Addr: pod}, {Link: "veth2", Addr: at("10.0.0.2")}}}
 		table := ruleset.Render(p, n)
 		for _, tt := range tests {

@@ -34,7 +34,7 @@ func everybody(n program.Node) []*nft.Chain {
 		known := nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("local", f)}
 		c.Add("a pod is not everybody", known, nft.Count{Counter: CounterBroadcast}, nft.Verdict{Kind: nft.Drop})
 	}
-	if n.Closed {
+	if !n.OpenUnknown {
 		c.Add("not where pods are", nft.Lookup{Field: nft.InputInterface, Set: setOpenLinks}, nft.Verdict{Kind: nft.Return})
 		for _, p := range groupPrefixes() {
 			c.Add("a group", nft.MatchPrefix{Field: nft.Destination, Prefix: p}, nft.Verdict{Kind: nft.Return})

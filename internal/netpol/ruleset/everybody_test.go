@@ -41,20 +41,20 @@ func TestWhatAFrameToEverybodyMayCarry(t *testing.T) {
 				src = addr("fd10::2")
 			}
 			f := program.Flow{Protocol: inet.UDP, Src: src, Dst: dst, DstPort: 53}
-			for _, n := range []program.Node{{Closed: true}, {}, {Closed: true, FilterHook: true}} {
+			for _, n := range []program.Node{{}, {OpenUnknown: true}, {FilterHook: true}} {
 				n.Open, n.Bridges = []string{uplink}, true
 				table, want, name := ruleset.Render(p, n), tt.otherwise, "prerouting"
-				if n.Closed {
+				if !n.OpenUnknown {
 					want = tt.closed
 				}
 				if n.FilterHook {
 					name = "prerouting-filter"
 				}
 				if got := (walker{table: table, flow: f, state: nft.CtNew, in: tt.in, everybody: true}).hook(table.Chain(name)); got != want {
-					t.Errorf("closed %t: verdict %d, want %d", n.Closed, got, want)
+					t.Errorf("closed %t: verdict %d, want %d", !n.OpenUnknown, got, want)
 				}
 				if got := (walker{table: table, flow: f, state: nft.CtNew, in: tt.in}).hook(table.Chain(name)); got != nft.Accept {
-					t.Errorf("closed %t: to one receiver: verdict %d", n.Closed, got)
+					t.Errorf("closed %t: to one receiver: verdict %d", !n.OpenUnknown, got)
 				}
 			}
 		})
@@ -96,7 +96,7 @@ func TestAGroupIsJudgedBeforeItsCopiesAreMade(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := program.Flow{Protocol: inet.UDP, Src: addr(tt.src), Dst: addr(tt.dst), DstPort: 5353}
-			for _, n := range []program.Node{{Closed: true}, {}, {Closed: true, FilterHook: true}} {
+			for _, n := range []program.Node{{}, {OpenUnknown: true}, {FilterHook: true}} {
 				n.Open, n.Carried, n.Ingress, n.Attached = []string{uplink}, []string{quiet, shut}, []string{shut, "veth1"}, at
 				table, name, states := ruleset.Render(p, n), "prerouting", []nft.CtState{nft.CtNew}
 				if n.FilterHook {
@@ -106,7 +106,7 @@ func TestAGroupIsJudgedBeforeItsCopiesAreMade(t *testing.T) {
 					for _, framed := range []bool{true, false} {
 						w := walker{table: table, flow: f, state: state, in: tt.in, everybody: framed && tt.dst != "198.51.100.7"}
 						if got := w.hook(table.Chain(name)); got != tt.want {
-							t.Errorf("closed %t, %s, state %d, in a frame to everybody %t: verdict %d, want %d", n.Closed, name, state, framed, got, tt.want)
+							t.Errorf("closed %t, %s, state %d, in a frame to everybody %t: verdict %d, want %d", !n.OpenUnknown, name, state, framed, got, tt.want)
 						}
 					}
 				}
@@ -117,7 +117,7 @@ func TestAGroupIsJudgedBeforeItsCopiesAreMade(t *testing.T) {
 
 // Only bridges give a frame to more than one receiver.
 func TestWithoutABridgeThereIsNoChainAtPrerouting(t *testing.T) {
-	for _, n := range []program.Node{{}, {Closed: true}, {FilterHook: true}} {
+	for _, n := range []program.Node{{}, {OpenUnknown: true}, {FilterHook: true}} {
 		for _, c := range ruleset.Render(&program.Program{}, n).Chains {
 			if c.Base != nil && c.Base.Hook == "prerouting" {
 				t.Errorf("%+v: there is the chain %s", n, c.Name)
@@ -129,7 +129,7 @@ func TestWithoutABridgeThereIsNoChainAtPrerouting(t *testing.T) {
 // A pod that comes to a bridge while no agent lives finds the chains there: the
 // table of a node without bridges gets them, of the same kind and as closed.
 func TestAPodOnABridgeBringsTheChainsToAnOldTable(t *testing.T) {
-	for _, n := range []program.Node{{}, {Closed: true}, {Closed: true, FilterHook: true}} {
+	for _, n := range []program.Node{{OpenUnknown: true}, {}, {FilterHook: true}} {
 		old := ruleset.Render(&program.Program{}, n)
 		n.Carried = []string{bridge}
 		want, got := ruleset.Render(&program.Program{}, n), ruleset.WithMemory(old, n.Carried, nil)

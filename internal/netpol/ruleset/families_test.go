@@ -22,8 +22,8 @@ func TestInvariant10EveryBaseRuleIsThereForBothFamilies(t *testing.T) {
 		"a group", "to-group",     // so it has for groups
 		"type broadcast", // IPv6 has none
 	}
-	for name, node := range map[string]program.Node{"nat": {}, "guard": {Guard: true}, "closed": {Guard: true, Closed: true},
-		"filter": {FilterHook: true}, "bridge": {Closed: true, Bridges: true}, "bridge and filter": {FilterHook: true, Bridges: true}} {
+	for name, node := range map[string]program.Node{"closed": {}, "open": {OpenUnknown: true}, "open without a guard": {OpenUnknown: true, NoGuard: true},
+		"filter": {FilterHook: true}, "bridge": {Bridges: true}, "bridge and filter": {FilterHook: true, Bridges: true}} {
 		t.Run(name, func(t *testing.T) {
 			table := ruleset.Render(&program.Program{}, node)
 			seen := 0

@@ -19,7 +19,8 @@ import (
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
-// scenario is a golden ruleset: of which manifests, and which variant.
+// scenario is a golden ruleset: of which manifests, and which variant. The zero value
+// of the node is the default one.
 type scenario struct {
 	manifests []string
 	node      program.Node
@@ -27,17 +28,18 @@ type scenario struct {
 
 func scenarios(t *testing.T) map[string]scenario {
 	t.Helper()
+	dualStack := []string{"testdata/dual-stack.yaml"}
 	list := map[string]scenario{
-		"dual-stack":        {[]string{"testdata/dual-stack.yaml"}, program.Node{Ingress: []string{"veth1"}, Egress: []string{"veth1"}}},
-		"dual-stack-guard":  {[]string{"testdata/dual-stack.yaml"}, program.Node{Guard: true}},
-		"dual-stack-filter": {[]string{"testdata/dual-stack.yaml"}, program.Node{FilterHook: true, Carried: []string{"cni0"}}},
-		"dual-stack-closed": {[]string{"testdata/dual-stack.yaml"},
-			program.Node{Guard: true, Closed: true, Open: []string{"eth0"}, Carried: []string{"cni0"},
-				Attached: []program.Attachment{{Link: "veth1", Addr: netip.MustParseAddr("10.244.1.5")}}}},
-		"many-ports":    {manifests: []string{"testdata/many-ports.yaml"}},
-		"many-policies": {manifests: []string{"testdata/many-policies.yaml"}},
-		"many-blocks":   {manifests: []string{"testdata/many-blocks.yaml"}},
-		"nothing":       {},
+		"dual-stack": {dualStack, program.Node{Open: []string{"eth0"}, Ingress: []string{"veth1"}, Egress: []string{"veth1"},
+			Attached: []program.Attachment{{Link: "veth1", Addr: netip.MustParseAddr("10.244.1.5")}}}},
+		"dual-stack-bridge":   {dualStack, program.Node{Bridges: true, Carried: []string{"cni0"}}},
+		"dual-stack-filter":   {dualStack, program.Node{FilterHook: true, Bridges: true, Carried: []string{"cni0"}}},
+		"dual-stack-open":     {dualStack, program.Node{OpenUnknown: true, Ingress: []string{"veth1"}, Egress: []string{"veth1"}}},
+		"dual-stack-no-guard": {dualStack, program.Node{NoGuard: true}},
+		"many-ports":          {manifests: []string{"testdata/many-ports.yaml"}},
+		"many-policies":       {manifests: []string{"testdata/many-policies.yaml"}},
+		"many-blocks":         {manifests: []string{"testdata/many-blocks.yaml"}},
+		"nothing":             {},
 	}
 	seeds, err := filepath.Glob("../../../examples/seed/*.yaml")
 	if err != nil || len(seeds) != 5 {
@@ -71,7 +73,7 @@ func (s scenario) snapshot(t *testing.T) *cluster.Snapshot {
 }
 
 // The rulesets are read by people: a change of them is reviewed as text.
-// Rewrite with: go test ./internal/kernel/nft -run Golden -update
+// Rewrite with: make golden
 func TestGoldenRulesets(t *testing.T) {
 	known := map[string]bool{}
 	for name, s := range scenarios(t) {

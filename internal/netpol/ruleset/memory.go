@@ -39,7 +39,7 @@ func WithMemory(t *nft.Table, carried []string, restore []program.Saved) *nft.Ta
 func withEverybody(t *nft.Table, bridged bool) []*nft.Chain {
 	n := program.Node{FilterHook: t.Chain(chainPostrouting+"-filter") != nil}
 	if s := t.Set(setOpenLinks); s != nil {
-		n.Closed = s.Len() > 0 // the node's own lo, at least
+		n.OpenUnknown = s.Len() == 0 // a closed node has its own lo there, at least
 	}
 	list := slices.Clone(t.Chains)
 	for _, c := range everybody(n) {

@@ -18,7 +18,7 @@ func TestWhoseAddressIsTakenAwayMayNotSpeakAndIsNotReached(t *testing.T) {
 	for _, names := range [][2]string{{"10.0.0.1", "10.0.0.2"}, {"fd10::1", "fd10::2"}} {
 		gone, stays := netip.MustParseAddr(names[0]), netip.MustParseAddr(names[1])
 		p := &program.Program{Pods: []program.Pod{{Addr: gone}, {Addr: stays}}}
-		node := program.Node{Closed: true, Open: []string{uplink},
+		node := program.Node{Open: []string{uplink},
 			Attached: []program.Attachment{{Link: bridge, Addr: gone}, {Link: bridge, Addr: stays}}}
 		before := ruleset.Render(p, node)
 		after := ruleset.WithoutPods(before, []netip.Addr{gone})

@@ -25,7 +25,7 @@ func TestTheNodeIsNeverJudgedAsAPod(t *testing.T) {
 		store := cluster.NewStore()
 		gen.Fill(t, store)
 		p, n := programOf(store.Snapshot()), node(t)
-		n.Attached, n.Closed, n.Open = attached(p), rapid.Bool().Draw(t, "closed"), []string{uplink}
+		n.Attached, n.OpenUnknown, n.Open = attached(p), rapid.Bool().Draw(t, "open"), []string{uplink}
 		for _, v4 := range []bool{true, false} {
 			family := inet.IPv6
 			if v4 {

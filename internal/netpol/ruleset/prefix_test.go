@@ -92,8 +92,8 @@ func nodesOf(t *rapid.T, programs ...*program.Program) (before, after program.No
 	slices.SortFunc(both.Pods, func(a, b program.Pod) int { return a.Addr.Compare(b.Addr) })
 	both.Pods = slices.CompactFunc(both.Pods, func(a, b program.Pod) bool { return a.Addr == b.Addr })
 	draw := func(when string) program.Node {
-		return program.Node{FilterHook: rapid.IntRange(0, 3).Draw(t, when+" filter hook") == 3, Guard: rapid.Bool().Draw(t, when+" guard"),
-			Closed: true, Open: []string{uplink}, Attached: attached(both)}
+		return program.Node{FilterHook: rapid.IntRange(0, 3).Draw(t, when+" filter hook") == 3, NoGuard: rapid.Bool().Draw(t, when+" no guard"),
+			Open: []string{uplink}, Attached: attached(both)}
 	}
 	return draw("old"), draw("new")
 }

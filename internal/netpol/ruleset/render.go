@@ -132,7 +132,7 @@ func (r *Renderer) Render(p *program.Program, n program.Node) *nft.Table {
 			Comment: "bridges that are closed, since pods are or were on them"},
 		&nft.Set{Name: setRestore, Key: nft.Interface, Entries: saved(n.Restore), Comment: "settings to restore with --cleanup-config"},
 	)
-	if n.Guard && !n.FilterHook {
+	if !n.NoGuard && !n.FilterHook {
 		t.Sets = append(t.Sets, r.guard...)
 	}
 	if n.Cut {
@@ -142,14 +142,14 @@ func (r *Renderer) Render(p *program.Program, n program.Node) *nft.Table {
 	t.Chains = baseChains(p, n)
 	kept := make(map[*program.Chain]rendered, len(p.Chains))
 	for _, c := range p.Chains {
-		done := r.chain(c, n.Closed)
+		done := r.chain(c, !n.OpenUnknown)
 		kept[c] = done
 		t.Chains = append(t.Chains, done.chains...)
 		if done.dispatch != nil {
 			t.Sets = append(t.Sets, done.dispatch)
 		}
 	}
-	r.chains, r.closed = kept, n.Closed
+	r.chains, r.closed = kept, !n.OpenUnknown
 	t.Sort()
 	return t
 }
@@ -211,7 +211,7 @@ func podSets(p *program.Program) []*nft.Set {
 
 // open returns the interfaces that are not closed; the node itself never is.
 func openLinks(n program.Node) []string {
-	if !n.Closed {
+	if n.OpenUnknown {
 		return nil
 	}
 	return append(slices.Clone(n.Open), "lo")

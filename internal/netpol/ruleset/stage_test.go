@@ -15,7 +15,7 @@ import (
 // not earlier: between the transactions of a change it would be open.
 func TestAPodMaySpeakWhenItIsJudgedAndNotBefore(t *testing.T) {
 	addr := netip.MustParseAddr("10.244.1.5")
-	node := program.Node{Closed: true, Open: []string{"eth0"}}
+	node := program.Node{Open: []string{"eth0"}}
 	before := Render(&program.Program{}, node)
 	node.Attached = []program.Attachment{{Link: "veth5", Addr: addr}}
 	after := Render(&program.Program{

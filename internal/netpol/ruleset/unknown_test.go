@@ -61,9 +61,9 @@ func TestWhoIsNotKnown(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, node.Closed = range []bool{true, false} {
+			for _, node.OpenUnknown = range []bool{false, true} {
 				table, want := ruleset.Render(p, node), tt.otherwise
-				if node.Closed {
+				if !node.OpenUnknown {
 					want = tt.closed
 				}
 				base := table.Chain("postrouting")
@@ -72,7 +72,7 @@ func TestWhoIsNotKnown(t *testing.T) {
 				}
 				f := program.Flow{Protocol: inet.UDP, Src: tt.src, Dst: tt.dst, DstPort: 53, FromNode: tt.fromNode, ToNode: tt.toNode}
 				if got := (walker{table: table, flow: f, state: nft.CtNew, in: tt.in, out: tt.out}).hook(base); got != want {
-					t.Errorf("closed %t: verdict %d, want %d", node.Closed, got, want)
+					t.Errorf("open %t: verdict %d, want %d", node.OpenUnknown, got, want)
 				}
 			}
 		})

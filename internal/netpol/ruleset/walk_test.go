@@ -289,8 +289,8 @@ func agree(t interface {
 func TestTablesMeanWhatTheProgramMeans(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := programOf(gen.Snapshot(t))
-		n := program.Node{FilterHook: rapid.Bool().Draw(t, "filter hook"), Guard: rapid.Bool().Draw(t, "guard"),
-			Closed: rapid.Bool().Draw(t, "closed"), Cut: rapid.Bool().Draw(t, "cut"),
+		n := program.Node{FilterHook: rapid.Bool().Draw(t, "filter hook"), NoGuard: rapid.Bool().Draw(t, "no guard"),
+			OpenUnknown: rapid.Bool().Draw(t, "open"), Cut: rapid.Bool().Draw(t, "cut"),
 			Open: []string{uplink}, Attached: attached(p), Bridges: rapid.Bool().Draw(t, "bridges")}
 		if n.Bridges {
 			n.Carried = []string{bridge}
@@ -333,7 +333,7 @@ func TestALongChainMeansTheSame(t *testing.T) {
 			if p.Pods[0].Ingress = "long"; d == program.Egress {
 				p.Pods[0].Ingress, p.Pods[0].Egress = "", "long"
 			}
-			agree(t, p, program.Node{}, flows(p, "10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7"))
+			agree(t, p, program.Node{Open: []string{uplink}, Attached: attached(p)}, flows(p, "10.0.0.2", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7"))
 		})
 	}
 }
@@ -346,7 +346,7 @@ func TestTheGuardKnowsTheDirection(t *testing.T) {
 		Chains: []*program.Chain{{Name: "in", Direction: program.Ingress, Family: inet.IPv4},
 			{Name: "out", Direction: program.Egress, Family: inet.IPv4}},
 	}
-	table := ruleset.Render(p, program.Node{Guard: true})
+	table := ruleset.Render(p, program.Node{Open: []string{uplink}})
 	tests := []struct {
 		name     string
 		src, dst netip.Addr
