@@ -8,26 +8,38 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
+// newFile is in the names of files that are not complete. Runtimes read files by their
+// ending; this is none that they know.
+const newFile = ".podwall-new-"
+
 // write replaces a file in one step: whoever reads it sees the old content or
-// the new one, also after a crash. Nothing happens if it has the content.
-func write(path string, data []byte, mode fs.FileMode) (changed bool, err error) {
-	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
+// the new one, also after a crash. A link is replaced, and not what it leads to.
+// Nothing happens if the file has the content.
+func (i Installer) write(path string, data []byte, mode fs.FileMode) (changed bool, err error) {
+	if old, err := readOwn(path); err == nil && bytes.Equal(old, data) {
 		return false, nil
 	}
-	// Runtimes read files by their ending; this one has none that they know.
-	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".podwall-new-*")
+	if err := i.step(path); err != nil {
+		return false, err
+	}
+	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+newFile+"*")
 	if err != nil {
 		return false, explained(path, fmt.Errorf("writing %s: %w", path, err))
 	}
 	_, err = temp.Write(data)
 	err = errors.Join(err, temp.Chmod(mode), temp.Sync(), temp.Close())
 	if err == nil {
+		if err := i.step(path); err != nil {
+			return false, err // a crash: what is there stays
+		}
 		err = os.Rename(temp.Name(), path)
 	}
 	if err != nil {
@@ -36,11 +48,23 @@ func write(path string, data []byte, mode fs.FileMode) (changed bool, err error)
 	return true, syncDir(filepath.Dir(path))
 }
 
-func remove(path string) error {
+// remove removes a file; none is no error.
+func (i Installer) remove(path string) error {
+	if err := i.step(path); err != nil {
+		return err
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return explained(path, fmt.Errorf("removing %s: %w", path, err))
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// step comes before each change of the disk.
+func (i Installer) step(path string) error {
+	if i.crash == nil {
+		return nil
+	}
+	return i.crash(path)
 }
 
 // syncDir makes renames and removals last.
@@ -56,46 +80,32 @@ func syncDir(dir string) error {
 	return nil
 }
 
-// found is a configuration file.
-type found struct {
-	name string
-	data []byte
-	mode fs.FileMode
-	list list
-}
+// maxFile is more than any configuration or program has, in bytes.
+const maxFile = 256 << 20
 
-// first returns the configuration that runtimes use: the first by name that
-// they can read and that wires pods. Broken ones before it are returned too.
-func first(dir string) (f found, ok bool, broken []error, err error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return f, false, nil, explained(dir, fmt.Errorf("reading %s: %w", dir, err))
-	}
-	for _, e := range entries { // sorted by name
-		if e.IsDir() || !slices.Contains([]string{".conf", ".conflist", ".json"}, filepath.Ext(e.Name())) {
-			continue
-		}
-		f, err := read(filepath.Join(dir, e.Name()))
-		switch {
-		case err != nil:
-			broken = append(broken, fmt.Errorf("%s: %w", e.Name(), err))
-		case !f.list.loopbackOnly():
-			return f, true, broken, nil
-		}
-	}
-	return f, false, broken, nil
-}
+// maxConf is more than any network configuration has, in bytes.
+const maxConf = 16 << 20
 
-func read(path string) (f found, err error) {
-	f.name = filepath.Base(path)
-	info, err := os.Stat(path)
+// readOwn reads a file of ours. It follows no link: who may write the directory could
+// have us copy a file that only we may read.
+func readOwn(path string) ([]byte, error) { return readRegular(path, unix.O_NOFOLLOW, maxFile) }
+
+// readRegular reads a regular file of limited size; it does not wait for the other end
+// of a pipe.
+func readRegular(path string, flags int, limit int64) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|flags, 0)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
-	f.mode = info.Mode().Perm()
-	if f.data, err = os.ReadFile(path); err != nil {
-		return f, explained(path, err)
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("reading %s: it is no regular file", path)
+	case info.Size() > limit:
+		return nil, fmt.Errorf("reading %s: it is longer than %d bytes", path, limit)
 	}
-	f.list, err = readList(f.data)
-	return f, err
+	return io.ReadAll(io.LimitReader(f, limit))
 }

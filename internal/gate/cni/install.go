@@ -5,16 +5,13 @@
 package cni
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 // The usual directories of container runtimes.
@@ -24,6 +21,12 @@ const (
 )
 
 // Installer puts the plugin into the pod network's configuration.
+//
+// A list (.conflist) gets our entry in place, so that what the pod network changes in
+// it stays in force. A file with a single plugin cannot take an entry: a list of ours
+// is written beside it, and the file stays as it is. kube-router's init container
+// writes its .conf wherever it is missing, and runtimes would prefer that one to a list
+// of the same name. A symbolic link is left alone in the same way.
 type Installer struct {
 	ConfDir, BinDir string
 	// CacheDir is where runtimes note what sandboxes were started with.
@@ -33,28 +36,12 @@ type Installer struct {
 	Entry   Entry
 	// Out takes one line for each thing that was done.
 	Out io.Writer
+
+	crash func(path string) error // tests end the process here
 }
 
 // ErrNoNetwork says that the directory has no configuration of a pod network.
 var ErrNoNetwork = errors.New("no pod network is configured")
-
-// Endings of our own files, which no runtime reads.
-const (
-	original   = ".podwall-original"
-	recordName = ".podwall-gate.record"
-)
-
-// record says what was changed, so that it can be undone.
-type record struct {
-	Version int `json:"version"`
-	// Original is the file that was there, kept as Original + ".podwall-original".
-	Original string `json:"original"`
-	// Mode is its mode.
-	Mode fs.FileMode `json:"mode"`
-	// Installed is the file that was written, and the digest of its content.
-	Installed string `json:"installed"`
-	Digest    string `json:"sha256"`
-}
 
 // Install copies the program, then adds the entry to the configuration that
 // runtimes use. Doing it again changes nothing. An error that wraps
@@ -63,22 +50,31 @@ func (i Installer) Install() error {
 	if err := i.installProgram(); err != nil {
 		return err
 	}
-	f, ok, broken, err := first(i.ConfDir)
+	d, err := i.look()
 	if err != nil {
 		return err
 	}
-	for _, b := range broken {
-		i.say("not readable, and not used by runtimes: %v", b)
+	for _, b := range d.broken {
+		i.say("runtimes cannot read %v; containerd starts no pod if a file is before it", b)
 	}
+	f, ok := d.source()
 	if !ok {
-		return fmt.Errorf("%w in %s: install the pod network first, or run install --watch", ErrNoNetwork, i.ConfDir)
+		return errors.Join(i.removeUnused(d, ""),
+			fmt.Errorf("%w in %s: install the pod network first, or run install --watch", ErrNoNetwork, i.ConfDir))
 	}
-	if some, same := f.list.has(i.Entry); some && (same || i.Entry == Entry{Type: Name}) {
-		return nil // without settings of our own, those that are there stay
-	} else if some {
-		return i.update(f)
+	installed := f.name
+	switch {
+	case f.list.settled(i.Entry):
+	case isList(f.name) && !f.link:
+		err = i.installInPlace(d, f)
+	default:
+		installed = besideName(f.name)
+		err = i.installBeside(f)
 	}
-	return i.add(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	return i.removeUnused(d, installed)
 }
 
 // installProgram comes first: a configuration must not name a missing plugin.
@@ -91,121 +87,108 @@ func (i Installer) installProgram() error {
 		return explained(filepath.Join(i.BinDir, Name), fmt.Errorf("making %s: %w", i.BinDir, err))
 	}
 	path := filepath.Join(i.BinDir, Name)
-	changed, err := write(path, data, 0o755)
+	changed, err := i.write(path, data, 0o755)
 	if changed {
 		i.say("wrote %s", path)
 	}
 	return err
 }
 
-// add writes the configuration with our entry. The original is kept first, then
-// the record; a single plugin's file goes last, when the list is there that
-// takes its place (it would come before the list).
-func (i Installer) add(f found) error {
-	if err := f.list.chains(); err != nil {
-		return fmt.Errorf("%s: %w", f.name, err)
-	}
-	data, err := i.extended(f.list)
+// installInPlace adds our entry to a list, or changes it. The original is kept first,
+// then the record.
+func (i Installer) installInPlace(d directory, f found) error {
+	data, err := i.extended(f, f.list)
 	if err != nil {
 		return err
 	}
-	r := record{Version: 1, Original: f.name, Mode: f.mode, Installed: listName(f), Digest: digest(data)}
-	if err := i.refuseForeign(r); err != nil {
+	r, known := d.records[f.name]
+	changed := f.list.has()
+	switch {
+	case !changed:
+		r = record{Original: f.name, Mode: f.mode, Installed: f.name}
+		if _, err := i.write(i.path(f.name+original), f.data, 0o600); err != nil {
+			return err
+		}
+	case known && r.wrote(f.data): // the original stays what it was
+		r.Previous = digest(f.data)
+	default: // somebody changed it, or wrote the entry by hand
+		known = false
+	}
+	if r.Digest = digest(data); known || !changed {
+		if err := i.keep(r); err != nil {
+			return err
+		}
+	}
+	if _, err := i.write(i.path(f.name), data, f.mode); err != nil {
 		return err
 	}
-	if _, err := write(i.path(f.name+original), f.data, 0o600); err != nil {
-		return err
+	if changed {
+		i.say("changed the entry %s in %s", Name, f.name)
+	} else {
+		i.say("added %s to %s; the original is %s", Name, f.name, f.name+original)
 	}
-	if err := i.keep(r); err != nil {
-		return err
-	}
-	if _, err := write(i.path(r.Installed), data, f.mode); err != nil {
-		return err
-	}
-	i.say("added %s to %s; the original is %s", Name, r.Installed, f.name+original)
-	if r.Installed == f.name {
-		return nil
-	}
-	i.say("removed %s, which %s replaces", f.name, r.Installed)
-	return remove(i.path(f.name))
+	return nil
 }
 
-// update writes other settings into our entry. If the file is as we wrote it,
-// the original stays what it was.
-func (i Installer) update(f found) error {
-	data, err := i.extended(f.list)
-	if err != nil {
+// installBeside writes a list of ours that has the plugin of a file and our entry.
+func (i Installer) installBeside(f found) error {
+	name := besideName(f.name)
+	there, err := read(i.path(name))
+	if !errors.Is(err, fs.ErrNotExist) && !there.beside() {
+		return fmt.Errorf("its list would be %s, which is there and has no entry %s; remove one of the two", name, Name)
+	}
+	data, err := i.extended(f, there.list)
+	if err != nil || bytes.Equal(there.data, data) {
 		return err
 	}
-	r, known := i.recorded()
-	ours := known && r.Installed == f.name && r.Digest == digest(f.data)
-	if _, err := write(i.path(f.name), data, f.mode); err != nil {
+	if _, err := i.write(i.path(name), data, f.mode); err != nil {
 		return err
 	}
-	i.say("changed the settings of %s in %s", Name, f.name)
-	if !ours {
-		return nil
-	}
-	r.Digest = digest(data)
-	return i.keep(r)
+	i.say("wrote %s: %s with %s; runtimes prefer it", name, f.name, Name)
+	return nil
 }
 
-func (i Installer) extended(l list) ([]byte, error) {
-	l, err := l.with(i.Entry)
+// extended returns a file's list with our entry as the last plugin, and as the only one
+// of ours. Settings that are not given are those of an earlier list.
+func (i Installer) extended(f found, earlier list) ([]byte, error) {
+	switch {
+	case len(f.list.outside) > 0:
+		return nil, fmt.Errorf("some of its plugins are files in the directory %s; write the entry by hand, "+
+			"as the last of them: {\"type\": %q}", f.list.name, Name)
+	case len(f.list.without().plugins) == 0:
+		return nil, fmt.Errorf("plugins: there is none but %s, so no pod gets an address; remove the file", Name)
+	}
+	entry, err := marshal(i.Entry)
 	if err != nil {
 		return nil, err
 	}
+	if ours := earlier.ours(); i.Entry.bare() && len(ours) > 0 {
+		entry = ours[len(ours)-1]
+	}
+	l, err := i.chained(f)
+	if err != nil {
+		return nil, err
+	}
+	l = l.without()
+	l.plugins = append(l.plugins, entry)
 	return l.bytes()
 }
 
-// refuseForeign stops before a list of somebody else would be overwritten.
-func (i Installer) refuseForeign(r record) error {
-	if r.Installed == r.Original {
-		return nil
+// removeUnused removes lists of ours beside files that runtimes would not use, or that
+// are gone.
+func (i Installer) removeUnused(d directory, used string) error {
+	for _, f := range d.files {
+		if !f.beside() || f.name == used {
+			continue
+		}
+		if err := i.remove(i.path(f.name)); err != nil {
+			return err
+		}
+		i.say("removed %s", f.name)
 	}
-	f, err := read(i.path(r.Installed))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if some, _ := f.list.has(i.Entry); err == nil && some {
-		return nil // ours, from before the network's own program wrote its file again
-	}
-	return fmt.Errorf("%s has to become %s, which is there already; remove one of them", r.Original, r.Installed)
-}
-
-// listName is the name of the list that takes a file's place. A file .json may
-// hold either.
-func listName(f found) string {
-	ext := filepath.Ext(f.name)
-	if ext == ".conflist" {
-		return f.name
-	}
-	return strings.TrimSuffix(f.name, ext) + ".conflist"
+	return nil
 }
 
 func (i Installer) path(name string) string { return filepath.Join(i.ConfDir, name) }
-
-func (i Installer) keep(r record) error {
-	data, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return fmt.Errorf("writing the record: %w", err)
-	}
-	_, err = write(i.path(recordName), append(data, '\n'), 0o600)
-	return err
-}
-
-func (i Installer) recorded() (r record, ok bool) {
-	data, err := os.ReadFile(i.path(recordName))
-	if err != nil || json.Unmarshal(data, &r) != nil {
-		return r, false
-	}
-	plain := func(name string) bool { return name != "" && filepath.Base(name) == name }
-	return r, r.Version == 1 && plain(r.Original) && plain(r.Installed)
-}
-
-func digest(data []byte) string {
-	sum := sha256.Sum256(data)
-	return hex.EncodeToString(sum[:])
-}
 
 func (i Installer) say(format string, args ...any) { fmt.Fprintf(i.Out, format+"\n", args...) }

@@ -65,5 +65,5 @@ func (i Installer) removeProgram() error {
 		return nil
 	}
 	i.say("removed %s: no sandbox needs it", program)
-	return remove(program)
+	return i.remove(program)
 }

@@ -5,23 +5,26 @@
 package cni
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
-
-	"github.com/podwall/podwall/internal/gate"
 )
 
 // settleTime is how long the directory must be quiet before we look: programs
 // write their files in several steps. It also bounds how often two programs can
 // overwrite each other.
 const settleTime = 200 * time.Millisecond
+
+// longestSettle is how long we wait for quiet: a program that writes all the time
+// must not keep us from looking.
+const longestSettle = 10 * settleTime
+
+// checkPeriod is how often we look without being told: a link may lead to a file
+// elsewhere, and the directory may have been replaced.
+const checkPeriod = time.Minute
 
 // Watch installs, and installs again whenever the pod network's own program
 // wrote its configuration anew, until ctx ends. A directory without
@@ -38,8 +41,9 @@ func (i Installer) Watch(ctx context.Context) error {
 	if err := w.Add(i.ConfDir); err != nil {
 		return fmt.Errorf("watching %s: %w", i.ConfDir, err)
 	}
-	due := time.NewTimer(0)
+	due, said := time.NewTimer(0), ""
 	defer due.Stop()
+	var since time.Time // of the first change that was not looked at
 	for {
 		select {
 		case <-ctx.Done():
@@ -48,62 +52,36 @@ func (i Installer) Watch(ctx context.Context) error {
 			i.say("watching %s: %v", i.ConfDir, err)
 			due.Reset(settleTime)
 		case <-w.Events:
-			due.Reset(settleTime)
+			var wait time.Duration
+			wait, since = settle(since, time.Now())
+			due.Reset(wait)
 		case <-due.C:
-			if err := i.Install(); err != nil {
-				i.say("%v", err)
-			}
+			since = time.Time{}
+			said = i.installAgain(w, said)
+			due.Reset(checkPeriod)
 		}
 	}
 }
 
-// Status says whether the plugin is in use, and whether an agent answers. The
-// error names what is missing.
-func (i Installer) Status(ctx context.Context) error {
-	var errs []error
-	f, ok, _, err := first(i.ConfDir)
-	switch {
-	case err != nil:
-		errs = append(errs, err)
-	case !ok:
-		errs = append(errs, fmt.Errorf("%w in %s", ErrNoNetwork, i.ConfDir))
-	default:
-		errs = append(errs, i.statusOf(f))
+// settle returns how long to wait for quiet after a change, and since when a change waits.
+func settle(since, now time.Time) (wait time.Duration, first time.Time) {
+	if since.IsZero() {
+		since = now
 	}
-	socket := i.Entry.Socket
-	if socket == "" {
-		socket = gate.DefaultSocket
-	}
-	known, err := (gate.Client{Socket: socket}).List(ctx)
+	return min(settleTime, max(0, since.Add(longestSettle).Sub(now))), since
+}
+
+// installAgain returns what stood in the way; the same is said once.
+func (i Installer) installAgain(w *fsnotify.Watcher, said string) string {
+	err := w.Add(i.ConfDir) // no change, unless the directory is another one
 	if err == nil {
-		i.say("agent: answers on %s, %d pods announced", socket, len(known))
+		err = i.Install()
 	}
-	return errors.Join(append(errs, err, i.statusOfProgram())...)
-}
-
-func (i Installer) statusOf(f found) error {
-	if some, _ := f.list.has(i.Entry); !some {
-		return fmt.Errorf("%s has no entry %s; run podwall-gate install", f.name, Name)
+	if err == nil {
+		return ""
 	}
-	i.say("configuration: %s has the entry", f.name)
-	if r, known := i.recorded(); known && r.Installed == f.name && r.Digest != digest(f.data) {
-		i.say("configuration: somebody changed %s since; uninstall will remove the entry only", f.name)
+	if text := err.Error(); text != said {
+		i.say("%s", text)
 	}
-	return nil
-}
-
-func (i Installer) statusOfProgram() error {
-	have, err := os.ReadFile(filepath.Join(i.BinDir, Name))
-	if err != nil {
-		return fmt.Errorf("reading the plugin: %w", err)
-	}
-	mine, err := os.ReadFile(i.Program)
-	if err != nil {
-		return fmt.Errorf("reading this program: %w", err)
-	}
-	if !bytes.Equal(have, mine) {
-		return fmt.Errorf("%s is of another release than this program; run podwall-gate install", filepath.Join(i.BinDir, Name))
-	}
-	i.say("plugin: %s is this release", filepath.Join(i.BinDir, Name))
-	return nil
+	return err.Error()
 }

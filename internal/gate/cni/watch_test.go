@@ -61,7 +61,7 @@ func TestWatchInstallsWhenTheNetworkComesAndWhenItIsWrittenAgain(t *testing.T) {
 	for _, file := range []string{"flannel.conflist", "flannel.conflist", "bridge.conflist"} { // the last comes first by name
 		data, err := os.ReadFile("testdata/" + file)
 		y.check(err)
-		_, err = write(y.path("10-"+file), data, 0o644)
+		_, err = y.write(y.path("10-"+file), data, 0o644)
 		y.check(err)
 		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 			got := y.used()
@@ -73,4 +73,48 @@ func TestWatchInstallsWhenTheNetworkComesAndWhenItIsWrittenAgain(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Who writes in the directory all the time does not keep the gate out of it.
+func TestWatchDoesNotWaitForQuietForEver(t *testing.T) {
+	var since time.Time
+	begin := time.Now()
+	for n := range 1000 {
+		now := begin.Add(time.Duration(n) * settleTime / 2)
+		var wait time.Duration
+		if wait, since = settle(since, now); wait == 0 {
+			return
+		}
+	}
+	t.Error("it waits for ever")
+}
+
+// kube-router removes its own files when it starts and has another one, in several steps.
+func TestWatchFollowsKubeRouterFromOneFileToTheOther(t *testing.T) {
+	y := newYard(t, "kuberouter.conf")
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- y.Watch(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	await := func(file string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			used, types, _ := containerdTakes(y.ConfDir)
+			if used == file && slices.Contains(types, Name) {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("containerd takes %s with %v, want %s with the gate", used, types, file)
+			}
+		}
+	}
+	await(besideName("10-kuberouter.conf"))
+	y.check(os.Remove(y.path("10-kuberouter.conf")))
+	y.copyAs("10-kuberouter.conflist", "kuberouter.conflist")
+	await("10-kuberouter.conflist")
 }
