@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,7 +42,54 @@ func (plugged) prepare(*node) error { return nil }
 
 func (w plugged) detach(p *pod) error {
 	_, err := w.run("DEL", p)
+	if n := p.node; n.bridge != nil {
+		for _, a := range further(p.Addrs) {
+			err = errors.Join(err, n.unroute(n.bridge, single(a), netip.Addr{}))
+		}
+	}
 	return err
+}
+
+// plain are the addresses that a plugin gives: the first one of each family.
+func plain(addrs []netip.Addr) (list []netip.Addr) {
+	for i, a := range addrs {
+		if i == firstOf(addrs, a) {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// further are those that a pod has beside them, as one that keepalived moves.
+func further(addrs []netip.Addr) (list []netip.Addr) {
+	for i, a := range addrs {
+		if i != firstOf(addrs, a) {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+func firstOf(addrs []netip.Addr, like netip.Addr) int {
+	return slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is4() == like.Is4() })
+}
+
+// addFurther gives a pod the addresses that its plugin does not, and the node the way
+// to them.
+func (w plugged) addFurther(p *pod) error {
+	way := p.node.bridge
+	if way == nil {
+		var err error
+		if way, err = p.node.up(p.HostDevice); err != nil {
+			return err
+		}
+	}
+	for _, a := range further(p.Addrs) {
+		if err := errors.Join(p.address(p.link, single(a)), p.node.route(way, single(a), netip.Addr{})); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w plugged) attach(p *pod) error {
@@ -59,8 +107,8 @@ func (w plugged) attach(p *pod) error {
 			return err
 		}
 		watched[BridgeName] = p.node.space
-		for _, a := range p.Addrs {
-			p.node.addOnLink(subnet(a))
+		for _, a := range plain(p.Addrs) {
+			p.node.addOnLink(w.bed.plan.subnet(a))
 		}
 	}
 	p.LinkLocal = linkLocal(p.link.Attrs().HardwareAddr)
@@ -69,12 +117,12 @@ func (w plugged) attach(p *pod) error {
 			return err
 		}
 	}
-	for _, a := range p.Addrs {
-		if err := errors.Join(p.local(p.link, a), p.node.local(p.node.link, gateway(subnet(a)))); err != nil {
+	for _, a := range plain(p.Addrs) {
+		if err := errors.Join(p.local(p.link, a), p.node.local(p.node.link, w.bed.plan.gatewayOf(a))); err != nil {
 			return err
 		}
 	}
-	return nil
+	return w.addFurther(p)
 }
 
 // addOnLink notes a subnet that the plugin made.
@@ -125,6 +173,7 @@ type network struct {
 	Type      string  `json:"type"`
 	Bridge    string  `json:"bridge,omitempty"`
 	IsGateway bool    `json:"isGateway,omitempty"`
+	Hairpin   bool    `json:"hairpinMode,omitempty"`
 	IPMasq    bool    `json:"ipMasq"`
 	IPAM      ipam    `json:"ipam"`
 	Runtime   runtime `json:"runtimeConfig"`
@@ -138,7 +187,8 @@ type ipam struct {
 }
 
 type addressRange struct {
-	Subnet netip.Prefix `json:"subnet"`
+	Subnet  netip.Prefix `json:"subnet"`
+	Gateway netip.Addr   `json:"gateway"`
 }
 
 type runtime struct {
@@ -165,11 +215,11 @@ func (w plugged) network(p *pod) network {
 	c := network{Version: "1.0.0", Name: "lab", Type: w.plugin,
 		IPAM: ipam{Type: "host-local", DataDir: filepath.Join(w.bed.dir, p.node.Name)}}
 	if w.plugin == "bridge" {
-		c.Bridge, c.IsGateway = BridgeName, true
+		c.Bridge, c.IsGateway, c.Hairpin = BridgeName, true, w.bed.cfg.Hairpin
 	}
-	for _, a := range p.Addrs {
-		s := subnet(a)
-		c.IPAM.Ranges = append(c.IPAM.Ranges, []addressRange{{s}})
+	for _, a := range plain(p.Addrs) {
+		s := w.bed.plan.subnet(a)
+		c.IPAM.Ranges = append(c.IPAM.Ranges, []addressRange{{s, w.bed.plan.gateway(s)}})
 		c.IPAM.Routes = append(c.IPAM.Routes, map[string]string{"dst": everything(a.Is6()).String()})
 		c.Runtime.IPs = append(c.Runtime.IPs, netip.PrefixFrom(a, s.Bits()))
 	}

@@ -13,28 +13,6 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// The network between nodes. Outside hosts have their own addresses on it.
-const (
-	nodePrefix4 = "172.30.0.0/24"
-	nodePrefix6 = "fd00:172:30::/64"
-)
-
-func nodePrefixes() []netip.Prefix {
-	return []netip.Prefix{netip.MustParsePrefix(nodePrefix4), netip.MustParsePrefix(nodePrefix6)}
-}
-
-func nodeAddrs(index int) ([]netip.Addr, error) {
-	var list []netip.Addr
-	for _, format := range []string{"172.30.0.%d", "fd00:172:30::%d"} {
-		a, err := netip.ParseAddr(fmt.Sprintf(format, 11+index))
-		if err != nil {
-			return nil, fmt.Errorf("numbering nodes: %w", err)
-		}
-		list = append(list, a)
-	}
-	return list, nil
-}
-
 // newFabric makes the namespace with the switch between nodes and hosts.
 func newFabric() (*space, error) {
 	settings := append(quick(), unfilteredBridges()...)
@@ -115,10 +93,7 @@ func (b *Bed) addNode(index int, name string) error {
 	if b.nodes[name] != nil {
 		return errors.New("there is one with this name")
 	}
-	addrs, err := nodeAddrs(index)
-	if err != nil {
-		return err
-	}
+	addrs := b.plan.network.Node(index)
 	settings := append(quick(), router()...)
 	if b.cfg.Wiring == Routed || b.cfg.Wiring == Bridge {
 		settings = append(settings, ownLinkLocal())
@@ -135,7 +110,7 @@ func (b *Bed) addNode(index int, name string) error {
 	n := &node{member: member{Endpoint: e, space: space}, index: index, table: table, proxied: map[netip.Addr]bool{}}
 	b.nodes[name] = n
 	var prefixes []netip.Prefix
-	for i, p := range nodePrefixes() {
+	for i, p := range b.plan.network.prefixes() {
 		prefixes = append(prefixes, netip.PrefixFrom(addrs[i], p.Bits()))
 	}
 	if err := b.plug(&n.member, prefixes); err != nil {
@@ -174,7 +149,7 @@ func (b *Bed) introduceHost(h *host) error {
 	if err := b.plug(&h.member, prefixes); err != nil {
 		return err
 	}
-	for _, p := range nodePrefixes() {
+	for _, p := range b.plan.network.prefixes() {
 		if err := h.route(h.link, p, netip.Addr{}); err != nil {
 			return err
 		}

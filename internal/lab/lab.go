@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -51,11 +52,19 @@ const BridgeName = "kube-bridge"
 // Config describes a bed.
 type Config struct {
 	Wiring Wiring
-	// Nodes are the names of the nodes; their addresses are 172.30.0.11 and
-	// fd00:172:30::11 for the first, then counted up.
+	// Nodes are the names of the nodes; their addresses are those of FreeNetwork(Used),
+	// in this order.
 	Nodes []string
+	// Used are addresses that pods, hosts and Services will have, as far as they are
+	// known. The lab then keeps away from them: without it, a pod on a bridge cannot
+	// have the first address of its subnet.
+	Used []netip.Addr
 	// CNIBin is the directory of the plugins, for the CNI wirings.
 	CNIBin string
+	// Hairpin lets a bridge send a frame back to the pod that it came from, as network
+	// plugins are told to in Kubernetes (hairpinMode) for pods that use their own
+	// Services. Real nodes are of both kinds.
+	Hairpin bool
 	// Services says what the stand-in for kube-proxy does beside SetServices.
 	Services ServiceOptions
 	// Log may be nil.
@@ -66,6 +75,7 @@ type Config struct {
 type Bed struct {
 	cfg   Config
 	wirer wirer
+	plan  *plan
 	dir   string // files of the plugins; empty when not needed
 
 	mu       sync.Mutex // guards everything below
@@ -93,7 +103,8 @@ func NewBed(cfg Config) (*Bed, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Bed{cfg: cfg, nodes: map[string]*node{}, pods: map[string]*pod{}, hosts: map[string]*host{}}
+	b := &Bed{cfg: cfg, plan: newPlan(cfg.Used),
+		nodes: map[string]*node{}, pods: map[string]*pod{}, hosts: map[string]*host{}}
 	if err := b.build(); err != nil {
 		return nil, errors.Join(fmt.Errorf("building the lab: %w", err), b.Close())
 	}
@@ -101,6 +112,9 @@ func NewBed(cfg Config) (*Bed, error) {
 }
 
 func (b *Bed) build() (err error) {
+	if err := checkNodes(b.cfg.Nodes); err != nil {
+		return err
+	}
 	if b.wirer, err = b.newWirer(); err != nil {
 		return err
 	}

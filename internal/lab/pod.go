@@ -21,9 +21,9 @@ import (
 type PodSpec struct {
 	Key  cluster.Key
 	Node string
-	// IPs are at most one IPv4 and one IPv6 address for the CNI wirings, any
-	// for the others. The first address of the surrounding IPv4 /24 and IPv6
-	// /64 belongs to the node on wirings with a subnet.
+	// IPs are any addresses. The CNI plugins give the first of each family. On wirings
+	// with a subnet the first address of the surrounding IPv4 /24 and IPv6 /64 belongs
+	// to the node, or another one that Config.Used does not have.
 	IPs []netip.Addr
 }
 
@@ -137,7 +137,7 @@ func (b *Bed) free(addrs []netip.Addr) error {
 	for _, a := range addrs {
 		owner := b.holder(a)
 		for _, n := range b.nodes {
-			if slices.ContainsFunc(n.subnets, func(s netip.Prefix) bool { return gateway(s) == a }) {
+			if slices.ContainsFunc(n.subnets, func(s netip.Prefix) bool { return b.plan.gateway(s) == a }) {
 				owner = "the bridge of " + n.Name
 			}
 		}

@@ -113,8 +113,8 @@ func (bridged) detach(p *pod) error { return p.unlink() }
 func (w bridged) attach(p *pod) error {
 	var own []netip.Prefix
 	for _, a := range p.Addrs {
-		s := subnet(a)
-		if gateway(s) == a {
+		s := w.bed.plan.subnet(a)
+		if w.bed.plan.gateway(s) == a {
 			return fmt.Errorf("address %s belongs to the node", a)
 		}
 		if err := w.addSubnet(p.node, s); err != nil {
@@ -122,10 +122,18 @@ func (w bridged) attach(p *pod) error {
 		}
 		own = append(own, netip.PrefixFrom(a, s.Bits()))
 	}
-	if _, err := w.bed.veth(p.node.space, p.space, p.HostDevice, p.node.bridge); err != nil {
+	outer, err := w.bed.veth(p.node.space, p.space, p.HostDevice, p.node.bridge)
+	if err != nil {
 		return err
 	}
-	var err error
+	// A bridge that shows its packets translates addresses of Services while it
+	// forwards: a pod that reaches itself through one goes out by the port it came in.
+	// Network plugins set this for that (hairpinMode).
+	if w.bed.cfg.Hairpin {
+		if err := p.node.LinkSetHairpin(outer, true); err != nil {
+			return fmt.Errorf("setting hairpin mode of %s: %w", p.HostDevice, err)
+		}
+	}
 	if p.link, err = raise(p.node.space, p.space, p.HostDevice, own); err != nil {
 		return err
 	}
@@ -134,7 +142,7 @@ func (w bridged) attach(p *pod) error {
 		return err
 	}
 	for _, a := range p.Addrs {
-		if err := p.route(p.link, everything(a.Is6()), gateway(subnet(a))); err != nil {
+		if err := p.route(p.link, everything(a.Is6()), w.bed.plan.gatewayOf(a)); err != nil {
 			return err
 		}
 	}
@@ -147,21 +155,9 @@ func (w bridged) addSubnet(n *node, s netip.Prefix) error {
 	}
 	// Two nodes with pods of one subnet both have its first address, as with
 	// any anycast gateway; only endpoints must not have it.
-	if owner := w.bed.holder(gateway(s)); owner != "" {
-		return fmt.Errorf("address %s is needed on %s and used by %s", gateway(s), BridgeName, owner)
+	if owner := w.bed.holder(w.bed.plan.gateway(s)); owner != "" {
+		return fmt.Errorf("address %s is needed on %s and used by %s", w.bed.plan.gateway(s), BridgeName, owner)
 	}
 	n.subnets = append(n.subnets, s)
-	return n.address(n.bridge, netip.PrefixFrom(gateway(s), s.Bits()))
+	return n.address(n.bridge, netip.PrefixFrom(w.bed.plan.gateway(s), s.Bits()))
 }
-
-// subnet is the on-link subnet around a pod's address.
-func subnet(a netip.Addr) netip.Prefix {
-	bits := 24
-	if a.Is6() {
-		bits = 64
-	}
-	return netip.PrefixFrom(a, bits).Masked()
-}
-
-// gateway is the first address of a subnet.
-func gateway(s netip.Prefix) netip.Addr { return s.Addr().Next() }

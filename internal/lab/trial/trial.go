@@ -36,7 +36,11 @@ type Config struct {
 	Wiring lab.Wiring
 	Nodes  []string
 	// CNIBin is the directory of the plugins, for the CNI wirings.
-	CNIBin   string
+	CNIBin string
+	// Used are addresses that the states to come have, see lab.Config.
+	Used []netip.Addr
+	// Hairpin is that of lab.Config.
+	Hairpin  bool
 	Services lab.ServiceOptions
 	// Agent is the podwall-agent program. AgentArgs come after the arguments
 	// that the trial gives itself.
@@ -79,7 +83,10 @@ type Trial struct {
 
 // node is what a trial needs of a node.
 type node struct {
-	name     string
+	name string
+	// files begins the names of its files: the node's own name may be as long as a
+	// file's may, and longer than a socket's.
+	files    string
 	counters *nft.Conn
 	agent    *agent
 }
@@ -107,7 +114,9 @@ func (t *Trial) build(ctx context.Context) (err error) {
 	if t.prober, err = probe.New(); err != nil {
 		return err
 	}
-	t.bed, err = lab.NewBed(lab.Config{Wiring: t.cfg.Wiring, Nodes: t.cfg.Nodes, CNIBin: t.cfg.CNIBin, Services: t.cfg.Services, Log: t.cfg.Log})
+	t.bed, err = lab.NewBed(lab.Config{Wiring: t.cfg.Wiring, Nodes: t.cfg.Nodes, CNIBin: t.cfg.CNIBin,
+		Used: t.cfg.Used, Hairpin: t.cfg.Hairpin,
+		Services: t.cfg.Services, Log: t.cfg.Log})
 	if err != nil {
 		return err
 	}
@@ -116,8 +125,8 @@ func (t *Trial) build(ctx context.Context) (err error) {
 	if err := t.manifests.publish(nil); err != nil {
 		return err
 	}
-	for _, name := range names {
-		if err := t.startNode(name); err != nil {
+	for i, name := range names {
+		if err := t.startNode(name, fmt.Sprintf("node%d", i+1)); err != nil {
 			return fmt.Errorf("starting node %s: %w", name, err)
 		}
 	}
@@ -126,25 +135,25 @@ func (t *Trial) build(ctx context.Context) (err error) {
 
 // startNode opens the counters early: the library cannot use a file descriptor
 // above 1023.
-func (t *Trial) startNode(name string) error {
+func (t *Trial) startNode(name, files string) error {
 	at := t.bed.Node(name)
 	conn, err := ruleset.Open(at.NS.FD())
 	if err != nil {
 		return err
 	}
-	n := &node{name: name, counters: conn}
+	n := &node{name: name, files: files, counters: conn}
 	t.nodes = append(t.nodes, n)
 	if err := t.prober.Add(at.Probe()); err != nil {
 		return err
 	}
-	n.agent, err = t.agentOf(name, ".log")
+	n.agent, err = t.agentOf(n, ".log")
 	return err
 }
 
-func (t *Trial) agentOf(name, log string) (*agent, error) {
-	return startAgent(t.bed.Node(name), t.cfg.Agent, filepath.Join(t.dir, name+log),
-		append([]string{"--manifests", t.manifests.dir, "--hostname-override", name, "--iptables-sync-period=1s", "--log-format=text",
-			"--gate-socket=" + t.Gate(name)}, t.cfg.AgentArgs...))
+func (t *Trial) agentOf(n *node, log string) (*agent, error) {
+	args := []string{"--manifests", t.manifests.dir, "--hostname-override", n.name, "--iptables-sync-period=1s",
+		"--log-format=text", "--gate-socket=" + t.Gate(n.name)}
+	return startAgent(t.bed.Node(n.name), t.cfg.Agent, filepath.Join(t.dir, n.files+log), append(args, t.cfg.AgentArgs...))
 }
 
 // Restart ends the agent of a node, does what is to be done between, and returns when
@@ -158,15 +167,23 @@ func (t *Trial) Restart(ctx context.Context, name string, between func() error) 
 			return err
 		}
 		var err error
-		if n.agent, err = t.agentOf(name, "-again.log"); err != nil {
+		if n.agent, err = t.agentOf(n, "-again.log"); err != nil {
 			return err
 		}
 	}
 	return t.await(ctx)
 }
 
-// Gate returns the socket at which a node's agent takes announcements.
-func (t *Trial) Gate(node string) string { return filepath.Join(t.dir, node+".sock") }
+// Gate returns the socket at which a node's agent takes announcements; nothing for a
+// node that there is not.
+func (t *Trial) Gate(node string) string {
+	for _, n := range t.nodes {
+		if n.name == node {
+			return filepath.Join(t.dir, n.files+".sock")
+		}
+	}
+	return ""
+}
 
 // Bed returns the bed. Pods and hosts are changed by Apply only.
 func (t *Trial) Bed() *lab.Bed { return t.bed }
