@@ -133,18 +133,21 @@ func names(target *[]string) value[[]string] {
 }
 
 func ranges(target *Ranges) value[Ranges] {
-	parse := func(s string) (r Ranges, err error) {
-		for entry := range strings.SplitSeq(s, ",") {
-			if entry = strings.TrimSpace(entry); entry == "" {
-				continue
-			}
-			if err := r.add(entry); err != nil {
-				return Ranges{}, err
-			}
+	return value[Ranges]{target, ParseRanges, Ranges.String, false}
+}
+
+// ParseRanges reads ranges of addresses and of hardware addresses with commas between
+// them, as the flag --extra-addresses has them.
+func ParseRanges(s string) (r Ranges, err error) {
+	for entry := range strings.SplitSeq(s, ",") {
+		if entry = strings.TrimSpace(entry); entry == "" {
+			continue
 		}
-		return r, nil
+		if err := r.add(entry); err != nil {
+			return Ranges{}, err
+		}
 	}
-	return value[Ranges]{target, parse, Ranges.String, false}
+	return r, nil
 }
 
 func (r *Ranges) add(entry string) error {

@@ -168,12 +168,21 @@ func (c *check) openKernel(ctx context.Context, list []cases.Case) (cases.Backen
 		return nil, nil, err
 	}
 	var nodes []string
+	used := addressBook{}
 	for _, c := range list {
 		for _, step := range c.Steps {
 			nodes = append(nodes, step.Nodes()...)
+			for i := range step.Pods {
+				if p := &step.Pods[i]; !p.HostNetwork {
+					used.add(p.Addrs()...)
+				}
+			}
+			for _, e := range step.Externals {
+				used.add(e.Addrs()...)
+			}
 		}
 	}
-	t, err := c.start(ctx, wirings[0], sortedUnique(nodes))
+	t, err := c.start(ctx, wirings[0], sortedUnique(nodes), used.list())
 	if err != nil {
 		return nil, nil, err
 	}

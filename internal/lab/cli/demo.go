@@ -106,7 +106,7 @@ func (d *demo) wiring(ctx context.Context, w lab.Wiring, report *demoReport, p p
 	if len(report.wirings) == 0 {
 		p.cast(stage)
 	}
-	t, err := d.start(ctx, w, stage.nodes)
+	t, err := d.start(ctx, w, stage.nodes, nil)
 	if err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ func (s *stage) measure(ctx context.Context, t *trial.Trial, policy []byte) (*vi
 	if err := t.Apply(ctx, state); err != nil {
 		return nil, nil, err
 	}
-	v, err := askAll(ctx, t, s.ends, demoPorts())
+	v, err := askAll(ctx, t, s.ends, demoPorts(), all(s.ends))
 	if err != nil {
 		return nil, nil, err
 	}

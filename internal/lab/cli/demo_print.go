@@ -73,8 +73,9 @@ func (p printer) example(e exampleView, first *exampleView) {
 		return
 	}
 	p.line("\n  %s  %s", p.paint.in(bold, fmt.Sprintf("Example %d  %s", e.Number, e.Title)), p.paint.in(faint, "examples/"+e.File))
+	all := e.after.single()
 	names := titles(e.after.ends, func(e end) string { return e.short })
-	before, after := p.paint.rows(e.before, nil, shown), p.paint.rows(e.after, e.before, shown)
+	before, after := p.paint.rows(e.before, nil, shown, all, all), p.paint.rows(e.after, e.before, shown, all, all)
 	width := len(e.after.ends) * cellWidth
 	p.line("  %s  %s   %s", names[0], pad(fmt.Sprintf(" before, %s", e.Shown), width), fmt.Sprintf(" after: %d changed", changed(e.before, e.after, shown)))
 	for i := range before {

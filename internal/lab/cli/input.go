@@ -9,12 +9,11 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"net/netip"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
@@ -27,6 +26,8 @@ type input struct {
 	nodes     []string
 	workloads []workload
 	invented  []string // what to say of the pods that workloads got
+	// made has the workload, without namespace, of a pod that was invented.
+	made map[cluster.Key]string
 }
 
 // item is one object.
@@ -43,7 +44,7 @@ func readInput(from manifest.From) (*input, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &input{}
+	in := &input{made: map[cluster.Key]string{}}
 	for _, o := range objects {
 		if err := in.add(o); err != nil {
 			return nil, fmt.Errorf("reading %s %s: %w", o.Kind, o.Key, err)
@@ -85,61 +86,6 @@ func (in *input) addPod(text []byte) error {
 	}
 	in.pods, in.items = append(in.pods, p), append(in.items, item{pod: p})
 	return nil
-}
-
-// place gives pods what they lack: a node in turn, and addresses that follow
-// from the node. Pods of the node's network have its addresses.
-func (in *input) place(nodeAddrs func(node string) []netip.Addr) {
-	used := map[string]bool{}
-	for _, p := range in.pods {
-		for _, a := range addresses(p) {
-			used[a] = true
-		}
-	}
-	for i, p := range in.pods {
-		if p.Spec.NodeName == "" {
-			p.Spec.NodeName = in.nodes[i%len(in.nodes)]
-		}
-		switch {
-		case p.Spec.HostNetwork:
-			p.Status.PodIPs = nil
-			for _, a := range nodeAddrs(p.Spec.NodeName) {
-				p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: a.String()})
-			}
-		case len(addresses(p)) == 0:
-			p.Status.PodIPs = in.choose(p.Spec.NodeName, used)
-		default:
-			continue
-		}
-		if len(p.Status.PodIPs) > 0 {
-			p.Status.PodIP = p.Status.PodIPs[0].IP
-		}
-		p.Status.Phase = cmp.Or(p.Status.Phase, corev1.PodRunning)
-	}
-}
-
-func addresses(p *corev1.Pod) []string {
-	var list []string
-	for _, a := range p.Status.PodIPs {
-		list = append(list, a.IP)
-	}
-	if p.Status.PodIP != "" && !slices.Contains(list, p.Status.PodIP) {
-		list = append(list, p.Status.PodIP)
-	}
-	return list
-}
-
-// choose returns the next free pair of addresses of a node's range.
-func (in *input) choose(node string, used map[string]bool) []corev1.PodIP {
-	n := slices.Index(in.nodes, node) + 1
-	for host := 10; host < 250; host++ {
-		four, six := fmt.Sprintf("10.244.%d.%d", n, host), fmt.Sprintf("fd00:244:%d::%d", n, host)
-		if !used[four] && !used[six] {
-			used[four], used[six] = true, true
-			return []corev1.PodIP{{IP: four}, {IP: six}}
-		}
-	}
-	return nil // the pod then has no address, and the agent says so
 }
 
 // render writes everything as one file, so that a change is one change.

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -142,6 +143,7 @@ policy is not enforced as it is written, 130 interrupted.`,
 // bedFlags are the flags of all commands that run agents.
 type bedFlags struct {
 	agent, cniBin, datapath string
+	extra                   extraFlags // of those commands that bind it
 }
 
 func (b *bedFlags) bind(cmd *cobra.Command) {
@@ -179,8 +181,14 @@ func (b *bedFlags) ready(wirings []lab.Wiring) error {
 }
 
 // start builds a bed and starts its agents; ready must have succeeded.
-func (b *bedFlags) start(ctx context.Context, w lab.Wiring, nodes []string) (*trial.Trial, error) {
-	t, err := trial.New(ctx, trial.Config{Wiring: w, Nodes: nodes, CNIBin: b.cniBin, Agent: b.agent, AgentArgs: []string{"--datapath=" + b.datapath}})
+// The states to come have the used addresses.
+func (b *bedFlags) start(ctx context.Context, w lab.Wiring, nodes []string, used []netip.Addr) (*trial.Trial, error) {
+	args := []string{"--datapath=" + b.datapath}
+	if b.extra.text != "" {
+		args = append(args, "--extra-addresses="+b.extra.text)
+	}
+	t, err := trial.New(ctx, trial.Config{Wiring: w, Nodes: nodes, CNIBin: b.cniBin, Used: used, Hairpin: true,
+		Agent: b.agent, AgentArgs: args})
 	if err != nil {
 		return nil, fmt.Errorf("starting the lab with wiring %s: %w", w, err)
 	}

@@ -38,14 +38,9 @@ func (v *view) mark(port, src, dst int) string {
 	if src == dst {
 		return "·"
 	}
-	marks := map[bool]string{}
-	for _, v6 := range []bool{false, true} {
-		if a, asked := v.answers[flow{v6, port, src, dst}]; asked {
-			marks[v6] = a.Verdict.String()
-		}
-	}
-	four, ok4 := marks[false]
-	six, ok6 := marks[true]
+	answer4, ok4 := v.answers[flow{false, port, src, dst}]
+	answer6, ok6 := v.answers[flow{true, port, src, dst}]
+	four, six := answer4.Verdict.String(), answer6.Verdict.String()
 	switch {
 	case !ok4 && !ok6:
 		return " "
@@ -90,22 +85,31 @@ func (p paint) cell(now, before string) string {
 	return " " + p.in(color, text)
 }
 
+// single are all ends of a view, each for itself.
+func (v *view) single() []group {
+	var list []group
+	for i := range v.ends {
+		list = append(list, group{i})
+	}
+	return list
+}
+
 // rows returns the matrix of one port without row titles: the column titles
 // first. Before may be nil.
-func (p paint) rows(v, before *view, port int) []string {
+func (p paint) rows(v, before *view, port int, sources, columns []group) []string {
 	var head strings.Builder
-	for _, e := range v.ends {
-		head.WriteString(" " + center(e.short, cellWidth-1))
+	for _, g := range columns {
+		head.WriteString(" " + center(v.ends[g[0]].short, cellWidth-1))
 	}
 	list := []string{p.in(bold, head.String())}
-	for src := range v.ends {
+	for _, src := range sources {
 		var row strings.Builder
-		for dst := range v.ends {
+		for _, dst := range columns {
 			was := ""
 			if before != nil {
-				was = before.mark(port, src, dst)
+				was = before.groupMark(port, src, dst)
 			}
-			row.WriteString(p.cell(v.mark(port, src, dst), was))
+			row.WriteString(p.cell(v.groupMark(port, src, dst), was))
 		}
 		list = append(list, row.String())
 	}

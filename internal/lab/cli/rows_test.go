@@ -38,7 +38,7 @@ func ideal(t *testing.T) []exampleView {
 
 // blank is a view with every question and no answer.
 func blank(ends []end) *view {
-	v := &view{ends: ends, ports: demoPorts(), answers: map[flow]trial.Answer{}}
+	v := &view{ends: ends, ports: demoPorts(), answers: map[flow]trial.Answer{}, scope: all(ends)}
 	for p := range v.ports {
 		for _, v6 := range []bool{false, true} {
 			for src := range ends {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/cluster/convert"
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/logging"
 	"github.com/podwall/podwall/internal/netpol/decide"
@@ -20,10 +21,16 @@ import (
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
+type rulesetCommand struct {
+	streams        Streams
+	from           *manifestFlags
+	extra          extraFlags
+	node, datapath string
+	bridge         bool
+}
+
 func newRuleset(s Streams) *cobra.Command {
-	var node, datapath string
-	from := &manifestFlags{in: s.In}
-	var bridge bool
+	r := &rulesetCommand{streams: s, from: &manifestFlags{in: s.In}}
 	cmd := &cobra.Command{
 		Use:   "ruleset",
 		Short: "Print the nftables rules that a node would load",
@@ -40,37 +47,54 @@ enforced as it is written; stderr says which.`,
 		Example: `  podwall-lab ruleset -f ./manifests --node node1
   podwall-lab ruleset -f ./manifests --node node1 --datapath filter`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			if datapath != "nat" && datapath != "filter" {
-				return fmt.Errorf("unknown datapath %q, want nat or filter", datapath)
-			}
-			read, err := from.read()
-			if err != nil {
-				return err
-			}
-			r, err := loadManifests(read, s, nil)
-			if err != nil {
-				return err
-			}
-			nodes := nodesOf(r.Pods)
-			switch {
-			case node == "":
-				return fmt.Errorf("no --node given; the pods are on %s", cmp.Or(strings.Join(nodes, ", "), "no node"))
-			case !slices.Contains(nodes, node):
-				fmt.Fprintf(s.Err, "no pod is on node %s; the pods are on %s\n",
-					logging.Plain(node), logging.Plain(cmp.Or(strings.Join(nodes, ", "), "no node")))
-			}
-			if _, err := fmt.Fprint(s.Out, rulesetOf(r.Snapshot(), node, datapath, bridge)); err != nil {
-				return err
-			}
-			return writtenStatus(r.AsWritten())
-		},
+		RunE: func(*cobra.Command, []string) error { return r.run() },
 	}
-	from.bind(cmd)
-	cmd.Flags().StringVar(&node, "node", "", "`NAME` of the node, as pods have it in spec.nodeName")
-	cmd.Flags().BoolVar(&bridge, "bridge", false, "print what a node loads whose bridges carry pods")
-	cmd.Flags().StringVar(&datapath, "datapath", "nat", "where the agent judges packets: `nat|filter`")
+	r.from.bind(cmd)
+	r.extra.bind(cmd)
+	f := cmd.Flags()
+	f.StringVar(&r.node, "node", "", "`NAME` of the node, as pods have it in spec.nodeName")
+	f.BoolVar(&r.bridge, "bridge", false, "print what a node loads whose bridges carry pods")
+	f.StringVar(&r.datapath, "datapath", "nat", "where the agent judges packets: `nat|filter`")
 	return cmd
+}
+
+func (r *rulesetCommand) run() error {
+	if r.datapath != "nat" && r.datapath != "filter" {
+		return fmt.Errorf("unknown datapath %q, want nat or filter", r.datapath)
+	}
+	if err := r.extra.parse(); err != nil {
+		return err
+	}
+	from, err := r.from.read()
+	if err != nil {
+		return err
+	}
+	loaded, err := loadManifests(from, r.streams, nil)
+	if err != nil {
+		return err
+	}
+	nodes := cmp.Or(strings.Join(nodesOf(loaded.Pods), ", "), "no node")
+	switch {
+	case r.node == "":
+		return fmt.Errorf("no --node given; the pods are on %s", nodes)
+	case !slices.Contains(nodesOf(loaded.Pods), r.node):
+		fmt.Fprintf(r.streams.Err, "no pod is on node %s; the pods are on %s\n", logging.Plain(r.node), logging.Plain(nodes))
+	}
+	snap, found := r.extra.settle(loaded, clusterNodes(loaded))
+	tell(r.streams, found)
+	if _, err := fmt.Fprint(r.streams.Out, rulesetOf(snap, r.node, r.datapath, r.bridge)); err != nil {
+		return err
+	}
+	return writtenStatus(loaded.AsWritten() && !hasErrors(found))
+}
+
+// clusterNodes returns the nodes as the cluster has them.
+func clusterNodes(m *manifest.Result) []*cluster.Node {
+	var list []*cluster.Node
+	for _, n := range m.Nodes {
+		list = append(list, convert.Node(n))
+	}
+	return list
 }
 
 // rulesetOf renders what the agent of a node loads with the default flags, but for what it
@@ -98,10 +122,19 @@ func loadManifests(from manifest.From, s Streams, idle func(cluster.Diagnostic) 
 	if idle != nil {
 		r.Diagnostics = slices.DeleteFunc(r.Diagnostics, idle)
 	}
-	for _, d := range r.Diagnostics {
+	tell(s, r.Diagnostics)
+	return r, nil
+}
+
+// tell prints findings, a line for each.
+func tell(s Streams, list []cluster.Diagnostic) {
+	for _, d := range list {
 		fmt.Fprintln(s.Err, logging.Plain(d.String()))
 	}
-	return r, nil
+}
+
+func hasErrors(list []cluster.Diagnostic) bool {
+	return slices.ContainsFunc(list, func(d cluster.Diagnostic) bool { return d.Severity == cluster.Error })
 }
 
 // writtenStatus is the exit status of a command that did what the manifests say

@@ -9,8 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +21,7 @@ import (
 
 type run struct {
 	bedFlags
+	scopeFlags
 	streams       Streams
 	manifests     *manifestFlags
 	wiring        string
@@ -42,22 +41,32 @@ shows who reaches whom with your NetworkPolicies, and what they changed.
 ✓ arrived   ✗ dropped   4 only IPv4 arrived   [ ] changed by the policies
 
 Pods without a node or an address get them. Of a Deployment, StatefulSet,
-ReplicaSet, Job or CronJob two pods are made at most, of a DaemonSet one for each
-node. Services with a selector work. Hosts
-outside are chosen so that every CIDR block of your policies has one; --host
-names others. Ports are those of the containers and of the policies, or --probe.
+ReplicaSet, Job or CronJob two pods are made at most, of a DaemonSet one for
+each node. Services with a selector work. Hosts outside are chosen so that every
+CIDR block of your policies has one; --host names others. Ports are those of the
+containers and of the policies, or --probe. What is left out is said.
+
+All of the cluster is there; --namespace, --from and --to say what of it is
+tried and shown. A REF is NAMESPACE, NAMESPACE/POD, NAMESPACE/WORKLOAD, a label
+(app=web or NAMESPACE/app=web), node:NAME, a host's address, or outside. Pods of
+one namespace and node with the same labels and verdicts are one row.
+
 Every verdict is compared with the text of the policies; a difference is
 reported and the exit status is 1. It is 3 where an object could not be read, or
-a policy is not enforced as it is written: stderr and -o json say which.`,
+a policy is not enforced as it is written: stderr and -o json say which. With
+nothing but warnings it is 0.`,
 		Example: `  podwall-lab run -f ./manifests
   podwall-lab run -f app.yaml --wiring bridge --probe tcp:80,udp:53
   podwall-lab run -f ./manifests --host 192.0.2.7 --ruleset
   podwall-lab run -R -f ./deploy -f extra-policy.yaml
+  podwall-lab run -f ./manifests --to shop/app=web --from outside --from monitoring
   kubectl get ns,pods,netpol,svc -A -o yaml | podwall-lab run -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) },
 	}
-	r.bind(cmd)
+	r.bedFlags.bind(cmd)
+	r.scopeFlags.bind(cmd)
+	r.extra.bind(cmd)
 	r.manifests.bind(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&r.output, "output", "o", "text", "form of the answer: `text|json`")
@@ -76,14 +85,21 @@ type runReport struct {
 	Endpoints []string      `json:"endpoints"`
 	Probes    []probeReport `json:"probes"`
 	Services  []serviceView `json:"services"`
+	// Groups are endpoints that are shown as one: pods of one namespace and node with the
+	// same labels and the same verdicts.
+	Groups [][]string `json:"groups"`
 	// Differences are verdicts that are not what the policies say.
 	Differences []string `json:"differences"`
 	// Invented says which pods were made of workloads.
 	Invented []string `json:"invented"`
+	// LeftOut are objects that were not tried, and why; Notes are what to know beside.
+	LeftOut []leftOut `json:"leftOut"`
+	Notes   []string  `json:"notes"`
 	// Diagnostics are what is to be said about the manifests.
 	Diagnostics []cluster.Diagnostic `json:"diagnostics"`
 
 	before, after *view
+	groups        []group
 	asWritten     bool // see manifest.Result
 }
 
@@ -109,6 +125,9 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := r.extra.parse(); err != nil {
+		return err
+	}
 	if err := r.ready(wirings); err != nil {
 		return err
 	}
@@ -116,7 +135,15 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	loaded, err := loadManifests(from, r.streams, ofWorkload)
+	unused := map[string][]string{}
+	idle := func(d cluster.Diagnostic) bool {
+		if ofUnused(d) {
+			unused[d.Kind] = append(unused[d.Kind], d.Object.String())
+			return true
+		}
+		return ofWorkload(d)
+	}
+	loaded, err := loadManifests(from, r.streams, idle)
 	if err != nil {
 		return err
 	}
@@ -124,102 +151,80 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, text := range in.invented {
-		fmt.Fprintln(r.streams.Err, logging.Plain(text))
-	}
-	t, err := r.start(ctx, wirings[0], in.nodes)
+	p, err := r.planned(in, loaded, ports, hosts)
 	if err != nil {
 		return err
 	}
-	report, err := r.measure(ctx, t, in, ports, hosts)
-	if closeErr := t.Close(); err == nil {
-		err = closeErr
+	p.leftOut = whatIsLeftOut(unused, p.snap, loaded.Services)
+	report := r.newReport(in, loaded, p)
+	if r.ruleset {
+		r.printRulesets(p)
 	}
-	if err != nil {
+	if err := r.measure(ctx, wirings[0], p, report); err != nil {
 		return err
 	}
-	report.Invented = append(report.Invented, in.invented...)
-	report.asWritten, report.Diagnostics = loaded.AsWritten(), append(report.Diagnostics, loaded.Diagnostics...)
 	return r.print(report)
 }
 
-// measure brings the lab to the manifests, without and with their policies.
-func (r *run) measure(ctx context.Context, t *trial.Trial, in *input, ports []port, hosts []trial.Host) (*runReport, error) {
-	in.place(func(node string) []netip.Addr { return t.Bed().Node(node).Addrs })
-	bare, err := in.render(false)
-	if err != nil {
-		return nil, err
+// newReport returns the report with all that is known before something was measured,
+// and says on stderr what is not in the answer itself.
+func (r *run) newReport(in *input, loaded *manifest.Result, p *plan) *runReport {
+	report := &runReport{Schema: runSchema, Wiring: r.wiring, Datapath: r.datapath,
+		Services: []serviceView{}, Differences: []string{}, Groups: [][]string{},
+		LeftOut: p.leftOut, Notes: append([]string{}, p.notes...),
+		Invented: append([]string{}, in.invented...), Diagnostics: append([]cluster.Diagnostic{}, loaded.Diagnostics...),
+		asWritten: loaded.AsWritten() && !hasErrors(p.found)}
+	for _, text := range in.invented {
+		fmt.Fprintln(r.streams.Err, logging.Plain(text))
 	}
-	full, err := in.render(true)
-	if err != nil {
-		return nil, err
-	}
-	m, err := manifest.Parse("cluster.yaml", full)
-	if err != nil {
-		return nil, fmt.Errorf("reading the manifests again: %w", err)
-	}
-	if len(ports) == 0 {
-		ports = choosePorts(in.pods, m.Policies)
-	}
-	if r.ruleset {
-		r.printRulesets(m, in.nodes)
-	}
-	return r.compare(ctx, t, m, bare, full, ports, hosts)
+	tell(r.streams, p.found)
+	report.Diagnostics = append(report.Diagnostics, p.found...)
+	return report
 }
 
-func (r *run) printRulesets(m *manifest.Result, nodes []string) {
-	for _, node := range nodes {
-		fmt.Fprintf(r.streams.Out, "# node %s\n%s\n", node, rulesetOf(m.Snapshot(), node, r.datapath, false))
+func (r *run) printRulesets(p *plan) {
+	for _, node := range p.nodes {
+		fmt.Fprintf(r.streams.Out, "# node %s\n%s\n", node, rulesetOf(p.snap, node, r.datapath, false))
 	}
+}
+
+// measure builds the lab and brings it to the manifests, without and with their policies.
+func (r *run) measure(ctx context.Context, w lab.Wiring, p *plan, report *runReport) error {
+	t, err := r.start(ctx, w, p.nodes, p.used)
+	if err != nil {
+		return err
+	}
+	err = report.compare(ctx, t, p)
+	if closeErr := t.Close(); err == nil {
+		err = closeErr
+	}
+	return err
 }
 
 // compare measures without and with the policies, and what Services make of it.
-func (r *run) compare(ctx context.Context, t *trial.Trial, m *manifest.Result, bare, full []byte, ports []port, hosts []trial.Host) (_ *runReport, err error) {
-	state := stateOf(m, hosts)
-	services := fronts(m.Services, m.Pods)
-	for _, f := range services {
-		state.Services = append(state.Services, f.Service)
+func (r *runReport) compare(ctx context.Context, t *trial.Trial, p *plan) (err error) {
+	if r.before, err = applied(ctx, t, p, p.bare); err != nil {
+		return err
 	}
-	ends := endsOf(m.Pods, state.Hosts)
-	report := &runReport{Schema: runSchema, Wiring: r.wiring, Datapath: r.datapath, Services: []serviceView{}, Differences: []string{},
-		Invented: []string{}, Diagnostics: []cluster.Diagnostic{}}
-	if report.before, err = applied(ctx, t, state, bare, ends, ports); err != nil {
-		return nil, err
+	if r.after, err = applied(ctx, t, p, p.full); err != nil {
+		return err
 	}
-	if report.after, err = applied(ctx, t, state, full, ends, ports); err != nil {
-		return nil, err
-	}
-	views, err := measureServices(ctx, t, services, ends, m.Snapshot())
+	views, err := measureServices(ctx, t, p)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	report.Services = append(report.Services, views...)
-	report.finish(report.after.compare(m.Snapshot()))
-	return report, nil
+	r.Services = append(r.Services, views...)
+	r.finish(r.after.compare(p.snap))
+	return nil
 }
 
-// stateOf returns the wires that the manifests need.
-func stateOf(m *manifest.Result, hosts []trial.Host) trial.State {
-	s := trial.State{Hosts: hosts}
-	for _, p := range m.Pods {
-		if p.Networked() {
-			s.Pods = append(s.Pods, lab.PodSpec{Key: p.Key, Node: p.Node, IPs: p.IPs})
-		}
-	}
-	if len(hosts) == 0 {
-		s.Hosts = chooseHosts(m.Policies, func(a netip.Addr) bool {
-			return slices.ContainsFunc(s.Pods, func(p lab.PodSpec) bool { return slices.Contains(p.IPs, a) })
-		})
-	}
-	return s
-}
-
-func applied(ctx context.Context, t *trial.Trial, s trial.State, text []byte, ends []end, ports []port) (*view, error) {
+func applied(ctx context.Context, t *trial.Trial, p *plan, text []byte) (*view, error) {
+	s := p.state
 	s.Files = map[string][]byte{"cluster.yaml": text}
 	if err := t.Apply(ctx, s); err != nil {
 		return nil, err
 	}
-	return askAll(ctx, t, ends, ports)
+	return askAll(ctx, t, p.ends, p.ports, p.scope)
 }
 
 func (r *runReport) finish(differences []string) {
@@ -228,7 +233,21 @@ func (r *runReport) finish(differences []string) {
 		r.Differences = append(r.Differences, s.wrong...)
 	}
 	e := exampleView{before: r.before, after: r.after}.report()
-	r.Endpoints, r.Probes = e.Endpoints, e.Probes
+	r.Endpoints, r.Probes = append([]string{}, e.Endpoints...), append([]probeReport{}, e.Probes...)
+	r.groups = groupsOf(r.after.ends, len(r.after.ports), r.before, r.after)
+	for _, g := range r.groups {
+		if len(g) > 1 {
+			r.Groups = append(r.Groups, r.namesOf(g))
+		}
+	}
+}
+
+func (r *runReport) namesOf(g group) []string {
+	var names []string
+	for _, i := range g {
+		names = append(names, r.after.ends[i].name)
+	}
+	return names
 }
 
 func (r *run) print(report *runReport) error {

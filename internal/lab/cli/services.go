@@ -29,14 +29,15 @@ type front struct {
 }
 
 // fronts returns what the Services with a selector lead to. A Service without
-// an address gets one; a headless one has none.
-func fronts(services []*corev1.Service, pods []*cluster.Pod) []front {
+// an address gets one that is not taken; a headless one has none.
+func fronts(services []*corev1.Service, pods []*cluster.Pod, taken func(netip.Addr) bool) []front {
 	var list []front
-	for i, s := range services {
+	free := numbered(taken)
+	for _, s := range services {
 		if len(s.Spec.Selector) == 0 || s.Spec.ClusterIP == corev1.ClusterIPNone {
 			continue
 		}
-		for _, a := range clusterIPs(s, i) {
+		for _, a := range clusterIPs(s, free) {
 			for _, p := range s.Spec.Ports {
 				proto, ok := cluster.ParseProtocol(cmp.Or(string(p.Protocol), "TCP"))
 				if !ok || p.Port < 1 || p.Port > 65535 {
@@ -50,7 +51,7 @@ func fronts(services []*corev1.Service, pods []*cluster.Pod) []front {
 	return slices.DeleteFunc(list, func(f front) bool { return len(f.Backends) == 0 })
 }
 
-func clusterIPs(s *corev1.Service, index int) []netip.Addr {
+func clusterIPs(s *corev1.Service, free func() []netip.Addr) []netip.Addr {
 	var list []netip.Addr
 	for _, text := range append(slices.Clone(s.Spec.ClusterIPs), s.Spec.ClusterIP) {
 		if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(list, a.Unmap()) {
@@ -60,9 +61,22 @@ func clusterIPs(s *corev1.Service, index int) []netip.Addr {
 	if len(list) > 0 {
 		return list
 	}
-	return []netip.Addr{
-		netip.AddrFrom4([4]byte{10, 96, byte(index / 200), byte(index%200 + 10)}),
-		netip.AddrFrom16([16]byte{0: 0xfd, 3: 0x10, 5: 0x96, 14: byte(index / 200), 15: byte(index%200 + 10)}),
+	return free()
+}
+
+// numbered returns a function that gives the next addresses of Services.
+func numbered(taken func(netip.Addr) bool) func() []netip.Addr {
+	next := 0
+	return func() []netip.Addr {
+		for ; ; next++ {
+			third, fourth := byte(next/200), byte(next%200+10)
+			four := netip.AddrFrom4([4]byte{10, 96, third, fourth})
+			six := netip.AddrFrom16([16]byte{0: 0xfd, 3: 0x10, 5: 0x96, 14: third, 15: fourth})
+			if !taken(four) && !taken(six) {
+				next++
+				return []netip.Addr{four, six}
+			}
+		}
 	}
 }
 
@@ -107,14 +121,17 @@ type serviceView struct {
 
 // measureServices asks every pod for every front. One packet meets one backend:
 // what must become of it is known only where all backends have one verdict.
-func measureServices(ctx context.Context, t *trial.Trial, list []front, ends []end, snap *cluster.Snapshot) ([]serviceView, error) {
+func measureServices(ctx context.Context, t *trial.Trial, p *plan) ([]serviceView, error) {
 	var views []serviceView
-	for _, f := range list {
+	for _, f := range p.services {
+		if !p.mine(f) {
+			continue
+		}
 		v := serviceView{Service: f.name, Front: fmt.Sprintf("%s %s", f.Proto, f.Front), From: map[string]string{}}
 		var from []end
 		var questions []trial.Question
-		for _, e := range ends {
-			if src, ok := e.address(f.Front.Addr().Is6()); ok && e.pod != nil {
+		for i, e := range p.ends {
+			if src, ok := e.address(f.Front.Addr().Is6()); ok && e.pod != nil && p.scope.from[i] {
 				from = append(from, e)
 				questions = append(questions, trial.Question{From: e.place, Src: src, Dst: f.Front.Addr(), Proto: f.Proto, Port: f.Front.Port()})
 			}
@@ -125,7 +142,7 @@ func measureServices(ctx context.Context, t *trial.Trial, list []front, ends []e
 		}
 		for i, a := range answers {
 			v.From[from[i].name] = a.Verdict.String()
-			if text := f.wrong(from[i], a, snap); text != "" {
+			if text := f.wrong(from[i], a, p.snap); text != "" {
 				v.wrong = append(v.wrong, text)
 			}
 		}

@@ -24,6 +24,11 @@ type end struct {
 	place string       // endpoint of the bed
 	pod   *cluster.Pod // nil for a host outside
 	addrs []netip.Addr
+	// workload is the object that the pod was made of, without namespace.
+	workload string
+	// further is an address that an annotation adds to the pod: the end is the pod by
+	// this address.
+	further string
 }
 
 func (e end) address(v6 bool) (netip.Addr, bool) {
@@ -76,12 +81,13 @@ type view struct {
 	ports   []port
 	flows   []flow // in the order in which they were asked
 	answers map[flow]trial.Answer
+	scope   scope
 }
 
-// askAll asks for every pair of ends that policies can speak about, on every
-// port, over every family that both have.
-func askAll(ctx context.Context, t *trial.Trial, ends []end, ports []port) (*view, error) {
-	v := &view{ends: ends, ports: ports, answers: map[flow]trial.Answer{}}
+// askAll asks for every pair of ends in the scope that policies can speak about, on
+// every port, over every family that both have.
+func askAll(ctx context.Context, t *trial.Trial, ends []end, ports []port, s scope) (*view, error) {
+	v := &view{ends: ends, ports: ports, answers: map[flow]trial.Answer{}, scope: s}
 	var questions []trial.Question
 	for p := range ports {
 		for _, v6 := range []bool{false, true} {
@@ -109,7 +115,7 @@ func (v *view) question(f flow) (trial.Question, bool) {
 	src, dst := v.ends[f.src], v.ends[f.dst]
 	from, ok1 := src.address(f.v6)
 	to, ok2 := dst.address(f.v6)
-	if !ok1 || !ok2 || src.place == dst.place || src.pod == nil && dst.pod == nil {
+	if !v.scope.asks(f.src, f.dst) || !ok1 || !ok2 || src.place == dst.place || src.pod == nil && dst.pod == nil {
 		return trial.Question{}, false
 	}
 	p := v.ports[f.port]

@@ -104,6 +104,7 @@ func (in *input) invent() {
 				p.Spec.NodeName = in.nodes[i]
 			}
 			in.pods, in.items = append(in.pods, p), append(in.items, item{pod: p})
+			in.made[cluster.Key{Namespace: p.Namespace, Name: p.Name}] = w.meta.Name
 			names = append(names, p.Name)
 		}
 		in.invented = append(in.invented, w.said(names))

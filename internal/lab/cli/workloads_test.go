@@ -61,7 +61,9 @@ func TestRunTakesWorkloadsFromTheStandardInput(t *testing.T) {
 	if status := Run(t.Context(), "test", args, Streams{In: strings.NewReader(workloads), Out: &out, Err: &errs}); status != 0 {
 		t.Fatalf("exit status %d\n%s%s", status, &out, &errs)
 	}
-	if !strings.Contains(out.String(), "shop/night-0") || strings.Contains(errs.String(), "workloads are not used") || !strings.Contains(errs.String(), "instead of 5") {
+	if !strings.Contains(out.String(), "shop/log-0 ×3 (n1): log-0, night-0, web-0") ||
+		strings.Contains(errs.String(), "workloads are not used") ||
+		!strings.Contains(errs.String(), "instead of 5") {
 		t.Errorf("answer\n%s\nand\n%s", &out, &errs)
 	}
 }

@@ -21,10 +21,18 @@ import (
 // maxHosts and maxPorts bound what is chosen for a user who names nothing.
 const maxHosts, maxPorts = 8, 12
 
-// chooseHosts returns hosts outside such that for every block that a policy
-// names there is one inside it, and one in each of its holes.
+// chooseHosts returns hosts outside that have addresses which are not taken: one of each
+// family, and such that for every block that a policy names there is one inside it, and
+// one in each of its holes.
 func chooseHosts(policies []*cluster.Policy, taken func(netip.Addr) bool) []trial.Host {
-	hosts := []netip.Addr{netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8:cafe::a")}
+	var hosts []netip.Addr
+	for _, text := range []string{"203.0.113.10", "2001:db8:cafe::a"} {
+		a := netip.MustParseAddr(text)
+		for taken(a) {
+			a = a.Next()
+		}
+		hosts = append(hosts, a)
+	}
 	add := func(in netip.Prefix, wanted func(netip.Addr) bool) {
 		if len(hosts) >= maxHosts || slices.ContainsFunc(hosts, wanted) {
 			return
@@ -70,10 +78,10 @@ func blocks(policies []*cluster.Policy) []*cluster.IPBlock {
 	return list
 }
 
-// usable leaves out what no host can have, what the lab's nodes have, and the
-// first address of a subnet, which may be a bridge's.
+// usable leaves out what no host can have, and the first address of a subnet, which
+// may be a bridge's.
 func usable(a netip.Addr) bool {
-	if !a.IsGlobalUnicast() || netip.MustParsePrefix("172.30.0.0/24").Contains(a) || netip.MustParsePrefix("fd00:172:30::/64").Contains(a) {
+	if !a.IsGlobalUnicast() {
 		return false
 	}
 	b := a.AsSlice()
@@ -108,13 +116,26 @@ func choosePorts(pods []*corev1.Pod, policies []*cluster.Policy) []port {
 	return list[:min(len(list), maxPorts)]
 }
 
-// endsOf returns the rows: pods with a network of their own, then hosts.
-func endsOf(pods []*cluster.Pod, hosts []trial.Host) []end {
+// endsOf returns the rows: pods with a network of their own, then hosts. A pod is a row
+// once more for each further address that it has.
+func endsOf(pods []*cluster.Pod, hosts []trial.Host, made map[cluster.Key]string) []end {
 	var list []end
 	for _, p := range pods {
-		if p.Networked() && p.Node != "" {
-			list = append(list, end{name: p.Key.String(), place: p.Key.String(), pod: p, addrs: p.IPs})
+		if !p.Networked() || p.Node == "" {
+			continue
 		}
+		own := end{name: p.Key.String(), place: p.Key.String(), pod: p, workload: made[p.Key]}
+		var further []end
+		for _, a := range p.IPs {
+			if e := p.Extra(); e == nil || !slices.Contains(e.Addrs, a) {
+				own.addrs = append(own.addrs, a)
+				continue
+			}
+			e := own
+			e.name, e.further, e.addrs = fmt.Sprintf("%s at %s", own.name, a), a.String(), []netip.Addr{a}
+			further = append(further, e)
+		}
+		list = append(append(list, own), further...)
 	}
 	for _, h := range hosts {
 		list = append(list, end{name: h.Name, place: h.Name, addrs: h.Addrs})

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package cli
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/source/manifest"
+)
+
+// addressBook has the addresses that the input uses, which the lab must not use for
+// itself.
+type addressBook map[netip.Addr]bool
+
+func (b addressBook) list() []netip.Addr {
+	var list []netip.Addr
+	for a := range b {
+		list = append(list, a)
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return list
+}
+
+func (b addressBook) add(list ...netip.Addr) {
+	for _, a := range list {
+		b[a] = true
+	}
+}
+
+func (b addressBook) addText(list ...string) {
+	for _, s := range list {
+		if a, err := netip.ParseAddr(strings.TrimSpace(s)); err == nil {
+			b.add(a.WithZone("").Unmap())
+		}
+	}
+}
+
+// usedAddresses collects what pods, Services, policies and hosts have or name.
+func usedAddresses(in *input, loaded *manifest.Result, hosts []trial.Host) addressBook {
+	used := addressBook{}
+	for _, p := range in.pods {
+		used.addText(strings.Split(p.Annotations[cluster.ExtraAnnotation], ",")...)
+		if !p.Spec.HostNetwork {
+			used.addText(addresses(p)...)
+		}
+	}
+	for _, s := range loaded.Services {
+		used.addText(append(slices.Clone(s.Spec.ClusterIPs), s.Spec.ClusterIP)...)
+	}
+	for _, b := range blocks(loaded.Policies) {
+		if b.CIDR.IsSingleIP() {
+			used.add(b.CIDR.Addr())
+		}
+	}
+	for _, h := range hosts {
+		used.add(h.Addrs...)
+	}
+	return used
+}
+
+// place gives pods what they lack: a node in turn, and addresses that follow
+// from the node and that nobody uses. Pods of the node's network have its addresses.
+func (in *input) place(used addressBook) {
+	for i, p := range in.pods {
+		if p.Spec.NodeName == "" {
+			p.Spec.NodeName = in.nodes[i%len(in.nodes)]
+		}
+		if !p.Spec.HostNetwork && len(addresses(p)) == 0 {
+			in.locate(p, in.choose(p.Spec.NodeName, used))
+		}
+	}
+	network := lab.FreeNetwork(used.list())
+	for _, p := range in.pods {
+		if p.Spec.HostNetwork {
+			in.locate(p, network.Node(slices.Index(in.nodes, p.Spec.NodeName)))
+		}
+	}
+}
+
+func (in *input) locate(p *corev1.Pod, addrs []netip.Addr) {
+	p.Status.PodIP, p.Status.PodIPs = "", nil
+	for _, a := range addrs {
+		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: a.String()})
+	}
+	if len(addrs) > 0 {
+		p.Status.PodIP = addrs[0].String()
+	}
+	p.Status.Phase = cmp.Or(p.Status.Phase, corev1.PodRunning)
+}
+
+func addresses(p *corev1.Pod) []string {
+	var list []string
+	for _, a := range p.Status.PodIPs {
+		list = append(list, a.IP)
+	}
+	if p.Status.PodIP != "" && !slices.Contains(list, p.Status.PodIP) {
+		list = append(list, p.Status.PodIP)
+	}
+	return list
+}
+
+// choose returns the next free pair of addresses of a node's ranges: 10.244.N.0/24,
+// then 10.245.N.0/24 and so on.
+func (in *input) choose(node string, used addressBook) []netip.Addr {
+	n := byte(slices.Index(in.nodes, node) + 1)
+	for second := range byte(12) {
+		for host := byte(10); host < 250; host++ {
+			four := netip.AddrFrom4([4]byte{10, 244 + second, n, host})
+			six := netip.AddrFrom16([16]byte{0: 0xfd, 2: 0x02, 3: 0x44 + second, 5: n,
+				14: host / 100, 15: host/10%10<<4 | host%10})
+			if !used[four] && !used[six] {
+				used.add(four, six)
+				return []netip.Addr{four, six}
+			}
+		}
+	}
+	return nil // the pod then has no address, and is left out
+}
