@@ -60,6 +60,8 @@ func layers() []layer {
 			reason: "it turns a model into a program and knows no backend"},
 		{pkg: "internal/netpol/oracle", pure: true, may: ours("cluster"),
 			reason: "a witness that shares code with policy, compile or program repeats their mistakes"},
+		{pkg: "internal/netpol/lint", pure: true, may: ours("cluster", "spelling"),
+			reason: "questions about a policy are a function of the cluster; whoever shows them decides which"},
 		{pkg: "internal/cluster/convert", pure: true, may: append(ours("cluster", "inet"), k8s...),
 			reason: "API objects become cluster values here and nothing else happens"},
 		{pkg: "internal/lab/cases", pure: true, may: append(ours("cluster", "cluster/convert", "inet", "netpol/program",

@@ -26,6 +26,8 @@ type input struct {
 	nodes     []string
 	workloads []workload
 	invented  []string // what to say of the pods that workloads got
+	// namespaces are those that have an object.
+	namespaces map[string]bool
 	// made has the workload, without namespace, of a pod that was invented.
 	made map[cluster.Key]string
 }
@@ -44,7 +46,7 @@ func readInput(from manifest.From) (*input, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := &input{made: map[cluster.Key]string{}}
+	in := &input{made: map[cluster.Key]string{}, namespaces: map[string]bool{}}
 	for _, o := range objects {
 		if err := in.add(o); err != nil {
 			return nil, fmt.Errorf("reading %s %s: %w", o.Kind, o.Key, err)
@@ -70,6 +72,9 @@ func (in *input) add(o manifest.Object) error {
 	case isWorkload(o):
 		return in.addWorkload(o)
 	default:
+		if o.Kind == "Namespace" {
+			in.namespaces[o.Key.Name] = true
+		}
 		in.items = append(in.items, item{text: o.JSON, policy: o.Policy})
 	}
 	return nil

@@ -28,7 +28,9 @@ type plan struct {
 	ports      []port
 	leftOut    []leftOut
 	notes      []string
-	found      []cluster.Diagnostic // about addresses that pods do not get
+	// found is about addresses that pods do not get, and about policies that were probably
+	// meant in another way.
+	found []cluster.Diagnostic
 }
 
 // planned reads what the run is about out of the input.
@@ -53,6 +55,7 @@ func (r *run) planned(in *input, loaded *manifest.Result, ports []port, hosts []
 		nodeList = append(nodeList, &cluster.Node{Name: name, Addrs: nodes.Node(i)})
 	}
 	p.snap, p.found = r.extra.settle(m, nodeList)
+	p.found = append(p.found, in.questions(p.snap)...)
 	p.connect(m, used, nodes, hosts)
 	if err := p.point(in, r.scopeFlags); err != nil {
 		return nil, err

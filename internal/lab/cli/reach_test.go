@@ -158,3 +158,34 @@ func TestFurtherAddressesAreThePods(t *testing.T) {
 		}
 	}
 }
+
+// doubtful are policies that are enforced as they are written.
+const doubtful = `
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop},
+  spec: {podSelector: {matchLabels: {app: wep}}}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: q, namespace: shpo}, spec: {podSelector: {}}}
+`
+
+func TestRunWarnsOfWhatWasProbablyNotMeant(t *testing.T) {
+	status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, doubtful),
+		"-o", "json", "--probe", "tcp:80")...)
+	var r runReport
+	if err := json.Unmarshal([]byte(out), &r); err != nil || status != 0 {
+		t.Fatalf("exit status %d, %v\n%s%s", status, err, out, stderr)
+	}
+	var said []string
+	for _, d := range r.Diagnostics {
+		said = append(said, d.String())
+		if !strings.Contains(stderr, d.String()) {
+			t.Errorf("stderr does not say %q", d)
+		}
+	}
+	for i, part := range []string{"did you mean app=web?", "there is no namespace shpo"} {
+		if len(said) != 2 || !strings.Contains(said[i], part) {
+			t.Errorf("said %q, want two with %q", said, part)
+		}
+	}
+}
