@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package docs
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// Command lines of kubectl are read by kubectl, which prints its help instead of doing
+// them.
+func TestLinesOfKubectlAreKnown(t *testing.T) {
+	program, err := filepath.Abs(filepath.Join(root, "bin", "kube"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(program); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skipf("%v: make kube builds it", err)
+	}
+	seen := map[string]bool{}
+	for _, p := range pages(t) {
+		for _, words := range linesOf(t, p, "kubectl") {
+			args := words[1:]
+			if i := slices.Index(args, "--"); i >= 0 {
+				args = args[:i]
+			}
+			out, err := exec.Command(program, append([]string{"kubectl"}, append(args, "--help")...)...).CombinedOutput()
+			if seen[args[0]] = true; err != nil {
+				t.Errorf("%s: %q: %v\n%s", p.name, words, err, out)
+			}
+		}
+	}
+	if len(seen) < 4 {
+		t.Errorf("only %d kinds of lines", len(seen))
+	}
+}
+
+// linesOf returns the command lines of a program in the blocks of a page.
+func linesOf(t *testing.T, p page, program string) (list [][]string) {
+	t.Helper()
+	blocks, _ := p.blocks()
+	for _, b := range blocks {
+		words, err := b.commands()
+		if err != nil {
+			t.Error(err)
+		}
+		for _, w := range words {
+			if w[0] == program && len(w) > 1 {
+				list = append(list, w)
+			}
+		}
+	}
+	return list
+}
