@@ -9,18 +9,17 @@ import (
 )
 
 const (
-	// share is the part of the time that scans for one payer may take in the long
-	// run, and credit how much of it may be taken at once: a change is looked at
-	// without delay, and who changes things all the time waits.
+	// share is the share of time that scans for one payer may take in the long run, and credit is how much
+	// of it may be taken at once. A single change is scanned without delay; a payer with constant changes
+	// waits.
 	share  = 0.2
 	credit = 2 * time.Second
-	// maxAccounts bounds the accounts that are not full. Above it new ones share one.
+	// maxAccounts bounds the accounts that are not full. Above it new payers share one account.
 	maxAccounts = 1024
 )
 
-// accounts say how long each payer has to wait until it may have the connection
-// table scanned. It reads no clock. An account that is full is not kept. The zero
-// value needs share and credit.
+// accounts compute how long each payer has to wait for its next scan of the connection table. They read no
+// clock. Full accounts are not stored. The zero value needs share and credit.
 type accounts struct {
 	share  float64
 	credit time.Duration
@@ -31,7 +30,7 @@ func newAccounts() accounts {
 	return accounts{share: share, credit: credit, list: map[cut.Payer]budget{}}
 }
 
-// shared is the account of those for whom there is no room.
+// shared is the account of all payers beyond maxAccounts.
 var shared = cut.Payer{Members: true}
 
 // wait returns how long the payer has to wait; 0 if it has no debt.
@@ -40,7 +39,7 @@ func (a *accounts) wait(p cut.Payer, now time.Time) time.Duration {
 	return b.spend(0, now)
 }
 
-// charge takes a cost from the payers, in equal parts.
+// charge splits a cost equally among the payers.
 func (a *accounts) charge(list []cut.Payer, cost time.Duration, now time.Time) {
 	for _, p := range list {
 		if len(a.list) >= maxAccounts {
@@ -55,7 +54,7 @@ func (a *accounts) charge(list []cut.Payer, cost time.Duration, now time.Time) {
 	}
 }
 
-// of returns the payer's account, which is full if it is not kept.
+// of returns the payer's account. An account that is not stored is full.
 func (a *accounts) of(p cut.Payer, now time.Time) budget {
 	b, known := a.list[p]
 	if !known && len(a.list) >= maxAccounts {
@@ -76,21 +75,20 @@ func (a *accounts) forget(now time.Time) {
 	}
 }
 
-// budget says how long to wait after something that took its time.
+// budget computes how long to wait after work of a known duration.
 type budget struct {
 	share  float64 // of the time, in the long run
 	credit time.Duration
 	left   time.Duration
-	at     time.Time // when that was so
+	at     time.Time // when left was computed
 }
 
-// newBudget returns one with a full credit.
+// newBudget returns a budget with full credit.
 func newBudget(share float64, now time.Time) budget {
 	return budget{share: share, credit: credit, left: credit, at: now}
 }
 
-// spend takes what something took, and returns how long to wait until nothing is
-// owed.
+// spend subtracts the duration of some work and returns how long to wait until the debt is paid.
 func (b *budget) spend(took time.Duration, now time.Time) (wait time.Duration) {
 	b.left = min(b.credit, b.left+time.Duration(b.share*float64(now.Sub(b.at)))) - took
 	b.at = now

@@ -21,38 +21,36 @@ import (
 	"github.com/podwall/podwall/internal/wake"
 )
 
-// arrivals end what an address took part in before a pod has it: as soon as the
-// pod network makes a route to one address, over an interface that may lead to
-// pods, or when a pod is held for it (hold). It runs beside the loop. Of addresses
-// of pods that are programmed it leaves everything: a connection that the pod's
-// policies allow is never ended here.
+// arrivals deletes the conntrack entries of an address that predate its pod. Two events trigger it: the pod
+// network adds a host route over an interface that may lead to pods, or a pod is held for its address
+// (hold). It runs in its own goroutine. It skips the addresses of pods that are programmed, so it never
+// deletes a connection that the pod's policies allow.
 type arrivals struct {
-	closed  bool // pods that nobody knows are; else only what is held is looked for
+	closed  bool // unknown pods are closed; if false, only held addresses are scanned for
 	log     *slog.Logger
 	conn    *conntrack.Conn // of the goroutine that runs it
-	freed   func()          // is called when a pod need not wait any longer
+	freed   func()          // called when a pod need not be held any longer
 	due     wake.Signal     // holds at most one wake-up of the goroutine
-	running atomic.Bool     // there is that goroutine
-	// known is the program that the kernel gets or has, without what is held.
+	running atomic.Bool     // the goroutine runs
+	// known is the program that the kernel has or is about to get, without the held pods.
 	known atomic.Pointer[program.Program]
 	armed atomic.Bool // the rules are loaded
 
 	mu        sync.Mutex // guards everything below
 	newcomers newcomers
-	since     time.Time // when the first of them came
+	since     time.Time // when the first waiting address was added
 	dropped   bool
-	count     int // deleted since somebody asked
+	count     int // entries deleted since the last call of ended
 }
 
 const (
-	// maxFresh bounds the routes that wait to be looked at. A node has some hundred
-	// pods.
+	// maxFresh bounds the routes that wait for a scan. A node has a few hundred pods.
 	maxFresh = 1 << 14
-	// gathering is the time for the routes of a pod's other addresses: the look is
-	// then one.
+	// gathering is how long to wait for the routes of a pod's other addresses, so that one scan serves them
+	// all.
 	gathering = time.Millisecond
-	// arrivalShare is the part of the time that looking may take in the long run.
-	// It is more than the audit's, since meanwhile packets come through.
+	// arrivalShare is the share of time that these scans may take in the long run. It is larger than the
+	// audit's, because packets of old connections pass until the scan.
 	arrivalShare = 0.5
 )
 
@@ -60,7 +58,7 @@ func newArrivals(conn *conntrack.Conn, log *slog.Logger, closed bool, freed func
 	return &arrivals{closed: closed, log: log, conn: conn, freed: freed, due: wake.New(), newcomers: newNewcomers(maxFresh)}
 }
 
-// note takes a route that is new. It never waits.
+// note queues the address of a new route. It never blocks.
 func (a *arrivals) note(h links.Host) {
 	if !a.closed {
 		return
@@ -74,16 +72,15 @@ func (a *arrivals) note(h links.Host) {
 	a.wake()
 }
 
-// clean reports whether somebody looks beside the loop, and the addresses from before
-// which nothing is left, each with the interface over which its route went when that
-// was found out: a pod with one can be programmed at once.
+// clean reports whether the goroutine runs, and returns the addresses without older connections, each with
+// the interface of its route at the time of the scan. A pod with such an address can be programmed at once.
 func (a *arrivals) clean() (looks bool, addrs map[netip.Addr]int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.running.Load(), maps.Clone(a.newcomers.clean)
 }
 
-// doubt has every address looked for again: the rules may have been away.
+// doubt invalidates all clean addresses: the rules may have been absent for a while.
 func (a *arrivals) doubt() {
 	if a == nil {
 		return
@@ -101,15 +98,14 @@ func (a *arrivals) ended() (n int) {
 	return n
 }
 
-// arm says that the rules are loaded: entries that are deleted are not made
-// anew.
+// arm notes that the rules are loaded. From then on the kernel does not add deleted entries again.
 func (a *arrivals) arm() {
 	if a.armed.CompareAndSwap(false, true) {
 		a.wake()
 	}
 }
 
-// disarm says that the rules are gone on purpose, so that nothing is to be deleted.
+// disarm notes that the rules were removed on purpose. Nothing is deleted until arm.
 func (a *arrivals) disarm() {
 	if a != nil {
 		a.armed.Store(false)
@@ -120,8 +116,8 @@ func (a *arrivals) wake() {
 	a.due.Set()
 }
 
-// run deletes until ctx ends. However many routes come and go, it takes a share
-// of the time only: those that come meanwhile are looked for together.
+// run deletes entries until ctx ends. It takes a bounded share of time at any rate of route changes: routes
+// that are added during a scan share the next one.
 func (a *arrivals) run(ctx context.Context, open func(link int) bool) {
 	a.running.Store(true)
 	defer a.running.Store(false)
@@ -146,17 +142,17 @@ func (a *arrivals) run(ctx context.Context, open func(link int) bool) {
 		err := a.turn(open)
 		pause = b.spend(time.Since(start), time.Now())
 		if err != nil {
-			a.log.Warn("deleting connections from before a pod failed, trying again", "err", err)
+			a.log.Warn("deleting connections older than a pod failed, retrying", "err", err)
 			pause = max(pause, rewatch)
 		}
 	}
 }
 
-// take takes what waits, without the addresses that are programmed. Those of
-// routes that lead elsewhere than to pods count only if a pod is held for them.
+// take removes the waiting addresses from the queue, without those that are programmed. An address whose
+// route does not lead to pods counts only if a pod is held for it.
 func (a *arrivals) take(open func(link int) bool) (list []netip.Addr, since time.Time) {
 	if !a.armed.Load() {
-		return nil, since // arm wakes us
+		return nil, since // arm wakes the goroutine
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -165,15 +161,15 @@ func (a *arrivals) take(open func(link int) bool) (list []netip.Addr, since time
 		return !decide.Owns(p, addr) && (w.held || !open(w.link))
 	})
 	if a.dropped {
-		a.log.Warn("more routes to single addresses than expected, pods may wait for the connection table to be looked through", "limit", maxFresh)
+		a.log.Warn("too many new host routes, pods may wait for a scan of the connection table", "limit", maxFresh)
 	}
 	a.dropped = false
 	slices.SortFunc(list, netip.Addr.Compare)
 	return list, a.since
 }
 
-// turn deletes the connections of what waits. Where it found some, or failed, the
-// addresses wait once more.
+// turn deletes the connections of the waiting addresses. Addresses for which it found some, or all if it
+// failed, wait for another scan.
 func (a *arrivals) turn(open func(link int) bool) error {
 	addrs, since := a.take(open)
 	if len(addrs) == 0 {
@@ -185,7 +181,7 @@ func (a *arrivals) turn(open func(link int) bool) error {
 		deleted, err = forget(a.conn, addrs, node, func(addr netip.Addr) bool { return decide.Owns(a.known.Load(), addr) }, found)
 	}
 	if deleted > 0 {
-		a.log.Info("connections from before a pod cut", "count", deleted, "addresses", len(addrs), "after", time.Since(since))
+		a.log.Info("cut connections older than a pod", "count", deleted, "addresses", len(addrs), "after", time.Since(since))
 	}
 	a.mu.Lock()
 	a.count += deleted
@@ -201,7 +197,7 @@ func (a *arrivals) turn(open func(link int) bool) error {
 	return err
 }
 
-// hold has what waits looked for, once the commit has closed it.
+// hold queues the held addresses for a scan, after the commit that closed them.
 func (a *arrivals) hold(h decide.Held) {
 	a.mu.Lock()
 	for _, addr := range h.Came {

@@ -21,17 +21,16 @@ import (
 	"github.com/podwall/podwall/internal/wake"
 )
 
-// The audit looks at the connections that exist, beside the loop: a large table
-// takes the kernel longer than the loop may be kept waiting. It changes nothing
-// and hands over what must end to the next Cut or Apply, which asks once more. Each
-// tenant pays for the looks that its changes need (accounts).
+// The audit scans existing connections in its own goroutine, because scanning a large table takes longer
+// than the loop may be blocked. It changes nothing. It passes denied connections to the next Cut or Apply,
+// which judges them again. Each tenant pays for the scans that its changes need (accounts).
 type audit struct {
 	conn *conntrack.Conn // of the goroutine that runs it
 	log  *slog.Logger
-	wake func()      // asks for an Apply, which says that scans fail or not any more
-	deny func()      // says that connections were found that must end
+	wake func()      // requests an Apply when scans begin or cease to fail
+	deny func()      // reports that denied connections were found
 	due  wake.Signal // holds at most one wake-up of the goroutine
-	// accounts and total belong to that goroutine.
+	// Only that goroutine uses accounts and total.
 	accounts accounts
 	total    budget
 
@@ -43,34 +42,34 @@ type audit struct {
 	failing  bool
 }
 
-// Looked says what looking at the connection table took.
+// Looked sums up the scans of the connection table since the last report.
 type Looked struct {
 	Times    int
 	Entries  int
 	Duration time.Duration
-	Err      error // of the last time
+	Err      error // of the last scan
 }
 
 const (
-	// secondLook is the time until the second look: a packet that was under way at the
-	// first may have made an entry since.
+	// secondLook is the delay of the second scan: a packet in flight during the first scan may have added
+	// an entry.
 	secondLook = time.Second
-	// rounds bounds the looks after one change. There is no third, unless the
-	// second found something.
+	// rounds bounds the scans after one change. Scans after the second run only if the one before found
+	// something.
 	rounds = 5
-	// The kernel is asked for the entries of up to filtered addresses, in a table of
-	// more than filteredAbove times the square of their number. For each address it
-	// walks through the whole table twice, empty places included (10 ms a walk);
-	// handing over all takes one walk, and 2.6 µs an entry. Beside 200,000 entries an
-	// address took 0.11 s and all entries 0.54 s, beside 100 entries 21 and 10 ms.
+	// A scan requests single addresses only if there are at most filtered of them and the table holds more
+	// than filteredAbove entries times the square of their number. For each address the kernel walks the
+	// whole table twice, including empty buckets (10 ms per walk). A full dump takes one walk and 2.6 µs
+	// per entry. Measured: with 200,000 entries 0.11 s for one address and 0.54 s for all entries; with 100
+	// entries 21 ms and 10 ms.
 	filteredAbove = 1 << 13
 	filtered      = 4
-	// totalShare is the part of the time that looking may take in the long run for
-	// all payers together. It makes nobody wait longer than a look takes, and those
-	// who come meanwhile are served by one look.
+	// totalShare is the share of time that scans for all payers together may take in the long run. A payer
+	// waits no longer for it than one scan takes, and one scan serves all payers that request one in the
+	// meantime.
 	totalShare = 0.5
-	// handed is how many connections are handed over at once, and unheard how many
-	// are kept before somebody takes them: the next look finds the rest.
+	// handed is how many connections are passed on at once. unheard is how many are kept until they are
+	// taken; the next scan finds the rest.
 	handed, unheard = 512, 1 << 17
 )
 
@@ -80,14 +79,14 @@ func (a *audit) init(log *slog.Logger, awake, deny func()) {
 	a.requests, a.found.limit = requests{}, unheard
 }
 
-// learn tells by what is judged from now on.
+// learn sets the basis of later verdicts.
 func (a *audit) learn(b decide.Basis) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.basis = b
 }
 
-// look has the scopes looked at.
+// look requests scans of the scopes.
 func (a *audit) look(list cut.Scopes) {
 	if len(list) == 0 {
 		return
@@ -100,7 +99,7 @@ func (a *audit) look(list cut.Scopes) {
 	a.due.Set()
 }
 
-// take returns up to n connections that must end, and what it took to find them.
+// take returns up to n denied connections, and the cost of the scans that found them.
 func (a *audit) take(n int) ([]cut.Cut, Looked) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -109,14 +108,14 @@ func (a *audit) take(n int) ([]cut.Cut, Looked) {
 	return a.found.take(n), l
 }
 
-// giveBack returns what was taken and could not be cut.
+// giveBack queues connections again that were taken and could not be cut.
 func (a *audit) giveBack(list []cut.Cut) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.found.add(list)
 }
 
-// run looks until ctx ends.
+// run scans until ctx ends.
 func (a *audit) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		t, j, until := a.next(time.Now())
@@ -135,7 +134,7 @@ func (a *audit) run(ctx context.Context) {
 	}
 }
 
-// idle waits until there is something to do.
+// idle waits until a request arrives or a scan is due.
 func (a *audit) idle(ctx context.Context, until time.Time) {
 	var alarm <-chan time.Time
 	if !until.IsZero() {
@@ -148,12 +147,12 @@ func (a *audit) idle(ctx context.Context, until time.Time) {
 	}
 }
 
-// next returns what is to be looked at now and who judges it, or until when
-// there is nothing; the zero time is for ever.
+// next returns the scopes to scan now and their judge, or the time of the next scan; the zero time means
+// that none is scheduled.
 func (a *audit) next(now time.Time) (turn, *cut.Judge, time.Time) {
 	entries, _, err := a.conn.Count()
 	if err != nil {
-		entries = math.MaxUint32 // the look fails, or takes longer
+		entries = math.MaxUint32 // the scan then fails too, or takes longer
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -164,14 +163,14 @@ func (a *audit) next(now time.Time) (turn, *cut.Judge, time.Time) {
 	var left []netip.Addr
 	for _, s := range t.scopes {
 		for _, pod := range a.basis.Program.Pods {
-			delete(s.Left, pod.Addr) // it has a pod again, whose connections are its own
+			delete(s.Left, pod.Addr) // the address has a pod again, whose connections must stay
 		}
 		left = slices.AppendSeq(left, maps.Keys(s.Left))
 	}
 	return t, cut.NewJudge(a.basis.Program, a.basis.Node, left).WithGroups(a.basis.Groups), time.Time{}
 }
 
-// inspect dumps, judges and hands over.
+// inspect dumps the table, judges the entries and passes the denied ones on.
 func (a *audit) inspect(t turn, j *cut.Judge) {
 	start, entries, found, all := time.Now(), 0, map[string]int{}, t.scopes.All()
 	var batch []cut.Cut
@@ -196,7 +195,7 @@ func (a *audit) inspect(t turn, j *cut.Judge) {
 	a.looked.Times, a.looked.Entries, a.looked.Err = a.looked.Times+1, a.looked.Entries+entries, err
 	a.looked.Duration += time.Since(start)
 	if (err != nil) != a.failing {
-		a.wake() // so that the problem comes, or goes
+		a.wake() // to add or remove the reported problem
 	}
 	a.failing = err != nil
 	for p, s := range t.scopes {
@@ -206,7 +205,7 @@ func (a *audit) inspect(t turn, j *cut.Judge) {
 		}
 	}
 	if err != nil {
-		a.log.Warn("looking at the connection table failed, trying again", "err", err)
+		a.log.Warn("conntrack scan failed, retrying", "err", err)
 	}
 }
 
@@ -220,7 +219,7 @@ func (a *audit) hand(batch []cut.Cut) {
 	a.deny()
 }
 
-// dump asks for as little as it can.
+// dump requests as few entries as possible.
 func dump(c *conntrack.Conn, s *cut.Scope, take func(*inet.Connection)) error {
 	entries, _, err := c.Count()
 	if err != nil || entries == 0 {
@@ -238,7 +237,7 @@ func dump(c *conntrack.Conn, s *cut.Scope, take func(*inet.Connection)) error {
 	return nil
 }
 
-// everything reports whether all entries of the table are handed over.
+// everything reports whether the scan dumps the whole table.
 func everything(s *cut.Scope, entries uint32) bool {
 	n := uint32(min(len(s.Touched)+len(s.Left), filtered+1))
 	return s.Whole || entries <= filteredAbove*n*n || n > filtered
@@ -248,7 +247,7 @@ func addressesIn(s *cut.Scope) []netip.Addr {
 	return slices.AppendSeq(slices.Collect(maps.Keys(s.Touched)), maps.Keys(s.Left))
 }
 
-// familyOf returns the one family of the scope, or 0.
+// familyOf returns the only family of the scope, or 0 if there are several.
 func familyOf(s *cut.Scope, addrs []netip.Addr) inet.Family {
 	if s.Whole || len(addrs) == 0 {
 		return 0

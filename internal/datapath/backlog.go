@@ -9,16 +9,15 @@ import (
 	"github.com/podwall/podwall/internal/netpol/cut"
 )
 
-// backlog holds the connections that must end until somebody takes them, in one
-// queue for each tenant: nobody's waits behind another's. The zero value is empty
-// and takes nothing; limit bounds it.
+// backlog holds denied connections until they are taken. Each tenant has its own queue, so no tenant delays
+// another. The zero value is empty and accepts nothing; limit bounds the sum.
 type backlog struct {
 	limit  int
 	queues map[string][]cut.Cut // by tenant
 }
 
-// add appends the connections to their tenants' queues. Above the limit the
-// queues that have more than a fair share lose their newest ones.
+// add appends the connections to their tenants' queues. Above the limit, queues longer than their fair
+// share lose their newest entries.
 func (b *backlog) add(list []cut.Cut) {
 	if b.queues == nil {
 		b.queues = map[string][]cut.Cut{}
@@ -31,7 +30,7 @@ func (b *backlog) add(list []cut.Cut) {
 	}
 }
 
-// take takes up to n connections: the oldest of each tenant, in fair shares.
+// take removes up to n connections: the oldest of each tenant, in fair shares.
 func (b *backlog) take(n int) (list []cut.Cut) {
 	shares := cut.FairShares(b.lengths(), n)
 	for _, tenant := range slices.Sorted(maps.Keys(shares)) {

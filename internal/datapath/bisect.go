@@ -18,21 +18,20 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// A commit is one transaction: one element or rule that the kernel refuses stops
-// the changes of everybody. So a commit that is refused twice is divided until it
-// is known which objects the kernel refuses (objects.go). Everybody else goes on.
+// A commit is one transaction: a single element or rule that the kernel refuses blocks all changes. So a
+// commit that is refused twice is bisected until the refused objects are known (objects.go). All other
+// objects are committed without them.
 
-// maxTries bounds the commits of one search. What was not tried then is left out.
+// maxTries bounds the commits of one search. Objects not tried by then are left out.
 const maxTries = 64
 
-// division finds the objects that are refused among many, by trying groups of
-// them beside those that were accepted.
+// division finds the refused objects by trying groups of them together with the accepted ones.
 type division struct {
 	groups [][]object // still to be tried
 	tries  int
 }
 
-// next returns the group to try; nil if there is none, or if the bound is reached.
+// next returns the group to try; nil if none is left or the bound is reached.
 func (d *division) next() []object {
 	if len(d.groups) == 0 || d.tries == maxTries {
 		return nil
@@ -40,8 +39,7 @@ func (d *division) next() []object {
 	return d.groups[0]
 }
 
-// result takes the kernel's answer to the group. A refused group of several is
-// tried in halves.
+// result records the kernel's answer for the group. A refused group of several objects is split in halves.
 func (d *division) result(accepted bool) {
 	group := d.groups[0]
 	d.groups, d.tries = d.groups[1:], d.tries+1
@@ -55,8 +53,8 @@ type commitError struct{ error }
 
 func (e commitError) Unwrap() error { return e.error }
 
-// refused reports whether the kernel found fault with what a commit says. Lack of
-// memory, of rights, or of an answer is no such fault.
+// refused reports whether the kernel rejected the content of a commit. Lack of memory or rights, and a
+// missing answer, do not count.
 func refused(err error) bool {
 	var r commitError
 	if !errors.As(err, &r) {
@@ -67,8 +65,8 @@ func refused(err error) bool {
 		func(e unix.Errno) bool { return errors.Is(err, e) })
 }
 
-// enforce makes the program true, without what the kernel refuses. It forgets what
-// was left out when the object is not there any more, also as another version.
+// enforce makes the kernel agree with the program, except for refused objects. It forgets a refused object
+// once the program no longer holds it in that version.
 func (d *Datapath) enforce(ctx context.Context, p *program.Program, report *Report) error {
 	d.left.keep(p)
 	err := d.pass(ctx, p, report)
@@ -81,14 +79,14 @@ func (d *Datapath) enforce(ctx context.Context, p *program.Program, report *Repo
 	}
 	d.refusals++
 	if d.refusals < 2 && len(d.left.objects) == 0 && d.table.actual != nil {
-		return err // somebody may have changed the table meanwhile: the next pass reads it
+		return err // another program may have changed the table: the next pass reads it
 	}
 	left, found := d.search(ctx, p)
 	if found != nil {
 		return errors.Join(err, found)
 	}
 	d.left, *report = left, Report{}
-	d.log.Error("the kernel refuses a part of the rules, which is left out and closed", "count", len(left.objects), "err", err)
+	d.log.Error("the kernel refuses some rules, they are left out and closed", "count", len(left.objects), "err", err)
 	if err := d.pass(ctx, p, report); err != nil {
 		return err
 	}
@@ -96,8 +94,8 @@ func (d *Datapath) enforce(ctx context.Context, p *program.Program, report *Repo
 	return nil
 }
 
-// accept notes that the program is in force without what is left out. Where pods
-// are held the kernel was not asked about these yet.
+// accept notes that the program is in force without the objects left out. While pods are held, the kernel
+// has not seen their objects yet.
 func (d *Datapath) accept(p *program.Program, report *Report) {
 	if len(report.Held) == 0 {
 		d.refusals = 0
@@ -105,8 +103,8 @@ func (d *Datapath) accept(p *program.Program, report *Report) {
 	d.sayLeft(p, report)
 }
 
-// retryLeft has what was left out tried again with the next pass; if it is refused
-// again, that pass divides at once.
+// retryLeft lets the next pass try the objects left out again. If they are refused again, that pass bisects
+// at once.
 func (d *Datapath) retryLeft() bool {
 	some := len(d.left.objects) > 0
 	if some {
@@ -115,8 +113,8 @@ func (d *Datapath) retryLeft() bool {
 	return some
 }
 
-// search finds the objects that the kernel refuses. Pods among them are closed by
-// their address. Where the kernel refuses that too, they are taken out.
+// search finds the objects that the kernel refuses. Refused pods are closed by address. If the kernel
+// refuses that too, they are removed.
 func (d *Datapath) search(ctx context.Context, p *program.Program) (omitted, error) {
 	left, err := d.divide(ctx, p, false)
 	if refused(err) {
@@ -125,10 +123,9 @@ func (d *Datapath) search(ctx context.Context, p *program.Program) (omitted, err
 	return left, err
 }
 
-// divide returns the objects that the kernel refuses. What is in force and still
-// wanted stays so, whoever brought it: only what is new or changed is tried. An
-// error says that the kernel refuses what is left without these, or that it could
-// not be asked.
+// divide returns the objects that the kernel refuses. It tries only new and changed objects; objects in
+// force that are still wanted stay, whichever process added them. An error means that the kernel refuses
+// the program even without the new objects, or did not answer.
 func (d *Datapath) divide(ctx context.Context, p *program.Program, gone bool) (omitted, error) {
 	if err := d.reread(ctx); err != nil {
 		return omitted{}, err
@@ -157,9 +154,8 @@ func (d *Datapath) divide(ctx context.Context, p *program.Program, gone bool) (o
 	return out, nil
 }
 
-// try commits a part of a program, from what the kernel holds (invariant 8). It
-// leaves the connection table alone: what is closed for the time of a search only
-// keeps its connections.
+// try commits part of a program, relative to the kernel's state (invariant 8). It leaves the connection
+// table alone: pods that are closed during a search keep their connections.
 func (d *Datapath) try(ctx context.Context, p *program.Program, out omitted) error {
 	if err := d.reread(ctx); err != nil {
 		return err
@@ -174,7 +170,7 @@ func (d *Datapath) try(ctx context.Context, p *program.Program, out omitted) err
 	return d.trust(d.write(ctx, desired, ops))
 }
 
-// reread reads the table unless it is known.
+// reread reads the table if its state is unknown.
 func (d *Datapath) reread(ctx context.Context) error {
 	if err := d.renew(); err != nil || d.table.known {
 		return err
@@ -182,7 +178,7 @@ func (d *Datapath) reread(ctx context.Context) error {
 	return d.trust(d.readTable(ctx, &Report{}))
 }
 
-// sayLeft adds the problem that names what is left out, and whom it closes.
+// sayLeft adds the problem that names the objects left out and the pods that they close.
 func (d *Datapath) sayLeft(p *program.Program, report *Report) {
 	if len(d.left.objects) == 0 {
 		return
@@ -205,10 +201,10 @@ func (d *Datapath) sayLeft(p *program.Program, report *Report) {
 			text += " of " + closed[o.chain]
 		}
 		names = append(names, text)
-		opens = opens || o.isPod() && d.left.gone // where nobody else is closed either
+		opens = opens || o.isPod() && d.left.gone // a removed pod is open where unknown pods are
 	}
 	report.add(decide.Problem{Subject: "left out", Blocking: opens,
 		Text: "the kernel refuses the rules of these, so they are left out and closed: " + decide.FirstOf(names),
 		Cure: "change or delete the policies of these pods, or the pods; it is tried again when they change, and at each verification. " +
-			"Please report it: it is a mistake of podwall's or a limit of this kernel"})
+			"Please report it: it is a bug of podwall or a limit of this kernel"})
 }

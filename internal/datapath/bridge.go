@@ -12,16 +12,15 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// bridgeTable is what is known of the table of family bridge, which binds addresses to
-// ports.
+// bridgeTable is the known state of the table of family bridge, which binds addresses to ports.
 type bridgeTable struct {
 	actual *nft.Table // nil for no table
 	known  bool
-	bound  bool // what an earlier process left in it is taken over
+	bound  bool // the bindings that an earlier process left in it are taken over
 }
 
-// readBridge reads that table, unless it is known. The first time it also takes over
-// which pod an earlier process knew behind which port.
+// readBridge reads that table if its state is unknown. The first time it also takes over which pod an
+// earlier process recorded at which port.
 func (d *Datapath) readBridge() (err error) {
 	t := &d.bridge
 	if t.known {
@@ -37,8 +36,7 @@ func (d *Datapath) readBridge() (err error) {
 	return nil
 }
 
-// bindings returns what two tables say together: one knows the port of each address,
-// the other the pod.
+// bindings joins two tables: one holds the port of each address, the other holds the pod.
 func bindings(bridge, judging *nft.Table) (list []links.Binding) {
 	for _, at := range ruleset.PortsInForce(bridge) {
 		if pod, id := ruleset.HolderOf(judging, at.Addr); pod != "" {
@@ -48,7 +46,7 @@ func bindings(bridge, judging *nft.Table) (list []links.Binding) {
 	return list
 }
 
-// agree makes the table of family bridge what is desired; nil stands for no table.
+// agree commits the desired state of the table of family bridge; nil means no table.
 func (d *Datapath) agree(desired *nft.Table) error {
 	t := &d.bridge
 	err := d.readBridge()
@@ -76,8 +74,7 @@ func (d *Datapath) commitBridge(actual, desired *nft.Table) error {
 	return d.committed(conn.Commit(ops))
 }
 
-// disown takes addresses out of that table: they are at no port until an agent knows
-// where.
+// disown removes addresses from that table: they are bound to no port until an agent knows their port.
 func (d *Datapath) disown(addrs []netip.Addr) error {
 	if err := d.readBridge(); err != nil || d.bridge.actual == nil {
 		return err

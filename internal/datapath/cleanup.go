@@ -10,14 +10,13 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// Cleanup removes what is ours: the tables, the settings that were changed, and the
-// mark of a node that is open. Nobody else's object is touched. Done twice it
-// changes nothing.
+// Cleanup removes all that podwall added: the tables, the changed settings, and the mark of an open node.
+// It touches no other program's objects. Repeating it changes nothing.
 func (d *Datapath) Cleanup() error {
 	return errors.Join(d.removeTables(), ruleset.UnmarkOpen(d.conn))
 }
 
-// removeTables removes our tables and restores the settings that they remember.
+// removeTables removes our tables and restores the settings recorded in them.
 func (d *Datapath) removeTables() error {
 	restored, err := d.restoreSettings()
 	if err != nil {
@@ -26,8 +25,8 @@ func (d *Datapath) removeTables() error {
 	return errors.Join(restored, d.deleteTables())
 }
 
-// restoreSettings writes the settings as they were before us, as far as our table
-// remembers them. What cannot be written is told apart from what cannot be known.
+// restoreSettings restores the settings recorded in our table to their values before podwall. failed holds
+// settings that could not be written; err means that the record could not be read.
 func (d *Datapath) restoreSettings() (failed, err error) {
 	actual, err := d.conn.Read()
 	if err != nil {

@@ -18,11 +18,11 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// The last third of a pass: every effect of a decision, in the order of its fields,
-// whose comments say why.
+// The last third of a pass: all effects of a decision, in the order of its fields. The comments of the
+// fields give the reasons.
 
-// commit makes the kernel what a decision says. After an error it holds what it
-// held, or part of a very large change.
+// commit applies a decision to the kernel. After an error the kernel is unchanged, or holds part of a very
+// large change.
 func (d *Datapath) commit(ctx context.Context, out decide.Decision, report *Report) error {
 	d.lookAgain(out.LookAgain)
 	if out.Release {
@@ -39,19 +39,19 @@ func (d *Datapath) commit(ctx context.Context, out decide.Decision, report *Repo
 	if err := d.commitRules(ctx, out, report); err != nil {
 		d.cuts.audit.giveBack(out.End)
 		if !d.table.onlyRefused {
-			d.cuts.arrivals.doubt() // nobody knows what the kernel holds
+			d.cuts.arrivals.doubt() // the kernel's state is unknown
 		}
 		return err
 	}
 	d.inForce(out, report)
-	if report.Drift > 0 && !d.options.KeepConnections { // nobody knows what was let through meanwhile
+	if report.Drift > 0 && !d.options.KeepConnections { // unknown connections may have passed during the drift
 		out.Scan.Of(cut.Payer{}).Whole = true
 	}
 	d.cuts.commit(out, report)
 	return d.endAll(out, report)
 }
 
-// inForce notes that the rules of a decision are in the kernel.
+// inForce notes that the kernel holds the rules of a decision.
 func (d *Datapath) inForce(out decide.Decision, report *Report) {
 	d.decider.Committed(&out)
 	d.table.decide()
@@ -61,11 +61,10 @@ func (d *Datapath) inForce(out decide.Decision, report *Report) {
 	report.Cuts.Refused = d.decider.CountRefused()
 }
 
-// Cut ends the connections that a scan found denied: a commit of its own, by the
-// program that is in force. Nothing is compiled, rendered or compared for it but what
-// refuses that they are revived. Where that cannot be, since the table is not what
-// the last decision made it, it asks for an Apply, which ends them too; so it does
-// after an error.
+// Cut ends the connections that a scan found denied. It makes a commit of its own, using the program in
+// force. It compiles and renders nothing but the rules that keep the connections from being revived. If the
+// table is not as the last decision left it, or after an error, it requests an Apply, which ends the
+// connections too.
 func (d *Datapath) Cut(ctx context.Context) (Cuts, error) {
 	if err := d.renew(); err != nil {
 		return Cuts{}, err
@@ -87,7 +86,7 @@ func (d *Datapath) commitCut(ctx context.Context, out decide.Decision, report *R
 	wrote := d.table.wrote
 	desired, ops := ruleset.WithCut(d.table.actual, out.Node)
 	if err := d.write(ctx, desired, ruleset.JoinOps(ops, d.cutOps(out, ops))); err != nil {
-		d.table.wrote = wrote // what differs from it is others' doing, but for very little
+		d.table.wrote = wrote // differences from it are drift by others, with few exceptions
 		d.cuts.audit.giveBack(out.End)
 		d.cuts.arrivals.doubt()
 		return err
@@ -96,10 +95,10 @@ func (d *Datapath) commitCut(ctx context.Context, out decide.Decision, report *R
 	return d.endAll(out, report)
 }
 
-// endAll deletes what a decision ends, and asks for the rest.
+// endAll deletes the connections that a decision ends, and requests another Cut for the rest.
 func (d *Datapath) endAll(out decide.Decision, report *Report) error {
 	if out.Lost != nil {
-		d.log.Warn("too many connections are cut: the answering ends of the oldest may revive them",
+		d.log.Warn("too many connections are cut: the replying ends of the oldest may revive them",
 			"limit", decide.MaxRefused, "count", out.Lost.Count, "namespaces", out.Lost.Tenants)
 	}
 	if out.More {
@@ -108,12 +107,12 @@ func (d *Datapath) endAll(out decide.Decision, report *Report) error {
 	return d.cuts.end(out.End, &report.Cuts)
 }
 
-// commitRules commits the rules, with what is refused.
+// commitRules commits the rules and the sets of refused packets.
 func (d *Datapath) commitRules(ctx context.Context, out decide.Decision, report *Report) error {
 	t := &d.table
 	desired, ops := t.render(out.Program, out.Node)
 	if t.asRead && t.wrote != nil && len(ops) > 0 {
-		// What is desired may have changed too, and that is nobody's fault.
+		// The desired table may have changed too, which is no drift.
 		t.drift += len(nft.Diff(t.actual, t.wrote))
 	}
 	ops = ruleset.JoinOps(ops, d.cutOps(out, ops))
@@ -129,15 +128,14 @@ func (d *Datapath) commitRules(ctx context.Context, out decide.Decision, report 
 	return nil
 }
 
-// cutOps returns the changes of the sets of refused packets that go with those of
-// the table.
+// cutOps returns the changes to the sets of refused packets that belong to the changes of the table.
 func (d *Datapath) cutOps(out decide.Decision, table []nft.Op) []nft.Op {
 	if !out.Node.Cut {
-		return nil // the sets go, or are not there
+		return nil // the sets are deleted, or absent
 	}
 	add := slices.DeleteFunc(slices.Clone(out.Again), func(r program.Refused) bool { return out.Admit[r] })
 	add = slices.AppendSeq(add, maps.Keys(out.Refuse))
-	if len(table) > 0 && table[0].Kind <= nft.AddTable { // everything is made anew
+	if len(table) > 0 && table[0].Kind <= nft.AddTable { // the whole table is written again
 		for r := range d.decider.Refused() {
 			if !out.Admit[r] {
 				add = append(add, r)
@@ -148,26 +146,25 @@ func (d *Datapath) cutOps(out decide.Decision, table []nft.Op) []nft.Op {
 	return ruleset.CutOps(add, slices.Collect(maps.Keys(out.Admit)))
 }
 
-// bindPorts makes the table of family bridge agree with the wiring.
+// bindPorts commits the bridge table that the wiring requires.
 func (d *Datapath) bindPorts(n program.Node) []decide.Problem {
 	if err := d.agree(ruleset.RenderBridge(n)); err != nil {
 		return []decide.Problem{{Subject: "bridge ports", Blocking: d.options.Guard != decide.GuardOff,
-			Text: "a pod can pass as another pod of its bridge, and frames with several VLAN tags reach isolated pods: " + err.Error(),
+			Text: "a pod can send as another pod of its bridge, and frames with several VLAN tags reach isolated pods: " + err.Error(),
 			Cure: "use a kernel with CONFIG_NF_TABLES_BRIDGE, or --invalid-guard=off to accept this"}}
 	}
 	return nil
 }
 
-// expect tells who looks for connections from before a pod which pods are known from
-// now on: their connections may be their own.
+// expect hands the known pods to arrivals: from now on their connections may be their own.
 func (c *cuts) expect(out decide.Decision) {
 	if c.conn != nil {
 		c.arrivals.known.Store(out.Known)
 	}
 }
 
-// commit follows the rules: it has the connections scanned that the change may have
-// made denied ones.
+// commit runs after the rules are committed. It requests scans for connections that the change may have
+// denied.
 func (c *cuts) commit(out decide.Decision, report *Report) {
 	if c.conn == nil {
 		return
@@ -178,8 +175,8 @@ func (c *cuts) commit(out decide.Decision, report *Report) {
 	report.Cuts.Reused += c.clear(out.Moved, out.Judge)
 }
 
-// clear deletes those of the connections of some addresses that the judge
-// denies. It is for an Apply beside which no Watch runs.
+// clear deletes the connections of some addresses that the judge denies. It serves an Apply without a
+// running Watch.
 func (c *cuts) clear(addrs []netip.Addr, j *cut.Judge) (deleted int) {
 	if len(addrs) == 0 {
 		return 0
@@ -197,8 +194,8 @@ func (c *cuts) clear(addrs []netip.Addr, j *cut.Judge) (deleted int) {
 	return deleted
 }
 
-// end deletes connections and says so: what policies deny by now in one line, what is
-// left of pods that are gone at debug level only, since every pod that goes leaves some.
+// end deletes connections and logs them: one line for connections denied by policies, debug level for the
+// rest of deleted pods, since every deleted pod leaves some.
 func (c *cuts) end(list []cut.Cut, sum *Cuts) error {
 	if len(list) == 0 {
 		return nil
@@ -208,7 +205,7 @@ func (c *cuts) end(list []cut.Cut, sum *Cuts) error {
 	for i := range list {
 		l := &list[i]
 		if entries[i] = l.Entry; l.Entry.Finished {
-			continue // nobody speaks there any more
+			continue // the connection has ended already
 		}
 		now.add(l.Reason)
 		if denied := l.Reason == cut.Ingress || l.Reason == cut.Egress; denied && first == nil {
@@ -223,7 +220,7 @@ func (c *cuts) end(list []cut.Cut, sum *Cuts) error {
 			"first", first.String(), "reason", first.Reason.String(), "pod", first.Pod, "chain", first.Chain)
 	}
 	if now.Gone > 0 {
-		c.log.Debug("connections of pods that are gone ended", "count", now.Gone)
+		c.log.Debug("connections of deleted pods ended", "count", now.Gone)
 	}
 	if _, err := c.conn.Delete(entries); err != nil {
 		c.audit.giveBack(list)

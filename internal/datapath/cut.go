@@ -14,32 +14,31 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// cuts ends connections that exist and must not, as package decide says. It is used
-// by the goroutine of Apply; audit and arrivals run beside the loop.
+// cuts ends existing connections that package decide denies. The goroutine of Apply uses it; audit and
+// arrivals have goroutines of their own.
 type cuts struct {
 	log      *slog.Logger
 	conn     *conntrack.Conn // nil if the kernel has no such interface
-	why      error           // then
+	why      error           // why conn is nil
 	audit    audit
 	arrivals *arrivals // nil if connections cannot be read
 	swept    time.Time
-	release  *time.Timer // for those that are allowed again
+	release  *time.Timer // for connections that are allowed again
 }
 
 const (
-	// maxCuts bounds how many connections one commit cuts; the next takes the rest.
+	// maxCuts bounds how many connections one commit cuts; the next commit takes the rest.
 	maxCuts = 4096
-	// maxLogged is how many connections of one commit are named in the log, at debug level.
+	// maxLogged bounds the connections of one commit that are logged, at debug level.
 	maxLogged = 10
-	// sweepPeriod is how often the kernel is asked which refused packets it has
-	// forgotten.
+	// sweepPeriod is how often to read which refused packets the kernel still holds.
 	sweepPeriod = time.Minute
 )
 
-// Cuts says which connections an Apply or a Cut ended.
+// Cuts counts the connections that an Apply or a Cut ended.
 type Cuts struct {
 	Ingress, Egress, Reused, Gone int
-	// Refused is how many packets the sets hold that would revive them.
+	// Refused is the size of the sets of packets that would revive them.
 	Refused int
 	Looked  Looked
 }
@@ -59,7 +58,7 @@ func (c *cuts) open(o Options, log *slog.Logger, wake, denied func()) {
 		_, _, c.why = conns[0].Count()
 	}
 	if c.why != nil {
-		_ = closeAll(conns[:]...) // of no use
+		_ = closeAll(conns[:]...) // not needed
 		return
 	}
 	c.conn, c.audit.conn = conns[0], conns[1]
@@ -84,8 +83,8 @@ func closeAll(conns ...*conntrack.Conn) error {
 	return errors.Join(errs...)
 }
 
-// sweep asks the kernel now and then what it has forgotten, so that the rules go
-// when nothing is left to refuse.
+// sweep reads once per sweepPeriod which refused packets have expired, so that the rules are deleted when
+// none is left.
 func (d *Datapath) sweep(now time.Time) error {
 	c := &d.cuts
 	if d.decider.CountRefused() == 0 || now.Sub(c.swept) < sweepPeriod || !d.table.known {
@@ -100,7 +99,7 @@ func (d *Datapath) sweep(now time.Time) error {
 		d.note(nft.Notice{Table: true})
 	}
 	if d.decider.CountRefused() == 0 {
-		d.denied.Set() // the rules that ask the sets go
+		d.denied.Set() // the rules that match the sets are to be deleted
 	}
 	return nil
 }

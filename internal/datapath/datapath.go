@@ -2,14 +2,13 @@
 
 //go:build linux
 
-// Package datapath makes the kernel agree with a program. A pass has three parts:
-// it observes how the pods are wired, what other programs do at our hooks and which
-// connections are denied (observe.go: reads only); package decide says what to
-// change; and it commits that in a fixed order (commit.go). At the start it proves
-// that a packet which must be dropped is dropped.
+// Package datapath makes the kernel agree with a program. A pass has three parts: it observes the wiring of
+// the pods, other programs' rules at our hooks and denied connections (observe.go: reads only); package
+// decide computes the changes; commit.go makes them in a fixed order. At the start it verifies that a
+// packet which must be dropped is dropped.
 //
-// It is one of the two places that decide what fails closed: after a failed
-// commit the kernel keeps what it has, and nothing is ever flushed on exit.
+// It is one of the two places that decide what fails closed: after a failed commit the kernel keeps its
+// state, and nothing is ever flushed on exit.
 package datapath
 
 import (
@@ -33,36 +32,36 @@ type Options struct {
 	decide.Options
 	// Uplinks are patterns of interfaces that never lead to pods.
 	Uplinks []string
-	// Sysctls is where settings of the kernel are read and written.
+	// Sysctls is where kernel settings are read and written.
 	Sysctls sysctl.Dir
-	// Announced reports whether the container runtime said that a pod of this node
-	// has the address, and which interfaces of the node are the pod's. May be nil; it
-	// is called by the goroutine of Apply.
+	// Announced reports whether the container runtime announced a pod of this node with the address, and
+	// returns the interfaces of the node that lead to that pod. May be nil; the goroutine of Apply calls
+	// it.
 	Announced func(netip.Addr) (ifaces []string, ok bool)
-	// ExtraHardware returns hardware addresses that a pod, namespace/name, may have beside
-	// that of its interface. Likewise.
+	// ExtraHardware returns the hardware addresses that a pod (namespace/name) may have in addition to that
+	// of its interface. May be nil; the goroutine of Apply calls it.
 	ExtraHardware func(pod string) []inet.Hardware
 }
 
-// Report says what an Apply did and found.
+// Report describes what an Apply did and found.
 type Report struct {
 	decide.Findings
 	Full     bool // the table was read from the kernel first
 	Changes  int  // operations sent
 	Elements int  // elements in them
-	// Drift is the number of differences that somebody else had made.
+	// Drift is the number of differences that other programs made.
 	Drift int
 	Table *nft.Table // what the kernel now holds
-	// Held are addresses of pods that are closed for now, since connections from
-	// before the pod may exist. Changed receives when they need not be any longer.
+	// Held are addresses of pods that are closed for now, because connections older than the pod may exist.
+	// Changed receives when they need not be held any longer.
 	Held []netip.Addr
 	Cuts Cuts
-	// Open is true of a node that was opened on purpose: nothing of ours is in the
-	// kernel, and the rest of the report is empty but for the problem that says so.
+	// Open is true if the node was opened on purpose: none of our tables is in the kernel, and the report
+	// holds only the problem that reports it.
 	Open bool
 }
 
-// take takes what a decision found.
+// take copies the findings of a decision.
 func (r *Report) take(out decide.Decision) {
 	r.Findings, r.Held = out.Findings, out.Held.Addrs
 }
@@ -79,24 +78,24 @@ type Datapath struct {
 	links   *links.Links
 	events
 	decider *decide.Decider
-	now     func() time.Time // of what decisions depend on; tests put it forward
+	now     func() time.Time // the clock of decisions; tests advance it
 
 	table    table
 	bridge   bridgeTable
 	survey   *nft.Survey
-	surveyed uint32 // the generation before it
+	surveyed uint32 // the generation before the survey
 	settings settings
 	proof    proof
 	cuts     cuts
 	opening  opening
 
-	left      omitted // refused by the kernel
-	refusals  int     // commits in a row
-	untracked string  // what hides packets of IPVS from our chains, "" for nothing
+	left      omitted // objects that the kernel refuses
+	refusals  int     // commits refused in a row
+	untracked string  // why IPVS packets bypass our chains, "" if they do not
 }
 
-// Open connects to the kernel and checks that it can do what is needed. The
-// network namespace is that of the calling thread.
+// Open connects to the kernel and checks that it has the required features. The network namespace is that
+// of the calling thread.
 func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	if err := preflight(); err != nil {
 		return nil, err
@@ -117,8 +116,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	return d, nil
 }
 
-// SetNodeAddresses says which addresses the Node object has. It may be called
-// by any goroutine.
+// SetNodeAddresses sets the addresses of the Node object. Any goroutine may call it.
 func (d *Datapath) SetNodeAddresses(list []netip.Addr) {
 	d.links.SetNodeAddresses(list)
 	d.note(nft.Notice{Hooks: true})
@@ -127,9 +125,8 @@ func (d *Datapath) SetNodeAddresses(list []netip.Addr) {
 // Close ends the connection to the kernel. The rules stay.
 func (d *Datapath) Close() error { return errors.Join(d.conn.Close(), d.cuts.close()) }
 
-// Apply makes the kernel agree with the program. The same program twice sends
-// nothing. After an error the kernel holds what it held, or part of a very
-// large change; the next Apply reads it back.
+// Apply makes the kernel agree with the program. Repeated with the same program it sends nothing. After an
+// error the kernel is unchanged, or holds part of a very large change; the next Apply reads it back.
 func (d *Datapath) Apply(ctx context.Context, p *program.Program) (Report, error) {
 	report, err := d.apply(ctx, p)
 	if err == nil {
@@ -138,14 +135,13 @@ func (d *Datapath) Apply(ctx context.Context, p *program.Program) (Report, error
 	return report, d.trust(err)
 }
 
-// trust notes whether the connection can be used after an outcome, and returns
-// the error.
+// trust notes from the error whether the connection is still usable, and returns the error.
 func (d *Datapath) trust(err error) error {
 	d.stale = d.stale || err != nil
 	return err
 }
 
-// renew connects anew if something failed since the last time.
+// renew reconnects if something failed since the last call.
 func (d *Datapath) renew() error {
 	if !d.stale {
 		return nil
@@ -162,7 +158,7 @@ func (d *Datapath) renew() error {
 func (d *Datapath) apply(ctx context.Context, p *program.Program) (Report, error) {
 	report := Report{}
 	if err := d.renew(); err != nil {
-		return report, err // what happened in the kernel is still to be taken
+		return report, err // the pending notifications stay queued
 	}
 	seen, err := d.seen()
 	if seen.Table {
@@ -195,9 +191,8 @@ func (d *Datapath) apply(ctx context.Context, p *program.Program) (Report, error
 	return report, err
 }
 
-// Verify makes the next Apply compare the whole table with the kernel, if
-// anything in the kernel's nftables changed since we last knew it, or if a
-// setting that we need was taken back.
+// Verify makes the next Apply compare the whole table with the kernel, if anything in the kernel's nftables
+// changed since the last known state, or if a required setting was reverted.
 func (d *Datapath) Verify() error {
 	if err := d.renew(); err != nil {
 		return err
@@ -206,17 +201,17 @@ func (d *Datapath) Verify() error {
 	if err != nil {
 		return d.trust(err)
 	}
-	retry := d.retryLeft() // whatever else there is to do
+	retry := d.retryLeft() // regardless of the conditions below
 	if retry || g != d.table.generation || d.settings.vlanLost() || !d.proof.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
 	} else if d.decider.Missing() || d.settings.blind || d.ipvsMoved() {
-		d.note(nft.Notice{Hooks: true}) // look again whether they are there
+		d.note(nft.Notice{Hooks: true}) // check again whether they are there
 	}
 	return d.trust(d.sweep(time.Now()))
 }
 
-// pass makes the kernel agree with the program, without what is left out: it
-// observes, decides and commits.
+// pass makes the kernel agree with the program, without the objects left out: it observes, decides and
+// commits.
 func (d *Datapath) pass(ctx context.Context, all *program.Program, report *Report) error {
 	if !d.table.known {
 		if err := d.readTable(ctx, report); err != nil {
@@ -225,7 +220,7 @@ func (d *Datapath) pass(ctx context.Context, all *program.Program, report *Repor
 	}
 	if err := d.trust(d.readBridge()); err != nil {
 		if !d.bridge.bound {
-			return err // else what the ports have now would count
+			return err // otherwise the current bindings would count
 		}
 		d.log.Warn("reading the table of bridge ports failed", "err", err)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// NotEnforcing says why nobody enforces in this network namespace: there is no
-// table of ours, or no agent that keeps it. It is empty if both are there.
+// NotEnforcing returns why podwall does not enforce in this network namespace: its table is missing, or no
+// agent maintains it. It is empty if both exist.
 func NotEnforcing(ctx context.Context) (why string, err error) {
 	conn, err := ruleset.Open(0)
 	if err != nil {
@@ -36,7 +36,7 @@ func NotEnforcing(ctx context.Context) (why string, err error) {
 	return "no podwall-agent runs in this network namespace", nil
 }
 
-// Gone reports whether no table of ours is in this network namespace.
+// Gone reports whether this network namespace has no table of ours.
 func Gone() (bool, error) {
 	conn, err := ruleset.Open(0)
 	if err != nil {

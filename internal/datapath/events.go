@@ -18,18 +18,18 @@ import (
 	"github.com/podwall/podwall/internal/wake"
 )
 
-// events collect what happened in the kernel between two Applys.
+// events collect changes of the kernel between two Applys.
 type events struct {
 	wake   wake.Signal // holds at most one wake-up
-	denied wake.Signal // the same, of connections that must end
-	// The netlink ports from which we change nftables, and from which we did before:
-	// what we did last may be heard of only after we connected anew.
+	denied wake.Signal // the same for denied connections
+	// The netlink ports of our nftables connection and of the one before: a notification of our last change
+	// may arrive after we reconnected.
 	port, before atomic.Uint32
 
 	mu      sync.Mutex // guards the fields below
 	pending nft.Notice
-	soon    *time.Timer // set while a look at other programs' rules is due
-	look    *time.Timer // set while a look at what is missing is due
+	soon    *time.Timer // set while a survey of other programs' rules is due
+	look    *time.Timer // set while a check for missing objects is due
 }
 
 func (e *events) init(port uint32) {
@@ -37,21 +37,20 @@ func (e *events) init(port uint32) {
 	e.port.Store(port)
 }
 
-// own reports whether a change of nftables from that netlink port was ours.
+// own reports whether that netlink port is one of ours.
 func (e *events) own(port uint32) bool {
 	return port != 0 && (port == e.port.Load() || port == e.before.Load())
 }
 
-// Changed receives after something in the kernel changed that Apply should
-// look at.
+// Changed receives after a change of the kernel that Apply has to process.
 func (e *events) Changed() <-chan struct{} { return e.wake }
 
-// Denied receives when Cut has something to do: a scan found connections that must
-// end, or something need not be refused any more.
+// Denied receives when Cut has work: a scan found denied connections, or a refused packet need not be
+// refused any longer.
 func (e *events) Denied() <-chan struct{} { return e.denied }
 
-// soonest is how often rules of others, which a service proxy may change many
-// times a second, make us look at them.
+// soonest is how often to survey the rules of other programs, which a service proxy may change many times a
+// second.
 const soonest = time.Second
 
 func (e *events) note(n nft.Notice) {
@@ -69,13 +68,12 @@ func (e *events) note(n nft.Notice) {
 	e.awake()
 }
 
-// awake asks for an Apply.
+// awake requests an Apply.
 func (e *events) awake() {
 	e.wake.Set()
 }
 
-// lookAgain asks for an Apply after some time, and for none if that is 0. It takes
-// the place of what was asked for before.
+// lookAgain requests an Apply after some time, or none if after is 0. It replaces the previous request.
 func (e *events) lookAgain(after time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -88,8 +86,7 @@ func (e *events) lookAgain(after time.Duration) {
 	}
 }
 
-// othersChanged reports whether somebody else may have changed our table since the last
-// Apply.
+// othersChanged reports whether another program may have changed our table since the last Apply.
 func (e *events) othersChanged() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -108,14 +105,14 @@ func (e *events) take() nft.Notice {
 	return n
 }
 
-// rewatch is the pause before a watch that failed begins again.
+// rewatch is the pause before a failed watch is restarted.
 const rewatch = time.Second
 
 // again runs a watch until ctx ends.
 func (d *Datapath) again(ctx context.Context, watch func() error) {
 	for ctx.Err() == nil {
 		if err := watch(); err != nil && ctx.Err() == nil {
-			d.log.Error("watching the kernel failed, beginning again", "err", err)
+			d.log.Error("watching the kernel failed, restarting", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -126,9 +123,8 @@ func (d *Datapath) again(ctx context.Context, watch func() error) {
 	}
 }
 
-// Watch listens to the kernel until ctx ends: nftables for changes by others,
-// links and routes for new wiring. A watch that fails begins again, and what it
-// may have missed counts as changed.
+// Watch listens to the kernel until ctx ends: nftables for changes by other programs, links and routes for
+// new wiring. A failed watch is restarted, and all that it may have missed counts as changed.
 func (d *Datapath) Watch(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {

@@ -17,29 +17,25 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// looks bounds how often the connection table is looked through for the
-// connections of a pod that starts.
+// looks bounds how often the connection table is scanned for connections older than a pod that starts.
 const looks = 4
 
-// forget deletes the connections of addresses that a pod gets now, whoever began
-// them: they are from before the pod, and where there is a route to the pod their
-// packets would reach it, since a nat chain judges first packets only. Nothing of
-// the pod's own can be among them as long as none of its containers runs.
+// forget deletes the conntrack entries of addresses that a pod is about to get, whichever end opened the
+// connection. They are older than the pod. Once a route to the pod exists, their packets would reach it,
+// since a nat chain sees only first packets. None of them is the pod's own as long as none of its
+// containers runs.
 //
-// The table of rules must be loaded, and the route to the pod be there. Then
-// nothing comes anew: a first packet is routed to the pod, meets our chain and is
-// dropped before it is an entry. What was routed before that leaves by the old
-// way, and is an entry microseconds later, while a plugin that makes a route and
-// one that calls this are milliseconds apart. So a look can miss only what was
-// under way in another processor: who found something should look once more.
-// Packets that were judged before and still wait for the pod's hardware address
-// are dropped.
+// The rules must be loaded and the route to the pod must exist. Then no entry is added again: a first
+// packet is routed to the pod, meets our chain and is dropped before it becomes an entry. A packet that was
+// routed earlier leaves by its old route and becomes an entry within microseconds, while the plugin that
+// adds the route and the one that calls forget are milliseconds apart. So a scan can miss only packets in
+// flight on another processor: after a scan that found something, callers should scan again. Packets that
+// got their verdict earlier and still wait for the pod's hardware address are dropped.
 //
-// known reports whether an address is a known pod's by now; its connections are
-// left to those who programmed it. It is asked after the look, which may take
-// long, and entries are deleted by their id: so what the pod is allowed since is
-// never among them. found, if it is not nil, gets how many connections of each
-// address were to be deleted.
+// known reports whether an address belongs to a known pod by now; its connections are left to the pass that
+// programmed the pod. It is called after the scan, which may take long, and entries are deleted by their
+// id: connections that the pod has been allowed since are never among them. found, if not nil, receives the
+// number of connections to delete per address.
 func forget(conn *conntrack.Conn, addrs, node []netip.Addr, known func(netip.Addr) bool, found map[netip.Addr]int) (deleted int, err error) {
 	if _, err := links.DropUnresolved(addrs); err != nil {
 		return 0, err
@@ -58,15 +54,15 @@ func forget(conn *conntrack.Conn, addrs, node []netip.Addr, known func(netip.Add
 	}))
 }
 
-// strangers returns the judge that denies whatever these addresses take part in,
-// but for what the node began, if its addresses are given: it may talk to a pod
-// that nobody knows yet. Somebody outside can forge those where the kernel does
-// not check (IPv6); before any container runs the node has nothing to lose.
+// strangers returns a judge that denies every connection of these addresses, except connections opened by
+// the node if its addresses are given: the node may connect to a pod before the agent knows the pod.
+// Outside hosts can spoof node addresses where the kernel does not check sources (IPv6); before any
+// container runs, the node has no connection to lose, so its addresses are not given.
 func strangers(addrs, node []netip.Addr) *cut.Judge {
 	return cut.NewJudge(&program.Program{}, node, addrs)
 }
 
-// among returns those connections of the addresses that the judge denies.
+// among returns the connections of the addresses that the judge denies.
 func among(conn *conntrack.Conn, addrs []netip.Addr, j *cut.Judge) (old []inet.Connection, err error) {
 	s := cut.NewScope()
 	for _, a := range addrs {
@@ -80,9 +76,8 @@ func among(conn *conntrack.Conn, addrs []netip.Addr, j *cut.Judge) (old []inet.C
 	return old, err
 }
 
-// forgetHere is forget in the network namespace of the calling thread, for a pod
-// that nobody knows, until a look finds nothing. No look begins when ctx has
-// ended; what may be left then is an error.
+// forgetHere runs forget in the network namespace of the calling thread, for a pod that is not known yet,
+// until a scan finds nothing. No scan begins after ctx has ended; then some may be left, which is an error.
 func forgetHere(ctx context.Context, addrs []netip.Addr) (deleted int, err error) {
 	if len(addrs) == 0 {
 		return 0, nil
@@ -94,12 +89,12 @@ func forgetHere(ctx context.Context, addrs []netip.Addr) (deleted int, err error
 	defer func() { _ = conn.Close() }() // every answer has been read
 	for range looks {
 		if err := ctx.Err(); err != nil {
-			return deleted, fmt.Errorf("looking for connections from before the pod: %w", err)
+			return deleted, fmt.Errorf("scanning for connections older than the pod: %w", err)
 		}
 		n, err := forget(conn, addrs, nil, func(netip.Addr) bool { return false }, nil)
 		deleted += n
 		if err != nil {
-			return deleted, fmt.Errorf("deleting connections from before the pod: %w", err)
+			return deleted, fmt.Errorf("deleting connections older than the pod: %w", err)
 		}
 		if n == 0 {
 			break

@@ -15,17 +15,15 @@ import (
 	"github.com/podwall/podwall/internal/netpol/decide"
 )
 
-// Where the kernel shows IPVS, as the calling thread's network namespace has
-// it.
+// The kernel's files about IPVS, in the calling thread's network namespace.
 const (
 	ipvsServices = "/proc/thread-self/net/ip_vs"
 	ipvsTracking = "net/ipv4/vs/conntrack"
 )
 
-// ipvs reports IPVS services whose packets connection tracking does not see:
-// IPVS marks them as untracked where the setting is 0, which is the kernel's
-// own default. Untracked packets enter no nat chain, and those of IPVS do not
-// cross forward, where the guard is.
+// ipvs reports IPVS services whose packets bypass connection tracking: IPVS marks them as untracked if the
+// setting is 0, the kernel's default. Untracked packets enter no nat chain, and IPVS packets do not cross
+// forward, where the guard is.
 func (d *Datapath) ipvs(report *Report) {
 	d.untracked = untrackedIPVS(d.options.Sysctls)
 	if d.untracked != "" {
@@ -33,11 +31,10 @@ func (d *Datapath) ipvs(report *Report) {
 	}
 }
 
-// ipvsMoved reports whether that has changed: the kernel does not notify about
-// it.
+// ipvsMoved reports whether that has changed: the kernel does not notify about it.
 func (d *Datapath) ipvsMoved() bool { return untrackedIPVS(d.options.Sysctls) != d.untracked }
 
-// untrackedIPVS says what is wrong, "" if nothing is.
+// untrackedIPVS describes the problem, or returns "" if there is none.
 func untrackedIPVS(s sysctl.Dir) string {
 	used, err := IPVSInUse()
 	if err != nil {
@@ -52,7 +49,8 @@ func untrackedIPVS(s sysctl.Dir) string {
 		return "policies do not hold for Services of IPVS: " + err.Error()
 	}
 	if value == "0" {
-		return "policies do not hold for Services of IPVS: net.ipv4.vs.conntrack is 0, so IPVS hides their packets from connection tracking and from our chains"
+		return "policies do not hold for Services of IPVS: net.ipv4.vs.conntrack is 0, " +
+			"so IPVS hides their packets from connection tracking and from our chains"
 	}
 	return ""
 }
@@ -67,8 +65,8 @@ func IPVSInUse() (bool, error) {
 	return usesIPVS(file)
 }
 
-// usesIPVS reports whether a listing of IPVS has a service: a line that is not
-// indented, after those of the heading. It reads no further than the first.
+// usesIPVS reports whether a listing of IPVS has a service: an unindented line after the heading. It stops
+// at the first.
 func usesIPVS(listing io.Reader) (bool, error) {
 	lines := bufio.NewScanner(listing)
 	for lines.Scan() {

@@ -15,26 +15,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Locks are abstract sockets: they belong to a network namespace and go away with
-// the process. Everybody in the namespace may bind one, so the name alone says
-// nothing; the kernel says who listens. A lock that another user holds is no lock:
-// it must not keep the agent from starting, nor pass for one.
+// Locks are abstract sockets: they belong to a network namespace and vanish with the process. Any process
+// in the namespace may bind one, so the name alone proves nothing; the kernel reports the owner of the
+// listener. A lock held by another user is ignored: it must neither keep the agent from starting nor pass
+// for an agent.
 
-// AgentLock is the lock that the agent of a network namespace holds for as long as
-// it lives.
+// AgentLock is the lock that the agent of a network namespace holds during its lifetime.
 const AgentLock = "@podwall-agent"
 
 const skeletonLock = "@podwall-skeleton"
 
-// ErrLocked says that another process of ours holds the lock.
+// ErrLocked means that another process of ours holds the lock.
 var ErrLocked = errors.New("the lock is held")
 
-// askHolder is for how long a holder may leave us waiting.
+// askHolder is how long to wait for a holder's answer.
 const askHolder = time.Second
 
-// Lock takes a lock. Without an error usurper names a process of another user that
-// keeps us from it; then the listener is nil, and nobody else of ours holds the lock
-// under that name.
+// Lock takes a lock. If a process of another user holds it, usurper names that process and there is no
+// error; the listener is then nil, and no process of ours holds the lock.
 func Lock(ctx context.Context, name string) (l net.Listener, usurper string, err error) {
 	var config net.ListenConfig
 	l, err = config.Listen(ctx, "unix", name)
@@ -51,8 +49,8 @@ func Lock(ctx context.Context, name string) (l net.Listener, usurper string, err
 	return nil, who, nil
 }
 
-// holder returns who listens on an abstract socket, and whether that is a process
-// of ours: of root, or of the same user. who is empty if nobody listens.
+// holder describes the process that listens on an abstract socket, and reports whether it is ours: of root
+// or of the same user. who is empty if no process listens.
 func holder(ctx context.Context, name string) (ours bool, who string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askHolder)
 	defer cancel()
@@ -64,20 +62,20 @@ func holder(ctx context.Context, name string) (ours bool, who string, err error)
 			return credentials(conn)
 		case errors.Is(err, unix.ECONNREFUSED):
 			return false, "", nil
-		case !errors.Is(err, unix.EAGAIN): // others ask, too, and it has not taken their calls yet
-			return false, "", fmt.Errorf("asking who holds %s: %w", name, err)
+		case !errors.Is(err, unix.EAGAIN): // its backlog is full of other callers
+			return false, "", fmt.Errorf("finding the holder of %s: %w", name, err)
 		}
 		select {
 		case <-ctx.Done():
-			return false, "a process that takes no calls", nil // the agent takes them
+			return false, "a process that accepts no connections", nil // an agent accepts them
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
 
-// credentials reads who listened, and hangs up.
+// credentials reads the credentials of the listener, and closes the connection.
 func credentials(conn net.Conn) (ours bool, who string, err error) {
-	defer func() { _ = conn.Close() }() // nothing is said
+	defer func() { _ = conn.Close() }() // no data was sent
 	raw, err := conn.(*net.UnixConn).SyscallConn()
 	if err != nil {
 		return false, "", err
@@ -85,23 +83,23 @@ func credentials(conn net.Conn) (ours bool, who string, err error) {
 	var cred *unix.Ucred
 	failed := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
 	if err := errors.Join(failed, err); err != nil {
-		return false, "", fmt.Errorf("reading who holds a lock: %w", err)
+		return false, "", fmt.Errorf("reading the holder of a lock: %w", err)
 	}
 	return cred.Uid == 0 || int(cred.Uid) == os.Geteuid(), fmt.Sprintf("process %d of user %d", cred.Pid, cred.Uid), nil
 }
 
-// agentLives reports whether an agent holds its lock in this network namespace. It
-// returns an error if that cannot be known, as when ctx has ended.
+// agentLives reports whether an agent holds its lock in this network namespace. It returns an error if that
+// cannot be determined, for example when ctx has ended.
 func agentLives(ctx context.Context) (bool, error) {
 	if err := ctx.Err(); err != nil {
-		return false, fmt.Errorf("asking whether the agent lives: %w", err)
+		return false, fmt.Errorf("checking whether an agent runs: %w", err)
 	}
 	ours, _, err := holder(ctx, AgentLock)
 	return ours, err
 }
 
-// lockSkeleton waits for its turn: pods start side by side. Somebody else's socket
-// is not waited for; release is then nothing.
+// lockSkeleton waits for its turn, because pods start concurrently. It does not wait for another user's
+// socket; release then does nothing.
 func lockSkeleton(ctx context.Context) (release func(), err error) {
 	for {
 		alone, usurper, err := Lock(ctx, skeletonLock)
@@ -109,7 +107,7 @@ func lockSkeleton(ctx context.Context) (release func(), err error) {
 		case usurper != "":
 			return func() {}, nil
 		case err == nil:
-			return func() { _ = alone.Close() }, nil // it goes away with the process
+			return func() { _ = alone.Close() }, nil // the lock vanishes with the process
 		case !errors.Is(err, ErrLocked):
 			return nil, err
 		}

@@ -4,32 +4,30 @@ package datapath
 
 import "net/netip"
 
-// newcomers are addresses that a pod has got or may get soon. An address is clean
-// when the connection table was looked through for connections from before the pod
-// and nothing was left; a pod of a clean address can be programmed at once. It
-// reads no clock and asks no kernel; limit bounds each of its maps.
+// newcomers are addresses that a pod has got or may get soon. An address is clean if a scan of the
+// connection table found no connections older than the pod; a pod with a clean address can be programmed at
+// once. The type reads neither clock nor kernel; limit bounds each of its maps.
 type newcomers struct {
 	limit   int
-	waiting map[netip.Addr]newcomer // to be looked for
-	current map[netip.Addr]newcomer // being looked for
-	// clean has the interfaces that the routes went over at the look.
+	waiting map[netip.Addr]newcomer // to be scanned for
+	current map[netip.Addr]newcomer // in the running scan
+	// clean holds the interface of the address's route at the time of the scan.
 	clean map[netip.Addr]int
 }
 
-// newcomer is an address that waits.
+// newcomer is an address that waits for a scan.
 type newcomer struct {
-	link  int  // the interface that its route goes over; 0 if there is none
-	held  bool // a pod waits for the look
-	looks int  // that found something
+	link  int  // the interface of its route; 0 if there is no route
+	held  bool // a pod is held until the scan
+	looks int  // scans that found something
 }
 
 func newNewcomers(limit int) newcomers {
 	return newcomers{limit: limit, waiting: map[netip.Addr]newcomer{}, current: map[netip.Addr]newcomer{}, clean: map[netip.Addr]int{}}
 }
 
-// add has an address looked for. What was known of it counts no more: its route is
-// new, or a pod has it and nobody looked. It reports whether there was room; for
-// one that is held there always is.
+// add queues an address for a scan and drops earlier results: its route is new, or a pod has it without a
+// scan. It reports whether there was room; a held address always gets room.
 func (n *newcomers) add(a netip.Addr, link int, held bool) bool {
 	w, known := n.waiting[a]
 	delete(n.clean, a)
@@ -40,9 +38,9 @@ func (n *newcomers) add(a netip.Addr, link int, held bool) bool {
 	return true
 }
 
-// hold has the address of a pod that waits looked for. A look that is due or under
-// way for it counts: passes may come faster than looks end. It reports whether the pod
-// need not wait: a look may have ended since the pass asked what is clean.
+// hold queues the address of a held pod for a scan. A scan that is due or runs for it counts, because
+// passes may come faster than scans end. It reports whether the pod need not be held: a scan may have ended
+// since the pass read the clean addresses.
 func (n *newcomers) hold(a netip.Addr, link int) (ready bool) {
 	if w, due := n.waiting[a]; due {
 		if w.link == link {
@@ -59,14 +57,13 @@ func (n *newcomers) hold(a netip.Addr, link int) (ready bool) {
 	return false
 }
 
-// ready reports whether the address is clean and its route goes over the same
-// interface as then.
+// ready reports whether the address is clean and its route still uses the same interface.
 func (n *newcomers) ready(a netip.Addr, link int) bool {
 	l, clean := n.clean[a]
 	return clean && l == link
 }
 
-// take begins a look, for those that want holds for.
+// take begins a scan for the addresses that want accepts.
 func (n *newcomers) take(want func(netip.Addr, newcomer) bool) (list []netip.Addr) {
 	n.current = map[netip.Addr]newcomer{}
 	for a, w := range n.waiting {
@@ -79,10 +76,9 @@ func (n *newcomers) take(want func(netip.Addr, newcomer) bool) (list []netip.Add
 	return list
 }
 
-// done ends the look. It found some connections of these addresses and deleted
-// them; with failed it could not. Then, and where it found some, it is made again.
-// A pod waits for no more than a few looks, and for none that fails. It reports
-// whether a pod need not wait any longer.
+// done ends the scan. found counts the deleted connections per address; failed means that the scan failed.
+// An address with connections, or of a failed scan, is queued again. A pod is held for a few scans at most,
+// and not for one that failed. done reports whether a pod need not be held any longer.
 func (n *newcomers) done(found map[netip.Addr]int, failed bool) (freed bool) {
 	for a, w := range n.current {
 		if next, news := n.waiting[a]; news {
@@ -100,7 +96,7 @@ func (n *newcomers) done(found map[netip.Addr]int, failed bool) (freed bool) {
 			continue
 		}
 		if len(n.clean) >= n.limit {
-			clear(n.clean) // pods that never came; the others are looked for again
+			clear(n.clean) // pods that never started; the others are scanned for again
 		}
 		n.clean[a], freed = w.link, freed || w.held
 	}
@@ -108,7 +104,7 @@ func (n *newcomers) done(found map[netip.Addr]int, failed bool) (freed bool) {
 	return freed
 }
 
-// listed says that the kernel has a pod with the address: what is found now may be
+// listed notes that the kernel's table lists a pod with the address: connections found from now on may be
 // the pod's own.
 func (n *newcomers) listed(a netip.Addr) {
 	delete(n.waiting, a)
@@ -116,7 +112,7 @@ func (n *newcomers) listed(a netip.Addr) {
 	delete(n.clean, a)
 }
 
-// doubt forgets what is clean: the rules that kept it so may have been away.
+// doubt forgets the clean addresses: the rules that kept them clean may have been absent.
 func (n *newcomers) doubt() {
 	clear(n.clean)
 	for a, w := range n.current {

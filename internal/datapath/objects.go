@@ -14,8 +14,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// object is a part of a program that can be left out: a chain with the sets that no
-// other one needs, the address of a pod, or a further member of a set that is there.
+// object is a part of a program that can be left out: a chain with the sets that only it needs, the address
+// of a pod, or a new member of an existing set.
 type object struct {
 	chain  string       // or
 	pod    program.Pod  // with its chains: a pod that changes is another object; or
@@ -37,10 +37,9 @@ func (o object) String() string {
 	return fmt.Sprintf("pod %s (%s)", o.pod.Name, o.pod.Addr)
 }
 
-// newObjects lists the objects of a program that are not in force, chains before
-// pods: what refers to a chain is refused without it. Members are listed of sets
-// that are there; other sets come and go with their chains. Sets of ranges are named
-// after their content, so they do not change.
+// newObjects lists the objects of a program that are not in force, chains before pods, because a reference
+// to a missing chain is refused. It lists members only for existing sets; other sets are added and deleted
+// with their chains. Sets of ranges are named after their content, so they never change.
 func newObjects(p *program.Program, in ruleset.InForce) (list []object) {
 	for _, s := range p.Sets {
 		if old, there := in.Sets[s.Name]; there {
@@ -63,13 +62,12 @@ func newObjects(p *program.Program, in ruleset.InForce) (list []object) {
 	return list
 }
 
-// omitted are the objects that the kernel refuses. A pod is closed by its address,
-// wherever it is; a chain is empty, which closes the pods behind it; a set does not
-// have the member.
+// omitted are the objects that the kernel refuses. A pod is closed by its address, wherever it is; a chain
+// is emptied, which closes its pods; a set lacks the member.
 type omitted struct {
 	objects map[object]bool
-	// gone is true if the kernel refuses pods also closed. Then they are taken out,
-	// and closed like an address of no known pod.
+	// gone is true if the kernel refuses even closed pods. Then they are removed, and closed like unknown
+	// addresses.
 	gone bool
 }
 
@@ -85,7 +83,7 @@ func (l omitted) remove(list []object) {
 	}
 }
 
-// keep forgets the objects that the program does not have.
+// keep forgets the objects that the program does not contain.
 func (l omitted) keep(p *program.Program) {
 	if len(l.objects) == 0 {
 		return
@@ -105,10 +103,10 @@ func (l omitted) keep(p *program.Program) {
 	}
 }
 
-// leftChain begins the names of the chains that close pods which are left out.
+// leftChain is the prefix of the chains that close pods left out.
 const leftChain = "left-"
 
-// of returns the program without the objects; the same program if none is left out.
+// of returns the program without the objects, or the same program if none is left out.
 func (l omitted) of(p *program.Program) *program.Program {
 	if len(l.objects) == 0 {
 		return p
@@ -128,7 +126,7 @@ func (l omitted) of(p *program.Program) *program.Program {
 	return less
 }
 
-// pods returns the program with the pods closed, and a list of chains of its own.
+// pods returns the program with the pods closed, and with its own list of chains.
 func (l omitted) pods(p *program.Program) *program.Program {
 	out := func(pod program.Pod) bool { return l.objects[object{pod: pod}] }
 	if !l.gone {
@@ -137,7 +135,7 @@ func (l omitted) pods(p *program.Program) *program.Program {
 	return &program.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), out), Chains: slices.Clone(p.Chains)}
 }
 
-// sets returns the sets that are needed, without the members.
+// sets returns the needed sets without the refused members.
 func (l omitted) sets(p *program.Program, needed map[string]bool) []*program.Set {
 	list := slices.DeleteFunc(slices.Clone(p.Sets), func(s *program.Set) bool { return !needed[s.Name] })
 	at := map[string]int{}

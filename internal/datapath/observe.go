@@ -17,11 +17,11 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// The first third of a pass: what is read. Nothing here changes the kernel. What was
-// found denied is taken from those who found it.
+// The first third of a pass: it only reads and does not change the kernel. It takes the denied connections
+// from the scans that found them.
 
-// look asks what other programs do at our hooks. It comes before a read, so that
-// no generation is taken as known of which nobody has seen the others' rules.
+// look reads what other programs do at our hooks. It runs before the table is read, so that no generation
+// counts as known whose other rules were not read.
 func (d *Datapath) look() error {
 	g, err := d.conn.Generation()
 	if err != nil {
@@ -38,12 +38,11 @@ func (d *Datapath) look() error {
 	return nil
 }
 
-// observeWiring reads how the pods are wired. It comes after the rules of others and
-// our table were read.
+// observeWiring reads how the pods are wired. It runs after other programs' rules and our table were read.
 func (d *Datapath) observeWiring(ctx context.Context, all *program.Program, node addresses) (decide.Wiring, error) {
 	paths, err := d.links.Find(ctx, d.addressesOf(all.Pods))
 	if err != nil {
-		return decide.Wiring{}, err // without them the closing rules would be taken away
+		return decide.Wiring{}, err // without paths the closing rules would be removed
 	}
 	w := decide.Wiring{
 		Now: d.now(), Paths: paths, Routed: map[netip.Addr]bool{}, Announced: map[netip.Addr]bool{}, Unclear: d.links.Unclear(),
@@ -82,8 +81,7 @@ func (d *Datapath) addressesOf(pods []program.Pod) []links.Pod {
 	return list
 }
 
-// extraHardware returns the further hardware addresses of pods that have some; nil if
-// none has.
+// extraHardware returns the additional hardware addresses of pods; nil if no pod has any.
 func (d *Datapath) extraHardware(pods []program.Pod) (found map[string][]inet.Hardware) {
 	if d.options.ExtraHardware == nil {
 		return nil
@@ -99,8 +97,8 @@ func (d *Datapath) extraHardware(pods []program.Pod) (found map[string][]inet.Ha
 	return found
 }
 
-// announced returns the interfaces that the container runtime announced for an
-// address; ok is false if it did not announce the address.
+// announced returns the interfaces that the container runtime announced for an address; ok is false if it
+// did not announce the address.
 func (d *Datapath) announced(a netip.Addr) (ifaces []string, ok bool) {
 	if d.options.Announced == nil {
 		return nil, false
@@ -108,7 +106,7 @@ func (d *Datapath) announced(a netip.Addr) (ifaces []string, ok bool) {
 	return d.options.Announced(a)
 }
 
-// addresses are those of the node, and the broadcast addresses of its networks.
+// addresses are the node's own addresses and the broadcast addresses of its networks.
 type addresses struct{ own, broadcasts []netip.Addr }
 
 func observeAddresses() (a addresses, err error) {
@@ -116,8 +114,8 @@ func observeAddresses() (a addresses, err error) {
 	return a, err
 }
 
-// observeConnections takes what was found denied. Until it is ended somebody has to
-// give it back.
+// observeConnections takes the denied connections that were found. If the caller does not end them it has
+// to give them back.
 func (d *Datapath) observeConnections(node addresses, report *Report) decide.Connections {
 	c := decide.Connections{Unreadable: d.cuts.why, Node: node.own, Broadcasts: node.broadcasts}
 	if c.Unreadable != nil {
@@ -131,8 +129,8 @@ func (d *Datapath) observeConnections(node addresses, report *Report) decide.Con
 	return c
 }
 
-// seen returns what happened in the kernel. Of lost notifications it does not
-// matter what they said, if all transactions were ours.
+// seen takes the pending notifications. Lost ones can be ignored if the generation shows that all
+// transactions were ours.
 func (d *Datapath) seen() (nft.Notice, error) {
 	n := d.take()
 	if !n.Lost {

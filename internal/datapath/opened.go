@@ -15,20 +15,19 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// In an emergency an operator opens the node: a table of its own says so (see
-// ruleset.OpenName), and every table of ours goes. The mark is in the kernel, so that it
-// needs no API server, only root on the node can set it, an agent that is started
-// again stays open, and a reboot closes the node.
+// In an emergency an operator opens the node: a separate table marks it as open (see ruleset.OpenName), and
+// all other tables of ours are removed. The mark is in the kernel: it needs no API server, only root on the
+// node can set it, a restarted agent keeps the node open, and a reboot closes the node.
 
-// opening is what is known of that mark.
+// opening is the known state of that mark.
 type opening struct {
-	asked bool // what follows is known
+	asked bool // the fields below are known
 	open  bool
 	why   string
 }
 
-// opened reports whether the node is open on purpose. While it is, what is ours is
-// removed and nothing is written.
+// opened reports whether the node is open on purpose. While it is, our tables are removed and nothing is
+// written.
 func (d *Datapath) opened() (bool, error) {
 	o := &d.opening
 	if o.asked {
@@ -50,12 +49,11 @@ func (d *Datapath) opened() (bool, error) {
 	return open, nil
 }
 
-// makeWay removes what is ours. A setting that cannot be put back is no reason to
-// keep the node closed.
+// makeWay removes our tables. A setting that cannot be restored does not keep the node closed.
 func (d *Datapath) makeWay() error {
 	failed, err := d.restoreSettings()
 	if failed != nil {
-		d.log.Warn("a setting is not as it was before podwall", "err", failed)
+		d.log.Warn("a setting could not be restored", "err", failed)
 	}
 	if err := errors.Join(err, d.deleteTables()); err != nil {
 		return err
@@ -64,9 +62,8 @@ func (d *Datapath) makeWay() error {
 	return nil
 }
 
-// forgetKernel drops what is known of a table that is gone: when the node is closed
-// again everything is read, written and tested as at the start, and all connections
-// are judged.
+// forgetKernel drops the known state of a deleted table: when the node is closed again, everything is read,
+// written and tested as at the start, and all connections are judged.
 func (d *Datapath) forgetKernel() {
 	d.table = table{recalled: d.table.recalled}
 	d.proof = proof{}
@@ -82,15 +79,14 @@ func (d *Datapath) openProblem() decide.Problem {
 		Cure: "when the emergency is over: podwall-agent --close-node, on this node"}
 }
 
-// openPatience is how long an agent may take to obey.
+// openPatience is how long the agent may take to react.
 const openPatience = 30 * time.Second
 
-// stayGone is how long our tables have to be gone for the node to count as open: an
-// agent may have been writing.
+// stayGone is how long our tables must be absent before the node counts as open: an agent may be writing.
 const stayGone = 500 * time.Millisecond
 
-// OpenNode opens the node and returns when nothing of ours judges packets any more,
-// whether an agent runs or not. why is shown to everybody who asks.
+// OpenNode opens the node and returns when no rule of ours filters packets any more, with or without a
+// running agent. why is shown in reports.
 func OpenNode(ctx context.Context, why string, o Options, log *slog.Logger) error {
 	d, err := Open(o, log)
 	if err != nil {
@@ -102,7 +98,7 @@ func OpenNode(ctx context.Context, why string, o Options, log *slog.Logger) erro
 	}
 	failed, err := d.restoreSettings()
 	if err := errors.Join(failed, err); err != nil {
-		log.Warn("a setting is not as it was before podwall", "err", err)
+		log.Warn("a setting could not be restored", "err", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, openPatience)
 	defer cancel()
@@ -115,23 +111,23 @@ func OpenNode(ctx context.Context, why string, o Options, log *slog.Logger) erro
 			return err
 		}
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return fmt.Errorf("the node is marked open, and somebody still writes podwall's table: %w", err)
+			return fmt.Errorf("the node is marked open, but a process still writes podwall's table: %w", err)
 		}
 	}
 	return nil
 }
 
-// ErrNobodyEnforces says that the node would not be closed, since no agent runs.
+// ErrNobodyEnforces means that the node was not closed, because no agent runs.
 var ErrNobodyEnforces = errors.New("no podwall-agent runs on this node, so closing it would enforce nothing")
 
-// CloseNode takes OpenNode back and returns when the agent enforces again. Without
-// an agent it changes nothing.
+// CloseNode reverts OpenNode and returns when the agent enforces again. Without an agent it changes
+// nothing.
 func CloseNode(ctx context.Context) error {
 	conn, err := ruleset.Open(0)
 	if err != nil {
 		return unsupported(err)
 	}
-	defer func() { _ = conn.Close() }() // what was to be written has been
+	defer func() { _ = conn.Close() }() // all has been written
 	alive, err := agentLives(ctx)
 	switch {
 	case err != nil:
@@ -150,7 +146,7 @@ func CloseNode(ctx context.Context) error {
 			return err
 		}
 		if err := sleep(ctx, 50*time.Millisecond); err != nil {
-			return fmt.Errorf("the mark is gone, and the agent has not written its table yet; see its log: %w", err)
+			return fmt.Errorf("the mark is removed, but the agent has not written its table yet; see its log: %w", err)
 		}
 	}
 }

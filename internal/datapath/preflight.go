@@ -11,18 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrUnsupported says that this machine cannot enforce; the message names what
-// is missing.
+// ErrUnsupported means that this machine cannot enforce; the message names the missing part.
 var ErrUnsupported = errors.New("this node cannot enforce network policies")
 
-// The oldest kernel that the datapath was tried on. Nat chains in inet tables
-// exist since 5.2, and the input interface at postrouting since 5.5.
+// The oldest kernel that the datapath was tested on. Nat chains in inet tables exist since 5.2, and the
+// input interface at postrouting since 5.5.
 const minMajor, minMinor = 5, 10
 
 func preflight() error {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
-		return fmt.Errorf("asking for the kernel version: %w", err)
+		return fmt.Errorf("reading the kernel version: %w", err)
 	}
 	release := unix.ByteSliceToString(u.Release[:])
 	return checkRelease(release)
@@ -39,8 +38,8 @@ func checkRelease(release string) error {
 	return nil
 }
 
-// first translates the error of the first commit. Nothing of ours was there, so
-// what the kernel does not find is a part of itself.
+// first translates the error of the first commit. No object of ours existed, so the object that the kernel
+// does not find is a missing part of the kernel.
 func (d *Datapath) first(err error) error {
 	missing := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EAFNOSUPPORT)
 	if d.table.actual != nil || !missing {
@@ -49,8 +48,7 @@ func (d *Datapath) first(err error) error {
 	return fmt.Errorf("%w: the kernel lacks a part of nftables that the rules need (%v); CONFIG_NF_TABLES_INET, NFT_CT, NFT_NAT, NFT_FIB_INET and NF_NAT are needed", ErrUnsupported, err)
 }
 
-// unsupported translates the kernel's answers to the first question about
-// nftables.
+// unsupported translates the kernel's answers to the first nftables request.
 func unsupported(err error) error {
 	switch {
 	case denied(err):

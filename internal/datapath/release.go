@@ -11,11 +11,10 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// ReleaseNode takes the node's own addresses out of the table that an earlier
-// process left, if they are there as a pod's. The rules of an earlier version judge
-// what such an address sends, so the agent could not reach the API that would tell
-// it better. It comes before the first sync and is the second exception to
-// invariant 2: it opens nothing but the node itself, which no policy judges.
+// ReleaseNode removes the node's own addresses from the table that an earlier process left, if that table
+// lists them as addresses of a pod. Its rules filter packets from such an address, so the agent could not
+// reach the API server to learn better. It runs before the first sync and is the second exception to
+// invariant 2: it opens only the node itself, to which no policy applies.
 func (d *Datapath) ReleaseNode() error {
 	own, err := links.LocalAddresses()
 	if err != nil {
@@ -26,7 +25,7 @@ func (d *Datapath) ReleaseNode() error {
 		return errors.Join(d.trust(err), d.renew())
 	}
 	if elements > 0 {
-		d.log.Warn("the table of an earlier process had addresses of this node as a pod's, taken out", "count", elements)
+		d.log.Warn("removed addresses of this node that the table of an earlier process listed as a pod's", "count", elements)
 	}
 	return nil
 }

@@ -10,11 +10,10 @@ import (
 	"github.com/podwall/podwall/internal/netpol/cut"
 )
 
-// requests are the scopes that wait to be looked at. It reads no clock and asks
-// no kernel.
+// requests are the scopes that wait for a scan. The type reads neither clock nor kernel.
 type requests map[cut.Payer]*request
 
-// request is one payer's: what is to be looked at now, and what once more.
+// request is one payer's scope to scan now, and its scope to scan again later.
 type request struct {
 	now, later *cut.Scope
 	after      time.Time // when later is due
@@ -27,14 +26,13 @@ func (r requests) of(p cut.Payer) *request {
 	return r[p]
 }
 
-// add has a scope looked at as soon as the payer can pay for it.
+// add requests a scan of a scope as soon as the payer has credit.
 func (r requests) add(p cut.Payer, s *cut.Scope) {
 	q := r.of(p)
 	q.now = q.now.With(s)
 }
 
-// again has a scope looked at once more, at the given time or, if a second look
-// is due before, then.
+// again requests another scan of a scope at the given time, or earlier if a second scan is due earlier.
 func (r requests) again(p cut.Payer, s *cut.Scope, after time.Time) {
 	q := r.of(p)
 	if q.later == nil {
@@ -43,16 +41,15 @@ func (r requests) again(p cut.Payer, s *cut.Scope, after time.Time) {
 	q.later = q.later.With(s)
 }
 
-// turn is what one scan looks at.
+// turn is the content of one scan.
 type turn struct {
 	scopes cut.Scopes
 	paying []cut.Payer
 }
 
-// pick takes what is looked at next, or says until when there is nothing; the
-// zero time is for ever. Who is in debt waits. But where the whole table is
-// handed over anyway, it is looked at for everybody, and only those who are not
-// in debt pay. Nobody's scan becomes a longer one because of somebody in debt.
+// pick takes the content of the next scan, or returns when the next one is due; the zero time means never.
+// Payers in debt wait. But if the scan dumps the whole table anyway, it serves all payers, and only those
+// without debt pay. A payer in debt never makes a scan longer.
 func (r requests) pick(a *accounts, entries uint32, now time.Time) (t turn, until time.Time) {
 	t.scopes = cut.Scopes{}
 	var owing []cut.Payer
@@ -89,7 +86,7 @@ func (q *request) due(now time.Time) time.Time {
 	return q.after
 }
 
-// take takes what is due of a payer.
+// take takes the scope that is due for a payer.
 func (r requests) take(p cut.Payer, now time.Time) (s *cut.Scope) {
 	q := r[p]
 	if s = q.now; s == nil {

@@ -12,8 +12,8 @@ import (
 
 const needsAdmin = "give the agent CAP_NET_ADMIN in the host's network namespace"
 
-// cureForSetting says how a setting that the agent could not make comes about. The
-// argument is it as people write it, without "net.".
+// cureForSetting describes how to make a setting that the agent could not write. The argument has sysctl
+// syntax without the prefix "net.".
 func cureForSetting(setting string, err error) string {
 	byHand := "sysctl net." + setting + " on the node"
 	switch {
@@ -25,10 +25,10 @@ func cureForSetting(setting string, err error) string {
 	return byHand
 }
 
-// denied reports whether a right is missing.
+// denied reports whether the error means a missing right.
 func denied(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) }
 
-// cureForRights says why the kernel does not let us use nftables.
+// cureForRights explains why the kernel denies us nftables.
 func cureForRights(admin bool) string {
 	if !admin {
 		return "CAP_NET_ADMIN is missing: add NET_ADMIN to the container's securityContext.capabilities, or run as root on the node"
@@ -36,10 +36,10 @@ func cureForRights(admin bool) string {
 	return "this process has CAP_NET_ADMIN, so a profile of seccomp, AppArmor or SELinux forbids it, or a user namespace that is not the one of the node's network"
 }
 
-// hasAdmin reports whether this thread has CAP_NET_ADMIN. All threads have the same.
+// hasAdmin reports whether this thread has CAP_NET_ADMIN. All threads have the same capabilities.
 func hasAdmin() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData // of the capabilities below 32, and above
+	var sets [2]unix.CapUserData // capabilities below 32, and above
 	if err := unix.Capget(&header, &sets[0]); err != nil {
 		return false
 	}

@@ -22,36 +22,35 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// The self-test sends one packet of each family to an address that the table
-// always lists as an isolated pod (ruleset.SelfTest), through a pair of interfaces
-// of its own that lead nowhere. The packet passes the same base chain as
-// everybody's: if it is not dropped there, neither would a pod's be. That is
-// the case when connection tracking is off or when somebody else's chain ends
-// the walk before ours.
+// The self-test sends one packet of each family to an address that the table always lists as an isolated
+// pod (ruleset.SelfTest), through a veth pair of its own that leads nowhere. The packet traverses the same
+// base chain as all other packets: if it is not dropped there, a pod's packet would not be either. That
+// happens if connection tracking is off, or if another program's chain accepts the packet for good before
+// ours.
 const (
 	testLink = "podwall-test0"
 	testPeer = "podwall-test1"
 )
 
-// proof is what the self-test said.
+// proof is the result of the self-test.
 type proof struct {
-	tested bool             // it ran on the present kind of chain
-	last   time.Time        // when it was tried
-	failed []decide.Problem // what it found
+	tested bool             // it ran on the current type of chain
+	last   time.Time        // the last attempt
+	failed []decide.Problem // its findings
 }
 
-// untested is how long a self-test that could not be run waits for the next try.
+// untested is the delay before a self-test that could not run is tried again.
 const untested = 10 * time.Second
 
-// prove runs the self-test when the kind of base chain is new. If nat chains do
-// not drop it switches to filter chains, for good, and tests again.
+// prove runs the self-test when the type of base chain is new. If nat chains do not drop the packet, it
+// switches to filter chains permanently and tests again.
 func (d *Datapath) prove(ctx context.Context, p *program.Program, report *Report) error {
 	if d.proof.tested || time.Since(d.proof.last) < untested && len(d.proof.failed) > 0 {
 		return nil
 	}
 	passed, err := d.test(ctx)
 	if ctx.Err() != nil {
-		return fmt.Errorf("running the self-test: %w", ctx.Err()) // broken off, it says nothing
+		return fmt.Errorf("running the self-test: %w", ctx.Err()) // aborted, without a result
 	}
 	d.proof.failed = selfTestProblems(passed, err)
 	if d.decider.Forced {
@@ -82,7 +81,7 @@ func forcedProblem() decide.Problem {
 		Cure: "look for programs that use nat chains at priority -190 or below, then run once with --cleanup-config to have nat chains tried again; or run with --datapath=filter"}
 }
 
-// test runs the self-test and notes whether it could be run.
+// test runs the self-test and notes whether it could run.
 func (d *Datapath) test(ctx context.Context) (passed []decide.Problem, err error) {
 	d.proof.last = time.Now()
 	passed, err = d.selfTest(ctx)
@@ -90,7 +89,7 @@ func (d *Datapath) test(ctx context.Context) (passed []decide.Problem, err error
 	return passed, d.trust(err)
 }
 
-// selfTestProblems adds a test that could not be run to those that failed.
+// selfTestProblems adds a problem for a test that could not run to the failures.
 func selfTestProblems(passed []decide.Problem, err error) []decide.Problem {
 	if err == nil {
 		return passed
@@ -99,8 +98,7 @@ func selfTestProblems(passed []decide.Problem, err error) []decide.Problem {
 		Cure: cureForSelfTest(err)})
 }
 
-// selfTest returns the families in which the packet passed. The error says
-// that it could not be sent.
+// selfTest returns the families in which the packet passed. The error means that it could not be sent.
 func (d *Datapath) selfTest(ctx context.Context) (passed []decide.Problem, err error) {
 	link, err := makeTestLink()
 	if err != nil {
@@ -108,7 +106,7 @@ func (d *Datapath) selfTest(ctx context.Context) (passed []decide.Problem, err e
 	}
 	defer func() {
 		if err := removeSelfTest(); err != nil {
-			d.log.Warn("removing the self-test's interfaces", "err", err)
+			d.log.Warn("removing the self-test's interfaces failed", "err", err)
 		}
 	}()
 	var failed []error
@@ -131,8 +129,8 @@ func (d *Datapath) selfTest(ctx context.Context) (passed []decide.Problem, err e
 	return passed, errors.Join(failed...)
 }
 
-// ipv6On makes sure that the test link has IPv6, unless the kernel has it off for
-// all. New links may have it off on hosts that use it elsewhere.
+// ipv6On enables IPv6 on the test link, unless the kernel has it disabled for all interfaces. Hosts that
+// use IPv6 elsewhere may disable it on new links.
 func ipv6On(s sysctl.Dir) (on bool, err error) {
 	name := func(link string) string { return "net/ipv6/conf/" + link + "/disable_ipv6" }
 	off := func(link string) bool {
@@ -158,8 +156,8 @@ func cureForSelfTest(err error) string {
 	return needsAdmin
 }
 
-// mustDrop sends one packet and wants to be told that it was dropped, and to
-// see it counted; passed says what happened instead.
+// mustDrop sends one packet, expects the error of a drop, and expects the drop to be counted; otherwise
+// passed describes the outcome.
 func (d *Datapath) mustDrop(ctx context.Context, link netlink.Link, to netip.Addr) (passed string, err error) {
 	if err := route(link, to); err != nil {
 		return "", err
@@ -178,7 +176,7 @@ func (d *Datapath) mustDrop(ctx context.Context, link netlink.Link, to netip.Add
 	case !errors.Is(sent, unix.EPERM):
 		return "", fmt.Errorf("sending the test packet to %s: %w", to, sent)
 	case after[ruleset.CounterSelfTest] == before[ruleset.CounterSelfTest]:
-		// It says nothing about our chain, which comes after whoever dropped it.
+		// It proves nothing about our chain, which comes after the chain that dropped the packet.
 		return "", fmt.Errorf("a packet to %s was dropped, but not by podwall's chain", to)
 	}
 	return "", nil
@@ -216,8 +214,8 @@ func makeTestLink() (netlink.Link, error) {
 	return netlink.LinkByName(testLink)
 }
 
-// route gives the test link an address beside the destination and makes the
-// destination a neighbour on it, so that nothing has to be resolved.
+// route gives the test link a neighbouring address and adds the destination as a permanent neighbour, so
+// that no address resolution is needed.
 func route(link netlink.Link, to netip.Addr) error {
 	own := netip.PrefixFrom(beside(to), to.BitLen())
 	addr, err := netlink.ParseAddr(own.String())
@@ -240,8 +238,7 @@ func route(link netlink.Link, to netip.Addr) error {
 	return nil
 }
 
-// SelfTestAddresses returns the addresses that the self-test uses: no pod can have
-// one.
+// SelfTestAddresses returns the addresses that the self-test uses: no pod can have one.
 func SelfTestAddresses() (list []netip.Addr) {
 	for _, f := range inet.Families {
 		list = append(list, ruleset.SelfTest(f), beside(ruleset.SelfTest(f)))
@@ -249,7 +246,7 @@ func SelfTestAddresses() (list []netip.Addr) {
 	return list
 }
 
-// beside returns the address with the last bit turned.
+// beside returns the address with its last bit flipped.
 func beside(a netip.Addr) netip.Addr {
 	b := a.AsSlice()
 	b[len(b)-1] ^= 1
@@ -257,7 +254,7 @@ func beside(a netip.Addr) netip.Addr {
 	return other
 }
 
-// removeSelfTest removes the interfaces, also those of a process that died.
+// removeSelfTest removes the interfaces, including those of a process that died.
 func removeSelfTest() error {
 	link, err := netlink.LinkByName(testLink)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {

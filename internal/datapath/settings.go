@@ -19,36 +19,34 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// settings are those of the kernel that we change: which packets of bridges the IP
-// hooks see. How they were is kept in our table, so that a later process can put
-// them back.
+// settings are the kernel settings that we change: which bridged packets the IP hooks see. Their former
+// values are kept in our table, so that a later process can restore them.
 type settings struct {
 	dir sysctl.Dir
 	log *slog.Logger
-	was map[string]string // as they were found, by interface
-	// bridged is true if a bridge carries pods, blind if one does not show all of its
-	// packets.
+	was map[string]string // former values, by interface
+	// bridged is true if a bridge has pods as ports. blind is true if some of its packets do not reach the
+	// IP hooks.
 	bridged, blind bool
 }
 
-// Names beside those of interfaces under which something is kept; a colon cannot be
-// part of an interface's.
+// Keys of saved values that are not interface names; an interface name cannot contain a colon.
 const (
 	vlanEntry  = "sysctl:vlan" // the setting for VLAN-tagged frames
 	vlanWasOff = "bridge-nf-filter-vlan-tagged=0"
-	// forcedEntry is kept when nat chains did not drop the self-test's packet, so
-	// that the next process does not try them on a node that enforces.
+	// forcedEntry is kept if nat chains did not drop the self-test's packet, so that the next process does
+	// not try them again on an enforcing node.
 	forcedEntry = "forced:filter"
 )
 
-// keep remembers the first value that was found, which is the one to put back.
+// keep remembers the first value found, which is the one to restore.
 func (s *settings) keep(name, text string) {
 	if _, known := s.was[name]; !known {
 		s.was[name] = text
 	}
 }
 
-// keepBridge remembers how a bridge was found. Another one may have had its name.
+// keepBridge remembers the former settings of a bridge. An earlier bridge may have had the same name.
 func (s *settings) keepBridge(b inet.Path, found links.Bridged) {
 	text := fmt.Sprintf("%s"+indexForm, found, b.Index)
 	if index, known := indexIn(s.was[b.Link]); known && index != b.Index {
@@ -57,11 +55,11 @@ func (s *settings) keepBridge(b inet.Path, found links.Bridged) {
 	s.keep(b.Link, text)
 }
 
-// indexForm ends what is kept of a bridge: its name may change.
+// indexForm ends the saved text of a bridge, because its name may change.
 const indexForm = " index=%d"
 
-// indexIn returns the index of the interface that a text was kept of; ok is false if an
-// older process kept it, which wrote none.
+// indexIn returns the interface index in a saved text; ok is false if an older release saved it, which
+// recorded none.
 func indexIn(text string) (index int, ok bool) {
 	i := strings.LastIndex(text, " index=")
 	if i < 0 {
@@ -71,8 +69,8 @@ func indexIn(text string) (index int, ok bool) {
 	return index, n == 1 && err == nil
 }
 
-// withIndex adds the index of a bridge to what an older process kept of it, while the
-// name still says which one it was.
+// withIndex adds the index of a bridge to the text that an older release saved, while the name still
+// identifies the bridge.
 func withIndex(name, text string) string {
 	if _, known := indexIn(text); known || strings.Contains(name, ":") {
 		return text
@@ -83,7 +81,7 @@ func withIndex(name, text string) string {
 	return text
 }
 
-// saved returns what the table has to keep, sorted.
+// saved returns the values that the table has to keep, sorted.
 func (s *settings) saved() (list []program.Saved) {
 	for _, name := range slices.Sorted(maps.Keys(s.was)) {
 		list = append(list, program.Saved{Name: name, Text: s.was[name]})
@@ -91,8 +89,8 @@ func (s *settings) saved() (list []program.Saved) {
 	return list
 }
 
-// show makes the bridges hand their packets to the IP hooks, also VLAN-tagged ones,
-// and remembers how they were: that belongs into the table of the same pass.
+// show makes the bridges pass their packets to the IP hooks, including VLAN-tagged ones, and remembers the
+// former values, which the table of the same pass has to keep.
 func (s *settings) show(bridges []inet.Path) (problems []decide.Problem) {
 	s.bridged, s.blind = len(bridges) > 0, false
 	for _, b := range bridges {
@@ -116,7 +114,7 @@ func (s *settings) showOne(b inet.Path) []decide.Problem {
 		return problem("not enforcing between pods of this bridge: "+err.Error(), needsAdmin)
 	case !found.All():
 		s.keepBridge(b, found)
-		s.log.Info("bridge now hands its packets to the IP hooks", "link", b.Link, "found", found.String(),
+		s.log.Info("bridge now passes its packets to the IP hooks", "link", b.Link, "found", found.String(),
 			"note", "a pod on it reaches itself through a Service only if its bridge port has hairpin mode")
 	}
 	was, err := links.FilterVLAN(s.dir)
@@ -130,8 +128,8 @@ func (s *settings) showOne(b inet.Path) []decide.Problem {
 	return nil
 }
 
-// vlanLost reports whether somebody took back the setting for VLAN-tagged
-// frames: the kernel does not notify about sysctls.
+// vlanLost reports whether another program reverted the setting for VLAN-tagged frames: the kernel does not
+// notify about sysctls.
 func (s *settings) vlanLost() bool {
 	if !s.bridged {
 		return false
@@ -140,7 +138,7 @@ func (s *settings) vlanLost() bool {
 	return err == nil && !on
 }
 
-// putBack writes every setting as it was.
+// putBack restores every setting.
 func (s *settings) putBack() error {
 	var errs []error
 	for name, text := range s.was {
@@ -157,7 +155,7 @@ func (s *settings) putBackOne(name, text string) error {
 		if err := links.SetVLAN(s.dir, false); err != nil {
 			return err
 		}
-		s.log.Info("VLAN-tagged frames of bridges meet no rule again, as before")
+		s.log.Info("VLAN-tagged frames of bridges bypass the IP hooks again, as before podwall")
 		return nil
 	case forcedEntry:
 		return nil
@@ -177,6 +175,6 @@ func (s *settings) putBackOne(name, text string) error {
 	if err := links.SetBridge(index, found); err != nil {
 		return err
 	}
-	s.log.Info("bridge is as it was", "link", link, "settings", found.String())
+	s.log.Info("bridge settings restored", "link", link, "settings", found.String())
 	return nil
 }

@@ -20,31 +20,29 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// Skeleton makes sure that a pod behind the named interfaces, with these
-// addresses, is closed until an agent knows it. It loads the table of a closed
-// node that knows no pod, if there is none of ours, and makes those of the
-// interfaces that are bridges show their packets; an agent that lives beside its
-// table is not disturbed. Then it deletes the connections of the addresses, which
-// are from before the pod (see forget). The start gate calls it when the pod is
-// wired and nothing runs in it yet, before it tells the agent; it is the one
-// exception to invariant 2 (no kernel change before the first sync), and it opens
-// nothing. An agent takes over what it did like what an earlier process left.
-// Repeated it changes nothing, but ends the pod's connections.
+// Skeleton makes sure that a pod behind the named interfaces, with these addresses, is closed until an
+// agent knows it. If there is no table of ours, it loads the table of a closed node without known pods. It
+// makes the bridges among the interfaces pass their packets to the IP hooks. It does not interfere with a
+// running agent that has its table. Then it deletes the connections of the addresses, which are older than
+// the pod (see forget). The start gate calls it when the pod is wired but runs nothing yet, before it
+// reports the pod to the agent. It is the one exception to invariant 2 (no kernel change before the first
+// sync), and it opens nothing. An agent adopts its result like the table of an earlier process. Repeating
+// it changes nothing, except that it ends the pod's connections.
 func Skeleton(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logger) error {
 	open, err := isOpen()
 	if err != nil || open {
-		return err // on purpose
+		return err // open on purpose
 	}
 	kept, err := keptByAgent(ctx)
 	if err == nil && !kept {
 		err = load(ctx, pod, addrs, log)
 	}
 	if err != nil {
-		return err // what is deleted without rules comes again
+		return err // without rules, deleted entries would be added again
 	}
 	deleted, err := forgetHere(ctx, addrs)
 	if deleted > 0 {
-		log.Info("connections from before the pod cut", "count", deleted, "addresses", addrs)
+		log.Info("cut connections older than the pod", "count", deleted, "addresses", addrs)
 	}
 	return err
 }
@@ -59,8 +57,8 @@ func isOpen() (open bool, err error) {
 	return open, errors.Join(unsupported(err), conn.Close())
 }
 
-// keptByAgent reports whether our table is there and an agent looks after it. A
-// table of any size is asked for in the same time.
+// keptByAgent reports whether our table exists and a running agent maintains it. The check takes the same
+// time for a table of any size.
 func keptByAgent(ctx context.Context) (bool, error) {
 	conn, err := ruleset.Open(0)
 	if err != nil {
@@ -76,8 +74,8 @@ func keptByAgent(ctx context.Context) (bool, error) {
 	return agentLives(ctx)
 }
 
-// load loads the closed rules, or adds the pod to those that a dead agent left:
-// who had its addresses before is forgotten.
+// load loads the closed rules, or adds the pod to the table of a dead agent and removes the former pods of
+// its addresses.
 func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logger) error {
 	release, err := lockSkeleton(ctx)
 	if err != nil {
@@ -95,7 +93,7 @@ func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logge
 	}
 	if d.table.actual != nil {
 		if alive, err := agentLives(ctx); alive || err != nil {
-			return err // nil: it came meanwhile
+			return err // nil: an agent has started
 		}
 	}
 	problems := d.showBridges(pod)
@@ -112,8 +110,7 @@ func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logge
 	return errors.Join(err, report.blocking())
 }
 
-// showBridges makes those of the interfaces that are bridges hand their packets to
-// the IP hooks.
+// showBridges makes the bridges among the interfaces pass their packets to the IP hooks.
 func (d *Datapath) showBridges(names []string) []decide.Problem {
 	var bridges []inet.Path
 	for _, name := range names {
@@ -125,7 +122,7 @@ func (d *Datapath) showBridges(names []string) []decide.Problem {
 	return d.settings.show(bridges)
 }
 
-// blocking returns the problems because of which policies are not true.
+// blocking joins the problems that keep policies from being enforced.
 func (r *Report) blocking() error {
 	var errs []error
 	for _, p := range slices.DeleteFunc(slices.Clone(r.Problems), func(p decide.Problem) bool { return !p.Blocking }) {

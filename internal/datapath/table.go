@@ -12,28 +12,28 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// table is what is known of the table in which packets are judged.
+// table is the known state of the table that filters packets.
 type table struct {
 	renderer    ruleset.Renderer
 	actual      *nft.Table // what the kernel holds, nil for no table
 	known       bool       // actual can be trusted
-	onlyRefused bool       // it cannot, for no other reason than a commit of ours that was refused
-	recalled    bool       // what an earlier process left in the table is taken over
-	wrote       *nft.Table // what this process committed last: another difference is drift
-	drift       int        // differences that others made, found by passes that failed since
+	onlyRefused bool       // actual cannot be trusted, only because a commit of ours was refused
+	recalled    bool       // the state that an earlier process left in the table is taken over
+	wrote       *nft.Table // the last commit of this process: other differences are drift
+	drift       int        // differences made by others, found by passes that failed since
 	generation  uint32     // of the kernel's nftables, up to which actual is known
-	// transactions of ours, up to the generation
+	// transactions is how many of our own transactions are included in generation.
 	transactions uint32
 
-	asRead  bool              // actual was read and not written
-	unheard bool              // no decision that was committed knows what was read as refused
-	refused []program.Refused // that
-	decided *nft.Table        // what the last decision that was committed led to
+	asRead  bool              // actual was read, not written
+	unheard bool              // no committed decision has processed refused
+	refused []program.Refused // refused packets as read
+	decided *nft.Table        // the table of the last committed decision
 }
 
 // readTable reads the table from the kernel.
 func (d *Datapath) readTable(ctx context.Context, report *Report) error {
-	// Asked first: what changes while we look and read counts as not known.
+	// Read first: changes during the survey and the read count as unknown.
 	g := d.surveyed
 	if d.survey == nil {
 		var err error
@@ -51,7 +51,7 @@ func (d *Datapath) readTable(ctx context.Context, report *Report) error {
 		d.cuts.arrivals.doubt() // the rules may have been away
 	}
 	t.onlyRefused = false
-	if !t.recalled { // later, what is not ours there is not believed
+	if !t.recalled { // later the table's content is not trusted for this
 		d.recall(actual)
 		t.recalled = true
 	}
@@ -63,7 +63,7 @@ func (d *Datapath) readTable(ctx context.Context, report *Report) error {
 	return nil
 }
 
-// recall takes over what an earlier process kept in the table.
+// recall takes over the state that an earlier process kept in the table.
 func (d *Datapath) recall(t *nft.Table) {
 	if t == nil {
 		return
@@ -73,12 +73,12 @@ func (d *Datapath) recall(t *nft.Table) {
 	}
 	d.links.Remember(ruleset.CarriedLinks(t))
 	if d.options.FilterHook {
-		delete(d.settings.was, forcedEntry) // now it is what the operator wants
+		delete(d.settings.was, forcedEntry) // the operator asks for it now
 	}
 	_, d.decider.Forced = d.settings.was[forcedEntry]
 }
 
-// render returns the table of a program and how it differs from the kernel's.
+// render returns the table of a program and its differences from the kernel's.
 func (t *table) render(p *program.Program, n program.Node) (desired *nft.Table, ops []nft.Op) {
 	desired = t.renderer.Render(p, n)
 	return desired, nft.Diff(t.actual, desired)
@@ -108,8 +108,8 @@ func (d *Datapath) transact(ctx context.Context, ops []nft.Op) error {
 	return d.committed(nil)
 }
 
-// committed ends a commit. The generation is taken as known only if the
-// transactions since then were all ours: otherwise Verify has to look.
+// committed ends a commit. The generation counts as known only if all transactions since the last one were
+// ours: otherwise Verify has to compare.
 func (d *Datapath) committed(err error) error {
 	if err != nil {
 		return err

@@ -4,10 +4,9 @@
 
 package datapath
 
-// Connections returns how many entries the kernel's connection table has in this
-// network namespace, and how many it can have (nf_conntrack_max); 0 for no bound.
-// Both are 0 where the table cannot be read at all: then every Report says so. It
-// is called by the goroutine of Apply.
+// Connections returns the number of entries in the connection table of this network namespace and its
+// maximum (nf_conntrack_max); 0 means unbounded. Both are 0 if the table cannot be read; every Report has a
+// problem for that. The goroutine of Apply calls it.
 func (d *Datapath) Connections() (entries, limit uint32, err error) {
 	if d.cuts.conn == nil {
 		return 0, 0, nil

@@ -109,7 +109,7 @@ func (c *score) report(t *testing.T, what string, early bool) {
 // had heard of the route to the pod, as it says in its log.
 func (a *agent) cleared() (list []time.Duration) {
 	a.t.Helper()
-	for _, m := range regexp.MustCompile(`connections from before a pod cut.* after=(\S+)`).FindAllStringSubmatch(a.Log(), -1) {
+	for _, m := range regexp.MustCompile(`cut connections older than a pod.* after=(\S+)`).FindAllStringSubmatch(a.Log(), -1) {
 		d, err := time.ParseDuration(m[1])
 		check(a.t, err)
 		list = append(list, d)
