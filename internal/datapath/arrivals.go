@@ -55,7 +55,14 @@ const (
 )
 
 func newArrivals(conn *conntrack.Conn, log *slog.Logger, closed bool, freed func()) *arrivals {
-	return &arrivals{closed: closed, log: log, conn: conn, freed: freed, due: wake.New(), newcomers: newNewcomers(maxFresh)}
+	return &arrivals{
+		closed:    closed,
+		log:       log,
+		conn:      conn,
+		freed:     freed,
+		due:       wake.New(),
+		newcomers: newNewcomers(maxFresh),
+	}
 }
 
 // note queues the address of a new route. It never blocks.
@@ -178,7 +185,8 @@ func (a *arrivals) turn(open func(link int) bool) error {
 	deleted, found := 0, map[netip.Addr]int{}
 	node, err := links.LocalAddresses()
 	if err == nil {
-		deleted, err = forget(a.conn, addrs, node, func(addr netip.Addr) bool { return decide.Owns(a.known.Load(), addr) }, found)
+		known := func(addr netip.Addr) bool { return decide.Owns(a.known.Load(), addr) }
+		deleted, err = forget(a.conn, addrs, node, known, found)
 	}
 	if deleted > 0 {
 		a.log.Info("cut connections older than a pod", "count", deleted, "addresses", len(addrs), "after", time.Since(since))

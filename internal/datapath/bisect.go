@@ -60,8 +60,8 @@ func refused(err error) bool {
 	if !errors.As(err, &r) {
 		return false
 	}
-	return slices.ContainsFunc([]unix.Errno{unix.EEXIST, unix.EINVAL, unix.ENOENT, unix.EBUSY, unix.E2BIG, unix.ENOSPC, unix.ERANGE,
-		unix.EOPNOTSUPP, unix.EMFILE, unix.EMLINK, unix.ELOOP, unix.EOVERFLOW},
+	return slices.ContainsFunc([]unix.Errno{unix.EEXIST, unix.EINVAL, unix.ENOENT, unix.EBUSY, unix.E2BIG,
+		unix.ENOSPC, unix.ERANGE, unix.EOPNOTSUPP, unix.EMFILE, unix.EMLINK, unix.ELOOP, unix.EOVERFLOW},
 		func(e unix.Errno) bool { return errors.Is(err, e) })
 }
 
@@ -205,6 +205,7 @@ func (d *Datapath) sayLeft(p *program.Program, report *Report) {
 	}
 	report.add(decide.Problem{Subject: "left out", Blocking: opens,
 		Text: "the kernel refuses the rules of these, so they are left out and closed: " + decide.FirstOf(names),
-		Cure: "change or delete the policies of these pods, or the pods; it is tried again when they change, and at each verification. " +
+		Cure: "change or delete the policies of these pods, or the pods; " +
+			"it is tried again when they change, and at each verification. " +
 			"Please report it: it is a bug of podwall or a limit of this kernel"})
 }

@@ -40,7 +40,8 @@ func (d *Datapath) readBridge() (err error) {
 func bindings(bridge, judging *nft.Table) (list []links.Binding) {
 	for _, at := range ruleset.PortsInForce(bridge) {
 		if pod, id := ruleset.HolderOf(judging, at.Addr); pod != "" {
-			list = append(list, links.Binding{Pod: pod, ID: id, Addr: at.Addr, Port: at.Port, Index: at.PortIndex, Hardware: at.Hardware})
+			list = append(list, links.Binding{
+				Pod: pod, ID: id, Addr: at.Addr, Port: at.Port, Index: at.PortIndex, Hardware: at.Hardware})
 		}
 	}
 	return list

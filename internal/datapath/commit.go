@@ -150,7 +150,8 @@ func (d *Datapath) cutOps(out decide.Decision, table []nft.Op) []nft.Op {
 func (d *Datapath) bindPorts(n program.Node) []decide.Problem {
 	if err := d.agree(ruleset.RenderBridge(n)); err != nil {
 		return []decide.Problem{{Subject: "bridge ports", Blocking: d.options.Guard != decide.GuardOff,
-			Text: "a pod can send as another pod of its bridge, and frames with several VLAN tags reach isolated pods: " + err.Error(),
+			Text: "a pod can send as another pod of its bridge, and frames with several VLAN tags " +
+				"reach isolated pods: " + err.Error(),
 			Cure: "use a kernel with CONFIG_NF_TABLES_BRIDGE, or --invalid-guard=off to accept this"}}
 	}
 	return nil

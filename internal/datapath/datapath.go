@@ -108,7 +108,8 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 		return nil, errors.Join(unsupported(err), conn.Close())
 	}
 	d := &Datapath{
-		options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}), decider: decide.New(o.Options), now: time.Now,
+		options: o, log: log, conn: conn, links: links.New(links.Options{Uplinks: o.Uplinks}),
+		decider: decide.New(o.Options), now: time.Now,
 		settings: settings{dir: o.Sysctls, log: log, was: map[string]string{}},
 	}
 	d.events.init(conn.PortID())

@@ -36,7 +36,12 @@ const looks = 4
 // programmed the pod. It is called after the scan, which may take long, and entries are deleted by their
 // id: connections that the pod has been allowed since are never among them. found, if not nil, receives the
 // number of connections to delete per address.
-func forget(conn *conntrack.Conn, addrs, node []netip.Addr, known func(netip.Addr) bool, found map[netip.Addr]int) (deleted int, err error) {
+func forget(
+	conn *conntrack.Conn,
+	addrs, node []netip.Addr,
+	known func(netip.Addr) bool,
+	found map[netip.Addr]int,
+) (deleted int, err error) {
 	if _, err := links.DropUnresolved(addrs); err != nil {
 		return 0, err
 	}

@@ -72,7 +72,8 @@ func usesIPVS(listing io.Reader) (bool, error) {
 	for lines.Scan() {
 		line := lines.Text()
 		switch {
-		case line == "", strings.HasPrefix(line, " "), strings.HasPrefix(line, "IP Virtual Server "), strings.HasPrefix(line, "Prot "):
+		case line == "", strings.HasPrefix(line, " "),
+			strings.HasPrefix(line, "IP Virtual Server "), strings.HasPrefix(line, "Prot "):
 			continue
 		}
 		return true, nil

@@ -81,7 +81,9 @@ func credentials(conn net.Conn) (ours bool, who string, err error) {
 		return false, "", err
 	}
 	var cred *unix.Ucred
-	failed := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	failed := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
 	if err := errors.Join(failed, err); err != nil {
 		return false, "", fmt.Errorf("reading the holder of a lock: %w", err)
 	}

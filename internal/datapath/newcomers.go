@@ -23,7 +23,12 @@ type newcomer struct {
 }
 
 func newNewcomers(limit int) newcomers {
-	return newcomers{limit: limit, waiting: map[netip.Addr]newcomer{}, current: map[netip.Addr]newcomer{}, clean: map[netip.Addr]int{}}
+	return newcomers{
+		limit:   limit,
+		waiting: map[netip.Addr]newcomer{},
+		current: map[netip.Addr]newcomer{},
+		clean:   map[netip.Addr]int{},
+	}
 }
 
 // add queues an address for a scan and drops earlier results: its route is new, or a pod has it without a

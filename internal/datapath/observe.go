@@ -45,8 +45,9 @@ func (d *Datapath) observeWiring(ctx context.Context, all *program.Program, node
 		return decide.Wiring{}, err // without paths the closing rules would be removed
 	}
 	w := decide.Wiring{
-		Now: d.now(), Paths: paths, Routed: map[netip.Addr]bool{}, Announced: map[netip.Addr]bool{}, Unclear: d.links.Unclear(),
-		Open: append(d.links.Open(), testLink), Strangers: d.links.Strangers(), Carried: d.links.Carried(),
+		Now: d.now(), Paths: paths, Routed: map[netip.Addr]bool{}, Announced: map[netip.Addr]bool{},
+		Unclear: d.links.Unclear(),
+		Open:    append(d.links.Open(), testLink), Strangers: d.links.Strangers(), Carried: d.links.Carried(),
 		NodePorts: d.links.NodePorts(), UplinkPorts: d.links.UplinkPorts(), Ports: d.links.Ports(),
 		Bridges: d.links.Bridges(), AnyBridge: d.links.AnyBridge(), Own: node.own, AskPorts: d.links.AskAgain(),
 		Hardware: d.extraHardware(all.Pods),

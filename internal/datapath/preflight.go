@@ -41,11 +41,13 @@ func checkRelease(release string) error {
 // first translates the error of the first commit. No object of ours existed, so the object that the kernel
 // does not find is a missing part of the kernel.
 func (d *Datapath) first(err error) error {
-	missing := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EAFNOSUPPORT)
+	missing := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) ||
+		errors.Is(err, unix.EAFNOSUPPORT)
 	if d.table.actual != nil || !missing {
 		return err
 	}
-	return fmt.Errorf("%w: the kernel lacks a part of nftables that the rules need (%v); CONFIG_NF_TABLES_INET, NFT_CT, NFT_NAT, NFT_FIB_INET and NF_NAT are needed", ErrUnsupported, err)
+	return fmt.Errorf("%w: the kernel lacks a part of nftables that the rules need (%v); "+
+		"CONFIG_NF_TABLES_INET, NFT_CT, NFT_NAT, NFT_FIB_INET and NF_NAT are needed", ErrUnsupported, err)
 }
 
 // unsupported translates the kernel's answers to the first nftables request.
@@ -53,8 +55,10 @@ func unsupported(err error) error {
 	switch {
 	case denied(err):
 		return fmt.Errorf("%w: no right to use nftables; %s (%v)", ErrUnsupported, cureForRights(hasAdmin()), err)
-	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EAFNOSUPPORT):
-		return fmt.Errorf("%w: the kernel has no nftables; load nf_tables or use a kernel with CONFIG_NF_TABLES_INET (%v)", ErrUnsupported, err)
+	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL),
+		errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EAFNOSUPPORT):
+		return fmt.Errorf("%w: the kernel has no nftables; "+
+			"load nf_tables or use a kernel with CONFIG_NF_TABLES_INET (%v)", ErrUnsupported, err)
 	}
 	return err
 }

@@ -18,7 +18,8 @@ func cureForSetting(setting string, err error) string {
 	byHand := "sysctl net." + setting + " on the node"
 	switch {
 	case errors.Is(err, unix.EROFS):
-		return byHand + ", or let the agent do it: mount the node's /proc/sys/net into its container at DIR/net, writable, and run it with --sysctl-root=DIR"
+		return byHand + ", or let the agent do it: mount the node's /proc/sys/net into its container at DIR/net, " +
+			"writable, and run it with --sysctl-root=DIR"
 	case denied(err):
 		return byHand + ", or " + needsAdmin
 	}
@@ -31,9 +32,11 @@ func denied(err error) bool { return errors.Is(err, unix.EPERM) || errors.Is(err
 // cureForRights explains why the kernel denies us nftables.
 func cureForRights(admin bool) string {
 	if !admin {
-		return "CAP_NET_ADMIN is missing: add NET_ADMIN to the container's securityContext.capabilities, or run as root on the node"
+		return "CAP_NET_ADMIN is missing: add NET_ADMIN to the container's securityContext.capabilities, " +
+			"or run as root on the node"
 	}
-	return "this process has CAP_NET_ADMIN, so a profile of seccomp, AppArmor or SELinux forbids it, or a user namespace that is not the one of the node's network"
+	return "this process has CAP_NET_ADMIN, so a profile of seccomp, AppArmor or SELinux forbids it, " +
+		"or a user namespace that is not the one of the node's network"
 }
 
 // hasAdmin reports whether this thread has CAP_NET_ADMIN. All threads have the same capabilities.

@@ -78,7 +78,8 @@ func (d *Datapath) force(ctx context.Context, p *program.Program, report *Report
 func forcedProblem() decide.Problem {
 	return decide.Problem{Subject: "datapath", Blocking: true,
 		Text: "nat chains did not drop the self-test's packet; judging in filter chains instead",
-		Cure: "look for programs that use nat chains at priority -190 or below, then run once with --cleanup-config to have nat chains tried again; or run with --datapath=filter"}
+		Cure: "look for programs that use nat chains at priority -190 or below, then run once with " +
+			"--cleanup-config to have nat chains tried again; or run with --datapath=filter"}
 }
 
 // test runs the self-test and notes whether it could run.
@@ -231,7 +232,12 @@ func route(link netlink.Link, to netip.Addr) error {
 	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: index, Dst: dst, Scope: netlink.SCOPE_LINK}); err != nil {
 		return fmt.Errorf("adding a route to %s: %w", to, err)
 	}
-	neighbour := &netlink.Neigh{LinkIndex: index, IP: to.AsSlice(), State: netlink.NUD_PERMANENT, HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1}}
+	neighbour := &netlink.Neigh{
+		LinkIndex:    index,
+		IP:           to.AsSlice(),
+		State:        netlink.NUD_PERMANENT,
+		HardwareAddr: net.HardwareAddr{2, 0, 0, 0, 0, 1},
+	}
 	if err := netlink.NeighSet(neighbour); err != nil {
 		return fmt.Errorf("adding neighbour %s: %w", to, err)
 	}
