@@ -2,15 +2,12 @@
 
 //go:build linux
 
-// Package conntrack reads the kernel's connection table and deletes single
-// entries of it, over netlink and in the network namespace of the thread that
-// opened the connection.
+// Package conntrack reads the kernel's connection table and deletes single entries, over netlink and in the
+// network namespace of the thread that opened the connection.
 //
-// It is an edge: datapath asks it which connections exist, package cut decides
-// which of them must end. It keeps nothing: a dump hands over one entry after
-// the other, out of the buffer that the kernel wrote into, and a table of
-// 200,000 entries costs no memory. It never deletes what it was not told to,
-// and never flushes the table.
+// It is an edge: datapath uses it to list connections, and package cut decides which of them must end. It
+// holds no state: a dump passes entries one by one out of the receive buffer, so a table of 200,000 entries
+// costs no memory. It deletes only the entries that it is given, and never flushes the table.
 package conntrack
 
 import (
@@ -21,8 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conn is a connection to the connection table of one network namespace. It is
-// used by one goroutine at a time.
+// Conn is a connection to the connection table of one network namespace. One goroutine uses it at a time.
 type Conn struct {
 	fd     int
 	seq    uint32
@@ -30,11 +26,10 @@ type Conn struct {
 	out    []byte
 }
 
-// bufferSize is more than the kernel puts into one answer (32 KiB).
+// bufferSize exceeds the size of one answer of the kernel (32 KiB).
 const bufferSize = 64 << 10
 
-// answerTimeout bounds the wait for the kernel's next answer. It answers at
-// once, or something is wrong.
+// answerTimeout bounds the wait for the kernel's next answer, which normally comes at once.
 const answerTimeout = 10 // seconds
 
 // Open connects to the connection table of the network namespace of the calling
@@ -48,7 +43,7 @@ func Open() (*Conn, error) {
 	err = errors.Join(
 		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: answerTimeout}),
-		// An error need not repeat the message that it is about.
+		// An error need not repeat the request.
 		unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("preparing a netlink socket: %w", err), unix.Close(fd))
@@ -64,7 +59,7 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// Count returns how many entries the table has, and how many it can have.
+// Count returns the number of entries in the table, and its maximum.
 func (c *Conn) Count() (entries, limit uint32, err error) {
 	m := c.begin(msgGetStats, 0, 0)
 	if err := c.send(m); err != nil {
@@ -91,17 +86,16 @@ func (c *Conn) Count() (entries, limit uint32, err error) {
 // errDone ends the wait for answers.
 var errDone = errors.New("done")
 
-// send sends what was written since begin.
+// send sends the messages written since begin.
 func (c *Conn) send(messages []byte) error {
 	if err := unix.Sendto(c.fd, messages, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return fmt.Errorf("asking the connection table: %w", err)
+		return fmt.Errorf("sending to conntrack: %w", err)
 	}
 	return nil
 }
 
-// answers calls take for each message of the kernel's answer, until take
-// returns an error, the kernel does, or a dump is over. errDone is no error. The
-// body is valid during the call only.
+// answers calls take for each message of the kernel's answer until take or the kernel returns an error, or
+// the dump ends. errDone is no error. The body is valid only during the call.
 func (c *Conn) answers(take func(kind uint16, body []byte) error) error {
 	for {
 		n, _, err := unix.Recvfrom(c.fd, c.buffer, 0)
@@ -130,7 +124,7 @@ func (c *Conn) messages(b []byte, take func(kind uint16, body []byte) error) err
 		seq := binary.NativeEndian.Uint32(b[8:])
 		b = b[min(align(size), len(b)):]
 		switch {
-		case seq != c.seq: // the rest of an answer that nobody waited for
+		case seq != c.seq: // the rest of an earlier, abandoned answer
 			continue
 		case kind == unix.NLMSG_DONE:
 			return errors.Join(errorOf(body), errDone)
@@ -147,8 +141,7 @@ func (c *Conn) messages(b []byte, take func(kind uint16, body []byte) error) err
 	return nil
 }
 
-// errorOf reads the code at the start of an error message and of the end of a
-// dump.
+// errorOf reads the error code at the start of an error message or of the end of a dump.
 func errorOf(body []byte) error {
 	if len(body) < 4 {
 		return nil

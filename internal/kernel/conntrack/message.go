@@ -14,7 +14,7 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// Numbers of the kernel's interface (linux/netfilter/nfnetlink_conntrack.h).
+// Constants of the kernel's interface (linux/netfilter/nfnetlink_conntrack.h).
 const (
 	subsystem   = unix.NFNL_SUBSYS_CTNETLINK << 8
 	msgGet      = subsystem | 1
@@ -54,7 +54,7 @@ const (
 	attrStatsMax     = 2
 
 	genHeader = 4      // family, version, resource
-	typeMask  = 0x3fff // without the bits for nesting and byte order
+	typeMask  = 0x3fff // without the flags for nesting and byte order
 	icmp      = 1
 	icmpv6    = 58
 )
@@ -67,7 +67,7 @@ type attribute struct {
 	data []byte
 }
 
-// attributes walks over a list of attributes and ends where it is broken.
+// attributes iterates over a list of attributes and stops at a malformed one.
 func attributes(b []byte) iter.Seq[attribute] {
 	return func(yield func(attribute) bool) {
 		for len(b) >= 4 {
@@ -84,8 +84,7 @@ func attributes(b []byte) iter.Seq[attribute] {
 	}
 }
 
-// decode reads an entry of a dump. ok is false if it is not one that we can
-// speak about.
+// decode reads an entry of a dump. ok is false if the entry lacks addresses.
 func decode(body []byte, e *inet.Connection) (ok bool) {
 	*e = inet.Connection{}
 	for a := range attributes(body[min(genHeader, len(body)):]) {
@@ -147,7 +146,7 @@ func decodeProto(b []byte, t *inet.Tuple) (p inet.Protocol) {
 	return p
 }
 
-// decodeProtoInfo reads what the kernel says of a TCP connection.
+// decodeProtoInfo reads the state of a TCP connection.
 func decodeProtoInfo(b []byte, e *inet.Connection) {
 	for info := range attributes(b) {
 		if info.kind != infoTCP {
@@ -171,7 +170,7 @@ func (c *Conn) begin(kind uint16, flags uint16, f inet.Family) []byte {
 	return c.append(kind, flags, f)
 }
 
-// append starts one more message. Its length is set by end.
+// append starts another message. Its length is set by end.
 func (c *Conn) append(kind uint16, flags uint16, f inet.Family) []byte {
 	c.seq++
 	b := binary.NativeEndian.AppendUint32(c.out, unix.NLMSG_HDRLEN+genHeader)
@@ -207,7 +206,7 @@ func attr(b []byte, kind uint16, data ...byte) []byte {
 
 func number(n uint16) []byte { return []byte{byte(n >> 8), byte(n)} }
 
-// nested writes an attribute that holds attributes.
+// nested writes an attribute that contains attributes.
 func nested(b []byte, kind uint16, inside func([]byte) []byte) []byte {
 	start := len(b)
 	b = inside(binary.NativeEndian.AppendUint16(append(b, 0, 0), kind|unix.NLA_F_NESTED))
@@ -215,7 +214,7 @@ func nested(b []byte, kind uint16, inside func([]byte) []byte) []byte {
 	return b
 }
 
-// addresses writes those of a tuple that are valid.
+// addresses writes the valid addresses of a tuple.
 func addresses(b []byte, t inet.Tuple) []byte {
 	return nested(b, tupleIP, func(b []byte) []byte {
 		for i, a := range []netip.Addr{t.Src, t.Dst} {
@@ -230,7 +229,7 @@ func addresses(b []byte, t inet.Tuple) []byte {
 	})
 }
 
-// tuple writes a whole tuple.
+// tuple writes a complete tuple.
 func tuple(b []byte, kind uint16, p inet.Protocol, t inet.Tuple) []byte {
 	return nested(b, kind, func(b []byte) []byte {
 		b = nested(addresses(b, t), tupleProto, func(b []byte) []byte {

@@ -15,16 +15,14 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// Dump calls take for the entries of one family, or of both if it is 0. The
-// table may change meanwhile: an entry that comes or goes during the dump may be
-// there or not. take must not keep the pointer.
+// Dump calls take for the entries of one family, or of both if f is 0. The table may change during the
+// dump: entries added or deleted in that time may be missing or present. take must not keep the pointer.
 func (c *Conn) Dump(f inet.Family, take func(*inet.Connection)) error {
 	return c.dump(c.begin(msgGet, unix.NLM_F_DUMP, f), take)
 }
 
-// DumpAddress calls take for the entries in which the address begins the
-// connection or answers it; the kernel leaves out the others. An entry may be
-// handed over twice. Kernels from 5.8 on can do it.
+// DumpAddress calls take for the entries in which the address is the source of the original or of the reply
+// direction; the kernel filters the others. An entry may be passed twice. It needs kernel 5.8.
 func (c *Conn) DumpAddress(a netip.Addr, take func(*inet.Connection)) error {
 	for _, side := range []struct{ tuple, flags uint16 }{{attrOrig, filterOrig}, {attrReply, filterReply}} {
 		b := c.begin(msgGet, unix.NLM_F_DUMP, inet.FamilyOf(a))
@@ -56,13 +54,11 @@ func (c *Conn) dump(request []byte, take func(*inet.Connection)) error {
 	return nil
 }
 
-// deleteBatch is the number of deletions that are sent at once. The answers to
-// them must fit into the socket's buffer.
+// deleteBatch is the number of deletions per request. Their answers must fit into the socket buffer.
 const deleteBatch = 64
 
-// Delete deletes entries, and returns how many there still were. An entry that
-// is gone, or that has been replaced by another with the same tuple, is no
-// error.
+// Delete deletes entries and returns how many of them still existed. An entry that is gone, or was replaced
+// by another with the same tuple, is no error.
 func (c *Conn) Delete(list []inet.Connection) (deleted int, err error) {
 	for len(list) > 0 {
 		n := min(deleteBatch, len(list))

@@ -14,13 +14,12 @@ import (
 	"github.com/podwall/podwall/internal/wake"
 )
 
-// addressesQuiet is the least time between two calls for addresses that change: a
-// service proxy may add thousands, one after another.
+// addressesQuiet is the minimum time between two calls of changed: a service proxy may add thousands of
+// addresses, one by one.
 const addressesQuiet = time.Second
 
-// WatchAddresses calls changed whenever addresses of this network namespace may
-// have changed, at first once, until ctx ends. A subscription that breaks off is
-// made again, and counts as a change.
+// WatchAddresses calls changed once at the start and then whenever addresses of this network namespace may
+// have changed, until ctx ends. A broken subscription is renewed and counts as a change.
 func WatchAddresses(ctx context.Context, changed func()) error {
 	for ctx.Err() == nil {
 		if err := watchAddresses(ctx, changed); err != nil {
@@ -34,8 +33,7 @@ func WatchAddresses(ctx context.Context, changed func()) error {
 	return nil
 }
 
-// watchAddresses returns nil when the subscription ended, an error when it cannot
-// be had.
+// watchAddresses returns nil when the subscription breaks, and an error if it cannot be established.
 func watchAddresses(ctx context.Context, changed func()) error {
 	done, updates := make(chan struct{}), make(chan netlink.AddrUpdate, 64)
 	broken := wake.New()
@@ -48,11 +46,11 @@ func watchAddresses(ctx context.Context, changed func()) error {
 	}
 	defer func() {
 		close(done)
-		for range updates { // the subscription ends when it has seen that
+		for range updates { // the subscription closes the channel when it has seen done
 			continue
 		}
 	}()
-	changed() // nobody heard what came before
+	changed() // earlier changes were not notified
 	var calm <-chan time.Time
 	again := false
 	for {

@@ -11,27 +11,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answers are what the kernel said of the routes to wanted addresses. Statuses of
-// pods that are gone stay for long, and an address without a direct route would be
-// asked for in each pass. The watch hears of every route that overlaps a wanted
-// address, so the answers hold until then.
+// answers cache the kernel's routing decisions for wanted addresses. Statuses of deleted pods may remain
+// for long, and an address without a direct route would be looked up in each pass. The watch sees every
+// route change that overlaps a wanted address, so an answer is valid until then.
 type answers struct {
 	by      map[netip.Addr]*answer
-	holds   map[netip.Addr]bool // the addresses whose answers hold
-	lookups int                 // how often the kernel was asked; tests guard it
+	holds   map[netip.Addr]bool // the addresses whose answers may be cached
+	lookups int                 // how many lookups the kernel has answered; tests limit it
 }
 
-// answer is what the kernel said of the routes to an address.
+// answer is the kernel's routing decision for an address.
 type answer struct {
-	index     int  // of the interface that a packet would leave by
-	direct    bool // it would go there without a gateway
-	elsewhere bool // it would leave by a gateway or stay on the node itself
+	index     int  // of the output interface
+	direct    bool // on-link, without a gateway
+	elsewhere bool // by a gateway, or to the node itself
 	network   string
-	asked     bool // for the network
+	asked     bool // network was looked up
 }
 
-// keep has only answers for these addresses hold. Without a subscription, which
-// would tell of a change, none does.
+// keep drops the answers for all other addresses. Without a subscription, which would report changes, it
+// drops all.
 func (s *answers) keep(wanted map[netip.Addr]bool, subscribed bool) {
 	if s.holds = wanted; !subscribed {
 		s.by, s.holds = nil, nil
@@ -43,7 +42,7 @@ func (s *answers) keep(wanted map[netip.Addr]bool, subscribed bool) {
 	}
 }
 
-// to returns how a packet to the address would go.
+// to returns the routing decision for a packet to the address.
 func (s *answers) to(a netip.Addr) *answer {
 	if known := s.by[a]; known != nil {
 		return known
@@ -59,8 +58,8 @@ func (s *answers) to(a netip.Addr) *answer {
 	return found
 }
 
-// network returns where a route leads that knows the address's network to be
-// elsewhere, or "". A default gateway knows nothing.
+// network returns the route that leads the address's network elsewhere, or "". A default route does not
+// count.
 func (s *answers) network(a netip.Addr) string {
 	known := s.to(a)
 	if !known.asked {
@@ -70,7 +69,7 @@ func (s *answers) network(a netip.Addr) string {
 	return known.network
 }
 
-// lookup asks the kernel how a packet to the address would go.
+// lookup reads the routing decision for a packet to the address from the kernel.
 func lookup(a netip.Addr) *answer {
 	routes, err := netlink.RouteGet(a.AsSlice())
 	if err != nil || len(routes) == 0 {

@@ -17,8 +17,8 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// away asks about the other ends of pairs, in the network namespaces where they are,
-// without entering these. It connects when it is first asked.
+// away reads the peers of veth and netkit pairs from the network namespaces where they are, without
+// entering them. It connects at the first request.
 type away struct{ conn *netlink.Conn }
 
 var errNoHardware = errors.New("the other end has no hardware address")
@@ -30,7 +30,7 @@ func (w *away) close() error {
 	return w.conn.Close()
 }
 
-// ask sends a request about the other end of a pair to its namespace, which attr names.
+// ask sends a request about the peer of a pair to its namespace, which attr names.
 func (w *away) ask(kind netlink.HeaderType, flags netlink.HeaderFlags, head []byte, attr uint16, netns int) ([]netlink.Message, error) {
 	if w.conn == nil {
 		conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Strict: true})
@@ -48,8 +48,7 @@ func (w *away) ask(kind netlink.HeaderType, flags netlink.HeaderFlags, head []by
 	return w.conn.Execute(netlink.Message{Header: netlink.Header{Type: kind, Flags: netlink.Request | flags}, Data: append(head, attrs...)})
 }
 
-// addresses lists the addresses of the other end, but for link-local ones (kernel 4.20,
-// IFA_TARGET_NETNSID).
+// addresses lists the addresses of the peer, except link-local ones (kernel 4.20, IFA_TARGET_NETNSID).
 func (w *away) addresses(d device) (list []netip.Addr, err error) {
 	const targetNetnsID = 10
 	head := make([]byte, unix.SizeofIfAddrmsg)
@@ -63,14 +62,13 @@ func (w *away) addresses(d device) (list []netip.Addr, err error) {
 	return list, err
 }
 
-// has reports whether the other end has the address now.
+// has reports whether the peer currently has the address.
 func (w *away) has(d device, a netip.Addr) bool {
 	addrs, err := w.addresses(d)
 	return err == nil && slices.Contains(addrs, a)
 }
 
-// hardware returns the hardware address of the other end (kernel 4.15,
-// IFLA_TARGET_NETNSID).
+// hardware returns the hardware address of the peer (kernel 4.15, IFLA_TARGET_NETNSID).
 func (w *away) hardware(d device) (h inet.Hardware, err error) {
 	head := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(head[4:], uint32(d.peer))
@@ -103,8 +101,8 @@ func hardwareOf(data []byte) (h inet.Hardware, ok bool) {
 	return h, ok && ad.Err() == nil
 }
 
-// addressOf reads the address of a notification. On a point-to-point link
-// IFA_LOCAL is the interface's own; IPv6 has IFA_ADDRESS only.
+// addressOf reads the address of a notification. On a point-to-point link IFA_LOCAL is the interface's own
+// address; IPv6 has only IFA_ADDRESS.
 func addressOf(data []byte) (found netip.Addr, ok bool) {
 	if len(data) < unix.SizeofIfAddrmsg {
 		return found, false

@@ -18,9 +18,8 @@ import (
 	"github.com/podwall/podwall/internal/kernel/sysctl"
 )
 
-// A bridge forwards between its ports below the IP layer. br_netfilter lends
-// its packets to the IP hooks, but only where it is told to: for the whole
-// network namespace by sysctl, or bridge by bridge, which is what we use. The
+// A bridge forwards between its ports below the IP layer. br_netfilter passes its packets to the IP hooks
+// only where that is enabled: for the whole network namespace by sysctl, or per bridge, which we use. The
 // sysctl file exists once br_netfilter is loaded.
 const (
 	sysctlLoaded = "net/bridge/bridge-nf-call-iptables"
@@ -30,20 +29,18 @@ const (
 // noLinkLocalLearn is a bit of IFLA_BR_MULTI_BOOLOPT (BR_BOOLOPT_NO_LL_LEARN, kernel 5.0).
 const noLinkLocalLearn = 1
 
-// ErrNoBridgeFilter says that the kernel cannot hand bridged packets to the IP
-// hooks.
+// ErrNoBridgeFilter means that the kernel cannot pass bridged packets to the IP hooks.
 var ErrNoBridgeFilter = errors.New("br_netfilter is not loaded")
 
-// Bridged is the state of the settings that decide whether we see what a
-// bridge forwards by itself, and what it learns from. A frame for the bridge's own
-// group (01:80:c2:00:00:00 to 0f) meets no chain, and teaches the bridge where its
-// source is unless that is switched off.
+// Bridged holds the settings that decide whether the IP hooks see the packets that a bridge forwards, and
+// from which frames it learns. A frame to the bridge's reserved group addresses (01:80:c2:00:00:00 to 0f)
+// enters no chain, but the bridge learns its source address unless that is disabled.
 type Bridged struct{ IPv4, IPv6, NoLinkLocalLearn bool }
 
-// All is what enforcement needs.
+// All reports whether all that enforcement needs is enabled.
 func (b Bridged) All() bool { return b.IPv4 && b.IPv6 && b.NoLinkLocalLearn }
 
-// String is the form in which the agent keeps what it found, for Parse.
+// String is the form that the agent stores, for ParseBridged.
 func (b Bridged) String() string {
 	return fmt.Sprintf("nf_call_iptables=%d nf_call_ip6tables=%d no_linklocal_learn=%d", bit(b.IPv4), bit(b.IPv6), bit(b.NoLinkLocalLearn))
 }
@@ -53,7 +50,7 @@ func ParseBridged(s string) (Bridged, error) {
 	var v4, v6, learn int
 	if n, err := fmt.Sscanf(s, "nf_call_iptables=%d nf_call_ip6tables=%d no_linklocal_learn=%d", &v4, &v6, &learn); n < 2 {
 		return Bridged{}, fmt.Errorf("parsing bridge settings %q: %w", s, err)
-	} // the third is not there in what was kept before 2026-11-29, when nobody changed it
+	} // the third is missing in settings stored before 2026-11-29, when it was not changed
 	return Bridged{v4 == 1, v6 == 1, learn == 1}, nil
 }
 
@@ -94,7 +91,7 @@ func ReadBridge(index int) (Bridged, error) {
 	return b, nil
 }
 
-// bridgeData returns the attributes that only bridges have.
+// bridgeData returns the bridge-specific attributes.
 func bridgeData(message []byte) ([]syscall.NetlinkRouteAttr, error) {
 	data := message
 	for _, want := range []uint16{unix.IFLA_LINKINFO, unix.IFLA_INFO_DATA} {
@@ -112,7 +109,7 @@ func bridgeData(message []byte) ([]syscall.NetlinkRouteAttr, error) {
 	return nl.ParseRouteAttr(data)
 }
 
-// SetBridge writes the settings of a bridge, and nothing else of it.
+// SetBridge writes the settings of a bridge and changes nothing else.
 func SetBridge(index int, b Bridged) error {
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
@@ -132,8 +129,7 @@ func SetBridge(index int, b Bridged) error {
 	return nil
 }
 
-// EnforceBridge makes the bridge hand its packets to the IP hooks, and returns
-// the settings that it found.
+// EnforceBridge makes the bridge pass its packets to the IP hooks, and returns the former settings.
 func EnforceBridge(s sysctl.Dir, index int) (found Bridged, err error) {
 	if !s.Has(sysctlLoaded) {
 		return Bridged{}, ErrNoBridgeFilter
@@ -145,9 +141,8 @@ func EnforceBridge(s sysctl.Dir, index int) (found Bridged, err error) {
 	return found, SetBridge(index, Bridged{true, true, true})
 }
 
-// FilterVLAN makes bridges hand VLAN-tagged frames to the IP hooks too and
-// returns what it found. Without it a frame tagged with VLAN 0, which every
-// receiver takes for an untagged one, passes unseen.
+// FilterVLAN makes bridges pass VLAN-tagged frames to the IP hooks too, and returns the former setting.
+// Without it a frame tagged with VLAN 0, which every receiver treats as untagged, bypasses the hooks.
 func FilterVLAN(s sysctl.Dir) (was bool, err error) {
 	if was, err = ReadVLAN(s); err != nil || was {
 		return was, err
@@ -155,13 +150,13 @@ func FilterVLAN(s sysctl.Dir) (was bool, err error) {
 	return false, SetVLAN(s, true)
 }
 
-// ReadVLAN returns whether bridges hand VLAN-tagged frames to the IP hooks.
+// ReadVLAN returns whether bridges pass VLAN-tagged frames to the IP hooks.
 func ReadVLAN(s sysctl.Dir) (bool, error) {
 	value, err := s.Read(sysctlVLAN)
 	return value == "1", err
 }
 
-// SetVLAN writes that setting. Netlink has it not.
+// SetVLAN writes that setting, which netlink does not offer.
 func SetVLAN(s sysctl.Dir, on bool) error { return s.Write(sysctlVLAN, strconv.Itoa(int(bit(on)))) }
 
 // IndexOf returns the index of an interface, or 0 if there is none.
@@ -173,8 +168,7 @@ func IndexOf(name string) int {
 	return link.Attrs().Index
 }
 
-// BridgeName returns the name of a bridge; ok is false if no interface has the index,
-// or if it is no bridge.
+// BridgeName returns the name of a bridge; ok is false if no interface has the index or it is not a bridge.
 func BridgeName(index int) (name string, ok bool) {
 	link, err := netlink.LinkByIndex(index)
 	if err != nil || link.Type() != "bridge" {
@@ -183,8 +177,8 @@ func BridgeName(index int) (name string, ok bool) {
 	return link.Attrs().Name, true
 }
 
-// BridgeIndex returns the index of a bridge; ok is false if there is no
-// interface of that name or if it is none.
+// BridgeIndex returns the index of a bridge; ok is false if no interface has the name or it is not a
+// bridge.
 func BridgeIndex(name string) (index int, ok bool) {
 	link, err := netlink.LinkByName(name)
 	if err != nil || link.Type() != "bridge" {

@@ -18,27 +18,26 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// device is what an interface tells about where it leads.
+// device describes an interface and where it leads.
 type device struct {
 	index  int
 	name   string
 	kind   string // "veth", "bridge", "device" for a network card, …
 	master int    // the bridge or bond that it is a port of, 0 for none
-	// hardware is its address; the zero value for none.
+	// hardware is its hardware address; the zero value if it has none.
 	hardware inet.Hardware
-	// away is true if the other end of a pair is in another network namespace.
+	// away is true if the peer of a pair is in another network namespace.
 	away        bool
-	netns, peer int  // the id of that namespace, and the other end's index
+	netns, peer int  // the id of that namespace, and the peer's index
 	uplink      bool // leads out of the node
-	named       bool // because the operator or the Node object says so
-	ofNode      bool // the Node object says so
+	named       bool // as an uplink, by the operator or the Node object
+	ofNode      bool // as an uplink, by the Node object
 }
 
-// survey lists the interfaces and marks those that lead out of the node: network
-// cards and tunnels do; others do if they carry a route with a gateway in any
-// table, or an address of the Node object, or if they are a bridge with a port that
-// is not made for a pod or a virtual machine (a network card, a bond, a tunnel), or
-// if the operator says so.
+// survey lists the interfaces and marks uplinks, which lead out of the node. Network cards and tunnels are
+// uplinks. Other interfaces are uplinks if they carry a route with a gateway in any table, if they have an
+// address of the Node object, if they are a bridge with a port that is not made for a pod or a virtual
+// machine (a network card, a bond, a tunnel), or if the operator names them.
 func (l *Links) survey(ctx context.Context, wanted map[netip.Addr]bool) (map[int]device, error) {
 	list, err := complete(netlink.LinkList)
 	if err != nil {
@@ -78,8 +77,8 @@ func (l *Links) survey(ctx context.Context, wanted map[netip.Addr]bool) (map[int
 	return devices, nil
 }
 
-// dull reports whether it does not matter if a gateway is behind the interface:
-// it leads out of the node, or to the node itself, in any case.
+// dull reports whether a gateway behind the interface makes no difference: the interface leads out of the
+// node, or to the node itself, in any case.
 func (d device) dull() bool {
 	return d.named || d.kind != "bridge" && d.kind != "tuntap" && !slices.Contains(besideKinds(), d.kind)
 }
@@ -94,11 +93,11 @@ func dull(devices map[int]device) map[int]bool {
 	return list
 }
 
-// pair reports whether such interfaces come in pairs, one end for a pod.
+// pair reports whether interfaces of that kind come in pairs, with one end for a pod.
 func pair(kind string) bool { return kind == "veth" || kind == "netkit" }
 
-// beside reports whether an interface is no place where the IP layer meets
-// pods. Both ends of Cilium's own pair are here, for example.
+// beside reports whether pods behind the interface bypass the IP hooks. Both ends of Cilium's own pair are
+// on the node, for example.
 func (d device) beside() bool {
 	return d.kind != "bridge" && d.kind != "tuntap" && !(pair(d.kind) && d.away)
 }
@@ -127,17 +126,16 @@ func matches(name string, patterns []string) bool {
 	})
 }
 
-// Names that tell what an interface is for. An interface is closed as soon as
-// the kernel has it, before anybody could ask what it carries, so names count.
+// Names that reveal the purpose of an interface. An interface is closed as soon as the kernel has it,
+// before its use is known, so names count.
 var (
 	podBridges   = []string{"cni0", "cbr0", "kube-bridge", "weave"}
 	foreignPairs = []string{"ve-*", "vb-*"} // systemd-nspawn
 )
 
-// mayLeadToPods reports whether pods may be behind the interface that nobody
-// has told us of yet: one end of a pair whose other end is in another network
-// namespace, or a bridge of the pod network. Bridges of others (docker0,
-// virbr0, lxdbr0 and what they are called) never carried a pod.
+// mayLeadToPods reports whether unknown pods may be behind the interface: it is one end of a pair whose
+// peer is in another network namespace, or a bridge of the pod network. Bridges of other programs (docker0,
+// virbr0, lxdbr0 and others) never carried a pod.
 func (l *Links) mayLeadToPods(d device) bool {
 	switch {
 	case d.uplink:
@@ -148,8 +146,7 @@ func (l *Links) mayLeadToPods(d device) bool {
 	return pair(d.kind) && d.away && d.master == 0 && !matches(d.name, foreignPairs)
 }
 
-// Open returns the interfaces that lead elsewhere than to pods, sorted, as the
-// last Find saw them.
+// Open returns the interfaces that do not lead to pods, sorted, as of the last Find.
 func (l *Links) Open() []string {
 	var names []string
 	carrying, open := map[int]bool{}, map[int]bool{}
@@ -157,7 +154,7 @@ func (l *Links) Open() []string {
 		carrying[p.Index] = carrying[p.Index] || !p.Uplink && !p.Beside
 	}
 	for _, d := range l.names {
-		port := pair(d.kind) && d.master != 0 // the bridge stands for it at the IP hooks
+		port := pair(d.kind) && d.master != 0 // the IP hooks see the bridge instead
 		if !port && !carrying[d.index] && !l.mayLeadToPods(d) {
 			names = append(names, d.name)
 			open[d.index] = true
@@ -168,8 +165,8 @@ func (l *Links) Open() []string {
 	return names
 }
 
-// Bridges returns the bridges of the pod network, also those on which no pod is
-// known yet, as the last Find saw them, sorted by name.
+// Bridges returns the bridges of the pod network as of the last Find, including those without a known pod,
+// sorted by name.
 func (l *Links) Bridges() []inet.Path {
 	var list []inet.Path
 	for _, d := range l.names {
@@ -181,9 +178,8 @@ func (l *Links) Bridges() []inet.Path {
 	return list
 }
 
-// Strangers returns the interfaces that may lead to pods and of which the last Find
-// knew none behind them, sorted: ends of pairs, also those that are ports of
-// bridges of pods. A node that is closed lets nothing through there.
+// Strangers returns the interfaces that may lead to pods but had no known pod at the last Find, sorted:
+// ends of pairs, including ports of pod bridges. A closed node drops all packets there.
 func (l *Links) Strangers() []string {
 	known := map[string]bool{}
 	bridges := map[int]bool{}
@@ -206,9 +202,8 @@ func (l *Links) Strangers() []string {
 	return list
 }
 
-// NodePorts returns the ports of bridges behind which the node itself is, sorted,
-// by the index of the bridge: the other end of the pair is an interface of the node
-// and no port.
+// NodePorts returns the bridge ports that lead to the node itself, sorted, by the index of the bridge: the
+// peer is an interface of the node and not a port.
 func (l *Links) NodePorts() map[int][]string {
 	return l.portsThat(func(d device) bool {
 		other, here := l.names[d.peer]
@@ -219,15 +214,15 @@ func (l *Links) NodePorts() map[int][]string {
 // Ports returns the ports of all bridges, sorted, by the index of the bridge.
 func (l *Links) Ports() map[int][]string { return l.portsThat(func(device) bool { return true }) }
 
-// UplinkPorts returns those of them that are made neither for a pod nor for a virtual
-// machine: network cards, bonds, tunnels.
+// UplinkPorts returns the bridge ports that are made neither for a pod nor for a virtual machine: network
+// cards, bonds, tunnels.
 func (l *Links) UplinkPorts() map[int][]string {
 	return l.portsThat(func(d device) bool { return !pair(d.kind) && d.kind != "tuntap" })
 }
 
-// Hardware returns whose a hardware address is, as far as the node knows: that of an
-// interface of its own, or that of what is behind a port, when it was first asked. Of
-// a port with a known pod it is the pod.
+// Hardware returns the owners of hardware addresses, as far as the node knows: an interface of the node, or
+// the peer of a port, with the address that it had when it was first read. For a port with a known pod the
+// owner is the pod.
 func (l *Links) Hardware() map[inet.Hardware]string {
 	whose := map[inet.Hardware]string{}
 	for _, e := range l.ports.ends {
@@ -257,7 +252,7 @@ func (l *Links) portsThat(are func(device) bool) map[int][]string {
 	return ports
 }
 
-// AnyBridge reports whether the node had a bridge, whoever's, at the last Find.
+// AnyBridge reports whether the node had any bridge at the last Find, including those of other programs.
 func (l *Links) AnyBridge() bool {
 	for _, d := range l.names {
 		if d.kind == "bridge" {
@@ -267,17 +262,16 @@ func (l *Links) AnyBridge() bool {
 	return false
 }
 
-// LeadsElsewhere reports whether an interface was one of those that the last Open
-// returned. It may be called by any goroutine.
+// LeadsElsewhere reports whether the last Open returned the interface. Any goroutine may call it.
 func (l *Links) LeadsElsewhere(index int) bool {
 	open := l.open.Load()
 	return open != nil && (*open)[index]
 }
 
-// Carried returns the bridges that carry a pod or did since the memory began.
+// Carried returns the bridges that have carried a pod since the memory began.
 func (l *Links) Carried() []string { return slices.Sorted(maps.Keys(l.carried)) }
 
-// Remember adds bridges that carried pods in the time of an earlier process.
+// Remember adds bridges that carried pods under an earlier process.
 func (l *Links) Remember(bridges []string) {
 	for _, name := range bridges {
 		l.carried[name] = true

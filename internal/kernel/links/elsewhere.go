@@ -9,10 +9,9 @@ import (
 	"slices"
 )
 
-// elsewhere reports whether no pod of this node can be behind the interface. Where
-// nobody can tell it is false: on a bridge that also leads out of the node, on a
-// pair that the operator counts among the uplinks, and on an interface whose pods
-// would talk beside the IP layer.
+// elsewhere reports whether no pod of this node can be behind the interface. It is false in doubt: on a
+// bridge with an uplink, on a pair that the operator names as an uplink, and on an interface whose pods
+// bypass the IP layer.
 func (d device) elsewhere() bool {
 	switch {
 	case d.kind == "bridge":
@@ -27,14 +26,13 @@ func (d device) elsewhere() bool {
 	return d.uplink || !slices.Contains(besideKinds(), d.kind)
 }
 
-// besideKinds are the kinds of interfaces beside which pods may be. Network cards,
-// bonds and tunnels are none.
+// besideKinds are the kinds of interfaces whose pods may bypass the IP layer. Network cards, bonds and
+// tunnels are not among them.
 func besideKinds() []string {
 	return []string{"veth", "netkit", "macvlan", "macvtap", "ipvlan", "ipvtap", "openvswitch"}
 }
 
-// Elsewhere reports whether a packet to the address would leave by a gateway or
-// stay on the node itself. It is false where there is no route at all. Like Find it
-// remembers the answer until the kernel says that routes changed, and is called by
-// the same goroutine.
+// Elsewhere reports whether a packet to the address would leave by a gateway or stay on the node. It is
+// false without any route. Like Find it caches the answer until the kernel reports a route change, and must
+// be called by the same goroutine.
 func (l *Links) Elsewhere(a netip.Addr) bool { return l.routes.to(a).elsewhere }

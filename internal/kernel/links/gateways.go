@@ -16,40 +16,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// destination is where a route leads, in which table.
+// destination is the destination and table of a route.
 type destination struct {
 	table uint32
 	dst   netip.Prefix
 }
 
-// gateways knows which interfaces have a route through a gateway. All routes are
-// read once for each subscription; later an interface is asked for only if a
-// route over it went away that was the reason to believe it.
+// gateways tracks which interfaces have a route through a gateway. All routes are read once per
+// subscription; later an interface is read again only if the route that proved its gateway was deleted.
 type gateways struct {
 	mu sync.Mutex
-	// conn is the subscription; without one nothing is remembered.
+	// conn is the subscription; without it nothing is cached.
 	conn     *netlink.Conn
-	interest *interest     // what the last Find wants to know
-	filtered *interest     // what the filter of conn lets through
-	known    bool          // everything was read since the subscription
-	reading  chan struct{} // closed when begin has read; nil if it does not read
-	// by holds for each interface that leads out one route that says so: that to
-	// the largest network, which is the last to change.
+	interest *interest     // the needs of the last Find
+	filtered *interest     // the interest that the filter of conn implements
+	known    bool          // all routes were read since the subscription
+	reading  chan struct{} // closed when begin has read the routes; nil if it does not read
+	// by holds, for each interface with a gateway, one route that proves it: the one to the largest
+	// network, which is the last to change.
 	by    map[int]destination
-	doubt map[int]bool // must be asked for again
+	doubt map[int]bool // interfaces to read again
 	counts
 }
 
-// counts say how much work the routes of others were. Tests guard them.
+// counts measure the work that routes of other programs caused. Tests limit it.
 type counts struct {
-	heard  int // messages that the kernel did not keep to itself
-	listed int // routes that were read
-	asked  int // lists of routes
+	heard  int // notifications that passed the filter
+	listed int // routes read
+	asked  int // route dumps
 	wakes  int
 }
 
-// note takes a route through gateways into account, and reports whether that
-// changes where an interface leads, or may do so.
+// note processes a route through gateways, and reports whether that changes where an interface leads, or
+// may do so.
 func (g *gateways) note(r *route, gone, replaced bool) (changed bool) {
 	at := destination{r.table, r.dst}
 	if gone || replaced {
@@ -74,16 +73,15 @@ func (g *gateways) note(r *route, gone, replaced bool) (changed bool) {
 
 func (i *interest) isDull(link int) bool { return i != nil && i.dull[link] }
 
-// shaken notes that routes over an interface may be gone: the kernel does not say
-// so of those that it takes away when an interface goes down.
+// shaken notes that routes over an interface may be gone: the kernel does not notify about routes that it
+// deletes when an interface goes down.
 func (g *gateways) shaken(link int) {
 	if _, leads := g.by[link]; leads {
 		g.doubt[link] = true
 	}
 }
 
-// attend has the kernel hand over only what is of interest. What was dull until
-// now must be asked for.
+// attend sets the interest that the kernel filters by. Interfaces that were dull until now must be read.
 func (g *gateways) attend(now *interest) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -98,7 +96,7 @@ func (g *gateways) attend(now *interest) error {
 	return g.refilter()
 }
 
-// refilter writes the socket filter anew if it would be another one.
+// refilter replaces the socket filter if the interest has changed.
 func (g *gateways) refilter() error {
 	if g.conn == nil || g.interest == nil {
 		return nil
@@ -117,8 +115,8 @@ func (g *gateways) refilter() error {
 	return nil
 }
 
-// leading returns the interfaces that a route with a gateway leads over. It asks
-// for those that are in doubt and not dull.
+// leading returns the interfaces that carry a route with a gateway. It reads those again that are in doubt
+// and not dull.
 func (g *gateways) leading(ctx context.Context, there map[int]bool) (map[int]bool, error) {
 	if err := g.await(ctx); err != nil {
 		return nil, err
@@ -157,9 +155,8 @@ func (g *gateways) leading(ctx context.Context, there map[int]bool) (map[int]boo
 	return out, g.refilter()
 }
 
-// begin is called with a new subscription: it reads all routes and hands each
-// to f. Others may have a million routes, so it holds the lock for none of them and
-// ends with the context.
+// begin is called with a new subscription: it reads all routes and passes each to f. There may be a million
+// routes, so it reads them without holding the lock, and stops when the context ends.
 func (g *gateways) begin(ctx context.Context, conn *netlink.Conn, f func(*route)) error {
 	defer g.ready()
 	if err := g.subscribe(conn); err != nil {
@@ -181,10 +178,10 @@ func (g *gateways) subscribe(conn *netlink.Conn) error {
 	defer g.mu.Unlock()
 	g.conn, g.filtered, g.by, g.doubt = conn, nil, map[int]destination{}, map[int]bool{}
 	g.reading = make(chan struct{})
-	return g.refilter() // a Find may have come since the subscription
+	return g.refilter() // a Find may have run since the subscription
 }
 
-// ready ends the waiting for begin.
+// ready ends the wait for begin.
 func (g *gateways) ready() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -192,7 +189,7 @@ func (g *gateways) ready() {
 	g.reading = nil
 }
 
-// await waits while begin reads, so that it is not done twice.
+// await waits while begin reads the routes, so that they are not read twice.
 func (g *gateways) await(ctx context.Context) error {
 	g.mu.Lock()
 	reading := g.reading
@@ -208,7 +205,7 @@ func (g *gateways) await(ctx context.Context) error {
 	}
 }
 
-// subscribed reports whether changes of routes are heard of.
+// subscribed reports whether route changes are received.
 func (g *gateways) subscribed() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -221,10 +218,9 @@ func (g *gateways) end() {
 	g.conn, g.known = nil, false
 }
 
-// read reads the routes over an interface, or all of them for 0, and takes those through
-// gateways into account. They go by one after the other and are not kept. A list
-// that was interrupted by a change is read again a few times; what changed since
-// the subscription will be heard of in any case.
+// read reads the routes over an interface, or all routes if link is 0, and processes those through
+// gateways. It processes them one by one and keeps none. A dump that a change interrupted is repeated a few
+// times; changes since the subscription are received in any case.
 func (g *gateways) read(ctx context.Context, link int, f func(*route)) error {
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		var err error
@@ -248,7 +244,7 @@ func (g *gateways) list(ctx context.Context, family byte, link int, f func(*rout
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.Close() }() // it only asked
+	defer func() { _ = conn.Close() }() // it only reads
 	data := make([]byte, attrsAt, attrsAt+2*unix.SizeofRtAttr)
 	data[0] = family
 	if link != 0 {

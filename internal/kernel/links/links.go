@@ -2,13 +2,12 @@
 
 //go:build linux
 
-// Package links knows how pods are wired to this node: which interface leads to
-// a pod, whether that is a bridge, and whether the bridge hands its packets to
-// the IP hooks. It asks the kernel by netlink and knows no CNI plugin.
+// Package links finds how pods are connected to this node: the interface that leads to a pod, whether it is
+// a bridge, and whether the bridge passes its packets to the IP hooks. It reads the kernel by netlink and
+// depends on no CNI plugin.
 //
-// It is an edge: datapath asks it before it renders. The only settings that it
-// changes are those of bridges that datapath names, and it returns what it
-// found there, so that they can be restored.
+// It is an edge: datapath uses it before it renders. It changes only the settings of bridges that datapath
+// names, and returns the former ones, so that they can be restored.
 package links
 
 import (
@@ -25,59 +24,56 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// Links finds paths, and remembers them until the kernel says that links or
-// routes changed. Find is called by one goroutine; Watch runs in another.
+// Links finds paths and caches them until the kernel reports a change of links or routes. Find is called by
+// one goroutine; Watch runs in another.
 type Links struct {
 	options Options
 	stale   atomic.Bool
 	node    atomic.Pointer[[]netip.Addr] // addresses of the Node object
 	known   map[netip.Addr]inet.Path
-	routes  answers        // for addresses that are not known
+	routes  answers        // for addresses without a known path
 	names   map[int]device // by index
 	carried map[string]bool
 	ports   ports
 	// wanted are the addresses of the last Find.
 	wanted   map[netip.Addr]bool
 	gateways gateways
-	open     atomic.Pointer[map[int]bool] // by index, as the last Open saw them
+	open     atomic.Pointer[map[int]bool] // by index, as of the last Open
 }
 
 // Options are the operator's choices.
 type Options struct {
-	// Uplinks are names, also with * and ?, of interfaces that lead elsewhere than
-	// to pods, whatever they look like.
+	// Uplinks are names of interfaces that do not lead to pods, whatever their kind; * and ? are wildcards.
 	Uplinks []string
 }
 
-// New returns an empty memory.
+// New returns Links with an empty cache.
 func New(o Options) *Links {
 	return &Links{options: o, carried: map[string]bool{}, ports: newPorts()}
 }
 
-// SetNodeAddresses says which addresses the Node object has: an interface with
-// one of them leads out of the node.
+// SetNodeAddresses sets the addresses of the Node object: an interface with one of them leads out of the
+// node.
 func (l *Links) SetNodeAddresses(list []netip.Addr) {
 	l.node.Store(&list)
 	l.stale.Store(true)
 }
 
-// Pod is an address and the pod that has it. Addresses of one pod have the same name
-// and ID. Links are the interfaces on the node's side that the container runtime
-// announced for it; nil if it did not.
+// Pod is an address and its pod. Addresses of one pod have the same name and ID. Links are the interfaces
+// on the node's side that the container runtime announced for it; nil if it announced none.
 type Pod struct {
 	Addr     netip.Addr
 	Name, ID string
 	Links    []string
 }
 
-// Find returns the paths of the pods' addresses that a direct route leads to, or
-// that one port of a bridge has while no route says otherwise. Others (of a pod whose interface is
-// not there yet, of a network that does not pass this node's IP layer) are left
-// out. It gives up soon after the context ends.
+// Find returns the paths of pod addresses that have a direct route, or that exactly one bridge port has and
+// no route contradicts. It omits other addresses: of a pod whose interface is not there yet, or of a
+// network that bypasses this node's IP layer. It returns soon after the context ends.
 func (l *Links) Find(ctx context.Context, pods []Pod) (map[netip.Addr]inet.Path, error) {
 	found, all, err := l.find(ctx, pods)
 	if err == nil && !all {
-		l.stale.Store(true) // a link that is too new to have been heard of
+		l.stale.Store(true) // the link is newer than the last survey
 		found, _, err = l.find(ctx, pods)
 	}
 	if err != nil {
@@ -88,7 +84,7 @@ func (l *Links) Find(ctx context.Context, pods []Pod) (map[netip.Addr]inet.Path,
 	if err := l.findPorts(pods, found); err != nil || !newWithoutPort(found, before) {
 		return found, err
 	}
-	l.stale.Store(true) // its port may be too new to have been heard of
+	l.stale.Store(true) // the port may be newer than the last survey
 	if found, _, err = l.find(ctx, pods); err != nil {
 		return nil, err
 	}
@@ -96,8 +92,7 @@ func (l *Links) Find(ctx context.Context, pods []Pod) (map[netip.Addr]inet.Path,
 	return found, l.findPorts(pods, found)
 }
 
-// newWithoutPort reports whether a pod on a bridge that was not known before has
-// no port there.
+// newWithoutPort reports whether a bridged pod without a port was not known before.
 func newWithoutPort(found, before map[netip.Addr]inet.Path) bool {
 	for a, p := range found {
 		if _, known := before[a]; !known && p.Bridge && p.Port == "" {
@@ -107,7 +102,7 @@ func newWithoutPort(found, before map[netip.Addr]inet.Path) bool {
 	return false
 }
 
-// find returns the paths, and whether every route led to a link that is known.
+// find returns the paths, and whether every route leads to a known link.
 func (l *Links) find(ctx context.Context, pods []Pod) (found map[netip.Addr]inet.Path, all bool, err error) {
 	if err := l.look(ctx, pods); err != nil {
 		l.stale.Store(true)
@@ -117,7 +112,7 @@ func (l *Links) find(ctx context.Context, pods []Pod) (found map[netip.Addr]inet
 	for _, pod := range pods {
 		a := pod.Addr
 		p, ok := l.known[a]
-		if !ok || p.Sole { // a route may say otherwise by now
+		if !ok || p.Sole { // by now a route may lead elsewhere
 			r := l.routes.to(a)
 			if !r.direct {
 				continue
@@ -129,7 +124,7 @@ func (l *Links) find(ctx context.Context, pods []Pod) (found map[netip.Addr]inet
 			}
 			p = inet.Path{Index: d.index, Link: d.name, Bridge: d.kind == "bridge", Uplink: d.uplink, Beside: d.beside(), Elsewhere: d.elsewhere()}
 			if pair(d.kind) && d.away && !d.named {
-				p.Uplink = false // a pod that routes for others is a pod
+				p.Uplink = false // a pod that routes for others is still a pod
 			}
 		}
 		found[a] = p
@@ -137,8 +132,8 @@ func (l *Links) find(ctx context.Context, pods []Pod) (found map[netip.Addr]inet
 	return found, all, nil
 }
 
-// look surveys the interfaces if anything changed since the last time. What is
-// wanted is told before it is asked for, so that no change in between is missed.
+// look surveys the interfaces if anything changed since the last call. The filter learns the wanted
+// addresses before their routes are read, so that no change in between is missed.
 func (l *Links) look(ctx context.Context, pods []Pod) error {
 	wanted := make(map[netip.Addr]bool, len(pods))
 	for _, pod := range pods {
@@ -160,8 +155,7 @@ func (l *Links) look(ctx context.Context, pods []Pod) error {
 	return nil
 }
 
-// complete repeats a listing that was interrupted by a change: then it may lack
-// anything.
+// complete repeats a dump that a change interrupted, because such a dump may lack anything.
 func complete[T any](list func() ([]T, error)) (found []T, err error) {
 	for range 10 {
 		if found, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
@@ -177,9 +171,9 @@ func LocalAddresses() ([]netip.Addr, error) {
 	return own, err
 }
 
-// Addresses returns every address of this network namespace, and the broadcast
-// addresses of its IPv4 networks: the last one, the first one too (which kernels
-// before 5.14 treat so), and what an operator set. Both are sorted.
+// Addresses returns all addresses of this network namespace, and the broadcast addresses of its IPv4
+// networks: the last address, the first one (which kernels before 5.14 treat as broadcast), and those that
+// an operator set. Both lists are sorted.
 func Addresses() (own, broadcasts []netip.Addr, err error) {
 	list, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
@@ -196,7 +190,7 @@ func Addresses() (own, broadcasts []netip.Addr, err error) {
 	return own, slices.Compact(broadcasts), nil
 }
 
-// broadcastsOf returns the broadcast addresses that an address of the node brings.
+// broadcastsOf returns the broadcast addresses that belong to an address of the node.
 func broadcastsOf(a netlink.Addr) (list []netip.Addr) {
 	if set, ok := netip.AddrFromSlice(a.Broadcast); ok {
 		list = append(list, set.Unmap())
@@ -207,7 +201,7 @@ func broadcastsOf(a netlink.Addr) (list []netip.Addr) {
 	}
 	bits, _ := a.Mask.Size()
 	if bits == 0 || bits > 30 {
-		return list // no network, or one without such addresses
+		return list // no network, or one without broadcast addresses
 	}
 	net, last := netip.PrefixFrom(ip, bits).Masked().Addr(), ip.As4()
 	for i := bits; i < 32; i++ {

@@ -13,38 +13,36 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// ports knows which pod is behind which port of a bridge. A port is one pod's for as
-// long as both exist: whatever the pod does with the other end, which it may
-// move, rename or give other addresses, changes nothing. What says whose a port is, in
-// the order in which it counts:
+// ports tracks which pod is behind which port of a bridge. A port belongs to one pod as long as both exist:
+// the pod may move or rename its end, or give it other addresses, without effect. These sources name the
+// pod of a port, in order of precedence:
 //
 //  1. the container runtime announced it at the start gate;
 //  2. the table in the kernel says that an earlier process knew it (Bind);
-//  3. the addresses that the other end had when it was first asked, which the pod
-//     network had given it: the port of a pod that the API names is the one that has its
-//     address, if there is exactly one (search).
+//  3. the addresses of the peer when it was first read, which the pod network had assigned: the port belongs to
+//     the pod with one of these addresses in the API, if there is exactly one (search).
 //
-// What pods say on the wire is never asked.
+// Packets sent by pods are never used.
 type ports struct {
 	ends map[int]*end // by the index of the port's interface
-	// unclear says why an address that some port has is not believed to be there.
+	// unclear explains why an address of some port is not accepted there.
 	unclear map[netip.Addr]string
 	now     func() time.Time
 }
 
-// end is what is known of the other end of a port.
+// end is the state of the peer of a port.
 type end struct {
 	port     string        // its name when it was first seen
-	pod      who           // the pod behind it; nobody while it is not known
+	pod      who           // the pod behind it; the zero value while unknown
 	hardware inet.Hardware // when the pod got the port
-	// addrs are the addresses that it had when it was first asked and had any, and seen
-	// is the hardware address that it had then.
+	// addrs are the peer's addresses when it was first read and had any, and seen is its hardware address
+	// at that time.
 	addrs        []netip.Addr
 	seen         inet.Hardware
-	since, asked time.Time // it was asked in vain
+	since, asked time.Time // first seen, and last read without result
 }
 
-// who names a pod. An earlier process may not have kept the whole ID: "" is any.
+// who identifies a pod. An earlier process may not have stored the whole ID: "" matches any.
 type who struct{ name, id string }
 
 func (w who) nobody() bool { return w.name == "" }
@@ -57,7 +55,7 @@ func newPorts() ports {
 	return ports{ends: map[int]*end{}, unclear: map[netip.Addr]string{}, now: time.Now}
 }
 
-// Binding says that an address, and the pod that has it, are behind a port.
+// Binding records that an address and its pod are behind a port.
 type Binding struct {
 	Pod, ID  string
 	Addr     netip.Addr
@@ -66,8 +64,8 @@ type Binding struct {
 	Hardware inet.Hardware
 }
 
-// Bind takes over what an earlier process knew of ports. It comes before the first
-// Find, and is forgotten where the index is another interface's by now.
+// Bind takes over the bindings of an earlier process. It is called before the first Find. A binding is
+// dropped if another interface has the index by now.
 func (l *Links) Bind(list []Binding) {
 	for _, b := range list {
 		e := l.ports.ends[b.Index]
@@ -79,7 +77,7 @@ func (l *Links) Bind(list []Binding) {
 	}
 }
 
-// portsOf returns the ports that pods may be behind, by their index.
+// portsOf returns the ports that may lead to pods, by index.
 func portsOf(devices map[int]device) map[int]device {
 	now := map[int]device{}
 	for _, d := range devices {
@@ -90,20 +88,20 @@ func portsOf(devices map[int]device) map[int]device {
 	return now
 }
 
-// askEach is how often a port that has no address yet is asked, in the end; at first
-// it is asked after as long as it has been there.
+// askEach is the maximum pause before a port without addresses is read again; the first pauses equal the
+// age of the port.
 const (
 	askFirst = 10 * time.Millisecond
 	askEach  = time.Second
 )
 
-// maxAddrs bounds the addresses of a port that are remembered. A pod has a few.
+// maxAddrs bounds the stored addresses of a port. A pod has a few.
 const maxAddrs = 64
 
-// young is how long a port that has no address is worth being asked soon.
+// young is how long a port without addresses is read again early.
 const young = 30 * time.Second
 
-// survey asks the ports that are new for their addresses.
+// survey reads the addresses of new ports.
 func (p *ports) survey(now map[int]device, other *away) {
 	maps.DeleteFunc(p.ends, func(index int, e *end) bool { return now[index].name != e.port })
 	for index, d := range now {
@@ -118,15 +116,14 @@ func (p *ports) survey(now map[int]device, other *away) {
 		e.asked = p.now()
 		addrs, err := other.addresses(d)
 		seen, failed := other.hardware(d)
-		if err == nil && failed == nil { // else it is going away; the kernel will tell
+		if err == nil && failed == nil { // else the port is being deleted; the kernel will notify
 			e.addrs, e.seen = addrs[:min(len(addrs), maxAddrs)], seen
 		}
 	}
 }
 
-// AskAgain returns after which time to ask ports again that are new and have no address
-// yet; 0 for never. What a port gets from the pod network counts, what the pod takes
-// later does not, so this comes soon.
+// AskAgain returns the delay until new ports without addresses are to be read again; 0 for never. Addresses
+// from the pod network count and addresses that the pod adds later do not, so the delay is short.
 func (l *Links) AskAgain() (after time.Duration) {
 	for _, e := range l.ports.ends {
 		if len(e.addrs) == 0 && l.ports.now().Sub(e.since) < young {
@@ -138,10 +135,10 @@ func (l *Links) AskAgain() (after time.Duration) {
 	return after
 }
 
-// pause is the time between two questions.
+// pause is the time between two reads.
 func (e *end) pause() time.Duration { return min(max(e.asked.Sub(e.since), askFirst), askEach) }
 
-// announced takes the runtime's word for whose ports are.
+// announced assigns the ports that the container runtime announced.
 func (p *ports) announced(now map[int]device, pods []Pod, other *away) {
 	named := map[string]device{}
 	for _, d := range now {
@@ -166,9 +163,8 @@ func (p *ports) announced(now map[int]device, pods []Pod, other *away) {
 	}
 }
 
-// release takes the ports from pods that are gone: the interface may be that of the next
-// pod with the address, found before the API had told of it. What the port had when it
-// was first asked stays.
+// release detaches ports from deleted pods: the interface may belong to the next pod with the address,
+// found before the API reported that pod. The addresses of the port at its first read are kept.
 func (p *ports) release(pods []Pod) {
 	named := map[string][]Pod{}
 	for _, pod := range pods {
@@ -181,7 +177,7 @@ func (p *ports) release(pods []Pod) {
 	}
 }
 
-// find returns the port of each address that is looked for.
+// find returns the port of each address in wishes.
 func (p *ports) find(devices map[int]device, pods []Pod, wishes map[netip.Addr]wish) (map[netip.Addr]device, error) {
 	now := portsOf(devices)
 	other := &away{}

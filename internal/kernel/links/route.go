@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// route is what a message of the kernel says of a route, as far as it matters
-// here. It is read without allocations: others may have a million routes.
+// route holds the parts of a route message that matter here. Parsing does not allocate: there may be a
+// million routes.
 type route struct {
 	table    uint32
 	kind     uint8 // RTN_UNICAST and so on
@@ -20,13 +20,13 @@ type route struct {
 	dst      netip.Prefix
 	link     int // the interface's index; 0 if there are several, or none
 	gateway  bool
-	several  []byte // the next hops of a route with several, as the kernel wrote them
+	several  []byte // the next hops of a multipath route, as the kernel encodes them
 }
 
-// attrsAt is where the attributes of a route begin in its message.
+// attrsAt is the offset of the attributes in a route message.
 const attrsAt = unix.SizeofRtMsg
 
-// parseRoute reads the payload of a message about a route.
+// parseRoute parses the payload of a route message.
 func parseRoute(data []byte) (r route, ok bool) {
 	if len(data) < attrsAt {
 		return r, false
@@ -68,7 +68,7 @@ func parseRoute(data []byte) (r route, ok bool) {
 	return r, r.dst.IsValid()
 }
 
-// word reads a number of the kernel, 0 if it is too short.
+// word reads a number in the kernel's byte order; 0 if it is too short.
 func word(value []byte) uint32 {
 	if len(value) < 4 {
 		return 0
@@ -76,9 +76,8 @@ func word(value []byte) uint32 {
 	return binary.NativeEndian.Uint32(value)
 }
 
-// outBy calls f with each interface that the route leads out of the node by,
-// through a gateway. A router that was advertised is none: anybody on the link
-// can advertise one, a pod too.
+// outBy calls f with each interface over which the route leads out of the node through a gateway. Routers
+// from router advertisements are ignored: any host on the link can send one, and so can a pod.
 func (r *route) outBy(f func(link int)) {
 	if r.protocol == unix.RTPROT_RA {
 		return
@@ -96,7 +95,7 @@ func (r *route) outBy(f func(link int)) {
 	}
 }
 
-// host returns what the route leads to, if that is one address on a link.
+// host returns the destination of the route if it is a single address on a link.
 func (r *route) host() (h Host, ok bool) {
 	if r.kind != unix.RTN_UNICAST || r.gateway || r.link == 0 || len(r.several) > 0 || !r.dst.IsSingleIP() {
 		return h, false
@@ -105,6 +104,5 @@ func (r *route) host() (h Host, ok bool) {
 	return Host{addr, r.link}, !addr.IsLinkLocalUnicast()
 }
 
-// cached reports whether the message is about the kernel's memory of a route
-// (RTM_F_CLONED), which no table holds.
+// cached reports whether the message is about a route cache entry (RTM_F_CLONED), which is in no table.
 func (r *route) cached(data []byte) bool { return word(data[8:])&unix.RTM_F_CLONED != 0 }

@@ -14,32 +14,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A node that speaks BGP can have a million routes and a thousand changes a
-// second. They go over network cards and tunnels, and to where no pod of this
-// node is. A socket filter has the kernel keep them to itself: nobody is woken.
-// It is coarse, and lets through what it is not sure of.
+// A node that runs BGP can have a million routes and a thousand changes a second. They use network cards
+// and tunnels, and their destinations are not pods of this node. A socket filter makes the kernel drop
+// their notifications, so no process wakes up. The filter is coarse and passes messages in doubt.
 
 const (
-	nlHeader      = 16  // before the payload of a message
+	nlHeader      = 16  // length of a message's header
 	mostDull      = 200 // so that jumps stay short
 	mostPrefixes  = 64  // for each family
-	coarse4       = 24  // the length of the prefixes that addresses are looked up by
+	coarse4       = 24  // the prefix length by which addresses are compared
 	coarse6       = 64
 	passes, drops = 1 << 20, 0
 )
 
-// interest is what decides whether a change of a route matters.
+// interest decides whether a route change matters.
 type interest struct {
-	// dull are the interfaces of which it does not matter whether a gateway is
-	// behind them: network cards, tunnels, those that are named as uplinks.
+	// dull are the interfaces for which a gateway makes no difference: network cards, tunnels, interfaces
+	// named as uplinks.
 	dull map[int]bool
 	// wanted are the pods' addresses.
 	wanted map[netip.Addr]bool
-	// replaced says that a replaced route matters even if the new one is dull.
+	// replaced means that a replaced route matters even if the new one is dull.
 	replaced bool
 }
 
-// wants reports whether a route to there can be that to a pod.
+// wants reports whether a route to dst may lead to a pod.
 func (i *interest) wants(dst netip.Prefix) bool {
 	if dst.IsSingleIP() {
 		return i.wanted[dst.Addr()]
@@ -52,14 +51,14 @@ func (i *interest) wants(dst netip.Prefix) bool {
 	return false
 }
 
-// equal reports whether both lead to the same filter.
+// equal reports whether both result in the same filter.
 func (i *interest) equal(o *interest) bool {
 	return o != nil && i.replaced == o.replaced && slices.Equal(i.dullest(), o.dullest()) &&
 		slices.Equal(i.coarse(true), o.coarse(true)) && slices.Equal(i.coarse(false), o.coarse(false))
 }
 
-// dullest are as many dull interfaces as the filter can name, the oldest first:
-// network cards are.
+// dullest are the dull interfaces that fit into the filter, lowest index first: network cards have low
+// indexes.
 func (i *interest) dullest() []int {
 	var list []int
 	for index := range i.dull {
@@ -69,7 +68,7 @@ func (i *interest) dullest() []int {
 	return list[:min(len(list), mostDull)]
 }
 
-// coarse are the prefixes that the wanted addresses of a family are in.
+// coarse are the prefixes that contain the wanted addresses of a family.
 func (i *interest) coarse(v6 bool) []netip.Prefix {
 	var list []netip.Prefix
 	for a := range i.wanted {
@@ -85,8 +84,8 @@ func (i *interest) coarse(v6 bool) []netip.Prefix {
 	return slices.Compact(list)
 }
 
-// filter writes the socket filter. It drops a message only if it is about a route
-// over a dull interface that overlaps no prefix of pods.
+// filter builds the socket filter. It drops a message only if its route uses a dull interface and overlaps
+// no prefix of pods.
 func (i *interest) filter() []bpf.Instruction {
 	pass := bpf.RetConstant{Val: passes}
 	dull := i.dullest()
@@ -119,7 +118,7 @@ func (i *interest) filter() []bpf.Instruction {
 	return append(f, v6...)
 }
 
-// The filter's memory.
+// The filter's memory slots.
 const (
 	slotBits = iota // how many bits of the destination count
 	slotHigh        // the first word of the destination
@@ -128,8 +127,8 @@ const (
 	slotShiftLow
 )
 
-// attribute finds an attribute, passes the message if it has none, and leaves the
-// offset in X.
+// attribute finds an attribute and leaves its offset in X. It passes the message if the attribute is
+// missing.
 func attribute(kind uint32) []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.LoadConstant{Dst: bpf.RegA, Val: nlHeader + attrsAt},
@@ -141,8 +140,8 @@ func attribute(kind uint32) []bpf.Instruction {
 	}
 }
 
-// overlaps4 passes a destination, whose attribute is at X, that overlaps one of the
-// prefixes, and drops others.
+// overlaps4 passes a destination, whose attribute is at X, that overlaps one of the prefixes, and drops
+// others.
 func overlaps4(list []netip.Prefix) []bpf.Instruction {
 	if len(list) > mostPrefixes {
 		return []bpf.Instruction{bpf.RetConstant{Val: passes}}
@@ -157,7 +156,7 @@ func overlaps4(list []netip.Prefix) []bpf.Instruction {
 	return append(f, bpf.RetConstant{Val: drops})
 }
 
-// overlaps6 is the same for IPv6, of which two words count.
+// overlaps6 does the same for IPv6, comparing two words.
 func overlaps6(list []netip.Prefix) []bpf.Instruction {
 	if len(list) > mostPrefixes {
 		return []bpf.Instruction{bpf.RetConstant{Val: passes}}
@@ -180,8 +179,8 @@ func overlaps6(list []netip.Prefix) []bpf.Instruction {
 	return append(f, bpf.RetConstant{Val: drops})
 }
 
-// shift writes into a slot how many bits of a word do not count: the word ends at
-// bit end, and of the destination's bits no more than most count.
+// shift stores in a slot how many low bits of a word to ignore. The word ends at bit end of the address,
+// and at most most bits of the destination count.
 func shift(slot int, end, most uint32) []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.LoadScratch{Dst: bpf.RegA, N: slotBits},
@@ -193,7 +192,7 @@ func shift(slot int, end, most uint32) []bpf.Instruction {
 	}
 }
 
-// differs compares a word with a value, and skips what follows if they differ.
+// differs compares a word with a value, and skips the next instructions if they differ.
 func differs(word, shift int, value uint32, skip int) []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.LoadScratch{Dst: bpf.RegX, N: shift},
@@ -204,8 +203,7 @@ func differs(word, shift int, value uint32, skip int) []bpf.Instruction {
 	}
 }
 
-// native16 is a number of the kernel as the filter reads it: most significant
-// byte first.
+// native16 converts a number of the kernel to the filter's byte order, most significant byte first.
 func native16(v uint16) uint32 {
 	if nativeIsLittle() {
 		v = bits.ReverseBytes16(v)

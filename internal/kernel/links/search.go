@@ -14,16 +14,16 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// wish says where the port of an address is looked for.
+// wish restricts the search for the port of an address.
 type wish struct {
-	bridge int    // of these ports only; 0 for all
-	other  string // where a route leads instead; then the address is not believed
+	bridge int    // search only ports of this bridge; 0 for all
+	other  string // a route that leads elsewhere; then the address is rejected
 }
 
-// search looks for the ports of pods by the addresses that the ports have. A pod may
-// have taken the addresses of its neighbours before anybody asked. So a port is taken for
-// a pod's only if no other port can be, and no other pod can only be there; of several
-// nobody gets the address, whichever is older.
+// search finds the ports of pods by the addresses that the ports have. A pod may have taken its neighbours'
+// addresses before they were first read. So a port is bound to a pod only if no other port is possible for
+// the pod and no other pod needs this port. If several ports have an address, none gets it, regardless of
+// age.
 type search struct {
 	ends   map[int]*end
 	now    map[int]device
@@ -31,10 +31,10 @@ type search struct {
 	wishes map[netip.Addr]wish
 
 	having  map[netip.Addr][]int // the ports that have an address, sorted
-	pods    []Pod                // that have no port yet
+	pods    []Pod                // pods without a port
 	holders map[netip.Addr][]Pod
 	found   map[netip.Addr]device
-	why     map[netip.Addr]string // what is not clear
+	why     map[netip.Addr]string // why an address has no port
 }
 
 func (s *search) run(pods []Pod) {
@@ -55,7 +55,7 @@ func (s *search) run(pods []Pod) {
 		more = false
 		for _, pod := range s.pods {
 			if _, done := s.found[pod.Addr]; !done && s.bind(pod) {
-				more = true // that may make the port of another clear
+				more = true // it may leave only one port for another pod
 			}
 		}
 	}
@@ -71,8 +71,8 @@ func (s *search) run(pods []Pod) {
 	}
 }
 
-// known reports whether the port of the pod is known to have the address. Of two the
-// newer is meant: the older is of a sandbox that is going away.
+// known reports whether a port bound to the pod has the address. Of two ports the newer counts: the older
+// belongs to a sandbox that is being deleted.
 func (s *search) known(pod Pod) bool {
 	for _, index := range slices.Backward(s.having[pod.Addr]) {
 		if s.ends[index].pod.is(pod) && s.fits(index, pod.Addr) == "" {
@@ -83,12 +83,12 @@ func (s *search) known(pod Pod) bool {
 	return false
 }
 
-// free returns the ports that have the address and are nobody's.
+// free returns the ports that have the address and no pod.
 func (s *search) free(a netip.Addr) []int {
 	return slices.DeleteFunc(slices.Clone(s.having[a]), func(index int) bool { return !s.ends[index].pod.nobody() })
 }
 
-// fits says what speaks against the address being at the port.
+// fits returns why the address cannot be at the port, or "".
 func (s *search) fits(index int, a netip.Addr) string {
 	w := s.wishes[a]
 	switch {
@@ -100,7 +100,7 @@ func (s *search) fits(index int, a netip.Addr) string {
 	return ""
 }
 
-// bind finds the pod's port, if it is clear.
+// bind binds the pod to its port, if that is unambiguous.
 func (s *search) bind(pod Pod) bool {
 	at := s.free(pod.Addr)
 	if len(at) != 1 || s.fits(at[0], pod.Addr) != "" || s.rival(at[0], pod) != "" {
@@ -116,8 +116,7 @@ func (s *search) bind(pod Pod) bool {
 	return true
 }
 
-// rival returns another pod that has no port yet and can be nowhere else than at
-// this one; "" for none.
+// rival returns another pod without a port that fits only this port; "" for none.
 func (s *search) rival(index int, pod Pod) string {
 	for _, a := range s.ends[index].addrs {
 		for _, other := range s.holders[a] {
@@ -130,9 +129,8 @@ func (s *search) rival(index int, pod Pod) string {
 	return ""
 }
 
-// twin returns another port than that of the pod that has the hardware address, or had
-// it when it was first asked; "" for none. A pod may change its own to that of another
-// before the API names it.
+// twin returns another port, not the pod's, that has the hardware address or had it when it was first read;
+// "" for none. A pod may take the hardware address of another pod before the API names it.
 func (s *search) twin(index int, pod Pod, h inet.Hardware) string {
 	for _, other := range slices.Sorted(maps.Keys(s.ends)) {
 		if e := s.ends[other]; other != index && !e.pod.is(pod) && (e.hardware == h || e.seen == h) {
@@ -142,7 +140,7 @@ func (s *search) twin(index int, pod Pod, h inet.Hardware) string {
 	return ""
 }
 
-// explain says why the address is at none of the ports that have it; "" if none has.
+// explain returns why the address is at none of the ports that have it; "" if no port has it.
 func (s *search) explain(pod Pod) string {
 	all := s.having[pod.Addr]
 	at := s.free(pod.Addr)
@@ -175,9 +173,8 @@ func (s *search) explain(pod Pod) string {
 	return ""
 }
 
-// assign gives a further address of a pod, which no port had when it was first asked,
-// to the pod's port: the API says that it has it. Of several ports the one that has it
-// now is meant.
+// assign gives an additional address of a pod, which no port had when first read, to the pod's port,
+// because the API lists it. Of several ports the one that currently has the address counts.
 func (s *search) assign(pod Pod) {
 	var own []int
 	for index, e := range s.ends {

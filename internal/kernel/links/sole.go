@@ -10,14 +10,12 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// A node may have no address on a bridge of pods (isGateway: false of the CNI
-// plugin), or have it on another device (a VLAN interface or a pair of interfaces
-// whose other end is a port of the bridge). Then no route leads to the bridge, and a
-// pod is found by its port alone, unless a route to a network that the address is in
-// says otherwise.
+// A node may have no address on a pod bridge (isGateway: false of the CNI plugin), or have it on another
+// device (a VLAN interface, or a pair whose peer is a port of the bridge). Then no route leads to the
+// bridge, and a pod is found only by its port, unless a route to a network that contains the address leads
+// elsewhere.
 
-// findPorts adds the ports of bridges to the paths, and the paths of pods that are
-// found by their port alone.
+// findPorts adds bridge ports to the paths, and the paths of pods that are found only by their port.
 func (l *Links) findPorts(pods []Pod, paths map[netip.Addr]inet.Path) error {
 	wishes := map[netip.Addr]wish{}
 	for _, pod := range pods {
@@ -60,13 +58,12 @@ func (p *ports) hardwareOf(index int) (h inet.Hardware) {
 	return h
 }
 
-// Unclear returns the addresses that some bridge's port has and that are not
-// believed to be there, and why, as the last Find saw it.
+// Unclear returns the addresses that a bridge port has but that are not accepted there, with the reason, as
+// of the last Find.
 func (l *Links) Unclear() map[netip.Addr]string { return l.ports.unclear }
 
-// bridgeUnder returns the bridge that an interface of the node stands on: its
-// other end, or what it is made of, is a port of the bridge or the bridge itself.
-// It returns 0 for none.
+// bridgeUnder returns the bridge below an interface of the node: its peer, or the interface it is made of,
+// is the bridge or a port of it. It returns 0 for none.
 func (l *Links) bridgeUnder(index int) int {
 	d := l.names[index]
 	below, ok := l.names[d.peer]

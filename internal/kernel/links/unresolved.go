@@ -14,11 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DropUnresolved drops the packets that wait in the kernel until the hardware
-// address of one of these addresses is known, by deleting its neighbour entry. They
-// passed every hook when they were queued, up to three seconds ago, and are sent
-// without meeting one again as soon as somebody answers. An entry that is resolved
-// has no such packets and is left alone. It returns how many entries it deleted.
+// DropUnresolved drops the packets that the kernel queues until the hardware address of one of these
+// addresses is resolved, by deleting the neighbour entry. These packets passed all hooks when they were
+// queued, up to three seconds ago, and are sent without passing a hook again once the address is resolved.
+// Resolved entries queue no packets and are left alone. It returns the number of deleted entries.
 func DropUnresolved(addrs []netip.Addr) (deleted int, err error) {
 	if len(addrs) == 0 {
 		return 0, nil
@@ -35,7 +34,7 @@ func DropUnresolved(addrs []netip.Addr) (deleted int, err error) {
 		switch err := netlink.NeighDel(&list[i]); {
 		case err == nil:
 			deleted++
-		case !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV): // they went by themselves
+		case !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV): // else the entry is gone already
 			errs = append(errs, fmt.Errorf("deleting the neighbour entry of %s: %w", list[i].IP, err))
 		}
 	}

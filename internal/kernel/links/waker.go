@@ -9,12 +9,11 @@ import (
 	"time"
 )
 
-// waker calls a function at once, and once more for all that came in the quiet
-// time after that.
+// waker calls a function at once, and once more after the quiet time if there were wake-ups in it.
 type waker struct {
 	mu    sync.Mutex
 	f     func()
-	calm  *time.Timer // set while no call is due
+	calm  *time.Timer // set during the quiet time
 	again bool
 }
 
@@ -46,7 +45,7 @@ func (w *waker) over() {
 	}
 }
 
-// stop makes sure that the function is not called any more.
+// stop makes sure that the function is not called again.
 func (w *waker) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -25,23 +25,21 @@ type Host struct {
 	Link int // the interface's index
 }
 
-// quiet is the least time between two wake-ups: pods come in bursts, and each
-// brings several changes.
+// quiet is the minimum time between two wake-ups: pods start in bursts, each with several changes.
 const quiet = 50 * time.Millisecond
 
-// mostRest is the longest pause before a subscription that broke off is made again.
-// To read all routes may take long, so it rests rest times as long as that.
+// mostRest is the maximum pause before a broken subscription is renewed. Reading all routes may take long,
+// so the pause is rest times that duration.
 const (
 	rest     = 10
 	mostRest = 10 * time.Second
 )
 
-// Watch sets the signal whenever links, the node's addresses, or routes changed
-// that may matter for a pod, until ctx ends. A subscription that breaks off,
-// because notifications came faster than they were read, counts as a change and
-// is made again. Each direct route to a single address, but those over interfaces
-// that never lead to pods, is handed over without delay when it is new, and once
-// more after each subscription: none is missed. appeared must not wait.
+// Watch sets the signal whenever links, the node's addresses, or routes that may matter for a pod changed,
+// until ctx ends. A subscription that breaks because notifications arrive faster than they are read counts
+// as a change and is renewed. appeared is called without delay for each new direct route to a single
+// address, except routes over interfaces that never lead to pods, and again after each subscription, so
+// that none is missed. appeared must not block.
 func (l *Links) Watch(ctx context.Context, signal wake.Signal, appeared func(Host)) error {
 	for ctx.Err() == nil {
 		begun, err := l.watch(ctx, signal, appeared)
@@ -57,8 +55,8 @@ func (l *Links) Watch(ctx context.Context, signal wake.Signal, appeared func(Hos
 	return nil
 }
 
-// watch returns nil when the subscription ended, an error when it cannot be had,
-// and how long it took to begin.
+// watch returns nil when the subscription breaks, or an error if it cannot be established, and the duration
+// of its start.
 func (l *Links) watch(ctx context.Context, signal wake.Signal, appeared func(Host)) (begun time.Duration, err error) {
 	start := time.Now()
 	conn, err := l.subscribe()
@@ -69,9 +67,9 @@ func (l *Links) watch(ctx context.Context, signal wake.Signal, appeared func(Hos
 	defer stop()
 	defer func() {
 		l.gateways.end()
-		_ = conn.Close() // it only listened
+		_ = conn.Close() // it only reads
 	}()
-	l.changed(signal) // nobody heard what came before
+	l.changed(signal) // earlier changes were not notified
 	err = l.gateways.begin(ctx, conn, func(r *route) {
 		if h, ok := r.host(); ok && r.table == unix.RT_TABLE_MAIN {
 			appeared(h)
@@ -85,7 +83,7 @@ func (l *Links) watch(ctx context.Context, signal wake.Signal, appeared func(Hos
 	return begun, l.listen(ctx, conn, signal, appeared)
 }
 
-// unlessEnded returns the error unless the context ended: then nobody asks any more.
+// unlessEnded returns the error, or nil if the context ended: then the error does not matter.
 func unlessEnded(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -93,7 +91,7 @@ func unlessEnded(ctx context.Context, err error) error {
 	return err
 }
 
-// listen hears notifications until ctx ends or one is lost.
+// listen processes notifications until ctx ends or one is lost.
 func (l *Links) listen(ctx context.Context, conn *netlink.Conn, signal wake.Signal, appeared func(Host)) error {
 	due := newWaker(func() { l.changed(signal) })
 	defer due.stop()
@@ -117,13 +115,13 @@ func (l *Links) listen(ctx context.Context, conn *netlink.Conn, signal wake.Sign
 	}
 }
 
-// subscribe joins the groups, of which the filter keeps what does not matter.
+// subscribe joins the multicast groups, with the filter set.
 func (l *Links) subscribe() (*netlink.Conn, error) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return nil, fmt.Errorf("watching links and routes: %w", err)
 	}
-	_ = conn.SetReadBuffer(1 << 20) // more is better, and less works
+	_ = conn.SetReadBuffer(1 << 20) // a smaller buffer works too
 	l.gateways.mu.Lock()
 	now := l.gateways.interest
 	l.gateways.mu.Unlock()
@@ -153,7 +151,7 @@ func setFilter(conn *netlink.Conn, i *interest) error {
 	return nil
 }
 
-// hear takes a notification in, and reports whether it matters.
+// hear processes a notification, and reports whether it matters.
 func (l *Links) hear(m *netlink.Message, appeared func(Host)) bool {
 	g := &l.gateways
 	g.mu.Lock()

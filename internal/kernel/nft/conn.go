@@ -17,8 +17,8 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// Conn talks to the nftables of one network namespace about one table. It is used
-// by one goroutine at a time, together with all that Of returns.
+// Conn reads and changes one table in the nftables of one network namespace. One goroutine at a time uses
+// it, together with all that Of returns.
 type Conn struct {
 	nl     *nftables.Conn
 	netns  int
@@ -27,21 +27,20 @@ type Conn struct {
 	table  *nftables.Table
 	portID uint32
 	batch  int     // elements of one transaction
-	taken  *uint32 // transactions, shared likewise
+	taken  *uint32 // transactions, shared with what Of returns
 }
 
-// batchElements bounds the elements, and the rules of new chains, of one
-// transaction: the kernel is not to be interrupted in one, and takes up to 40 µs for
-// a rule. Larger changes are committed in several, which is safe in the order that
-// Diff gives: sets are filled before anything refers to them, and chains are emptied
-// after nothing does. Only the replacement of the whole table is never cut.
+// batchElements bounds the elements of one transaction, and the rules of its new chains: the kernel cannot
+// be interrupted during a transaction and takes up to 40 µs per rule. Larger changes are committed in
+// several transactions, which is safe in the order of Diff: sets are filled before they are referenced, and
+// chains are emptied after the last reference is deleted. Only the replacement of the whole table is never
+// split.
 const batchElements = 10_000
 
-// Stage says in which transaction of a change an operation belongs: what will be
-// referred to, the references, and what nothing refers to any more. A packet
-// that is under way while a transaction takes effect keeps the old rules but
-// meets the new elements, and a chain that is new in the same transaction is
-// still empty for it: it would pass.
+// Stage returns the transaction of a change that an operation belongs to: first the objects that will be
+// referenced, then the references, then the objects that are no longer referenced. A packet in flight while
+// a transaction takes effect keeps the old rules but sees the new elements. A chain that is new in the same
+// transaction is still empty for it, so it would pass.
 func (k OpKind) Stage() int {
 	switch {
 	case k < SwapElements:
@@ -52,14 +51,14 @@ func (k OpKind) Stage() int {
 	return 2
 }
 
-// InStages reports whether a change needs a transaction for each stage: chains
-// come or go while packets meet the table. Nobody meets a new one yet.
+// InStages reports whether a change needs a transaction for each stage, because chains are added or deleted
+// while packets traverse the table. No packet traverses a new table yet.
 func InStages(ops []Op) bool {
 	return ops[0].Kind > AddTable && slices.ContainsFunc(ops, func(op Op) bool { return op.Kind == AddChain || op.Kind == DeleteChain })
 }
 
-// Open connects to the nftables of the network namespace that netns refers to,
-// or of the calling thread if netns is 0, for the table of that name.
+// Open connects to the nftables of the network namespace that netns refers to, or of the calling thread if
+// netns is 0, for the table with that name.
 func Open(netns int, t TableID) (*Conn, error) {
 	c := &Conn{netns: netns, batch: batchElements, taken: new(uint32)}
 	c.id, c.table = t, t.kernel()
@@ -69,21 +68,19 @@ func Open(netns int, t TableID) (*Conn, error) {
 	return c, nil
 }
 
-// Of returns a connection for another table, over the same socket. It must not be
-// used after Renew.
+// Of returns a connection for another table over the same socket. It must not be used after Renew.
 func (c *Conn) Of(t TableID) *Conn {
 	other := *c
 	other.id, other.table = t, t.kernel()
 	return &other
 }
 
-// Over returns a connection over one that is open already. It can commit and delete
-// only, and belongs to whoever opened the other one.
+// Over returns a connection over an open one. It can only commit and delete, and the owner of nl closes it.
 func Over(nl *nftables.Conn, t TableID) *Conn {
 	return &Conn{nl: nl, batch: batchElements, taken: new(uint32), id: t, table: t.kernel()}
 }
 
-// LimitBatch sets how many elements one transaction has at most.
+// LimitBatch sets the maximum number of elements per transaction.
 func (c *Conn) LimitBatch(elements int) { c.batch = elements }
 
 func (t TableID) kernel() *nftables.Table {
@@ -108,10 +105,9 @@ func (c *Conn) dial() error {
 	return nil
 }
 
-// Renew connects anew. After a failure the kernel's answer may still be on its
-// way: over the old connection it would be taken for that to the next question,
-// and every later question would fail. The netlink port is another one then. On
-// an error the old connection stays.
+// Renew reconnects. After a failure the kernel's answer may still be pending: on the old connection it
+// would be taken for the answer to the next request, and every later request would fail. The netlink port
+// changes. On an error the old connection stays.
 func (c *Conn) Renew() error {
 	old := *c
 	if err := c.dial(); err != nil {
@@ -123,15 +119,14 @@ func (c *Conn) Renew() error {
 // Close ends the connection.
 func (c *Conn) Close() error { return errors.Join(c.nl.CloseLasting(), c.lister.nl.Close()) }
 
-// Transactions returns how many the kernel has taken from Commit and Delete, of
-// all tables of ours: by so much they have moved the generation.
+// Transactions returns how many transactions of Commit and Delete the kernel has accepted, for all our
+// tables: they have raised the generation by that number.
 func (c *Conn) Transactions() uint32 { return *c.taken }
 
-// PortID tells our changes from those of others in notifications.
+// PortID distinguishes our changes from those of others in notifications.
 func (c *Conn) PortID() uint32 { return c.portID }
 
-// Generation returns the kernel's counter of committed transactions, of all
-// programs.
+// Generation returns the kernel's counter of committed transactions of all programs.
 func (c *Conn) Generation() (uint32, error) {
 	g, err := c.nl.GetGen()
 	if err != nil {
@@ -140,7 +135,7 @@ func (c *Conn) Generation() (uint32, error) {
 	return g.ID, nil
 }
 
-// Delete removes the whole table; a missing one is no error.
+// Delete removes the whole table; a missing table is no error.
 func (c *Conn) Delete() error {
 	c.nl.AddTable(c.table) // so that the delete finds it, with any kernel
 	c.nl.DelTable(c.table)
@@ -151,13 +146,13 @@ func (c *Conn) Delete() error {
 	return nil
 }
 
-// Commit is CommitUntil without an end.
+// Commit is CommitUntil without a deadline.
 func (c *Conn) Commit(ops []Op) error { return c.CommitUntil(context.Background(), ops) }
 
-// CommitUntil sends the operations. On error the kernel may have taken some of the
-// batches of a large change: read the table back before the next try.
+// CommitUntil sends the operations. On error the kernel may have accepted some batches of a large change:
+// read the table back before the next try.
 //
-// When ctx ends no further transaction is begun, and that is an error, too.
+// After ctx ends no further transaction is begun, which is an error too.
 func (c *Conn) CommitUntil(ctx context.Context, ops []Op) error {
 	if len(ops) == 0 {
 		return nil
@@ -190,7 +185,7 @@ func (c *Conn) CommitUntil(ctx context.Context, ops []Op) error {
 	return c.flush()
 }
 
-// split divides operations that add or take away many elements of one set.
+// split divides operations that add or delete many elements of one set.
 func split(ops []Op, most int) (parts []Op) {
 	for _, op := range ops {
 		if op.Kind != AddElements && op.Kind != DeleteElements || len(op.Entries) <= most {
@@ -204,9 +199,9 @@ func split(ops []Op, most int) (parts []Op) {
 	return parts
 }
 
-// weigher returns what an operation adds to a transaction. Rules count where they are
-// those of new chains, which may stay empty until the next transaction; a chain that
-// is emptied and filled again must be so in one.
+// weigher returns the cost of an operation for a transaction. Rules count if they belong to new chains,
+// which may stay empty until the next transaction; a chain that is emptied and filled again must not be
+// split.
 func weigher(ops []Op) func(Op) int {
 	added := map[string]bool{}
 	for _, op := range ops {
@@ -215,7 +210,7 @@ func weigher(ops []Op) func(Op) int {
 			return Op.Elements
 		case AddChain:
 			if op.Chain.Base != nil && ops[0].Kind > AddTable {
-				return Op.Elements // packets meet it at once, and what it calls
+				return Op.Elements // packets traverse it at once, with the chains that it calls
 			}
 			added[op.Chain.Name] = true
 		}
@@ -228,7 +223,7 @@ func weigher(ops []Op) func(Op) int {
 	}
 }
 
-// abandon gives up what is queued. The connection has to be renewed.
+// abandon drops the queued messages. The connection has to be renewed.
 func (c *Conn) abandon(why error) error {
 	return fmt.Errorf("committing to table %s: %w", c.id, why)
 }
@@ -275,7 +270,7 @@ func (c *Conn) queue(op Op) error {
 	return nil
 }
 
-// changeElements adds what is taken out first, so that it is there.
+// changeElements adds the removed elements first, so that they exist.
 func (c *Conn) changeElements(op Op) error {
 	set := c.set(op.Set)
 	if len(op.Removed) > 0 {
@@ -336,11 +331,11 @@ func (c *Conn) set(s *Set) *nftables.Set {
 	return k
 }
 
-// encodedAtOnce is how many entries are encoded at once, about one message full. On the way an element takes some
-// 500 bytes, in its message 20: a large set must not be on the way as a whole.
+// encodedAtOnce is how many entries are encoded at once, about one full message. An element takes some 500
+// bytes while it is encoded and 20 in its message: a large set must not be encoded as a whole.
 const encodedAtOnce = 3_200
 
-// inParts encodes the entries for put, part by part, into the same transaction.
+// inParts encodes the entries for put in parts, within the same transaction.
 func inParts(put func(*nftables.Set, []nftables.SetElement) error, k *nftables.Set, s *Set, list []Entry) error {
 	for some := range slices.Chunk(list, encodedAtOnce) {
 		if err := put(k, elements(s, some)); err != nil {
@@ -366,8 +361,8 @@ func elements(s *Set, list []Entry) []nftables.SetElement {
 	return out
 }
 
-// interval writes a range as the kernel keeps it: the first member, and what
-// follows the last one unless the range reaches to the end.
+// interval writes a range as the kernel stores it: the first member, and the one after the last member
+// unless the range reaches to the end.
 func (k KeyType) interval(r inet.Range) []nftables.SetElement {
 	end, ok := k.next(r.Last)
 	first := nftables.SetElement{Key: k.bytes(Key{Element: r.First}), IntervalOpen: !ok}
@@ -377,5 +372,5 @@ func (k KeyType) interval(r inet.Range) []nftables.SetElement {
 	return []nftables.SetElement{first, {Key: k.bytes(Key{Element: end}), IntervalEnd: true}}
 }
 
-// IsMissing reports whether an error says that the kernel knows no such object.
+// IsMissing reports whether an error means that the kernel has no such object.
 func IsMissing(err error) bool { return errors.Is(err, unix.ENOENT) }

@@ -11,12 +11,12 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// OpKind is a kind of kernel change.
+// OpKind is the kind of a change.
 type OpKind uint8
 
-// The kinds, in the order in which they stand in a change: what is referred to
-// comes before the reference, and goes after it. The change may be committed in
-// several transactions, cut anywhere before an operation with elements.
+// The kinds, in their order within a change: objects are added before the references to them, and deleted
+// after these. The change may be committed in several transactions, split before any operation with
+// elements.
 const (
 	DeleteTable OpKind = iota + 1
 	AddTable
@@ -28,7 +28,7 @@ const (
 	FlushChain
 	AddRules
 	SwapElements // delete Removed, then add Entries
-	RetireChain  // empty a chain that nothing refers to any more
+	RetireChain  // empty a chain that is no longer referenced
 	DeleteElements
 	DeleteSet // a map refers to chains
 	DeleteChain
@@ -40,17 +40,15 @@ type Op struct {
 	Counter string
 	Set     *Set
 	Chain   *Chain
-	// Entries are added, for AddElements, SwapElements; removed for
-	// DeleteElements.
+	// Entries are added by AddElements and SwapElements, and removed by DeleteElements.
 	Entries []Entry
-	// Removed are the entries that SwapElements takes out.
+	// Removed are the entries that SwapElements removes.
 	Removed []Entry
 }
 
-// Diff returns the ordered changes that lead from the actual to the desired
-// table; none if they are equal. Nil stands for no table. If a name stands for
-// another kind of object than ours, the table is replaced as a whole, in the
-// same transaction.
+// Diff returns the ordered changes from the actual to the desired table; none if they are equal. Nil means
+// no table. If one of our names belongs to another kind of object, the table is replaced as a whole, in one
+// transaction.
 func Diff(actual, desired *Table) []Op {
 	d := differ{actual: actual}
 	if actual != nil && foreign(actual, desired) {
@@ -68,8 +66,8 @@ func Diff(actual, desired *Table) []Op {
 	return d.ops
 }
 
-// foreign reports whether a set or chain has a name of ours and another type,
-// or whether the table as a whole was switched off.
+// foreign reports whether a set or chain with one of our names has another type, or whether the table is
+// dormant.
 func foreign(actual, desired *Table) bool {
 	found := actual.Dormant
 	walk(actual.Sets, desired.Sets, func(s *Set) string { return s.Name }, func(old, now *Set) {
@@ -80,8 +78,8 @@ func foreign(actual, desired *Table) bool {
 	return found || otherBase(actual, desired) || otherBase(desired, actual)
 }
 
-// otherBase reports whether a base chain of one table is something else in the
-// other one. There are few of them and many other chains.
+// otherBase reports whether a base chain of one table differs in the other. There are few base chains and
+// many other chains.
 func otherBase(a, b *Table) bool {
 	for _, c := range a.Chains {
 		if c.Base == nil {
@@ -131,11 +129,11 @@ func (d *differ) sets(desired *Table) {
 	})
 }
 
-// late reports whether the elements of a set belong to the moment at which
-// packets get another way: those of maps lead to chains.
+// late reports whether the elements of a set change together with the rules that packets traverse: elements
+// of maps lead to chains.
 func (s *Set) late() bool { return s.Map || s.Late }
 
-// fill adds elements: of most sets early, since rules will refer to them.
+// fill adds elements: to most sets early, since rules will refer to them.
 func (d *differ) fill(s *Set, list []Entry) {
 	switch {
 	case len(list) == 0:
@@ -152,8 +150,8 @@ func (d *differ) elements(old, now *Set) {
 	more, less = append(more, entriesOf(added)...), append(less, entriesOf(removed)...)
 	wider, narrower := diffRanges(old.Ranges, now.Ranges)
 	more, less = append(more, rangeEntries(wider)...), append(less, rangeEntries(narrower)...)
-	// Delete before add where a new element may stand in the way of one that
-	// goes: in maps, in interval sets, and where only a comment changes.
+	// Delete before add if a new element may conflict with a deleted one: in maps, in interval sets, and if
+	// only a comment changes.
 	clash := now.late() || len(less) > 0 && (now.Interval || len(old.Entries) > 0)
 	if clash && len(more)+len(less) > 0 {
 		d.add(Op{Kind: SwapElements, Set: now, Entries: more, Removed: less})
@@ -199,15 +197,15 @@ func entriesOf(list []inet.Element) []Entry {
 	if len(list) == 0 {
 		return nil
 	}
-	entries := make([]Entry, len(list)) // an entry has 120 bytes: growing by steps would take as much again
+	entries := make([]Entry, len(list)) // an entry has 120 bytes: growing the slice would need as much again
 	for i, e := range list {
 		entries[i] = Entry{Key: Key{Element: e}}
 	}
 	return entries
 }
 
-// diffEntries compares keys, verdicts and comments: a comment names the pod, or
-// holds a value for a later process.
+// diffEntries compares keys, verdicts and comments: a comment names the pod, or holds a value for a later
+// process.
 func diffEntries(old, now []Entry) (added, removed []Entry) {
 	if immutable.Same(old, now) || slices.Equal(old, now) {
 		return nil, nil // by far the most common case
@@ -256,8 +254,8 @@ func sameRules(a, b []Rule) bool {
 	return immutable.Same(a, b) || slices.EqualFunc(a, b, Rule.Equal)
 }
 
-// Equal reports whether both rules do the same in the kernel. It compares what was rendered as it is: that costs a hundredth of
-// encoding it. What was read from the kernel has no statements.
+// Equal reports whether both rules do the same in the kernel. Rendered rules are compared by their
+// statements, which costs a hundredth of encoding them. Rules read from the kernel have no statements.
 func (a Rule) Equal(b Rule) bool {
 	if a.raw == "" && b.raw == "" && a.Family == b.Family && a.Comment == b.Comment && slices.Equal(a.Statements, b.Statements) {
 		return true
@@ -265,8 +263,7 @@ func (a Rule) Equal(b Rule) bool {
 	return a.fingerprint() == b.fingerprint()
 }
 
-// walk calls f for each name of two lists sorted by name, with nil where one
-// list does not have it.
+// walk calls f for each name in two lists sorted by name, with nil for a list without the name.
 func walk[T any](old, now []*T, name func(*T) string, f func(old, now *T)) {
 	for len(old) > 0 || len(now) > 0 {
 		order := 0
@@ -289,10 +286,10 @@ func walk[T any](old, now []*T, name func(*T) string, f func(old, now *T)) {
 	}
 }
 
-// Elements returns how many elements the operation carries.
+// Elements returns the number of elements in the operation.
 func (o Op) Elements() int { return len(o.Entries) + len(o.Removed) }
 
-// String returns the change in nft's language, without listing elements.
+// String returns the change in nft syntax, without listing elements.
 func (o Op) String() string {
 	switch o.Kind {
 	case DeleteTable:

@@ -13,9 +13,8 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// encoder collects the kernel expressions of one rule. All values pass through
-// the first registers; second is where the second part of a concatenation
-// starts.
+// encoder collects the kernel expressions of one rule. All values use the first registers; second is the
+// start of the second part of a concatenation.
 type encoder struct {
 	exprs  []expr.Any
 	family inet.Family // already compared in this rule
@@ -32,8 +31,8 @@ const (
 	packetLooped      = 5 // PACKET_LOOPBACK
 )
 
-// second returns the register that follows a first part of n bytes; the kernel
-// lists registers by 16 bytes where it can.
+// second returns the register after a first part of n bytes; the kernel numbers registers in units of 16
+// bytes where possible.
 func second(n uint32) uint32 {
 	if n == 16 {
 		return unix.NFT_REG_2
@@ -49,8 +48,7 @@ func encodeRule(r Rule) []expr.Any {
 	return e.exprs
 }
 
-// fingerprint identifies what the kernel does for a rule, whether we are about
-// to write the rule or have read it.
+// fingerprint identifies what the kernel does for a rule, both for rules to write and for rules read.
 func (r Rule) fingerprint() string {
 	if r.raw != "" {
 		return r.raw
@@ -83,8 +81,8 @@ func equal(negate bool) expr.CmpOp {
 	return expr.CmpOpEq
 }
 
-// needFamily compares the family once per rule: in an inet table the address
-// fields of both families are at the same place.
+// needFamily compares the family once per rule: in an inet table the address fields of both families are at
+// the same offsets.
 func (e *encoder) needFamily(f inet.Family) {
 	if e.family == f {
 		return
@@ -123,8 +121,7 @@ func (e *encoder) address(f Field, family inet.Family, to uint32) uint32 {
 	return length
 }
 
-// ctSource loads the source that the connection has in one direction, and returns
-// its length.
+// ctSource loads the connection's source in one direction, and returns its length.
 func (e *encoder) ctSource(family inet.Family, reply bool) uint32 {
 	ct, length := &expr.Ct{Key: expr.CtKeySRCIP, Register: register, Direction: expr.CtDirOriginal}, uint32(4)
 	if family == inet.IPv6 {

@@ -11,12 +11,12 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// MatchUnderWay matches packets that begin no connection: of TCP those that are
-// no plain SYN, of SCTP those that are no INIT.
+// MatchUnderWay matches packets that do not open a connection: TCP packets except plain SYN, SCTP packets
+// except INIT.
 type MatchUnderWay struct{ Protocol inet.Protocol }
 
-// FlowIn asks a set for source, port, destination and port of a packet. With
-// Rearm it lets the element's time begin anew instead.
+// FlowIn looks up source, port, destination and port of a packet in a set. With Rearm it restarts the
+// element's timeout instead.
 type FlowIn struct {
 	Family   inet.Family
 	Protocol inet.Protocol
@@ -62,7 +62,7 @@ func (s FlowIn) encode(e *encoder) {
 	e.add(&expr.Lookup{SourceRegister: register, SetName: s.Set})
 }
 
-// flow loads addresses and ports into registers that follow each other.
+// flow loads addresses and ports into consecutive registers.
 func (e *encoder) flow(f inet.Family) {
 	words := uint32(1) // of an address; a port has one
 	if f == inet.IPv6 {
@@ -74,8 +74,8 @@ func (e *encoder) flow(f inet.Family) {
 	e.add(&expr.Payload{DestRegister: word(2*words + 1), Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
 }
 
-// word returns the register of four bytes with that number, as the kernel lists
-// it: by the register of 16 bytes that begins there, if one does.
+// word returns the register of the four-byte word with that number. If a 16-byte register begins there, the
+// kernel uses its number.
 func word(n uint32) uint32 {
 	if n%4 == 0 {
 		return unix.NFT_REG_1 + n/4

@@ -12,10 +12,10 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// What is asked of frames, in tables of family bridge. The kernel has taken off a
-// first VLAN tag there, as a receiver would.
+// Matches on frames, in tables of family bridge. The kernel has removed a first VLAN tag there, as a
+// receiver would.
 
-// EtherType is what a frame carries.
+// EtherType is the payload type of a frame.
 type EtherType uint16
 
 // The types that the rulesets name.
@@ -25,8 +25,8 @@ const (
 	EtherARP  EtherType = unix.ETH_P_ARP
 )
 
-// MatchEtherType matches frames by what they carry. Later statements of the rule
-// need not ask for the family.
+// MatchEtherType matches frames by their payload type. Later statements of the rule need not compare the
+// family.
 type MatchEtherType struct{ Type EtherType }
 
 func (s MatchEtherType) encode(e *encoder) {
@@ -52,18 +52,18 @@ func (s MatchEtherType) text() string {
 	return fmt.Sprintf("meta protocol %#04x", uint16(s.Type))
 }
 
-// Where things are, in bytes from the beginning of the header.
+// Offsets in bytes from the beginning of the header.
 const (
 	etherSource = 6  // of a frame: the hardware address that sent it
 	arpHardware = 8  // of ARP for Ethernet and IPv4: the sender's hardware address
-	arpProtocol = 14 // and its IPv4 address
-	arpTarget   = 24 // the IPv4 address that is asked for
+	arpProtocol = 14 // the sender's IPv4 address
+	arpTarget   = 24 // the requested IPv4 address
 	ndTarget    = 8  // of a neighbour advertisement (RFC 4861, 4.4)
 	hardwareLen = 6
 )
 
-// frame loads a field of a frame. In a concatenation the name of an interface takes
-// 16 bytes of the registers, and a hardware address 8.
+// frame loads a field of a frame. In a concatenation an interface name takes 16 bytes of registers, and a
+// hardware address 8.
 func (e *encoder) frame(f Field, family inet.Family) {
 	const afterName, afterHardware = unix.NFT_REG_2, unix.NFT_REG32_06
 	load := func(base expr.PayloadBase, offset, length, to uint32) {

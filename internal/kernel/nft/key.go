@@ -12,10 +12,10 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// bytes returns the key as the kernel has it: parts are padded to four bytes.
+// bytes returns the key in the kernel's encoding: parts are padded to four bytes.
 func (k KeyType) bytes(key Key) []byte { return k.append(make([]byte, 0, k.length()), key) }
 
-// append appends it.
+// append appends the encoded key.
 func (k KeyType) append(b []byte, key Key) []byte {
 	switch k {
 	case Pair4, Pair6:
@@ -61,29 +61,28 @@ func appendPort(b []byte, port uint16) []byte {
 
 func appendHardware(b []byte, h inet.Hardware) []byte { return append(append(b, h[:]...), 0, 0) }
 
-// appendName appends a name as the kernel keeps it: padded with zeros.
+// appendName appends an interface name in the kernel's encoding, padded with zeros.
 func appendName(b []byte, name string) []byte {
 	var padded [interfaceName]byte
 	copy(padded[:], name)
 	return append(b, padded[:]...)
 }
 
-// interfaceName is the length of the name of an interface.
+// interfaceName is the length of an encoded interface name.
 const interfaceName = 16
 
 const lastKeyType = InterfaceHardwareAddr6
 
-// length is the number of bytes of a key; 0 for no key type.
+// length is the number of bytes of a key; 0 if k is no key type.
 func (k KeyType) length() int {
 	return [lastKeyType + 1]int{Addr4: 4, Addr6: 16, Pair4: 8, Pair6: 32, Addr4Port: 8, Addr6Port: 20, ProtocolPort: 8, Port: 2,
 		Interface: 16, InterfaceAddr4: 20, InterfaceAddr6: 32, Flow4: 16, Flow6: 40,
 		Hardware: 6, InterfaceHardware: 24, InterfaceHardwareAddr4: 28, InterfaceHardwareAddr6: 40}[k]
 }
 
-// parse is the reverse of bytes. ok is false for what bytes never writes: a
-// pair of two addresses, padding that is not zero, or no key at all, which is
-// how the kernel shows the element that matches everything. It allocates for
-// names of interfaces only.
+// parse is the reverse of bytes. ok is false for keys that bytes never writes: a pair of two addresses,
+// padding that is not zero, or an empty key, which is the kernel's catch-all element. It allocates only for
+// interface names.
 func (k KeyType) parse(b []byte) (key Key, ok bool) {
 	if len(b) != k.length() {
 		return Key{}, false
@@ -93,7 +92,7 @@ func (k KeyType) parse(b []byte) (key Key, ok bool) {
 	return key, bytes.Equal(k.append(again[:0], key), b)
 }
 
-// fields takes a key of the right length apart.
+// fields decodes a key of the right length.
 func (k KeyType) fields(b []byte) (key Key) {
 	switch k {
 	case ProtocolPort:
@@ -156,7 +155,7 @@ func (k KeyType) datatype() nftables.SetDatatype {
 	}[k]
 }
 
-// keyType finds the type again; ok is false if it is none of ours.
+// keyType returns the key type of a set; ok is false if it is none of ours.
 func keyType(t nftables.SetDatatype) (KeyType, bool) {
 	for k := Addr4; k <= lastKeyType; k++ {
 		if own := k.datatype(); own.GetNFTMagic() == t.GetNFTMagic() {
@@ -166,8 +165,7 @@ func keyType(t nftables.SetDatatype) (KeyType, bool) {
 	return 0, false
 }
 
-// next returns what follows an address or a port, as the end mark of an interval;
-// ok is false if nothing does.
+// next returns the address or port after e, as the end of an interval; ok is false if e is the last one.
 func (k KeyType) next(e inet.Element) (after inet.Element, ok bool) {
 	if k == Port {
 		return inet.Element{Port: e.Port + 1}, e.Port != 1<<16-1

@@ -12,22 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lister lists the elements of large sets, on a connection of its own. The
-// kernel walks through a set anew for each message of a listing, from its
-// beginning, and fills as large a message as somebody waits for: with 64 KiB
-// instead of a page a listing of a million elements takes a tenth of the time.
-// Nothing is allocated for an element.
+// lister lists the elements of large sets, on a connection of its own. For each message of a listing the
+// kernel walks the set again from its beginning, and it fills a message up to the size of the receive
+// buffer: with 64 KiB instead of a page, listing a million elements takes a tenth of the time. Elements are
+// read without allocations.
 type lister struct {
 	nl     *netlink.Conn
 	raw    syscall.RawConn
 	buffer []byte
 }
 
-// listBuffer is what one message may hold. The kernel takes up to 32 KiB.
+// listBuffer is the size of the receive buffer. The kernel uses up to 32 KiB.
 const listBuffer = 1 << 16
 
-// The attributes of a set that the kernel has since 6.16; NFTA_SET_COUNT is the
-// number of its elements.
+// NFTA_SET_COUNT, since kernel 6.16, is the number of elements of a set.
 const attrSetCount = 20
 
 func openLister(netns int) (*lister, error) {
@@ -43,8 +41,8 @@ func openLister(netns int) (*lister, error) {
 	return &lister{nl: nl, raw: raw}, nil
 }
 
-// counts returns how many elements each set of a table has, by name. Sets are
-// missing if the kernel does not say it.
+// counts returns the number of elements of each set of a table, by name. Sets are missing if the kernel
+// does not report it.
 func (l *lister) counts(t *nftables.Table) (map[string]int, error) {
 	found := map[string]int{}
 	err := l.dump(unix.NFT_MSG_GETSET, byte(t.Family), attribute(nil, unix.NFTA_SET_TABLE, t.Name), func(b []byte) {
@@ -64,8 +62,8 @@ func (l *lister) counts(t *nftables.Table) (map[string]int, error) {
 	return found, err
 }
 
-// elements calls f for each element of a set, with its key, which is only valid
-// during the call, and whether it is the end of an interval.
+// elements calls f for each element of a set, with its key, which is valid only during the call, and
+// whether it is the end of an interval.
 func (l *lister) elements(t *nftables.Table, set string, f func(key []byte, end bool)) error {
 	request := attribute(attribute(nil, unix.NFTA_SET_ELEM_LIST_TABLE, t.Name), unix.NFTA_SET_ELEM_LIST_SET, set)
 	return l.dump(unix.NFT_MSG_GETSETELEM, byte(t.Family), request, func(b []byte) {
@@ -80,7 +78,7 @@ func (l *lister) elements(t *nftables.Table, set string, f func(key []byte, end 
 	})
 }
 
-// element reads one element.
+// element decodes one element.
 func element(b []byte) (key []byte, end bool) {
 	for kind, data, rest, ok := nextAttribute(b); ok; kind, data, rest, ok = nextAttribute(rest) {
 		switch {
@@ -93,7 +91,7 @@ func element(b []byte) (key []byte, end bool) {
 	return key, end
 }
 
-// dump asks for a listing and calls f with the attributes of each answer.
+// dump requests a listing and calls f with the attributes of each answer.
 func (l *lister) dump(kind int, family byte, request []byte, f func(b []byte)) error {
 	if l.buffer == nil {
 		l.buffer = make([]byte, listBuffer)
@@ -117,7 +115,7 @@ func (l *lister) dump(kind int, family byte, request []byte, f func(b []byte)) e
 	}
 }
 
-// answers calls f for each answer of a datagram. done is true with the last one.
+// answers calls f for each answer in a datagram. done is true after the last one.
 func answers(b []byte, sequence uint32, f func(b []byte)) (done bool, err error) {
 	const header, general = unix.SizeofNlMsghdr, 4 // nlmsghdr and nfgenmsg
 	for len(b) >= header {
@@ -128,7 +126,7 @@ func answers(b []byte, sequence uint32, f func(b []byte)) (done bool, err error)
 		kind, of, body := binary.NativeEndian.Uint16(b[4:]), binary.NativeEndian.Uint32(b[8:]), b[header:size]
 		b = b[min(len(b), align(size)):]
 		switch {
-		case of != sequence: // of a listing that was given up
+		case of != sequence: // belongs to an abandoned listing
 		case kind == unix.NLMSG_DONE:
 			return true, failure(body)
 		case kind == unix.NLMSG_ERROR:
@@ -140,7 +138,7 @@ func answers(b []byte, sequence uint32, f func(b []byte)) (done bool, err error)
 	return false, nil
 }
 
-// failure reads the error number at the end of a listing; 0 is none.
+// failure reads the error number at the end of a listing; 0 means success.
 func failure(body []byte) error {
 	if len(body) < 4 {
 		return nil
@@ -151,7 +149,7 @@ func failure(body []byte) error {
 	return nil
 }
 
-// receive waits for the next datagram. It is valid until the next call.
+// receive waits for the next datagram, which is valid until the next call.
 func (l *lister) receive() ([]byte, error) {
 	var n int
 	var failed error
@@ -174,8 +172,7 @@ func (l *lister) receive() ([]byte, error) {
 	return l.buffer[:n], nil
 }
 
-// nextAttribute takes the first attribute off a list. ok is false if there is
-// none, or if it is cut off.
+// nextAttribute takes the first attribute off a list. ok is false if the list is empty or truncated.
 func nextAttribute(b []byte) (kind uint16, data, rest []byte, ok bool) {
 	const header = unix.SizeofNlAttr
 	if len(b) < header {
@@ -188,7 +185,7 @@ func nextAttribute(b []byte) (kind uint16, data, rest []byte, ok bool) {
 	return binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER), b[header:size], b[min(len(b), align(size)):], true
 }
 
-// attribute appends a text as an attribute.
+// attribute appends a string attribute.
 func attribute(b []byte, kind uint16, text string) []byte {
 	size := unix.SizeofNlAttr + len(text) + 1
 	b = binary.NativeEndian.AppendUint16(b, uint16(size))

@@ -12,28 +12,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Notice is what the kernel's notifications say about other programs' changes.
+// Notice sums up the kernel's notifications of other programs' changes.
 type Notice struct {
-	// Table is true if somebody else changed a table of ours.
+	// Table is true if another program changed a table of ours.
 	Table bool
-	// Hooks is true if base chains outside of it came, or a whole table went: the
-	// order at our hooks may have changed.
+	// Hooks is true if base chains were added elsewhere, or a whole table was deleted: the order at our
+	// hooks may have changed.
 	Hooks bool
-	// Rules is true if other chains or rules changed. Survey may have another
-	// answer, but a service proxy does this all the time: look now and then.
+	// Rules is true if other chains or rules changed. Survey may return a different result, but a service
+	// proxy causes this all the time, so survey at intervals.
 	Rules bool
-	// Lost is true if the kernel dropped notifications, as it does while a
-	// transaction of tens of thousands of elements takes effect. Anything may have
-	// changed, if the generation is not the one that we left.
+	// Lost is true if the kernel dropped notifications, as it does while a transaction of tens of thousands
+	// of elements takes effect. Anything may have changed, unless the generation is the one that we left.
 	Lost bool
 }
 
 // nftables notifications: group NFNLGRP_NFTABLES of NETLINK_NETFILTER.
 const monitorGroup = 7
 
-// Monitor calls report for changes that were not made from the given netlink
-// ports, until ctx ends. ours says which tables are. It begins with a notice that
-// what came before is lost.
+// Monitor calls report for changes that were not made from the given netlink ports, until ctx ends. ours
+// identifies our tables. The first notice is always that earlier notifications are lost.
 func Monitor(ctx context.Context, own func(portID uint32) bool, ours func(TableID) bool, report func(Notice)) error {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: 1 << (monitorGroup - 1)})
 	if err != nil {
@@ -66,9 +64,8 @@ func Monitor(ctx context.Context, own func(portID uint32) bool, ours func(TableI
 	}
 }
 
-// add reads one notification. Every nftables message but the generation's has
-// the table's name as its first attribute. One that cannot be read may be about
-// our table.
+// add processes one notification. The first attribute of every nftables message is the table's name, except
+// for messages about the generation. A malformed message counts as a change of our table.
 func (n *Notice) add(m netlink.Message, ours func(TableID) bool) {
 	const header = 4 // nfgenmsg: family, version, resource id
 	kind := m.Header.Type & 0xff
@@ -96,14 +93,13 @@ func (n *Notice) add(m netlink.Message, ours func(TableID) bool) {
 	case base, kind == unix.NFT_MSG_DELTABLE:
 		n.Hooks = true
 	case kind == unix.NFT_MSG_NEWSETELEM, kind == unix.NFT_MSG_DELSETELEM:
-		// elements of others are none of our business
+		// elements of other programs' sets do not matter
 	default:
 		n.Rules = true
 	}
 }
 
-// familyOf returns the family that the kernel's number stands for; ok is false if
-// no table of ours can be of it.
+// familyOf returns the family with the kernel's number; ok is false if our tables never have that family.
 func familyOf(number byte) (f Family, ok bool) {
 	switch number {
 	case unix.NFPROTO_INET:

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package nft drives nftables. Table is the content of a table as a value, in the
-// statements that our rulesets use; Diff turns two states of a table into an
-// ordered transaction, and Table.String prints one in nft's own language; these are
-// pure. Conn reads a table back and commits transactions, over netlink and without
-// running any program; Monitor tells of changes.
+// Package nft drives nftables. Table is the content of a table as a value, in the statements that our
+// rulesets use. Diff turns two states of a table into an ordered transaction, and Table.String prints one
+// in nft syntax; both are pure. Conn reads a table back and commits transactions, over netlink and without
+// running other programs; Monitor reports changes.
 //
-// It knows no policy: what stands in the tables is said by the rulesets, of which
-// package ruleset is one. It never looks at another program's table except to find
-// chains that would run before ours or that drop invalid packets (Survey).
+// It knows no policy: the rulesets define the content of tables; package ruleset is one of them. It reads
+// other programs' tables only to find chains that run before ours or drop invalid packets (Survey).
 package nft
 
 import (
@@ -23,7 +21,7 @@ import (
 // Family is the family of a table.
 type Family uint8
 
-// The families. The zero value sees the packets of both IP families.
+// The families. Tables of the zero value see packets of both IP families.
 const (
 	FamilyINet Family = iota
 	FamilyIP
@@ -31,7 +29,7 @@ const (
 	FamilyBridge
 )
 
-// FamilyFor returns the family of tables that see the packets of one IP family.
+// FamilyFor returns the family of tables that see only packets of one IP family.
 func FamilyFor(f inet.Family) Family {
 	if f == inet.IPv6 {
 		return FamilyIP6
@@ -39,7 +37,7 @@ func FamilyFor(f inet.Family) Family {
 	return FamilyIP
 }
 
-// String returns nft's name of the family.
+// String returns the family's name in nft syntax.
 func (f Family) String() string {
 	return [...]string{FamilyINet: "inet", FamilyIP: "ip", FamilyIP6: "ip6", FamilyBridge: "bridge"}[f]
 }
@@ -50,7 +48,7 @@ type TableID struct {
 	Name   string
 }
 
-// String returns the name as nft commands have it.
+// String returns the table's name as in nft commands.
 func (t TableID) String() string { return t.Family.String() + " " + t.Name }
 
 // Table is the content of a table, desired or actual. It is immutable once
@@ -60,7 +58,7 @@ type Table struct {
 	Counters []string // named counters, sorted
 	Sets     []*Set   // sorted by name
 	Chains   []*Chain // base chains first, then sorted by name
-	// Dormant is true of an actual table whose chains somebody switched off.
+	// Dormant is true for an actual table whose chains were switched off.
 	Dormant bool
 }
 
@@ -95,31 +93,29 @@ type Set struct {
 	Map      bool
 	Interval bool
 	Comment  string
-	// Timeout is after how long without use the kernel forgets an element; 0 for
-	// never.
+	// Timeout is the time after which the kernel deletes an unused element; 0 means never.
 	Timeout time.Duration
-	// Kept is true of a desired set whose elements the desired table does not say:
-	// Diff leaves them as they are, and ChangeElements adds and removes them.
+	// Kept is true for a desired set whose elements are not part of the desired table: Diff leaves them as
+	// they are, and ChangeElements adds and removes them.
 	Kept bool
-	// Late is true of a desired set whose elements change with those of maps, and not
-	// before them.
+	// Late is true for a desired set whose elements change together with those of maps, not before them.
 	Late bool
-	// Elements are the members of a set that may be large; shared with whoever made it.
+	// Elements are the members of a set that may be large; shared with the producer.
 	Elements inet.Elements
-	// Ranges are the members if Interval is set; shared likewise.
+	// Ranges are the members if Interval is set; also shared.
 	Ranges []inet.Range
 	// Entries are the members of maps and of small sets, sorted by key. Elements is
 	// then empty.
 	Entries []Entry
 }
 
-// Key is one key; which fields count is said by the key type.
+// Key is one key; the key type determines which fields count.
 type Key struct {
 	inet.Element
 	Iface    string
 	Hardware inet.Hardware
-	// Dst is the destination in a key of type Flow4 or Flow6; Element is the
-	// source. Of an interval it is the last address and port; Element is the first.
+	// Dst is the destination in a key of type Flow4 or Flow6; Element is the source. In an interval Dst is
+	// the last address and port, and Element the first.
 	Dst netip.AddrPort
 }
 
@@ -137,40 +133,39 @@ func (k Key) Range() inet.Range {
 type Entry struct {
 	Key     Key
 	Verdict Verdict
-	// Comment is for people, and for values that a later process must find.
+	// Comment is for readers, and for values that a later process must find.
 	Comment string
 }
 
-// Chain is a chain; Base is nil for those that other chains jump to.
+// Chain is a chain; Base is nil for chains that only other chains call.
 type Chain struct {
 	Name  string
 	Base  *Base
 	Rules []Rule
 }
 
-// Base says where the kernel enters a base chain.
+// Base defines where the kernel calls a base chain.
 type Base struct {
 	Type     string // "nat" or "filter"
 	Hook     string // "prerouting", "input", "forward" or "postrouting"
 	Priority int32
 }
 
-// Rule is a list of statements: matches that all have to be met, then what to
-// do.
+// Rule is a list of statements: matches that must all hold, then actions.
 type Rule struct {
 	Statements []Statement
 	Comment    string
-	// Family is that of the packets which meet the rule, if its table sees only one:
-	// then no statement compares it.
+	// Family is the family of all packets of the rule, if its table sees only one: then no statement
+	// compares it.
 	Family inet.Family
-	// raw is the fingerprint of a rule that was read from the kernel.
+	// raw is the fingerprint of a rule read from the kernel.
 	raw string
 }
 
-// VerdictKind is what a verdict does.
+// VerdictKind is the kind of a verdict.
 type VerdictKind uint8
 
-// The verdicts. The zero value is none: the walk goes on.
+// The verdicts. The zero value is no verdict: evaluation continues.
 const (
 	None VerdictKind = iota
 	Accept
@@ -186,24 +181,24 @@ type Verdict struct {
 	Chain string // for Jump and Goto
 }
 
-// JumpTo calls a chain, which may come back.
+// JumpTo calls a chain, which may return.
 func JumpTo(chain string) Verdict { return Verdict{Kind: Jump, Chain: chain} }
 
-// GoTo goes on in a chain, and never comes back to this one.
+// GoTo continues in a chain and never returns to this one.
 func GoTo(chain string) Verdict { return Verdict{Kind: Goto, Chain: chain} }
 
-// Add appends a rule to a chain that is being made.
+// Add appends a rule to a chain under construction.
 func (c *Chain) Add(comment string, s ...Statement) {
 	c.Rules = append(c.Rules, Rule{Statements: s, Comment: comment})
 }
 
-// Sort brings sets and chains into the order that a table has.
+// Sort sorts sets and chains into the canonical order of a table.
 func (t *Table) Sort() {
 	slices.SortFunc(t.Sets, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(t.Chains, compareChains)
 }
 
-// compareChains puts base chains first.
+// compareChains sorts base chains first.
 func compareChains(a, b *Chain) int {
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Name, b.Name))
 }
@@ -215,7 +210,7 @@ func rank(c *Chain) int {
 	return 1
 }
 
-// Compare orders entries by their keys, as a set has them.
+// Compare orders entries by their keys.
 func (e Entry) Compare(o Entry) int {
 	return cmp.Or(e.Key.Compare(o.Key.Element), cmp.Compare(e.Key.Iface, o.Key.Iface), e.Key.Hardware.Compare(o.Key.Hardware))
 }

@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read returns the actual table, or nil if there is none. Sets and chains that
-// are not of our making are part of it, so that Diff removes them.
+// Read returns the actual table, or nil if there is none. It includes sets and chains of other programs, so
+// that Diff removes them.
 func (c *Conn) Read() (*Table, error) { return c.ReadUntil(context.Background()) }
 
-// ReadUntil is Read, which gives up soon after the context ends.
+// ReadUntil is Read, but returns soon after the context ends.
 func (c *Conn) ReadUntil(ctx context.Context) (*Table, error) {
 	found, err := c.find()
 	if err != nil || found == nil {
@@ -34,14 +34,13 @@ func (c *Conn) ReadUntil(ctx context.Context) (*Table, error) {
 	return t, nil
 }
 
-// Exists reports whether our table is there. Unlike Read it costs the same
-// however large the table is.
+// Exists reports whether our table exists. Unlike Read its cost does not depend on the size of the table.
 func (c *Conn) Exists() (bool, error) {
 	found, err := c.find()
 	return found != nil, err
 }
 
-// find returns our table as the kernel has it, nil for none.
+// find returns our table from the kernel, or nil.
 func (c *Conn) find() (*nftables.Table, error) {
 	tables, err := c.nl.ListTablesOfFamily(c.table.Family)
 	if err != nil {
@@ -69,7 +68,7 @@ func (c *Conn) Counters() (map[string]uint64, error) {
 	return packets, c.count(packets)
 }
 
-// count adds the table's counters; a table that does not exist has none.
+// count adds the counters of the table; a missing table has none.
 func (c *Conn) count(packets map[string]uint64) error {
 	objects, err := c.nl.GetNamedObjects(c.table)
 	if err != nil && !IsMissing(err) {
@@ -85,8 +84,8 @@ func (c *Conn) count(packets map[string]uint64) error {
 	return nil
 }
 
-// verdictOf decodes the value of a map element, which the library hands over
-// as the bytes of the kernel's verdict attributes.
+// verdictOf decodes the value of a map element, which the library returns as the bytes of the kernel's
+// verdict attributes.
 func verdictOf(data []byte) (Verdict, error) {
 	ad, err := netlink.NewAttributeDecoder(data)
 	if err != nil {
@@ -147,7 +146,7 @@ func baseOf(k *nftables.Chain) *Base {
 	}
 	b := &Base{Type: string(k.Type), Priority: int32(*k.Priority)}
 	if k.Policy != nil && *k.Policy == nftables.ChainPolicyDrop {
-		b.Type += " policy drop" // no base of ours: Diff replaces it
+		b.Type += " policy drop" // not one of our base chains: Diff replaces it
 	}
 	for name, hook := range hooks() {
 		if *hook == *k.Hooknum {

@@ -20,8 +20,8 @@ func (c *Conn) readSets(ctx context.Context, t *Table) (err error) {
 	return err
 }
 
-// ReadSets returns the sets with names that are wanted, sorted by name. Of one that
-// is not of our making the key type is 0, and it has no elements.
+// ReadSets returns the sets with wanted names, sorted by name. A set that is not ours has key type 0 and no
+// elements.
 func (c *Conn) ReadSets(ctx context.Context, wanted func(name string) bool) (list []*Set, err error) {
 	sets, err := c.nl.GetSets(c.table)
 	if err != nil {
@@ -33,7 +33,7 @@ func (c *Conn) ReadSets(ctx context.Context, wanted func(name string) bool) (lis
 	}
 	for _, k := range sets {
 		if k.Anonymous || !wanted(k.Name) {
-			continue // an anonymous one is part of a rule that is not ours, and goes with it
+			continue // an anonymous set belongs to a foreign rule, and is deleted with it
 		}
 		s := &Set{Name: k.Name, Map: k.IsMap, Interval: k.Interval, Comment: k.Comment, Timeout: k.Timeout}
 		if s.Key, _ = keyType(k.KeyType); s.Key != 0 { // else foreign: Diff deletes it
@@ -47,8 +47,8 @@ func (c *Conn) ReadSets(ctx context.Context, wanted func(name string) bool) (lis
 	return list, nil
 }
 
-// Fill reads the members of a small set, or of one that is Kept, into the value that
-// describes it. found is false if the kernel has no such set.
+// Fill reads the members of a small set, or of one that is Kept, into the value that describes it. found is
+// false if the kernel has no such set.
 func (c *Conn) Fill(s *Set) (found bool, err error) {
 	list, err := c.elements(c.set(s))
 	if IsMissing(err) {
@@ -81,27 +81,24 @@ func (c *Conn) readSet(ctx context.Context, s *Set, k *nftables.Set, counts map[
 	return s.take(list)
 }
 
-// Plain reports whether the members are in Elements or Ranges, of which there may be
-// many.
+// Plain reports whether the members are in Elements or Ranges, which may be large.
 func (s *Set) Plain() bool {
 	return s.Interval || !s.Map && slices.Contains([]KeyType{Addr4, Addr6, Addr4Port, Addr6Port}, s.Key)
 }
 
-// A listing may be incomplete: the kernel resizes a large hash in the background
-// (seen on 6.18 right after thousands of insertions). A listing of several messages
-// then meets another order in the next one, and it skips as many elements as it has
-// listed: some come twice, as many are missing, and the number is right. So a set
-// that is not small is listed until no element comes twice and there are as many
-// as the kernel counts, or, with a kernel that does not say, as many as before.
-// Two listings of one resize may miss the same elements, so the next one waits.
+// A listing may be incomplete: the kernel resizes a large hash in the background (seen on 6.18 right after
+// thousands of insertions). A listing of several messages then finds another order in its next message and
+// skips as many elements as it has listed: some appear twice, equally many are missing, and the total is
+// right. So a large set is listed until no element appears twice and the total matches the kernel's count,
+// or, if the kernel reports none, the previous total. Two listings during one resize may miss the same
+// elements, so there is a pause before the next one.
 const (
 	smallListing = 512
 	listings     = 10
 	resizing     = 5 * time.Millisecond // the pause, which grows with each try
 )
 
-// list reads a plain set. count is the kernel's number of elements, -1 if it is
-// not known.
+// list reads a plain set. count is the kernel's number of elements, or -1 if unknown.
 func (c *Conn) list(ctx context.Context, s *Set, count int) error {
 	before := -1
 	for try := range listings {
@@ -127,7 +124,7 @@ func (c *Conn) list(ctx context.Context, s *Set, count int) error {
 // listing collects the elements of a plain set.
 type listing struct {
 	key     KeyType
-	starts  []inet.Element // of intervals; else all
+	starts  []inet.Element // of intervals; otherwise all elements
 	ends    []inet.Element
 	foreign bool // there is an element that we never write
 }
@@ -137,7 +134,7 @@ func (l *listing) add(key []byte, end bool) {
 	switch {
 	case !ok:
 		l.foreign = true
-		l.starts = append(l.starts, inet.Element{}) // it counts
+		l.starts = append(l.starts, inet.Element{}) // counted
 	case end:
 		l.ends = append(l.ends, k.Element)
 	default:
@@ -145,7 +142,7 @@ func (l *listing) add(key []byte, end bool) {
 	}
 }
 
-// into makes the set what was listed. whole is false if an element came twice.
+// into stores the listing in the set. whole is false if an element appeared twice.
 func (l *listing) into(s *Set) (whole bool) {
 	if s.Interval {
 		return l.intoRanges(s)
@@ -159,8 +156,8 @@ func (l *listing) into(s *Set) (whole bool) {
 	return s.Elements.Len() == n
 }
 
-// intoRanges pairs starts and ends. Intervals do not overlap, so that in order
-// each end belongs to the start before it; only the last interval may have none.
+// intoRanges pairs starts and ends. Intervals do not overlap, so in sorted order each end belongs to the
+// start before it; only the last interval may lack an end.
 func (l *listing) intoRanges(s *Set) (whole bool) {
 	slices.SortFunc(l.starts, inet.Element.Compare)
 	slices.SortFunc(l.ends, inet.Element.Compare)
@@ -204,7 +201,7 @@ func (c *Conn) elements(k *nftables.Set) ([]nftables.SetElement, error) {
 	return list, err
 }
 
-// repeats reports whether an element comes twice.
+// repeats reports whether an element appears twice.
 func repeats(list []nftables.SetElement) bool {
 	seen := make(map[string]bool, len(list))
 	for _, e := range list {
@@ -217,8 +214,7 @@ func repeats(list []nftables.SetElement) bool {
 	return false
 }
 
-// take turns the kernel's elements into ours. A set with an element that we
-// never write is not ours any more.
+// take converts the kernel's elements. A set with an element that we never write is treated as foreign.
 func (s *Set) take(list []nftables.SetElement) error {
 	for _, k := range list {
 		key, ok := s.Key.parse(k.Key)
@@ -239,6 +235,5 @@ func (s *Set) take(list []nftables.SetElement) error {
 	return nil
 }
 
-// disown says that the set is not one of ours any more: its missing type makes
-// Diff replace the table.
+// disown marks the set as foreign: its missing type makes Diff replace the table.
 func (s *Set) disown() { s.Key, s.Elements, s.Ranges, s.Entries = 0, inet.Elements{}, nil, nil }

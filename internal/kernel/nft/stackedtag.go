@@ -9,11 +9,11 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// MatchTagBehind matches frames, in a table of family bridge, with another VLAN tag
-// behind one of that EtherType and VLAN 0.
+// MatchTagBehind matches frames, in a table of family bridge, with a further VLAN tag behind a tag with
+// that EtherType and VLAN 0.
 type MatchTagBehind struct{ EtherType uint16 }
 
-// The outer tag, which the kernel has taken off and shows here again.
+// The offset of the outer tag, which the kernel has removed and presents here again.
 const outerTag = 14
 
 func (s MatchTagBehind) encode(e *encoder) {

@@ -8,16 +8,15 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// Statement is one condition or action of a rule. Its text is nft's own
-// syntax, its expressions are what the kernel runs; both are written side by
-// side in encode.go and text.go, and a test holds them against each other
-// with the nft program.
+// Statement is one match or action of a rule. text returns it in nft syntax, and its expressions are the
+// kernel's form. Both are written side by side in encode.go and text.go, and a test compares them using the
+// nft program.
 type Statement interface {
 	text() string
 	encode(e *encoder)
 }
 
-// Field is what a lookup or compare takes from the packet.
+// Field is the part of a packet that a lookup or compare uses.
 type Field uint8
 
 // The fields.
@@ -32,20 +31,20 @@ const (
 	OutputInterface
 	InputSource  // input interface . source address
 	OutputSource // output interface . source address
-	BeganSource  // who began the connection, before any translation . source address
-	AnswerSource // who answers in it, after any translation . source address
+	BeganSource  // source of the connection before any translation . source address
+	AnswerSource // replying end of the connection after any translation . source address
 	HardwareSource
 	InputHardware          // input interface . hardware source
 	InputHardwareSource    // input interface . hardware source . source address
-	InputHardwareARP       // the same as an ARP packet says it: hardware and protocol address of the sender
-	InputHardwareNeighbour // the same as a neighbour advertisement says it: of the target
-	InputHardwareARPTarget // input interface . hardware address of the sender . protocol address that ARP asks for
+	InputHardwareARP       // the same from an ARP packet: hardware and protocol address of the sender
+	InputHardwareNeighbour // the same from a neighbour advertisement: of the target
+	InputHardwareARPTarget // input interface . hardware address of the sender . protocol address requested by ARP
 	ARPSource              // protocol address of the sender of an ARP packet
-	ARPTarget              // protocol address that it asks for
+	ARPTarget              // protocol address requested by an ARP packet
 	Neighbour              // target of a neighbour advertisement
 )
 
-// Lookup asks a named set, or takes the verdict from a named map.
+// Lookup matches a named set, or takes the verdict from a named map.
 type Lookup struct {
 	Field    Field
 	Family   inet.Family   // for fields with addresses
@@ -74,24 +73,22 @@ type MatchPrefix struct {
 	Negate bool
 }
 
-// MatchAnswerer compares the address of who answers in the connection.
+// MatchAnswerer compares the address of the connection's replying end.
 type MatchAnswerer struct{ Prefix netip.Prefix }
 
 // MatchFamily compares the family of the packet.
 type MatchFamily struct{ Family inet.Family }
 
-// MatchLocalSource asks whether the source address is one of the node's own.
+// MatchLocalSource matches packets whose source address is one of the node's own.
 type MatchLocalSource struct{ Negate bool }
 
-// MatchLocalDestination asks whether the destination address is one of the node's
-// own.
+// MatchLocalDestination matches packets whose destination address is one of the node's own.
 type MatchLocalDestination struct{}
 
-// MatchBroadcast asks whether the destination is a broadcast address of one of
-// the node's networks.
+// MatchBroadcast matches packets whose destination is a broadcast address of one of the node's networks.
 type MatchBroadcast struct{}
 
-// CtState is a set of conntrack states, with the kernel's bits.
+// CtState is a set of conntrack states, in the kernel's bits.
 type CtState uint32
 
 // The conntrack states.
@@ -103,34 +100,33 @@ const (
 	CtUntracked   CtState = 1 << 6
 )
 
-// MatchState asks whether the packet's conntrack state is one of a set.
+// MatchState matches packets in one of a set of conntrack states.
 type MatchState struct{ States CtState }
 
-// MatchNoInput matches packets without an input interface: at postrouting
-// those that a bridge forwards by itself and those that the node makes.
+// MatchNoInput matches packets without an input interface: at postrouting these are packets that a bridge
+// forwards itself and packets that the node sends.
 type MatchNoInput struct{ Negate bool }
 
-// MatchNoOutput matches packets without an output interface: at input and before
-// routing all of them.
+// MatchNoOutput matches packets without an output interface: at input and prerouting these are all packets.
 type MatchNoOutput struct{ Negate bool }
 
-// MatchToHost matches packets whose frame was for one receiver, not for a group or
-// for everybody. On a bridge the IP hooks take frames for others for such, too.
+// MatchToHost matches packets whose frame was addressed to a single receiver, not to a group or to all
+// hosts. On a bridge the IP hooks treat frames to other hosts as such, too.
 type MatchToHost struct{}
 
-// MatchLooped matches the copy that the node gets of what it sent to a group. No
-// packet from a wire is one.
+// MatchLooped matches the copy of a multicast packet that the node sent itself. No packet from a wire is
+// one.
 type MatchLooped struct{}
 
 // MatchICMP matches a range of ICMPv6 types.
 type MatchICMP struct{ First, Last uint8 }
 
-// MatchHopLimit compares the hop limit of an IPv6 packet. 255 says that no router
-// has carried it (RFC 4861, 6.1): a router takes one off.
+// MatchHopLimit compares the hop limit of an IPv6 packet. 255 proves that no router has forwarded it (RFC
+// 4861, 6.1), since each router subtracts one.
 type MatchHopLimit struct{ Hops uint8 }
 
 // MatchICMPAny matches every ICMP packet of the family.
 type MatchICMPAny struct{ Family inet.Family }
 
-// Count adds to a named counter.
+// Count increments a named counter.
 type Count struct{ Counter string }

@@ -13,21 +13,20 @@ import (
 	"github.com/google/nftables/xt"
 )
 
-// Survey is what other programs' rules mean for ours.
+// Survey describes the effect of other programs' rules on ours.
 type Survey struct {
-	// Before are nat chains of others that run before ours at the same hook: an
-	// source translation there ends the walk, and ours sees nothing.
+	// Before are nat chains of other programs that run before ours at the same hook: a source translation
+	// there ends the evaluation of the hook's nat chains, so ours does not see the packet.
 	Before []string
-	// DropsInvalid is true if somebody drops invalid packets at forward, in both
-	// families, so that our guard is not needed. Rules of iptables-legacy cannot
-	// be seen by netlink and count as missing.
+	// DropsInvalid is true if other rules drop invalid packets at forward, in both families, so that our
+	// guard is not needed. Rules of iptables-legacy are not visible over netlink and do not count.
 	DropsInvalid bool
-	// Known are the chains of others that have a name which the caller knows.
+	// Known are the chains of other programs whose name the caller recognises.
 	Known []string
 }
 
-// Survey looks at the base chains of all tables but those of our name. A nat chain is
-// before ours up to that priority. It names the chains whose name is known.
+// Survey reads the base chains of all tables except those with our name. A nat chain with priority ours or
+// lower counts as before ours. It lists the chains whose name is known.
 func (c *Conn) Survey(ours int32, known func(chain string) bool) (Survey, error) {
 	chains, err := c.nl.ListChains()
 	if err != nil {
@@ -52,7 +51,7 @@ func (c *Conn) Survey(ours int32, known func(chain string) bool) (Survey, error)
 		}
 		if !drops[k.Table.Family] && *k.Hooknum == *nftables.ChainHookForward && ipFamily(k.Table.Family) {
 			found, err := c.follow(k, chains, 0)
-			if err != nil && !IsMissing(err) { // a table may go while we look
+			if err != nil && !IsMissing(err) { // a table may be deleted during the survey
 				return Survey{}, err
 			}
 			drops[k.Table.Family] = found == stopped
@@ -68,7 +67,7 @@ type tableKey struct {
 	name   string
 }
 
-// dormant lists the tables whose chains somebody switched off.
+// dormant lists the tables whose chains were switched off.
 func (c *Conn) dormant() (map[tableKey]bool, error) {
 	tables, err := c.nl.ListTables()
 	if err != nil {
@@ -85,32 +84,32 @@ func ipFamily(f nftables.TableFamily) bool {
 	return f == nftables.TableFamilyINet || f == nftables.TableFamilyIPv4 || f == nftables.TableFamilyIPv6
 }
 
-// precedes reports whether a chain runs before ours. Of two chains with equal
-// priority the one that was loaded later runs first, so equal counts.
+// precedes reports whether a chain runs before ours. Of two chains with equal priority the one loaded later
+// runs first, so equal counts.
 func precedes(k *nftables.Chain, ours int32) bool {
 	hook := *k.Hooknum == *nftables.ChainHookPostrouting || *k.Hooknum == *nftables.ChainHookInput
 	return k.Type == nftables.ChainTypeNAT && hook && ipFamily(k.Table.Family) && int32(*k.Priority) <= ours
 }
 
-// maxJumps bounds how far a forward chain is followed.
+// maxJumps bounds the depth of jumps followed from a forward chain.
 const maxJumps = 3
 
-// fate is what surely happens to every invalid packet in a chain.
+// fate is what happens to every invalid packet in a chain.
 type fate uint8
 
 const (
-	unsure  fate = iota // some may be accepted, or we cannot tell
+	unsure  fate = iota // some may be accepted, or it cannot be determined
 	falls               // all reach the end
 	stopped             // all are dropped
 )
 
-// follow walks a chain as an invalid packet would.
+// follow evaluates a chain for an invalid packet.
 func (c *Conn) follow(k *nftables.Chain, all []*nftables.Chain, depth int) (fate, error) {
 	rules, err := c.nl.GetRules(k.Table, k)
 	if err != nil {
 		return unsure, fmt.Errorf("reading chain %s: %w", k.Name, err)
 	}
-	some := false // some may have gone back to the chain that jumped here
+	some := false // some packets may have returned to the calling chain
 	for _, r := range rules {
 		met, verdict := classify(r.Exprs)
 		if met == never || verdict == nil || verdict.Kind == expr.VerdictContinue {
@@ -121,9 +120,9 @@ func (c *Conn) follow(k *nftables.Chain, all []*nftables.Chain, depth int) (fate
 		case verdict.Kind == expr.VerdictDrop && met == always && !some:
 			return stopped, nil
 		case verdict.Kind == expr.VerdictDrop && met == always:
-			return falls, nil // those that went back are the caller's
+			return falls, nil // the returned packets are the caller's
 		case verdict.Kind == expr.VerdictDrop:
-			continue // fewer packets
+			continue // matches fewer packets
 		case verdict.Kind == expr.VerdictReturn && depth > 0 && met == always:
 			return falls, nil
 		case verdict.Kind == expr.VerdictReturn && depth > 0:
@@ -149,17 +148,17 @@ func (c *Conn) jump(from *nftables.Chain, to string, all []*nftables.Chain, dept
 	return unsure, nil
 }
 
-// applies says whether a rule is met by invalid packets.
+// applies says whether a rule matches invalid packets.
 type applies uint8
 
 const (
-	perhaps applies = iota // it has conditions that we do not follow
+	perhaps applies = iota // it has conditions that are not evaluated
 	never
 	always
 )
 
-// classify takes a rule apart: whether invalid packets meet it, and what it
-// does. A rule for certain connection states is the one condition we follow.
+// classify analyses a rule: whether invalid packets match it, and its verdict. The only condition that it
+// evaluates is the connection state.
 func classify(list []expr.Any) (met applies, verdict *expr.Verdict) {
 	met = always
 	for i := 0; i < len(list); i++ {
@@ -187,8 +186,7 @@ func classify(list []expr.Any) (met applies, verdict *expr.Verdict) {
 	return met, verdict
 }
 
-// asksInvalid recognises `ct state …` as nft writes it: load, mask, compare
-// with zero.
+// asksInvalid recognises `ct state …` as nft encodes it: load, mask, compare with zero.
 func asksInvalid(list []expr.Any) applies {
 	if len(list) < 3 {
 		return perhaps
@@ -206,8 +204,7 @@ func asksInvalid(list []expr.Any) applies {
 	return always
 }
 
-// matchesInvalid recognises iptables' conntrack match by state, and matches
-// that narrow nothing.
+// matchesInvalid recognises iptables' conntrack match by state, and matches that exclude no packet.
 func matchesInvalid(m *expr.Match) applies {
 	const (
 		invalidBit = 1 << 0 // XT_CONNTRACK_STATE_INVALID

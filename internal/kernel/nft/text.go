@@ -9,8 +9,8 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// String returns the table in nft's own language, in canonical order. The text
-// loads with `nft -f`, and two equal tables have equal text.
+// String returns the table in nft syntax, in canonical order. `nft -f` loads the text, and two equal tables
+// have equal text.
 func (t *Table) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table %s {\n", t.TableID)
@@ -106,7 +106,7 @@ func (s *Set) ranges() inet.SetKind {
 	return inet.AddrRanges
 }
 
-// String returns nft's name of the type.
+// String returns the type's name in nft syntax.
 func (k KeyType) String() string {
 	return [...]string{
 		Addr4: "ipv4_addr", Addr6: "ipv6_addr",
@@ -131,7 +131,7 @@ func (c *Chain) write(b *strings.Builder) {
 	b.WriteString("\t}\n")
 }
 
-// String returns the rule in nft's language.
+// String returns the rule in nft syntax.
 func (r Rule) String() string {
 	if r.raw != "" {
 		return "# read from the kernel: " + r.raw
@@ -146,11 +146,11 @@ func (r Rule) String() string {
 	return strings.Join(parts, " ")
 }
 
-// maxComment is what nft accepts as a comment, in bytes.
+// maxComment is the maximum length of a comment for nft, in bytes.
 const maxComment = 128
 
-// Clip shortens a comment to what nft accepts. It replaces what nft cannot
-// read inside a quoted string: it knows no escapes.
+// Clip shortens a comment to the maximum that nft accepts. It replaces characters that nft cannot parse
+// inside a quoted string, which has no escapes.
 func Clip(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {

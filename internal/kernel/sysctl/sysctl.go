@@ -2,13 +2,12 @@
 
 //go:build linux
 
-// Package sysctl reads and writes settings of the kernel by their files.
+// Package sysctl reads and writes kernel settings through their files.
 //
-// It is an edge: links and datapath use it for the few settings that netlink
-// does not have. Below net the kernel shows the settings of the network namespace
-// of whoever opens the file, wherever the directory is mounted: that is why an
-// agent in a container reaches those of the node through a mount of the node's
-// own /proc/sys/net, while the container's /proc/sys is read-only.
+// It is an edge: links and datapath use it for the few settings that netlink does not offer. Below net the
+// kernel shows the settings of the network namespace of the process that opens the file, wherever the
+// directory is mounted. So an agent in a container reaches the node's settings through a mount of the
+// node's /proc/sys/net, although the container's /proc/sys is read-only.
 package sysctl
 
 import (
@@ -23,7 +22,7 @@ import (
 // Dir is a directory with the settings; empty means Default.
 type Dir string
 
-// Default is where every process finds them.
+// Default is where the kernel offers the settings to every process.
 const Default Dir = "/proc/sys"
 
 // Path returns the file of a setting, as in net/ipv4/ip_forward.
@@ -49,8 +48,7 @@ func (d Dir) Read(name string) (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// Write sets a setting. It never makes a file: where the setting is not there
-// that is an error.
+// Write sets a setting. It never creates a file: a missing setting is an error.
 func (d Dir) Write(name, value string) error {
 	f, err := os.OpenFile(d.Path(name), os.O_WRONLY, 0)
 	if err != nil {
@@ -66,8 +64,7 @@ func (d Dir) Write(name, value string) error {
 	return nil
 }
 
-// Check makes sure that the directory shows settings of the kernel's network, and
-// is not just a directory.
+// Check makes sure that the directory holds the kernel's network settings and is not an ordinary directory.
 func (d Dir) Check() error {
 	const always = "net/core"
 	var fs unix.Statfs_t
