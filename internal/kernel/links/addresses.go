@@ -40,7 +40,8 @@ func watchAddresses(ctx context.Context, changed func()) error {
 	ended := func(error) {
 		broken.Set()
 	}
-	if err := netlink.AddrSubscribeWithOptions(updates, done, netlink.AddrSubscribeOptions{ErrorCallback: ended}); err != nil {
+	options := netlink.AddrSubscribeOptions{ErrorCallback: ended}
+	if err := netlink.AddrSubscribeWithOptions(updates, done, options); err != nil {
 		close(done)
 		return fmt.Errorf("watching addresses: %w", err)
 	}

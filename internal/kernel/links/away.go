@@ -31,7 +31,9 @@ func (w *away) close() error {
 }
 
 // ask sends a request about the peer of a pair to its namespace, which attr names.
-func (w *away) ask(kind netlink.HeaderType, flags netlink.HeaderFlags, head []byte, attr uint16, netns int) ([]netlink.Message, error) {
+func (w *away) ask(
+	kind netlink.HeaderType, flags netlink.HeaderFlags, head []byte, attr uint16, netns int,
+) ([]netlink.Message, error) {
 	if w.conn == nil {
 		conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{Strict: true})
 		if err != nil {
@@ -45,7 +47,8 @@ func (w *away) ask(kind netlink.HeaderType, flags netlink.HeaderFlags, head []by
 	if err != nil {
 		return nil, err
 	}
-	return w.conn.Execute(netlink.Message{Header: netlink.Header{Type: kind, Flags: netlink.Request | flags}, Data: append(head, attrs...)})
+	return w.conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: kind, Flags: netlink.Request | flags}, Data: append(head, attrs...)})
 }
 
 // addresses lists the addresses of the peer, except link-local ones (kernel 4.20, IFA_TARGET_NETNSID).

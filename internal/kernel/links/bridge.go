@@ -42,7 +42,8 @@ func (b Bridged) All() bool { return b.IPv4 && b.IPv6 && b.NoLinkLocalLearn }
 
 // String is the form that the agent stores, for ParseBridged.
 func (b Bridged) String() string {
-	return fmt.Sprintf("nf_call_iptables=%d nf_call_ip6tables=%d no_linklocal_learn=%d", bit(b.IPv4), bit(b.IPv6), bit(b.NoLinkLocalLearn))
+	return fmt.Sprintf("nf_call_iptables=%d nf_call_ip6tables=%d no_linklocal_learn=%d",
+		bit(b.IPv4), bit(b.IPv6), bit(b.NoLinkLocalLearn))
 }
 
 // ParseBridged reads what String wrote.
@@ -121,7 +122,8 @@ func SetBridge(index int, b Bridged) error {
 	data.AddRtAttr(unix.IFLA_BR_NF_CALL_IPTABLES, []byte{bit(b.IPv4)})
 	data.AddRtAttr(unix.IFLA_BR_NF_CALL_IP6TABLES, []byte{bit(b.IPv6)})
 	learn := binary.NativeEndian.AppendUint32(nil, uint32(bit(b.NoLinkLocalLearn))*noLinkLocalLearn)
-	data.AddRtAttr(unix.IFLA_BR_MULTI_BOOLOPT, binary.NativeEndian.AppendUint32(learn, noLinkLocalLearn)) // value, then mask
+	learn = binary.NativeEndian.AppendUint32(learn, noLinkLocalLearn) // the mask follows the value
+	data.AddRtAttr(unix.IFLA_BR_MULTI_BOOLOPT, learn)
 	req.AddData(info)
 	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
 		return fmt.Errorf("writing bridge settings: %w", err)

@@ -52,7 +52,8 @@ func (l *Links) survey(ctx context.Context, wanted map[netip.Addr]bool) (map[int
 		a := link.Attrs()
 		hardware, _ := inet.HardwareFrom(a.HardwareAddr)
 		devices[a.Index] = device{hardware: hardware,
-			index: a.Index, name: a.Name, kind: link.Type(), master: a.MasterIndex, away: a.NetNsID >= 0, netns: a.NetNsID, peer: a.ParentIndex}
+			index: a.Index, name: a.Name, kind: link.Type(), master: a.MasterIndex,
+			away: a.NetNsID >= 0, netns: a.NetNsID, peer: a.ParentIndex}
 		if kind := link.Type(); a.MasterIndex != 0 && kind != "tuntap" && !(pair(kind) && a.NetNsID >= 0) {
 			ports[a.MasterIndex] = true
 		}

@@ -248,13 +248,17 @@ func (g *gateways) list(ctx context.Context, family byte, link int, f func(*rout
 	data := make([]byte, attrsAt, attrsAt+2*unix.SizeofRtAttr)
 	data[0] = family
 	if link != 0 {
-		attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.RTA_OIF, Data: nlenc.Uint32Bytes(uint32(link))}})
+		over := netlink.Attribute{Type: unix.RTA_OIF, Data: nlenc.Uint32Bytes(uint32(link))}
+		attrs, err := netlink.MarshalAttributes([]netlink.Attribute{over})
 		if err != nil {
 			return err
 		}
 		data = append(data, attrs...)
 	}
-	ask := netlink.Message{Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request | netlink.Dump}, Data: data}
+	ask := netlink.Message{
+		Header: netlink.Header{Type: unix.RTM_GETROUTE, Flags: netlink.Request | netlink.Dump},
+		Data:   data,
+	}
 	if _, err := conn.Send(ask); err != nil {
 		return err
 	}

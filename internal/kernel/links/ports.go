@@ -184,7 +184,8 @@ func (p *ports) find(devices map[int]device, pods []Pod, wishes map[netip.Addr]w
 	p.survey(now, other)
 	p.release(pods)
 	p.announced(now, pods, other)
-	s := search{ends: p.ends, now: now, away: other, wishes: wishes, found: map[netip.Addr]device{}, why: map[netip.Addr]string{}}
+	s := search{ends: p.ends, now: now, away: other, wishes: wishes,
+		found: map[netip.Addr]device{}, why: map[netip.Addr]string{}}
 	s.run(pods)
 	p.unclear = s.why
 	return s.found, other.close()

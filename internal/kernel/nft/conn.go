@@ -54,7 +54,8 @@ func (k OpKind) Stage() int {
 // InStages reports whether a change needs a transaction for each stage, because chains are added or deleted
 // while packets traverse the table. No packet traverses a new table yet.
 func InStages(ops []Op) bool {
-	return ops[0].Kind > AddTable && slices.ContainsFunc(ops, func(op Op) bool { return op.Kind == AddChain || op.Kind == DeleteChain })
+	return ops[0].Kind > AddTable &&
+		slices.ContainsFunc(ops, func(op Op) bool { return op.Kind == AddChain || op.Kind == DeleteChain })
 }
 
 // Open connects to the nftables of the network namespace that netns refers to, or of the calling thread if
@@ -85,7 +86,8 @@ func (c *Conn) LimitBatch(elements int) { c.batch = elements }
 
 func (t TableID) kernel() *nftables.Table {
 	return &nftables.Table{Name: t.Name, Family: [...]nftables.TableFamily{FamilyINet: nftables.TableFamilyINet,
-		FamilyIP: nftables.TableFamilyIPv4, FamilyIP6: nftables.TableFamilyIPv6, FamilyBridge: nftables.TableFamilyBridge}[t.Family]}
+		FamilyIP: nftables.TableFamilyIPv4, FamilyIP6: nftables.TableFamilyIPv6,
+		FamilyBridge: nftables.TableFamilyBridge}[t.Family]}
 }
 
 func (c *Conn) dial() error {

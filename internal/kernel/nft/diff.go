@@ -71,7 +71,8 @@ func Diff(actual, desired *Table) []Op {
 func foreign(actual, desired *Table) bool {
 	found := actual.Dormant
 	walk(actual.Sets, desired.Sets, func(s *Set) string { return s.Name }, func(old, now *Set) {
-		if old != nil && now != nil && (old.Key != now.Key || old.Map != now.Map || old.Interval != now.Interval || old.Timeout != now.Timeout) {
+		if old != nil && now != nil &&
+			(old.Key != now.Key || old.Map != now.Map || old.Interval != now.Interval || old.Timeout != now.Timeout) {
 			found = true
 		}
 	})
@@ -257,7 +258,8 @@ func sameRules(a, b []Rule) bool {
 // Equal reports whether both rules do the same in the kernel. Rendered rules are compared by their
 // statements, which costs a hundredth of encoding them. Rules read from the kernel have no statements.
 func (a Rule) Equal(b Rule) bool {
-	if a.raw == "" && b.raw == "" && a.Family == b.Family && a.Comment == b.Comment && slices.Equal(a.Statements, b.Statements) {
+	if a.raw == "" && b.raw == "" && a.Family == b.Family && a.Comment == b.Comment &&
+		slices.Equal(a.Statements, b.Statements) {
 		return true
 	}
 	return a.fingerprint() == b.fingerprint()

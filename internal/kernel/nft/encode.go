@@ -215,7 +215,8 @@ func (s MatchPrefix) encode(e *encoder) {
 	}
 	n := e.address(s.Field, family, register)
 	if bits < int(n)*8 {
-		e.add(&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: n, Mask: mask(bits, int(n)), Xor: make([]byte, n)})
+		e.add(&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: n,
+			Mask: mask(bits, int(n)), Xor: make([]byte, n)})
 	}
 	e.cmp(equal(s.Negate), s.Prefix.Masked().Addr().AsSlice())
 }
@@ -224,7 +225,8 @@ func (s MatchAnswerer) encode(e *encoder) {
 	family := inet.FamilyOf(s.Prefix.Addr())
 	e.needFamily(family)
 	n := e.ctSource(family, true)
-	e.add(&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: n, Mask: mask(s.Prefix.Bits(), int(n)), Xor: make([]byte, n)})
+	e.add(&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: n,
+		Mask: mask(s.Prefix.Bits(), int(n)), Xor: make([]byte, n)})
 	e.cmp(expr.CmpOpEq, s.Prefix.Masked().Addr().AsSlice())
 }
 

@@ -75,7 +75,8 @@ const lastKeyType = InterfaceHardwareAddr6
 
 // length is the number of bytes of a key; 0 if k is no key type.
 func (k KeyType) length() int {
-	return [lastKeyType + 1]int{Addr4: 4, Addr6: 16, Pair4: 8, Pair6: 32, Addr4Port: 8, Addr6Port: 20, ProtocolPort: 8, Port: 2,
+	return [lastKeyType + 1]int{Addr4: 4, Addr6: 16, Pair4: 8, Pair6: 32, Addr4Port: 8, Addr6Port: 20,
+		ProtocolPort: 8, Port: 2,
 		Interface: 16, InterfaceAddr4: 20, InterfaceAddr6: 32, Flow4: 16, Flow6: 40,
 		Hardware: 6, InterfaceHardware: 24, InterfaceHardwareAddr4: 28, InterfaceHardwareAddr6: 40}[k]
 }
@@ -145,8 +146,10 @@ func (k KeyType) datatype() nftables.SetDatatype {
 		Interface:      nftables.TypeIFName,
 		InterfaceAddr4: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIPAddr),
 		InterfaceAddr6: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeIP6Addr),
-		Flow4:          nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService, nftables.TypeIPAddr, nftables.TypeInetService),
-		Flow6:          nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService, nftables.TypeIP6Addr, nftables.TypeInetService),
+		Flow4: nftables.MustConcatSetType(
+			nftables.TypeIPAddr, nftables.TypeInetService, nftables.TypeIPAddr, nftables.TypeInetService),
+		Flow6: nftables.MustConcatSetType(
+			nftables.TypeIP6Addr, nftables.TypeInetService, nftables.TypeIP6Addr, nftables.TypeInetService),
 
 		Hardware:               nftables.TypeEtherAddr,
 		InterfaceHardware:      nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr),

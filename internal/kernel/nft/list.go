@@ -98,8 +98,11 @@ func (l *lister) dump(kind int, family byte, request []byte, f func(b []byte)) e
 		defer func() { l.buffer = nil }() // listings are rare
 	}
 	sent, err := l.nl.Send(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | netlink.Dump},
-		Data:   append([]byte{family, 0, 0, 0}, request...),
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind),
+			Flags: netlink.Request | netlink.Dump,
+		},
+		Data: append([]byte{family, 0, 0, 0}, request...),
 	})
 	if err != nil {
 		return err
@@ -182,7 +185,8 @@ func nextAttribute(b []byte) (kind uint16, data, rest []byte, ok bool) {
 	if size < header || size > len(b) {
 		return 0, nil, nil, false
 	}
-	return binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER), b[header:size], b[min(len(b), align(size)):], true
+	kind = binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+	return kind, b[header:size], b[min(len(b), align(size)):], true
 }
 
 // attribute appends a string attribute.

@@ -212,7 +212,8 @@ func rank(c *Chain) int {
 
 // Compare orders entries by their keys.
 func (e Entry) Compare(o Entry) int {
-	return cmp.Or(e.Key.Compare(o.Key.Element), cmp.Compare(e.Key.Iface, o.Key.Iface), e.Key.Hardware.Compare(o.Key.Hardware))
+	return cmp.Or(e.Key.Compare(o.Key.Element),
+		cmp.Compare(e.Key.Iface, o.Key.Iface), e.Key.Hardware.Compare(o.Key.Hardware))
 }
 
 // Set returns the set of that name, or nil.

@@ -114,7 +114,8 @@ func (k KeyType) String() string {
 		Addr4Port: "ipv4_addr . inet_service", Addr6Port: "ipv6_addr . inet_service",
 		ProtocolPort: "inet_proto . inet_service", Port: "inet_service", Interface: "ifname",
 		InterfaceAddr4: "ifname . ipv4_addr", InterfaceAddr6: "ifname . ipv6_addr",
-		Flow4: "ipv4_addr . inet_service . ipv4_addr . inet_service", Flow6: "ipv6_addr . inet_service . ipv6_addr . inet_service",
+		Flow4:    "ipv4_addr . inet_service . ipv4_addr . inet_service",
+		Flow6:    "ipv6_addr . inet_service . ipv6_addr . inet_service",
 		Hardware: "ether_addr", InterfaceHardware: "ifname . ether_addr",
 		InterfaceHardwareAddr4: "ifname . ether_addr . ipv4_addr", InterfaceHardwareAddr6: "ifname . ether_addr . ipv6_addr",
 	}[k]
@@ -274,7 +275,8 @@ func (s MatchState) text() string {
 	for _, n := range []struct {
 		bit  CtState
 		name string
-	}{{CtInvalid, "invalid"}, {CtEstablished, "established"}, {CtRelated, "related"}, {CtNew, "new"}, {CtUntracked, "untracked"}} {
+	}{{CtInvalid, "invalid"}, {CtEstablished, "established"}, {CtRelated, "related"},
+		{CtNew, "new"}, {CtUntracked, "untracked"}} {
 		if s.States&n.bit != 0 {
 			names = append(names, n.name)
 		}
