@@ -19,9 +19,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// forged wants no packet with an address that its pod does not have to arrive. On a
-// bridge the sender's ARP has the address too, so how many are dropped is the kernel's
-// matter.
+// forged wants no packet with an address that its pod does not have to arrive. On a bridge the sender's ARP
+// carries the address too, so the number of drops depends on the kernel.
 func (w *world) forged(t *testing.T, list ...trial.Question) {
 	t.Helper()
 	if w.Wiring != lab.Bridge {
@@ -58,8 +57,7 @@ func (w *world) take(t *testing.T, name string, a netip.Addr) {
 	stage.Check(t, h.AddrAdd(link, addr))
 }
 
-// route makes a node know the way to an address: over one of its links, or
-// through another node.
+// route adds a route to the address on a node: over one of its links, or through another node.
 func (w *world) route(t *testing.T, node, device string, a netip.Addr, via netip.Addr) {
 	t.Helper()
 	h := w.Handle(t, node)
@@ -77,7 +75,7 @@ func TestAPodThatMayNotSendGainsNothingByAnotherAddress(t *testing.T) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			second := stage.Pick(v6, "fd00:244:1::99", "10.244.1.99")
 			w.take(t, jailed, second)
-			sources := []netip.Addr{second, stage.Pick(v6, "fd00:244:1::9a", "10.244.1.98"), // nobody's, of the pod's subnet
+			sources := []netip.Addr{second, stage.Pick(v6, "fd00:244:1::9a", "10.244.1.98"), // unassigned, of the pod's subnet
 				stage.Pick(v6, "fd00:9::9", "10.9.9.9"), stage.Pick(v6, "2001:db8::9", "198.51.100.9")} // and of others
 			for _, to := range []string{open, yonder, out, node1, node2} {
 				var list []trial.Question
@@ -104,7 +102,7 @@ func TestASecondAddressOfAClosedPodIsClosed(t *testing.T) {
 			ask := func(from string) trial.Question {
 				return trial.Question{From: from, To: victim, Dst: second, Proto: packet.TCP, Port: 80}
 			}
-			if w.Wiring == lab.Bridge { // nobody finds it: the port may not announce it
+			if w.Wiring == lab.Bridge { // unreachable: the port may not announce it
 				for _, from := range []string{near, peer, far, node1} {
 					if w.passes(t, from, w.Addr(t, from, v6), second) {
 						t.Errorf("%s reaches the address that %s gave itself", from, victim)

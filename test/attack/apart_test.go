@@ -25,8 +25,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// The pods of a bridge on which the node has no address. The first lets only the
-// second in.
+// The pods of a bridge on which the node has no address. The first admits only the second.
 const (
 	apartVictim = "apart/victim"
 	apartPeer   = "apart/peer"
@@ -146,8 +145,8 @@ func (w *world) awaitPort(t *testing.T, port string) {
 	t.Errorf("%s has no address", port)
 }
 
-// Without an address of the node on the bridge no route leads to it. Its pods are
-// found by their ports; otherwise an isolated one is reached.
+// Without an address of the node on the bridge no route leads to it. Its pods must be found by their ports;
+// otherwise an isolated pod is reachable.
 func TestPodsOfABridgeWithoutTheNodesAddress(t *testing.T) {
 	for _, datapath := range []string{"nat", "filter"} {
 		for _, way := range []string{"no route", "default gateway"} {
@@ -165,8 +164,8 @@ func TestPodsOfABridgeWithoutTheNodesAddress(t *testing.T) {
 	}
 }
 
-// The plugin's option vlan puts the node's address on one end of a pair whose other
-// end is a port of the bridge. What comes in by that port is the node's own.
+// The plugin's option vlan puts the node's address on one end of a pair whose other end is a port of the
+// bridge. Packets from that port come from the node.
 func TestPodsOfABridgeThatTheNodeReachesByAPair(t *testing.T) {
 	for _, datapath := range []string{"nat", "filter"} {
 		t.Run(datapath, func(t *testing.T) {

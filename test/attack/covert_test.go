@@ -40,7 +40,7 @@ func TestProtocolsThatPoliciesCannotNameAreDenied(t *testing.T) {
 	})
 }
 
-// The ports of a packet stand behind the extension headers, not at a fixed place.
+// The ports of a packet follow the extension headers and are not at a fixed offset.
 func TestExtensionHeadersHideNothing(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		for _, header := range []uint8{0, 60, 43} { // hop-by-hop and destination options, routing
@@ -57,8 +57,8 @@ func TestExtensionHeadersHideNothing(t *testing.T) {
 	})
 }
 
-// Neighbour discovery is not tracked and must pass on a link, but a router must
-// not carry it: its messages could hold anything.
+// Neighbour discovery is not tracked and must pass on a link, but a router must not forward it: its
+// messages could carry anything.
 func TestNeighbourDiscoveryIsNoTunnelBetweenNodes(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		for _, p := range [][2]string{{far, victim}, {jailed, yonder}} {
@@ -81,8 +81,7 @@ func TestNeighbourDiscoveryIsNoTunnelBetweenNodes(t *testing.T) {
 // discovery are the ICMPv6 types that connection tracking leaves alone.
 func discovery() []uint8 { return []uint8{130, 131, 132, 133, 134, 135, 136, 137, 143} }
 
-// discover is such a message to one address, with something else in it. In IPv4
-// it is nothing but a protocol that nobody knows.
+// discover is such a message to one address, with a payload. In IPv4 it is only an unknown protocol.
 func (w *world) discover(t *testing.T, from, to string, v6 bool, kind, hops uint8) stage.Shot {
 	t.Helper()
 	m := w.Marks.Next()
@@ -107,19 +106,17 @@ func TestNeighbourDiscoveryOverIPv4IsNothingSpecial(t *testing.T) {
 		var list []stage.Shot
 		for _, kind := range discovery() {
 			s := w.discover(t, jailed, node1, false, kind, 255)
-			s.To = open // a node has no tap: the counters tell
+			s.To = open // a node has no tap: the counters are read
 			list = append(list, s)
 		}
 		w.Stopped(t, stage.Drops{ruleset.CounterEgress: uint64(len(list))}, list...)
 	})
 }
 
-// A bridge hands the same packet to its ports and to the node. What the node
-// accepts must not stand for what its pods may get, not at the second time
-// either.
+// A bridge passes the same packet to its ports and to the node. A verdict for the node must not count for
+// its pods, not for the second packet either.
 //
-// (Older kernels confirm the shared entry behind the nat hook; there the second
-// packet is the one to watch.)
+// (Older kernels confirm the shared entry after the nat hook; there the second packet matters.)
 func TestBroadcastsReachNoIsolatedPod(t *testing.T) {
 	for _, d := range []string{"nat", "filter"} {
 		t.Run(d, func(t *testing.T) {
@@ -149,8 +146,7 @@ func (w *world) ends(t *testing.T, v6 bool, port uint16) bool {
 	return w.Since(t, before)[ruleset.CounterUnlisted] == uint64(len(list))
 }
 
-// flood is a flow of UDP packets to every group that reaches all pods of a
-// bridge.
+// flood is a flow of UDP packets to every group that reaches all pods of a bridge.
 func (w *world) flood(t *testing.T, v6 bool, port uint16) []stage.Shot {
 	t.Helper()
 	groups := map[string]net.HardwareAddr{"255.255.255.255": {255, 255, 255, 255, 255, 255},

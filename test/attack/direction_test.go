@@ -30,7 +30,7 @@ func TestWhatOneDirectionAllowsDoesNotOpenTheOther(t *testing.T) {
 				w.Allowed(t, from(near, victim, v6), from(far, victim, v6), from(out, victim, v6), from(node1, victim, v6))
 			})
 		})
-		t.Run("egress to all into a pod that lets nobody in", func(t *testing.T) {
+		t.Run("egress to all into a pod that is closed for ingress", func(t *testing.T) {
 			w.Enforce(t, stage.Policy("p", "peer", `policyTypes: [Ingress, Egress], ingress: [{}], egress: [{}]`), stage.Policy("v", "victim", `policyTypes: [Ingress]`))
 			stage.Families(t, func(t *testing.T, v6 bool) {
 				w.Denied(t, ruleset.CounterIngress, from(peer, victim, v6))

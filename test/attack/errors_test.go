@@ -23,7 +23,7 @@ func (w *world) udp(t *testing.T, from, to string, v6 bool, port uint16) (first,
 	return first, packet.Packet{Src: first.Dst, Dst: first.Src, Proto: packet.UDP, SrcPort: first.DstPort, DstPort: first.SrcPort}
 }
 
-// unreachable is an error to whoever sent the packet: from a pod, with any source.
+// unreachable is an ICMP error to the sender of a packet, from a pod, with any source.
 func (w *world) unreachable(t *testing.T, from, to string, src netip.Addr, about packet.Packet) stage.Shot {
 	t.Helper()
 	m := w.Marks.Next()
@@ -35,7 +35,7 @@ func (w *world) unreachable(t *testing.T, from, to string, src netip.Addr, about
 	return w.Bytes("error", from, to, about.Src, m, stage.ICMP(src, about.Src, kind, code, 64, 0, about.Bytes()))
 }
 
-// Connections of others that a pod could quote, on every path.
+// quoted sends errors about other pods' connections, on every path.
 func (w *world) quoted(t *testing.T, v6 bool) (shots []stage.Shot) {
 	t.Helper()
 	src := w.Addr(t, jailed, v6)
@@ -83,7 +83,7 @@ func TestErrorsAboutConnectionsOfOthersAreStopped(t *testing.T) {
 	})
 }
 
-// With the guard off, errors to the node are judged, and others are not.
+// With the guard off, only errors to the node are filtered.
 func TestErrorsPassWithoutTheGuard(t *testing.T) {
 	eachWiring(t, stage.Setup{Args: []string{"--invalid-guard=off"}}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
@@ -110,8 +110,8 @@ func TestHonestErrorsArrive(t *testing.T) {
 	}
 }
 
-// honest errors are about what the pod was sent, by a client, by a server, or through
-// a Service, and about anybody's packets where nobody is isolated.
+// honest errors are about packets that the pod received from a client, from a server or through a Service,
+// and about any packets where no pod is isolated.
 func (w *world) honest(t *testing.T, v6 bool) {
 	t.Helper()
 	before := w.Counters(t)
@@ -129,7 +129,7 @@ func (w *world) honest(t *testing.T, v6 bool) {
 	w.Arrive(t, w.unreachable(t, near, open, w.Addr(t, near, v6), first), w.unreachable(t, near, out, w.Addr(t, near, v6), answer))
 	router := stage.Pick(v6, "2001:db8:cafe::99", "198.51.100.99")
 	w.Arrive(t, w.unreachable(t, out, open, router, first))
-	if w.Wiring == lab.Routed { // a pod that routes passes on what others say
+	if w.Wiring == lab.Routed { // a pod that routes forwards errors of others
 		w.Arrive(t, w.unreachable(t, near, open, router, first))
 	}
 	if moved := w.Quiet(stage.Drops{}, w.Since(t, before)); len(moved) > 0 {
@@ -137,7 +137,7 @@ func (w *world) honest(t *testing.T, v6 bool) {
 	}
 }
 
-// What an egress rule allows whatever the protocol, it allows in errors too.
+// An egress rule without a protocol also allows errors.
 func TestARuleForEveryProtocolIsOneForErrors(t *testing.T) {
 	everywhere(t, stage.Setup{}, func(t *testing.T, w *world) {
 		w.Enforce(t, stage.Policy("jailed", "jailed", `policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 203.0.113.10/32}}, `+

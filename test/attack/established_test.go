@@ -38,8 +38,8 @@ func TestNothingOfOursLooksAtEveryForwardedPacket(t *testing.T) {
 	})
 }
 
-// A connection is judged by its first packet: what comes later is not asked
-// again, even if the answer were another by now. New ones are.
+// A connection gets its verdict with its first packet: later packets are not checked again, even if the
+// verdict would now differ. New connections are.
 func TestAConnectionIsJudgedOnce(t *testing.T) {
 	eachWiring(t, stage.Setup{Args: []string{"--on-policy-change=keep"}}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {

@@ -23,10 +23,10 @@ import (
 const secondPort = "eth1"
 
 var (
-	everybody = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+	broadcast = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	group     = net.HardwareAddr{0x01, 0x00, 0x5e, 0x00, 0x00, 0x01}
 	reserved  = net.HardwareAddr{0x01, 0x80, 0xc2, 0x00, 0x00, 0x0e} // for the bridge itself
-	nobody    = net.HardwareAddr{0x02, 0x66, 0x66, 0x66, 0x66, 0x66}
+	unused    = net.HardwareAddr{0x02, 0x66, 0x66, 0x66, 0x66, 0x66}
 )
 
 // eachClosedness runs a test on bridged worlds with every set of base chains.
@@ -38,10 +38,9 @@ func eachClosedness(t *testing.T, test func(t *testing.T, w *world)) {
 	})
 }
 
-// A bridge gives a frame for everybody to its own node too, and there the kernel
-// (since 6.8) keeps the connection even if no pod got the packet. The receiver's
-// next packet would be an answer then. So an address of one pod in such a frame
-// leaves nothing behind, and neither do the other ways to make a bridge flood.
+// A bridge also passes a broadcast frame to its own node, where the kernel (since 6.8) keeps the connection
+// even if no pod received the packet. The receiver's next packet would then be a reply. So a pod's unicast
+// address in such a frame must leave no entry, and neither must the other ways to make a bridge flood.
 func TestAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 	eachClosedness(t, func(t *testing.T, w *world) {
 		bridge := w.bridgeAddr(t)
@@ -51,13 +50,13 @@ func TestAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 			mac  net.HardwareAddr
 			want stage.Drops
 		}{
-			{"to everybody", "eth0", everybody, stage.Drops{ruleset.CounterBroadcast: 1}},
+			{"broadcast", "eth0", broadcast, stage.Drops{ruleset.CounterBroadcast: 1}},
 			{"to a group", "eth0", group, stage.Drops{ruleset.CounterBroadcast: 1}},
 			{"to the bridge's group", "eth0", reserved, stage.Drops{ruleset.CounterBroadcast: 1}},
-			{"to nobody", "eth0", nobody, stage.Drops{ruleset.CounterIngress: 5}}, // on five ports
+			{"to an unused address", "eth0", unused, stage.Drops{ruleset.CounterIngress: 5}}, // on five ports
 			{"to the bridge", "eth0", bridge, stage.Drops{ruleset.CounterIngress: 1}},
-			{"to everybody, from the second port", secondPort, everybody, stage.Drops{ruleset.CounterPort: 1}},
-			{"to nobody, from the second port", secondPort, nobody, stage.Drops{ruleset.CounterPort: 1}},
+			{"broadcast, from the second port", secondPort, broadcast, stage.Drops{ruleset.CounterPort: 1}},
+			{"to an unused address, from the second port", secondPort, unused, stage.Drops{ruleset.CounterPort: 1}},
 			{"to the bridge, from the second port", secondPort, bridge, stage.Drops{ruleset.CounterPort: 1}},
 		}
 		for i, tt := range tests {
@@ -76,7 +75,7 @@ func TestAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 	})
 }
 
-// Somebody looks at the bridge (tcpdump), so its node sees frames for others too.
+// A program captures on the bridge (tcpdump), so its node also sees frames to others.
 func TestALookAtTheBridgeBeginsNothing(t *testing.T) {
 	w := &world{stage.New(t, lab.Bridge, stage.Setup{})}
 	w.Enforce(t, stage.Policy("jailed", "jailed", `policyTypes: [Ingress, Egress]`))
@@ -85,7 +84,7 @@ func TestALookAtTheBridgeBeginsNothing(t *testing.T) {
 	stage.Check(t, err)
 	stage.Check(t, h.SetPromiscOn(bridge))
 	stage.Families(t, func(t *testing.T, v6 bool) {
-		for i, mac := range []net.HardwareAddr{nobody, w.Prober().HardwareAddr(jailed)} {
+		for i, mac := range []net.HardwareAddr{unused, w.Prober().HardwareAddr(jailed)} {
 			first := w.first(t, jailed, v6, packet.UDP, uint16(7300+i))
 			w.Stopped(t, stage.Drops{ruleset.CounterIngress: []uint64{4, 1}[i]}, w.through(t, "eth0", mac, jailed, first))
 			w.Stopped(t, stage.Drops{ruleset.CounterEgress: 1}, w.answer(t, jailed, first))
@@ -93,7 +92,7 @@ func TestALookAtTheBridgeBeginsNothing(t *testing.T) {
 	})
 }
 
-// The same by the address of a Service: it is nobody's when the frame comes in.
+// The same with the address of a Service, which belongs to no pod when the frame arrives.
 func TestAServiceInAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 	eachClosedness(t, func(t *testing.T, w *world) {
 		for _, proto := range []packet.Protocol{packet.UDP, packet.TCP} {
@@ -104,9 +103,9 @@ func TestAServiceInAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 				first.Dst, first.DstPort = front(v6), 80
 				counter := ruleset.CounterBroadcast
 				if len(w.Setup.Args) > 1 {
-					counter = ruleset.CounterIngress // translated, then for the victim alone
+					counter = ruleset.CounterIngress // translated, then addressed to the victim alone
 				}
-				w.Stopped(t, stage.Drops{counter: 1}, w.through(t, "eth0", everybody, victim, first))
+				w.Stopped(t, stage.Drops{counter: 1}, w.through(t, "eth0", broadcast, victim, first))
 				first.Dst, first.DstPort = w.Addr(t, victim, v6), 8080
 				w.Stopped(t, stage.Drops{ruleset.CounterEgress: 1}, w.answer(t, victim, first))
 			})
@@ -114,7 +113,7 @@ func TestAServiceInAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 	})
 }
 
-// Whoever shouts at an address before it is a pod's has no connection to the pod.
+// A broadcast to an address before a pod has it opens no connection to the pod.
 func TestAFrameToEverybodyDoesNotWaitForAPod(t *testing.T) {
 	for _, d := range []string{"nat", "filter"} {
 		t.Run(d, func(t *testing.T) {
@@ -122,7 +121,7 @@ func TestAFrameToEverybodyDoesNotWaitForAPod(t *testing.T) {
 			first := map[bool]packet.Packet{}
 			for _, v6 := range []bool{false, true} {
 				first[v6] = packet.Packet{Src: w.Addr(t, near, v6), Dst: stage.Pick(v6, "fd00:244:1::200", "10.244.1.200"), Proto: packet.UDP, SrcPort: 7200, DstPort: 7201}
-				w.Stopped(t, stage.Drops{ruleset.CounterBroadcast: 1}, w.through(t, "eth0", everybody, near, first[v6]))
+				w.Stopped(t, stage.Drops{ruleset.CounterBroadcast: 1}, w.through(t, "eth0", broadcast, near, first[v6]))
 			}
 			w.wireNewcomer(t)
 			stage.Families(t, func(t *testing.T, v6 bool) {
@@ -138,8 +137,8 @@ func (w *world) first(t *testing.T, to string, v6 bool, proto packet.Protocol, p
 	return packet.Packet{Src: w.Addr(t, near, v6), Dst: w.Addr(t, to, v6), Proto: proto, Flags: packet.SYN, SrcPort: port, DstPort: port + 500, Window: 1000}
 }
 
-// answer is what the receiver sends to where the packet came from: nothing but a
-// first packet of its own, as any socket sends it.
+// answer is a packet from the receiver to the source of the packet: a first packet of its own, as any
+// socket sends it.
 func (w *world) answer(t *testing.T, from string, p packet.Packet) stage.Shot {
 	t.Helper()
 	p.Src, p.Dst, p.SrcPort, p.DstPort = p.Dst, p.Src, p.DstPort, p.SrcPort
@@ -165,7 +164,7 @@ func sendFrame(device string, frame []byte) error {
 	if err != nil {
 		return fmt.Errorf("opening a socket for frames: %w", err)
 	}
-	defer func() { _ = unix.Close(fd) }() // it has nothing to lose
+	defer func() { _ = unix.Close(fd) }() // nothing can be lost
 	return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: link.Index, Halen: 6})
 }
 
@@ -181,7 +180,7 @@ func (w *world) addPort(t *testing.T) {
 	inside := w.Handle(t, near)
 	link, err := inside.LinkByName(secondPort)
 	stage.Check(t, err)
-	// Linux would answer for the address of one interface at the other, which is dropped.
+	// Linux would answer ARP for the address of one interface on the other, which is dropped.
 	stage.Check(t, w.NS(t, near).SetSysctls([]netns.Sysctl{{Path: "ipv4/conf/all/arp_ignore", Value: "1"}}))
 	stage.Check(t, inside.LinkSetUp(link))
 }

@@ -17,9 +17,9 @@ import (
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 )
 
-// Further addresses by annotation: the peer has one of each family and a hardware
-// address. Near asks for the peer's own address, for one that another pod of the node asks
-// for too, and for one that the operator does not allow.
+// Additional addresses by annotation: the peer has one of each family and a hardware address. Near requests
+// the peer's own address, one that another pod of the node requests too, and one that the operator does not
+// allow.
 var (
 	extra4, extra6 = netip.MustParseAddr("10.244.1.201"), netip.MustParseAddr("fd00:244:1::201")
 	contested      = netip.MustParseAddr("10.244.1.202")
@@ -66,7 +66,7 @@ func (w *world) lead(t *testing.T, pod string, addrs ...netip.Addr) {
 	w.Enforce(t, append(stage.Usual(), stage.Policy("other", "open", `policyTypes: [Ingress]`))...) // one more pass
 }
 
-// further wants the peer, and nobody else, to be let in with its further addresses.
+// further wants only the peer to be admitted with its additional addresses.
 func (w *world) further(t *testing.T) {
 	t.Helper()
 	stage.Families(t, func(t *testing.T, v6 bool) {
@@ -99,7 +99,7 @@ func TestAFurtherHardwareAddressIsThatOfItsPod(t *testing.T) {
 	w.owns(t, near)
 }
 
-// hardware wants the further hardware address to be the peer's.
+// hardware wants the additional hardware address to belong to the peer.
 func (w *world) hardware(t *testing.T) {
 	t.Helper()
 	for _, tt := range []struct {

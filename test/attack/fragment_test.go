@@ -45,7 +45,7 @@ func fragment6(head, body []byte, id, place uint16) []byte {
 	return append(h, body...)
 }
 
-// number makes an identification of a mark, which ends in a number of its own.
+// number derives an identification from a mark, which ends in a unique number.
 func number(mark []byte) uint16 { return binary.BigEndian.Uint16(mark[len(mark)-2:]) }
 
 // datagram is a UDP datagram in two fragments, each with a mark of its own.
@@ -106,8 +106,8 @@ func TestAFragmentAloneNeverArrives(t *testing.T) {
 	})
 }
 
-// The first fragment ends before the flags: who looks at fragments one by one
-// sees no SYN. IPv6 forbids such fragments, so there it is invalid by itself.
+// The first fragment ends before the flags: a filter that reads single fragments sees no SYN. IPv6 forbids
+// such fragments, so there it is invalid by itself.
 func TestATinyFirstFragmentHidesNothing(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {

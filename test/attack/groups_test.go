@@ -18,7 +18,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// groupsOf are addresses that mean more than one receiver on the bridge.
+// groupsOf are addresses with more than one receiver on the bridge.
 func groupsOf(v6 bool) []string {
 	if v6 {
 		return []string{"ff02::1", "ff02::fb"}
@@ -26,17 +26,16 @@ func groupsOf(v6 bool) []string {
 	return []string{"224.0.0.1", "224.0.0.251", "255.255.255.255", "10.244.1.255"}
 }
 
-// fabrication is a flow to a group that its sender answers itself, with the group
-// as the source.
+// fabrication is a flow to a group whose sender also sends the reply, with the group as the source.
 type fabrication struct {
 	from, to string
 	flow     packet.Packet
-	first    net.HardwareAddr // whom the first packet's frame is for
+	first    net.HardwareAddr // destination of the first packet's frame
 	answer   net.HardwareAddr // and the answer's
 }
 
-// send sends the first packet, which is dropped for that reason, the answer, and
-// the next packet, which is dropped for the same reason.
+// send sends the first packet, which is dropped for that reason, the reply, and the next packet, which is
+// dropped for the same reason.
 func (w *world) send(t *testing.T, f fabrication, want stage.Drops) {
 	t.Helper()
 	back := f.flow
@@ -46,19 +45,19 @@ func (w *world) send(t *testing.T, f fabrication, want stage.Drops) {
 	}
 	w.Stopped(t, want, shot("the first packet", f.first, f.flow))
 	stage.Fire(t, []stage.Shot{shot("the answer", f.answer, back)})
-	w.Stopped(t, want, shot("the next packet", everybody, f.flow))
+	w.Stopped(t, want, shot("the next packet", broadcast, f.flow))
 	w.Stopped(t, want, shot("the next packet", w.Prober().HardwareAddr(f.to), f.flow))
 }
 
-// each sends a fabrication to every group in every frame that may leave an entry:
-// the node gets a copy of what is for everybody, and all of what is for the bridge.
+// each sends a fabrication to every group in every frame that may leave an entry: the node gets a copy of
+// broadcast frames, and all frames to the bridge.
 func (w *world) each(t *testing.T, f fabrication, want stage.Drops) {
 	t.Helper()
 	bridge := w.bridgeAddr(t)
 	port := uint16(5300)
 	for _, group := range groupsOf(f.flow.Src.Is6()) {
-		for _, first := range []net.HardwareAddr{everybody, bridge} {
-			for _, answer := range []net.HardwareAddr{nobody, bridge} {
+		for _, first := range []net.HardwareAddr{broadcast, bridge} {
+			for _, answer := range []net.HardwareAddr{unused, bridge} {
 				port++
 				f.flow.Dst, f.flow.Proto, f.flow.SrcPort, f.flow.DstPort, f.flow.TTL = netip.MustParseAddr(group), packet.UDP, port, 5353, 1
 				f.first, f.answer = first, answer
@@ -87,8 +86,8 @@ func eachBridge(t *testing.T, test func(t *testing.T, w *world)) {
 	}
 }
 
-// The answer makes the flow an established one, if there is an entry for it, and
-// that meets no nat chain and passes a filter chain.
+// With an entry for the flow, the reply makes it established; it then enters no nat chain and passes a
+// filter chain.
 func TestAForgedAnswerOpensNoGroup(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
@@ -97,8 +96,8 @@ func TestAForgedAnswerOpensNoGroup(t *testing.T) {
 	})
 }
 
-// The same for who may not send: nobody is isolated for ingress there. Neither
-// its own address nor another's helps.
+// The same for a pod that may not send: no pod is isolated for ingress there. Neither its own address nor
+// another pod's helps.
 func TestAForgedAnswerOpensNoWayOutByAGroup(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		w.Enforce(t, stage.Policy("jailed", "jailed", `policyTypes: [Egress]`))
@@ -110,7 +109,7 @@ func TestAForgedAnswerOpensNoWayOutByAGroup(t *testing.T) {
 			}{
 				{"its own address", w.Addr(t, jailed, v6), stage.Drops{ruleset.CounterEgress: 1}},
 				{"a neighbour's", w.Addr(t, near, v6), stage.Drops{ruleset.CounterPort: 1}},
-				{"nobody's", stage.Pick(v6, "fd00:244:1::99", "10.244.1.99"), stage.Drops{ruleset.CounterPort: 1}},
+				{"an unassigned one", stage.Pick(v6, "fd00:244:1::99", "10.244.1.99"), stage.Drops{ruleset.CounterPort: 1}},
 			} {
 				t.Run(src.name, func(t *testing.T) {
 					w.each(t, fabrication{from: jailed, to: open, flow: packet.Packet{Src: src.addr}}, src.want)
@@ -120,8 +119,7 @@ func TestAForgedAnswerOpensNoWayOutByAGroup(t *testing.T) {
 	})
 }
 
-// Without a bridge the node's IP layer forwards no frame that is for more than one
-// receiver, and remembers no connection of it.
+// Without a bridge the node's IP layer forwards no broadcast frame, and keeps no connection of it.
 func TestWithoutABridgeAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 	for _, d := range []string{"nat", "filter"} {
 		t.Run(d, func(t *testing.T) {
@@ -133,7 +131,7 @@ func TestWithoutABridgeAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 				t.Error("there is a chain that only bridges need")
 			}
 			stage.Families(t, func(t *testing.T, v6 bool) {
-				for i, mac := range []net.HardwareAddr{everybody, group} {
+				for i, mac := range []net.HardwareAddr{broadcast, group} {
 					for _, proto := range []packet.Protocol{packet.UDP, packet.TCP} {
 						first := w.first(t, jailed, v6, proto, uint16(7400+i))
 						w.Stopped(t, stage.Drops{}, w.through(t, "eth0", mac, jailed, first))

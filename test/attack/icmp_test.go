@@ -22,7 +22,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// tooBig is a router's complaint about a UDP packet that to has sent.
+// tooBig is a router's error about a UDP packet that endpoint to has sent.
 func (w *world) tooBig(t *testing.T, from, to string, about packet.Packet) stage.Shot {
 	t.Helper()
 	m := w.Marks.Next()
@@ -63,8 +63,7 @@ func TestEchoToAnIsolatedPodIsDenied(t *testing.T) {
 	})
 }
 
-// Everything of the shop is closed but for one way, and nobody remembers
-// anybody's hardware address.
+// All pods of the shop are closed except for one path, and no endpoint has a cached hardware address.
 func TestNeighboursAreFoundUnderDenyAll(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
@@ -75,7 +74,7 @@ func TestNeighboursAreFoundUnderDenyAll(t *testing.T) {
 			stage.Policy("out", "peer", `policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: victim}}}]}]`))
 		for _, name := range []string{victim, peer, node1} {
 			if w.Forget(t, name) == 0 && w.Wiring == lab.Bridge {
-				t.Fatalf("%s knew nobody: nothing is tested", name)
+				t.Fatalf("%s had no neighbours: nothing is tested", name)
 			}
 		}
 		stage.Families(t, func(t *testing.T, v6 bool) {
@@ -91,7 +90,7 @@ func TestNeighboursAreFoundUnderDenyAll(t *testing.T) {
 func TestMulticastListenerReportsOfAClosedPodReachTheNode(t *testing.T) {
 	const count = "Icmp6InGroupMembResponses"
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
-		from, all := w.podLocal(t, jailed), netip.MustParseAddr("ff02::2") // which routers listen to
+		from, all := w.podLocal(t, jailed), netip.MustParseAddr("ff02::2") // the group of all routers
 		b := stage.ICMP(from.addr, all, 131, 0, 1, 0, all.AsSlice())
 		frame := packet.Ethernet(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 2}, w.Prober().HardwareAddr(jailed), nil, b)
 		before := w.statistic(t, node1, count)

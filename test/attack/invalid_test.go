@@ -17,8 +17,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// strays are packets that belong to no connection, as stealth scans use them.
-// A bare ACK is not among them: the kernel picks up a connection from it.
+// strays are packets without a connection, as in stealth scans. A bare ACK is not among them: the kernel
+// picks up a connection from it.
 func (w *world) strays(t *testing.T, from, to string, v6 bool) []stage.Shot {
 	t.Helper()
 	dst := w.Addr(t, to, v6)
@@ -39,13 +39,13 @@ func (w *world) bareACK(t *testing.T, from, to string, v6 bool) stage.Shot {
 	return w.Raw(t, "ACK", from, to, packet.Packet{Dst: w.Addr(t, to, v6), Proto: packet.TCP, Flags: packet.ACK, SrcPort: 999, DstPort: 80, Seq: 7, Window: 1000})
 }
 
-// paths are the ways on which the guarded pods can be met.
+// paths are the paths on which the guarded pods can be reached.
 func paths() [][2]string {
 	return [][2]string{{near, victim}, {far, victim}, {jailed, open}, {jailed, yonder}}
 }
 
-// strayCounter counts forwarded packets that have no connection: the guard's,
-// and that of the sender's or receiver's isolation in filter chains.
+// strayCounter counts forwarded packets without a connection: the guard's counter, or in filter chains that
+// of the sender's or receiver's isolation.
 func (w *world) strayCounter(from string) string {
 	switch {
 	case !w.Filter():
@@ -62,7 +62,7 @@ func TestStrayPacketsToTheNodeAreStopped(t *testing.T) {
 			stage.Families(t, func(t *testing.T, v6 bool) {
 				strays := append(w.strays(t, jailed, node1, v6), w.bareACK(t, jailed, node1, v6))
 				for i := range strays {
-					strays[i].To = open // nodes have no tap: the counters tell
+					strays[i].To = open // nodes have no tap: the counters are read
 				}
 				w.Stopped(t, stage.Drops{ruleset.CounterEgress: uint64(len(strays))}, strays...)
 			})
@@ -92,8 +92,7 @@ func TestStrayPacketsOfOpenPodsAreLeftAlone(t *testing.T) {
 	})
 }
 
-// Why the guard is there: such packets have no connection, so the nat chain is
-// not entered.
+// The reason for the guard: such packets have no connection, so they do not enter the nat chain.
 func TestStrayPacketsArriveWithoutTheGuard(t *testing.T) {
 	eachWiring(t, stage.Setup{Args: []string{"--invalid-guard=off"}}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
@@ -119,7 +118,7 @@ func TestFilterChainsStopStrayPacketsWithoutAGuard(t *testing.T) {
 
 func TestTheGuardLeavesWhenSomebodyElseDropsStrayPackets(t *testing.T) {
 	eachWiring(t, stage.Setup{}, func(t *testing.T, w *world) {
-		w.Enforce(t, stage.Usual()[0]) // nobody is isolated for egress
+		w.Enforce(t, stage.Usual()[0]) // no pod is isolated for egress
 		other := w.dropInvalid(t, node1)
 		w.awaitGuard(t, false)
 		stage.Families(t, func(t *testing.T, v6 bool) {
@@ -133,11 +132,11 @@ func TestTheGuardLeavesWhenSomebodyElseDropsStrayPackets(t *testing.T) {
 				if got := other.packets(t) - before; got != uint64(len(strays)) {
 					t.Errorf("the other table dropped %d of %d", got, len(strays))
 				}
-				w.Stopped(t, stage.Drops{}, strays...) // all are on their way by now: look again
+				w.Stopped(t, stage.Drops{}, strays...) // all are in flight by now: check again
 			}
 			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 1}, w.bareACK(t, near, victim, v6))
 		})
-		w.Enforce(t, stage.Usual()...) // errors of the jailed pod are judged by nobody else
+		w.Enforce(t, stage.Usual()...) // no other rule filters errors of the jailed pod
 		w.awaitGuard(t, true)
 		w.Enforce(t, stage.Usual()[0])
 		w.awaitGuard(t, false)

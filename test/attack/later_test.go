@@ -19,7 +19,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// late is a pod that gets one more address when the agent knows the first.
+// late is a pod that gets another address after the agent knows the first.
 const late = "new/late"
 
 // lateObject is the pod's object with these addresses.
@@ -47,8 +47,8 @@ func (w *world) takeOnLink(t *testing.T, name string, a netip.Addr) {
 	stage.Check(t, h.AddrAdd(link, &netlink.Addr{IPNet: subnet, Flags: flags}))
 }
 
-// A pod's address that comes later than its first belongs to the pod's port like
-// that one. It is as good for a neighbour: here the victim lets the pod in.
+// An additional address of a pod belongs to the pod's port like its first one. It is equally attractive for
+// a neighbour: here the victim admits the pod.
 func TestALaterAddressBelongsToItsPort(t *testing.T) {
 	lets := stage.Policy("late", "victim", `policyTypes: [Ingress], ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: late}}}]}]`)
 	namespace := "apiVersion: v1\nkind: Namespace\nmetadata: {name: new}\n"

@@ -56,7 +56,7 @@ func (w *world) localOn(t *testing.T, endpoint, device string) local {
 	return local{}
 }
 
-// to asks by TCP, UDP and ICMP.
+// to sends TCP, UDP and ICMP questions.
 func (l local) to(dst local) []trial.Question {
 	var list []trial.Question
 	for _, proto := range []packet.Protocol{packet.TCP, packet.UDP, packet.ICMP} {
@@ -89,7 +89,7 @@ func (w *world) linkLocalOut(t *testing.T) {
 	}
 }
 
-// linkLocalNode has probes of the kubelet in mind, and what an open pod may do.
+// linkLocalNode covers probes of the kubelet, and what an open pod may do.
 func (w *world) linkLocalNode(t *testing.T) {
 	for _, pod := range []string{victim, jailed, near, far} {
 		w.Allowed(t, w.nodeLocal(t, pod).to(w.podLocal(t, pod))...)
@@ -100,8 +100,7 @@ func (w *world) linkLocalNode(t *testing.T) {
 	}
 }
 
-// linkLocalIn has nobody isolated for egress, so that only the victim's own
-// isolation counts.
+// linkLocalIn isolates no pod for egress, so that only the victim's own isolation counts.
 func (w *world) linkLocalIn(t *testing.T) {
 	w.Enforce(t, stage.Usual()[0])
 	defer w.Enforce(t, stage.Usual()...)

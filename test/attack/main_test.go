@@ -10,6 +10,5 @@ import (
 	"github.com/podwall/podwall/internal/lab/testkit/entry"
 )
 
-// TestMain runs the tests in a world of their own, against the agent that is
-// built.
+// TestMain runs the tests in a world of their own, against the built agent.
 func TestMain(m *testing.M) { entry.Main(m, entry.BuiltAgent("../..")) }

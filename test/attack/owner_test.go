@@ -35,7 +35,7 @@ func (w *world) takeAll(t *testing.T, pod string, addrs ...netip.Addr) {
 	}
 }
 
-// giveUp takes an address from a pod.
+// giveUp removes an address from a pod.
 func (w *world) giveUp(t *testing.T, pod string, a netip.Addr) {
 	t.Helper()
 	h := w.Handle(t, pod)
@@ -50,8 +50,8 @@ func (w *world) giveUp(t *testing.T, pod string, a netip.Addr) {
 	}
 }
 
-// owns wants the pod, and nobody who claims to be it, to reach the victim as the
-// allowed peer.
+// owns wants only the pod, and no attacker that claims its address, to reach the victim as the allowed
+// peer.
 func (w *world) owns(t *testing.T, attackers ...string) {
 	t.Helper()
 	stage.Families(t, func(t *testing.T, v6 bool) {
@@ -90,7 +90,7 @@ func TestAPodThatTakesItsNeighboursAddressesBecomesNobodyElse(t *testing.T) {
 	})
 }
 
-// nest moves a pod's interface on into a namespace of the pod's own.
+// nest moves a pod's interface into another namespace of the pod.
 func (w *world) nest(t *testing.T, pod string) {
 	t.Helper()
 	nested, err := netns.New()
@@ -113,8 +113,8 @@ func (w *world) nest(t *testing.T, pod string) {
 	stage.Check(t, inside.LinkSetUp(link))
 }
 
-// The addresses of the newcomer are taken by a neighbour before it is there. The victim
-// lets it in, so everybody would like to be that one.
+// A neighbour takes the addresses of the newcomer before it starts. The victim admits the newcomer, so its
+// address is worth taking.
 func TestAPodThatTakesTheAddressesOfPodsToComeBecomesNoneOfThem(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		w.takeAll(t, near, newcomerAddrs()...)
@@ -126,7 +126,7 @@ func TestAPodThatTakesTheAddressesOfPodsToComeBecomesNoneOfThem(t *testing.T) {
 	})
 }
 
-// comes wants the newcomer, and not the one who took its addresses, to reach the victim.
+// comes wants the newcomer, and not the pod that took its addresses, to reach the victim.
 func (w *world) comes(t *testing.T) {
 	t.Helper()
 	stage.Families(t, func(t *testing.T, v6 bool) {
@@ -147,9 +147,8 @@ func comersWelcome() []string {
 			`ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: comer}}}]}]`)}
 }
 
-// While no agent lives, one pod gives up its own address for that of another, which the
-// table does not know yet. Nobody can say which of the two ports is meant, so neither is,
-// until the runtime says it.
+// While no agent runs, a pod gives up its own address for that of another, which the table does not know
+// yet. Two ports now have the address, so neither is accepted until the runtime announces one.
 func TestOfTwoPodsThatClaimOneAddressNeitherHasIt(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		const attacker = "new/thief"
@@ -185,7 +184,7 @@ func TestOfTwoPodsThatClaimOneAddressNeitherHasIt(t *testing.T) {
 			if w.passes(t, attacker, as, w.Addr(t, victim, v6)) {
 				t.Errorf("%s reaches the victim", attacker)
 			}
-			// It may have given up to ask for the victim.
+			// It may have given up resolving the victim's address.
 			if !stage.Becomes(func() bool { return w.passes(t, newcomer, as, w.Addr(t, victim, v6)) }) {
 				t.Errorf("%s, which the runtime announced, does not reach the victim", newcomer)
 			}
@@ -193,7 +192,7 @@ func TestOfTwoPodsThatClaimOneAddressNeitherHasIt(t *testing.T) {
 	})
 }
 
-// sendFrame sends one of a neighbour's own making.
+// sendFrame sends a frame that a neighbour crafted.
 func (w *world) sendFrame(t *testing.T, from string, dst, src net.HardwareAddr, etherType uint16, body []byte) {
 	t.Helper()
 	b := append(append(net.HardwareAddr{}, dst...), src...)
@@ -201,19 +200,19 @@ func (w *world) sendFrame(t *testing.T, from string, dst, src net.HardwareAddr, 
 	stage.Check(t, w.Prober().SendFrame(from, append(b, body...)))
 }
 
-// arp is an announcement or a question, as RFC 826 has it.
+// arp is an ARP announcement or request (RFC 826).
 func arp(op byte, sender net.HardwareAddr, ip netip.Addr, target net.HardwareAddr, of netip.Addr) []byte {
 	b := []byte{0, 1, 8, 0, 6, 4, 0, op}
 	b = append(append(b, sender...), ip.AsSlice()...)
 	return append(append(b, target...), of.AsSlice()...)
 }
 
-// announce has a neighbour say in every way that an address is at its own interface.
+// announce makes a neighbour announce, in every way, that an address is at its own interface.
 func (w *world) announce(t *testing.T, from, to string, a netip.Addr) {
 	t.Helper()
 	own, dst := w.Prober().HardwareAddr(from), w.Prober().HardwareAddr(to)
 	if a.Is4() {
-		for _, hw := range []net.HardwareAddr{dst, everybody} {
+		for _, hw := range []net.HardwareAddr{dst, broadcast} {
 			w.sendFrame(t, from, hw, own, 0x0806, arp(2, own, a, dst, w.Addr(t, to, false)))
 			w.sendFrame(t, from, hw, own, 0x0806, arp(1, own, a, dst, w.Addr(t, to, false)))
 			w.sendFrame(t, from, hw, own, 0x0806, arp(2, own, a, hw, a)) // gratuitous
@@ -235,8 +234,7 @@ func (w *world) announce(t *testing.T, from, to string, a netip.Addr) {
 	w.sendFrame(t, from, dst, own, 0x86dd, question)
 }
 
-// neighbourOf returns the hardware address that an endpoint has for an address; nil
-// for none.
+// neighbourOf returns the hardware address that an endpoint has cached for an address; nil for none.
 func (w *world) neighbourOf(t *testing.T, endpoint string, a netip.Addr) net.HardwareAddr {
 	t.Helper()
 	list, err := w.Handle(t, endpoint).NeighList(0, netlink.FAMILY_ALL)
@@ -249,8 +247,7 @@ func (w *world) neighbourOf(t *testing.T, endpoint string, a netip.Addr) net.Har
 	return nil
 }
 
-// What is sent to a pod reaches that pod, whatever a neighbour announces. It needs
-// CAP_NET_RAW only.
+// Packets to a pod reach that pod, whatever a neighbour announces. An announcement needs only CAP_NET_RAW.
 func TestAnAnnouncementBringsNobodyAnothersPackets(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
@@ -270,8 +267,7 @@ func TestAnAnnouncementBringsNobodyAnothersPackets(t *testing.T) {
 	})
 }
 
-// One frame with a neighbour's hardware address as its source teaches the bridge
-// nothing.
+// A frame with a neighbour's hardware address as its source does not change the bridge's forwarding table.
 func TestAHardwareAddressStaysAtItsPort(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
@@ -279,10 +275,10 @@ func TestAHardwareAddressStaysAtItsPort(t *testing.T) {
 			mark := w.Marks.Next()
 			own := w.Addr(t, near, false)
 			stolen := packet.Packet{Src: own, Dst: w.Addr(t, open, false), Proto: packet.UDP, SrcPort: 1, DstPort: 2, Payload: mark}
-			for _, etherType := range []uint16{0x0800, 0x88b5} { // one that nobody looks into
+			for _, etherType := range []uint16{0x0800, 0x88b5} { // IPv4, and a type without a parser
 				w.sendFrame(t, near, w.Prober().HardwareAddr(open), w.Prober().HardwareAddr(victim), etherType, stolen.Bytes())
 			}
-			for last := range byte(16) { // the bridge's own groups meet no chain
+			for last := range byte(16) { // the bridge's reserved groups enter no chain
 				group := net.HardwareAddr{0x01, 0x80, 0xc2, 0, 0, last}
 				w.sendFrame(t, near, group, w.Prober().HardwareAddr(victim), 0x88cc, make([]byte, 46))
 			}
@@ -298,8 +294,7 @@ func TestAHardwareAddressStaysAtItsPort(t *testing.T) {
 	})
 }
 
-// learned returns the port at which the bridge of the first node believes an endpoint to
-// be.
+// learned returns the port at which the first node's bridge has learned an endpoint.
 func (w *world) learned(t *testing.T, endpoint string) string {
 	t.Helper()
 	h := w.Handle(t, node1)
@@ -315,7 +310,7 @@ func (w *world) learned(t *testing.T, endpoint string) string {
 	return ""
 }
 
-// A router's advertisement of a pod would have its neighbours send everything there.
+// With a router advertisement a pod would make its neighbours send all their traffic to it.
 func TestNoPodIsARouter(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		w.wireNewcomer(t)
@@ -335,13 +330,13 @@ func TestNoPodIsARouter(t *testing.T) {
 	})
 }
 
-// A pod that claims, by asking whether it is free, an address that another is about to use
-// keeps that one from using it.
+// A pod that probes for an address (duplicate address detection) which another is about to use would keep
+// that one from using it.
 func TestNobodyClaimsAnothersAddressByAQuestion(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		own, mark := w.Prober().HardwareAddr(near), w.Marks.Next()
 		probe := arp(1, own, netip.IPv4Unspecified(), make(net.HardwareAddr, 6), w.Addr(t, victim, false))
-		w.sendFrame(t, near, everybody, own, 0x0806, append(probe, mark...))
+		w.sendFrame(t, near, broadcast, own, 0x0806, append(probe, mark...))
 		solicit := stage.ICMP(netip.IPv6Unspecified(), netip.MustParseAddr("ff02::1"), 135, 0, 255, 0,
 			append(w.Addr(t, victim, true).AsSlice(), mark...))
 		w.sendFrame(t, near, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, own, 0x86dd, solicit)
@@ -352,7 +347,7 @@ func TestNobodyClaimsAnothersAddressByAQuestion(t *testing.T) {
 	})
 }
 
-// Who guesses all numbers of a connection puts nothing into it.
+// An attacker that guesses all numbers of a connection still cannot inject a packet into it.
 func TestNobodySpeaksInAnothersConnection(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
@@ -364,8 +359,8 @@ func TestNobodySpeaksInAnothersConnection(t *testing.T) {
 	})
 }
 
-// What a pod needs for its own link passes: duplicate address detection, made-up
-// addresses, questions.
+// Packets that a pod needs on its own link pass: duplicate address detection, self-assigned addresses,
+// requests.
 func TestAPodKeepsItsLink(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		own, all := w.Prober().HardwareAddr(near), net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}
@@ -391,10 +386,10 @@ func TestAPodKeepsItsLink(t *testing.T) {
 		for name, b := range map[string][]byte{
 			"a question":         arp(1, own, w.Addr(t, near, false), make(net.HardwareAddr, 6), w.Addr(t, open, false)),
 			"is it free":         arp(1, own, netip.IPv4Unspecified(), make(net.HardwareAddr, 6), netip.MustParseAddr("10.244.1.77")),
-			"its own, announced": arp(2, own, w.Addr(t, near, false), everybody, w.Addr(t, near, false)),
+			"its own, announced": arp(2, own, w.Addr(t, near, false), broadcast, w.Addr(t, near, false)),
 		} {
 			m := w.Marks.Next()
-			w.sendFrame(t, near, everybody, own, 0x0806, append(b, m...))
+			w.sendFrame(t, near, broadcast, own, 0x0806, append(b, m...))
 			if !w.Taps[open].Await(t, m) {
 				t.Errorf("ARP, %s: did not arrive", name)
 			}

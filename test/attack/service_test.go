@@ -16,7 +16,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// serve puts a Service with port 80 before the victim's port 8080.
+// serve adds a Service with port 80 for the victim's port 8080.
 func (w *world) serve(t *testing.T, proto packet.Protocol) {
 	t.Helper()
 	w.Svc = nil
@@ -67,7 +67,7 @@ func TestServiceTrafficIsJudgedOnThePodsPortAndTheRealSource(t *testing.T) {
 	}
 }
 
-// ports lets the peer and the jailed pod meet the victim at one port.
+// ports lets the peer and the jailed pod reach the victim at one port.
 func (w *world) ports(t *testing.T, port string) {
 	t.Helper()
 	w.Enforce(t,
@@ -75,7 +75,7 @@ func (w *world) ports(t *testing.T, port string) {
 		stage.Policy("jailed", "jailed", `policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: victim}}}], ports: [{port: `+port+`}]}]`))
 }
 
-// call asks the Service.
+// call sends a question to the Service.
 func (w *world) call(from string, v6 bool) trial.Question {
 	return trial.Question{From: from, To: victim, Dst: front(v6), Proto: packet.TCP, Port: 80}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// passes reports whether a SYN with a forged source arrives at the victim.
+// passes reports whether a SYN with a spoofed source arrives at the victim.
 func (w *world) passes(t *testing.T, from string, src, dst netip.Addr) bool {
 	t.Helper()
 	id := w.Prober().NextID()
@@ -29,9 +29,8 @@ func (w *world) passes(t *testing.T, from string, src, dst netip.Addr) bool {
 	return len(w.Prober().Arrived(id)) > 0
 }
 
-// Who is allowed, who is the receiver, or who is the node: a pod of this node
-// gains nothing by any of their addresses. A forged first packet leaves no entry
-// behind either, under which the attacker's own packets would pass as replies.
+// A pod of this node gains nothing from the address of the allowed peer, of the receiver, or of the node. A
+// spoofed first packet also leaves no entry under which the attacker's own packets would pass as replies.
 func TestAForgedSourceGainsNothing(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
@@ -55,8 +54,7 @@ func TestAForgedSourceGainsNothing(t *testing.T) {
 	})
 }
 
-// Only the node of the forger can tell: what its own agent lets out looks true
-// elsewhere.
+// Only the spoofing pod's own node can detect it: a packet that its agent lets out looks genuine elsewhere.
 func TestAPodElsewhereCannotBeThePeerEither(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
@@ -84,8 +82,8 @@ func TestAForgedSourceThatIsNoPeerGainsNothing(t *testing.T) {
 	})
 }
 
-// What the node sends to its pods is allowed, so everybody would like to be the
-// node. On a bridge somebody beside the victim still can, see above.
+// The node may reach all its pods, so its address is worth spoofing. On a bridge a neighbour of the victim
+// still can, see above.
 func TestNobodyElsewhereCanBeTheNode(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {

@@ -20,7 +20,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// newcomer is a pod that is wired and that nobody has told the agents of.
+// newcomer is a pod that is wired but not reported to the agents.
 const newcomer = "new/comer"
 
 func (w *world) wireNewcomer(t *testing.T) { w.wire(t, newcomer, newcomerAddrs()...) }
@@ -29,7 +29,7 @@ func newcomerAddrs() []netip.Addr { return []netip.Addr{newcomerAddr(false), new
 
 func newcomerAddr(v6 bool) netip.Addr { return stage.Pick(v6, "fd00:244:1::200", "10.244.1.200") }
 
-// wire adds a pod to the first node, of which no object tells.
+// wire adds a pod without an object to the first node.
 func (w *world) wire(t *testing.T, name string, ips ...netip.Addr) *lab.Endpoint {
 	t.Helper()
 	namespace, short, _ := strings.Cut(name, "/")
@@ -40,8 +40,8 @@ func (w *world) wire(t *testing.T, name string, ips ...netip.Addr) *lab.Endpoint
 	return e
 }
 
-// A pod is closed from the moment it has an interface: the kernel knows which
-// interfaces do not lead to pods, and this is none of them.
+// A pod is closed from the moment it has an interface: the kernel knows which interfaces do not lead to
+// pods, and this is none of them.
 func TestAPodThatNobodyToldOfIsClosed(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		w.wireNewcomer(t)

@@ -17,8 +17,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// untrackDNS loads what a DNS cache on the node brings: packets to UDP port 53
-// are not tracked.
+// untrackDNS loads the rules of a node-local DNS cache: packets to UDP port 53 are not tracked.
 func (w *world) untrackDNS(t *testing.T, node string) {
 	t.Helper()
 	rule := []expr.Any{

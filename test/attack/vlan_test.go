@@ -46,9 +46,8 @@ func TestTaggedFramesOnABridgeArriveWithoutTheSetting(t *testing.T) {
 	w.Arrive(t, w.taggedSYN(t, false, 1000, 0))
 }
 
-// Receivers take off any number of tags with VLAN 0, br_netfilter looks behind
-// one only: such frames meet no IP hook, so the table of family bridge drops
-// them, and nothing else.
+// Receivers remove any number of tags with VLAN 0, but br_netfilter looks behind only one: such frames
+// enter no IP hook, so the table of family bridge drops them, and no other frames.
 func TestStackedTagsOnABridgeAreStopped(t *testing.T) {
 	w := &world{stage.New(t, lab.Bridge, stage.Setup{})}
 	stage.Families(t, func(t *testing.T, v6 bool) {
@@ -59,7 +58,7 @@ func TestStackedTagsOnABridgeAreStopped(t *testing.T) {
 	})
 }
 
-// Whether the guard is on does not matter: the table of family bridge is always there.
+// The guard setting does not matter: the table of family bridge always exists.
 func TestStackedTagsAreStoppedWithoutTheGuard(t *testing.T) {
 	w := &world{stage.New(t, lab.Bridge, stage.Setup{Args: []string{"--invalid-guard=off"}})}
 	w.Stopped(t, stage.Drops{ruleset.CounterStacked: 1}, w.taggedSYN(t, false, 1000, 0, 0))

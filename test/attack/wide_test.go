@@ -19,8 +19,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// Policies for "the outside, but no pods", as people write them, and for
-// link-local addresses by name.
+// Policies for "the outside, but no pods", as they are commonly written, and for link-local addresses by
+// name.
 const (
 	outside   = `[{ipBlock: {cidr: 0.0.0.0/0, except: [10.244.0.0/16]}}, {ipBlock: {cidr: "::/0", except: ["fd00:244::/32"]}}]`
 	linkLocal = `[{ipBlock: {cidr: 169.254.0.0/16}}, {ipBlock: {cidr: "fe80::/10"}}]`
@@ -29,7 +29,7 @@ const (
  {ipBlock: {cidr: "::/0", except: ["fd00:244::/32", "2001:db8:1::/64", "2001:db8:3::/64", "2001:db8:5::/64", "2001:db8:7::/64", "2001:db8:9::/64", "2001:db8:b::/64", "2001:db8:d::/64"]}}]`
 )
 
-// nobodys is an address of one link that nobody assigned.
+// nobodys is an unassigned address of one link.
 func nobodys(w *world, t *testing.T, pod string, v6 bool) netip.Addr {
 	t.Helper()
 	if v6 {
@@ -38,14 +38,14 @@ func nobodys(w *world, t *testing.T, pod string, v6 bool) netip.Addr {
 	return netip.MustParseAddr("169.254.7.7")
 }
 
-// straight is a shot at the hardware address of a pod on the same bridge.
+// straight is a shot addressed to the hardware address of a pod on the same bridge.
 func (w *world) straight(t *testing.T, name, from, to string, p packet.Packet) stage.Shot {
 	t.Helper()
 	return w.frame(t, name, from, to, w.Prober().HardwareAddr(to), nil, p)
 }
 
-// linkLocalTo are packets to a pod from a link-local address of another one, by
-// the sender's routes, and on a bridge also straight to its port.
+// linkLocalTo are packets to a pod from a link-local address of another one, by the sender's routes, and on
+// a bridge also directly to its port.
 func (w *world) linkLocalTo(t *testing.T, from, to string, v6 bool) []stage.Shot {
 	t.Helper()
 	p := packet.Packet{Src: nobodys(w, t, from, v6), Dst: w.Addr(t, to, v6), Proto: packet.UDP, SrcPort: 7000, DstPort: 80}
@@ -78,8 +78,8 @@ func TestALinkLocalAddressOfAPodIsNotOutside(t *testing.T) {
 	})
 }
 
-// Behind the network between nodes nobody can tell whose a link-local address is:
-// it must not get there.
+// Beyond the network between nodes the owner of a link-local address cannot be determined: its packets must
+// not get there.
 func TestALinkLocalAddressOfAPodDoesNotLeaveItsNode(t *testing.T) {
 	for _, unknown := range []string{"closed", "open"} {
 		t.Run(unknown, func(t *testing.T) {
@@ -92,7 +92,7 @@ func TestALinkLocalAddressOfAPodDoesNotLeaveItsNode(t *testing.T) {
 	}
 }
 
-// A packet from no address is for everybody (DHCP), or from nobody.
+// A packet from the unspecified address is a broadcast (DHCP), or has no owner.
 func TestNoAddressIsNotOutside(t *testing.T) {
 	everywhere(t, stage.Setup{}, func(t *testing.T, w *world) {
 		if w.Wiring != lab.Bridge {
@@ -111,7 +111,7 @@ func TestALinkLocalNeighbourIsNotOutside(t *testing.T) {
 		asked := []trial.Question{
 			{From: jailed, To: node1, Src: w.Addr(t, jailed, false), Dst: node, Proto: packet.UDP, Port: 53},
 			{From: jailed, To: out, Src: w.Addr(t, jailed, false), Dst: metadata, Proto: packet.TCP, Port: 80}}
-		port := uint16(7000) // another one for each: a connection that exists is not judged again
+		port := uint16(7000) // a different one for each: existing connections get no new verdict
 		for name, peers := range map[string]string{"except": outside, "set": many, "link-local": linkLocal} {
 			port++
 			w.Enforce(t, stage.Policy("jailed", "jailed", `policyTypes: [Egress], egress: [{to: `+peers+`}]`))
@@ -136,8 +136,8 @@ func TestALinkLocalNeighbourIsNotOutside(t *testing.T) {
 	})
 }
 
-// linkLocalNeighbours are packets to a pod on the same bridge that took link-local
-// addresses: of nobody, and those that the node and the metadata server have.
+// linkLocalNeighbours are packets to a pod on the same bridge that took link-local addresses: unassigned
+// ones, and those of the node and of the metadata server.
 func (w *world) linkLocalNeighbours(t *testing.T, port uint16, taken ...netip.Addr) (shots []stage.Shot) {
 	t.Helper()
 	for _, dst := range append(taken, nobodys(w, t, open, false), nobodys(w, t, open, true)) {
@@ -157,8 +157,7 @@ func (w *world) dnsOfTheNode(t *testing.T) netip.Addr {
 	return netip.MustParseAddr("169.254.20.10")
 }
 
-// metadata gives the host outside the address of a cloud's metadata server, and
-// node1 the way to it.
+// metadata gives the external host the address of a cloud's metadata server, and node1 the route to it.
 func (w *world) metadata(t *testing.T) netip.Addr {
 	t.Helper()
 	a := netip.MustParseAddr("169.254.169.254")

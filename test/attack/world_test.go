@@ -26,11 +26,11 @@ const (
 	out    = stage.Out
 )
 
-// world is a stage with what only attackers do.
+// world is a stage with the actions of attackers.
 type world struct{ *stage.World }
 
-// eachWiring runs a test on a routed and on a bridged world. In a long run
-// (PODWALL_SOAK) there are also those that the CNI plugins wire.
+// eachWiring runs a test on a routed and on a bridged world. A long run (PODWALL_SOAK) adds worlds wired by
+// CNI plugins.
 func eachWiring(t *testing.T, s stage.Setup, test func(t *testing.T, w *world)) {
 	if soak.Long() {
 		s.CNIBin = plugins(t)
@@ -46,14 +46,13 @@ func eachDatapath(t *testing.T, s stage.Setup, test func(t *testing.T, w *world)
 	stage.EachDatapath(t, s, func(t *testing.T, w *stage.World) { test(t, &world{w}) })
 }
 
-// everywhere is eachDatapath, always with the plugins: for what depends on who wires.
+// everywhere is eachDatapath, always with the plugins: for tests that depend on the wiring.
 func everywhere(t *testing.T, s stage.Setup, test func(t *testing.T, w *world)) {
 	s.CNIBin = plugins(t)
 	stage.EachDatapath(t, s, func(t *testing.T, w *stage.World) { test(t, &world{w}) })
 }
 
-// plugins is the directory of the CNI plugins; empty if they are not built, which in CI
-// is a failure.
+// plugins is the directory of the CNI plugins; empty if they are not built, which fails in CI.
 func plugins(t *testing.T) string {
 	t.Helper()
 	dir := os.Getenv("PODWALL_CNI_BIN")

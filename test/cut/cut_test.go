@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	// limit is how long a cut may take on a busy machine. What is promised is one
-	// second; the log of the test says what it was.
+	// limit is how long a cut may take on a busy machine. The promise is one second; the log of the test
+	// shows the actual time.
 	limit = 3 * time.Second
 	// patience is how long something that must happen may take.
 	patience = 10 * time.Second
 )
 
-// everyTalk lets every client talk with the server: by its own address and by
-// the Service's, by TCP and UDP, IPv4 and IPv6.
+// everyTalk lets every client talk to the server: by its own address and by the Service's, over TCP and
+// UDP, IPv4 and IPv6.
 func (w *world) everyTalk(t *testing.T, h *host) (list []*talk) {
 	t.Helper()
 	for _, a := range w.actors[1:] {
@@ -44,7 +44,7 @@ func (w *world) everyTalk(t *testing.T, h *host) (list []*talk) {
 	return list
 }
 
-// await wants every connection to go on in both directions.
+// await wants every connection to continue in both directions.
 func await(t *testing.T, list []*talk) {
 	t.Helper()
 	for _, k := range list {
@@ -60,7 +60,7 @@ func await(t *testing.T, list []*talk) {
 	}
 }
 
-// settle waits until a cut must be done, and says how long the slowest took.
+// settle waits until all cuts are done, and logs how long the slowest took.
 func settle(t *testing.T, start time.Time, list []*talk) {
 	t.Helper()
 	time.Sleep(time.Until(start.Add(limit)))
@@ -76,7 +76,7 @@ func settle(t *testing.T, start time.Time, list []*talk) {
 	}
 }
 
-// stayCut wants nothing more of the denied connections to arrive, at either end.
+// stayCut wants no more packets of the denied connections to arrive, at either end.
 func stayCut(t *testing.T, list []*talk) {
 	t.Helper()
 	before := make([]int, len(list))
@@ -95,7 +95,7 @@ func stayCut(t *testing.T, list []*talk) {
 	}
 }
 
-// unharmed wants the connections that stay allowed to have lost nothing.
+// unharmed wants the connections that stay allowed to have lost no packet.
 func unharmed(t *testing.T, list []*talk) {
 	t.Helper()
 	for _, k := range list {
@@ -110,8 +110,8 @@ func unharmed(t *testing.T, list []*talk) {
 	}
 }
 
-// Both ends of every connection go on to talk. Denied ones end at once and stay
-// cut; the others lose nothing. Allowed again, they can be used again.
+// Both ends of every connection keep talking. Denied connections end at once and stay cut; the others lose
+// nothing. Connections that are allowed again work again.
 func TestDeniedConnectionsAreCutAndStayCut(t *testing.T) {
 	denials := []struct{ name, policy string }{
 		{"ingress", policy("server", `policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {role: good}}}]}]`)},
@@ -147,7 +147,7 @@ func TestDeniedConnectionsAreCutAndStayCut(t *testing.T) {
 	}
 }
 
-// again wants what is allowed again to work: UDP as it was, and all anew.
+// again wants connections that are allowed again to work: UDP on the old ports, and all with new ones.
 func (w *world) again(t *testing.T, h *host, list []*talk) {
 	t.Helper()
 	await(t, datagrams(list))

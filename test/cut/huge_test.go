@@ -17,8 +17,8 @@ import (
 	"github.com/podwall/podwall/internal/lab/testkit/soak"
 )
 
-// A cut beside many connections of others and of the pod itself: one second is
-// promised up to 50,000, two and a half at 200,000.
+// A cut among many connections of other pods and of the pod itself: the promise is one second up to 50,000,
+// two and a half at 200,000.
 func TestACutBesideManyConnections(t *testing.T) {
 	n, bound := 50_000, 2*time.Second
 	if soak.Long() {
@@ -35,7 +35,7 @@ func TestACutBesideManyConnections(t *testing.T) {
 		w.apply(t, policy("server", `policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {role: good}}}, {ipBlock: {cidr: 10.8.0.0/14}}]}]`))
 		enforced := time.Since(start)
 		slowest := w.silent(t, start, list)
-		t.Logf("beside %d connections: enforced after %s, the last packet of a denied one after %s", n, enforced, slowest)
+		t.Logf("among %d connections: enforced after %s, the last packet of a denied one after %s", n, enforced, slowest)
 		if slowest > bound {
 			t.Errorf("a cut took %s, at most %s is good enough on a busy machine", slowest, bound)
 		}
@@ -54,8 +54,8 @@ func datagrams(list []*talk) (udp []*talk) {
 	return udp
 }
 
-// silent waits until nothing of the denied connections has arrived for a while,
-// and returns when the last packet did.
+// silent waits until no packet of the denied connections has arrived for a while, and returns when the last
+// one did.
 func (w *world) silent(t *testing.T, start time.Time, list []*talk) time.Duration {
 	t.Helper()
 	const pause = 500 * time.Millisecond
@@ -74,8 +74,8 @@ func (w *world) silent(t *testing.T, start time.Time, list []*talk) time.Duratio
 	return 0
 }
 
-// crowd puts connections into the table of the server's node: half of them with
-// the server, all of them to be left alone.
+// crowd adds connections to the table of the server's node: half of them with the server, none of them to
+// be cut.
 func (w *world) crowd(t *testing.T, n int) {
 	t.Helper()
 	check(t, w.Bed().Node(node1).NS.Do(func() error {

@@ -19,8 +19,8 @@ import (
 	"github.com/podwall/podwall/internal/lab/packet"
 )
 
-// A pod goes, and another one that nobody may reach gets its address. The clients
-// of the first go on to talk: nothing of that may enter the second.
+// A pod is deleted, and a new one that accepts no traffic gets its address. The clients of the first keep
+// talking: none of their packets may enter the second.
 func TestTheNextPodWithAnAddressGetsNothingMeantForTheLast(t *testing.T) {
 	for _, wiring := range []lab.Wiring{lab.Routed, lab.Bridge} {
 		t.Run(string(wiring), func(t *testing.T) {
@@ -68,7 +68,7 @@ func (w *world) handOver(t *testing.T, gap bool) {
 	w.openTo(t, after)
 }
 
-// gone returns when the connections of a pod that is gone are deleted.
+// gone returns when the connections of a deleted pod are deleted.
 func (w *world) gone(t *testing.T, a actor) {
 	t.Helper()
 	var c *conntrack.Conn
@@ -91,9 +91,8 @@ func (w *world) gone(t *testing.T, a actor) {
 	}
 }
 
-// forget makes the node drop what waits there for the pod to be found on its
-// link: that was judged before, and reaches whoever answers in the pod's name
-// within three seconds.
+// forget makes the node drop the packets that wait for the pod's hardware address: they already got their
+// verdict, and reach the next owner of the address within three seconds.
 func (w *world) forget(t *testing.T, a actor) {
 	t.Helper()
 	h, err := netlink.NewHandleAt(netns.NsHandle(w.Bed().Node(a.node).NS.FD()))
@@ -109,7 +108,7 @@ func (w *world) forget(t *testing.T, a actor) {
 	}
 }
 
-// openTo makes sure that the tap would have seen something.
+// openTo makes sure that the tap works.
 func (w *world) openTo(t *testing.T, p *tap) {
 	t.Helper()
 	w.apply(t)

@@ -18,18 +18,17 @@ import (
 	"github.com/podwall/podwall/internal/lab/packet"
 )
 
-// beat is how often each end of a connection says something.
+// beat is the interval at which each end of a connection sends.
 const beat = 20 * time.Millisecond
 
-// end is one end of a connection. It says a number again and again, one more
-// each time, and remembers the numbers that it hears.
+// end is one end of a connection. It sends increasing numbers, and records the numbers that it receives.
 type end struct {
 	mu             sync.Mutex
 	heard, highest uint64
 	err            error // of the reading side
 }
 
-// lost returns how many numbers are missing among those heard.
+// lost returns how many numbers are missing among those received.
 func (e *end) lost() uint64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -63,8 +62,8 @@ func (e *end) broken() error {
 	return e.err
 }
 
-// say says a number in each beat until stopped. A socket that cannot send goes
-// on to try: with UDP a refusal is over with the next packet.
+// say sends a number in each beat until stopped. After a send error it tries again: with UDP a refusal ends
+// with the next packet.
 func say(stop <-chan struct{}, write func([]byte) error) {
 	tick := time.NewTicker(beat)
 	defer tick.Stop()
@@ -82,8 +81,8 @@ func say(stop <-chan struct{}, write func([]byte) error) {
 	}
 }
 
-// writer writes to a connection, and never waits until there is room: a message
-// that does not fit is left out as a whole.
+// writer writes to a connection without waiting for buffer space: a message that does not fit is left out
+// as a whole.
 func writer(c net.Conn) func([]byte) error {
 	return func(b []byte) error {
 		if err := c.SetWriteDeadline(time.Now().Add(beat)); err != nil {
@@ -94,7 +93,7 @@ func writer(c net.Conn) func([]byte) error {
 	}
 }
 
-// talk is a connection whose two ends talk.
+// talk is a connection on which both ends send.
 type talk struct {
 	name     string
 	host     *host
@@ -102,10 +101,10 @@ type talk struct {
 	client   netip.AddrPort
 	from, to *tap
 	asking   *end // the client's end
-	goes     bool // on, when the policy changes
+	goes     bool // still allowed when the policy changes
 }
 
-// host is a server that talks with everyone who comes.
+// host is a server that talks to every client.
 type host struct {
 	stop  chan struct{}
 	group sync.WaitGroup
@@ -148,8 +147,8 @@ func (h *host) end() {
 	h.group.Wait()
 }
 
-// endServer ends the server without a word, as a pod ends that is deleted: its
-// sockets are closed where nobody sees it. The clients go on.
+// endServer ends the server silently, like a deleted pod: its sockets are closed and no packet shows it.
+// The clients continue.
 func (h *host) endServer() {
 	for _, f := range h.close {
 		_ = f() // twice is fine
@@ -188,7 +187,7 @@ func (h *host) accept(l net.Listener) {
 	}
 }
 
-// listenTo hears numbers from a stream.
+// listenTo receives numbers from a stream.
 func listenTo(c io.Reader, e *end) {
 	message := make([]byte, 8)
 	for {
@@ -218,8 +217,8 @@ func (h *host) receive(u *net.UDPConn) {
 	}
 }
 
-// call begins a connection from a port of its own to a server, directly or by a
-// Service. Of two clients at one port the kernel would give one another port.
+// call opens a connection from a port of its own to a server, directly or through a Service. If two clients
+// had the same port, the kernel would translate one.
 func (h *host) call(t *testing.T, ns *netns.NS, proto packet.Protocol, from, to netip.AddrPort) *talk {
 	t.Helper()
 	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from)}
@@ -260,13 +259,13 @@ func (k *talk) giving() *end {
 	return k.host.ends[way{k.proto, k.client, true}]
 }
 
-// alive reports whether both ends have heard more than before.
+// alive reports whether both ends have received more than before.
 func (k *talk) alive(asked, given uint64) bool {
 	g := k.giving()
 	return g != nil && g.count() > given && k.asking.count() > asked
 }
 
-// entered returns what entered the namespaces of both ends.
+// entered returns the packets that entered the namespaces of both ends.
 func (k *talk) entered() (n int, last time.Time) {
 	a, b := k.from.of(way{k.proto, k.client, false}), k.to.of(way{k.proto, k.client, true})
 	if last = a.last; b.last.After(last) {

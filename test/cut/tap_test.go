@@ -18,8 +18,8 @@ import (
 	"github.com/podwall/podwall/internal/lab/packet"
 )
 
-// tap counts the packets that enter a pod, by protocol and by the end that is
-// not the server's: the server's may be a Service's on the way.
+// tap counts the packets that enter a pod, by protocol and by the client's end: the server's address may be
+// a Service's on the way.
 type tap struct {
 	fd   int
 	stop chan struct{}

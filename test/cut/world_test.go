@@ -93,7 +93,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// apply makes the policies the only ones and returns when they are enforced.
+// apply makes these the only policies and returns when they are enforced.
 func (w *world) apply(t *testing.T, policies ...string) {
 	t.Helper()
 	var s trial.State
@@ -121,8 +121,7 @@ func (a actor) addr(v6 bool) netip.Addr {
 	return a.addrs()[0]
 }
 
-// port returns a port that no client had before. It is above those that the
-// kernel gives.
+// port returns a port that no client has used. It is above the kernel's ephemeral ports.
 func (w *world) port(a actor, v6 bool) netip.AddrPort {
 	w.ports++
 	return netip.AddrPortFrom(a.addr(v6), 61000+w.ports)
@@ -143,7 +142,7 @@ func (w *world) ns(t *testing.T, name string) *netns.NS {
 	return e.NS
 }
 
-// quiet is how long both ends of a cut connection talk on without being heard.
+// quiet is how long both ends of a cut connection keep sending while nothing may arrive.
 func quiet() time.Duration {
 	if soak.Long() {
 		return time.Minute

@@ -35,13 +35,13 @@ func command(program string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// status asks for the status page; ok is false while nobody answers.
+// status reads the status page; ok is false if there is no answer.
 func (a *agent) status() (s observe.Status, ok bool) {
 	_, text := a.Get("/statusz")
 	return s, json.Unmarshal([]byte(text), &s) == nil
 }
 
-// until waits for a status, as long as the process lives.
+// until waits for a status as long as the process lives.
 func (a *agent) until(what string, holds func(observe.Status) bool) observe.Status {
 	a.t.Helper()
 	var last observe.Status

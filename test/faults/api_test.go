@@ -24,8 +24,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/netns"
 )
 
-// cluster is a world whose agent reads a real API server, on a host of its own
-// beside the nodes.
+// apiWorld is a world whose agent reads a real API server, on a host outside the nodes.
 type apiWorld struct {
 	*world
 	host   *netns.NS
@@ -54,7 +53,7 @@ func newAPIWorld(t *testing.T) *apiWorld {
 	return w
 }
 
-// launch starts the server on a directory: the same one gives the same objects.
+// launch starts the server with a directory: the same directory gives the same objects.
 func (w *apiWorld) launch(dir string) {
 	t := w.t
 	t.Helper()
@@ -73,7 +72,7 @@ func (w *apiWorld) launch(dir string) {
 
 func (w *apiWorld) dir() string { return filepath.Dir(w.server.Kubeconfig) }
 
-// stop ends the server as a crash does, if it is told so; its state stays.
+// stop ends the server, as a crash does if crash is true; its state is kept.
 func (w *apiWorld) stop(crash bool) {
 	w.t.Helper()
 	if crash {
@@ -129,8 +128,8 @@ func (w *apiWorld) create(text string) {
 	check(t, err)
 }
 
-// toggle makes or deletes a policy that closes the peer, which nothing of the
-// traffic needs open, and returns when the kernel shows it, or wants it not to.
+// toggle creates or deletes a policy that closes the peer, which the traffic does not need open, and
+// returns when the kernel shows the change.
 func (w *apiWorld) toggle(on bool) {
 	w.t.Helper()
 	if on {

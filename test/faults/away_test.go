@@ -16,9 +16,8 @@ import (
 	"github.com/podwall/podwall/internal/observe"
 )
 
-// The API server goes away and comes back, in several ways, under traffic. What
-// is known stays enforced, the agent stays ready, and what changed meanwhile is
-// enforced in the end.
+// The API server fails and recovers, in several ways, under traffic. The known state stays enforced, the
+// agent stays ready, and changes made in the meantime are enforced in the end.
 func TestAnAPIServerThatGoesAwayUnderTraffic(t *testing.T) {
 	w := newAPIWorld(t)
 	r := newRelay(t, w.host, w.at)
@@ -33,7 +32,7 @@ func TestAnAPIServerThatGoesAwayUnderTraffic(t *testing.T) {
 	w.toggle(true)
 	w.enforces("a slow server", true)
 	if code, _ := a.Get("/readyz"); code != http.StatusOK {
-		t.Errorf("/readyz answers %d beside a slow server, want 200: what is known is enforced", code)
+		t.Errorf("/readyz answers %d with a slow server, want 200: what is known is enforced", code)
 	}
 	r.delay.Store(0)
 
@@ -53,7 +52,7 @@ func TestAnAPIServerThatGoesAwayUnderTraffic(t *testing.T) {
 	for _, crash := range []bool{true, false} {
 		dir := w.dir()
 		w.stop(crash)
-		r.cut() // what the dead process leaves open
+		r.cut() // connections that the dead process left open
 		w.restartedPodStaysClosed(tr, a)
 		w.launch(dir)
 		w.toggle(!crash)
@@ -62,8 +61,8 @@ func TestAnAPIServerThatGoesAwayUnderTraffic(t *testing.T) {
 	tr.finish(true)
 }
 
-// restartedPodStaysClosed gives a pod another address while nobody can tell:
-// whoever has it is a pod that the API does not know, closed in both directions.
+// restartedPodStaysClosed gives a pod another address while no server reports it: the owner of that address
+// is an unknown pod, closed in both directions.
 func (w *apiWorld) restartedPodStaysClosed(tr *traffic, a *agent) {
 	w.t.Helper()
 	again := actor{"shop/again", "node1", []netip.Addr{netip.MustParseAddr("10.244.1.66"), netip.MustParseAddr("fd00:244:1::66")}}
@@ -87,8 +86,7 @@ func (w *apiWorld) restartedPodStaysClosed(tr *traffic, a *agent) {
 	}
 }
 
-// A watch that is too old ends with 410; the agent must list again, and nothing
-// must be open meanwhile.
+// A watch that is too old ends with 410; the agent must list again, and no pod may be open in the meantime.
 func TestAWatchThatExpiresUnderTraffic(t *testing.T) {
 	w := newAPIWorld(t)
 	config, err := w.server.RESTConfig()
@@ -113,8 +111,8 @@ func TestAWatchThatExpiresUnderTraffic(t *testing.T) {
 	tr.finish(true)
 }
 
-// The server's store is put back to an older state: numbers of revisions go
-// back, and come again with another meaning.
+// The server's store is restored to an older state: revision numbers go back, and are used again with
+// another meaning.
 func TestAStoreThatIsRestoredUnderTraffic(t *testing.T) {
 	w := newAPIWorld(t)
 	a := w.connect("")

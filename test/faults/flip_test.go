@@ -21,8 +21,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// flips is a program that closes the victim and the jailed pod by chains that
-// have other names and rules in every version, as after a change of policies.
+// flips is a program that closes the victim and the jailed pod by chains whose names and rules differ in
+// every version, as after a policy change.
 func flips(version int) *program.Program {
 	var rules []program.Rule
 	for i := range 50 {
@@ -38,9 +38,8 @@ func flips(version int) *program.Program {
 	}
 }
 
-// The kernel takes a transaction as a whole, but a packet that is under way in
-// that moment may meet the old rules and the new elements: no change may open
-// for it.
+// The kernel commits a transaction as a whole, but a packet in flight at that moment may see the old rules
+// and the new elements: no change may open a pod for it.
 func TestAPacketInTheMiddleOfACommitIsNotLetThrough(t *testing.T) {
 	w := newWorld(t, lab.Routed)
 	table := ruleset.Render(flips(0), program.Node{})

@@ -15,10 +15,10 @@ import (
 	"github.com/podwall/podwall/internal/lab/testkit/soak"
 )
 
-// hand is what somebody else does to the kernel's rules, as commands of nft.
+// hand is a change that another program makes to the kernel's rules, as nft commands.
 type hand struct {
 	name, commands string
-	// harmless hands open nothing, so that nothing may leak.
+	// harmless changes open no pod, so no packet may leak.
 	harmless bool
 	bridged  bool // makes sense on a bridge only
 }
@@ -37,15 +37,15 @@ func hands() []hand {
 	}
 }
 
-// damage is what one round of a hand did.
+// damage is the effect of one such change.
 type damage struct {
 	repaired time.Duration // from the start of the command, so with its own time
-	packets  int           // that arrived and may not
+	packets  int           // that arrived though denied
 	leak     time.Duration // from the first of them to the last
 }
 
-// Whatever somebody else does, it is noticed by notification, far before the
-// next verification, and repaired; what arrives meanwhile is counted.
+// Every change by another program is noticed by notification, long before the next verification, and
+// repaired; packets that arrive in the meantime are counted.
 func TestOtherHandsAreRepairedUnderFlood(t *testing.T) {
 	needs(t, "nft")
 	eachWiring(t, func(t *testing.T, w *world) {
@@ -72,7 +72,7 @@ func TestOtherHandsAreRepairedUnderFlood(t *testing.T) {
 	})
 }
 
-// suffer lets a hand do its work once and returns when all is as it was.
+// suffer makes one such change and returns when all is as before.
 func (tr *traffic) suffer(h hand, want string) (d damage) {
 	w := tr.w
 	w.t.Helper()
@@ -81,7 +81,7 @@ func (tr *traffic) suffer(h hand, want string) (d damage) {
 	w.becomes(h.name, want)
 	end := time.Now()
 	d.repaired = end.Sub(start)
-	tr.pause(40) // what passed before the repair is seen by now, and later packets are judged below
+	tr.pause(40) // packets that passed before the repair are seen by now, and later packets are judged below
 	list := slices.DeleteFunc(tr.arrived(), func(a arrival) bool { return a.at.Before(start) })
 	slices.SortFunc(list, func(a, b arrival) int { return a.at.Compare(b.at) })
 	for _, l := range list {
@@ -95,7 +95,7 @@ func (tr *traffic) suffer(h hand, want string) (d damage) {
 	return d
 }
 
-// summary gives medians, 99th of a hundred, and worst.
+// summary gives the medians, 99th percentiles and maxima.
 func summary(all []damage) string {
 	var repaired, leak []time.Duration
 	packets := 0

@@ -23,8 +23,8 @@ import (
 	"github.com/podwall/podwall/internal/observe"
 )
 
-// interposed is start for the agent of node1 with some of its system calls
-// answered by the test. start starts the process, on a thread that is bound.
+// interposed is start for the agent of node1 with some of its system calls answered by the test. start
+// starts the process on a locked thread.
 func (w *world) interposed(start func(*exec.Cmd) error, answer func(*interpose.Call) interpose.Answer, calls []int) *agent {
 	t := w.t
 	t.Helper()
@@ -73,9 +73,8 @@ func (a *agent) metric(name string) string {
 	return ""
 }
 
-// While netlink refuses everything, or fails again and again, what is programmed
-// stays, the agent says so everywhere and tries again; then it enforces what
-// changed meanwhile.
+// While netlink refuses every request, or fails again and again, the programmed state stays, and the agent
+// reports the failure everywhere and retries; then it enforces the changes made in the meantime.
 func TestNetlinkThatFailsUnderTraffic(t *testing.T) {
 	faults := []interpose.Fault{{Kind: interpose.Receiving, Errno: unix.ENOMEM}, {Kind: interpose.Refused, Errno: unix.EBUSY}}
 	if soak.Long() {
@@ -83,7 +82,7 @@ func TestNetlinkThatFailsUnderTraffic(t *testing.T) {
 	}
 	for _, f := range faults {
 		if f.Errno == unix.EINTR && f.Kind != interpose.Refused {
-			continue // nobody waits in these calls
+			continue // no call waits in these system calls
 		}
 		t.Run(f.String(), func(t *testing.T) { netlinkFails(t, f) })
 	}
@@ -119,7 +118,7 @@ func netlinkFails(t *testing.T, f interpose.Fault) {
 		await(t, "another try", func() bool { return a.failures() > first })
 	}
 	tr.pause(400)
-	if f.Kind == interpose.Sending || f.Kind == interpose.Refused { // else the kernel may have taken it, and nobody heard
+	if f.Kind == interpose.Sending || f.Kind == interpose.Refused { // otherwise the kernel may have accepted it without an answer
 		w.same("while netlink fails", before)
 	}
 	seen, struck, err := netlink.Heal()
@@ -134,9 +133,8 @@ func netlinkFails(t *testing.T, f interpose.Fault) {
 	tr.finish(true)
 }
 
-// The agent's wall clock jumps by hours, and by years, to and fro: passes, retries,
-// verifications and health go on as if nothing had happened. Only what is shown as
-// a time of day is another.
+// The agent's wall clock jumps by hours and years, forward and back: passes, retries, verifications and
+// health continue unchanged. Only displayed times differ.
 func TestAWallClockThatJumpsUnderTraffic(t *testing.T) {
 	w := newWorld(t, lab.Routed)
 	w.publish(usual()...)
@@ -169,7 +167,7 @@ func TestAWallClockThatJumpsUnderTraffic(t *testing.T) {
 	tr.finish(true)
 }
 
-// repairs wants the agent to take out what somebody puts into its table.
+// repairs wants the agent to remove what another program adds to its table.
 func (w *world) repairs(a *agent) {
 	w.t.Helper()
 	before := a.until("anything", func(observe.Status) bool { return true }).DriftRepairs

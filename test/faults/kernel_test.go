@@ -18,9 +18,9 @@ import (
 	"github.com/podwall/podwall/internal/observe"
 )
 
-// While the agent stands still, one transaction floods the notifications, so
-// that the kernel drops some of them (ENOBUFS), and deletes the table as its last
-// act: the lost ones must count as a change. Nothing else wakes the agent here.
+// While the agent is stopped, one transaction floods the notifications, so that the kernel drops some of
+// them (ENOBUFS), and finally deletes the table: lost notifications must count as a change. Nothing else
+// wakes the agent here.
 func TestLostNotificationsCountAsAChange(t *testing.T) {
 	needs(t, "nft")
 	w := newWorld(t, lab.Routed)
@@ -53,8 +53,7 @@ func TestLostNotificationsCountAsAChange(t *testing.T) {
 	}
 }
 
-// lostNotices returns how often a listener to nftables in node1 was told of a
-// loss.
+// lostNotices returns how many notifications an nftables listener in node1 has lost.
 func (w *world) lostNotices() (sum int) {
 	w.t.Helper()
 	var text []byte
@@ -79,8 +78,8 @@ func (w *world) lostNotices() (sum int) {
 // without privileges.
 const readOnly = `mount --make-rprivate / && mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys && exec "$@"`
 
-// Settings that cannot be written: where none is needed the node is ready, else
-// it is not and says why, and enforces what it can.
+// Settings that cannot be written: if none is needed the node is ready; otherwise it is not ready, reports
+// why, and enforces what it can.
 func TestReadOnlySettingsUnderTraffic(t *testing.T) {
 	needs(t, "unshare", "mount")
 	eachWiring(t, func(t *testing.T, w *world) {

@@ -13,12 +13,10 @@ import (
 	"github.com/podwall/podwall/internal/lab/testkit/entry"
 )
 
-// patience is how long something may take that is right in the end. Nobody
-// waits for it when all is well.
+// patience bounds the wait for something that must happen in the end. A passing run does not wait for it.
 const patience = 20 * time.Second
 
-// TestMain runs the tests in a world of their own, against the agent that is
-// built.
+// TestMain runs the tests in a world of their own, against the built agent.
 func TestMain(m *testing.M) { entry.Main(m, entry.BuiltAgent("../..")) }
 
 // agentProgram is the agent under test.
@@ -33,8 +31,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// needs ends a test that needs a program which this machine has not: outside CI
-// it is skipped.
+// needs skips a test that needs a program missing on this machine; in CI it fails.
 func needs(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, name := range programs {

@@ -17,8 +17,7 @@ import (
 	"github.com/podwall/podwall/internal/observe"
 )
 
-// kubeRouter is what a node has whose pods kube-router isolates as the usual
-// policies say, by family.
+// kubeRouter is the state of a node whose pods kube-router isolates by the usual policies, for one family.
 func kubeRouter(family int) oldfirewall.Firewall {
 	addr := func(i int) netip.Addr { return cast()[i].addrs[family] }
 	pods := []oldfirewall.Pod{
@@ -30,7 +29,7 @@ func kubeRouter(family int) oldfirewall.Firewall {
 	return oldfirewall.New(pods)
 }
 
-// loadKubeRouter leaves its rules in node1.
+// loadKubeRouter loads its rules into node1.
 func (w *world) loadKubeRouter() {
 	w.t.Helper()
 	for family, program := range []string{"iptables-nft-restore", "ip6tables-nft-restore"} {
@@ -42,7 +41,7 @@ func (w *world) loadKubeRouter() {
 	}
 }
 
-// others lists what is in the kernel and not podwall's.
+// others lists what is in the kernel and does not belong to podwall.
 func (w *world) others() []string {
 	w.t.Helper()
 	sets, err := w.run("", "ipset", "list", "-n")
@@ -56,9 +55,8 @@ func (w *world) others() []string {
 	return slices.DeleteFunc(list, func(line string) bool { return strings.HasPrefix(line, "#") || strings.HasPrefix(line, ":") })
 }
 
-// The swap of docs/migrate-from-kube-router.md: kube-router's rules stay until
-// podwall enforces, then they are removed; and back again. What the policies deny
-// never passes, what they allow always does.
+// The migration of docs/migrate-from-kube-router.md: kube-router's rules stay until podwall enforces, then
+// they are removed; and back again. Denied packets never pass, allowed ones always do.
 func TestKubeRouterIsReplacedUnderTraffic(t *testing.T) {
 	needs(t, "nft", "iptables-nft", "ipset")
 	eachWiring(t, func(t *testing.T, w *world) {
@@ -90,7 +88,7 @@ func TestKubeRouterIsReplacedUnderTraffic(t *testing.T) {
 			return slices.ContainsFunc(s.Problems, func(p observe.Problem) bool { return p.Subject == "kube-router" })
 		})
 		if !s.Ready {
-			t.Errorf("beside kube-router's rules the agent is not ready: %q", s.NotReady)
+			t.Errorf("next to kube-router's rules the agent is not ready: %q", s.NotReady)
 		}
 		want := w.tables()
 		tr.pause(300)
@@ -99,7 +97,7 @@ func TestKubeRouterIsReplacedUnderTraffic(t *testing.T) {
 		now, plan := "now", 0
 		if w.wiring == lab.Bridge { // its name is that of the router's
 			if text := removal("now", 5); !strings.Contains(text, "now-beside-kube-bridge") {
-				t.Errorf("beside kube-bridge the removal says %q", text)
+				t.Errorf("with kube-bridge the removal says %q", text)
 			}
 			now, plan = "now-beside-kube-bridge", 5
 		}
@@ -133,8 +131,8 @@ func TestKubeRouterIsReplacedUnderTraffic(t *testing.T) {
 	})
 }
 
-// The table in the kernel may be an earlier agent's, and the one that runs may wait
-// for its Node: then kube-router's rules are all that enforces new policies.
+// The table in the kernel may be an earlier agent's while the running agent waits for its Node: then only
+// kube-router's rules enforce new policies.
 func TestKubeRoutersRulesStayUntilTheAgentIsReady(t *testing.T) {
 	needs(t, "nft", "iptables-nft", "ipset")
 	w := newWorld(t, lab.Routed)
@@ -157,7 +155,7 @@ func TestKubeRoutersRulesStayUntilTheAgentIsReady(t *testing.T) {
 	}
 }
 
-// While kube-router writes, under other names each time, nothing is removed.
+// While kube-router writes, with new names each time, nothing is removed.
 func TestAKubeRouterThatRunsKeepsItsRules(t *testing.T) {
 	needs(t, "nft", "iptables-nft", "ipset")
 	w := newWorld(t, lab.Routed)

@@ -14,7 +14,7 @@ import (
 	"github.com/podwall/podwall/internal/observe"
 )
 
-// once runs a command of the agent that does one thing and exits.
+// once runs an agent command that does one thing and exits.
 func (w *world) once(status int, args ...string) string {
 	w.t.Helper()
 	p := start(w.t, w.node(), agentProgram(), append([]string{"--hostname-override=node1", "--gate-socket="}, args...)...)
@@ -29,10 +29,9 @@ func isOpen(s observe.Status) bool {
 	})
 }
 
-// In an emergency an operator opens the node and closes it again. Meanwhile nothing of
-// podwall is in the kernel, an agent that is started again changes nothing of that, and
-// what must always pass does. When it is closed, what is denied does not pass, also
-// where it began while the node was open.
+// In an emergency an operator opens the node and closes it again. In between no table of podwall's is in
+// the kernel, a restarted agent does not change that, and the traffic that must always pass does. After the
+// node is closed, denied traffic does not pass, including connections opened while the node was open.
 func TestANodeIsOpenedAndClosedUnderTraffic(t *testing.T) {
 	needs(t, "nft")
 	eachWiring(t, func(t *testing.T, w *world) {
@@ -86,7 +85,7 @@ func TestANodeIsOpenedAndClosedUnderTraffic(t *testing.T) {
 	})
 }
 
-// The same without any agent: opening needs none, and an agent that starts obeys.
+// The same without an agent: opening needs none, and an agent that starts respects it.
 func TestANodeIsOpenedWithoutAnAgent(t *testing.T) {
 	needs(t, "nft")
 	eachWiring(t, func(t *testing.T, w *world) {
@@ -106,7 +105,7 @@ func TestANodeIsOpenedWithoutAnAgent(t *testing.T) {
 			exists, err := w.table.Exists()
 			return err == nil && !exists
 		})
-		w.nft("delete table inet " + ruleset.OpenName) // by hand is as good
+		w.nft("delete table inet " + ruleset.OpenName) // doing it by hand also works
 		w.enforced(a).Stop()
 		w.once(0, "--open-node=a drill")
 		w.once(0, "--cleanup-config") // leaves no mark

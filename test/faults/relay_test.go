@@ -26,8 +26,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/netns"
 )
 
-// relay stands between the agent and the API server, and hands bytes on as
-// they are, or slowly, or not at all.
+// relay stands between the agent and the API server, and forwards bytes unchanged, slowly, or not at all.
 type relay struct {
 	listener net.Listener
 	server   string
@@ -40,7 +39,7 @@ type relay struct {
 	conns map[net.Conn]bool
 }
 
-// newRelay listens on a port beside the server's.
+// newRelay listens on the port next to the server's.
 func newRelay(t *testing.T, ns *netns.NS, server netip.AddrPort) *relay {
 	t.Helper()
 	l, err := ns.Listen(t.Context(), "tcp", netip.AddrPortFrom(server.Addr(), server.Port()+1).String())
@@ -103,7 +102,7 @@ func (r *relay) copy(from, to net.Conn) {
 	}
 }
 
-// stall keeps all connections open and hands nothing on.
+// stall keeps all connections open and forwards nothing.
 func (r *relay) stall() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -129,8 +128,8 @@ func (r *relay) cut() {
 	}
 }
 
-// front is an HTTP server before the API server, which answers as it likes. The
-// agent talks to it without encryption.
+// front is an HTTP server in front of the API server, which can answer by itself. The agent talks to it
+// without encryption.
 type front struct {
 	proxy *httputil.ReverseProxy
 
@@ -151,7 +150,7 @@ func newFront(t *testing.T, ns *netns.NS, at netip.AddrPort, config *rest.Config
 	f := &front{proxy: httputil.NewSingleHostReverseProxy(target)}
 	f.current, f.cancel = context.WithCancel(t.Context())
 	f.proxy.Transport, f.proxy.FlushInterval, f.proxy.ErrorLog = transport, -1, log.New(io.Discard, "", 0)
-	f.proxy.ModifyResponse = modify // before anybody asks
+	f.proxy.ModifyResponse = modify // before the first request
 	l, err := ns.Listen(t.Context(), "tcp", at.String())
 	check(t, err)
 	server := &http.Server{Handler: f, ErrorLog: log.New(io.Discard, "", 0)}
@@ -161,7 +160,7 @@ func newFront(t *testing.T, ns *netns.NS, at netip.AddrPort, config *rest.Config
 	return f
 }
 
-// expire ends the watches that run, and answers so many of the next with 410.
+// expire ends the running watches, and answers that many of the next ones with 410.
 func (f *front) expire(watches int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -182,7 +181,7 @@ func (f *front) expirations() int {
 	return f.gone
 }
 
-// ServeHTTP answers or hands on.
+// ServeHTTP answers or forwards.
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	watch := strings.Contains(r.URL.RawQuery, "watch=")
 	f.mu.Lock()

@@ -41,7 +41,7 @@ func busy(n int) []string {
 	return list
 }
 
-// burst publishes changes until it is told to end.
+// burst publishes changes until end is called.
 func (w *world) burst() (end func()) {
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -81,8 +81,7 @@ func TestRestartsUnderTraffic(t *testing.T) {
 	})
 }
 
-// A process that is killed may be in the middle of anything: its start, its
-// self-test, a transaction.
+// A process may be killed at any time: during its start, its self-test, a transaction.
 func TestKillsInABurstOfChangesUnderTraffic(t *testing.T) {
 	eachWiring(t, func(t *testing.T, w *world) {
 		a := w.enforced(w.start())
@@ -92,7 +91,7 @@ func TestKillsInABurstOfChangesUnderTraffic(t *testing.T) {
 		for round := 0; round < 8 || tr.sent.Load() < enough; round++ {
 			end := w.burst()
 			wait := time.Duration(rand.IntN(300)) * time.Millisecond
-			time.Sleep(wait) // at no moment in particular: that is the test
+			time.Sleep(wait) // the test needs arbitrary moments
 			a.Kill()
 			end()
 			a = w.start()

@@ -39,14 +39,13 @@ type rollout struct {
 	ready  []netip.AddrPort
 	asked  atomic.Int64
 	failed atomic.Int64 // no answer at all
-	slow   atomic.Int64 // the first packet was lost, its repetition was not
+	slow   atomic.Int64 // the first packet was lost, its retransmission was not
 }
 
-// In a rolling update every replica is replaced by a pod with a new address. A
-// client on another node uses a pod as soon as the API has its endpoint, which is
-// one write after this node's agent can hear of its address. Without the start gate
-// the two race. No request may fail; a first packet that came before the verdict is
-// repeated by TCP after a second, and counted.
+// In a rolling update every replica is replaced by a pod with a new address. A client on another node uses
+// a pod as soon as the API has its endpoint, one write after this node's agent can learn its address.
+// Without the start gate the two race. No request may fail; a first packet that came before the verdict is
+// retransmitted by TCP after a second, and counted.
 func TestARollingUpdateLosesNoRequest(t *testing.T) {
 	api := newAPIWorld(t)
 	if api == nil {
@@ -107,8 +106,8 @@ type webPod struct {
 	at       netip.AddrPort
 }
 
-// begin does what a kubelet does: the network plugin wires the pod, its program
-// starts, and the API hears address and readiness at once.
+// begin does what a kubelet does: the network plugin wires the pod, its program starts, and the API gets
+// address and readiness at once.
 func (w *rollout) begin(i int) *webPod {
 	t := w.t
 	t.Helper()
@@ -137,8 +136,8 @@ func (w *rollout) begin(i int) *webPod {
 	return p
 }
 
-// publishEndpoint does what the controller of EndpointSlices does when a pod is
-// ready: it is through this object that a proxy of another node hears of the pod.
+// publishEndpoint does what the EndpointSlice controller does when a pod is ready: a proxy on another node
+// learns the pod from this object.
 func (w *rollout) publishEndpoint(name string, addr netip.Addr) {
 	w.t.Helper()
 	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, AddressType: discoveryv1.AddressTypeIPv4,
@@ -154,19 +153,19 @@ func answer(l net.Listener) {
 		if err != nil {
 			return
 		}
-		_, _ = c.Write([]byte("x")) // who does not hear it counts it
+		_, _ = c.Write([]byte("x")) // the client counts a failure
 		_ = c.Close()
 	}
 }
 
-// end takes a pod away after nobody uses it any more.
+// end deletes a pod after its last use.
 func (w *rollout) end(p *webPod) {
 	t := w.t
 	t.Helper()
 	w.mu.Lock()
 	w.ready = w.ready[1:]
 	w.mu.Unlock()
-	time.Sleep(200 * time.Millisecond) // what is under way
+	time.Sleep(200 * time.Millisecond) // requests in flight
 	check(t, p.listener.Close())
 	check(t, w.client.CoreV1().Pods("shop").Delete(t.Context(), key(p.name).Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
 	check(t, w.bed.RemovePod(key(p.name)))

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// steady is a flow that must always pass: numbers, in order, over a connection
-// of the peer to the victim.
+// steady is a flow that must always pass: consecutive numbers over a connection from the peer to the
+// victim.
 type steady struct {
 	network   string
 	send      net.Conn
@@ -62,8 +62,8 @@ func (w *world) stream(s *steady, at string) {
 	check(w.t, err)
 }
 
-// datagrams makes sure that the flow counts as established: until an answer was
-// seen, a flow that began while there was no table is judged packet by packet.
+// datagrams makes sure that the flow is established: until a reply was seen, a flow that began without our
+// table gets a verdict for each packet.
 func (w *world) datagrams(s *steady, at string) {
 	w.t.Helper()
 	var l *net.UDPConn
@@ -138,7 +138,7 @@ func (s *steady) fail(err error) {
 	}
 }
 
-// end waits for the last number and judges.
+// end waits for the last number and checks the flow.
 func (s *steady) end(t *testing.T) string {
 	t.Helper()
 	for end := time.Now().Add(patience); s.got.Load() < s.sent.Load() && time.Now().Before(end) && len(s.failures()) == 0; {
@@ -162,7 +162,7 @@ func (s *steady) failures() []error {
 	return s.wrong
 }
 
-// retransmitted says how many segments TCP sent again: losses that it hid.
+// retransmitted returns how many segments TCP retransmitted, which are losses that it hid.
 func (s *steady) retransmitted() (text string) {
 	c, ok := s.send.(*net.TCPConn)
 	if !ok {

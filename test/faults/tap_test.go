@@ -32,8 +32,7 @@ type arrival struct {
 	what string
 }
 
-// tap sees every packet that enters a pod, before the pod does, and keeps the
-// marked ones.
+// tap sees every packet that enters a pod before the pod does, and keeps the marked ones.
 type tap struct {
 	name string
 	fd   int
@@ -61,7 +60,7 @@ func (p *tap) open() (err error) {
 	if err != nil {
 		return errors.Join(err, unix.Close(p.fd))
 	}
-	pause := unix.Timeval{Usec: 20_000} // after which read looks whether to end
+	pause := unix.Timeval{Usec: 20_000} // read checks this often whether to end
 	return errors.Join(
 		unix.SetsockoptInt(p.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
 		unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20),
@@ -116,7 +115,7 @@ func (p *tap) arrived() []arrival {
 	return p.seen
 }
 
-// lost returns how many packets the kernel could not show, since the last call.
+// lost returns how many packets the kernel could not deliver since the last call.
 func (p *tap) lost() (uint32, error) {
 	stats, err := unix.GetsockoptTpacketStats(p.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {
@@ -125,8 +124,7 @@ func (p *tap) lost() (uint32, error) {
 	return stats.Drops, nil
 }
 
-// close ends the tap; a second call does nothing. It keeps the pod's namespace
-// alive until then.
+// close ends the tap; a second call does nothing. Until then it keeps the pod's namespace alive.
 func (p *tap) close() {
 	p.mu.Lock()
 	again := p.stop

@@ -23,8 +23,8 @@ import (
 	"github.com/podwall/podwall/internal/observe"
 )
 
-// giants are policies that isolate the stranger and cost as much as their author can make them:
-// just within the budget, and as large as the API server takes.
+// giants are policies that isolate the stranger and cost as much as possible: just within the budget, and
+// as large as the API server accepts.
 func giants() map[string]func(edit int) *networkingv1.NetworkPolicy {
 	return map[string]func(int) *networkingv1.NetworkPolicy{
 		"peers and ports":           func(i int) *networkingv1.NetworkPolicy { return giant(blocks(i, 8_000), ranges(8_000), false) },
@@ -96,9 +96,9 @@ func names(edit, n int) (list []networkingv1.NetworkPolicyPort) {
 	return list
 }
 
-// A tenant writes the largest policies that the API takes, edits them ten times a second, and
-// deletes them. Another tenant's change is in force all the while, the agent stays small, and
-// it ends when it is told to, also in the middle.
+// A tenant writes the largest policies that the API accepts, edits them ten times a second, and deletes
+// them. Another tenant's change is enforced at all times, the agent stays small, and it stops when told to,
+// also in the middle.
 func TestATenantsGiantPoliciesDelayNobodyElse(t *testing.T) {
 	w := newAPIWorld(t)
 	a := w.connect("")
@@ -136,13 +136,13 @@ func TestATenantsGiantPoliciesDelayNobodyElse(t *testing.T) {
 	w.many(t, soak.Times(8, 1_000), func() {
 		start := time.Now()
 		w.toggle(true)
-		isolated("of a change beside many giants", before+2)
-		t.Logf("beside many giants another tenant's change is in force after %v", time.Since(start).Round(time.Millisecond))
+		isolated("of a change among many giants", before+2)
+		t.Logf("among many giants another tenant's change is in force after %v", time.Since(start).Round(time.Millisecond))
 		w.toggle(false)
 	})
 	isolated("that the giants are gone", before)
 	if kib := highWater(t, a); kib > 200<<10 {
-		t.Errorf("beside many giants the agent took %d MiB, more than 200", kib>>10)
+		t.Errorf("among many giants the agent took %d MiB, more than 200", kib>>10)
 	}
 	end := w.edit(t, giants()["peers and ports"])
 	start := time.Now()
@@ -184,8 +184,8 @@ func (w *apiWorld) edit(t *testing.T, at func(int) *networkingv1.NetworkPolicy) 
 	}
 }
 
-// many creates giants side by side, does something beside them, and deletes them.
-func (w *apiWorld) many(t *testing.T, n int, beside func()) {
+// many creates several giants at once, calls meanwhile, and deletes them.
+func (w *apiWorld) many(t *testing.T, n int, meanwhile func()) {
 	t.Helper()
 	policies := w.client.NetworkingV1().NetworkPolicies("evil")
 	for i := range n {
@@ -194,13 +194,13 @@ func (w *apiWorld) many(t *testing.T, n int, beside func()) {
 		_, err := policies.Create(t.Context(), np, metav1.CreateOptions{})
 		check(t, err)
 	}
-	beside()
+	meanwhile()
 	for i := range n {
 		check(t, policies.Delete(t.Context(), fmt.Sprintf("giant-%d", i), metav1.DeleteOptions{}))
 	}
 }
 
-// highWater returns the most memory that the agent had, in KiB.
+// highWater returns the agent's peak memory, in KiB.
 func highWater(t *testing.T, a *agent) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.PID()))

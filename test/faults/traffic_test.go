@@ -20,16 +20,15 @@ import (
 	"github.com/podwall/podwall/internal/lab/packet"
 )
 
-// lane is a way that is closed.
+// lane is a closed path.
 type lane struct {
 	src, dst netip.Addr
 	fd       int // raw socket in the source
 }
 
-// traffic sends, each about a thousand times a second: a number over UDP and
-// one over TCP from the peer to the victim, which must arrive, and a TCP SYN
-// and a datagram, each the first of a new connection, on the closed lanes by
-// turns, of which none may arrive.
+// traffic sends each of these about a thousand times a second: a number over UDP and one over TCP from the
+// peer to the victim, which must arrive, and a TCP SYN and a datagram, each the first of a new connection,
+// on the closed lanes in turn, of which none may arrive.
 type traffic struct {
 	w        *world
 	steadies []*steady
@@ -38,7 +37,7 @@ type traffic struct {
 	lanes    atomic.Pointer[[]lane] // those in use
 	rate     int
 	sent     atomic.Uint64 // packets that must not arrive
-	before   uint64        // what the counters said
+	before   uint64        // the counters at the start
 	stopping context.CancelFunc
 	running  sync.WaitGroup
 	err      error // why the sender ended; to be read after running
@@ -67,7 +66,7 @@ func (w *world) traffic() *traffic {
 	return tr
 }
 
-// lane makes a closed way between pods of the cast, in one family.
+// lane adds a closed path between pods of the cast, in one family.
 func (tr *traffic) lane(from, to string, family int) {
 	tr.w.t.Helper()
 	for _, a := range cast() {
@@ -98,7 +97,7 @@ func (tr *traffic) way(from string, to netip.Addr) lane {
 	return l
 }
 
-// extra closes one more way, until usual is called.
+// extra adds another closed path, until usual is called.
 func (tr *traffic) extra(from string, to netip.Addr) {
 	tr.w.t.Helper()
 	list := append(slices.Clone(*tr.lanes.Load()), tr.way(from, to))
@@ -107,7 +106,7 @@ func (tr *traffic) extra(from string, to netip.Addr) {
 
 func (tr *traffic) usual() { tr.lanes.Store(&tr.closed) }
 
-// send keeps the rate in the mean: what was not sent in time is made up for.
+// send keeps the average rate: late packets are sent later.
 func (tr *traffic) send(ctx context.Context) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -139,7 +138,7 @@ func (tr *traffic) turn(n int) error {
 			Payload: binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, markWord), uint32(n))}, &tr.sent))
 }
 
-// send sends a packet with ports that no packet of the lane had before.
+// send sends a packet with ports that the lane has not used before.
 func (l lane) send(n int, p packet.Packet, sent *atomic.Uint64) error {
 	p.Src, p.Dst = l.src, l.dst
 	p.SrcPort, p.DstPort = uint16(20000+n%40000), uint16(10000+n/40000%20000)
@@ -154,7 +153,7 @@ func (l lane) send(n int, p packet.Packet, sent *atomic.Uint64) error {
 	return nil
 }
 
-// arrived returns the packets that arrived and may not.
+// arrived returns denied packets that arrived.
 func (tr *traffic) arrived() (list []arrival) {
 	for _, p := range tr.taps {
 		list = append(list, p.arrived()...)
@@ -167,8 +166,8 @@ func (tr *traffic) halt() {
 	tr.running.Wait()
 }
 
-// finish ends the traffic and judges it. Exact says that the drop counters were
-// never set back, so that they must account for every packet.
+// finish ends the traffic and checks it. exact means that the drop counters were never reset, so that they
+// must account for every packet.
 func (tr *traffic) finish(exact bool) {
 	t := tr.w.t
 	t.Helper()
@@ -190,11 +189,11 @@ func (tr *traffic) finish(exact bool) {
 	t.Logf("must never pass: %d sent, %s, %d arrived (wrong = %d); must always pass: %s", sent, count, wrong, wrong, text)
 }
 
-// closedEnd judges what may not arrive.
+// closedEnd checks the denied packets.
 func (tr *traffic) closedEnd() int {
 	t := tr.w.t
 	t.Helper()
-	time.Sleep(20 * time.Millisecond) // for the taps to read what is there; late ones would only help us
+	time.Sleep(20 * time.Millisecond) // for the taps to read pending packets; missing late ones would only hide a leak
 	for _, p := range tr.taps {
 		lost, err := p.lost()
 		check(t, err)
@@ -219,7 +218,7 @@ func (tr *traffic) steadyEnd() (text string) {
 	return text
 }
 
-// pause lets some packets flow.
+// pause waits until some packets have been sent.
 func (tr *traffic) pause(packets uint64) {
 	tr.w.t.Helper()
 	upTo := tr.sent.Load() + packets

@@ -16,8 +16,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/testkit/soak"
 )
 
-// echo hands each event of a watch on twice, then the one before it, and then it
-// once more.
+// echo passes each event of a watch on twice, then the previous event, and then the event once more.
 type echo struct {
 	from   io.ReadCloser
 	ready  []byte
@@ -39,7 +38,7 @@ func (e *echo) Read(b []byte) (int, error) {
 			return 0, err
 		}
 		e.ready = append(append(append(e.ready, event...), event...), e.last...)
-		if e.last != nil { // the newest comes last: that is what counts
+		if e.last != nil { // the newest is last, which counts
 			e.ready = append(e.ready, event...)
 		}
 		e.last = event
@@ -50,8 +49,8 @@ func (e *echo) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// Events that come twice, and older ones between newer ones, change nothing in
-// the end: what came last counts, and denied packets pass at no time.
+// Repeated events, and older ones between newer ones, change nothing in the end: the last event counts, and
+// denied packets never pass.
 func TestEventsThatComeAgainUnderTraffic(t *testing.T) {
 	w := newAPIWorld(t)
 	config, err := w.server.RESTConfig()

@@ -12,9 +12,8 @@ import (
 	"testing"
 )
 
-// A cleanup that stays removes again what comes back: closed rules that a start gate
-// loads, which is still in a runtime's memory. With an agent on the node it fails, and
-// changes nothing.
+// A persistent cleanup removes what is added again: closed rules loaded by a start gate that is still in a
+// runtime's memory. With an agent on the node it fails and changes nothing.
 func TestACleanupThatStays(t *testing.T) {
 	needs(t, "nft")
 	eachWiring(t, func(t *testing.T, w *world) {
@@ -22,9 +21,9 @@ func TestACleanupThatStays(t *testing.T) {
 		want := w.tables()
 		socket := filepath.Join(t.TempDir(), "podwall", "gate.sock")
 		if text := w.once(4, "--cleanup-config"); !strings.Contains(text, "delete the DaemonSet") {
-			t.Errorf("beside an agent the cleanup says %q", text)
+			t.Errorf("with an agent the cleanup says %q", text)
 		}
-		w.same("beside an agent", want)
+		w.same("with an agent", want)
 		a.Stop()
 		leaveSocket(t, socket)
 		p := start(t, w.node(), agentProgram(), "--hostname-override=node1", "--gate-socket="+socket, "--cleanup-config", "--wait-after-cleanup")
@@ -43,7 +42,7 @@ func TestACleanupThatStays(t *testing.T) {
 	})
 }
 
-// leaveSocket leaves the socket of an agent that was killed.
+// leaveSocket leaves the socket of a killed agent.
 func leaveSocket(t *testing.T, name string) {
 	t.Helper()
 	check(t, os.MkdirAll(filepath.Dir(name), 0o755))

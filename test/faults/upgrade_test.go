@@ -13,9 +13,8 @@ import (
 	"github.com/podwall/podwall/internal/lab/testkit/soak"
 )
 
-// olderTable is the cast's table in the shape that a release had before there
-// were lists of open interfaces and of who speaks where: interfaces of isolated
-// pods were closed, and a source had to be any local pod.
+// olderTable is the cast's table as of a release before the sets of non-pod interfaces and of sources per
+// interface: interfaces of isolated pods were closed, and a source had to be any local pod.
 const olderTable = `
 add table inet podwall
 delete table inet podwall
@@ -128,9 +127,9 @@ const newer = `chain tracking { ct state new return; }
 		numgen inc mod 2 vmap { 0 : return, 1 : continue }
 	}`
 
-// A new release finds the table of an older one, or one that only looks like
-// ours, and makes it its own without a moment in which nobody judges. So does an older
-// release that finds the table of a newer one, as after a rollback.
+// A new release finds the table of an older one, or a table that only resembles ours, and takes it over
+// without a moment without verdicts. So does an older release that finds the table of a newer one, as after
+// a rollback.
 func TestUpgradesUnderTraffic(t *testing.T) {
 	needs(t, "nft")
 	shapes := []struct {

@@ -25,8 +25,8 @@ import (
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
-// The cast. The victim lets only the peer in; the jailed pod may send nothing;
-// no policy selects the strangers, of whom one is on a node without an agent.
+// The cast. The victim admits only the peer; the jailed pod may send nothing; no policy selects the
+// strangers, one of which is on a node without an agent.
 const (
 	victim   = "shop/victim"
 	peer     = "shop/peer"
@@ -135,8 +135,7 @@ func (a actor) manifest() string {
 		"status: {phase: Running, podIP: %[4]q, podIPs: [{ip: %[4]q}, {ip: %[5]q}]}\n", k.Name, k.Namespace, a.node, a.addrs[0], a.addrs[1])
 }
 
-// publish makes the policies the only ones, in one step. Agents need not have
-// seen it when it returns.
+// publish makes these the only policies, in one step. Agents need not have seen them when it returns.
 func (w *world) publish(policies ...string) {
 	w.t.Helper()
 	text := strings.Join(append([]string{w.base}, policies...), "---\n")
@@ -164,18 +163,18 @@ func (w *world) enforced(a *agent) *agent {
 	return a
 }
 
-// tables returns all that is podwall's in the kernel of node1, as text.
+// tables returns all of podwall's tables in the kernel of node1, as text.
 func (w *world) tables() string {
 	w.t.Helper()
 	var text strings.Builder
 	for _, conn := range []*nft.Conn{w.table, w.table.Of(ruleset.BridgeTable())} {
 		table, err := conn.Read()
 		if err != nil {
-			// Somebody is writing: whoever compares asks again.
+			// Another program is writing: the caller reads again.
 			fmt.Fprintln(&text, err)
 		} else if table != nil {
 			for _, set := range table.Sets {
-				set.Comment = "" // nobody goes by it
+				set.Comment = "" // not compared
 			}
 			fmt.Fprintf(&text, "dormant %t\n%s", table.Dormant, table)
 		}
@@ -183,7 +182,7 @@ func (w *world) tables() string {
 	return text.String()
 }
 
-// same wants what is podwall's to be as it was.
+// same wants podwall's tables to be unchanged.
 func (w *world) same(what, want string) {
 	w.t.Helper()
 	if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(w.tables(), "\n")); diff != "" {
@@ -191,7 +190,7 @@ func (w *world) same(what, want string) {
 	}
 }
 
-// becomes waits until what is podwall's is as it was.
+// becomes waits until podwall's tables are as before.
 func (w *world) becomes(what, want string) {
 	w.t.Helper()
 	for end := time.Now().Add(patience); w.tables() != want; time.Sleep(time.Millisecond) {
@@ -202,7 +201,7 @@ func (w *world) becomes(what, want string) {
 	}
 }
 
-// drops sums what was dropped on node1.
+// drops sums the drop counters of node1.
 func (w *world) drops() uint64 {
 	w.t.Helper()
 	counters, err := ruleset.Counters(w.table)

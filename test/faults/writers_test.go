@@ -17,9 +17,8 @@ import (
 	"github.com/podwall/podwall/internal/observe"
 )
 
-// writer is another program that writes rules, as service proxies do: it takes
-// its chain down and makes it anew, again and again. The last turn's rules must
-// be there in the end.
+// writer is another program that writes rules, as service proxies do: it deletes its chain and creates it
+// again, over and over. The last turn's rules must be there in the end.
 type writer struct {
 	name string
 	turn func(w *world, n int) error
@@ -45,7 +44,7 @@ func writers() []writer {
 	}
 }
 
-// iptablesInput makes a chain of rules that say in which turn they were made.
+// iptablesInput makes a chain of rules that contain the turn's number.
 func iptablesInput(n int) string {
 	text := "*filter\n:OTHERS - [0:0]\n"
 	for i := range writerRules {
@@ -63,8 +62,8 @@ func nftInput(n int) string {
 	return text
 }
 
-// meddle changes sets of our own table many times: it adds and takes
-// away elements, but none that would open a pod.
+// meddle changes sets of our own table many times: it adds and removes elements, but none that would open a
+// pod.
 func (w *world) meddle(times int) error {
 	c, err := nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(w.node().FD()))
 	if err != nil {
@@ -99,8 +98,8 @@ func (w *world) meddle(times int) error {
 	return nil
 }
 
-// Many programs write at once, some into our table: nobody loses a rule, nobody
-// is refused for ever, and nothing leaks.
+// Many programs write at once, some to our table: none loses a rule or is refused for ever, and no packet
+// leaks.
 func TestManyWritersAtOnce(t *testing.T) {
 	needs(t, "nft", "iptables-nft-restore", "iptables-legacy-restore")
 	eachWiring(t, func(t *testing.T, w *world) {
@@ -126,14 +125,14 @@ func TestManyWritersAtOnce(t *testing.T) {
 		s := a.until("that it is ready", func(s observe.Status) bool { return s.Ready })
 		t.Logf("turns of others: %v; %d differences repaired, %d passes failed on the way", turns, s.DriftRepairs, a.failures())
 		if s.DriftRepairs == 0 {
-			t.Error("nobody meddled")
+			t.Error("the meddler changed nothing")
 		}
 		tr.finish(true)
 	})
 }
 
-// compete lets the writers write until the slowest has had its turns, and the
-// meddler until it has made its changes. It returns the last turn of each.
+// compete lets the writers write until the slowest has had its turns, and the meddler until it has made its
+// changes. It returns the last turn of each.
 func (w *world) compete(atLeast, changes int) (turns [3]int) {
 	w.t.Helper()
 	var all sync.WaitGroup

@@ -20,7 +20,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// narrow is the largest packet that node2 sends on to yonder, in bytes.
+// narrow is the largest packet that node2 forwards to yonder, in bytes.
 const narrow = 1300
 
 // narrowPath makes node2 a router before a narrow link.
@@ -44,14 +44,13 @@ func single(a netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(a.BitLen(), a.BitLen())}
 }
 
-// mayLeave closes the victim in both directions but for what it sends to node2
-// and the pods there.
+// mayLeave closes the victim in both directions, except for what it sends to node2 and the pods there.
 func (w *world) mayLeave(t *testing.T) {
 	t.Helper()
 	w.denyAll(t, stage.Policy("out", "victim", `policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.244.2.0/24}}, {ipBlock: {cidr: "fd00:244:2::/64"}}]}]`))
 }
 
-// names are what a family calls the socket options, and an error.
+// names are a family's socket options, and an error.
 type names struct {
 	level, errors, discover, path, hops int
 	noWay                               error // what a router's unreachable route becomes
@@ -64,7 +63,7 @@ func optionsOf(v6 bool) names {
 	return names{unix.IPPROTO_IP, unix.IP_RECVERR, unix.IP_MTU_DISCOVER, unix.IP_MTU, unix.IP_TTL, unix.EHOSTUNREACH}
 }
 
-// Nothing may come in to the victim: the errors belong to flows of its own.
+// The victim accepts no connection: the errors belong to its own flows.
 func TestErrorsAboutAnAllowedFlowReachAnIsolatedPod(t *testing.T) {
 	eachDatapath(t, func(t *testing.T, w *world) {
 		w.mayLeave(t)

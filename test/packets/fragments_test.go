@@ -49,7 +49,7 @@ func TestLargeDatagramsOfAllowedFlowsArriveWholeAndOthersNotAtAll(t *testing.T) 
 				before := w.Counters(t)
 				b, first, last := w.large()
 				send(t, w.udp(t, p[0], w.at(t, p[0], v6, 5001+uint16(i)), w.at(t, p[1], v6, 81)), b, netip.AddrPort{})
-				w.Moved(t, p[0]+" → "+p[1], before, stage.Drops{counter: 1}) // the datagram is judged, not its parts
+				w.Moved(t, p[0]+" → "+p[1], before, stage.Drops{counter: 1}) // the datagram gets the verdict, not its parts
 				if w.Taps[p[1]].Saw(t, first) || w.Taps[p[1]].Saw(t, last) {
 					t.Errorf("%s → %s: a part of the datagram arrived", p[0], p[1])
 				}

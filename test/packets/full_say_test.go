@@ -18,8 +18,8 @@ import (
 	"github.com/podwall/podwall/internal/observe"
 )
 
-// reader returns a function that reads pages of node1's agent, over connections
-// that exist before the table is full: later ones would be dropped too.
+// reader returns a function that reads pages of node1's agent, over connections that exist before the table
+// is full: new ones would be dropped too.
 func (w *world) reader(t *testing.T) func(url string) string {
 	t.Helper()
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -47,9 +47,8 @@ const (
 	metricsPage = "http://127.0.0.1:20245/metrics"
 )
 
-// saysFull wants the agent to say that the connection table is full, or is not,
-// within some periods: with a problem that has a cure, in the metrics, and without
-// calling the node not ready.
+// saysFull wants the agent to report, within some periods, whether the connection table is full: as a
+// problem with a cure and in the metrics, while the node stays ready.
 func saysFull(t *testing.T, read func(string) string, full bool) {
 	t.Helper()
 	var s observe.Status

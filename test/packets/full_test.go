@@ -37,10 +37,9 @@ const (
 	protoNumber = 1
 	protoSrc    = 2
 	protoDst    = 3
-	// established is what a flow is that was answered and lasts: the kernel
-	// does not push it out for a new one.
+	// established marks a flow that has seen a reply and lasts: the kernel does not evict it for a new one.
 	established = 1<<1 | 1<<2 | 1<<3 // SEEN_REPLY, ASSURED, CONFIRMED
-	// most entries are made for a test; each takes some 300 bytes.
+	// most bounds the entries made for a test; each takes some 300 bytes.
 	most = 1 << 20
 )
 
@@ -65,8 +64,8 @@ func tuple(kind uint16, src, dst netip.AddrPort) []byte {
 			attribute(protoSrc, binary.BigEndian.AppendUint16(nil, src.Port())), attribute(protoDst, binary.BigEndian.AppendUint16(nil, dst.Port()))))
 }
 
-// first is the source of the first flow that fills the table; the others are
-// counted up from it, port and address as one number.
+// first is the source of the first flow that fills the table; the others count up from it, with port and
+// address as one number.
 const first = 198<<40 | 18<<32
 
 // flow is a message that makes a flow for an hour, and the places of its source:
@@ -89,9 +88,8 @@ func flow() (message []byte, places [4]int) {
 	return message, places
 }
 
-// fill leaves no room in node1's connection table. The
-// limit is one for the whole machine and only the first namespace may set it,
-// but each namespace is counted for itself.
+// fill fills node1's connection table. The limit applies to the whole machine and only the first namespace
+// may set it, but the entries of each namespace are counted separately.
 func (w *world) fill(t *testing.T) {
 	t.Helper()
 	limit := w.table(t, "max")
@@ -106,7 +104,7 @@ func (w *world) fill(t *testing.T) {
 		defer unix.Close(fd)
 		message, places := flow()
 		var batch []byte
-		for n := range limit { // those behind the last place are refused
+		for n := range limit { // flows beyond the limit are refused
 			src := binary.BigEndian.AppendUint64(nil, first+n)[2:]
 			for i := 0; i < 4; i += 2 {
 				copy(message[places[i]:], src[:4])
@@ -140,7 +138,7 @@ func (w *world) table(t *testing.T, name string) (n uint64) {
 	return n
 }
 
-// knocks are packets that begin something new.
+// knocks are first packets of new connections.
 func (w *world) knocks(t *testing.T, v6 bool, ways ...[2]string) []stage.Shot {
 	t.Helper()
 	var list []stage.Shot
@@ -159,8 +157,8 @@ func (w *world) knocks(t *testing.T, v6 bool, ways ...[2]string) []stage.Shot {
 	return list
 }
 
-// What is new does not pass: not what is denied, and not what is allowed, and
-// the node does not reach its pods either. What is known goes on.
+// New connections do not pass, whether denied or allowed, and the node cannot reach its pods either.
+// Existing connections continue.
 func TestAFullConnectionTableOpensNothing(t *testing.T) {
 	for _, tt := range []struct {
 		datapath string

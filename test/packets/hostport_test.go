@@ -42,8 +42,8 @@ func plugins(t *testing.T) string {
 	return dir
 }
 
-// mapPort runs the plugin portmap for the victim, as the last one of the
-// plugins that wired it (CNI specification 1.0.0).
+// mapPort runs the plugin portmap for the victim, as the last of the plugins that wired it (CNI
+// specification 1.0.0).
 func (w *world) mapPort(t *testing.T, backend string) {
 	t.Helper()
 	e := w.Endpoint(t, victim)
@@ -74,7 +74,7 @@ func (w *world) mapPort(t *testing.T, backend string) {
 	}
 }
 
-// call asks the port of node1.
+// call sends a question to the port of node1.
 func (w *world) call(t *testing.T, from string, v6 bool) trial.Question {
 	t.Helper()
 	return trial.Question{From: from, To: victim, Dst: w.Addr(t, node1, v6), Proto: packet.TCP, Port: hostPort}
@@ -100,7 +100,7 @@ func TestAHostPortIsJudgedWithTheClientsAddressAndThePodsPort(t *testing.T) {
 }
 
 func (w *world) hostPort(t *testing.T, v6 bool) {
-	w.Enforce(t) // all may
+	w.Enforce(t) // no policy
 	w.Allowed(t, w.call(t, out, v6), w.call(t, node2, v6), w.call(t, far, v6))
 	w.denyAll(t, outside("80"))
 	got := w.One(t, probe.Probe{From: out, Dst: w.Addr(t, node1, v6), Proto: packet.TCP, DstPort: hostPort})

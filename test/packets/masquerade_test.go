@@ -13,8 +13,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// leaving hides pods behind their node where they leave the cluster, as
-// ip-masq-agent does: not towards private ranges.
+// leaving masquerades traffic of pods that leaves the cluster, as ip-masq-agent does: not towards private
+// ranges.
 const leaving = `table inet hide {
 	chain postrouting {
 		type nat hook postrouting priority 100
@@ -24,7 +24,7 @@ const leaving = `table inet hide {
 }
 `
 
-// always hides pods from each other too.
+// always masquerades between pods, too.
 const always = `table inet hide {
 	chain postrouting {
 		type nat hook postrouting priority 100
@@ -49,8 +49,7 @@ func TestPoliciesSeeThePodBehindAMasqueradingNode(t *testing.T) {
 	})
 }
 
-// A packet is judged before its source is hidden, also where that hides pods of
-// one node from each other.
+// A packet gets its verdict before its source is masqueraded, also between pods of one node.
 func TestPoliciesSeeThePodBehindANodeThatHidesPodsFromEachOther(t *testing.T) {
 	eachDatapath(t, func(t *testing.T, w *world) {
 		w.load(t, node1, always)

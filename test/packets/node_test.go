@@ -21,12 +21,11 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// nobody is a user without any right.
+// nobody is a user without rights.
 const nobody = 65534
 
-// own gives node1 an address that is on no link to anybody, the one of a DNS
-// cache on the node where there is one usually, and returns all addresses of the
-// node: of its uplink, this, and of the bridge with the pods if there is one.
+// own gives node1 an address on no shared link, the usual one of a node-local DNS cache, and returns all
+// addresses of the node: of its uplink, this one, and of the pod bridge if there is one.
 func (w *world) own(t *testing.T, v6 bool) []netip.Addr {
 	t.Helper()
 	extra := stage.Pick(v6, "fd00:99::1", "169.254.20.10")
@@ -72,8 +71,8 @@ func TestEveryProcessOfTheNodeReachesItsPods(t *testing.T) {
 	})
 }
 
-// dialAs connects as another user. Linux keeps users by thread: the one that
-// asks is another, and is one of before at the end.
+// dialAs connects as another user. Linux keeps credentials per thread: only the dialling thread changes its
+// user, and it changes back at the end.
 func (w *world) dialAs(t *testing.T, endpoint string, user int, to netip.AddrPort) error {
 	t.Helper()
 	return w.NS(t, endpoint).Do(func() (err error) {
@@ -88,8 +87,8 @@ func (w *world) dialAs(t *testing.T, endpoint string, user int, to netip.AddrPor
 	})
 }
 
-// setUser sets the effective and file system user of the thread, and leaves the
-// real and saved one, by which it comes back.
+// setUser sets the effective and file system user of the thread. It keeps the real and saved ones, which
+// allow to change back.
 func setUser(user int) error {
 	const unchanged = ^uintptr(0)
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(user), unchanged); errno != 0 {
@@ -154,7 +153,7 @@ func TestAHostNetworkPodIsMetByItsNodesAddressOnly(t *testing.T) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Allowed(t, w.Ask(t, node2, victim, v6, packet.TCP, 80))
 			w.Denied(t, ruleset.CounterEgress, w.Ask(t, peer, victim, v6, packet.TCP, 80))
-			w.Allowed(t, w.Ask(t, near, node2, v6, packet.TCP, 80)) // the policy for all pods is none for a node
+			w.Allowed(t, w.Ask(t, near, node2, v6, packet.TCP, 80)) // the policy for all pods does not apply to a node
 		})
 	})
 }

@@ -26,7 +26,7 @@ type tunnelEnd struct {
 	inner []netip.Addr
 }
 
-// overlay carries what pods of different nodes say to each other in VXLAN.
+// overlay carries the traffic between pods of different nodes in VXLAN.
 func (w *world) overlay(t *testing.T) {
 	t.Helper()
 	ends := []tunnelEnd{
@@ -56,7 +56,7 @@ func (w *world) overlay(t *testing.T) {
 	}
 }
 
-// carried is how many packets a node got out of the tunnel.
+// carried is the number of packets that a node received from the tunnel.
 func (w *world) carried(t *testing.T, node string) uint64 {
 	t.Helper()
 	_, link := w.link(t, node, "vxlan0")
@@ -82,7 +82,7 @@ func TestPodTrafficInAnOverlayIsJudgedByItsInnerAddresses(t *testing.T) {
 				t.Errorf("node2 got %d packets out of the tunnel, want 12 and more", got)
 			}
 		})
-		// Who may speak to the pod by its node's address may not in the tunnel.
+		// A peer that may reach the pod by its node's address may not reach it through the tunnel.
 		w.Enforce(t, stage.Policy("node2", "victim", `policyTypes: [Ingress], ingress: [{from: [{ipBlock: {cidr: 172.30.0.12/32}}, {ipBlock: {cidr: "fd00:172:30::12/128"}}]}]`))
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Denied(t, ruleset.CounterIngress, w.Ask(t, far, victim, v6, packet.TCP, 80))

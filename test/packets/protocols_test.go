@@ -15,7 +15,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// An INIT has its ports where TCP has them, and a good checksum.
+// An SCTP INIT has its ports at the same offset as TCP, and a valid checksum.
 func TestARuleForOneProtocolOpensNoOther(t *testing.T) {
 	eachWiring(t, func(t *testing.T, w *world) {
 		protos := []packet.Protocol{packet.TCP, packet.UDP, packet.SCTP}
@@ -38,8 +38,7 @@ func TestARuleForOneProtocolOpensNoOther(t *testing.T) {
 	})
 }
 
-// tunnels are packets of protocols that carry others, in the form that they
-// have on a wire.
+// tunnels are packets of tunnelling protocols, in their wire format.
 func (w *world) tunnels(t *testing.T, from, to string, v6 bool) []stage.Shot {
 	t.Helper()
 	src, dst := w.Addr(t, from, v6), w.Addr(t, to, v6)

@@ -12,8 +12,8 @@ import (
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
 )
 
-// The connection and its answers go the whole way: to the node, back, and
-// translated in both directions where there is a Service.
+// The connection and its replies take the whole path: to the node, back, and translated in both directions
+// if there is a Service.
 func TestAPodTalksToItselfUnderDenyAll(t *testing.T) {
 	eachDatapath(t, func(t *testing.T, w *world) {
 		w.Hairpin(t, victim)

@@ -51,8 +51,7 @@ func TestARuleForAServicesAddressMeansNothing(t *testing.T) {
 	})
 }
 
-// The API server is such a Service: what answers has the address of a node, the
-// pod's own or another.
+// The API server is such a Service: its endpoint has the address of a node, the pod's own or another.
 func TestAServiceOfNodesIsReachedByARuleForTheNodes(t *testing.T) {
 	eachWiring(t, func(t *testing.T, w *world) {
 		port := map[string]uint16{node1: 443, node2: 444} // of the Service

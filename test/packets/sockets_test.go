@@ -24,8 +24,8 @@ func (w *world) at(t *testing.T, name string, v6 bool, port uint16) netip.AddrPo
 	return netip.AddrPortFrom(w.Addr(t, name, v6), port)
 }
 
-// udp opens a socket at one of an endpoint's ports; connected, if there is a
-// remote end. Reading from it ends when the test's patience does.
+// udp opens a socket at one of an endpoint's ports, connected if there is a remote end. A read ends when
+// the test's patience does.
 func (w *world) udp(t *testing.T, name string, local, remote netip.AddrPort) *net.UDPConn {
 	t.Helper()
 	var c *net.UDPConn
@@ -53,8 +53,7 @@ func receive(t *testing.T, c *net.UDPConn) ([]byte, netip.AddrPort) {
 	return buf[:n], netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 }
 
-// send sends a datagram. That a rule of the sender's own node drops it is no
-// error.
+// send sends a datagram. A drop by a rule of the sender's own node is no error.
 func send(t *testing.T, c *net.UDPConn, b []byte, to netip.AddrPort) {
 	t.Helper()
 	var err error
@@ -98,7 +97,7 @@ func (w *world) listen(t *testing.T, name string, local netip.AddrPort) net.List
 	return l
 }
 
-// dial connects from an endpoint, waiting no longer than is patient.
+// dial connects from an endpoint and waits at most for patience.
 func (w *world) dial(t *testing.T, name string, from, to netip.AddrPort) (c *net.TCPConn, err error) {
 	t.Helper()
 	err = w.NS(t, name).Do(func() error {
@@ -132,7 +131,7 @@ func (w *world) connect(t *testing.T, name string, to netip.AddrPort, l net.List
 	return client, conn.(*net.TCPConn)
 }
 
-// carries wants a number of bytes to go over a connection in one direction.
+// carries wants a number of bytes to pass over a connection in one direction.
 func carries(t *testing.T, from, to net.Conn, size int) {
 	t.Helper()
 	stage.Check(t, errors.Join(from.SetWriteDeadline(time.Now().Add(stage.Patience)), to.SetReadDeadline(time.Now().Add(stage.Patience))))

@@ -16,7 +16,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// deaf lets a pod not hear that others connect to it.
+// deaf drops a pod's incoming connections inside the pod.
 const deaf = `table inet deaf {
 	chain input {
 		type filter hook input priority 0
@@ -25,8 +25,8 @@ const deaf = `table inet deaf {
 }
 `
 
-// Both ends connect to each other at the same moment. The victim lets nobody
-// in, but its own SYN came first, so the other one belongs to its connection.
+// Both ends connect to each other at the same moment. The victim accepts no connection, but its own SYN
+// came first, so the other one belongs to its connection.
 func TestSimultaneousOpenIsOneConnection(t *testing.T) {
 	eachDatapath(t, func(t *testing.T, w *world) {
 		w.denyAll(t, stage.Policy("out", "victim", `policyTypes: [Egress], egress: [{ports: [{port: 7002}]}]`))

@@ -22,14 +22,14 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// shortMemory makes node1 forget a UDP flow after a second.
+// shortMemory makes node1 delete a UDP entry after a second.
 func (w *world) shortMemory(t *testing.T) {
 	t.Helper()
 	stage.Check(t, w.NS(t, node1).SetSysctls([]netns.Sysctl{{Path: "netfilter/nf_conntrack_udp_timeout", Value: "1"},
 		{Path: "netfilter/nf_conntrack_udp_timeout_stream", Value: "1"}}))
 }
 
-// forgotten returns when node1 knows no flow any more from one of the ports.
+// forgotten returns when node1 has no flow from one of the ports any more.
 func (w *world) forgotten(t *testing.T, ports ...uint16) {
 	t.Helper()
 	h, end := w.Handle(t, node1), time.Now().Add(10*time.Second)
@@ -64,7 +64,7 @@ func TestRepliesPassAndAfterTheEndOfAFlowWhoSpeaksFirstIsJudged(t *testing.T) {
 			inside, outside := w.at(t, victim, v6, 5000), w.at(t, near, v6, 6000)
 			in, others := w.udp(t, victim, inside, netip.AddrPort{}), w.udp(t, near, outside, netip.AddrPort{})
 			before := w.Counters(t)
-			for range 2 { // the victim asks, and the answer passes though nothing may come in
+			for range 2 { // the victim sends, and the reply passes although it accepts no connection
 				send(t, in, []byte("question"), outside)
 				receive(t, others)
 				send(t, others, []byte("answer"), inside)
@@ -84,8 +84,7 @@ func TestRepliesPassAndAfterTheEndOfAFlowWhoSpeaksFirstIsJudged(t *testing.T) {
 	})
 }
 
-// watch is somebody else's chain right behind ours: it is entered as often as
-// ours is.
+// watch is another program's chain right after ours: it is entered as often as ours.
 const watch = `table inet watch {
 	counter walks { }
 	chain postrouting {
@@ -117,7 +116,7 @@ func TestAnUnansweredFlowIsJudgedOnceWhileItsEntryLives(t *testing.T) {
 			return list
 		}
 		for _, v6 := range []bool{false, true} {
-			w.udp(t, victim, w.at(t, victim, v6, 80), netip.AddrPort{}) // takes all and says nothing
+			w.udp(t, victim, w.at(t, victim, v6, 80), netip.AddrPort{}) // receives all and sends nothing
 			w.Arrive(t, statsd(v6)...)
 		}
 		if n := w.walks(t); n != 2 {
@@ -133,8 +132,8 @@ func TestAnUnansweredFlowIsJudgedOnceWhileItsEntryLives(t *testing.T) {
 	})
 }
 
-// Resolvers ask for both families at once from one port. Both packets may be
-// under way before an entry is made for either.
+// Resolvers send queries for both families at once from one port. Both packets may be in flight before
+// either has an entry.
 func TestTwoPacketsOfANewFlowAtOnceBothArrive(t *testing.T) {
 	eachWiring(t, func(t *testing.T, w *world) {
 		w.serve(t, packet.UDP)

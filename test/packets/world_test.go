@@ -38,7 +38,7 @@ const (
 // TestMain runs the tests in a world of their own, with the agent that is built.
 func TestMain(m *testing.M) { entry.Main(m, entry.BuiltAgent("../..")) }
 
-// world is a stage with ordinary sockets and with what networks do.
+// world is a stage with ordinary sockets and network conditions.
 type world struct{ *stage.World }
 
 func eachWiring(t *testing.T, test func(t *testing.T, w *world)) {
@@ -49,14 +49,13 @@ func eachDatapath(t *testing.T, test func(t *testing.T, w *world)) {
 	stage.EachDatapath(t, stage.Setup{}, func(t *testing.T, w *stage.World) { test(t, &world{w}) })
 }
 
-// denyAll isolates every pod of the shop in both directions, but for what the
-// other policies allow.
+// denyAll isolates every pod of the shop in both directions, except for what the other policies allow.
 func (w *world) denyAll(t *testing.T, others ...string) {
 	t.Helper()
 	w.Enforce(t, append([]string{stage.Policy("all", "", `policyTypes: [Ingress, Egress]`)}, others...)...)
 }
 
-// load puts rules of somebody else into a namespace.
+// load adds rules of another program to a namespace.
 func (w *world) load(t *testing.T, endpoint, rules string) {
 	t.Helper()
 	w.run(t, endpoint, rules, "nft", "-f", "-")
@@ -78,7 +77,7 @@ func (w *world) run(t *testing.T, endpoint, input string, args ...string) string
 	return out.String()
 }
 
-// link returns a link of an endpoint, and the handle to change it with.
+// link returns a link of an endpoint, and the handle to change it.
 func (w *world) link(t *testing.T, endpoint, name string) (*netlink.Handle, netlink.Link) {
 	t.Helper()
 	h := w.Handle(t, endpoint)
@@ -87,7 +86,7 @@ func (w *world) link(t *testing.T, endpoint, name string) (*netlink.Handle, netl
 	return h, l
 }
 
-// toPod is the link of a pod's node over which its packets go.
+// toPod is the link over which a pod's node sends to the pod.
 func (w *world) toPod(t *testing.T, pod string) (*netlink.Handle, netlink.Link) {
 	t.Helper()
 	e := w.Endpoint(t, pod)
@@ -97,7 +96,7 @@ func (w *world) toPod(t *testing.T, pod string) (*netlink.Handle, netlink.Link) 
 	return w.link(t, e.Node, e.HostDevice)
 }
 
-// serve puts a Service with port 80 before the victim's port 8080.
+// serve adds a Service with port 80 for the victim's port 8080.
 func (w *world) serve(t *testing.T, protos ...packet.Protocol) {
 	t.Helper()
 	w.Svc = nil
@@ -113,8 +112,7 @@ func front(v6 bool) netip.AddrPort {
 	return netip.AddrPortFrom(stage.Pick(v6, "fd00:96::10", "10.96.0.10"), 80)
 }
 
-// tracking reads a column of what a namespace's connection tracking counts, all
-// processors together.
+// tracking reads a column of a namespace's conntrack statistics, summed over all processors.
 func (w *world) tracking(t *testing.T, endpoint, column string) (sum uint64) {
 	t.Helper()
 	var text []byte
