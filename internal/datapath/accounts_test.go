@@ -56,7 +56,7 @@ func TestThoseWhoShareAScanShareItsCost(t *testing.T) {
 	}
 }
 
-// How long a payer waits follows from its own scans and from nothing else.
+// A payer's wait depends only on its own scans.
 func TestNobodyPaysForAnother(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		all, alone := newAccounts(), map[cut.Payer]*accounts{}

@@ -43,7 +43,7 @@ func TestFirstApplyWritesEverythingAndProvesIt(t *testing.T) {
 	})
 }
 
-// The base chain is there from the first sync on, always: also without pods.
+// The base chains exist from the first sync on, also without pods.
 func TestAnEmptyProgramHasItsBaseChains(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		healthy(t, open(t, Options{}), &program.Program{})
@@ -77,8 +77,8 @@ func generation(t *testing.T, d *Datapath) uint32 {
 	return g
 }
 
-// Invariants 5 and 6: the kernel keeps enforcing while nobody runs, and a
-// fresh process without memory knows what is ours.
+// Invariants 5 and 6: the kernel keeps enforcing while no agent runs, and a new process without memory
+// recognises our objects.
 func TestInvariant5And6TheTableOutlivesTheProcess(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		first := open(t, Options{})
@@ -134,8 +134,8 @@ func TestForeignChangesAreNoticedAndRepaired(t *testing.T) {
 	}
 }
 
-// awaitWatch makes sure that the watch listens: it changes something of
-// others' until the datapath is woken by it.
+// awaitWatch makes sure that the watch listens: it changes another program's objects until the datapath
+// wakes up.
 func awaitWatch(t *testing.T, d *Datapath) {
 	t.Helper()
 	for range 100 {
@@ -162,8 +162,8 @@ func settle(t *testing.T, d *Datapath) {
 	t.Fatal("the foreign change was never seen as drift")
 }
 
-// What a watch may have missed is found by the periodic verification, also
-// when there was an Apply in between that had nothing to send.
+// The periodic verification finds what a watch may have missed, also if an Apply in between had nothing to
+// send.
 func TestVerifyFindsWhatTheWatchMissed(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -181,14 +181,13 @@ func TestVerifyFindsWhatTheWatchMissed(t *testing.T) {
 		}
 		verify(t, d)
 		if r := healthy(t, d, isolated("10.244.2.5", "10.244.2.6")); r.Full {
-			t.Error("our own commit is taken for somebody else's")
+			t.Error("our own commit is taken for another program's")
 		}
 	})
 }
 
-// Invariant 8: after a failed commit, memory of the kernel is dropped and the
-// next pass reads back. Somebody deletes an element behind our back, so that
-// our deletion of it fails, and with it the whole transaction.
+// Invariant 8: after a failed commit the cached state is dropped and the next pass reads back. Another
+// program deletes an element, so our deletion of it fails, and with it the whole transaction.
 func TestInvariant8AFailedCommitIsReadBack(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -228,9 +227,8 @@ func TestANoticeOutlivesAFailedPass(t *testing.T) {
 	})
 }
 
-// brokenConn returns a connection on which everything fails: it has to dial
-// again, and the namespace that it was told is gone. The number of the
-// descriptor is one that nobody gets by chance.
+// brokenConn returns a connection on which everything fails: it has to dial again, and its namespace is
+// gone. No descriptor gets that number by chance.
 func brokenConn(t *testing.T) *nft.Conn {
 	t.Helper()
 	const number = 900

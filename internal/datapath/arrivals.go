@@ -155,7 +155,7 @@ func (a *arrivals) run(ctx context.Context, open func(link int) bool) {
 	}
 }
 
-// take removes the waiting addresses from the queue, without those that are programmed. An address whose
+// take removes the waiting addresses from the queue, without programmed ones. An address whose
 // route does not lead to pods counts only if a pod is held for it.
 func (a *arrivals) take(open func(link int) bool) (list []netip.Addr, since time.Time) {
 	if !a.armed.Load() {

@@ -23,7 +23,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// pairAway makes a pair whose other end is in another network namespace.
+// pairAway makes a pair whose peer is in another network namespace.
 func pairAway(t *testing.T, name string) {
 	t.Helper()
 	away, err := netns.New()
@@ -39,11 +39,11 @@ func pairAway(t *testing.T, name string) {
 	run(t, "ip", "link", "set", name, "up")
 }
 
-// left waits until the connections are those.
+// left waits until exactly these connections exist.
 func left(t *testing.T, want ...string) {
 	t.Helper()
 	slices.Sort(want)
-	ours := func() []string { // not what interfaces say when they come up
+	ours := func() []string { // without the packets of interfaces that come up
 		return slices.DeleteFunc(connections(t), func(l string) bool { return !strings.HasPrefix(l, "tcp ") && !strings.HasPrefix(l, "udp ") })
 	}
 	for end := time.Now().Add(patience); !slices.Equal(ours(), want); time.Sleep(time.Millisecond) {
@@ -55,7 +55,7 @@ func left(t *testing.T, want ...string) {
 
 const (
 	stranger = "10.244.1.77" // an address that no pod has yet
-	friendly = "10.244.1.78" // one of a pod that is known
+	friendly = "10.244.1.78" // the address of a known pod
 )
 
 func sampleProgram() *program.Program {
@@ -71,13 +71,13 @@ func TestARouteToAStrangerEndsTheConnectionsFromBefore(t *testing.T) {
 		run(t, "ip", "link", "set", "up0", "up")
 		d := open(t, Options{})
 		connect(t, inet.UDP, first, stranger)
-		connect(t, inet.UDP, friendly, stranger) // of a known pod with a stranger
+		connect(t, inet.UDP, friendly, stranger) // a known pod with an unknown address
 		connect(t, inet.TCP, stranger, second)
 		connect(t, inet.UDP, first, elsewhere)
-		run(t, "ip", "route", "add", stranger, "dev", "veth-a") // before anybody listens
+		run(t, "ip", "route", "add", stranger, "dev", "veth-a") // before the watch listens
 		run(t, "ip", "route", "add", elsewhere, "dev", "up0")
 		apply(t, d, sampleProgram())
-		connect(t, inet.UDP, first, friendly) // which the rules let
+		connect(t, inet.UDP, first, friendly) // allowed by the rules
 		watch(t, d)
 		other, kept := line(inet.UDP, first, elsewhere), line(inet.UDP, first, friendly)
 		left(t, other, kept)
@@ -92,7 +92,7 @@ func TestARouteToAStrangerEndsTheConnectionsFromBefore(t *testing.T) {
 	})
 }
 
-// What is ended while there are no rules comes again.
+// Entries deleted while there are no rules would be added again.
 func TestArrivalsWaitForTheRulesAndAreLookedAtTwice(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -105,7 +105,7 @@ func TestArrivalsWaitForTheRulesAndAreLookedAtTwice(t *testing.T) {
 		apply(t, d, sampleProgram())
 		a.turn(elsewhere)
 		left(t)
-		connect(t, inet.UDP, first, stranger) // was under way
+		connect(t, inet.UDP, first, stranger) // was in flight
 		a.turn(elsewhere)
 		left(t)
 		a.turn(elsewhere)
@@ -115,7 +115,7 @@ func TestArrivalsWaitForTheRulesAndAreLookedAtTwice(t *testing.T) {
 	})
 }
 
-// The kernel's connection table cannot be asked for a while.
+// The connection table cannot be read for a while.
 func TestAnAddressThatCouldNotBeLookedForWaitsOn(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -156,14 +156,14 @@ func TestRoutesThatWaitAreBounded(t *testing.T) {
 	}
 }
 
-// alive holds the agent's lock, as an agent does that lives.
+// alive holds the agent's lock, as a running agent does.
 func alive(t *testing.T) (end func()) {
 	t.Helper()
 	l, err := net.Listen("unix", AgentLock)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func() { _ = l.Close() } // nothing was said
+	return func() { _ = l.Close() } // no data was sent
 }
 
 func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
@@ -188,7 +188,7 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 			}
 			left(t)
 		}
-		skeleton(stranger) // on a node that just booted
+		skeleton(stranger) // on a node that has just booted
 		left(t, line(inet.UDP, first, elsewhere), line(inet.TCP, first, friendly))
 		nothing()
 
@@ -198,7 +198,7 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 		skeleton(stranger)
 		left(t, line(inet.UDP, first, elsewhere), line(inet.TCP, first, friendly))
 		if listing(t) != before {
-			t.Errorf("beside an agent the table changed:\n%s", listing(t))
+			t.Errorf("with an agent the table changed:\n%s", listing(t))
 		}
 		end()
 		nothing()
@@ -208,14 +208,14 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 		if to := run(t, "nft", "list", "map", "inet", "podwall", "to4"); strings.Contains(to, friendly) || !strings.Contains(to, webPod) {
 			t.Errorf("who is known:\n%s", to)
 		}
-		healthy(t, open(t, Options{}), sampleProgram()) // the next agent puts it right
+		healthy(t, open(t, Options{}), sampleProgram()) // the next agent repairs it
 		if to := run(t, "nft", "list", "map", "inet", "podwall", "to4"); !strings.Contains(to, friendly) {
 			t.Errorf("the next agent left it:\n%s", to)
 		}
 	})
 }
 
-// What is programmed during a look, which may take long, is left to the loop.
+// Pods programmed during a scan, which may take long, are left to the loop.
 func TestAnAddressThatIsKnownMeanwhileIsLeftAlone(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -229,8 +229,7 @@ func TestAnAddressThatIsKnownMeanwhileIsLeftAlone(t *testing.T) {
 	})
 }
 
-// What was sent before there were rules, and waits for the pod's hardware address,
-// meets no hook any more.
+// A packet sent before the rules, which waits for the pod's hardware address, passes no hook any more.
 func TestTheSkeletonDropsWhatWaitsForThePod(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		const pod, other = "10.9.0.2", "10.9.0.3"
@@ -243,7 +242,7 @@ func TestTheSkeletonDropsWhatWaitsForThePod(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = conn.Close() }() // it was of use
+			defer func() { _ = conn.Close() }() // not needed any more
 			if _, err := conn.Write([]byte("from before")); err != nil {
 				t.Fatal(err)
 			}
@@ -257,8 +256,8 @@ func TestTheSkeletonDropsWhatWaitsForThePod(t *testing.T) {
 	})
 }
 
-// The look for a pod's route may end between the moment in which a pass asks what is
-// clean and its commit. Then nobody looks again, and the loop must be told.
+// The scan for a pod's route may end after a pass has read the clean addresses and before its commit. Then
+// no scan follows, and the loop must be woken.
 func TestAPodIsFreedThatWasCleanBeforeItWasHeld(t *testing.T) {
 	freed := 0
 	a := newArrivals(nil, slog.New(slog.DiscardHandler), true, func() { freed++ })

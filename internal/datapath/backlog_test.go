@@ -12,7 +12,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/cut"
 )
 
-// numbered are connections of a tenant, told apart by their chain.
+// numbered are connections of a tenant, distinguished by their chain.
 func numbered(tenant string, from, n int) (list []cut.Cut) {
 	for i := range n {
 		list = append(list, cut.Cut{Tenant: tenant, Entry: inet.Connection{Zone: uint16(from + i)}})

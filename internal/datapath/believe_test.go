@@ -27,9 +27,8 @@ func claimed(addrs ...string) *program.Program {
 	return p
 }
 
-// A host outside, a neighbour on the wire, and the node itself keep their traffic
-// if a pod claims their address. The pod with a route of its own is believed, and
-// so is one as soon as its route comes.
+// An external host, a neighbour on the wire, and the node itself keep their traffic if a pod claims their
+// address. A pod with its own route is accepted, as soon as the route exists.
 func TestAnAddressThatLeadsElsewhereIsNoPods(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		run(t, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "wire")
@@ -92,7 +91,7 @@ func TestAnAddressThatLeadsElsewhereIsNamedAfterAWhile(t *testing.T) {
 	})
 }
 
-// An announced pod is a pod whatever the main routing table says.
+// An announced pod is accepted regardless of the main routing table.
 func TestWhatTheRuntimeAnnouncedIsBelieved(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		run(t, "ip", "link", "set", "lo", "up")

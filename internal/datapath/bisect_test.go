@@ -18,8 +18,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// Among any objects those that are refused are found, and nothing else, unless the
-// bound is reached: then some more are left out.
+// The search finds exactly the refused objects, unless it reaches the bound: then it leaves out some more.
 func TestADivisionFindsWhatIsRefused(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var all []object
@@ -55,9 +54,8 @@ func TestADivisionFindsWhatIsRefused(t *testing.T) {
 	})
 }
 
-// withRefused adds pods to a program that the kernel refuses: one whose chain asks a
-// set that is not there, one whose chain is not there, and one behind a set with two
-// elements of which one is in the other.
+// withRefused adds pods that the kernel refuses: one whose chain uses a missing set, one whose chain is
+// missing, and one behind a set with two elements of which one contains the other.
 func withRefused(p *program.Program) *program.Program {
 	nested := []inet.Range{inet.AddrRange(netip.MustParsePrefix("10.0.0.0/8")), inet.AddrRange(netip.MustParsePrefix("10.1.0.0/16"))}
 	chain := func(name, set string) *program.Chain {
@@ -77,7 +75,7 @@ func TestWhatTheKernelRefusesIsLeftOutAndOthersGoOn(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
 		healthy(t, d, isolated("10.244.2.5"))
-		next := withRefused(isolated("10.244.2.5", "10.244.2.6")) // beside them a change of others
+		next := withRefused(isolated("10.244.2.5", "10.244.2.6")) // and a change of other objects
 		if _, err := d.Apply(t.Context(), next); err == nil {
 			t.Fatal("the kernel takes it: the test shows nothing")
 		}
@@ -117,8 +115,8 @@ func leftOut(r Report) decide.Problem {
 	return decide.Problem{}
 }
 
-// Without a table of an earlier process there is nobody to wait for, and the kernel
-// is not taken for one that lacks a part.
+// Without a table of an earlier process no other program can be the cause, and the error must not pass for
+// a missing kernel feature.
 func TestWhatTheKernelRefusesAtTheStartIsLeftOutAtOnce(t *testing.T) {
 	for name, o := range map[string]Options{"closed": {}, "open": {Options: decide.Options{OpenUnknown: true}}} {
 		t.Run(name, func(t *testing.T) {
@@ -134,8 +132,7 @@ func TestWhatTheKernelRefusesAtTheStartIsLeftOutAtOnce(t *testing.T) {
 	}
 }
 
-// A verification tries again: what the kernel refused may have been somebody else's
-// doing.
+// A verification tries again: another program may have caused the refusal.
 func TestWhatWasLeftOutIsTriedAgain(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})

@@ -15,8 +15,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// addPort adds a port to a bridge and returns a socket inside the namespace where its
-// other end is.
+// addPort adds a port to a bridge and returns a handle for the namespace of its peer.
 func addPort(t *testing.T, bridge, name string, addrs ...string) *netlink.Handle {
 	t.Helper()
 	ns, err := netns.New()
@@ -71,7 +70,7 @@ func portOf(t *testing.T, d *Datapath, addr string) string {
 	return ""
 }
 
-// A pod's port outlives the agent: while none lives the pod gives up its address and a
+// A pod keeps its port when the agent restarts: while no agent runs, the pod gives up its address and a
 // neighbour takes it.
 func TestAPortStaysItsPodsOverARestart(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
@@ -95,7 +94,7 @@ func TestAPortStaysItsPodsOverARestart(t *testing.T) {
 	})
 }
 
-// What somebody does to the table of ports is repaired.
+// Another program's changes to the table of ports are repaired.
 func TestTheTableOfPortsIsRepaired(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		addBridges(t)

@@ -33,7 +33,7 @@ func (d *Datapath) commit(ctx context.Context, out decide.Decision, report *Repo
 	out.Node.Restore = d.settings.saved()
 	d.cuts.expect(out)
 	if len(out.Former) > 0 {
-		report.Cuts.Reused += d.cuts.clear(out.Former, strangers(out.Former, out.Learn.Node))
+		report.Cuts.Reused += d.cuts.clear(out.Former, denyingAll(out.Former, out.Learn.Node))
 	}
 	report.add(d.bindPorts(out.Node)...)
 	if err := d.commitRules(ctx, out, report); err != nil {

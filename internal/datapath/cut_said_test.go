@@ -13,7 +13,7 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// saying lets both peers in, and returns what is said of cuts at the usual level.
+// saying admits both peers, and returns what is logged about cuts at the usual level.
 func saying(t *testing.T) (*Datapath, *bytes.Buffer) {
 	t.Helper()
 	said := &bytes.Buffer{}
@@ -24,9 +24,9 @@ func saying(t *testing.T) (*Datapath, *bytes.Buffer) {
 	return d, said
 }
 
-// Pods go all the time, and each leaves connections that have ended. They are deleted,
-// but are no cuts; what goes on is one, for another reason than a change of policies.
-// Neither is news.
+// Pods are deleted all the time, and each leaves connections that have ended. They are deleted but not
+// counted as cuts. An open connection is counted as one, for another reason than a policy change. Neither
+// is logged.
 func TestAPodThatGoesIsNoNews(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d, said := saying(t)

@@ -32,7 +32,7 @@ const (
 	tcpPort, reply = 80, 40000
 )
 
-// connect puts a connection into the table of this process' network namespace.
+// connect adds a connection to the table of this process's network namespace.
 func connect(t *testing.T, p inet.Protocol, src, dst string) {
 	t.Helper()
 	connectIn(t, established, p, src, dst)
@@ -41,7 +41,7 @@ func connect(t *testing.T, p inet.Protocol, src, dst string) {
 // States of a TCP connection.
 const established, timeWait = 3, 7
 
-// connectIn is connect, in a state if it is TCP.
+// connectIn is connect, with a state for TCP.
 func connectIn(t *testing.T, state uint8, p inet.Protocol, src, dst string) {
 	t.Helper()
 	tuple := func(src, dst string, sport, dport uint16) netlink.IPTuple {
@@ -76,7 +76,7 @@ func connections(t *testing.T) []string {
 
 func line(p inet.Protocol, src, dst string) string { return fmt.Sprintf("%s %s > %s", p, src, dst) }
 
-// watch runs what runs beside the loop, until the test ends.
+// watch runs the goroutines next to the loop until the test ends.
 func watch(t *testing.T, d *Datapath) {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -90,8 +90,8 @@ func watch(t *testing.T, d *Datapath) {
 	})
 }
 
-// drive does what it is asked to, as the agent's loop does, until the connections
-// are the wanted ones. It returns what was cut.
+// drive does what is requested, as the agent's loop does, until the connections are the wanted ones. It
+// returns what was cut.
 func drive(t *testing.T, d *Datapath, p *program.Program, want ...string) (sum Cuts) {
 	t.Helper()
 	slices.Sort(want)
@@ -116,7 +116,7 @@ func drive(t *testing.T, d *Datapath, p *program.Program, want ...string) (sum C
 	}
 }
 
-// endFound ends what was found, once.
+// endFound ends the denied connections that were found, once.
 func endFound(t *testing.T, d *Datapath) Cuts {
 	t.Helper()
 	c, err := d.Cut(t.Context())
@@ -180,9 +180,8 @@ func TestAChangeCutsWhatItDeniesAndNothingElse(t *testing.T) {
 	})
 }
 
-// A cut is a commit of its own: what refuses the answering ends comes in one
-// transaction, and leads to the table that a whole pass would
-// make. A cut that has nothing to end sends nothing.
+// A cut is a commit of its own: the rules that refuse the replying ends are committed in one transaction
+// and result in the table that a full pass would make. A cut without connections sends nothing.
 func TestACutIsACommitOfItsOwn(t *testing.T) {
 	for name, o := range map[string]decide.Options{"nat": {}, "no guard": {Guard: decide.GuardOff}, "filter": {FilterHook: true}} {
 		t.Run(strings.ReplaceAll(name, " ", ""), func(t *testing.T) {
@@ -227,8 +226,7 @@ func TestACutIsACommitOfItsOwn(t *testing.T) {
 	}
 }
 
-// Before anything is in force, and after the table was lost, a cut ends nothing and
-// asks for a pass.
+// Before the first commit, and after the table was lost, a cut ends nothing and requests a pass.
 func TestACutNeedsATableThatIsKnown(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -244,8 +242,8 @@ func TestACutNeedsATableThatIsKnown(t *testing.T) {
 	})
 }
 
-// Somebody takes our table away while a connection waits to be ended. The cut leaves
-// that to the next pass, which finds and says what others did.
+// Another program deletes our table while a connection waits to be ended. The cut leaves that to the next
+// pass, which finds and reports the change.
 func TestACutLeavesOthersChangesToAPass(t *testing.T) {
 	for name, heard := range map[string]bool{"heard of": true, "not heard of": false} {
 		t.Run(strings.ReplaceAll(name, " ", ""), func(t *testing.T) {
@@ -272,7 +270,7 @@ func TestACutLeavesOthersChangesToAPass(t *testing.T) {
 				}
 				d.note(nft.Notice{Table: true})
 				if r := apply(t, d, isolated(first)); r.Drift == 0 {
-					t.Errorf("nobody says that the table was away: %s", brief(r))
+					t.Errorf("no report that the table was deleted: %s", brief(r))
 				}
 				drive(t, d, isolated(first))
 			})
@@ -280,8 +278,8 @@ func TestACutLeavesOthersChangesToAPass(t *testing.T) {
 	}
 }
 
-// twoTenants is a program with a pod of each. The peers of the second may reach
-// webPod, those of the first its neighbour.
+// twoTenants is a program with a pod of each tenant. The peers of the second may reach webPod, those of the
+// first its neighbour.
 func twoTenants(flapping, quiet []string) *program.Program {
 	set := func(name string, peers []string) *program.Set {
 		s := &program.Set{Name: name, Kind: inet.Addrs, Family: inet.IPv4}
@@ -301,22 +299,22 @@ func twoTenants(flapping, quiet []string) *program.Program {
 		Chains: []*program.Chain{chain("ingress4-flapping", "pods4-flapping"), chain("ingress4-quiet", "pods4-quiet")},
 		Sets:   []*program.Set{set("pods4-flapping", flapping), set("pods4-quiet", quiet)},
 	}
-	if len(flapping) == 0 { // what its own policy denies, and not its peers that are gone
+	if len(flapping) == 0 { // connections that its own policy denies, not those of its deleted peers
 		p.Chains[0] = &program.Chain{Name: "ingress4-closed", Direction: program.Ingress, Family: inet.IPv4}
 		p.Pods[1].Ingress, p.Sets = "ingress4-closed", p.Sets[1:]
 	}
 	return p
 }
 
-// A tenant that changes its policy all the time uses up what it may have scanned.
-// Nobody else waits for that: not where the kernel is asked for all entries, which
-// then serve the one in debt too, and not where it is asked for those of an address.
+// A tenant that changes its policy all the time uses up its scans. No other tenant waits for that: not if
+// the whole table is dumped, which then serves the tenant in debt too, and not if the kernel dumps the
+// entries of an address.
 func TestATenantThatFlapsDelaysOnlyItsOwnCuts(t *testing.T) {
 	for _, crowd := range []int{0, filteredAbove} {
 		t.Run(fmt.Sprint(crowd), func(t *testing.T) {
 			inOwnNamespace(t, func(t *testing.T) {
 				d := open(t, Options{})
-				d.cuts.audit.accounts = accounts{share: 1e-9, credit: 1, list: map[cut.Payer]budget{}} // one scan, and then for ever none
+				d.cuts.audit.accounts = accounts{share: 1e-9, credit: 1, list: map[cut.Payer]budget{}} // one scan, then none
 				both := []string{first}
 				apply(t, d, twoTenants(both, both))
 				d.cuts.audit.requests = requests{} // of the start
@@ -334,7 +332,7 @@ func TestATenantThatFlapsDelaysOnlyItsOwnCuts(t *testing.T) {
 				drive(t, d, twoTenants(nil, both), append(all, line(inet.UDP, first, webPod), line(inet.UDP, second, friendly))...)
 				want := all
 				if crowd > 0 {
-					want = append(all, line(inet.UDP, second, friendly)) // would make the quiet one's scan longer
+					want = append(all, line(inet.UDP, second, friendly)) // would make the quiet tenant's scan longer
 				}
 				closed := twoTenants(nil, nil)
 				drive(t, d, closed, want...)
@@ -346,7 +344,7 @@ func TestATenantThatFlapsDelaysOnlyItsOwnCuts(t *testing.T) {
 	}
 }
 
-// crowded puts that many connections of others into the table.
+// crowded adds that many unrelated connections to the table.
 func crowded(t *testing.T, n int) (list []string) {
 	t.Helper()
 	for i := range n {
@@ -382,7 +380,7 @@ func TestConnectionsThatAreDeniedAtTheStartAreCutAndStayCutOverARestart(t *testi
 			fmt.Sprintf("delete element inet podwall cut4-udp { %s . %d . %s . %d }", webPod, tcpPort, second, reply))
 		verify(t, again)
 		if r := apply(t, again, isolated(first)); !refusedElement(t) || r.Cuts.Refused != 1 {
-			t.Errorf("what somebody took out is not there again, except where the kernel may have forgotten it: %s\n%s", brief(r), listing(t))
+			t.Errorf("removed elements are not there again, except where the kernel may have forgotten it: %s\n%s", brief(r), listing(t))
 		}
 	})
 }
@@ -400,7 +398,7 @@ func TestConnectionsAreKeptIfToldSo(t *testing.T) {
 			drive(t, d, isolated(), all...)
 		case <-d.Denied():
 			drive(t, d, isolated(), all...)
-		case <-time.After(300 * time.Millisecond): // nothing is to come
+		case <-time.After(300 * time.Millisecond): // nothing may follow
 		}
 		if diff := cmp.Diff(all, connections(t)); len(connections(t)) != len(all) {
 			t.Errorf("connections (-before +after):\n%s", diff)

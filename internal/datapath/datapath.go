@@ -161,7 +161,7 @@ func (d *Datapath) apply(ctx context.Context, p *program.Program) (Report, error
 	if err := d.renew(); err != nil {
 		return report, err // the pending notifications stay queued
 	}
-	seen, err := d.seen()
+	seen, err := d.takeNotices()
 	if seen.Table {
 		d.table.known, d.table.onlyRefused = false, false // first, so that it outlives a failure below
 		d.bridge.known = false
@@ -175,7 +175,7 @@ func (d *Datapath) apply(ctx context.Context, p *program.Program) (Report, error
 		return report, err
 	}
 	if seen.Hooks || !d.table.known || d.survey == nil {
-		if err := d.look(); err != nil {
+		if err := d.surveyOthers(); err != nil {
 			d.survey = nil
 			return report, err
 		}
@@ -184,7 +184,7 @@ func (d *Datapath) apply(ctx context.Context, p *program.Program) (Report, error
 		return report, err
 	}
 	if err := d.enforce(ctx, p, &report); err != nil {
-		return report, d.first(err)
+		return report, d.explainFirst(err)
 	}
 	err = d.prove(ctx, p, &report)
 	d.ipvs(&report)

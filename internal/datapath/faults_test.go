@@ -56,8 +56,8 @@ func interposed(t *testing.T, answer func(*interpose.Call) interpose.Answer, cal
 	}
 }
 
-// turns are two programs by turns: each step makes a chain with another name, a
-// pod and members of sets come and others go. web is isolated in both.
+// turns are two programs in turn: each step makes a chain with another name, and adds and deletes a pod and
+// members of sets. web is isolated in both.
 func turns(n int) *program.Program {
 	p := isolated(fmt.Sprintf("10.244.2.%d", 5+n%2))
 	chain := fmt.Sprintf("ingress4-web%d", n%2)
@@ -66,8 +66,8 @@ func turns(n int) *program.Program {
 	return p
 }
 
-// closedWeb says what is wrong with the verdict of the pod that is isolated all
-// the time: it must be asked, and lead to a chain that ends with a drop.
+// closedWeb checks the pod that is isolated all the time: a verdict map must lead to a chain for it that
+// ends with a drop.
 func closedWeb(table *nft.Table) string {
 	if table == nil || table.Dormant {
 		return "there is no table, or it sleeps"
@@ -86,8 +86,8 @@ func closedWeb(table *nft.Table) string {
 	return "the pod is not in the map of verdicts"
 }
 
-// Whatever netlink says at whichever call, the isolated pod stays closed; the
-// Apply fails or the whole of it is there; and the next ones make it right.
+// Whatever netlink answers at any call, the isolated pod stays closed; the Apply fails or its result is
+// complete; and the next ones repair it.
 func TestEachFaultOfNetlinkAtEachCallLeavesPodsClosed(t *testing.T) {
 	for _, f := range interpose.Faults() {
 		t.Run(strings.ReplaceAll(f.String(), " ", ""), func(t *testing.T) {
@@ -106,8 +106,8 @@ func TestEachFaultOfNetlinkAtEachCallLeavesPodsClosed(t *testing.T) {
 	}
 }
 
-// strikeAll strikes the first call, then a later one, until there is none left;
-// every one with PODWALL_SOAK=1.
+// strikeAll makes the first call fail, then later ones, until there is none left; every single one with
+// PODWALL_SOAK=1.
 func strikeAll(t *testing.T, d *Datapath, witness *nft.Conn, faults *interpose.Netlink, f interpose.Fault) {
 	failed, at, step := 0, 0, 5 // odd, so that the programs come by turns
 	if soak.Long() {
@@ -149,9 +149,8 @@ func strikeAll(t *testing.T, d *Datapath, witness *nft.Conn, faults *interpose.N
 	}
 }
 
-// heals applies as the agent does after a failure, and wants the kernel to hold
-// the program then: over the old connection the next pass would fail too, since it
-// takes an answer that is still on its way for its own.
+// heals applies as the agent does after a failure, and wants the kernel to hold the program then: over the
+// old connection the next pass would fail too, since it would take a pending answer for its own.
 func heals(d *Datapath, witness *nft.Conn, want *program.Program) error {
 	r, err := d.Apply(context.Background(), want)
 	if err != nil || len(r.Problems) > 0 {
@@ -167,8 +166,8 @@ func heals(d *Datapath, witness *nft.Conn, want *program.Program) error {
 	return nil
 }
 
-// The connection table cannot be read: that is said without anybody changing
-// something, and it goes by itself.
+// The connection table cannot be read: that is reported without any other change, and the report ends by
+// itself.
 func TestAConnectionTableThatCannotBeReadIsSaidAtOnce(t *testing.T) {
 	for _, f := range []interpose.Fault{{Kind: interpose.Sending, Errno: unix.ENOBUFS}, {Kind: interpose.Receiving, Errno: unix.ENOBUFS},
 		{Kind: interpose.Refused, Errno: unix.EBUSY}, {Kind: interpose.Torn}} {
@@ -189,13 +188,13 @@ func TestAConnectionTableThatCannotBeReadIsSaidAtOnce(t *testing.T) {
 					_, _, _ = faults.Heal()
 				})
 				if len(d.wake) == 0 {
-					t.Fatal("nobody is woken to say that the look failed")
+					t.Fatal("no wake-up reports the failed scan")
 				}
 				<-d.wake
 				if r := apply(t, d, isolated(first)); len(r.Problems) != 1 || r.Problems[0].Subject != "connections" || !r.Problems[0].Blocking {
 					t.Errorf("problems = %+v, want one that connections may go on", r.Problems)
 				}
-				watch(t, d) // looks again by itself
+				watch(t, d) // scans again by itself
 				drive(t, d, isolated(first), lines(first, webPod, second, elsewhere)...)
 				healthy(t, d, isolated(first))
 			})

@@ -20,14 +20,14 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// inForce says what a table lacks of isolated(first) with the peer.
+// inForce returns what a table lacks of isolated(first) with the peer.
 func inForce(table *nft.Table) string {
 	if why := closedWeb(table); why != "" {
 		return why
 	}
 	for _, c := range table.Chains {
 		if c.Name == "ingress4-web" && len(c.Rules) < 2 {
-			return "the pod's chain allows nobody"
+			return "the pod's chain allows no peer"
 		}
 	}
 	if table.Set("pods4-peers") == nil {
@@ -36,9 +36,8 @@ func inForce(table *nft.Table) string {
 	return ""
 }
 
-// eachState runs f and looks at each state of the kernel's table meanwhile: before
-// each message that f sends, as a transaction is one message, and at the end. at is
-// called with the number of the state.
+// eachState runs f and checks each state of the kernel's table in the meantime: before each message that f
+// sends, as a transaction is one message, and at the end. at is called with the number of the state.
 func eachState(t *testing.T, at func(int), f func()) (states int) {
 	t.Helper()
 	witness, err := ruleset.Open(0)
@@ -77,8 +76,8 @@ func eachState(t *testing.T, at func(int), f func()) (states int) {
 	return states
 }
 
-// What is in force and still wanted stays so while it is looked for what the kernel
-// refuses, and also when it is tried again.
+// Objects in force that are still wanted stay during a search for refused objects, and also when these are
+// tried again.
 func TestASearchTakesNothingAwayThatIsInForce(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -102,7 +101,7 @@ func TestASearchTakesNothingAwayThatIsInForce(t *testing.T) {
 	})
 }
 
-// It stays so also when the search is stopped, wherever that is.
+// They also stay if the search is stopped at any point.
 func TestASearchThatIsStoppedLeavesWhatIsInForce(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -137,8 +136,7 @@ func TestASearchThatIsStoppedLeavesWhatIsInForce(t *testing.T) {
 	})
 }
 
-// What is refused although nothing is new nobody looks for: the kernel keeps what it
-// has.
+// If something is refused although no object is new, there is no search: the kernel keeps its state.
 func TestWhereNothingIsNewNothingIsTaken(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -156,7 +154,7 @@ func TestWhereNothingIsNewNothingIsTaken(t *testing.T) {
 	})
 }
 
-// refusedOnce applies what the kernel refuses, then once more, when it is divided.
+// refusedOnce applies a refused program, then again, which bisects it.
 func refusedOnce(t *testing.T, d *Datapath, p *program.Program) Report {
 	t.Helper()
 	if _, err := d.Apply(t.Context(), p); err == nil {
@@ -169,8 +167,8 @@ func refusedOnce(t *testing.T, d *Datapath, p *program.Program) Report {
 	return r
 }
 
-// What an earlier agent left is in force like what this one wrote, but for what it
-// had left out: that is tried again.
+// Objects of an earlier agent are in force like those of this one, except for objects that it had left out:
+// these are tried again.
 func TestASearchAfterARestartTakesNothingAway(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		earlier := open(t, Options{})
@@ -194,8 +192,8 @@ func TestASearchAfterARestartTakesNothingAway(t *testing.T) {
 	})
 }
 
-// One member that the kernel refuses stops neither the other members of its set nor
-// other objects, and is tried again when the set loses it.
+// A refused member blocks neither the other members of its set nor other objects, and is tried again when
+// the set loses it.
 func TestAMemberThatIsRefusedIsLeftOut(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -217,8 +215,7 @@ func TestAMemberThatIsRefusedIsLeftOut(t *testing.T) {
 	})
 }
 
-// Where the kernel refuses the address of a pod also closed, the pod is taken out,
-// and the node is not ready.
+// If the kernel refuses a pod's address even when closed, the pod is removed, and the node is not ready.
 func TestAPodThatCannotBeClosedIsTakenOut(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -232,8 +229,7 @@ func TestAPodThatCannotBeClosedIsTakenOut(t *testing.T) {
 	})
 }
 
-// A pod that is refused is found also where new pods are held before they are
-// programmed.
+// A refused pod is found also if new pods are held before they are programmed.
 func TestARefusedPodThatIsHeldIsFound(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})

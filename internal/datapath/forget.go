@@ -45,11 +45,11 @@ func forget(
 	if _, err := links.DropUnresolved(addrs); err != nil {
 		return 0, err
 	}
-	old, err := among(conn, addrs, strangers(addrs, node))
+	old, err := among(conn, addrs, denyingAll(addrs, node))
 	if err != nil {
 		return 0, err
 	}
-	now := strangers(slices.DeleteFunc(slices.Clone(addrs), known), node)
+	now := denyingAll(slices.DeleteFunc(slices.Clone(addrs), known), node)
 	return conn.Delete(slices.DeleteFunc(old, func(e inet.Connection) bool {
 		c, ends := now.Judge(&e)
 		if ends && found != nil {
@@ -59,11 +59,11 @@ func forget(
 	}))
 }
 
-// strangers returns a judge that denies every connection of these addresses, except connections opened by
+// denyingAll returns a judge that denies every connection of these addresses, except connections opened by
 // the node if its addresses are given: the node may connect to a pod before the agent knows the pod.
 // Outside hosts can spoof node addresses where the kernel does not check sources (IPv6); before any
 // container runs, the node has no connection to lose, so its addresses are not given.
-func strangers(addrs, node []netip.Addr) *cut.Judge {
+func denyingAll(addrs, node []netip.Addr) *cut.Judge {
 	return cut.NewJudge(&program.Program{}, node, addrs)
 }
 

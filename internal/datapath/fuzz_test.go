@@ -12,7 +12,7 @@ import (
 )
 
 // FuzzRelease checks that no kernel name makes the preflight panic, and that it
-// refuses exactly those that begin with the number of an old kernel. A scheme
+// refuses exactly names that begin with the number of an old kernel. A scheme
 // that it does not know must not keep a node from being enforced.
 func FuzzRelease(f *testing.F) {
 	number := regexp.MustCompile(`^(\d{1,9})\.(\d{1,9})(\D|$)`)

@@ -14,8 +14,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// The first pod of a bridge that is isolated for ingress ends what is under way to
-// groups there. It ends nothing of the node, and nothing on another bridge.
+// The first isolated pod on a bridge (ingress) ends existing flows to groups there. It ends no flow of the
+// node, and none on another bridge.
 func TestTheFirstIsolatedPodOfABridgeEndsItsFlowsToGroups(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		addBridges(t)
@@ -43,7 +43,7 @@ func TestTheFirstIsolatedPodOfABridgeEndsItsFlowsToGroups(t *testing.T) {
 	})
 }
 
-// The same when nothing changes but where an isolated pod is found.
+// The same if an isolated pod is found on the bridge and nothing else changes.
 func TestAnIsolatedPodThatIsFoundOnABridgeEndsItsFlowsToGroups(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		addBridges(t)
@@ -65,7 +65,7 @@ func TestAnIsolatedPodThatIsFoundOnABridgeEndsItsFlowsToGroups(t *testing.T) {
 	})
 }
 
-// addBridges makes two. They do not watch groups, else they would join some.
+// addBridges makes two bridges without multicast snooping, since they would join groups themselves.
 func addBridges(t *testing.T) {
 	t.Helper()
 	for _, b := range [][2]string{{"br0", "10.244.1.1/24"}, {"br1", "10.244.3.1/24"}} {
@@ -75,8 +75,8 @@ func addBridges(t *testing.T) {
 	}
 }
 
-// healthyWhen applies whenever something changed, until it shows: an interface says
-// more than once that it is there, and the first word may be of the one before.
+// healthyWhen applies after each change until the state is visible: an interface is notified more than
+// once, and the first notification may be about an earlier state.
 func healthyWhen(t *testing.T, d *Datapath, shows func() bool) {
 	t.Helper()
 	for {
@@ -88,7 +88,7 @@ func healthyWhen(t *testing.T, d *Datapath, shows func() bool) {
 	}
 }
 
-// The chain at prerouting is there from the first bridge on, whoever's it is.
+// The chain at prerouting exists from the first bridge on, including other programs' bridges.
 func TestTheFirstBridgeBringsTheChainAtPrerouting(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -99,7 +99,7 @@ func TestTheFirstBridgeBringsTheChainAtPrerouting(t *testing.T) {
 		}
 		run(t, "ip", "link", "add", "br0", "type", "bridge")
 		healthyWhen(t, d, func() bool { return strings.Contains(listing(t), "hook prerouting") })
-		run(t, "ip", "link", "add", "cni0", "type", "bridge") // a pod of which nobody knows may be there
+		run(t, "ip", "link", "add", "cni0", "type", "bridge") // it may have an unknown pod
 		healthyWhen(t, d, func() bool { return isIn(t, "carried-pods", "cni0") })
 		if isIn(t, "carried-pods", "br0") {
 			t.Error("a bridge that is none of the pod network is closed")

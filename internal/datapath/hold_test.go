@@ -21,7 +21,7 @@ import (
 func watched(t *testing.T, d *Datapath) {
 	t.Helper()
 	watch(t, d)
-	until(t, "nobody looks beside the loop", d.cuts.arrivals.running.Load)
+	until(t, "no scans next to the loop", d.cuts.arrivals.running.Load)
 }
 
 func until(t *testing.T, otherwise string, is func() bool) {
@@ -33,7 +33,7 @@ func until(t *testing.T, otherwise string, is func() bool) {
 	}
 }
 
-// settled applies until nobody is held, and returns how often somebody was.
+// settled applies until no pod is held, and returns how often one was.
 func settled(t *testing.T, d *Datapath, p *program.Program) (held int) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; held++ {
@@ -59,8 +59,7 @@ func isKnown(t *testing.T, addr string) bool {
 	return strings.Contains(run(t, "nft", "list", "map", "inet", "podwall", "to4"), addr+" ")
 }
 
-// loopIsBlind takes the connection table from the loop: what it does not ask, it
-// does not wait for.
+// loopIsBlind makes the connection table unreadable for the loop: it must not wait for it.
 func loopIsBlind(t *testing.T, d *Datapath) {
 	t.Helper()
 	if err := d.cuts.conn.Close(); err != nil {
@@ -72,7 +71,7 @@ func TestAPodWaitsForItsLookAloneAndTheLoopLooksNowhere(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
 		apply(t, d, isolated(first))
-		connect(t, inet.UDP, first, stranger) // which the policies would allow
+		connect(t, inet.UDP, first, stranger) // the policies would allow it
 		connect(t, inet.UDP, first, webPod)
 		watched(t, d)
 		loopIsBlind(t, d)
@@ -96,7 +95,7 @@ func TestAPodWaitsForItsLookAloneAndTheLoopLooksNowhere(t *testing.T) {
 	})
 }
 
-// The route to a pod comes before the API names its address: one Apply programs it.
+// The route to a pod is added before the API names its address: one Apply programs it.
 func TestAPodWhoseRouteCameFirstDoesNotWait(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		pairAway(t, "veth-a")
@@ -108,7 +107,7 @@ func TestAPodWhoseRouteCameFirstDoesNotWait(t *testing.T) {
 		arrive := func() {
 			t.Helper()
 			run(t, "ip", "route", "replace", stranger, "dev", "veth-a")
-			until(t, "nobody looked for the route's address", func() bool {
+			until(t, "no scan for the route's address", func() bool {
 				_, addrs := d.cuts.arrivals.clean()
 				link, clean := addrs[netip.MustParseAddr(stranger)]
 				return clean && link == links.IndexOf("veth-a")
@@ -132,8 +131,8 @@ func TestAPodWhoseRouteCameFirstDoesNotWait(t *testing.T) {
 	})
 }
 
-// An address goes from one pod to another in one change. What the first one had is
-// gone when the second is programmed, which is closed until then.
+// An address moves from one pod to another in one change. The first pod's connections are deleted before
+// the second is programmed, which is closed until then.
 func TestAnAddressThatMovesIsClosedInBetween(t *testing.T) {
 	for name, o := range map[string]Options{"closed": {}, "open": {Options: decide.Options{OpenUnknown: true}}, "bridge with an uplink": {}} {
 		t.Run(name, func(t *testing.T) {

@@ -44,7 +44,7 @@ func TestAServiceOfIPVSIsSeen(t *testing.T) {
 	}
 }
 
-// The listing can be long, and it is asked for at every change.
+// The listing can be long, and it is read at every change.
 func TestOnlyTheBeginningOfTheServicesIsRead(t *testing.T) {
 	endless := io.MultiReader(strings.NewReader(ipvsHeading+"TCP  0A60000A:0050 rr \n"), iotest.ErrReader(errors.New("read on")))
 	if used, err := usesIPVS(endless); !used || err != nil {
@@ -59,9 +59,8 @@ func TestAListingThatBreaksOffIsAnError(t *testing.T) {
 	}
 }
 
-// What is found follows the kernel: it is asked at every Verify. That the
-// problem is there with real services is shown on a kernel that has IPVS, see
-// hack/vm/ipvs.
+// The result follows the kernel: it is read at every Verify. hack/vm/ipvs shows the problem with real
+// services on a kernel that has IPVS.
 func TestVerifyAsksAboutIPVS(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})

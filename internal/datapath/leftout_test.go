@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tun makes a tuntap interface that is up; what is written to the file comes in by
-// it, what leaves by it is read.
+// tun makes a tuntap interface that is up; data written to the file is received on it, and data sent by it
+// is read from the file.
 func tun(t *testing.T, name string, kind uint16) *os.File {
 	t.Helper()
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK, 0)
@@ -66,9 +66,8 @@ func sender(t *testing.T, tap *os.File) string {
 	}
 }
 
-// A pod that is left out is closed wherever it is: behind a tap device, which leads
-// to pods only as long as one is known there, and on a bridge beside other machines.
-// What the node sends it afterwards arrives first.
+// A pod left out is closed wherever it is: behind a tap device, which leads to pods only as long as a pod
+// is known there, and on a bridge with other machines. A later packet of the node arrives first.
 func TestAPodThatIsLeftOutIsClosedWhereverItIs(t *testing.T) {
 	const node, outside, pod = "192.168.7.2", "192.168.7.9", "10.244.9.2"
 	for name, wire := range map[string][]string{

@@ -29,7 +29,7 @@ func squat(t *testing.T, name string) {
 	})
 }
 
-// A lock that somebody without rights holds keeps nobody away, and is no agent.
+// A lock held by an unprivileged user blocks no agent, and is no agent.
 func TestALockOfAnotherUserIsNoLock(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		squat(t, AgentLock)
@@ -52,7 +52,7 @@ func TestALockOfAnotherUserIsNoLock(t *testing.T) {
 func TestALockOfOursIsHeld(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		if alive, err := agentLives(t.Context()); alive || err != nil {
-			t.Errorf("nobody is an agent: %t, %v", alive, err)
+			t.Errorf("an agent without a process: %t, %v", alive, err)
 		}
 		l, usurper, err := Lock(t.Context(), AgentLock)
 		if err != nil || usurper != "" {

@@ -19,7 +19,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// patience is the longest wait for what must happen, on a busy or emulated machine.
+// patience bounds the wait for something that must happen, on a busy or emulated machine.
 const patience = time.Minute
 
 func TestMain(m *testing.M) { testentry.Try(m) }
@@ -30,9 +30,8 @@ func inOwnNamespace(t *testing.T, f func(t *testing.T)) {
 	apart.Run(t, f)
 }
 
-// open opens a datapath whose clock stands still: to most of the pods of tests
-// nothing leads, which is a problem after a while, and on a slow machine a test may
-// last longer than that.
+// open opens a datapath with a stopped clock: most pods of the tests have no route, which becomes a problem
+// after a while, and on a slow machine a test may last longer than that.
 func open(t *testing.T, o Options) *Datapath {
 	t.Helper()
 	d, err := Open(o, slog.New(slog.NewTextHandler(t.Output(), nil)))
@@ -70,7 +69,7 @@ func brief(r Report) string {
 	return fmt.Sprintf("%+v", r)
 }
 
-// verify is what the agent does once in a period.
+// verify does what the agent does once per period.
 func verify(t *testing.T, d *Datapath) {
 	t.Helper()
 	if err := d.Verify(); err != nil {
@@ -117,7 +116,7 @@ func listing(t *testing.T) string {
 	return run(t, "nft", "--stateless", "list", "table", "inet", "podwall")
 }
 
-// woken waits until the datapath says that somebody changed something.
+// woken waits until the datapath reports a change.
 func woken(t *testing.T, d *Datapath) {
 	t.Helper()
 	select {

@@ -8,9 +8,8 @@ import (
 	"testing"
 )
 
-// Two sets of the table are a process' memory for the next one. Somebody else's
-// elements in them must not become what a running process believes: they would
-// close bridges that carry no pods, or switch to filter chains for good.
+// Two sets of the table hold state for the next process. Another program's elements in them must not affect
+// a running process: they would close bridges without pods, or switch to filter chains permanently.
 func TestForeignElementsOfTheMemoryAreRepaired(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})

@@ -11,8 +11,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/decide"
 )
 
-// An isolated pod that nothing leads to is a problem that blocks, without anything
-// happening in the kernel or the cluster meanwhile.
+// An isolated pod without a route is a blocking problem, reported without any event in the kernel or the
+// cluster.
 func TestAPodThatNothingLeadsToWakesTheLoop(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Passes may come faster than looks end: a pod that waits is held by every pass, and
-// is freed all the same by the first look that finds nothing.
+// Passes may come faster than scans end: a waiting pod is held by every pass, and still freed by the first
+// scan that finds nothing.
 func TestAHeldPodIsFreedHoweverOftenItIsHeld(t *testing.T) {
 	n := newNewcomers(10)
 	a := netip.MustParseAddr("10.0.0.1")
@@ -29,7 +29,7 @@ func TestAHeldPodIsFreedHoweverOftenItIsHeld(t *testing.T) {
 	}
 }
 
-// A pod that finds connections again and again waits for a bounded number of looks.
+// A pod with new connections at every scan waits for a bounded number of scans.
 func TestAHeldPodWaitsForFewLooks(t *testing.T) {
 	n := newNewcomers(10)
 	a := netip.MustParseAddr("10.0.0.1")

@@ -23,7 +23,7 @@ func TestWhenAnAddressIsClean(t *testing.T) {
 		link  int // as the pod's route goes
 		want  bool
 	}{
-		{"nobody looked", func(n *newcomers) { n.add(a, 7, false) }, 7, false},
+		{"no scan", func(n *newcomers) { n.add(a, 7, false) }, 7, false},
 		{"nothing was found", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0) }, 7, true},
 		{"the route goes elsewhere now", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0) }, 8, false},
 		{"the route is gone", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0) }, 0, false},
@@ -54,7 +54,7 @@ func TestWhenAnAddressIsClean(t *testing.T) {
 	}
 }
 
-// Somebody who sends to a new address all the time does not keep its pod away.
+// Continuous traffic to a new address does not delay its pod for ever.
 func TestAPodThatIsHeldWaitsForFewLooks(t *testing.T) {
 	a, n := netip.MustParseAddr("10.0.0.1"), newNewcomers(10)
 	n.add(a, 7, true)

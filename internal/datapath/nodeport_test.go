@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A bridge of pods on which the node speaks by a pair of interfaces is named; it
-// blocks nothing, and a bridge without pods is nobody's concern.
+// A pod bridge that the node uses through a pair of interfaces is reported; it blocks nothing. A bridge
+// without pods is not reported.
 func TestANodeThatSpeaksOnABridgeByAPairIsNamed(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		for _, bridge := range []string{"br0", "other"} {

@@ -20,9 +20,9 @@ import (
 // The first third of a pass: it only reads and does not change the kernel. It takes the denied connections
 // from the scans that found them.
 
-// look reads what other programs do at our hooks. It runs before the table is read, so that no generation
+// surveyOthers reads what other programs do at our hooks. It runs before the table is read, so that no generation
 // counts as known whose other rules were not read.
-func (d *Datapath) look() error {
+func (d *Datapath) surveyOthers() error {
 	g, err := d.conn.Generation()
 	if err != nil {
 		return err
@@ -130,9 +130,9 @@ func (d *Datapath) observeConnections(node addresses, report *Report) decide.Con
 	return c
 }
 
-// seen takes the pending notifications. Lost ones can be ignored if the generation shows that all
+// takeNotices takes the pending notifications. Lost ones can be ignored if the generation shows that all
 // transactions were ours.
-func (d *Datapath) seen() (nft.Notice, error) {
+func (d *Datapath) takeNotices() (nft.Notice, error) {
 	n := d.take()
 	if !n.Lost {
 		return n, nil

@@ -12,7 +12,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// A pod that starts on a node that was opened on purpose does not close it.
+// A pod that starts on a deliberately opened node does not close it.
 func TestTheSkeletonLeavesAnOpenNodeOpen(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		log := slog.New(slog.DiscardHandler)
@@ -35,7 +35,7 @@ func TestTheSkeletonLeavesAnOpenNodeOpen(t *testing.T) {
 	})
 }
 
-// What a broken note about a bridge says cannot be put back; the node is opened all the same.
+// A damaged record of a bridge's settings cannot be restored; the node is opened all the same.
 func TestASettingThatCannotBePutBackKeepsNoNodeClosed(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})

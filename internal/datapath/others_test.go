@@ -18,8 +18,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// An accept in a nat chain before ours could end the walk: not ready, and
-// judged in filter chains as long as that chain is there.
+// An accept in a nat chain before ours could end the evaluation: the node is not ready, and filter chains
+// enforce as long as that chain exists.
 func TestANatChainBeforeOursMeansFilterChains(t *testing.T) {
 	for name, family := range map[string]string{"IPv4": "ip", "IPv6": "ip6", "Inet": "inet"} {
 		t.Run(name, func(t *testing.T) {
@@ -60,7 +60,7 @@ func TestLaterNatChainsAreNoProblem(t *testing.T) {
 	})
 }
 
-// The guard is on unless somebody else drops invalid packets in both families.
+// The guard is on unless other rules drop invalid packets in both families.
 func TestGuardFollowsOtherTables(t *testing.T) {
 	inet := []string{"add table inet fw", "add chain inet fw forward { type filter hook forward priority 0; }"}
 	tests := []struct {
@@ -97,7 +97,7 @@ func TestGuardFollowsOtherTables(t *testing.T) {
 				verify(t, d)
 				r := healthy(t, d, isolated())
 				if r.Guard != tt.want || r.Drift != 0 {
-					t.Errorf("guard = %t (%s), want %t; drift = %d, want none: nobody changed our table", r.Guard, r.GuardWhy, tt.want, r.Drift)
+					t.Errorf("guard = %t (%s), want %t; drift = %d, want none: our table did not change", r.Guard, r.GuardWhy, tt.want, r.Drift)
 				}
 				if got := strings.Contains(listing(t), "hook forward"); got != tt.want {
 					t.Errorf("there is a chain at forward: %t, want %t", got, tt.want)
@@ -107,19 +107,19 @@ func TestGuardFollowsOtherTables(t *testing.T) {
 	}
 }
 
-// When notifications are lost, what is known of our table alone says nothing of
-// the others': a look at ours must not pass for one at theirs.
+// After lost notifications the state of our own table says nothing about other tables: reading ours must
+// not replace the survey.
 func TestALookAtOurTableIsOneAtTheOthersToo(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		nftRun(t, "add table inet fw", "add chain inet fw forward { type filter hook forward priority 0; }", "add rule inet fw forward ct state invalid drop")
 		d := open(t, Options{})
 		if r := healthy(t, d, isolated()); r.Guard {
-			t.Fatal("the guard is on beside another program's")
+			t.Fatal("the guard is on in addition to another program's")
 		}
 		nftRun(t, "delete table inet fw")
-		d.note(nft.Notice{Table: true}) // all that is heard of
+		d.note(nft.Notice{Table: true}) // the only notification
 		if r := healthy(t, d, isolated()); !r.Guard {
-			t.Error("nobody drops invalid packets")
+			t.Error("invalid packets are not dropped")
 		}
 	})
 }
@@ -139,8 +139,8 @@ func TestGuardCanBeForced(t *testing.T) {
 	}
 }
 
-// Cleanup removes the table and restores the bridges; nobody else's object is
-// touched. A process that did not make the changes can do it as well.
+// Cleanup removes the table and restores the bridges; it touches no other program's objects. A process that
+// did not make the changes can do it as well.
 func TestCleanupRemovesOnlyWhatIsOurs(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		nftRun(t, "add table inet other", "add chain inet other c { type nat hook postrouting priority 100; }", "add table arp podwall")
@@ -198,9 +198,8 @@ func bridged(t *testing.T, index int) links.Bridged {
 	return b
 }
 
-// The first pods of a bridge reach each other before anybody knows them, unless
-// the bridge shows its packets from the start. Other programs' bridges are left
-// alone.
+// The first pods of a bridge could reach each other before they are known, unless the bridge passes its
+// packets to the IP hooks from the start. Other programs' bridges are left alone.
 func TestABridgeOfThePodNetworkShowsItsPacketsBeforeAPodOnItIsKnown(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		run(t, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0")
@@ -224,8 +223,7 @@ func TestABridgeOfThePodNetworkShowsItsPacketsBeforeAPodOnItIsKnown(t *testing.T
 	})
 }
 
-// A bridge may be renamed, and another one get its name. Both are as they were after a
-// cleanup, also by another process.
+// A bridge may be renamed, and another one get its name. A cleanup restores both, also by another process.
 func TestARenamedBridgeIsPutBackToo(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		run(t, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0")
@@ -241,7 +239,7 @@ func TestARenamedBridgeIsPutBackToo(t *testing.T) {
 			t.Errorf("the renamed bridge: %s, want both 0 as before", got)
 		}
 		if got := bridged(t, links.IndexOf("cni0")); !got.IPv4 {
-			t.Errorf("the new bridge: %s, and nobody had changed it", got)
+			t.Errorf("the new bridge: %s, and it had not been changed", got)
 		}
 	})
 }
@@ -269,7 +267,7 @@ func TestABridgeThatIsMadeAnewIsPutBackAsItWas(t *testing.T) {
 	})
 }
 
-// Interfaces of isolated pods are closed for addresses that nobody has.
+// Interfaces of isolated pods are closed for unassigned addresses.
 func TestInterfacesOfIsolatedPodsAreListed(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		run(t, "ip", "link", "add", "veth-web", "type", "veth", "peer", "name", "far")

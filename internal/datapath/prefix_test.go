@@ -15,9 +15,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
-// A process dies after each of the operations of a change, every one of them a
-// transaction of its own: the kernel takes each, and the next process finds what
-// is there and ends where the dead one wanted to.
+// A process dies after each operation of a change, each a transaction of its own: the kernel accepts each,
+// and the next process finds the state and completes the change.
 func TestInvariant5TheNextProcessFinishesWhatADeadOneBegan(t *testing.T) {
 	changes := []struct {
 		name    string
@@ -72,8 +71,7 @@ func once(t *testing.T, o Options, p *program.Program) *nft.Table {
 	return table
 }
 
-// closedProgram has the pod of isolated, closed in both directions, and another
-// one beside it.
+// closedProgram has the pod of isolated, closed in both directions, and another pod.
 func closedProgram() *program.Program {
 	return &program.Program{
 		Pods: []program.Pod{

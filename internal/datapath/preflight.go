@@ -38,9 +38,9 @@ func checkRelease(release string) error {
 	return nil
 }
 
-// first translates the error of the first commit. No object of ours existed, so the object that the kernel
+// explainFirst translates the error of the first commit. No object of ours existed, so the object that the kernel
 // does not find is a missing part of the kernel.
-func (d *Datapath) first(err error) error {
+func (d *Datapath) explainFirst(err error) error {
 	missing := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) ||
 		errors.Is(err, unix.EAFNOSUPPORT)
 	if d.table.actual != nil || !missing {

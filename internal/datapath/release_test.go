@@ -19,7 +19,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// nodeWithAWire gives the node an address of each family and a way out.
+// nodeWithAWire gives the node an address of each family and an uplink.
 func nodeWithAWire(t *testing.T) (own, outside []netip.Addr) {
 	t.Helper()
 	run(t, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "wire")
@@ -46,7 +46,7 @@ func liars(addrs []netip.Addr) *program.Program {
 	return p
 }
 
-// older makes the rules those of a version that judged the node as a pod.
+// older makes the rules those of a version that filtered the node like a pod.
 func older(t *testing.T) {
 	t.Helper()
 	for _, f := range []string{"4", "6"} {
@@ -59,9 +59,8 @@ func older(t *testing.T) {
 	}
 }
 
-// The agent that starts anew must reach its API server although a pod claims the
-// node's address and the rules of an earlier version judge it. Nothing but that is
-// changed before the first sync.
+// A restarted agent must reach its API server although a pod claims the node's address and the rules of an
+// earlier version filter it. Nothing else changes before the first sync.
 func TestTheNodeIsReleasedFromTheRulesOfAnEarlierVersion(t *testing.T) {
 	for name, filterHook := range map[string]bool{"nat": false, "filter": true} {
 		t.Run(name, func(t *testing.T) { inOwnNamespace(t, func(t *testing.T) { released(t, filterHook) }) })

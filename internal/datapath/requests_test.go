@@ -45,7 +45,7 @@ func TestWhoIsInDebtWaitsAndGoesAlong(t *testing.T) {
 		want    string
 		until   time.Duration // 0 for none
 	}{
-		{"nobody asks", few, nil, "", 0},
+		{"no request", few, nil, "", 0},
 		{"in debt", few, []cut.Payer{a}, "", 5 * time.Second},
 		{"not in debt", few, []cut.Payer{b}, "b", 0},
 		{"both, all are handed over", few, []cut.Payer{a, b}, "a b", 5 * time.Second},
@@ -82,8 +82,7 @@ func TestASecondLookComesAtItsTime(t *testing.T) {
 	}
 }
 
-// Who is not in debt is served at once, who pays is not in debt, and nothing that
-// somebody asked for is lost.
+// Payers without debt are served at once, payers in debt do not pay, and no request is lost.
 func TestRequestsAreServedInTurn(t *testing.T) {
 	payers := []cut.Payer{{}, {Tenant: "a"}, {Tenant: "a", Members: true}, {Tenant: "b"}, {Tenant: "c"}}
 	rapid.Check(t, func(t *rapid.T) {

@@ -45,8 +45,7 @@ func TestTheCureOfASettingFitsTheCause(t *testing.T) {
 	}
 }
 
-// The kernel does not notify about modules and sysctls: what the cure says is seen
-// with the next verification.
+// The kernel does not notify about modules and sysctls: the next verification sees the effect of the cure.
 func TestABridgeIsEnforcedOnceTheModuleIsThere(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		run(t, "ip", "link", "add", "cni0", "type", "bridge")

@@ -218,7 +218,7 @@ func makeTestLink() (netlink.Link, error) {
 // route gives the test link a neighbouring address and adds the destination as a permanent neighbour, so
 // that no address resolution is needed.
 func route(link netlink.Link, to netip.Addr) error {
-	own := netip.PrefixFrom(beside(to), to.BitLen())
+	own := netip.PrefixFrom(neighbouring(to), to.BitLen())
 	addr, err := netlink.ParseAddr(own.String())
 	if err != nil {
 		return fmt.Errorf("parsing %s: %w", own, err)
@@ -247,13 +247,13 @@ func route(link netlink.Link, to netip.Addr) error {
 // SelfTestAddresses returns the addresses that the self-test uses: no pod can have one.
 func SelfTestAddresses() (list []netip.Addr) {
 	for _, f := range inet.Families {
-		list = append(list, ruleset.SelfTest(f), beside(ruleset.SelfTest(f)))
+		list = append(list, ruleset.SelfTest(f), neighbouring(ruleset.SelfTest(f)))
 	}
 	return list
 }
 
-// beside returns the address with its last bit flipped.
-func beside(a netip.Addr) netip.Addr {
+// neighbouring returns the address with its last bit flipped.
+func neighbouring(a netip.Addr) netip.Addr {
 	b := a.AsSlice()
 	b[len(b)-1] ^= 1
 	other, _ := netip.AddrFromSlice(b)

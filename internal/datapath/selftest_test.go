@@ -16,8 +16,8 @@ import (
 	"github.com/podwall/podwall/internal/kernel/nft"
 )
 
-// early ends the walk of new connections before ours: an address translation
-// in a nat chain that the survey has not seen yet.
+// early accepts new connections before our chain: an address translation in a nat chain that the survey has
+// not seen yet.
 func early(t *testing.T) {
 	t.Helper()
 	nftRun(t, "add table inet theirs", "add chain inet theirs early { type nat hook postrouting priority -195; }",
@@ -57,8 +57,8 @@ func TestSelfTestNoticesAPacketThatSomebodyElseDrops(t *testing.T) {
 	})
 }
 
-// What could not be tested is not called enforced, and is no reason for another
-// kind of chain; it is tried again.
+// A failed attempt to test does not count as enforced and does not change the type of chain; the test is
+// tried again.
 func TestASelfTestThatCouldNotBeRunIsTriedAgain(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -74,8 +74,7 @@ func TestASelfTestThatCouldNotBeRunIsTriedAgain(t *testing.T) {
 	})
 }
 
-// A node on which nat chains do not work must not be opened by the next process
-// that tries them.
+// If nat chains do not work on a node, the next process must not open it by trying them.
 func TestTheNextProcessKeepsFilterChains(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		first := open(t, Options{})
@@ -84,7 +83,7 @@ func TestTheNextProcessKeepsFilterChains(t *testing.T) {
 		first.proof.tested = false
 		apply(t, first, isolated("10.244.2.5"))
 		second := open(t, Options{})
-		second.survey = &nft.Survey{} // as if nobody were seen before our chain
+		second.survey = &nft.Survey{} // as if no chain ran before ours
 		if r := apply(t, second, isolated("10.244.2.5")); !r.Filter || r.Changes > 0 {
 			t.Errorf("report = %s, want filter chains and no change", brief(r))
 		}
@@ -106,8 +105,8 @@ func TestSelfTestNeedsItsEntry(t *testing.T) {
 	})
 }
 
-// When nat chains do not work although nobody is seen before them, filter
-// chains judge instead, and they are tested too.
+// If nat chains do not work although no chain runs before them, filter chains enforce instead, and they are
+// tested too.
 func TestAFailedSelfTestMeansFilterChains(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
@@ -137,7 +136,7 @@ func TestSelfTestInterfacesOfADeadProcessAreReplaced(t *testing.T) {
 	})
 }
 
-// A host may have IPv6 off for new interfaces only.
+// A host may have IPv6 disabled for new interfaces only.
 func TestSelfTestWithoutIPv6OnNewInterfaces(t *testing.T) {
 	for name, setting := range map[string]string{"All": "all", "Default": "default"} {
 		t.Run(name, func(t *testing.T) {

@@ -98,7 +98,7 @@ func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logge
 	}
 	problems := d.showBridges(pod)
 	if d.table.actual == nil {
-		if err := d.look(); err != nil {
+		if err := d.surveyOthers(); err != nil {
 			return err
 		}
 		err = d.pass(ctx, &program.Program{}, &report)

@@ -53,14 +53,13 @@ func TestTheSkeletonIsClosedAndTakenOver(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !isIn(t, "carried-pods", "br1") || isIn(t, "open-links", "br1") || !strings.Contains(listing(t), "ingress4-web") {
-			t.Errorf("beside the agent's table:\n%s", listing(t))
+			t.Errorf("with the agent's table:\n%s", listing(t))
 		}
 	})
 }
 
-// Time that has run out is no sign that an agent lives: beside the table of a
-// dead one the pod would count as closed and be judged as the last one with its
-// address.
+// A timeout does not prove that an agent runs: with the table of a dead agent the pod would count as
+// closed, but be filtered as the previous pod with its address.
 func TestASkeletonThatIsLateIsAnError(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		apply(t, open(t, Options{}), isolated())
@@ -80,7 +79,7 @@ func TestASkeletonThatIsLateIsAnError(t *testing.T) {
 	})
 }
 
-// The table of an agent that died before there was a bridge has no chain for one.
+// The table of an agent that died before the first bridge has no chain for bridges.
 func TestTheSkeletonBringsTheChainsOfABridge(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		healthy(t, open(t, Options{}), isolated())

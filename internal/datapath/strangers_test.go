@@ -13,8 +13,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// Closed interfaces without a known pod are named: a routed one, and a port of a
-// bridge of pods. Those of known pods, of the node, and of other bridges are not.
+// Closed interfaces without a known pod are reported: a routed one, and a port of a pod bridge. Those of
+// known pods, of the node, and of other bridges are not.
 func TestClosedInterfacesWithoutAKnownPodAreNamed(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		pod := func(name, master string) {

@@ -46,7 +46,7 @@ func check(t testing.TB, err error) {
 	}
 }
 
-// timeout is for how long an entry that a test makes lives, in seconds.
+// timeout is the lifetime of entries made by tests, in seconds.
 const timeout = 600
 
 // create makes entries, which only tests do.
@@ -80,7 +80,7 @@ func (c *Conn) create(list []inet.Connection) error {
 	return nil
 }
 
-// protoInfo says how a TCP connection stands: established, unless it is finished.
+// protoInfo is the state of a TCP connection: established, unless it is finished.
 func protoInfo(b []byte, e inet.Connection) []byte {
 	return nested(b, attrProtoInfo, func(b []byte) []byte {
 		return nested(b, infoTCP, func(b []byte) []byte {

@@ -40,8 +40,7 @@ func sample() []inet.Connection {
 
 type ICMP = inet.ICMP
 
-// listing returns what a dump hands over, in a fixed order and without what the
-// kernel chose.
+// listing returns the result of a dump, in a fixed order and without values that the kernel chose.
 func listing(list []inet.Connection) []inet.Connection {
 	list = slices.Clone(list)
 	for i := range list {
@@ -156,7 +155,7 @@ func TestMoreEntriesThanOneAnswerHolds(t *testing.T) {
 	}
 }
 
-// A broken answer must not bring the agent down.
+// A malformed answer must not crash the agent.
 func FuzzDecode(f *testing.F) {
 	c := &Conn{}
 	for _, e := range sample() {

@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Statuses of pods that are gone cost nothing until routes change.
+// Statuses of deleted pods cost nothing until routes change.
 func TestWhatTheKernelSaidOfARouteIsRemembered(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		card, pod := pairTo(t, "card0", false), pairTo(t, "pod0", true)
@@ -48,14 +48,14 @@ func TestWhatTheKernelSaidOfARouteIsRemembered(t *testing.T) {
 		}
 		all := w.pods
 		w.pods = nil
-		w.find(t) // nobody hears of changes meanwhile
+		w.find(t) // no watch sees changes in the meantime
 		if w.pods = all; asked() < len(list)-1 {
 			t.Error("what was not wanted for a while is remembered")
 		}
 	})
 }
 
-// Without a subscription nobody tells that an answer is an old one.
+// Without a subscription an answer may be outdated.
 func TestWithoutAWatchNoAnswerIsRemembered(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		pod := pairTo(t, "pod0", true)

@@ -15,8 +15,7 @@ import (
 	"github.com/podwall/podwall/internal/wake"
 )
 
-// Others may have a million routes. Who reads them holds no lock meanwhile and ends
-// with the context, wherever it is.
+// There may be a million routes. Reading them holds no lock and ends with the context, at any point.
 func TestReadingTheRoutesOfOthersEndsWithTheContext(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		const routes = 3000
@@ -45,7 +44,7 @@ func TestReadingTheRoutesOfOthersEndsWithTheContext(t *testing.T) {
 	})
 }
 
-// A Find that waits for others' reading ends with the context too.
+// A Find that waits for another goroutine's reading ends with the context too.
 func TestAFindThatWaitsForARoutesReadingEnds(t *testing.T) {
 	g := gateways{reading: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -228,7 +228,7 @@ func (l *Links) Hardware() map[inet.Hardware]string {
 	whose := map[inet.Hardware]string{}
 	for _, e := range l.ports.ends {
 		who := e.pod.name
-		if e.pod.nobody() {
+		if e.pod.unknown() {
 			who = "the port " + e.port
 		}
 		whose[e.seen], whose[e.hardware] = who, who

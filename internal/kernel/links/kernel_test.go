@@ -38,8 +38,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// pairTo makes a pair of interfaces, of which the other end is in a namespace of
-// its own, or here.
+// pairTo makes a pair of interfaces, with the peer in a namespace of its own, or here.
 func pairTo(t *testing.T, name string, away bool) int {
 	t.Helper()
 	attrs := netlink.NewLinkAttrs()
@@ -116,7 +115,7 @@ func observe(t *testing.T, o Options, pods ...string) *observer {
 	return w
 }
 
-// woken waits for news, and has the next Find take them in.
+// woken waits for a wake-up, and makes the next Find process it.
 func (w *observer) woken(t *testing.T, why string) {
 	t.Helper()
 	select {
@@ -133,8 +132,8 @@ func (w *observer) find(t *testing.T) map[netip.Addr]inet.Path {
 	return found
 }
 
-// settle waits until all is heard that happened before: a route to an address of
-// nobody is, and wakes nobody.
+// settle waits until all earlier notifications were received: a route to an unwanted address is received
+// without a wake-up.
 func (w *observer) settle(t *testing.T) counts {
 	t.Helper()
 	link, err := netlink.LinkByName("pod0")
@@ -158,8 +157,8 @@ func (w *observer) settle(t *testing.T) counts {
 	return w.gateways.counts
 }
 
-// A node that speaks BGP has many routes, and many changes. They are not heard
-// of, and no route is read because of them.
+// A node that runs BGP has many routes, and many changes. They are not received, and no route is read
+// because of them.
 func TestRoutesOfOthersCostNothing(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		card, pod := pairTo(t, "card0", false), pairTo(t, "pod0", true)
@@ -204,8 +203,8 @@ func TestRoutesOfOthersCostNothing(t *testing.T) {
 	})
 }
 
-// Where an interface leads follows the routes through gateways over it, in every
-// table and however they end.
+// Whether an interface is an uplink follows its routes through gateways, in every table and however they
+// are deleted.
 func TestAnInterfaceLeadsOutAsLongAsAGatewayIsBehindIt(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		card, pod, other := pairTo(t, "card0", false), pairTo(t, "pod0", true), pairTo(t, "eth1", true)
@@ -244,8 +243,7 @@ func TestAnInterfaceLeadsOutAsLongAsAGatewayIsBehindIt(t *testing.T) {
 	})
 }
 
-// An interface with an address of the Node object leads out, whichever of the two
-// comes later.
+// An interface with an address of the Node object is an uplink, in whichever order the two are learned.
 func TestTheNodesAddressesAreFollowed(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		pod, other := pairTo(t, "pod0", true), pairTo(t, "eth1", true)
@@ -259,7 +257,7 @@ func TestTheNodesAddressesAreFollowed(t *testing.T) {
 				t.Errorf("%s: leads out %t, want %t", why, got, want)
 			}
 		}
-		out("nobody knows the Node", false)
+		out("the Node is unknown", false)
 		w.SetNodeAddresses([]netip.Addr{netip.MustParseAddr("172.30.0.11")})
 		out("the Node has its address", true)
 		w.SetNodeAddresses([]netip.Addr{netip.MustParseAddr("172.30.0.12")})

@@ -45,7 +45,7 @@ type end struct {
 // who identifies a pod. An earlier process may not have stored the whole ID: "" matches any.
 type who struct{ name, id string }
 
-func (w who) nobody() bool { return w.name == "" }
+func (w who) unknown() bool { return w.name == "" }
 
 func (w who) is(p Pod) bool {
 	return w.name == p.Name && (w.id == p.ID || w.id == "" || p.ID == "")
@@ -171,7 +171,7 @@ func (p *ports) release(pods []Pod) {
 		named[pod.Name] = append(named[pod.Name], pod)
 	}
 	for _, e := range p.ends {
-		if !e.pod.nobody() && !slices.ContainsFunc(named[e.pod.name], e.pod.is) {
+		if !e.pod.unknown() && !slices.ContainsFunc(named[e.pod.name], e.pod.is) {
 			e.pod, e.hardware = who{}, inet.Hardware{}
 		}
 	}

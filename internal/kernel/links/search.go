@@ -85,7 +85,7 @@ func (s *search) known(pod Pod) bool {
 
 // free returns the ports that have the address and no pod.
 func (s *search) free(a netip.Addr) []int {
-	return slices.DeleteFunc(slices.Clone(s.having[a]), func(index int) bool { return !s.ends[index].pod.nobody() })
+	return slices.DeleteFunc(slices.Clone(s.having[a]), func(index int) bool { return !s.ends[index].pod.unknown() })
 }
 
 // fits returns why the address cannot be at the port, or "".

@@ -25,8 +25,7 @@ var (
 	ofA6     = netip.MustParseAddr("fd00:9::1")
 )
 
-// harbour is some ports of the bridge 7, each with the other end in a namespace of its
-// own.
+// harbour is some ports of bridge 7, each with its peer in a namespace of its own.
 type harbour struct {
 	t       *testing.T
 	p       ports
@@ -45,7 +44,7 @@ func newHarbour(t *testing.T, pods ...Pod) *harbour {
 	return h
 }
 
-// port adds a port, whose other end has the addresses.
+// port adds a port whose peer has the addresses.
 func (h *harbour) port(name string, addrs ...netip.Addr) device {
 	h.t.Helper()
 	ns, err := netns.New()
@@ -80,7 +79,7 @@ func (h *harbour) index(port string) int {
 	return 0
 }
 
-// take gives the other end of a port one more address.
+// take gives the peer of a port another address.
 func (h *harbour) take(port string, a netip.Addr) {
 	h.t.Helper()
 	link, err := h.inside[port].LinkByName("eth0")
@@ -90,7 +89,7 @@ func (h *harbour) take(port string, a netip.Addr) {
 	check(h.t, h.inside[port].AddrAdd(link, addr))
 }
 
-// hardware gives the other end another hardware address.
+// hardware gives the peer another hardware address.
 func (h *harbour) hardware(port, of string) {
 	h.t.Helper()
 	from, err := h.inside[of].LinkByName("eth0")
@@ -146,14 +145,14 @@ func TestAPodsPortIsFoundByTheAddressesThatItHad(t *testing.T) {
 	})
 }
 
-// What a pod takes later is not its own, and what it gives up stays its own, wherever it
-// moves the interface.
+// Addresses that a pod takes later do not become its own, and addresses that it gives up stay its own,
+// wherever it moves the interface.
 func TestAPodGainsAndLosesNothingByWhatItDoesToItsInterface(t *testing.T) {
 	inHarbour(t, func(t *testing.T, h *harbour) {
 		d := h.port("veth1", ofA)
 		h.at(map[netip.Addr]string{ofA: "veth1", ofB: ""})
 		h.take("veth1", ofB)
-		h.p.now = func() time.Time { return time.Now().Add(time.Hour) } // it would be asked again
+		h.p.now = func() time.Time { return time.Now().Add(time.Hour) } // it would be read again
 		h.at(map[netip.Addr]string{ofA: "veth1", ofB: ""})
 		d.netns, d.peer = 99, 99 // moved on
 		h.devices[d.index] = d
@@ -163,8 +162,8 @@ func TestAPodGainsAndLosesNothingByWhatItDoesToItsInterface(t *testing.T) {
 	})
 }
 
-// The attacker is a, which had its neighbours' addresses before anybody asked. It has
-// the older port.
+// The attacker is a, which had its neighbours' addresses before they were first read. It has the older
+// port.
 func TestOfTwoPortsWithAnAddressTheOneOfAnotherPodIsNotMeant(t *testing.T) {
 	inHarbour(t, func(t *testing.T, h *harbour) {
 		h.port("veth1", ofA, ofB)
@@ -209,8 +208,8 @@ func TestTheRuntimesWordCountsMost(t *testing.T) {
 	})
 }
 
-// The API still has the last pod with the address when the next one is wired already. A
-// pod that is made anew under its name is another.
+// The API still has the previous pod with the address when the next one is already wired. A new pod with
+// the same name is another pod.
 func TestAPortIsThatOfTheNextPodWhenTheLastOneIsGone(t *testing.T) {
 	inHarbour(t, func(t *testing.T, h *harbour) {
 		h.pods = []Pod{{Addr: ofA, Name: "x/last", ID: "1"}}
@@ -225,8 +224,8 @@ func TestAPortIsThatOfTheNextPodWhenTheLastOneIsGone(t *testing.T) {
 	})
 }
 
-// The pod is started again before the interface of its last sandbox is gone. Plugins may
-// give the same addresses again, also the hardware address.
+// The pod is restarted before the interface of its last sandbox is deleted. Plugins may assign the same
+// addresses again, including the hardware address.
 func TestOfTwoPortsOfOnePodTheNewerIsMeant(t *testing.T) {
 	inHarbour(t, func(t *testing.T, h *harbour) {
 		h.port("veth1", ofA)
@@ -240,7 +239,7 @@ func TestOfTwoPortsOfOnePodTheNewerIsMeant(t *testing.T) {
 	})
 }
 
-// A pod's further address is at the pod's port, if no other has it.
+// An additional address of a pod is at the pod's port, if no other port has it.
 func TestAFurtherAddressIsAtThePodsPort(t *testing.T) {
 	inHarbour(t, func(t *testing.T, h *harbour) {
 		h.port("veth1", ofA)
@@ -259,8 +258,7 @@ func TestTwoPodsOfOneHardwareAddress(t *testing.T) {
 	})
 }
 
-// The thief changes its hardware address to that of a pod to come, which the API names
-// first or last.
+// The thief takes the hardware address of a future pod, which the API names first or last.
 func TestAHardwareAddressIsThatOfThePortThatHadItFirst(t *testing.T) {
 	inHarbour(t, func(t *testing.T, h *harbour) {
 		h.port("veth1", ofA)
@@ -295,7 +293,7 @@ func TestAnAddressIsAtAPortOnlyIfNoRouteSpeaksAgainstIt(t *testing.T) {
 	}
 }
 
-// What an earlier process knew holds, unless the interface is another one by now.
+// Bindings of an earlier process are valid, unless another interface has the index by now.
 func TestPortsAreTakenOverFromTheTable(t *testing.T) {
 	inHarbour(t, func(t *testing.T, h *harbour) {
 		d := h.port("veth1", ofA, ofB) // the attacker's, as it is now
@@ -310,14 +308,13 @@ func TestPortsAreTakenOverFromTheTable(t *testing.T) {
 			t.Errorf("the hardware address is %s, want that of the table", h.p.hardwareOf(d.index))
 		}
 		e := h.p.ends[third.index]
-		if e.port != "veth3" || !e.pod.nobody() {
+		if e.port != "veth3" || !e.pod.unknown() {
 			t.Errorf("what was said of an interface of another name holds: %+v", e)
 		}
 	})
 }
 
-// A port that has no address yet is asked often at first, then once a second; what it
-// has is asked once.
+// A port without addresses is read often at first, then once a second; a port with addresses is read once.
 func TestAPortIsAskedUntilItHasAnAddress(t *testing.T) {
 	inHarbour(t, func(t *testing.T, h *harbour) {
 		now := time.Unix(1_000_000, 0)

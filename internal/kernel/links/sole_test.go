@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The device with the node's address may stand on the bridge in several ways.
+// The device with the node's address may be on top of the bridge in several ways.
 func TestTheBridgeUnderADevice(t *testing.T) {
 	l := New(Options{})
 	l.names = map[int]device{

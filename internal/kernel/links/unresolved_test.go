@@ -16,9 +16,9 @@ import (
 	"github.com/podwall/podwall/internal/lab/netns"
 )
 
-// A packet is sent to an address that nobody has yet; then a pod gets it and
-// speaks. It must not get what was sent before. Where its neighbour's packets are
-// dropped it does: so the others would be seen.
+// A packet is sent to an unassigned address; then a pod gets the address and sends. It must not receive the
+// earlier packet. If only its neighbour's packets are dropped it does, which proves that the test would see
+// it.
 func TestPacketsFromBeforeAPodAreDropped(t *testing.T) {
 	for _, c := range []struct {
 		name, node, pod, drop string
@@ -31,7 +31,7 @@ func TestPacketsFromBeforeAPodAreDropped(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inOwnNamespace(t, func(t *testing.T) {
-				for try := 1; ; try++ { // the kernel may lose the packet of others by itself
+				for try := 1; ; try++ { // the kernel may lose the other packet by itself
 					got, deleted := fromBefore(t, c.node, c.pod, c.drop, c.want)
 					if got == c.want && deleted == 1-c.want {
 						return
@@ -45,8 +45,8 @@ func TestPacketsFromBeforeAPodAreDropped(t *testing.T) {
 	}
 }
 
-// fromBefore sends a packet to a pod that is not there yet, and returns whether it gets
-// it when it is, after the packets to an address were dropped.
+// fromBefore sends a packet to a pod that does not exist yet, and returns whether the pod receives it
+// later, after the packets to an address were dropped.
 func fromBefore(t *testing.T, node, addr, drop string, want int) (got, deleted int) {
 	t.Helper()
 	pod := wired(t, node)
@@ -65,7 +65,7 @@ func fromBefore(t *testing.T, node, addr, drop string, want int) (got, deleted i
 	return received(t, pod, addr, node, want), deleted
 }
 
-// wired returns a namespace whose eth0 leads here, where the address is.
+// wired returns a namespace whose eth0 is connected to this one, where the address is.
 func wired(t *testing.T, addr string) *netns.NS {
 	t.Helper()
 	pod, err := netns.New()
@@ -85,7 +85,7 @@ func wired(t *testing.T, addr string) *netns.NS {
 	return pod
 }
 
-// ready returns when the kernel sends by an interface: before that it drops all.
+// ready returns when the kernel sends on an interface: before that it drops all packets.
 func ready(name string) error {
 	for range 20_000 {
 		link, err := netlink.LinkByName(name)
@@ -105,8 +105,8 @@ func raise(name string) error {
 	return netlink.LinkSetUp(link)
 }
 
-// received gives a namespace an address, has it speak to the node, and counts what
-// a socket there gets. What is wanted may take as long as the kernel keeps it.
+// received gives a namespace an address, makes it send to the node, and counts the packets that a socket
+// there receives. A wanted packet may take as long as the kernel keeps it.
 func received(t *testing.T, pod *netns.NS, addr, node string, want int) (n int) {
 	t.Helper()
 	check(t, pod.Do(func() error {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// message is what the kernel writes of a unicast route in the main table.
+// message is the kernel's message about a unicast route in the main table.
 func message(t *testing.T, to string, kind uint8, attrs ...netlink.Attribute) []byte {
 	t.Helper()
 	dst := netip.MustParsePrefix(to)

@@ -16,9 +16,8 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// FuzzKey checks that what is read as a key is what the kernel has: the key's
-// bytes are the same again. A key that we could not write must not be taken
-// for one of ours.
+// FuzzKey checks that a parsed key matches the kernel's: its bytes are the same again. A key that we could
+// not write must not be treated as ours.
 func FuzzKey(f *testing.F) {
 	f.Add(byte(Addr4), []byte{10, 0, 0, 1})
 	f.Add(byte(Addr6), bytes.Repeat([]byte{0xfd}, 16))
@@ -39,8 +38,8 @@ func FuzzKey(f *testing.F) {
 	})
 }
 
-// FuzzVerdict checks that no bytes make the reading of a verdict panic, and
-// that accept is read only where the kernel says accept.
+// FuzzVerdict checks that no bytes make the verdict parser panic, and that it returns accept only for the
+// kernel's accept.
 func FuzzVerdict(f *testing.F) {
 	for kind := Accept; kind <= Goto; kind++ {
 		code, _ := (Verdict{Kind: kind}).kernel()
@@ -84,15 +83,15 @@ func TestVerdictsAreReadAsTheyAreWritten(t *testing.T) {
 			t.Errorf("verdict = %v, %v, want %v", got, err, want)
 		}
 	}
-	for _, other := range []int32{-1, 2, 3, -100} { // continue, stolen, queue, nothing known
+	for _, other := range []int32{-1, 2, 3, -100} { // continue, stolen, queue, unknown
 		if got, err := verdictOf(verdictBytes(other, "")); got.Kind != None || err != nil {
 			t.Errorf("verdict %d = %v, %v, want none of ours", other, got, err)
 		}
 	}
 }
 
-// FuzzNotice checks that no notification makes the monitor panic, and that
-// one which names our table is never missed.
+// FuzzNotice checks that no notification makes the monitor panic, and that one which names our table is
+// never missed.
 func FuzzNotice(f *testing.F) {
 	ours := append([]byte{unix.NFPROTO_INET, 0, 0, 0, 12, 0, 1, 0}, "podwall\x00"...)
 	f.Add(uint16(unix.NFT_MSG_NEWRULE), ours)
@@ -123,9 +122,9 @@ func FuzzNotice(f *testing.F) {
 	})
 }
 
-// FuzzIntervals reads disjoint intervals of a small world back as they are. Each
-// two bytes are an interval: how far it is from the one before, and how long it
-// is. Two that touch would never be written, and are no more ours.
+// FuzzIntervals reads disjoint intervals of a small world back unchanged. Each two bytes are an interval:
+// its distance from the one before, and its length. Adjacent intervals would never be written, so they are
+// foreign.
 func FuzzIntervals(f *testing.F) {
 	f.Add([]byte{0, 7, 1, 3})
 	f.Add([]byte{0, 4, 1, 1})
@@ -162,8 +161,8 @@ func worldElement(i int) inet.Element {
 
 func worldAddr(i int) []byte { return []byte{10, byte(i >> 16), byte(i >> 8), byte(i)} }
 
-// FuzzClassify builds rules out of parts. Whatever the rule, it surely drops
-// invalid packets only if every part is one that we understand.
+// FuzzClassify builds rules from parts. A rule counts as dropping all invalid packets only if every part is
+// understood.
 func FuzzClassify(f *testing.F) {
 	f.Add([]byte{2, 3, 4, 0})       // ct state invalid drop
 	f.Add([]byte{2, 3, 4, 5, 0})    // … and another condition
@@ -186,8 +185,7 @@ func FuzzClassify(f *testing.F) {
 	})
 }
 
-// part returns an expression, and whether it can stand in a rule that every
-// invalid packet meets.
+// part returns an expression, and whether it can be in a rule that every invalid packet matches.
 func part(p byte) (expr.Any, bool) {
 	invalid := []byte{0, 0, 0, 0}
 	binary.NativeEndian.PutUint32(invalid, uint32(CtInvalid))

@@ -10,8 +10,7 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// What is listed of an interval set, in any order, is the ranges that were
-// written, or it is not ours.
+// The listing of an interval set, in any order, gives the written ranges, or the set is foreign.
 func TestIntervalsAreReadAsTheyWereWritten(t *testing.T) {
 	for _, tt := range []struct {
 		name, starts, ends string

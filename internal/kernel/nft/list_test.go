@@ -14,7 +14,7 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// many is a set with n addresses, as the kernel is to hold it.
+// many is a set with n addresses, as written to the kernel.
 func many(n int) *Set {
 	list := make([]inet.Element, n)
 	for i := range list {
@@ -23,7 +23,7 @@ func many(n int) *Set {
 	return &Set{Name: "many", Key: Addr4, Elements: immutable.Of(list...)}
 }
 
-// More than one message of the kernel holds, read by us and by the library.
+// More than one message of the kernel can hold, read by us and by the library.
 func TestAListingOfAnySizeIsComplete(t *testing.T) {
 	for _, n := range []int{0, 1, 3_000, 10_000} {
 		c, _ := openIn(t)
@@ -62,8 +62,7 @@ func TestAListingInWhichAnElementComesTwiceIsNotWhole(t *testing.T) {
 	}
 }
 
-// A kernel that counts says the number of what it lists, so that one listing is
-// enough.
+// A kernel that counts elements reports their number, so that one listing is enough.
 func TestTheKernelCountsWhatItLists(t *testing.T) {
 	c, _ := openIn(t)
 	if err := c.Commit(Diff(nil, &Table{Sets: []*Set{many(3_000)}})); err != nil {
@@ -96,7 +95,7 @@ func TestKeysHaveTheLengthOfTheirType(t *testing.T) {
 	}
 }
 
-// FuzzListing takes apart whatever comes: it must end, and stay inside.
+// FuzzListing parses arbitrary bytes: it must terminate and stay in bounds.
 func FuzzListing(f *testing.F) {
 	whole := binary.NativeEndian.AppendUint32(nil, 20+28)
 	whole = append(binary.NativeEndian.AppendUint16(whole, 0xa0c), 2, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0)

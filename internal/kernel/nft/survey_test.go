@@ -36,7 +36,7 @@ func TestSurveyFindsADropOfEveryInvalidPacket(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c, ns := openIn(t)
 			nftrun.Run(t, ns, strings.NewReplacer("%user%", tt.user, "%forward%", tt.forward).Replace(forward), "-f", "-")
-			s, err := c.Survey(-190, nobody)
+			s, err := c.Survey(-190, noName)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -44,15 +44,15 @@ func TestSurveyFindsADropOfEveryInvalidPacket(t *testing.T) {
 				t.Errorf("DropsInvalid = %t, want %t", s.DropsInvalid, tt.want)
 			}
 			nftrun.Run(t, ns, "table inet theirs { flags dormant; }", "-f", "-")
-			if s, err := c.Survey(-190, nobody); err != nil || s.DropsInvalid {
+			if s, err := c.Survey(-190, noName); err != nil || s.DropsInvalid {
 				t.Errorf("in a dormant table: DropsInvalid = %t, %v", s.DropsInvalid, err)
 			}
 		})
 	}
 }
 
-// nobody knows a name.
-func nobody(string) bool { return false }
+// noName recognises no chain.
+func noName(string) bool { return false }
 
 func TestSurveyCountsChainsThatAreKnown(t *testing.T) {
 	c, ns := openIn(t)

@@ -29,7 +29,7 @@ func TestSettingsAreReadWhereTheKernelShowsThem(t *testing.T) {
 	}
 }
 
-// A host path that the kubelet made because it was missing is an empty directory.
+// The kubelet creates a missing host path as an empty directory.
 func TestADirectoryThatIsNoKernelsIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	if err := sysctl.Dir(dir).Check(); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "net/core")+": no such file") {
