@@ -7,8 +7,9 @@ package examples
 
 import "embed"
 
-// Files are the manifests: seed/*.yaml are the five example policies of the
-// seed document, demo/cluster.yaml is a cluster to try them in.
+// Files are the manifests: seed/*.yaml are the five example policies published
+// with kube-router's firewall-only setup, demo/cluster.yaml is a cluster to try
+// them in.
 //
 //go:embed seed/*.yaml demo/*.yaml
 var Files embed.FS
