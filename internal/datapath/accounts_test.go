@@ -63,7 +63,8 @@ func TestNobodyPaysForAnother(t *testing.T) {
 		now := start
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.Int64Range(0, int64(20*time.Second)).Draw(t, "pause")))
-			p := cut.Payer{Tenant: rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "tenant"), Members: rapid.Bool().Draw(t, "members")}
+			p := cut.Payer{Tenant: rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "tenant"),
+				Members: rapid.Bool().Draw(t, "members")}
 			cost := time.Duration(rapid.Int64Range(0, int64(5*time.Second)).Draw(t, "cost"))
 			if alone[p] == nil {
 				one := newAccounts()

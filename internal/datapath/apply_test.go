@@ -27,7 +27,8 @@ func TestFirstApplyWritesEverythingAndProvesIt(t *testing.T) {
 		if !r.Full || r.Changes == 0 || r.Drift != 0 || r.Filter {
 			t.Errorf("report = %s, want a full read, changes, no drift, nat chains", brief(r))
 		}
-		if text := listing(t); !strings.Contains(text, "10.244.2.5") || !strings.Contains(text, "hook postrouting priority -190") {
+		if text := listing(t); !strings.Contains(text, "10.244.2.5") ||
+			!strings.Contains(text, "hook postrouting priority -190") {
 			t.Errorf("the table misses what was applied:\n%s", text)
 		}
 		counters, err := d.Counters()
@@ -139,7 +140,8 @@ func TestForeignChangesAreNoticedAndRepaired(t *testing.T) {
 func awaitWatch(t *testing.T, d *Datapath) {
 	t.Helper()
 	for range 100 {
-		nftRun(t, "add table inet other", "add chain inet other c { type filter hook output priority 0; }", "delete table inet other")
+		nftRun(t, "add table inet other", "add chain inet other c { type filter hook output priority 0; }",
+			"delete table inet other")
 		select {
 		case <-d.Changed():
 			healthy(t, d, isolated("10.244.2.5"))

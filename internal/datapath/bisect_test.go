@@ -57,9 +57,11 @@ func TestADivisionFindsWhatIsRefused(t *testing.T) {
 // withRefused adds pods that the kernel refuses: one whose chain uses a missing set, one whose chain is
 // missing, and one behind a set with two elements of which one contains the other.
 func withRefused(p *program.Program) *program.Program {
-	nested := []inet.Range{inet.AddrRange(netip.MustParsePrefix("10.0.0.0/8")), inet.AddrRange(netip.MustParsePrefix("10.1.0.0/16"))}
+	nested := []inet.Range{inet.AddrRange(netip.MustParsePrefix("10.0.0.0/8")),
+		inet.AddrRange(netip.MustParsePrefix("10.1.0.0/16"))}
 	chain := func(name, set string) *program.Chain {
-		return &program.Chain{Name: name, Direction: program.Ingress, Family: inet.IPv4, Rules: []program.Rule{{PeerSet: set}}}
+		return &program.Chain{Name: name, Direction: program.Ingress, Family: inet.IPv4,
+			Rules: []program.Rule{{PeerSet: set}}}
 	}
 	return &program.Program{
 		Pods: append(slices.Clone(p.Pods),
@@ -67,7 +69,8 @@ func withRefused(p *program.Program) *program.Program {
 			program.Pod{Addr: netip.MustParseAddr("10.244.9.2"), Name: "x/no-chain", Ingress: "ingress4-x2"},
 			program.Pod{Addr: netip.MustParseAddr("10.244.9.3"), Name: "x/nested", Ingress: "ingress4-x3"}),
 		Chains: append(slices.Clone(p.Chains), chain("ingress4-x1", "nowhere"), chain("ingress4-x3", "blocks4-x")),
-		Sets:   append([]*program.Set{{Name: "blocks4-x", Kind: inet.AddrRanges, Family: inet.IPv4, Ranges: nested}}, p.Sets...),
+		Sets: append([]*program.Set{{Name: "blocks4-x", Kind: inet.AddrRanges, Family: inet.IPv4, Ranges: nested}},
+			p.Sets...),
 	}
 }
 
@@ -81,15 +84,16 @@ func TestWhatTheKernelRefusesIsLeftOutAndOthersGoOn(t *testing.T) {
 		}
 		r := apply(t, d, next)
 		text := listing(t)
-		there := map[string]bool{"10.244.2.6": true, "10.244.9.1 ": true, "10.244.9.2 ": true, "jump left-ingress4": true, "10.244.9.3 ": true,
-			"blocks4-x": false}
+		there := map[string]bool{"10.244.2.6": true, "10.244.9.1 ": true, "10.244.9.2 ": true, "jump left-ingress4": true,
+			"10.244.9.3 ": true, "blocks4-x": false}
 		for what, want := range there {
 			if strings.Contains(text, what) != want {
 				t.Errorf("%s is there: %t, want %t\n%s", what, !want, want, text)
 			}
 		}
 		said := leftOut(r)
-		for _, want := range []string{"chain ingress4-x1 of x/no-set", "pod x/no-chain (10.244.9.2)", "chain ingress4-x3 of x/nested"} {
+		for _, want := range []string{"chain ingress4-x1 of x/no-set", "pod x/no-chain (10.244.9.2)",
+			"chain ingress4-x3 of x/nested"} {
 			if !strings.Contains(said.Text, want) || said.Blocking {
 				t.Errorf("the problem is %+v, want it to name %q and not to block", said, want)
 			}
@@ -97,7 +101,8 @@ func TestWhatTheKernelRefusesIsLeftOutAndOthersGoOn(t *testing.T) {
 		if before := generation(t, d); apply(t, d, next).Changes != 0 || generation(t, d) != before {
 			t.Error("the same program again sends something")
 		}
-		if r := apply(t, d, withRefused(isolated("10.244.2.7"))); !strings.Contains(listing(t), "10.244.2.7") || leftOut(r).Text != said.Text {
+		if r := apply(t, d, withRefused(isolated("10.244.2.7"))); !strings.Contains(listing(t), "10.244.2.7") ||
+			leftOut(r).Text != said.Text {
 			t.Errorf("the next change of others: %+v", leftOut(r))
 		}
 		if r := apply(t, d, isolated("10.244.2.7")); leftOut(r).Text != "" || strings.Contains(listing(t), "10.244.9") {

@@ -25,7 +25,8 @@ func addPort(t *testing.T, bridge, name string, addrs ...string) *netlink.Handle
 	t.Cleanup(func() { _ = ns.Close() })
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
-	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns.FD())}); err != nil {
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0",
+		PeerNamespace: netlink.NsFd(ns.FD())}); err != nil {
 		t.Fatal(err)
 	}
 	run(t, "ip", "link", "set", name, "master", bridge, "up")
@@ -40,7 +41,8 @@ func addPort(t *testing.T, bridge, name string, addrs ...string) *netlink.Handle
 	return h
 }
 
-func changeAddress(t *testing.T, h *netlink.Handle, addr string, change func(*netlink.Handle, netlink.Link, *netlink.Addr) error) {
+func changeAddress(t *testing.T, h *netlink.Handle, addr string,
+	change func(*netlink.Handle, netlink.Link, *netlink.Addr) error) {
 	t.Helper()
 	link, err := h.LinkByName("eth0")
 	if err != nil {

@@ -45,9 +45,11 @@ const established, timeWait = 3, 7
 func connectIn(t *testing.T, state uint8, p inet.Protocol, src, dst string) {
 	t.Helper()
 	tuple := func(src, dst string, sport, dport uint16) netlink.IPTuple {
-		return netlink.IPTuple{Protocol: uint8(p), SrcIP: netip.MustParseAddr(src).AsSlice(), DstIP: netip.MustParseAddr(dst).AsSlice(), SrcPort: sport, DstPort: dport}
+		return netlink.IPTuple{Protocol: uint8(p), SrcIP: netip.MustParseAddr(src).AsSlice(),
+			DstIP: netip.MustParseAddr(dst).AsSlice(), SrcPort: sport, DstPort: dport}
 	}
-	flow := &netlink.ConntrackFlow{FamilyType: unix.AF_INET, TimeOut: 300, Forward: tuple(src, dst, reply, tcpPort), Reverse: tuple(dst, src, tcpPort, reply)}
+	flow := &netlink.ConntrackFlow{FamilyType: unix.AF_INET, TimeOut: 300, Forward: tuple(src, dst, reply, tcpPort),
+		Reverse: tuple(dst, src, tcpPort, reply)}
 	if p == inet.TCP {
 		flow.ProtoInfo = &netlink.ProtoInfoTCP{State: state}
 	}
@@ -97,7 +99,8 @@ func drive(t *testing.T, d *Datapath, p *program.Program, want ...string) (sum C
 	slices.Sort(want)
 	next := apply(t, d, p).Cuts
 	for end := time.Now().Add(patience); ; {
-		sum.Ingress, sum.Egress, sum.Reused, sum.Refused = sum.Ingress+next.Ingress, sum.Egress+next.Egress, sum.Reused+next.Reused, next.Refused
+		sum.Ingress, sum.Egress, sum.Reused, sum.Refused = sum.Ingress+next.Ingress, sum.Egress+next.Egress,
+			sum.Reused+next.Reused, next.Refused
 		sum.Gone += next.Gone
 		if slices.Equal(connections(t), want) {
 			return sum
@@ -183,7 +186,8 @@ func TestAChangeCutsWhatItDeniesAndNothingElse(t *testing.T) {
 // A cut is a commit of its own: the rules that refuse the replying ends are committed in one transaction
 // and result in the table that a full pass would make. A cut without connections sends nothing.
 func TestACutIsACommitOfItsOwn(t *testing.T) {
-	for name, o := range map[string]decide.Options{"nat": {}, "no guard": {Guard: decide.GuardOff}, "filter": {FilterHook: true}} {
+	for name, o := range map[string]decide.Options{"nat": {}, "no guard": {Guard: decide.GuardOff},
+		"filter": {FilterHook: true}} {
 		t.Run(strings.ReplaceAll(name, " ", ""), func(t *testing.T) {
 			inOwnNamespace(t, func(t *testing.T) {
 				d := open(t, Options{Options: o})
@@ -289,7 +293,8 @@ func twoTenants(flapping, quiet []string) *program.Program {
 		return s
 	}
 	chain := func(name, set string) *program.Chain {
-		return &program.Chain{Name: name, Direction: program.Ingress, Family: inet.IPv4, Rules: []program.Rule{{PeerSet: set}}}
+		return &program.Chain{Name: name, Direction: program.Ingress, Family: inet.IPv4,
+			Rules: []program.Rule{{PeerSet: set}}}
 	}
 	p := &program.Program{
 		Pods: []program.Pod{
@@ -357,7 +362,8 @@ func crowded(t *testing.T, n int) (list []string) {
 
 func TestConnectionsThatAreDeniedAtTheStartAreCutAndStayCutOverARestart(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
-		nftRun(t, "add table inet other", "add chain inet other c { type filter hook output priority 0; }", "add rule inet other c ct state new accept")
+		nftRun(t, "add table inet other", "add chain inet other c { type filter hook output priority 0; }",
+			"add rule inet other c ct state new accept")
 		fill(t)
 		d := open(t, Options{})
 		watch(t, d)
@@ -380,7 +386,8 @@ func TestConnectionsThatAreDeniedAtTheStartAreCutAndStayCutOverARestart(t *testi
 			fmt.Sprintf("delete element inet podwall cut4-udp { %s . %d . %s . %d }", webPod, tcpPort, second, reply))
 		verify(t, again)
 		if r := apply(t, again, isolated(first)); !refusedElement(t) || r.Cuts.Refused != 1 {
-			t.Errorf("removed elements are not there again, except where the kernel may have forgotten it: %s\n%s", brief(r), listing(t))
+			t.Errorf("removed elements are not there again, except where the kernel may have forgotten it: %s\n%s", brief(r),
+				listing(t))
 		}
 	})
 }

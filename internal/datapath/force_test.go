@@ -89,7 +89,8 @@ func TestASearchTakesNothingAwayThatIsInForce(t *testing.T) {
 			}
 			for range 2 {
 				r, err := d.Apply(t.Context(), next)
-				if err != nil || !strings.Contains(leftOut(r).Text, "chain ingress4-x1 of x/no-set, chain ingress4-x3 of x/nested, pod x/no-chain") {
+				if err != nil || !strings.Contains(leftOut(r).Text,
+					"chain ingress4-x1 of x/no-set, chain ingress4-x3 of x/nested, pod x/no-chain") {
 					t.Errorf("%+v %v", leftOut(r), err)
 				}
 				d.retryLeft() // as Verify does
@@ -142,7 +143,8 @@ func TestWhereNothingIsNewNothingIsTaken(t *testing.T) {
 		d := open(t, Options{})
 		healthy(t, d, isolated(first))
 		before, same := listing(t), isolated(first)
-		same.Sets = []*program.Set{{Name: "pods4-peers", Kind: inet.AddrRanges, Family: inet.IPv4, Ranges: withRefused(same).Sets[0].Ranges}}
+		same.Sets = []*program.Set{{Name: "pods4-peers", Kind: inet.AddrRanges, Family: inet.IPv4,
+			Ranges: withRefused(same).Sets[0].Ranges}}
 		for range 3 {
 			if _, err := d.Apply(t.Context(), same); err == nil {
 				t.Fatal("the kernel takes it: the test shows nothing")

@@ -16,7 +16,8 @@ import (
 // that it does not know must not keep a node from being enforced.
 func FuzzRelease(f *testing.F) {
 	number := regexp.MustCompile(`^(\d{1,9})\.(\d{1,9})(\D|$)`)
-	for _, r := range []string{"5.10.0", "5.9.16-generic", "6.18-rc1", "4.19.0-26-amd64", "5.4", "10.0", "", "linux", "5.", ".5", "6.1.0_5.4", "-5.4"} {
+	for _, r := range []string{"5.10.0", "5.9.16-generic", "6.18-rc1", "4.19.0-26-amd64", "5.4", "10.0", "", "linux",
+		"5.", ".5", "6.1.0_5.4", "-5.4"} {
 		f.Add(r)
 	}
 	f.Fuzz(func(t *testing.T, release string) {

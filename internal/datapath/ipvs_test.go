@@ -46,7 +46,8 @@ func TestAServiceOfIPVSIsSeen(t *testing.T) {
 
 // The listing can be long, and it is read at every change.
 func TestOnlyTheBeginningOfTheServicesIsRead(t *testing.T) {
-	endless := io.MultiReader(strings.NewReader(ipvsHeading+"TCP  0A60000A:0050 rr \n"), iotest.ErrReader(errors.New("read on")))
+	endless := io.MultiReader(strings.NewReader(ipvsHeading+"TCP  0A60000A:0050 rr \n"),
+		iotest.ErrReader(errors.New("read on")))
 	if used, err := usesIPVS(endless); !used || err != nil {
 		t.Errorf("used = %t, %v", used, err)
 	}

@@ -99,7 +99,8 @@ func TestAPodThatIsLeftOutIsClosedWhereverItIs(t *testing.T) {
 				}
 				pass(outside) // as long as there are no rules
 				sender(t, tap)
-				if r := apply(t, open(t, Options{}), withRefused(isolated(first))); !strings.Contains(leftOut(r).Text, "pod x/no-chain") {
+				if r := apply(t, open(t, Options{}), withRefused(isolated(first))); !strings.Contains(leftOut(r).Text,
+					"pod x/no-chain") {
 					t.Fatalf("%+v", r.Problems)
 				}
 				pass(node)

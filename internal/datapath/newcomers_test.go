@@ -37,11 +37,18 @@ func TestWhenAnAddressIsClean(t *testing.T) {
 			n.done(nil, false)
 		}, 7, false},
 		{"it was a pod's since", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0); n.listed(a) }, 7, false},
-		{"it was a pod's during the look", func(n *newcomers) { n.add(a, 7, false); n.take(everyone); n.listed(a); n.done(nil, false) }, 7, false},
+		{"it was a pod's during the look", func(n *newcomers) {
+			n.add(a, 7, false)
+			n.take(everyone)
+			n.listed(a)
+			n.done(nil, false)
+		}, 7, false},
 		{"the rules were away", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0); n.doubt() }, 7, false},
-		{"the rules were away during the look", func(n *newcomers) { n.add(a, 7, false); n.take(everyone); n.doubt(); n.done(nil, false) }, 7, false},
+		{"the rules were away during the look",
+			func(n *newcomers) { n.add(a, 7, false); n.take(everyone); n.doubt(); n.done(nil, false) }, 7, false},
 		{"the look failed", func(n *newcomers) { n.add(a, 7, false); n.take(everyone); n.done(nil, true) }, 7, false},
-		{"the look failed and a pod waits", func(n *newcomers) { n.add(a, 7, true); n.take(everyone); n.done(nil, true) }, 7, true},
+		{"the look failed and a pod waits", func(n *newcomers) { n.add(a, 7, true); n.take(everyone); n.done(nil, true) },
+			7, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

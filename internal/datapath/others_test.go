@@ -30,10 +30,12 @@ func TestANatChainBeforeOursMeansFilterChains(t *testing.T) {
 					"add chain "+family+" theirs early { type nat hook postrouting priority -195; }")
 				verify(t, d)
 				r := apply(t, d, isolated("10.244.2.5"))
-				if !r.Filter || len(r.Problems) != 1 || !r.Problems[0].Blocking || !strings.Contains(r.Problems[0].Text, "theirs early priority -195") {
+				if !r.Filter || len(r.Problems) != 1 || !r.Problems[0].Blocking ||
+					!strings.Contains(r.Problems[0].Text, "theirs early priority -195") {
 					t.Errorf("report = %s, want filter chains and a blocking problem that names the chain", brief(r))
 				}
-				if text := listing(t); !strings.Contains(text, "type filter hook postrouting") || strings.Contains(text, "type nat") {
+				if text := listing(t); !strings.Contains(text, "type filter hook postrouting") ||
+					strings.Contains(text, "type nat") {
 					t.Errorf("not only filter chains:\n%s", text)
 				}
 				nftRun(t, "delete table "+family+" theirs")
@@ -69,15 +71,23 @@ func TestGuardFollowsOtherTables(t *testing.T) {
 		want     bool
 	}{
 		{"NobodyElse", nil, true},
-		{"Inet", [][]string{{"nft", strings.Join(append(inet, "add rule inet fw forward ct state invalid drop"), "; ")}}, false},
-		{"InetWithOtherStates", [][]string{{"nft", strings.Join(append(inet, "add rule inet fw forward ct state { invalid, untracked } drop"), "; ")}}, true},
-		{"InetInvalidOrUntracked", [][]string{{"nft", strings.Join(append(inet, "add rule inet fw forward ct state invalid,untracked counter drop"), "; ")}}, false},
-		{"InetInAChainBehind", [][]string{{"nft", strings.Join(append(inet, "add chain inet fw more", "add rule inet fw more ct state invalid drop", "add rule inet fw forward jump more"), "; ")}}, false},
-		{"InetBehindAnAccept", [][]string{{"nft", strings.Join(append(inet, "add rule inet fw forward accept", "add rule inet fw forward ct state invalid drop"), "; ")}}, true},
-		{"InetForOneInterface", [][]string{{"nft", strings.Join(append(inet, `add rule inet fw forward iifname "eth0" ct state invalid drop`), "; ")}}, true},
+		{"Inet", [][]string{{"nft", strings.Join(append(inet, "add rule inet fw forward ct state invalid drop"), "; ")}},
+			false},
+		{"InetWithOtherStates", [][]string{{"nft",
+			strings.Join(append(inet, "add rule inet fw forward ct state { invalid, untracked } drop"), "; ")}}, true},
+		{"InetInvalidOrUntracked", [][]string{{"nft",
+			strings.Join(append(inet, "add rule inet fw forward ct state invalid,untracked counter drop"), "; ")}}, false},
+		{"InetInAChainBehind", [][]string{{"nft", strings.Join(append(inet, "add chain inet fw more",
+			"add rule inet fw more ct state invalid drop", "add rule inet fw forward jump more"), "; ")}}, false},
+		{"InetBehindAnAccept", [][]string{{"nft", strings.Join(append(inet, "add rule inet fw forward accept",
+			"add rule inet fw forward ct state invalid drop"), "; ")}}, true},
+		{"InetForOneInterface", [][]string{{"nft",
+			strings.Join(append(inet, `add rule inet fw forward iifname "eth0" ct state invalid drop`), "; ")}}, true},
 		{"InetAtInput", [][]string{{"nft", "add table inet fw; add chain inet fw input { type filter hook input priority 0; }; add rule inet fw input ct state invalid drop"}}, true},
-		{"IptablesBoth", [][]string{{"iptables-nft", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"}, {"ip6tables-nft", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"}}, false},
-		{"IptablesIPv4Only", [][]string{{"iptables-nft", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"}}, true},
+		{"IptablesBoth", [][]string{{"iptables-nft", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j",
+			"DROP"}, {"ip6tables-nft", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j", "DROP"}}, false},
+		{"IptablesIPv4Only", [][]string{{"iptables-nft", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID", "-j",
+			"DROP"}}, true},
 		{"IptablesNotInvalid", [][]string{{"iptables-nft", "-A", "FORWARD", "-m", "conntrack", "!", "--ctstate", "INVALID", "-j", "DROP"}, {"ip6tables-nft", "-A", "FORWARD", "-m", "conntrack", "!", "--ctstate", "INVALID", "-j", "DROP"}}, true},
 	}
 	for _, tt := range tests {
@@ -89,7 +99,8 @@ func TestGuardFollowsOtherTables(t *testing.T) {
 				}
 				for _, c := range tt.commands {
 					if c[0] == "nft" {
-						nftRun(t, strings.Split(c[1], "; add")[0]+strings.ReplaceAll(strings.TrimPrefix(c[1], strings.Split(c[1], "; add")[0]), "; add", "\nadd"))
+						nftRun(t, strings.Split(c[1], "; add")[0]+strings.ReplaceAll(strings.TrimPrefix(c[1],
+							strings.Split(c[1], "; add")[0]), "; add", "\nadd"))
 						continue
 					}
 					run(t, c[0], c[1:]...)
@@ -97,7 +108,8 @@ func TestGuardFollowsOtherTables(t *testing.T) {
 				verify(t, d)
 				r := healthy(t, d, isolated())
 				if r.Guard != tt.want || r.Drift != 0 {
-					t.Errorf("guard = %t (%s), want %t; drift = %d, want none: our table did not change", r.Guard, r.GuardWhy, tt.want, r.Drift)
+					t.Errorf("guard = %t (%s), want %t; drift = %d, want none: our table did not change", r.Guard, r.GuardWhy,
+						tt.want, r.Drift)
 				}
 				if got := strings.Contains(listing(t), "hook forward"); got != tt.want {
 					t.Errorf("there is a chain at forward: %t, want %t", got, tt.want)
@@ -111,7 +123,8 @@ func TestGuardFollowsOtherTables(t *testing.T) {
 // not replace the survey.
 func TestALookAtOurTableIsOneAtTheOthersToo(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
-		nftRun(t, "add table inet fw", "add chain inet fw forward { type filter hook forward priority 0; }", "add rule inet fw forward ct state invalid drop")
+		nftRun(t, "add table inet fw", "add chain inet fw forward { type filter hook forward priority 0; }",
+			"add rule inet fw forward ct state invalid drop")
 		d := open(t, Options{})
 		if r := healthy(t, d, isolated()); r.Guard {
 			t.Fatal("the guard is on in addition to another program's")
@@ -130,7 +143,8 @@ func TestGuardCanBeForced(t *testing.T) {
 		"Filter": {Options: decide.Options{FilterHook: true, Guard: decide.GuardOn}}} {
 		t.Run(name, func(t *testing.T) {
 			inOwnNamespace(t, func(t *testing.T) {
-				nftRun(t, "add table inet fw", "add chain inet fw forward { type filter hook forward priority 0; }", "add rule inet fw forward ct state invalid drop")
+				nftRun(t, "add table inet fw", "add chain inet fw forward { type filter hook forward priority 0; }",
+					"add rule inet fw forward ct state invalid drop")
 				if r := healthy(t, open(t, o), isolated()); r.Guard != (name == "On") {
 					t.Errorf("guard = %t (%s)", r.Guard, r.GuardWhy)
 				}
@@ -143,7 +157,8 @@ func TestGuardCanBeForced(t *testing.T) {
 // did not make the changes can do it as well.
 func TestCleanupRemovesOnlyWhatIsOurs(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
-		nftRun(t, "add table inet other", "add chain inet other c { type nat hook postrouting priority 100; }", "add table arp podwall")
+		nftRun(t, "add table inet other", "add chain inet other c { type nat hook postrouting priority 100; }",
+			"add table arp podwall")
 		run(t, "ip", "link", "add", "br0", "type", "bridge")
 		run(t, "ip", "addr", "add", "10.244.1.1/24", "dev", "br0")
 		run(t, "ip", "link", "set", "br0", "up")
@@ -275,7 +290,8 @@ func TestInterfacesOfIsolatedPodsAreListed(t *testing.T) {
 		run(t, "ip", "route", "add", "10.244.1.5/32", "dev", "veth-web")
 		d := open(t, Options{})
 		p := isolated("10.244.2.5")
-		p.Pods = append(p.Pods, program.Pod{Addr: netip.MustParseAddr("10.244.1.6"), Name: "shop/unwired", Ingress: "ingress4-web"})
+		p.Pods = append(p.Pods, program.Pod{Addr: netip.MustParseAddr("10.244.1.6"), Name: "shop/unwired",
+			Ingress: "ingress4-web"})
 		r := healthy(t, d, p)
 		in, out := r.Table.Set("ingress-links"), r.Table.Set("egress-links")
 		if in.Len() != 1 || in.Entries[0].Key.Iface != "veth-web" || out.Len() != 0 {

@@ -96,7 +96,8 @@ func released(t *testing.T, filterHook bool) {
 			t.Errorf("%s is still there:\n%s", own[i], listing(t))
 		}
 	}
-	if got, want := strings.Count(listing(t), pod.String()), strings.Count(before, pod.String()); got != want || want == 0 {
+	if got, want := strings.Count(listing(t), pod.String()), strings.Count(before, pod.String()); got != want ||
+		want == 0 {
 		t.Errorf("the pod is there %d times, want %d", got, want)
 	}
 	after := generationOf(t)

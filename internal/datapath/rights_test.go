@@ -54,7 +54,8 @@ func TestABridgeIsEnforcedOnceTheModuleIsThere(t *testing.T) {
 		settings := sysctl.Dir(t.TempDir())
 		d := open(t, Options{Sysctls: settings})
 		r := apply(t, d, &program.Program{})
-		if len(r.Problems) != 1 || !r.Problems[0].Blocking || !strings.Contains(r.Problems[0].Text, "br_netfilter is not loaded") ||
+		if len(r.Problems) != 1 || !r.Problems[0].Blocking ||
+			!strings.Contains(r.Problems[0].Text, "br_netfilter is not loaded") ||
 			!strings.Contains(r.Problems[0].Cure, "modprobe br_netfilter") {
 			t.Fatalf("problems = %+v, want the missing module", r.Problems)
 		}

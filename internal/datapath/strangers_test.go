@@ -46,7 +46,8 @@ func TestClosedInterfacesWithoutAKnownPodAreNamed(t *testing.T) {
 		if want := []string{"known", "port"}; !slices.Equal(r.Strangers, want) {
 			t.Errorf("strangers %v, want %v", r.Strangers, want)
 		}
-		if r = healthy(t, open(t, Options{Options: decide.Options{OpenUnknown: true}}), &program.Program{}); r.Strangers != nil {
+		if r = healthy(t, open(t, Options{Options: decide.Options{OpenUnknown: true}}),
+			&program.Program{}); r.Strangers != nil {
 			t.Errorf("strangers %v where unknown pods are open, want none", r.Strangers)
 		}
 	})

@@ -44,7 +44,8 @@ func TestAConnectionIsJudgedOnce(t *testing.T) {
 	eachWiring(t, stage.Setup{Args: []string{"--on-policy-change=keep"}}, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Enforce(t, stage.Usual()...)
-			flow := packet.Packet{Src: w.Addr(t, peer, v6), Dst: w.Addr(t, victim, v6), Proto: packet.UDP, SrcPort: 6000, DstPort: 80}
+			flow := packet.Packet{Src: w.Addr(t, peer, v6), Dst: w.Addr(t, victim, v6), Proto: packet.UDP, SrcPort: 6000,
+				DstPort: 80}
 			w.One(t, probe.Probe{From: peer, Dst: flow.Dst, Proto: flow.Proto, SrcPort: flow.SrcPort, DstPort: flow.DstPort})
 			w.Enforce(t, stage.Policy("victim", "victim", `policyTypes: [Ingress]`))
 			w.Denied(t, ruleset.CounterIngress, w.Ask(t, peer, victim, v6, packet.UDP, 80))

@@ -108,7 +108,8 @@ func (w *world) hardware(t *testing.T) {
 		arrives bool
 	}{{peer, extraHardware, true}, {near, extraHardware, false}, {near, net.HardwareAddr{0x52, 0x54, 0, 0, 0, 9}, false}} {
 		mark := w.Marks.Next()
-		p := packet.Packet{Src: w.Addr(t, tt.from, false), Dst: w.Addr(t, open, false), Proto: packet.UDP, SrcPort: 1, DstPort: 2, Payload: mark}
+		p := packet.Packet{Src: w.Addr(t, tt.from, false), Dst: w.Addr(t, open, false), Proto: packet.UDP, SrcPort: 1,
+			DstPort: 2, Payload: mark}
 		w.sendFrame(t, tt.from, w.Prober().HardwareAddr(open), tt.hw, 0x0800, p.Bytes())
 		if time.Sleep(stage.Grace); w.Taps[open].Saw(t, mark) != tt.arrives {
 			t.Errorf("a frame of %s with %s arrived: %t, want %t", tt.from, tt.hw, !tt.arrives, tt.arrives)

@@ -16,7 +16,8 @@ import (
 )
 
 // frame is a shot of a whole frame from one pod to another on its bridge.
-func (w *world) frame(t *testing.T, name, from, to string, mac net.HardwareAddr, tags []uint16, p packet.Packet) stage.Shot {
+func (w *world) frame(t *testing.T, name, from, to string, mac net.HardwareAddr, tags []uint16,
+	p packet.Packet) stage.Shot {
 	t.Helper()
 	if !p.Src.IsValid() {
 		p.Src = w.Addr(t, from, p.Dst.Is6())
@@ -30,7 +31,8 @@ func (w *world) frame(t *testing.T, name, from, to string, mac net.HardwareAddr,
 func (w *world) taggedSYN(t *testing.T, v6 bool, port uint16, tags ...uint16) stage.Shot {
 	t.Helper()
 	return w.frame(t, "tagged SYN", near, victim, w.Prober().HardwareAddr(victim), tags,
-		packet.Packet{Dst: w.Addr(t, victim, v6), Proto: packet.TCP, Flags: packet.SYN, SrcPort: port, DstPort: 80, Window: 1000})
+		packet.Packet{Dst: w.Addr(t, victim, v6), Proto: packet.TCP, Flags: packet.SYN, SrcPort: port, DstPort: 80,
+			Window: 1000})
 }
 
 func TestTaggedFramesOnABridgeAreStopped(t *testing.T) {

@@ -102,7 +102,8 @@ func (w *world) forget(t *testing.T, a actor) {
 	check(t, err)
 	for _, n := range list {
 		ip, ok := netip.AddrFromSlice(n.IP)
-		if waiting := n.State&(netlink.NUD_INCOMPLETE|netlink.NUD_FAILED) != 0; ok && waiting && slices.Contains(a.addrs(), ip.Unmap()) {
+		if waiting := n.State&(netlink.NUD_INCOMPLETE|netlink.NUD_FAILED) != 0; ok && waiting &&
+			slices.Contains(a.addrs(), ip.Unmap()) {
 			check(t, h.NeighDel(&n))
 		}
 	}
@@ -114,7 +115,8 @@ func (w *world) openTo(t *testing.T, p *tap) {
 	w.apply(t)
 	h := listen(t, w.ns(t, "next"), serverPort, w.actors[0].addrs()...)
 	defer h.end()
-	k := h.call(t, w.ns(t, near), packet.UDP, w.port(w.actors[1], false), netip.AddrPortFrom(w.actors[0].addr(false), serverPort))
+	k := h.call(t, w.ns(t, near), packet.UDP, w.port(w.actors[1], false),
+		netip.AddrPortFrom(w.actors[0].addr(false), serverPort))
 	await(t, []*talk{k})
 	if p.total(packet.UDP, k.client.Addr()) == 0 {
 		t.Error("the tap of the next pod sees nothing at all")

@@ -68,7 +68,8 @@ type world struct {
 // newWorld starts nodes and agents with the cast and no policy.
 func newWorld(t *testing.T, wiring lab.Wiring, args ...string) *world {
 	t.Helper()
-	tr, err := trial.New(t.Context(), trial.Config{Wiring: wiring, Nodes: []string{node1, node2}, Agent: agentProgram(), AgentArgs: args})
+	tr, err := trial.New(t.Context(), trial.Config{Wiring: wiring, Nodes: []string{node1, node2}, Agent: agentProgram(),
+		AgentArgs: args})
 	check(t, err)
 	w := &world{Trial: tr, actors: cast(), taps: map[string]*tap{}}
 	t.Cleanup(func() {

@@ -65,7 +65,8 @@ func TestAnAPIServerThatGoesAwayUnderTraffic(t *testing.T) {
 // is an unknown pod, closed in both directions.
 func (w *apiWorld) restartedPodStaysClosed(tr *traffic, a *agent) {
 	w.t.Helper()
-	again := actor{"shop/again", "node1", []netip.Addr{netip.MustParseAddr("10.244.1.66"), netip.MustParseAddr("fd00:244:1::66")}}
+	again := actor{"shop/again", "node1", []netip.Addr{netip.MustParseAddr("10.244.1.66"),
+		netip.MustParseAddr("fd00:244:1::66")}}
 	w.wire(again)
 	p := newTap(w.t, again.name, w.ns(again.name))
 	before, sent := len(tr.arrived()), tr.sent.Load()

@@ -32,7 +32,8 @@ func flips(version int) *program.Program {
 	}
 	in, out := fmt.Sprintf("ingress4-v%d", version), fmt.Sprintf("egress4-v%d", version)
 	return &program.Program{
-		Pods: []program.Pod{{Addr: cast()[0].addrs[0], Name: victim, Ingress: in}, {Addr: cast()[2].addrs[0], Name: jailed, Egress: out}},
+		Pods: []program.Pod{{Addr: cast()[0].addrs[0], Name: victim, Ingress: in},
+			{Addr: cast()[2].addrs[0], Name: jailed, Egress: out}},
 		Chains: []*program.Chain{{Name: out, Direction: program.Egress, Family: inet.IPv4, Rules: rules},
 			{Name: in, Direction: program.Ingress, Family: inet.IPv4, Rules: rules}},
 	}

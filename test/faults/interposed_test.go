@@ -25,7 +25,8 @@ import (
 
 // interposed is start for the agent of node1 with some of its system calls answered by the test. start
 // starts the process on a locked thread.
-func (w *world) interposed(start func(*exec.Cmd) error, answer func(*interpose.Call) interpose.Answer, calls []int) *agent {
+func (w *world) interposed(start func(*exec.Cmd) error, answer func(*interpose.Call) interpose.Answer,
+	calls []int) *agent {
 	t := w.t
 	t.Helper()
 	started, running := make(chan error, 1), make(chan *launch.Process, 1)
@@ -76,7 +77,8 @@ func (a *agent) metric(name string) string {
 // While netlink refuses every request, or fails again and again, the programmed state stays, and the agent
 // reports the failure everywhere and retries; then it enforces the changes made in the meantime.
 func TestNetlinkThatFailsUnderTraffic(t *testing.T) {
-	faults := []interpose.Fault{{Kind: interpose.Receiving, Errno: unix.ENOMEM}, {Kind: interpose.Refused, Errno: unix.EBUSY}}
+	faults := []interpose.Fault{{Kind: interpose.Receiving, Errno: unix.ENOMEM},
+		{Kind: interpose.Refused, Errno: unix.EBUSY}}
 	if soak.Long() {
 		faults = interpose.Faults()
 	}
@@ -100,7 +102,10 @@ func netlinkFails(t *testing.T, f interpose.Fault) {
 	before, tr := w.tables(), w.traffic()
 	netlink.Strike(f, unix.NETLINK_NETFILTER, 0, 1<<30)
 	w.publish(append(usual(), policy("peer", "peer", `policyTypes: [Ingress], ingress: []`))...)
-	s := a.until("that a pass failed", func(s observe.Status) bool { return !s.Ready && s.LastApply != nil && s.LastApply.Error != "" })
+	s := a.until("that a pass failed", func(s observe.Status) bool {
+		return !s.Ready && s.LastApply != nil &&
+			s.LastApply.Error != ""
+	})
 	if why := fmt.Sprint(s.NotReady); !strings.Contains(why, "the last pass failed") || s.SeenRevision <= s.Revision {
 		t.Errorf("not ready because of %s, seen revision %d, enforced %d", why, s.SeenRevision, s.Revision)
 	}
@@ -110,7 +115,8 @@ func netlinkFails(t *testing.T, f interpose.Fault) {
 	if code, _ := a.Get("/healthz"); code != 200 {
 		t.Errorf("/healthz answers %d, want 200: a restart is no cure", code)
 	}
-	if ready, failed := a.metric("podwall_ready"), a.metric(`podwall_apply_total{result="error"}`); ready != "0" && netlink.Every == 0 || failed == "0" {
+	if ready, failed := a.metric("podwall_ready"), a.metric(`podwall_apply_total{result="error"}`); ready != "0" &&
+		netlink.Every == 0 || failed == "0" {
 		t.Errorf("the metrics say ready %s and %s failed passes", ready, failed)
 	}
 	first := a.failures()
@@ -142,10 +148,12 @@ func TestAWallClockThatJumpsUnderTraffic(t *testing.T) {
 	a := w.interposed(interpose.StartWithoutVDSO, clock.Answer, interpose.Clocks())
 	w.enforced(a)
 	want, tr := w.tables(), w.traffic()
-	for i, ahead := range []time.Duration{7 * time.Hour, -9 * time.Hour, 20 * 365 * 24 * time.Hour, -40 * 365 * 24 * time.Hour, 0} {
+	for i, ahead := range []time.Duration{7 * time.Hour, -9 * time.Hour, 20 * 365 * 24 * time.Hour,
+		-40 * 365 * 24 * time.Hour, 0} {
 		clock.Set(ahead)
 		start := time.Now()
-		w.publish(append(usual(), policy("peer", "peer", fmt.Sprintf("policyTypes: [Ingress], ingress: [{ports: [{port: %d}]}]", 80+i)))...)
+		w.publish(append(usual(), policy("peer", "peer",
+			fmt.Sprintf("policyTypes: [Ingress], ingress: [{ports: [{port: %d}]}]", 80+i)))...)
 		w.enforced(a)
 		s := a.until("when it did", func(s observe.Status) bool { return s.LastApply != nil })
 		if off := s.LastApply.Time.Sub(start.Add(ahead)); off.Abs() > time.Minute {

@@ -25,7 +25,8 @@ func TestLostNotificationsCountAsAChange(t *testing.T) {
 	needs(t, "nft")
 	w := newWorld(t, lab.Routed)
 	w.publish(usual()...)
-	a := start(t, w.node(), agentProgram(), "--gate-socket=", "--manifests", w.dir, "--hostname-override=node1", "--iptables-sync-period=1h", "--on-policy-change=keep")
+	a := start(t, w.node(), agentProgram(), "--gate-socket=", "--manifests", w.dir, "--hostname-override=node1",
+		"--iptables-sync-period=1h", "--on-policy-change=keep")
 	w.enforced(a)
 	want := w.tables()
 	tr := w.traffic()
@@ -88,11 +89,13 @@ func TestReadOnlySettingsUnderTraffic(t *testing.T) {
 		s := a.until("that it has enforced something", func(s observe.Status) bool { return s.Revision > 0 })
 		if w.wiring == lab.Routed {
 			w.enforced(a)
-		} else if why := fmt.Sprint(s.NotReady); s.Ready || !strings.Contains(why, "VLAN-tagged frames") || !strings.Contains(why, "read-only") {
+		} else if why := fmt.Sprint(s.NotReady); s.Ready || !strings.Contains(why, "VLAN-tagged frames") ||
+			!strings.Contains(why, "read-only") {
 			t.Errorf("ready is %t because of %s, want a word about VLAN-tagged frames and what is read-only", s.Ready, why)
 		}
 		if w.wiring == lab.Bridge && !slices.ContainsFunc(s.Problems, func(p observe.Problem) bool {
-			return p.Blocking && strings.Contains(p.Text, "/proc/sys/net/bridge/") && strings.Contains(p.Cure, "sysctl net.bridge.")
+			return p.Blocking && strings.Contains(p.Text, "/proc/sys/net/bridge/") &&
+				strings.Contains(p.Cure, "sysctl net.bridge.")
 		}) {
 			t.Errorf("problems %+v, want one that names the path and the cure", s.Problems)
 		}

@@ -52,7 +52,10 @@ func (w *world) others() []string {
 		check(w.t, err)
 		list = append(list, strings.Split(text, "\n")...)
 	}
-	return slices.DeleteFunc(list, func(line string) bool { return strings.HasPrefix(line, "#") || strings.HasPrefix(line, ":") })
+	return slices.DeleteFunc(list, func(line string) bool {
+		return strings.HasPrefix(line, "#") ||
+			strings.HasPrefix(line, ":")
+	})
 }
 
 // The migration of docs/migrate-from-kube-router.md: kube-router's rules stay until podwall enforces, then
@@ -102,7 +105,8 @@ func TestKubeRouterIsReplacedUnderTraffic(t *testing.T) {
 			now, plan = "now-beside-kube-bridge", 5
 		}
 		text := removal("plan", plan)
-		for _, words := range []string{"rule   ip filter FORWARD", "chain  ip6 filter KUBE-POD-FW-", "ipset  inet6:KUBE-SRC-"} {
+		for _, words := range []string{"rule   ip filter FORWARD", "chain  ip6 filter KUBE-POD-FW-",
+			"ipset  inet6:KUBE-SRC-"} {
 			if !strings.Contains(text, words) {
 				t.Errorf("the plan has no %q:\n%s", words, text)
 			}

@@ -141,7 +141,8 @@ type front struct {
 	gone    int // how many watches were
 }
 
-func newFront(t *testing.T, ns *netns.NS, at netip.AddrPort, config *rest.Config, modify func(*http.Response) error) *front {
+func newFront(t *testing.T, ns *netns.NS, at netip.AddrPort, config *rest.Config,
+	modify func(*http.Response) error) *front {
 	t.Helper()
 	transport, err := rest.TransportFor(config)
 	check(t, err)

@@ -141,7 +141,8 @@ func (s *steady) fail(err error) {
 // end waits for the last number and checks the flow.
 func (s *steady) end(t *testing.T) string {
 	t.Helper()
-	for end := time.Now().Add(patience); s.got.Load() < s.sent.Load() && time.Now().Before(end) && len(s.failures()) == 0; {
+	for end := time.Now().Add(patience); s.got.Load() < s.sent.Load() && time.Now().Before(end) &&
+		len(s.failures()) == 0; {
 		time.Sleep(time.Millisecond)
 	}
 	again := s.retransmitted()
@@ -153,7 +154,8 @@ func (s *steady) end(t *testing.T) string {
 	if s.got.Load() != s.sent.Load() {
 		t.Errorf("the %s flow that must pass: %d numbers sent, %d arrived", s.network, s.sent.Load(), s.got.Load())
 	}
-	return fmt.Sprintf("%s: %d sent, %d arrived, longest gap %v%s", s.network, s.sent.Load(), s.got.Load(), s.longest.Round(time.Millisecond), again)
+	return fmt.Sprintf("%s: %d sent, %d arrived, longest gap %v%s", s.network, s.sent.Load(), s.got.Load(),
+		s.longest.Round(time.Millisecond), again)
 }
 
 func (s *steady) failures() []error {

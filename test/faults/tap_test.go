@@ -80,7 +80,8 @@ func (p *tap) read() {
 		}
 		if pkt, _, ok := packet.Parse(buf[14:n]); ok && marked(pkt) {
 			p.mu.Lock()
-			p.seen = append(p.seen, arrival{stamp(control[:nc]), fmt.Sprintf("%s → %s %s:%d", pkt.Src, p.name, pkt.Proto, pkt.DstPort)})
+			p.seen = append(p.seen, arrival{stamp(control[:nc]),
+				fmt.Sprintf("%s → %s %s:%d", pkt.Src, p.name, pkt.Proto, pkt.DstPort)})
 			p.mu.Unlock()
 		}
 	}

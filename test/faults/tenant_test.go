@@ -27,17 +27,36 @@ import (
 // as large as the API server accepts.
 func giants() map[string]func(edit int) *networkingv1.NetworkPolicy {
 	return map[string]func(int) *networkingv1.NetworkPolicy{
-		"peers and ports":           func(i int) *networkingv1.NetworkPolicy { return giant(blocks(i, 8_000), ranges(8_000), false) },
-		"selectors and ports":       func(i int) *networkingv1.NetworkPolicy { return giant(selectors(i, 2_000), ranges(4_000), false) },
-		"a giant selector":          func(i int) *networkingv1.NetworkPolicy { return giant(values(i, 8_000), ranges(8_000), false) },
-		"named ports":               func(i int) *networkingv1.NetworkPolicy { return giant(nil, names(i, 16_000), true) },
-		"exceptions":                func(i int) *networkingv1.NetworkPolicy { return giant(exceptions(i, 16_000), nil, false) },
-		"above the budget, 1.1 MB":  func(i int) *networkingv1.NetworkPolicy { return giant(blocks(i, 15_000), ranges(15_000), false) },
-		"above, of selectors alone": func(i int) *networkingv1.NetworkPolicy { return giant(selectors(i, 15_000), nil, true) },
+		"peers and ports": func(i int) *networkingv1.NetworkPolicy {
+			return giant(blocks(i, 8_000), ranges(8_000),
+				false)
+		},
+		"selectors and ports": func(i int) *networkingv1.NetworkPolicy {
+			return giant(selectors(i, 2_000),
+				ranges(4_000), false)
+		},
+		"a giant selector": func(i int) *networkingv1.NetworkPolicy {
+			return giant(values(i, 8_000), ranges(8_000),
+				false)
+		},
+		"named ports": func(i int) *networkingv1.NetworkPolicy { return giant(nil, names(i, 16_000), true) },
+		"exceptions": func(i int) *networkingv1.NetworkPolicy {
+			return giant(exceptions(i, 16_000), nil,
+				false)
+		},
+		"above the budget, 1.1 MB": func(i int) *networkingv1.NetworkPolicy {
+			return giant(blocks(i, 15_000),
+				ranges(15_000), false)
+		},
+		"above, of selectors alone": func(i int) *networkingv1.NetworkPolicy {
+			return giant(selectors(i, 15_000), nil,
+				true)
+		},
 	}
 }
 
-func giant(peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort, egress bool) *networkingv1.NetworkPolicy {
+func giant(peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort,
+	egress bool) *networkingv1.NetworkPolicy {
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "evil", Name: "giant"}}
 	if egress {
 		np.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}

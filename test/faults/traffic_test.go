@@ -133,7 +133,8 @@ func (tr *traffic) turn(n int) error {
 	}
 	lanes := *tr.lanes.Load()
 	return errors.Join(
-		lanes[n%len(lanes)].send(n, packet.Packet{Proto: packet.TCP, Flags: packet.SYN, Window: markWindow, Seq: uint32(n)}, &tr.sent),
+		lanes[n%len(lanes)].send(n, packet.Packet{Proto: packet.TCP, Flags: packet.SYN, Window: markWindow, Seq: uint32(n)},
+			&tr.sent),
 		lanes[(n+2)%len(lanes)].send(n, packet.Packet{Proto: packet.UDP,
 			Payload: binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, markWord), uint32(n))}, &tr.sent))
 }

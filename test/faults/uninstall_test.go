@@ -26,7 +26,8 @@ func TestACleanupThatStays(t *testing.T) {
 		w.same("with an agent", want)
 		a.Stop()
 		leaveSocket(t, socket)
-		p := start(t, w.node(), agentProgram(), "--hostname-override=node1", "--gate-socket="+socket, "--cleanup-config", "--wait-after-cleanup")
+		p := start(t, w.node(), agentProgram(), "--hostname-override=node1", "--gate-socket="+socket, "--cleanup-config",
+			"--wait-after-cleanup")
 		gone := func() bool { return !strings.Contains(w.ruleset(), "podwall") }
 		await(t, "cleanup", gone)
 		await(t, "removal of the socket", func() bool {

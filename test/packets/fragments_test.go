@@ -31,7 +31,8 @@ func TestLargeDatagramsOfAllowedFlowsArriveWholeAndOthersNotAtAll(t *testing.T) 
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			before := w.Counters(t)
 			for _, p := range [][2]string{{peer, victim}, {far, open}, {victim, yonder}} {
-				client, server := w.udp(t, p[0], w.at(t, p[0], v6, 5000), w.at(t, p[1], v6, 80)), w.udp(t, p[1], w.at(t, p[1], v6, 80), netip.AddrPort{})
+				client, server := w.udp(t, p[0], w.at(t, p[0], v6, 5000), w.at(t, p[1], v6, 80)),
+					w.udp(t, p[1], w.at(t, p[1], v6, 80), netip.AddrPort{})
 				b, _, _ := w.large()
 				send(t, client, b, netip.AddrPort{})
 				got, from := receive(t, server)

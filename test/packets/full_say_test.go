@@ -75,7 +75,8 @@ func saysFull(t *testing.T, read func(string) string, full bool) {
 	if says := strings.Contains(metrics, "podwall_limit_used_ratio{limit=\"conntrack\"} 1\n"); says != full {
 		t.Errorf("full is %t, and the metrics say %t", full, says)
 	}
-	if full && (!strings.Contains(found.Cure, "nf_conntrack_max") || s.Connections == nil || s.Connections.Entries < s.Connections.Limit) {
+	if full && (!strings.Contains(found.Cure, "nf_conntrack_max") || s.Connections == nil ||
+		s.Connections.Entries < s.Connections.Limit) {
 		t.Errorf("problem %+v, connections %+v", found, s.Connections)
 	}
 }

@@ -61,7 +61,8 @@ func tuple(kind uint16, src, dst netip.AddrPort) []byte {
 	return nested(kind,
 		nested(tupleIP, attribute(ipSrc, src.Addr().AsSlice()), attribute(ipDst, dst.Addr().AsSlice())),
 		nested(tupleProto, attribute(protoNumber, []byte{unix.IPPROTO_UDP}),
-			attribute(protoSrc, binary.BigEndian.AppendUint16(nil, src.Port())), attribute(protoDst, binary.BigEndian.AppendUint16(nil, dst.Port()))))
+			attribute(protoSrc, binary.BigEndian.AppendUint16(nil, src.Port())),
+			attribute(protoDst, binary.BigEndian.AppendUint16(nil, dst.Port()))))
 }
 
 // first is the source of the first flow that fills the table; the others count up from it, with port and
@@ -165,7 +166,8 @@ func TestAFullConnectionTableOpensNothing(t *testing.T) {
 		wiring   lab.Wiring
 	}{{"nat", lab.Routed}, {"filter", lab.Bridge}} {
 		t.Run(tt.datapath+" "+string(tt.wiring), func(t *testing.T) {
-			w := &world{stage.New(t, tt.wiring, stage.Setup{Args: []string{"--datapath=" + tt.datapath, "--iptables-sync-period=1s", "--metrics-port=20245"}})}
+			w := &world{stage.New(t, tt.wiring, stage.Setup{Args: []string{"--datapath=" + tt.datapath,
+				"--iptables-sync-period=1s", "--metrics-port=20245"}})}
 			var goesOn []func()
 			for _, v6 := range []bool{false, true} {
 				to := w.at(t, victim, v6, 80)
@@ -176,8 +178,10 @@ func TestAFullConnectionTableOpensNothing(t *testing.T) {
 			w.fill(t)
 			saysFull(t, read, true)
 			for i, v6 := range []bool{false, true} {
-				denied := w.knocks(t, v6, [2]string{near, victim}, [2]string{far, victim}, [2]string{jailed, open}, [2]string{jailed, yonder})
-				allowed := w.knocks(t, v6, [2]string{peer, victim}, [2]string{near, open}, [2]string{near, yonder}, [2]string{node1, victim})
+				denied := w.knocks(t, v6, [2]string{near, victim}, [2]string{far, victim}, [2]string{jailed, open},
+					[2]string{jailed, yonder})
+				allowed := w.knocks(t, v6, [2]string{peer, victim}, [2]string{near, open}, [2]string{near, yonder},
+					[2]string{node1, victim})
 				lost := w.tracking(t, node1, "drop")
 				w.Stopped(t, stage.Drops{}, append(denied, allowed...)...) // the kernel drops them before us
 				if n := w.tracking(t, node1, "drop") - lost; n < 8 {
@@ -189,7 +193,8 @@ func TestAFullConnectionTableOpensNothing(t *testing.T) {
 			stage.Check(t, w.Handle(t, node1).ConntrackTableFlush(netlink.ConntrackTable))
 			saysFull(t, read, false)
 			for _, v6 := range []bool{false, true} {
-				w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80), w.Ask(t, node1, victim, v6, packet.TCP, 80), w.Ask(t, near, open, v6, packet.TCP, 80))
+				w.Allowed(t, w.Ask(t, peer, victim, v6, packet.TCP, 80), w.Ask(t, node1, victim, v6, packet.TCP, 80),
+					w.Ask(t, near, open, v6, packet.TCP, 80))
 				w.Denied(t, ruleset.CounterIngress, w.Ask(t, near, victim, v6, packet.TCP, 80))
 			}
 		})

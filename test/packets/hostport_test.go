@@ -56,9 +56,11 @@ func (w *world) mapPort(t *testing.T, backend string) {
 		}
 		ips = append(ips, values{"address": netip.PrefixFrom(a, bits), "interface": 0})
 	}
-	config, err := json.Marshal(values{"cniVersion": "1.0.0", "name": "lab", "type": "portmap", "backend": backend, "snat": true,
+	config, err := json.Marshal(values{"cniVersion": "1.0.0", "name": "lab", "type": "portmap", "backend": backend,
+		"snat":          true,
 		"runtimeConfig": values{"portMappings": []values{{"hostPort": hostPort, "containerPort": 80, "protocol": "tcp"}}},
-		"prevResult":    values{"cniVersion": "1.0.0", "interfaces": []values{{"name": "eth0", "sandbox": e.NS.Path()}}, "ips": ips}})
+		"prevResult": values{"cniVersion": "1.0.0", "interfaces": []values{{"name": "eth0", "sandbox": e.NS.Path()}},
+			"ips": ips}})
 	stage.Check(t, err)
 	cmd := exec.Command(filepath.Join(w.Setup.CNIBin, "portmap"))
 	var out strings.Builder
@@ -104,7 +106,8 @@ func (w *world) hostPort(t *testing.T, v6 bool) {
 	w.Allowed(t, w.call(t, out, v6), w.call(t, node2, v6), w.call(t, far, v6))
 	w.denyAll(t, outside("80"))
 	got := w.One(t, probe.Probe{From: out, Dst: w.Addr(t, node1, v6), Proto: packet.TCP, DstPort: hostPort})
-	if want := (probe.Arrival{ID: got.ID, Endpoint: victim, Proto: packet.TCP, Src: netip.AddrPortFrom(w.Addr(t, out, v6), got.Src.Port()),
+	if want := (probe.Arrival{ID: got.ID, Endpoint: victim, Proto: packet.TCP,
+		Src: netip.AddrPortFrom(w.Addr(t, out, v6), got.Src.Port()),
 		Dst: w.at(t, victim, v6, 80)}); got != want {
 		t.Errorf("arrived as %+v, want %+v", got, want)
 	}

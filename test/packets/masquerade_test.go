@@ -43,8 +43,10 @@ func TestPoliciesSeeThePodBehindAMasqueradingNode(t *testing.T) {
 			if want := w.Addr(t, node1, v6); got.Src.Addr() != want {
 				t.Errorf("the host outside saw %s, want %s: nothing is masqueraded", got.Src.Addr(), want)
 			}
-			w.Allowed(t, w.Ask(t, victim, out, v6, packet.UDP, 443), w.Ask(t, near, out, v6, packet.TCP, 443), w.Ask(t, near, yonder, v6, packet.TCP, 443))
-			w.Denied(t, ruleset.CounterEgress, w.Ask(t, jailed, out, v6, packet.TCP, 443), w.Ask(t, victim, yonder, v6, packet.TCP, 443))
+			w.Allowed(t, w.Ask(t, victim, out, v6, packet.UDP, 443), w.Ask(t, near, out, v6, packet.TCP, 443),
+				w.Ask(t, near, yonder, v6, packet.TCP, 443))
+			w.Denied(t, ruleset.CounterEgress, w.Ask(t, jailed, out, v6, packet.TCP, 443),
+				w.Ask(t, victim, yonder, v6, packet.TCP, 443))
 		})
 	})
 }
@@ -59,7 +61,8 @@ func TestPoliciesSeeThePodBehindANodeThatHidesPodsFromEachOther(t *testing.T) {
 				t.Error("the victim saw the peer: nothing is masqueraded")
 			}
 			w.Allowed(t, w.Ask(t, peer, victim, v6, packet.UDP, 80))
-			w.Denied(t, ruleset.CounterIngress, w.Ask(t, near, victim, v6, packet.TCP, 80), w.Ask(t, peer, victim, v6, packet.TCP, 81))
+			w.Denied(t, ruleset.CounterIngress, w.Ask(t, near, victim, v6, packet.TCP, 80),
+				w.Ask(t, peer, victim, v6, packet.TCP, 81))
 			w.Denied(t, ruleset.CounterEgress, w.Ask(t, jailed, open, v6, packet.TCP, 80))
 		})
 	})

@@ -110,7 +110,8 @@ func connect(to netip.AddrPort) error {
 		return err
 	}
 	limit := unix.NsecToTimeval(stage.Patience.Nanoseconds())
-	return errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit), unix.Connect(fd, addr), unix.Close(fd))
+	return errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit), unix.Connect(fd, addr),
+		unix.Close(fd))
 }
 
 func TestAnotherNodeIsPoliced(t *testing.T) {
@@ -127,7 +128,8 @@ func TestAnotherNodeIsPoliced(t *testing.T) {
   egress: [{to: [{ipBlock: {cidr: 172.30.0.12/32}}, {ipBlock: {cidr: "fd00:172:30::12/128"}}]}]`))
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Allowed(t, w.Ask(t, node2, victim, v6, packet.TCP, 80), w.Ask(t, victim, node2, v6, packet.TCP, 80))
-			w.Denied(t, ruleset.CounterEgress, w.Ask(t, victim, node1, v6, packet.TCP, 80), w.Ask(t, victim, out, v6, packet.TCP, 80))
+			w.Denied(t, ruleset.CounterEgress, w.Ask(t, victim, node1, v6, packet.TCP, 80),
+				w.Ask(t, victim, out, v6, packet.TCP, 80))
 			w.Denied(t, ruleset.CounterIngress, w.Ask(t, out, victim, v6, packet.TCP, 80))
 		})
 	})

@@ -20,8 +20,10 @@ func TestARuleForOneProtocolOpensNoOther(t *testing.T) {
 	eachWiring(t, func(t *testing.T, w *world) {
 		protos := []packet.Protocol{packet.TCP, packet.UDP, packet.SCTP}
 		for _, opened := range protos {
-			rule := fmt.Sprintf(`[{ports: [{port: 80, protocol: %s}]}]`, map[packet.Protocol]string{packet.TCP: "TCP", packet.UDP: "UDP", packet.SCTP: "SCTP"}[opened])
-			w.Enforce(t, stage.Policy("v", "victim", `policyTypes: [Ingress], ingress: `+rule), stage.Policy("j", "jailed", `policyTypes: [Egress], egress: `+rule))
+			rule := fmt.Sprintf(`[{ports: [{port: 80, protocol: %s}]}]`,
+				map[packet.Protocol]string{packet.TCP: "TCP", packet.UDP: "UDP", packet.SCTP: "SCTP"}[opened])
+			w.Enforce(t, stage.Policy("v", "victim", `policyTypes: [Ingress], ingress: `+rule),
+				stage.Policy("j", "jailed", `policyTypes: [Egress], egress: `+rule))
 			stage.Families(t, func(t *testing.T, v6 bool) {
 				for _, proto := range append(protos, packet.ICMP) {
 					in := []trial.Question{w.Ask(t, near, victim, v6, proto, 80), w.Ask(t, far, victim, v6, proto, 80)}
@@ -51,7 +53,8 @@ func (w *world) tunnels(t *testing.T, from, to string, v6 bool) []stage.Shot {
 	add("ESP", 50, func(m []byte) []byte { // parameter index and sequence number
 		return append(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 0x1234), 1), m...)
 	})
-	inner := packet.Packet{Src: w.Addr(t, peer, v6), Dst: dst, Proto: packet.TCP, Flags: packet.SYN, SrcPort: 1, DstPort: 80}
+	inner := packet.Packet{Src: w.Addr(t, peer, v6), Dst: dst, Proto: packet.TCP, Flags: packet.SYN, SrcPort: 1,
+		DstPort: 80}
 	ipip := uint8(4)
 	if v6 {
 		ipip = 41
@@ -66,7 +69,8 @@ func (w *world) tunnels(t *testing.T, from, to string, v6 bool) []stage.Shot {
 func TestTunnelProtocolsPassOnlyByARuleWithoutPorts(t *testing.T) {
 	eachWiring(t, func(t *testing.T, w *world) {
 		both := func(rule string) {
-			w.Enforce(t, stage.Policy("v", "victim", `policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {app: peer}}}], `+rule+`}]`),
+			w.Enforce(t, stage.Policy("v", "victim",
+				`policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {app: peer}}}], `+rule+`}]`),
 				stage.Policy("j", "jailed", `policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 10.244.2.0/24}}, {ipBlock: {cidr: "fd00:244:2::/64"}}], `+rule+`}]`))
 		}
 		both(`ports: [{protocol: TCP}, {protocol: UDP}, {protocol: SCTP}]`)
@@ -78,7 +82,8 @@ func TestTunnelProtocolsPassOnlyByARuleWithoutPorts(t *testing.T) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Arrive(t, w.tunnels(t, peer, victim, v6)...)
 			w.Arrive(t, w.tunnels(t, jailed, yonder, v6)...)
-			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 6}, append(w.tunnels(t, near, victim, v6), w.tunnels(t, far, victim, v6)...)...)
+			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 6},
+				append(w.tunnels(t, near, victim, v6), w.tunnels(t, far, victim, v6)...)...)
 			w.Stopped(t, stage.Drops{ruleset.CounterEgress: 3}, w.tunnels(t, jailed, open, v6)...)
 		})
 	})

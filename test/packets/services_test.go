@@ -30,7 +30,8 @@ func TestARuleForAServicesAddressMeansNothing(t *testing.T) {
 		w.serve(t, protos...)
 		ask := func(v6 bool) (list []trial.Question) {
 			for _, proto := range protos {
-				list = append(list, trial.Question{From: jailed, To: victim, Dst: front(v6).Addr(), Proto: proto, Port: front(v6).Port()})
+				list = append(list, trial.Question{From: jailed, To: victim, Dst: front(v6).Addr(), Proto: proto,
+					Port: front(v6).Port()})
 			}
 			return list
 		}
@@ -69,7 +70,8 @@ func TestAServiceOfNodesIsReachedByARuleForTheNodes(t *testing.T) {
 		w.Enforce(t, leave("6443", "172.30.0.0/24", "fd00:172:30::/64"))
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			w.Allowed(t, ask(node1, v6), ask(node2, v6))
-			w.Denied(t, ruleset.CounterEgress, w.Ask(t, jailed, node1, v6, packet.TCP, 10250), w.Ask(t, jailed, node2, v6, packet.TCP, 10250))
+			w.Denied(t, ruleset.CounterEgress, w.Ask(t, jailed, node1, v6, packet.TCP, 10250),
+				w.Ask(t, jailed, node2, v6, packet.TCP, 10250))
 		})
 	})
 }

@@ -134,7 +134,8 @@ func (w *world) connect(t *testing.T, name string, to netip.AddrPort, l net.List
 // carries wants a number of bytes to pass over a connection in one direction.
 func carries(t *testing.T, from, to net.Conn, size int) {
 	t.Helper()
-	stage.Check(t, errors.Join(from.SetWriteDeadline(time.Now().Add(stage.Patience)), to.SetReadDeadline(time.Now().Add(stage.Patience))))
+	stage.Check(t, errors.Join(from.SetWriteDeadline(time.Now().Add(stage.Patience)),
+		to.SetReadDeadline(time.Now().Add(stage.Patience))))
 	written := make(chan error, 1)
 	go func() {
 		_, err := from.Write(make([]byte, size))

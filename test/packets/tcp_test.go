@@ -38,7 +38,8 @@ func TestSimultaneousOpenIsOneConnection(t *testing.T) {
 			}
 			inside, outside := w.at(t, victim, v6, mine), w.at(t, near, v6, port)
 			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 1}, w.Raw(t, "SYN that came first", near, victim,
-				packet.Packet{Dst: inside.Addr(), Proto: packet.TCP, Flags: packet.SYN, SrcPort: port, DstPort: mine, Window: 1000}))
+				packet.Packet{Dst: inside.Addr(), Proto: packet.TCP, Flags: packet.SYN, SrcPort: port, DstPort: mine,
+					Window: 1000}))
 			before, first := w.Counters(t), make(chan net.Conn, 1)
 			go func() {
 				c, err := w.dial(t, victim, inside, outside)
@@ -65,7 +66,8 @@ func TestSimultaneousOpenIsOneConnection(t *testing.T) {
 
 func TestAHalfClosedConnectionGoesOn(t *testing.T) {
 	eachWiring(t, func(t *testing.T, w *world) {
-		w.denyAll(t, stage.Usual()[0], stage.Policy("peer", "peer", `policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: victim}}}]}]`))
+		w.denyAll(t, stage.Usual()[0], stage.Policy("peer", "peer",
+			`policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {app: victim}}}]}]`))
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			to, before := w.at(t, victim, v6, 80), w.Counters(t)
 			client, server := w.connect(t, peer, to, w.listen(t, victim, to))

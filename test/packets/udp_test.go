@@ -74,7 +74,8 @@ func TestRepliesPassAndAfterTheEndOfAFlowWhoSpeaksFirstIsJudged(t *testing.T) {
 		}
 		w.forgotten(t, 5000, 6000)
 		for _, v6 := range []bool{false, true} {
-			from := packet.Packet{Src: w.Addr(t, near, v6), Dst: w.Addr(t, victim, v6), Proto: packet.UDP, SrcPort: 6000, DstPort: 5000}
+			from := packet.Packet{Src: w.Addr(t, near, v6), Dst: w.Addr(t, victim, v6), Proto: packet.UDP, SrcPort: 6000,
+				DstPort: 5000}
 			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 1}, w.Raw(t, "late answer", near, victim, from))
 			from.Src, from.Dst, from.SrcPort, from.DstPort = from.Dst, from.Src, 5000, 6000
 			w.Arrive(t, w.Raw(t, "question", victim, near, from))
@@ -111,7 +112,8 @@ func TestAnUnansweredFlowIsJudgedOnceWhileItsEntryLives(t *testing.T) {
 		statsd := func(v6 bool) []stage.Shot {
 			var list []stage.Shot
 			for range 10 {
-				list = append(list, w.Raw(t, "measurement", peer, victim, packet.Packet{Dst: w.Addr(t, victim, v6), Proto: packet.UDP, SrcPort: 5100, DstPort: 80}))
+				list = append(list, w.Raw(t, "measurement", peer, victim,
+					packet.Packet{Dst: w.Addr(t, victim, v6), Proto: packet.UDP, SrcPort: 5100, DstPort: 80}))
 			}
 			return list
 		}
@@ -143,7 +145,8 @@ func TestTwoPacketsOfANewFlowAtOnceBothArrive(t *testing.T) {
 			w.udp(t, victim, w.at(t, victim, v6, 8080), netip.AddrPort{})
 			for _, to := range []netip.AddrPort{w.at(t, victim, v6, 8080), front(v6)} {
 				for i := range uint16(100) {
-					twin := w.Raw(t, "twin", peer, victim, packet.Packet{Dst: to.Addr(), Proto: packet.UDP, SrcPort: 10000 + i, DstPort: to.Port()})
+					twin := w.Raw(t, "twin", peer, victim,
+						packet.Packet{Dst: to.Addr(), Proto: packet.UDP, SrcPort: 10000 + i, DstPort: to.Port()})
 					together(t, twin.Send)
 					if n := 0; !stage.Becomes(func() bool { n = w.Taps[victim].Count(t, twin.Mark); return n == 2 }) {
 						t.Fatalf("%d of 2 packets to %s arrived", n, to)

@@ -131,7 +131,8 @@ func TestADeletionTakesThatEntryAndNoOther(t *testing.T) {
 func TestAnEntryWithoutAddressesDeletesNothing(t *testing.T) {
 	c := inside(t)
 	check(t, c.create(sample()))
-	if _, err := c.Delete([]inet.Connection{{Protocol: inet.TCP}}); err == nil || !strings.Contains(err.Error(), "no addresses") {
+	if _, err := c.Delete([]inet.Connection{{Protocol: inet.TCP}}); err == nil ||
+		!strings.Contains(err.Error(), "no addresses") {
 		t.Errorf("error is %v", err)
 	}
 	if n := len(dump(t, c, 0)); n != len(sample()) {

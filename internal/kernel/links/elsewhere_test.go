@@ -11,9 +11,10 @@ func TestWhichInterfacesNoPodIsBehind(t *testing.T) {
 		device device
 		want   bool
 	}{
-		"a pair of a pod":                        {device{kind: "veth", away: true}, false},
-		"a pair that the operator names":         {device{kind: "veth", away: true, uplink: true, named: true}, false},
-		"a pair with the Node's address":         {device{kind: "veth", away: true, uplink: true, named: true, ofNode: true}, true},
+		"a pair of a pod":                {device{kind: "veth", away: true}, false},
+		"a pair that the operator names": {device{kind: "veth", away: true, uplink: true, named: true}, false},
+		"a pair with the Node's address": {device{kind: "veth", away: true, uplink: true, named: true,
+			ofNode: true}, true},
 		"a bridge":                               {device{kind: "bridge"}, false},
 		"a bridge that leads out":                {device{kind: "bridge", uplink: true, ofNode: true}, false},
 		"a tap of a virtual machine":             {device{kind: "tuntap"}, false},

@@ -166,8 +166,10 @@ func TestRoutesOfOthersCostNothing(t *testing.T) {
 		address(t, card, "fd00:172:30::11/64")
 		many := func(change func(*netlink.Route) error, from, to6 int) {
 			for i := from; i < to6; i++ {
-				check(t, change(to(netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 8), byte(i)}), 24).String(), card, "172.30.0.1")))
-				check(t, change(to(netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, byte(i >> 8), byte(i)}), 48).String(), card, "fd00:172:30::1")))
+				check(t, change(to(netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 8), byte(i)}), 24).String(), card,
+					"172.30.0.1")))
+				check(t, change(to(netip.PrefixFrom(netip.AddrFrom16([16]byte{0x20, 1, byte(i >> 8), byte(i)}), 48).String(),
+					card, "fd00:172:30::1")))
 			}
 		}
 		many(netlink.RouteAdd, 0, 500)
@@ -188,8 +190,10 @@ func TestRoutesOfOthersCostNothing(t *testing.T) {
 			t.Errorf("%d routes were read in %d lists, want none", after.listed-before.listed, after.asked-before.asked)
 		}
 		for _, r := range []*netlink.Route{
-			to("10.244.1.5/32", card, "172.30.0.1"), to("10.244.1.0/24", card, "172.30.0.1"), to("10.0.0.0/8", card, "172.30.0.1"),
-			to("0.0.0.0/0", card, "172.30.0.1"), to("fd00:244:1::/64", card, "fd00:172:30::1"), to("fd00:244:1::4/127", card, "fd00:172:30::1"),
+			to("10.244.1.5/32", card, "172.30.0.1"), to("10.244.1.0/24", card, "172.30.0.1"),
+			to("10.0.0.0/8", card, "172.30.0.1"),
+			to("0.0.0.0/0", card, "172.30.0.1"), to("fd00:244:1::/64", card, "fd00:172:30::1"),
+			to("fd00:244:1::4/127", card, "fd00:172:30::1"),
 			to("fd00::/16", card, "fd00:172:30::1"), to("::/0", card, "fd00:172:30::1"), to("10.244.1.4/30", pod, ""),
 		} {
 			r.Priority = 5000

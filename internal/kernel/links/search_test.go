@@ -278,8 +278,9 @@ func TestAnAddressIsAtAPortOnlyIfNoRouteSpeaksAgainstIt(t *testing.T) {
 		port string
 		why  []string
 	}{
-		"no route":                           {wish{}, "veth1", nil},
-		"a route elsewhere":                  {wish{other: "the route 10.9.0.0/24"}, "", []string{"the route 10.9.0.0/24 leads elsewhere"}},
+		"no route": {wish{}, "veth1", nil},
+		"a route elsewhere": {wish{other: "the route 10.9.0.0/24"}, "",
+			[]string{"the route 10.9.0.0/24 leads elsewhere"}},
 		"another bridge than the route says": {wish{bridge: 8}, "", []string{"another bridge"}},
 	} {
 		t.Run(name, func(t *testing.T) {

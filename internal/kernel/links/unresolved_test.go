@@ -37,7 +37,8 @@ func TestPacketsFromBeforeAPodAreDropped(t *testing.T) {
 						return
 					}
 					if c.want == 0 || try == 5 {
-						t.Fatalf("the pod got %d packets from before it, %d neighbour entries deleted; want %d and %d", got, deleted, c.want, 1-c.want)
+						t.Fatalf("the pod got %d packets from before it, %d neighbour entries deleted; want %d and %d", got, deleted,
+							c.want, 1-c.want)
 					}
 				}
 			})

@@ -32,7 +32,8 @@ func TestSettingsAreReadWhereTheKernelShowsThem(t *testing.T) {
 // The kubelet creates a missing host path as an empty directory.
 func TestADirectoryThatIsNoKernelsIsRefused(t *testing.T) {
 	dir := t.TempDir()
-	if err := sysctl.Dir(dir).Check(); err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "net/core")+": no such file") {
+	if err := sysctl.Dir(dir).Check(); err == nil ||
+		!strings.Contains(err.Error(), filepath.Join(dir, "net/core")+": no such file") {
 		t.Errorf("an empty directory: %v", err)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "net/core"), 0o755); err != nil {
