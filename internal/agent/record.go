@@ -140,9 +140,9 @@ func (l *Loop) drops() {
 func dropReasons() map[string]observe.DropReason {
 	return map[string]observe.DropReason{
 		ruleset.CounterIngress: observe.DropPolicyIngress, ruleset.CounterEgress: observe.DropPolicyEgress,
-		ruleset.CounterUnlisted: observe.DropUnknownPod,
-		ruleset.CounterSource:   observe.DropSource, ruleset.CounterPort: observe.DropSource,
-		ruleset.CounterGuard: observe.DropInvalid, ruleset.CounterStacked: observe.DropInvalid,
+		ruleset.CounterUnknownPod: observe.DropUnknownPod,
+		ruleset.CounterSpoofed:    observe.DropSource, ruleset.CounterSpoofedFrame: observe.DropSource,
+		ruleset.CounterInvalid: observe.DropInvalid, ruleset.CounterStacked: observe.DropInvalid,
 		ruleset.CounterBroadcast: observe.DropBroadcast, ruleset.CounterCut: observe.DropCut,
 		ruleset.CounterSelfTest: "",
 	}

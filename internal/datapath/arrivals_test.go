@@ -205,11 +205,11 @@ func TestTheSkeletonEndsTheConnectionsOfThePod(t *testing.T) {
 
 		skeleton(friendly) // the agent died, and another pod gets a pod's address
 		left(t, line(inet.UDP, first, elsewhere), line(inet.UDP, first, stranger), line(inet.TCP, stranger, second))
-		if to := run(t, "nft", "list", "map", "inet", "podwall", "to4"); strings.Contains(to, friendly) || !strings.Contains(to, webPod) {
+		if to := run(t, "nft", "list", "map", "inet", "podwall", "pod-ingress4"); strings.Contains(to, friendly) || !strings.Contains(to, webPod) {
 			t.Errorf("who is known:\n%s", to)
 		}
 		healthy(t, open(t, Options{}), sampleProgram()) // the next agent repairs it
-		if to := run(t, "nft", "list", "map", "inet", "podwall", "to4"); !strings.Contains(to, friendly) {
+		if to := run(t, "nft", "list", "map", "inet", "podwall", "pod-ingress4"); !strings.Contains(to, friendly) {
 			t.Errorf("the next agent left it:\n%s", to)
 		}
 	})

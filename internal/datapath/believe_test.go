@@ -44,7 +44,7 @@ func TestAnAddressThatLeadsElsewhereIsNoPods(t *testing.T) {
 		lists := func(want ...string) {
 			t.Helper()
 			for _, pod := range p.Pods {
-				for _, set := range []string{"map to4", "set local4", "set self4"} {
+				for _, set := range []string{"map pod-ingress4", "set local-pods4", "set hairpin4"} {
 					kind, name, _ := strings.Cut(set, " ")
 					there := strings.Contains(run(t, "nft", "list", kind, "inet", "podwall", name), pod.Addr.String())
 					wanted := strings.Contains(strings.Join(want, " "), pod.Addr.String())

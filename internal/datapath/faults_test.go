@@ -72,7 +72,7 @@ func closedWeb(table *nft.Table) string {
 	if table == nil || table.Dormant {
 		return "there is no table, or it sleeps"
 	}
-	for _, e := range table.Set("to4").Entries {
+	for _, e := range table.Set("pod-ingress4").Entries {
 		if e.Key.Addr != netip.MustParseAddr(webPod) {
 			continue
 		}

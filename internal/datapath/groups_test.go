@@ -100,8 +100,8 @@ func TestTheFirstBridgeBringsTheChainAtPrerouting(t *testing.T) {
 		run(t, "ip", "link", "add", "br0", "type", "bridge")
 		healthyWhen(t, d, func() bool { return strings.Contains(listing(t), "hook prerouting") })
 		run(t, "ip", "link", "add", "cni0", "type", "bridge") // it may have an unknown pod
-		healthyWhen(t, d, func() bool { return isIn(t, "carried-pods", "cni0") })
-		if isIn(t, "carried-pods", "br0") {
+		healthyWhen(t, d, func() bool { return isIn(t, "pod-bridges", "cni0") })
+		if isIn(t, "pod-bridges", "br0") {
 			t.Error("a bridge that is none of the pod network is closed")
 		}
 	})

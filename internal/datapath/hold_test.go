@@ -56,7 +56,7 @@ func withPod(p *program.Program, addr, name string) *program.Program {
 
 func isKnown(t *testing.T, addr string) bool {
 	t.Helper()
-	return strings.Contains(run(t, "nft", "list", "map", "inet", "podwall", "to4"), addr+" ")
+	return strings.Contains(run(t, "nft", "list", "map", "inet", "podwall", "pod-ingress4"), addr+" ")
 }
 
 // loopIsBlind makes the connection table unreadable for the loop: it must not wait for it.
@@ -154,7 +154,7 @@ func TestAnAddressThatMovesIsClosedInBetween(t *testing.T) {
 				r := apply(t, d, next)
 				closed := !isKnown(t, stranger)
 				if listed {
-					closed = strings.Contains(run(t, "nft", "list", "map", "inet", "podwall", "to4"), "jump held-ingress4")
+					closed = strings.Contains(run(t, "nft", "list", "map", "inet", "podwall", "pod-ingress4"), "jump held-ingress4")
 				}
 				if len(r.Held) != 1 || !closed {
 					t.Errorf("held are %v, closed: %t\n%s", r.Held, closed, listing(t))

@@ -17,9 +17,9 @@ func TestForeignElementsOfTheMemoryAreRepaired(t *testing.T) {
 		healthy(t, d, p)
 		want := listing(t)
 		for _, change := range []string{
-			`add element inet podwall carried-pods { "docker0" }`,
-			`add element inet podwall restore { "docker0" comment "nf_call_iptables=0 nf_call_ip6tables=0" }`,
-			`add element inet podwall restore { "forced:filter" }`,
+			`add element inet podwall pod-bridges { "docker0" }`,
+			`add element inet podwall saved-settings { "docker0" comment "nf_call_iptables=0 nf_call_ip6tables=0" }`,
+			`add element inet podwall saved-settings { "forced:filter" }`,
 		} {
 			nftRun(t, change)
 			verify(t, d)

@@ -94,7 +94,7 @@ func TestSelfTestNeedsItsEntry(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		d := open(t, Options{})
 		healthy(t, d, isolated("10.244.2.5"))
-		nftRun(t, "delete element inet podwall to4 { 192.0.2.254 }")
+		nftRun(t, "delete element inet podwall pod-ingress4 { 192.0.2.254 }")
 		problems, err := d.selfTest(t.Context())
 		if err != nil {
 			t.Fatal(err)

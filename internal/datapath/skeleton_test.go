@@ -27,7 +27,7 @@ func TestTheSkeletonIsClosedAndTakenOver(t *testing.T) {
 		run(t, "ip", "link", "add", "br0", "type", "bridge")
 		run(t, "ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
 		first := skeleton()
-		for _, want := range []string{"iifname != @open-links jump known-source", `elements = { "br0" }`, "nf_call_iptables=0"} {
+		for _, want := range []string{"iifname != @non-pod-links jump antispoof", `elements = { "br0" }`, "nf_call_iptables=0"} {
 			if !strings.Contains(first, want) {
 				t.Errorf("the skeleton lacks %q:\n%s", want, first)
 			}
@@ -46,13 +46,13 @@ func TestTheSkeletonIsClosedAndTakenOver(t *testing.T) {
 		}
 		run(t, "ip", "link", "add", "br1", "type", "bridge")
 		healthy(t, open(t, Options{}), isolated())
-		if isIn(t, "carried-pods", "br1") || !isIn(t, "open-links", "br1") {
+		if isIn(t, "pod-bridges", "br1") || !isIn(t, "non-pod-links", "br1") {
 			t.Error("a bridge without pods is not open")
 		}
 		if err := Skeleton(t.Context(), []string{"br1"}, nil, log); err != nil {
 			t.Fatal(err)
 		}
-		if !isIn(t, "carried-pods", "br1") || isIn(t, "open-links", "br1") || !strings.Contains(listing(t), "ingress4-web") {
+		if !isIn(t, "pod-bridges", "br1") || isIn(t, "non-pod-links", "br1") || !strings.Contains(listing(t), "ingress4-web") {
 			t.Errorf("with the agent's table:\n%s", listing(t))
 		}
 	})
@@ -87,7 +87,7 @@ func TestTheSkeletonBringsTheChainsOfABridge(t *testing.T) {
 		if err := Skeleton(t.Context(), []string{"br0"}, nil, slog.New(slog.DiscardHandler)); err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{"type nat hook prerouting", "iifname @carried-pods jump groups", "chain to-group", "ingress4-web"} {
+		for _, want := range []string{"type nat hook prerouting", "iifname @pod-bridges jump multicast", "chain multicast-to-pods", "ingress4-web"} {
 			if !strings.Contains(listing(t), want) {
 				t.Errorf("the table lacks %q:\n%s", want, listing(t))
 			}

@@ -24,7 +24,7 @@ import (
 func (w *world) forged(t *testing.T, list ...trial.Question) {
 	t.Helper()
 	if w.Wiring != lab.Bridge {
-		w.Denied(t, ruleset.CounterSource, list...)
+		w.Denied(t, ruleset.CounterSpoofed, list...)
 		return
 	}
 	before := w.Counters(t)
@@ -35,8 +35,8 @@ func (w *world) forged(t *testing.T, list ...trial.Question) {
 			t.Errorf("%s: arrived", list[i])
 		}
 	}
-	if moved := w.Quiet(stage.Drops{}, w.Since(t, before)); len(moved) != 1 || moved[ruleset.CounterPort] == 0 {
-		t.Errorf("counters moved: %v, want only %s", moved, ruleset.CounterPort)
+	if moved := w.Quiet(stage.Drops{}, w.Since(t, before)); len(moved) != 1 || moved[ruleset.CounterSpoofedFrame] == 0 {
+		t.Errorf("counters moved: %v, want only %s", moved, ruleset.CounterSpoofedFrame)
 	}
 }
 
@@ -110,7 +110,7 @@ func TestASecondAddressOfAClosedPodIsClosed(t *testing.T) {
 				}
 				return
 			}
-			w.Denied(t, ruleset.CounterUnlisted, ask(near), ask(peer), ask(far))
+			w.Denied(t, ruleset.CounterUnknownPod, ask(near), ask(peer), ask(far))
 			w.Allowed(t, ask(node1))
 		})
 	})

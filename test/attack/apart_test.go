@@ -121,7 +121,7 @@ func (w *world) apartVerdicts(t *testing.T) {
 		w.Denied(t, ruleset.CounterIngress, ask(apartEvil, 0))
 		forged := ask(apartEvil, 0)
 		forged.Src = apartAddr(1, v6)
-		w.Denied(t, ruleset.CounterPort, forged)
+		w.Denied(t, ruleset.CounterSpoofedFrame, forged)
 	})
 }
 

@@ -70,7 +70,7 @@ func TestNeighbourDiscoveryIsNoTunnelBetweenNodes(t *testing.T) {
 				}
 				want := stage.Drops{counter: uint64(len(list))}
 				if w.Wiring == lab.Bridge { // a router's, a redirect, and an advertisement of another's address
-					want = stage.Drops{counter: uint64(len(list) - 3), ruleset.CounterPort: 3}
+					want = stage.Drops{counter: uint64(len(list) - 3), ruleset.CounterSpoofedFrame: 3}
 				}
 				w.Stopped(t, want, list...)
 			}
@@ -130,7 +130,7 @@ func TestBroadcastsReachNoIsolatedPod(t *testing.T) {
 						t.Error("the flow from before goes on")
 					}
 					list := w.flood(t, v6, port)
-					w.Stopped(t, stage.Drops{ruleset.CounterUnlisted: uint64(len(list))}, list...)
+					w.Stopped(t, stage.Drops{ruleset.CounterUnknownPod: uint64(len(list))}, list...)
 				}
 			})
 		})
@@ -143,7 +143,7 @@ func (w *world) ends(t *testing.T, v6 bool, port uint16) bool {
 	before, list := w.Counters(t), w.flood(t, v6, port)
 	stage.Fire(t, list)
 	time.Sleep(stage.Grace)
-	return w.Since(t, before)[ruleset.CounterUnlisted] == uint64(len(list))
+	return w.Since(t, before)[ruleset.CounterUnknownPod] == uint64(len(list))
 }
 
 // flood is a flow of UDP packets to every group that reaches all pods of a bridge.

@@ -73,9 +73,9 @@ func TestErrorsAboutConnectionsOfOthersAreStopped(t *testing.T) {
 			shots := w.quoted(t, v6)
 			w.Stopped(t, stage.Drops{ruleset.CounterEgress: uint64(len(shots))}, shots...)
 			first, _ := w.udp(t, open, out, v6, 5020)
-			counter := ruleset.CounterSource
+			counter := ruleset.CounterSpoofed
 			if w.Wiring == lab.Bridge {
-				counter = ruleset.CounterPort
+				counter = ruleset.CounterSpoofedFrame
 			}
 			w.Stopped(t, stage.Drops{counter: 2}, w.unreachable(t, jailed, open, w.Addr(t, out, v6), first),
 				w.unreachable(t, jailed, open, w.Addr(t, near, v6), first))

@@ -55,9 +55,9 @@ func TestAFrameToEverybodyIsTheBeginningOfNothing(t *testing.T) {
 			{"to the bridge's group", "eth0", reserved, stage.Drops{ruleset.CounterBroadcast: 1}},
 			{"to an unused address", "eth0", unused, stage.Drops{ruleset.CounterIngress: 5}}, // on five ports
 			{"to the bridge", "eth0", bridge, stage.Drops{ruleset.CounterIngress: 1}},
-			{"broadcast, from the second port", secondPort, broadcast, stage.Drops{ruleset.CounterPort: 1}},
-			{"to an unused address, from the second port", secondPort, unused, stage.Drops{ruleset.CounterPort: 1}},
-			{"to the bridge, from the second port", secondPort, bridge, stage.Drops{ruleset.CounterPort: 1}},
+			{"broadcast, from the second port", secondPort, broadcast, stage.Drops{ruleset.CounterSpoofedFrame: 1}},
+			{"to an unused address, from the second port", secondPort, unused, stage.Drops{ruleset.CounterSpoofedFrame: 1}},
+			{"to the bridge, from the second port", secondPort, bridge, stage.Drops{ruleset.CounterSpoofedFrame: 1}},
 		}
 		for i, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
@@ -125,7 +125,7 @@ func TestAFrameToEverybodyDoesNotWaitForAPod(t *testing.T) {
 			}
 			w.wireNewcomer(t)
 			stage.Families(t, func(t *testing.T, v6 bool) {
-				w.Stopped(t, stage.Drops{ruleset.CounterSource: 1}, w.answer(t, newcomer, first[v6]))
+				w.Stopped(t, stage.Drops{ruleset.CounterSpoofed: 1}, w.answer(t, newcomer, first[v6]))
 			})
 		})
 	}

@@ -29,7 +29,7 @@ func TestASwitchedOffFamilyIsClosedForIsolatedPodsAndOpenForOthers(t *testing.T)
 						w.Ask(t, node1, victim, off.v6, proto, 80), w.Ask(t, near, node1, off.v6, proto, 80))
 				}
 				if off.v6 {
-					w.Denied(t, ruleset.CounterSource, w.podLocal(t, jailed).to(w.nodeLocal(t, jailed))...)
+					w.Denied(t, ruleset.CounterSpoofed, w.podLocal(t, jailed).to(w.nodeLocal(t, jailed))...)
 				}
 			})
 		})

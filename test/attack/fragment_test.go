@@ -113,7 +113,7 @@ func TestATinyFirstFragmentHidesNothing(t *testing.T) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			counter := ruleset.CounterIngress
 			if v6 && !w.Filter() {
-				counter = ruleset.CounterGuard
+				counter = ruleset.CounterInvalid
 			}
 			for i, from := range []string{near, far} {
 				p := packet.Packet{Src: w.Addr(t, from, v6), Dst: w.Addr(t, victim, v6), Proto: packet.TCP, Flags: packet.SYN,

@@ -91,7 +91,7 @@ func eachBridge(t *testing.T, test func(t *testing.T, w *world)) {
 func TestAForgedAnswerOpensNoGroup(t *testing.T) {
 	eachBridge(t, func(t *testing.T, w *world) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
-			w.each(t, fabrication{from: near, to: victim, flow: packet.Packet{Src: w.Addr(t, near, v6)}}, stage.Drops{ruleset.CounterUnlisted: 1})
+			w.each(t, fabrication{from: near, to: victim, flow: packet.Packet{Src: w.Addr(t, near, v6)}}, stage.Drops{ruleset.CounterUnknownPod: 1})
 		})
 	})
 }
@@ -108,8 +108,8 @@ func TestAForgedAnswerOpensNoWayOutByAGroup(t *testing.T) {
 				want stage.Drops
 			}{
 				{"its own address", w.Addr(t, jailed, v6), stage.Drops{ruleset.CounterEgress: 1}},
-				{"a neighbour's", w.Addr(t, near, v6), stage.Drops{ruleset.CounterPort: 1}},
-				{"an unassigned one", stage.Pick(v6, "fd00:244:1::99", "10.244.1.99"), stage.Drops{ruleset.CounterPort: 1}},
+				{"a neighbour's", w.Addr(t, near, v6), stage.Drops{ruleset.CounterSpoofedFrame: 1}},
+				{"an unassigned one", stage.Pick(v6, "fd00:244:1::99", "10.244.1.99"), stage.Drops{ruleset.CounterSpoofedFrame: 1}},
 			} {
 				t.Run(src.name, func(t *testing.T) {
 					w.each(t, fabrication{from: jailed, to: open, flow: packet.Packet{Src: src.addr}}, src.want)

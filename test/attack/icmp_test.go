@@ -38,7 +38,7 @@ func (w *world) tooBig(t *testing.T, from, to string, about packet.Packet) stage
 
 func TestErrorsOfAllowedConnectionsPassAndOthersDoNot(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
-		counter := ruleset.CounterGuard
+		counter := ruleset.CounterInvalid
 		if w.Filter() {
 			counter = ruleset.CounterIngress
 		}

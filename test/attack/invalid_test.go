@@ -49,7 +49,7 @@ func paths() [][2]string {
 func (w *world) strayCounter(from string) string {
 	switch {
 	case !w.Filter():
-		return ruleset.CounterGuard
+		return ruleset.CounterInvalid
 	case from == jailed:
 		return ruleset.CounterEgress
 	}
@@ -75,7 +75,7 @@ func TestStrayPacketsOfIsolatedPodsAreStopped(t *testing.T) {
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			for _, p := range paths() {
 				strays := w.strays(t, p[0], p[1], v6)
-				w.Stopped(t, stage.Drops{ruleset.CounterGuard: uint64(len(strays))}, strays...)
+				w.Stopped(t, stage.Drops{ruleset.CounterInvalid: uint64(len(strays))}, strays...)
 			}
 			w.Stopped(t, stage.Drops{ruleset.CounterIngress: 2}, w.bareACK(t, near, victim, v6), w.bareACK(t, far, victim, v6))
 			w.Stopped(t, stage.Drops{ruleset.CounterEgress: 2}, w.bareACK(t, jailed, open, v6), w.bareACK(t, jailed, yonder, v6))
@@ -143,7 +143,7 @@ func TestTheGuardLeavesWhenSomebodyElseDropsStrayPackets(t *testing.T) {
 		other.delete(t)
 		w.awaitGuard(t, true)
 		strays := w.strays(t, near, victim, false)
-		w.Stopped(t, stage.Drops{ruleset.CounterGuard: uint64(len(strays))}, strays...)
+		w.Stopped(t, stage.Drops{ruleset.CounterInvalid: uint64(len(strays))}, strays...)
 	})
 }
 

@@ -65,7 +65,7 @@ func TestALaterAddressBelongsToItsPort(t *testing.T) {
 
 				forged := w.Ask(t, near, victim, v6, packet.TCP, 80)
 				forged.Src = second
-				w.Denied(t, ruleset.CounterPort, forged)
+				w.Denied(t, ruleset.CounterSpoofedFrame, forged)
 				own := w.Ask(t, late, victim, v6, packet.TCP, 80)
 				own.Src = second
 				w.Allowed(t, own)

@@ -83,9 +83,9 @@ func TestLinkLocalAddressesAreNoWayAroundPolicies(t *testing.T) {
 
 func (w *world) linkLocalOut(t *testing.T) {
 	from := w.podLocal(t, jailed)
-	w.Denied(t, ruleset.CounterSource, from.to(w.nodeLocal(t, jailed))...)
+	w.Denied(t, ruleset.CounterSpoofed, from.to(w.nodeLocal(t, jailed))...)
 	if w.Wiring == lab.Bridge {
-		w.Denied(t, ruleset.CounterSource, append(from.to(w.podLocal(t, open)), from.to(w.podLocal(t, victim))...)...)
+		w.Denied(t, ruleset.CounterSpoofed, append(from.to(w.podLocal(t, open)), from.to(w.podLocal(t, victim))...)...)
 	}
 }
 
@@ -105,7 +105,7 @@ func (w *world) linkLocalIn(t *testing.T) {
 	w.Enforce(t, stage.Usual()[0])
 	defer w.Enforce(t, stage.Usual()...)
 	to := w.podLocal(t, victim)
-	w.Denied(t, ruleset.CounterUnlisted, append(w.podLocal(t, near).to(to), w.podLocal(t, peer).to(to)...)...)
+	w.Denied(t, ruleset.CounterUnknownPod, append(w.podLocal(t, near).to(to), w.podLocal(t, peer).to(to)...)...)
 }
 
 func (w *world) linkLocalOpen(t *testing.T) {

@@ -354,7 +354,7 @@ func TestNobodySpeaksInAnothersConnection(t *testing.T) {
 			flow := packet.Packet{Src: w.Addr(t, peer, v6), Dst: w.Addr(t, victim, v6), Proto: packet.UDP, SrcPort: 6000, DstPort: 80}
 			w.One(t, probe.Probe{From: peer, Dst: flow.Dst, Proto: flow.Proto, SrcPort: flow.SrcPort, DstPort: flow.DstPort})
 			w.Arrive(t, w.Raw(t, "the next packet", peer, victim, flow))
-			w.Stopped(t, stage.Drops{ruleset.CounterPort: 1}, w.Raw(t, "a guess", near, victim, flow))
+			w.Stopped(t, stage.Drops{ruleset.CounterSpoofedFrame: 1}, w.Raw(t, "a guess", near, victim, flow))
 		})
 	})
 }
@@ -394,7 +394,7 @@ func TestAPodKeepsItsLink(t *testing.T) {
 				t.Errorf("ARP, %s: did not arrive", name)
 			}
 		}
-		if moved := w.Quiet(stage.Drops{}, w.Since(t, before)); moved[ruleset.CounterPort] > 0 {
+		if moved := w.Quiet(stage.Drops{}, w.Since(t, before)); moved[ruleset.CounterSpoofedFrame] > 0 {
 			t.Errorf("counters moved: %v", moved)
 		}
 	})

@@ -76,7 +76,7 @@ func TestAForgedSourceThatIsNoPeerGainsNothing(t *testing.T) {
 			w.forged(t, ask(near, victim, w.Addr(t, open, v6)), ask(far, victim, w.Addr(t, yonder, v6)), ask(far, victim, w.Addr(t, open, v6)))
 			w.Denied(t, ruleset.CounterIngress, ask(out, victim, w.Addr(t, near, v6)))
 			if v6 && w.Wiring == lab.Routed {
-				w.Denied(t, ruleset.CounterSource, ask(jailed, open, w.Addr(t, node1, v6)), ask(jailed, open, w.Addr(t, node2, v6)))
+				w.Denied(t, ruleset.CounterSpoofed, ask(jailed, open, w.Addr(t, node1, v6)), ask(jailed, open, w.Addr(t, node2, v6)))
 			}
 		})
 	})

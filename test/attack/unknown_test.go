@@ -56,8 +56,8 @@ func TestAPodThatNobodyToldOfIsClosed(t *testing.T) {
 					from = append(from, w.Ask(t, newcomer, node, v6, proto, 80))
 				}
 			}
-			w.Denied(t, ruleset.CounterSource, from...)
-			w.Denied(t, ruleset.CounterUnlisted, to...)
+			w.Denied(t, ruleset.CounterSpoofed, from...)
+			w.Denied(t, ruleset.CounterUnknownPod, to...)
 			w.Allowed(t, w.Ask(t, node1, newcomer, v6, packet.TCP, 80))
 		})
 	})
@@ -87,7 +87,7 @@ func (w *world) awaitOpen(t *testing.T, pod string) {
 	for end := time.Now().Add(stage.Patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		table, err := w.Conns[node1].Read()
 		stage.Check(t, err)
-		if slices.ContainsFunc(table.Set("open-links").Entries, func(e nft.Entry) bool { return e.Key.Iface == device }) {
+		if slices.ContainsFunc(table.Set("non-pod-links").Entries, func(e nft.Entry) bool { return e.Key.Iface == device }) {
 			return
 		}
 	}

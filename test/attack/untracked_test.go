@@ -36,7 +36,7 @@ func (w *world) untrackDNS(t *testing.T, node string) {
 func TestUntrackedPacketsAreJudged(t *testing.T) {
 	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
 		w.untrackDNS(t, node1)
-		guard, filter := ruleset.CounterGuard, w.Filter()
+		guard, filter := ruleset.CounterInvalid, w.Filter()
 		stage.Families(t, func(t *testing.T, v6 bool) {
 			dns := func(from, to string) trial.Question { return w.Ask(t, from, to, v6, packet.UDP, 53) }
 			w.Denied(t, ruleset.CounterEgress, dns(jailed, node1))

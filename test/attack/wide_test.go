@@ -86,7 +86,7 @@ func TestALinkLocalAddressOfAPodDoesNotLeaveItsNode(t *testing.T) {
 			everywhere(t, stage.Setup{Args: []string{"--unknown-pods=" + unknown}}, func(t *testing.T, w *world) {
 				w.Enforce(t, stage.Policy("victim", "victim", `policyTypes: [Ingress], ingress: [{from: `+outside+`}]`))
 				p := packet.Packet{Src: nobodys(w, t, far, false), Dst: w.Addr(t, victim, false), Proto: packet.UDP, SrcPort: 7000, DstPort: 80}
-				w.Stopped(t, stage.Drops{ruleset.CounterSource: 1}, w.Raw(t, "link-local", far, victim, p))
+				w.Stopped(t, stage.Drops{ruleset.CounterSpoofed: 1}, w.Raw(t, "link-local", far, victim, p))
 			})
 		})
 	}
@@ -100,7 +100,7 @@ func TestNoAddressIsNotOutside(t *testing.T) {
 		}
 		w.Enforce(t, stage.Policy("victim", "victim", `policyTypes: [Ingress], ingress: [{from: `+outside+`}]`))
 		p := packet.Packet{Src: netip.IPv4Unspecified(), Dst: w.Addr(t, victim, false), Proto: packet.UDP, SrcPort: 68, DstPort: 80}
-		w.Stopped(t, stage.Drops{ruleset.CounterSource: 1}, w.straight(t, "0.0.0.0", near, victim, p))
+		w.Stopped(t, stage.Drops{ruleset.CounterSpoofed: 1}, w.straight(t, "0.0.0.0", near, victim, p))
 	})
 }
 

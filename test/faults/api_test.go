@@ -144,7 +144,7 @@ func (w *apiWorld) closed() bool {
 	w.t.Helper()
 	table, err := w.table.Read()
 	check(w.t, err)
-	for _, e := range table.Set("to4").Entries {
+	for _, e := range table.Set("pod-ingress4").Entries {
 		if e.Key.Addr == cast()[1].addrs[0] {
 			return e.Verdict.Chain != ""
 		}

@@ -97,7 +97,7 @@ func (w *rollout) dropped() uint64 {
 	w.t.Helper()
 	counters, err := ruleset.Counters(w.table)
 	check(w.t, err)
-	return counters[ruleset.CounterUnlisted]
+	return counters[ruleset.CounterUnknownPod]
 }
 
 type webPod struct {

@@ -20,14 +20,14 @@ add table inet podwall
 delete table inet podwall
 table inet podwall {
 	counter drop-egress { }
-	counter drop-guard { }
+	counter drop-invalid { }
 	counter drop-ingress { }
 	counter drop-self-test { }
-	counter drop-source { }
-	counter drop-unlisted { }
+	counter drop-spoofed { }
+	counter drop-unknown-pod { }
 	set egress-links { type ifname; elements = { LINKS } }
 	set ingress-links { type ifname; elements = { LINKS } }
-	set restore { type ifname; comment "settings to restore with --cleanup-config"; RESTORE }
+	set saved-settings { type ifname; comment "settings to restore with --cleanup-config"; RESTORE }
 	SETS
 	chain input {
 		type nat hook input priority -190; policy accept;
@@ -35,37 +35,37 @@ table inet podwall {
 	}
 	chain postrouting {
 		type nat hook postrouting priority -190; policy accept;
-		ip saddr . ip daddr @self4 accept
-		ip6 saddr . ip6 daddr @self6 accept
-		iifname @egress-links jump known-source
-		oifname @egress-links meta iif 0 fib saddr type != local jump known-source
-		ip saddr vmap @from4
-		ip6 saddr vmap @from6
+		ip saddr . ip daddr @hairpin4 accept
+		ip6 saddr . ip6 daddr @hairpin6 accept
+		iifname @egress-links jump antispoof
+		oifname @egress-links meta iif 0 fib saddr type != local jump antispoof
+		ip saddr vmap @pod-egress4
+		ip6 saddr vmap @pod-egress6
 		goto to-pod
 	}
 	chain untracked-input {
 		type filter hook input priority 0; policy accept;
 		ct state invalid,untracked goto to-node
 	}
-	chain known-source {
-		ip saddr @local4 return
-		ip6 saddr @local6 return
-		counter name drop-source drop
+	chain antispoof {
+		ip saddr @local-pods4 return
+		ip6 saddr @local-pods6 return
+		counter name drop-spoofed drop
 	}
 	chain self-test { counter name drop-self-test drop; }
 	chain to-node {
 		ip6 daddr ff00::/8 icmpv6 type 130-132 return
 		ip6 hoplimit 255 icmpv6 type 133-137 return
 		ip6 daddr ff00::/8 icmpv6 type 143 return
-		iifname @egress-links jump known-source
-		ip saddr vmap @from4
-		ip6 saddr vmap @from6
+		iifname @egress-links jump antispoof
+		ip saddr vmap @pod-egress4
+		ip6 saddr vmap @pod-egress6
 	}
 	chain to-pod {
-		ip daddr vmap @to4
-		ip6 daddr vmap @to6
+		ip daddr vmap @pod-ingress4
+		ip6 daddr vmap @pod-ingress6
 		oifname @ingress-links meta iif 0 fib saddr type local accept
-		oifname @ingress-links counter name drop-unlisted drop
+		oifname @ingress-links counter name drop-unknown-pod drop
 	}
 	chain tracking { ct state new return; }
 }
@@ -73,8 +73,8 @@ table inet podwall {
 
 // olderSets are the sets and the pods' chains of one family.
 const olderSets = `
-	set localN { type IPTYPE; elements = { VICTIM, PEER, JAILED, STRANGER } }
-	set selfN { type IPTYPE . IPTYPE; elements = { VICTIM . VICTIM, PEER . PEER, JAILED . JAILED, STRANGER . STRANGER } }
+	set local-podsN { type IPTYPE; elements = { VICTIM, PEER, JAILED, STRANGER } }
+	set hairpinN { type IPTYPE . IPTYPE; elements = { VICTIM . VICTIM, PEER . PEER, JAILED . JAILED, STRANGER . STRANGER } }
 	set podsN-peer { type IPTYPE; elements = { PEER } }
 	chain egressN-jailed { counter name drop-egress drop; }
 	chain ingressN-victim {
@@ -82,8 +82,8 @@ const olderSets = `
 		meta iif 0 fib saddr type local accept
 		counter name drop-ingress drop
 	}
-	map fromN { type IPTYPE : verdict; elements = { JAILED : jump egressN-jailed } }
-	map toN { type IPTYPE : verdict; elements = { VICTIM : goto ingressN-victim, PEER : accept, JAILED : accept, STRANGER : accept, SELFTEST : goto self-test } }
+	map pod-egressN { type IPTYPE : verdict; elements = { JAILED : jump egressN-jailed } }
+	map pod-ingressN { type IPTYPE : verdict; elements = { VICTIM : goto ingressN-victim, PEER : accept, JAILED : accept, STRANGER : accept, SELFTEST : goto self-test } }
 `
 
 // older writes the table for this world, and replaces it in one transaction.
@@ -93,8 +93,8 @@ func (w *world) older() string {
 		links = fmt.Sprintf("%q, %q", w.bed.Pod(key(victim)).HostDevice, w.bed.Pod(key(jailed)).HostDevice)
 	}
 	for family, names := range [][]string{{"4", "ipv4_addr", "ip", "192.0.2.254"}, {"6", "ipv6_addr", "ip6", "2001:db8:706f:6477:616c:6c00:0:1"}} {
-		words := []string{"localN", "local" + names[0], "selfN", "self" + names[0], "podsN", "pods" + names[0], "egressN", "egress" + names[0],
-			"ingressN", "ingress" + names[0], "fromN", "from" + names[0], "toN", "to" + names[0],
+		words := []string{"local-podsN", "local-pods" + names[0], "hairpinN", "hairpin" + names[0], "podsN", "pods" + names[0], "egressN", "egress" + names[0],
+			"ingressN", "ingress" + names[0], "pod-egressN", "pod-egress" + names[0], "pod-ingressN", "pod-ingress" + names[0],
 			"IPTYPE", names[1], "IP saddr", names[2] + " saddr", "SELFTEST", names[3]}
 		for _, a := range cast() {
 			words = append(words, strings.ToUpper(key(a.name).Name), a.addrs[family].String())
@@ -138,8 +138,11 @@ func TestUpgradesUnderTraffic(t *testing.T) {
 	}{
 		{"an older release", strings.NewReplacer()},
 		{"a newer release", strings.NewReplacer("chain tracking { ct state new return; }", newer)},
-		{"chains of other names", strings.NewReplacer("chain postrouting", "chain judge", "chain input", "chain node", "to-pod", "deliver", "known-source", "who")},
-		{"a set of another type", strings.NewReplacer("set local4 { type ipv4_addr;", "set local4 { type ipv4_addr; flags interval;")},
+		{"chains of other names", strings.NewReplacer("chain postrouting", "chain judge", "chain input", "chain node", "to-pod", "deliver", "antispoof", "who")},
+		{"the names before ADR 0028", strings.NewReplacer("antispoof", "known-source", "drop-spoofed", "drop-source",
+			"drop-unknown-pod", "drop-unlisted", "drop-invalid", "drop-guard", "hairpin", "self", "local-pods", "local",
+			"pod-egress", "from", "pod-ingress", "to")},
+		{"a set of another type", strings.NewReplacer("set local-pods4 { type ipv4_addr;", "set local-pods4 { type ipv4_addr; flags interval;")},
 		{"a base chain at another place", strings.NewReplacer("hook postrouting priority -190", "hook postrouting priority -180")},
 	}
 	eachWiring(t, func(t *testing.T, w *world) {

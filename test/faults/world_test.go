@@ -206,9 +206,9 @@ func (w *world) drops() uint64 {
 	w.t.Helper()
 	counters, err := ruleset.Counters(w.table)
 	check(w.t, err)
-	return counters[ruleset.CounterIngress] + counters[ruleset.CounterEgress] + counters[ruleset.CounterUnlisted] +
+	return counters[ruleset.CounterIngress] + counters[ruleset.CounterEgress] + counters[ruleset.CounterUnknownPod] +
 		counters[ruleset.CounterBroadcast] +
-		counters[ruleset.CounterSource] + counters[ruleset.CounterPort] + counters[ruleset.CounterGuard]
+		counters[ruleset.CounterSpoofed] + counters[ruleset.CounterSpoofedFrame] + counters[ruleset.CounterInvalid]
 }
 
 // run runs a program in node1 with some input.

@@ -132,8 +132,8 @@ func (f *flooded) drops() (n uint64) {
 	f.t.Helper()
 	counters, err := ruleset.Counters(f.table)
 	check(f.t, err)
-	for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterUnlisted, ruleset.CounterSource,
-		ruleset.CounterBroadcast, ruleset.CounterPort, ruleset.CounterGuard} {
+	for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterUnknownPod, ruleset.CounterSpoofed,
+		ruleset.CounterBroadcast, ruleset.CounterSpoofedFrame, ruleset.CounterInvalid} {
 		n += counters[name]
 	}
 	return n

@@ -156,7 +156,7 @@ func (f *flooded) knows(a netip.Addr) bool {
 	table, err := f.table.Read()
 	check(f.t, err)
 	for _, s := range table.Sets {
-		if s.Name == map[bool]string{true: "to4", false: "to6"}[a.Is4()] {
+		if s.Name == map[bool]string{true: "pod-ingress4", false: "pod-ingress6"}[a.Is4()] {
 			for _, e := range s.Entries {
 				if e.Key.Addr == a {
 					return true

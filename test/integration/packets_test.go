@@ -173,8 +173,8 @@ func (w *world) countDrops() (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterUnlisted, ruleset.CounterSource,
-			ruleset.CounterBroadcast, ruleset.CounterGuard} {
+		for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterUnknownPod, ruleset.CounterSpoofed,
+			ruleset.CounterBroadcast, ruleset.CounterInvalid} {
 			sum += counters[name]
 		}
 	}

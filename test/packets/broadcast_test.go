@@ -38,7 +38,7 @@ func TestADHCPAnswerComesFromTheNodeOnly(t *testing.T) {
 			}
 			answer := packet.Packet{Src: w.Addr(t, near, false), Dst: broadcast.Addr(), Proto: packet.UDP, SrcPort: 67, DstPort: 68, Payload: w.Marks.Next()}
 			frame := packet.Ethernet(net.HardwareAddr{255, 255, 255, 255, 255, 255}, w.Prober().HardwareAddr(near), nil, answer.Bytes())
-			w.Stopped(t, stage.Drops{ruleset.CounterUnlisted: 1}, stage.Shot{Name: "a pod's answer", To: victim, Mark: answer.Payload,
+			w.Stopped(t, stage.Drops{ruleset.CounterUnknownPod: 1}, stage.Shot{Name: "a pod's answer", To: victim, Mark: answer.Payload,
 				Send: func() error { return w.Prober().SendFrame(near, frame) }})
 		})
 	}

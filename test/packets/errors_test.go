@@ -135,7 +135,7 @@ func TestErrorsAboutNoFlowAreDropped(t *testing.T) {
 					b := stage.ICMP(w.Addr(t, from, v6), about.Src, k[0], k[1], 64, narrow, about.Bytes())
 					list = append(list, w.Bytes(fmt.Sprintf("error %d.%d", k[0], k[1]), from, victim, about.Src, about.Payload, b))
 				}
-				w.Stopped(t, stage.Drops{ruleset.CounterGuard: uint64(len(list))}, list...)
+				w.Stopped(t, stage.Drops{ruleset.CounterInvalid: uint64(len(list))}, list...)
 			}
 		})
 	})

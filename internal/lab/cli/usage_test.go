@@ -94,7 +94,7 @@ func TestRulesetPrintsTheTableOfANode(t *testing.T) {
 // closed, and invalid packets dropped. On a bridge that is more.
 func TestRulesetPrintsWhatADefaultNodeLoads(t *testing.T) {
 	args := []string{"ruleset", "-f", "../../../examples/demo", "--node", "node1"}
-	closed := []string{"elements = { \"lo\" }", "iifname != @open-links jump known-source", "chain guarded {", "chain unjudged-input {"}
+	closed := []string{"elements = { \"lo\" }", "iifname != @non-pod-links jump antispoof", "chain guarded {", "chain unjudged-input {"}
 	onBridge := []string{"hook prerouting priority -190", "table bridge podwall {", "elements = { \"cni0\" }"}
 	_, plain, _ := command(t, args...)
 	_, bridged, _ := command(t, append(args, "--bridge")...)

@@ -236,8 +236,8 @@ func (t *Trial) Drops() (uint64, error) {
 		if err != nil {
 			return 0, fmt.Errorf("on node %s: %w", n.name, err)
 		}
-		for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterUnlisted, ruleset.CounterSource,
-			ruleset.CounterBroadcast, ruleset.CounterPort, ruleset.CounterGuard} {
+		for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterUnknownPod, ruleset.CounterSpoofed,
+			ruleset.CounterBroadcast, ruleset.CounterSpoofedFrame, ruleset.CounterInvalid} {
 			sum += counters[name]
 		}
 	}

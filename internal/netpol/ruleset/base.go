@@ -19,13 +19,13 @@ func baseChains(p *program.Program, n program.Node) []*nft.Chain {
 		toPod(n),
 		input(n),
 		toNode(n),
-		knownSource(n),
-		noInput(n),
+		antispoof(n),
+		antispoofBridged(n),
 		tracking(),
-		{Name: chainSelfTest, Rules: []nft.Rule{dropped(CounterSelfTest, "must drop what the self-test sends")}},
+		{Name: chainSelfTest, Rules: []nft.Rule{dropped(CounterSelfTest, "drops the self-test's packets")}},
 	}
 	if bridged(n) {
-		chains = append(chains, everybody(n)...)
+		chains = append(chains, preroutingChains(n)...)
 	}
 	if !n.NoGuard && !n.FilterHook {
 		chains = append(chains, guard(n)...)
@@ -36,7 +36,7 @@ func baseChains(p *program.Program, n program.Node) []*nft.Chain {
 	if hasUntrackedInput(p, n) {
 		chains = append(chains, untrackedInput()...)
 	}
-	if judgesErrors(p, n) {
+	if judgesICMPErrors(p, n) {
 		chains = append(chains, errorChains(n)...)
 	}
 	return chains
@@ -65,23 +65,23 @@ func postrouting(n program.Node) *nft.Chain {
 		c.Rules = trackedFirst()
 	}
 	addCut(c, n)
-	addSource(c, n)
+	addAntispoof(c, n)
 	if n.OpenUnknown {
-		c.Add("inside one bridge", nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}, nft.MatchNoInput{}, nft.JumpTo(chainSource))
+		c.Add("bridged", nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}, nft.MatchNoInput{}, nft.JumpTo(chainAntispoof))
 	}
 	addEgress(c)
 	c.Add("", nft.GoTo(chainToPod))
 	return c
 }
 
-// trackedFirst is what a filter chain needs before it can judge connections
-// instead of packets. Errors about a connection are judged on their own;
-// connections that a helper expects are judged like any other.
+// trackedFirst returns the rules by which a filter chain judges connections instead of
+// packets. ICMP errors about a connection are judged on their own; connections that a
+// conntrack helper expects are judged like any other.
 func trackedFirst() []nft.Rule {
 	var c nft.Chain
 	c.Add("", nft.MatchState{States: nft.CtEstablished}, nft.Verdict{Kind: nft.Accept})
 	for _, f := range inet.Families {
-		c.Add("", nft.MatchICMPAny{Family: f}, nft.MatchState{States: nft.CtRelated}, nft.GoTo(chainErrors))
+		c.Add("", nft.MatchICMPAny{Family: f}, nft.MatchState{States: nft.CtRelated}, nft.GoTo(chainICMPErrors))
 	}
 	addDiscovery(&c, nft.Verdict{Kind: nft.Accept})
 	return c.Rules
@@ -98,44 +98,43 @@ func addDiscovery(c *nft.Chain, v nft.Verdict) {
 	c.Add("multicast listeners", multicast, nft.MatchICMP{First: 143, Last: 143}, v)
 }
 
-// addEgress calls the egress chain of the source; it comes back if the chain
-// allows the packet, or if there is none.
+// addEgress calls the egress chain of the source. The walk continues behind it if the
+// chain allows the packet, or if there is none.
 func addEgress(c *nft.Chain) {
 	for _, f := range inet.Families {
-		c.Add("", nft.Lookup{Field: nft.Source, Family: f, Set: perFamily("from", f), Map: true})
+		c.Add("", nft.Lookup{Field: nft.Source, Family: f, Set: perFamily(setPodEgress, f), Map: true})
 	}
 }
 
-// toPod judges the ingress of local pods. What no pod has is closed behind the
-// interfaces that may lead to one, for everybody but the node: link-local
-// addresses of isolated pods, addresses that a pod took by itself, and, if the
-// node is closed, pods that nobody has told us of yet.
+// toPod judges the ingress of local pods. Behind interfaces that may lead to pods,
+// addresses of no known pod are closed to everyone but the node: link-local addresses
+// of isolated pods, addresses that a pod took by itself, and, unless the node is open,
+// pods not yet known.
 func toPod(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainToPod}
 	for _, f := range inet.Families {
-		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("to", f), Map: true})
+		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily(setPodIngress, f), Map: true})
 	}
 	if !n.OpenUnknown {
-		c.Add("not where pods are", nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks}, nft.Verdict{Kind: nft.Accept})
+		c.Add("non-pod interface", nft.Lookup{Field: nft.OutputInterface, Set: setNonPodLinks}, nft.Verdict{Kind: nft.Accept})
 	} else {
-		c.Add("no isolated pod there", nft.Lookup{Field: nft.OutputInterface, Set: setIngressLinks, Negate: true}, nft.Verdict{Kind: nft.Accept})
+		c.Add("no isolated pod behind", nft.Lookup{Field: nft.OutputInterface, Set: setIngressLinks, Negate: true}, nft.Verdict{Kind: nft.Accept})
 	}
-	c.Add("the node to no known pod", nft.MatchNoInput{}, nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Accept})
+	c.Add("from the node to an unknown pod", nft.MatchNoInput{}, nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Accept})
 	if !n.OpenUnknown {
 		addLinkScope(c, nft.Destination, nft.OutputInterface, setIngressLinks, nft.Verdict{Kind: nft.Accept})
 	}
-	c.Rules = append(c.Rules, dropped(CounterUnlisted, "no known pod"))
+	c.Rules = append(c.Rules, dropped(CounterUnknownPod, "unknown destination"))
 	return c
 }
 
-// addLinkScope lets open pods use their link as they could without us:
-// link-local addresses, multicast, broadcast. If there are further conditions, one
-// of them must be met too by what has a link-local address of IPv4 (Linux forwards
-// none of IPv6).
+// addLinkScope permits unisolated pods the use of their link: link-local addresses,
+// multicast, broadcast. With further conditions, a packet with a link-local address of
+// IPv4 must also meet one of them (Linux forwards none of IPv6).
 func addLinkScope(c *nft.Chain, f, iface nft.Field, isolated string, v nft.Verdict, oneOf ...nft.Statement) {
 	of := []nft.Statement{nft.Lookup{Field: iface, Set: setPodLinks}, nft.Lookup{Field: iface, Set: isolated, Negate: true}}
 	add := func(match ...nft.Statement) {
-		c.Add("open pods on their link", slices.Concat(match, of, []nft.Statement{v})...)
+		c.Add("link-local traffic of unisolated pods", slices.Concat(match, of, []nft.Statement{v})...)
 	}
 	prefix := func(f nft.Field, text string) nft.Statement {
 		return nft.MatchPrefix{Field: f, Prefix: netip.MustParsePrefix(text)}
@@ -157,7 +156,7 @@ func addLinkScope(c *nft.Chain, f, iface nft.Field, isolated string, v nft.Verdi
 	add(prefix(f, "fe80::/10"))
 	if f == nft.Destination {
 		add(prefix(f, "ff00::/8"))
-		c.Add("open pods on their link", append(of, nft.MatchBroadcast{}, v)...)
+		c.Add("link-local traffic of unisolated pods", append(of, nft.MatchBroadcast{}, v)...)
 	}
 }
 
@@ -175,62 +174,60 @@ func input(n program.Node) *nft.Chain {
 func toNode(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainToNode}
 	addDiscovery(c, nft.Verdict{Kind: nft.Return})
-	addSource(c, n)
+	addAntispoof(c, n)
 	addEgress(c)
 	return c
 }
 
-// addSource has the source checked of what comes from where pods are. Packets
-// without an input interface come from no interface that is open.
-func addSource(c *nft.Chain, n program.Node) { addSourceTo(c, n, chainSource) }
+// addAntispoof has the source of packets from pods checked. Packets without an input
+// interface count as from pods.
+func addAntispoof(c *nft.Chain, n program.Node) { addAntispoofTo(c, n, chainAntispoof) }
 
-// addSourceTo has it checked by the named chain.
-func addSourceTo(c *nft.Chain, n program.Node, chain string) {
+// addAntispoofTo has it checked by the named chain.
+func addAntispoofTo(c *nft.Chain, n program.Node, chain string) {
 	if !n.OpenUnknown {
-		c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setOpenLinks, Negate: true}, nft.JumpTo(chain))
+		c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setNonPodLinks, Negate: true}, nft.JumpTo(chain))
 		return
 	}
 	c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setPodLinks}, nft.JumpTo(chain))
 }
 
-// knownSource drops what has a source address that does not belong to the
-// interface it came from: forged ones, and those of pods that nobody has told
-// us of yet.
-func knownSource(n program.Node) *nft.Chain {
-	c := &nft.Chain{Name: chainSource}
-	c.Add("", nft.MatchNoInput{}, nft.GoTo(chainNoInput))
+// antispoof drops packets whose source address does not belong to their input
+// interface: spoofed ones, and those of pods not yet known.
+func antispoof(n program.Node) *nft.Chain {
+	c := &nft.Chain{Name: chainAntispoof}
+	c.Add("", nft.MatchNoInput{}, nft.GoTo(chainAntispoofBridged))
 	for _, f := range inet.Families {
-		c.Add("", nft.Lookup{Field: nft.InputSource, Family: f, Set: perFamily("source", f)}, nft.Verdict{Kind: nft.Return})
+		c.Add("", nft.Lookup{Field: nft.InputSource, Family: f, Set: perFamily(setIfaceSource, f)}, nft.Verdict{Kind: nft.Return})
 	}
 	addLinkScope(c, nft.Source, nft.InputInterface, setEgressLinks, nft.Verdict{Kind: nft.Return}, stays(n)...)
-	c.Rules = append(c.Rules, dropped(CounterSource, "of no known pod"))
+	c.Rules = append(c.Rules, dropped(CounterSpoofed, "unknown source"))
 	return c
 }
 
-// stays are conditions, of which each is met by packets that do not leave the
-// interfaces of pods: elsewhere nobody could tell a pod's link-local address from
-// other people's (RFC 3927, 7: routers forward none).
+// stays returns the conditions for packets that stay on the interfaces of pods: only
+// there can a pod's link-local address be told from others (RFC 3927, 7: routers
+// forward none).
 func stays(n program.Node) []nft.Statement {
 	if !n.OpenUnknown {
-		return []nft.Statement{nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks, Negate: true}}
+		return []nft.Statement{nft.Lookup{Field: nft.OutputInterface, Set: setNonPodLinks, Negate: true}}
 	}
 	return []nft.Statement{nft.MatchNoOutput{}, nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}}
 }
 
-// noInput does the same for packets without an input interface: the node's own,
-// and those that a bridge forwards by itself, whose source must be on the same
-// bridge.
-func noInput(n program.Node) *nft.Chain {
-	c := &nft.Chain{Name: chainNoInput}
+// antispoofBridged does the same for packets without an input interface: the node's
+// own, and those that a bridge forwards by itself, whose source must be on that bridge.
+func antispoofBridged(n program.Node) *nft.Chain {
+	c := &nft.Chain{Name: chainAntispoofBridged}
 	if !n.OpenUnknown {
-		c.Add("not where pods are", nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks}, nft.Verdict{Kind: nft.Return})
+		c.Add("non-pod interface", nft.Lookup{Field: nft.OutputInterface, Set: setNonPodLinks}, nft.Verdict{Kind: nft.Return})
 	}
 	for _, f := range inet.Families {
-		c.Add("", nft.Lookup{Field: nft.OutputSource, Family: f, Set: perFamily("source", f)}, nft.Verdict{Kind: nft.Return})
+		c.Add("", nft.Lookup{Field: nft.OutputSource, Family: f, Set: perFamily(setIfaceSource, f)}, nft.Verdict{Kind: nft.Return})
 	}
-	c.Add("the node", nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Return})
+	c.Add("from the node itself", nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Return})
 	addLinkScope(c, nft.Source, nft.OutputInterface, setEgressLinks, nft.Verdict{Kind: nft.Return})
-	c.Rules = append(c.Rules, dropped(CounterSource, "of no known pod"))
+	c.Rules = append(c.Rules, dropped(CounterSpoofed, "unknown source"))
 	return c
 }
 
@@ -238,17 +235,17 @@ func dropped(counter, comment string) nft.Rule {
 	return nft.Rule{Statements: []nft.Statement{nft.Count{Counter: counter}, nft.Verdict{Kind: nft.Drop}}, Comment: comment}
 }
 
-// tracking is a chain that nothing jumps to. A nat chain does not switch
-// connection tracking on by itself, and without tracking it is never entered;
-// any ct expression in an inet table switches it on for both families.
+// tracking is a chain that no rule jumps to. A nat chain does not enable connection
+// tracking by itself, and without tracking it is never entered; any ct expression in an
+// inet table enables it for both families.
 func tracking() *nft.Chain {
 	c := &nft.Chain{Name: chainTracking}
-	c.Add("switches connection tracking on", nft.MatchState{States: nft.CtNew}, nft.Verdict{Kind: nft.Return})
+	c.Add("enables connection tracking", nft.MatchState{States: nft.CtNew}, nft.Verdict{Kind: nft.Return})
 	return c
 }
 
-// guard drops what conntrack could not place in a connection: such packets
-// never enter a nat chain. Neither do errors about one.
+// guard drops invalid and untracked packets: they traverse no nat chain. It also has
+// related packets judged, which traverse none either.
 func guard(n program.Node) []*nft.Chain {
 	base := &nft.Chain{Name: chainGuard, Base: &nft.Base{Type: "filter", Hook: "forward", Priority: priorityGuard}}
 	base.Add("", nft.MatchState{States: nft.CtInvalid | nft.CtUntracked | nft.CtRelated}, nft.GoTo(chainGuarded))
@@ -258,19 +255,19 @@ func guard(n program.Node) []*nft.Chain {
 	addCut(c, n)
 	behind := nft.Lookup{Field: nft.OutputInterface, Set: setIngressLinks}
 	if !n.OpenUnknown {
-		behind = nft.Lookup{Field: nft.OutputInterface, Set: setOpenLinks, Negate: true}
+		behind = nft.Lookup{Field: nft.OutputInterface, Set: setNonPodLinks, Negate: true}
 	}
 	for _, f := range inet.Families {
-		c.Add("", nft.Lookup{Field: nft.Source, Family: f, Set: perFamily("guard-from", f)}, nft.Count{Counter: CounterGuard},
+		c.Add("", nft.Lookup{Field: nft.Source, Family: f, Set: perFamily(setGuardEgress, f)}, nft.Count{Counter: CounterInvalid},
 			nft.Verdict{Kind: nft.Drop})
-		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("guard-to", f)}, nft.Count{Counter: CounterGuard},
+		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily(setGuardIngress, f)}, nft.Count{Counter: CounterInvalid},
 			nft.Verdict{Kind: nft.Drop})
-		unlisted := nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily("local", f), Negate: true}
-		c.Add("to no known pod", nft.MatchFamily{Family: f}, behind, unlisted, nft.Count{Counter: CounterGuard}, nft.Verdict{Kind: nft.Drop})
+		unlisted := nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily(setLocalPods, f), Negate: true}
+		c.Add("unknown destination", nft.MatchFamily{Family: f}, behind, unlisted, nft.Count{Counter: CounterInvalid}, nft.Verdict{Kind: nft.Drop})
 		if !n.OpenUnknown {
-			from := nft.Lookup{Field: nft.InputInterface, Set: setOpenLinks, Negate: true}
+			from := nft.Lookup{Field: nft.InputInterface, Set: setNonPodLinks, Negate: true}
 			unlisted.Field = nft.Source
-			c.Add("from no known pod", nft.MatchFamily{Family: f}, from, unlisted, nft.Count{Counter: CounterGuard}, nft.Verdict{Kind: nft.Drop})
+			c.Add("unknown source", nft.MatchFamily{Family: f}, from, unlisted, nft.Count{Counter: CounterInvalid}, nft.Verdict{Kind: nft.Drop})
 		}
 	}
 	return []*nft.Chain{base, c}
@@ -281,8 +278,8 @@ func guardSets(p *program.Program) []*nft.Set {
 	var sets []*nft.Set
 	for _, f := range inet.Families {
 		addr := either(f == inet.IPv6, nft.Addr6, nft.Addr4)
-		from := &nft.Set{Name: perFamily("guard-from", f), Key: addr, Comment: "isolated for egress"}
-		to := &nft.Set{Name: perFamily("guard-to", f), Key: addr, Comment: "isolated for ingress"}
+		from := &nft.Set{Name: perFamily(setGuardEgress, f), Key: addr, Comment: "pods isolated for egress"}
+		to := &nft.Set{Name: perFamily(setGuardIngress, f), Key: addr, Comment: "pods isolated for ingress"}
 		for _, pod := range p.Pods {
 			e := inet.Element{Addr: pod.Addr}
 			if inet.FamilyOf(pod.Addr) != f {

@@ -12,30 +12,30 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// On a bridge the IP hooks see the bridge and not the port that a packet came from,
-// and they see no ARP and no neighbour discovery. So a table of family bridge binds
-// each pod's addresses to its port where a frame comes in, before the bridge learns
-// from it: what a pod sends has its hardware address and one of its own addresses, and
-// it announces no others. It sees each frame of every bridge (ADR 0019 has the cost);
-// the usual one is accepted by one look into a set.
+// On a bridge the IP hooks see the bridge as input interface, not the port, and they
+// see neither ARP nor neighbour discovery. So a table of family bridge binds each pod's
+// addresses to its port on input, before the bridge learns from the frame: a pod sends
+// from its own hardware address and one of its own addresses, and announces no others.
+// Every frame of every bridge traverses it (ADR 0019 has the cost); the common case is
+// accepted by one set lookup.
 const (
-	// CounterPort counts what had, or announced, an address that its port does not have.
-	CounterPort = "drop-port"
+	// CounterSpoofedFrame counts frames that use or announce an address of another port.
+	CounterSpoofedFrame = "drop-spoofed-frame"
 	// CounterStacked counts frames with stacked VLAN tags.
 	CounterStacked = "drop-stacked-tags"
 
-	chainFrames    = "frames"     // of bridges of pods, but for the usual ones
-	chainBound     = "bound-port" // frames of a port with a known pod
-	chainUnbound   = "unbound-port"
-	chainDiscovery = "discovery" // its ICMPv6 packets
-	chainForged    = "forged"
-	setSpeaks      = "speaks" // with 4 or 6
-	setOwned       = "owned"
-	setHardware    = "hardware"
-	setOwnedHW     = "owned-hardware"
-	setBound       = "bound-ports"
-	setOtherPorts  = "other-ports"
-	setUplinkPorts = "uplink-ports"
+	chainFrames             = "frames"   // of bridges of pods, but for the usual ones
+	chainPodPort            = "pod-port" // frames of a port with a known pod
+	chainUnknownPort        = "unknown-port"
+	chainNeighbourDiscovery = "neighbour-discovery" // its ICMPv6 packets
+	chainSpoofed            = "spoofed"
+	setPortSource           = "port-source" // with 4 or 6
+	setPodAddress           = "pod-address"
+	setPortHardware         = "port-hardware"
+	setPodHardware          = "pod-hardware"
+	setPodPorts             = "pod-ports"
+	setNonPodPorts          = "non-pod-ports"
+	setUplinkPorts          = "uplink-ports"
 
 	// priorityFrames is before br_netfilter shows a frame to the IP hooks.
 	priorityFrames = -300
@@ -44,23 +44,23 @@ const (
 	icmpv6                                                     = 58
 )
 
-// RenderBridge returns the content of our table of family bridge; nil if no bridge is
-// one of pods.
+// RenderBridge returns the content of our table of family bridge; nil if no bridge
+// has pods.
 func RenderBridge(n program.Node) *nft.Table {
 	if len(n.PodBridges) == 0 {
 		return nil
 	}
-	t := &nft.Table{TableID: BridgeTable(), Counters: []string{CounterPort, CounterStacked}, Sets: bridgeSets(n),
-		Chains: []*nft.Chain{atPort(), frames(), boundPort(), discovery(), unboundPort(),
-			{Name: chainForged, Rules: []nft.Rule{dropped(CounterPort, "")}}}}
+	t := &nft.Table{TableID: BridgeTable(), Counters: []string{CounterSpoofedFrame, CounterStacked}, Sets: bridgeSets(n),
+		Chains: []*nft.Chain{atPort(), frames(), podPort(), neighbourDiscovery(), unknownPort(),
+			{Name: chainSpoofed, Rules: []nft.Rule{dropped(CounterSpoofedFrame, "")}}}}
 	t.Sort()
 	return t
 }
 
-// bridgeSets returns who may say what at which port.
+// bridgeSets returns the sets of addresses per port.
 func bridgeSets(n program.Node) []*nft.Set {
-	hardware := &nft.Set{Name: setHardware, Key: nft.InterfaceHardware, Comment: "which hardware address a port has"}
-	owned := &nft.Set{Name: setOwnedHW, Key: nft.Hardware, Comment: "hardware addresses of pods"}
+	hardware := &nft.Set{Name: setPortHardware, Key: nft.InterfaceHardware, Comment: "hardware address per port"}
+	owned := &nft.Set{Name: setPodHardware, Key: nft.Hardware, Comment: "hardware addresses of pods"}
 	var ports []string
 	for _, at := range n.Ported {
 		if at.Port == "" {
@@ -72,9 +72,9 @@ func bridgeSets(n program.Node) []*nft.Set {
 	}
 	hardware.Entries, owned.Entries = oneEach(hardware.Entries), oneEach(owned.Entries)
 	sets := []*nft.Set{hardware, owned,
-		{Name: setBound, Key: nft.Interface, Entries: interfaces(ports), Comment: "ports with a known pod"},
-		{Name: setOtherPorts, Key: nft.Interface, Entries: interfaces(n.OtherPorts), Comment: "of other bridges, and of the node"},
-		{Name: setUplinkPorts, Key: nft.Interface, Entries: interfaces(n.UplinkPorts), Comment: "lead out of the node"}}
+		{Name: setPodPorts, Key: nft.Interface, Entries: interfaces(ports), Comment: "ports with a known pod"},
+		{Name: setNonPodPorts, Key: nft.Interface, Entries: interfaces(n.OtherPorts), Comment: "ports of other bridges and of the node"},
+		{Name: setUplinkPorts, Key: nft.Interface, Entries: interfaces(n.UplinkPorts), Comment: "ports that lead out of the node"}}
 	for _, f := range inet.Families {
 		sets = append(sets, addressSets(n, f)...)
 	}
@@ -85,12 +85,12 @@ func bridgeSets(n program.Node) []*nft.Set {
 // else may have.
 func addressSets(n program.Node, f inet.Family) []*nft.Set {
 	v6 := f == inet.IPv6
-	speaks := &nft.Set{Name: perFamily(setSpeaks, f), Key: either(v6, nft.InterfaceHardwareAddr6, nft.InterfaceHardwareAddr4),
-		Comment: "which addresses a port has"}
-	owned := &nft.Set{Name: perFamily(setOwned, f), Key: either(v6, nft.Addr6, nft.Addr4), Comment: "addresses of pods and of the node"}
+	portSource := &nft.Set{Name: perFamily(setPortSource, f), Key: either(v6, nft.InterfaceHardwareAddr6, nft.InterfaceHardwareAddr4),
+		Comment: "allowed addresses per port"}
+	owned := &nft.Set{Name: perFamily(setPodAddress, f), Key: either(v6, nft.Addr6, nft.Addr4), Comment: "addresses of pods and of the node"}
 	add := func(at program.Attachment, a netip.Addr, comment string) {
 		key := nft.Key{Element: inet.Element{Addr: a}, Iface: at.Port, Hardware: at.Hardware}
-		speaks.Entries = append(speaks.Entries, nft.Entry{Key: key, Comment: comment})
+		portSource.Entries = append(portSource.Entries, nft.Entry{Key: key, Comment: comment})
 		owned.Elements = owned.Elements.With(inet.Element{Addr: a})
 	}
 	for _, at := range n.Ported {
@@ -109,17 +109,17 @@ func addressSets(n program.Node, f inet.Family) []*nft.Set {
 			owned.Elements = owned.Elements.With(inet.Element{Addr: a})
 		}
 	}
-	speaks.Entries = oneEach(speaks.Entries)
-	return []*nft.Set{speaks, owned}
+	portSource.Entries = oneEach(portSource.Entries)
+	return []*nft.Set{portSource, owned}
 }
 
 // atPort meets every frame that comes in by a port of a bridge. The kernel shows the
 // packet behind one VLAN tag here.
 func atPort() *nft.Chain {
 	c := &nft.Chain{Name: chainPrerouting, Base: &nft.Base{Type: "filter", Hook: "prerouting", Priority: priorityFrames}}
-	c.Add("a pod as itself", ip, speaks(nft.InputHardwareSource, inet.IPv4), accept)
-	c.Add("a pod as itself", ip6, nft.MatchProtocol{Protocol: icmpv6, Negate: true}, speaks(nft.InputHardwareSource, inet.IPv6), accept)
-	c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setOtherPorts, Negate: true}, nft.GoTo(chainFrames))
+	c.Add("the pod's own address", ip, portSource(nft.InputHardwareSource, inet.IPv4), accept)
+	c.Add("the pod's own address", ip6, nft.MatchProtocol{Protocol: icmpv6, Negate: true}, portSource(nft.InputHardwareSource, inet.IPv6), accept)
+	c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setNonPodPorts, Negate: true}, nft.GoTo(chainFrames))
 	return c
 }
 
@@ -131,103 +131,104 @@ func frames() *nft.Chain {
 	for _, etherType := range []uint16{0x8100, 0x88a8} { // 802.1Q, 802.1ad
 		c.Add("", nft.MatchTagBehind{EtherType: etherType}, nft.Count{Counter: CounterStacked}, nft.Verdict{Kind: nft.Drop})
 	}
-	c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setBound}, nft.GoTo(chainBound))
-	c.Add("", nft.GoTo(chainUnbound))
+	c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setPodPorts}, nft.GoTo(chainPodPort))
+	c.Add("", nft.GoTo(chainUnknownPort))
 	return c
 }
 
 // boundPort judges what a known pod sends: only its own addresses, and those that are
 // nobody's while it has none yet (DHCP, duplicate address detection) or that every
 // interface makes up for its link.
-func boundPort() *nft.Chain {
-	c := &nft.Chain{Name: chainBound}
-	c.Add("another hardware address", nft.Lookup{Field: nft.InputHardware, Set: setHardware, Negate: true}, forged)
-	c.Add("", arp, speaks(nft.InputHardwareARP, inet.IPv4), accept)
-	c.Add("", arp, nft.MatchARPSource{}, speaks(nft.InputHardwareARPTarget, inet.IPv4), accept)
-	c.Add("claims another's address", arp, nft.MatchARPSource{}, own(nft.ARPTarget, inet.IPv4), forged)
-	c.Add("asks whether an address is free", arp, nft.MatchARPSource{}, accept)
-	c.Add("announces another's address", arp, forged)
+func podPort() *nft.Chain {
+	c := &nft.Chain{Name: chainPodPort}
+	c.Add("wrong hardware address", nft.Lookup{Field: nft.InputHardware, Set: setPortHardware, Negate: true}, spoofed)
+	c.Add("", arp, portSource(nft.InputHardwareARP, inet.IPv4), accept)
+	c.Add("", arp, nft.MatchARPSource{}, portSource(nft.InputHardwareARPTarget, inet.IPv4), accept)
+	c.Add("claims another pod's address", arp, nft.MatchARPSource{}, own(nft.ARPTarget, inet.IPv4), spoofed)
+	c.Add("duplicate address detection", arp, nft.MatchARPSource{}, accept)
+	c.Add("announces another pod's address", arp, spoofed)
 	c.Add("no address yet", ip, source("0.0.0.0/32"), accept)
-	c.Add("", ip, own(nft.Source, inet.IPv4), forged)
-	c.Add("made up for the link", ip, source("169.254.0.0/16"), accept)
-	c.Add("", ip, forged)
+	c.Add("", ip, own(nft.Source, inet.IPv4), spoofed)
+	c.Add("link-local", ip, source("169.254.0.0/16"), accept)
+	c.Add("", ip, spoofed)
 	addRouters(c)
-	c.Add("", ip6, nft.MatchProtocol{Protocol: icmpv6}, nft.GoTo(chainDiscovery))
+	c.Add("", ip6, nft.MatchProtocol{Protocol: icmpv6}, nft.GoTo(chainNeighbourDiscovery))
 	addSources6(c)
 	return c
 }
 
-// discovery judges the ICMPv6 packets of a known pod. An advertisement counts by its
-// target, not by its source. Who asks whether an address is free that another has could
-// keep that one from using it.
-func discovery() *nft.Chain {
-	c := &nft.Chain{Name: chainDiscovery}
+// neighbourDiscovery judges the ICMPv6 packets of a known pod. An advertisement is
+// judged by its target, not by its source. A duplicate address detection for another
+// pod's address is dropped too: it could keep that pod from using the address.
+func neighbourDiscovery() *nft.Chain {
+	c := &nft.Chain{Name: chainNeighbourDiscovery}
 	advertises := nft.MatchICMP{First: advertisement, Last: advertisement}
-	c.Add("", ip6, advertises, speaks(nft.InputHardwareNeighbour, inet.IPv6), accept)
-	c.Add("announces another's address", ip6, advertises, own(nft.Neighbour, inet.IPv6), forged)
-	c.Add("announces another's address", ip6, advertises, nft.MatchNeighbourLinkLocal{Negate: true}, forged)
+	c.Add("", ip6, advertises, portSource(nft.InputHardwareNeighbour, inet.IPv6), accept)
+	c.Add("announces another pod's address", ip6, advertises, own(nft.Neighbour, inet.IPv6), spoofed)
+	c.Add("announces another pod's address", ip6, advertises, nft.MatchNeighbourLinkLocal{Negate: true}, spoofed)
 	solicits := nft.MatchICMP{First: solicitation, Last: solicitation}
-	c.Add("", ip6, solicits, source("::/128"), speaks(nft.InputHardwareNeighbour, inet.IPv6), accept)
-	c.Add("claims another's address", ip6, solicits, source("::/128"), own(nft.Neighbour, inet.IPv6), forged)
+	c.Add("", ip6, solicits, source("::/128"), portSource(nft.InputHardwareNeighbour, inet.IPv6), accept)
+	c.Add("claims another pod's address", ip6, solicits, source("::/128"), own(nft.Neighbour, inet.IPv6), spoofed)
 	addSources6(c)
 	return c
 }
 
-// addRouters drops what only routers say: who believes it sends his packets to the pod.
+// addRouters drops router advertisements and redirects: whoever accepts them sends its
+// packets to the pod.
 func addRouters(c *nft.Chain, but ...nft.Statement) {
 	for _, kind := range []uint8{routerAdvertisement, redirect} {
-		c.Add("no pod is a router", append(but, ip6, nft.MatchICMP{First: kind, Last: kind}, forged)...)
+		c.Add("no pod is a router", append(but, ip6, nft.MatchICMP{First: kind, Last: kind}, spoofed)...)
 	}
 }
 
-// addSources6 lets a known pod have its own addresses only.
+// addSources6 accepts only a known pod's own source addresses.
 func addSources6(c *nft.Chain) {
-	c.Add("", ip6, speaks(nft.InputHardwareSource, inet.IPv6), accept)
-	c.Add("", ip6, own(nft.Source, inet.IPv6), forged)
+	c.Add("", ip6, portSource(nft.InputHardwareSource, inet.IPv6), accept)
+	c.Add("", ip6, own(nft.Source, inet.IPv6), spoofed)
 	c.Add("no address yet", ip6, source("::/128"), accept)
-	c.Add("made up for the link", ip6, source("fe80::/10"), accept)
-	c.Add("", ip6, forged)
+	c.Add("link-local", ip6, source("fe80::/10"), accept)
+	c.Add("", ip6, spoofed)
 }
 
-// unboundPort judges what comes in by a port with no known pod: a pod that nobody has
-// told us of yet, or another machine. It may have every address that is nobody else's;
-// the IP hooks close what no known pod has.
-func unboundPort() *nft.Chain {
-	c := &nft.Chain{Name: chainUnbound}
-	c.Add("", nft.Lookup{Field: nft.HardwareSource, Set: setOwnedHW}, forged)
-	c.Add("", ip, own(nft.Source, inet.IPv4), forged)
-	c.Add("", arp, own(nft.ARPSource, inet.IPv4), forged)
-	c.Add("", ip6, own(nft.Source, inet.IPv6), forged)
+// unknownPort judges frames of a port without a known pod: a pod not yet known, or
+// another machine. It may use any address that belongs to no known pod; the IP hooks
+// drop what comes from unknown addresses.
+func unknownPort() *nft.Chain {
+	c := &nft.Chain{Name: chainUnknownPort}
+	c.Add("", nft.Lookup{Field: nft.HardwareSource, Set: setPodHardware}, spoofed)
+	c.Add("", ip, own(nft.Source, inet.IPv4), spoofed)
+	c.Add("", arp, own(nft.ARPSource, inet.IPv4), spoofed)
+	c.Add("", ip6, own(nft.Source, inet.IPv6), spoofed)
 	addRouters(c, nft.Lookup{Field: nft.InputInterface, Set: setUplinkPorts, Negate: true})
-	c.Add("", ip6, nft.MatchICMP{First: advertisement, Last: advertisement}, own(nft.Neighbour, inet.IPv6), forged)
-	c.Add("claims another's address", ip6, nft.MatchICMP{First: solicitation, Last: solicitation}, source("::/128"),
-		own(nft.Neighbour, inet.IPv6), forged)
+	c.Add("", ip6, nft.MatchICMP{First: advertisement, Last: advertisement}, own(nft.Neighbour, inet.IPv6), spoofed)
+	c.Add("claims another pod's address", ip6, nft.MatchICMP{First: solicitation, Last: solicitation}, source("::/128"),
+		own(nft.Neighbour, inet.IPv6), spoofed)
 	return c
 }
 
-// What the chains say again and again.
+// Statements that several chains use.
 var (
 	arp, ip, ip6 = nft.MatchEtherType{Type: nft.EtherARP}, nft.MatchEtherType{Type: nft.EtherIP}, nft.MatchEtherType{Type: nft.EtherIPv6}
 	accept       = nft.Verdict{Kind: nft.Accept}
-	forged       = nft.GoTo(chainForged)
+	spoofed      = nft.GoTo(chainSpoofed)
 )
 
 func source(prefix string) nft.MatchPrefix {
 	return nft.MatchPrefix{Field: nft.Source, Prefix: netip.MustParsePrefix(prefix)}
 }
 
-func speaks(field nft.Field, f inet.Family) nft.Lookup {
-	return nft.Lookup{Field: field, Family: f, Set: perFamily(setSpeaks, f)}
+func portSource(field nft.Field, f inet.Family) nft.Lookup {
+	return nft.Lookup{Field: field, Family: f, Set: perFamily(setPortSource, f)}
 }
 
-// own matches an address that somebody has.
+// own matches an address of a pod or of the node.
 func own(field nft.Field, f inet.Family) nft.Lookup {
-	return nft.Lookup{Field: field, Family: f, Set: perFamily(setOwned, f)}
+	return nft.Lookup{Field: field, Family: f, Set: perFamily(setPodAddress, f)}
 }
 
-// portComment keeps the index of a port's interface for the next process: a name may
-// be another interface's by then. What an annotation gives is not taken over: it may be
-// gone by then.
+// portComment stores the interface index of a port for the next process: the name may
+// have been reused by then. Addresses from an annotation are not carried over: it may
+// be gone by then.
 func portComment(at program.Attachment) string {
 	if at.Extra {
 		return ""
@@ -237,14 +238,14 @@ func portComment(at program.Attachment) string {
 
 const portPrefix = "port "
 
-// PortsInForce returns what a table of family bridge that an earlier process left says
-// about which address is at which port; nil is none.
+// PortsInForce returns the addresses per port in a table of family bridge that an
+// earlier process left; nil is none.
 func PortsInForce(t *nft.Table) (list []program.Attachment) {
 	if t == nil {
 		return nil
 	}
 	for _, f := range inet.Families {
-		s := t.Set(perFamily(setSpeaks, f))
+		s := t.Set(perFamily(setPortSource, f))
 		if s == nil {
 			continue
 		}
@@ -259,11 +260,11 @@ func PortsInForce(t *nft.Table) (list []program.Attachment) {
 	return list
 }
 
-// WithoutOwners returns the table in which nobody has the addresses.
+// WithoutOwners returns the table without the addresses.
 func WithoutOwners(t *nft.Table, addrs []netip.Addr) *nft.Table {
 	var names []string
 	for _, f := range inet.Families {
-		names = append(names, perFamily(setSpeaks, f), perFamily(setOwned, f))
+		names = append(names, perFamily(setPortSource, f), perFamily(setPodAddress, f))
 	}
 	return without(t, addrs, names)
 }

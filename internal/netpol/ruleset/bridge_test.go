@@ -46,16 +46,16 @@ func TestOnlyAPodsPortHasItsAddresses(t *testing.T) {
 		return list
 	}
 	for set, want := range map[string][]string{
-		"speaks4": {"veth5 " + five + " 10.244.1.5", "veth6 " + six + " 10.244.1.6"},
-		"speaks6": {"veth6 " + six + " fd00:244:1::6", "veth5 " + five + " fe80::ff:fe00:5", "veth6 " + six + " fe80::ff:fe00:6"},
-		"owned4":  {" " + none + " 10.244.1.1", " " + none + " 10.244.1.5", " " + none + " 10.244.1.6"},
-		"owned6": {" " + none + " fd00:244:1::1", " " + none + " fd00:244:1::6", " " + none + " fe80::ff:fe00:5",
+		"port-source4": {"veth5 " + five + " 10.244.1.5", "veth6 " + six + " 10.244.1.6"},
+		"port-source6": {"veth6 " + six + " fd00:244:1::6", "veth5 " + five + " fe80::ff:fe00:5", "veth6 " + six + " fe80::ff:fe00:6"},
+		"pod-address4": {" " + none + " 10.244.1.1", " " + none + " 10.244.1.5", " " + none + " 10.244.1.6"},
+		"pod-address6": {" " + none + " fd00:244:1::1", " " + none + " fd00:244:1::6", " " + none + " fe80::ff:fe00:5",
 			" " + none + " fe80::ff:fe00:6"},
-		"hardware":       {"veth5 " + five + " invalid IP", "veth6 " + six + " invalid IP"},
-		"owned-hardware": {" " + five + " invalid IP", " " + six + " invalid IP"},
-		"bound-ports":    {"veth5 " + none + " invalid IP", "veth6 " + none + " invalid IP"},
-		"other-ports":    {"gw0-port " + none + " invalid IP"},
-		"uplink-ports":   {"eth1 " + none + " invalid IP"},
+		"port-hardware": {"veth5 " + five + " invalid IP", "veth6 " + six + " invalid IP"},
+		"pod-hardware":  {" " + five + " invalid IP", " " + six + " invalid IP"},
+		"pod-ports":     {"veth5 " + none + " invalid IP", "veth6 " + none + " invalid IP"},
+		"non-pod-ports": {"gw0-port " + none + " invalid IP"},
+		"uplink-ports":  {"eth1 " + none + " invalid IP"},
 	} {
 		if diff := cmp.Diff(want, elements(set), cmpopts.SortSlices(func(a, b string) bool { return a < b })); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", set, diff)
@@ -74,7 +74,7 @@ func TestTheTableOfPortsSaysWhatIsBound(t *testing.T) {
 	further.Hardware, further.Extra = inet.Hardware{5: 1}, true
 	n.Ported = append(n.Ported, further)
 	table := RenderBridge(n)
-	if !slices.ContainsFunc(table.Set("hardware").Entries, func(e nft.Entry) bool { return e.Key.Hardware == further.Hardware }) {
+	if !slices.ContainsFunc(table.Set("port-hardware").Entries, func(e nft.Entry) bool { return e.Key.Hardware == further.Hardware }) {
 		t.Error("a further hardware address is not bound")
 	}
 	var want []program.Attachment
@@ -87,8 +87,8 @@ func TestTheTableOfPortsSaysWhatIsBound(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	gone := WithoutOwners(table, []netip.Addr{want[0].Addr, want[1].Addr})
-	if diff := cmp.Diff(want[2:], PortsInForce(gone), cmpopts.EquateComparable(netip.Addr{})); diff != "" || gone.Set("owned4").Len() != 2 {
-		t.Errorf("after they are gone (-want +got):\n%s%v", diff, gone.Set("owned4"))
+	if diff := cmp.Diff(want[2:], PortsInForce(gone), cmpopts.EquateComparable(netip.Addr{})); diff != "" || gone.Set("pod-address4").Len() != 2 {
+		t.Errorf("after they are gone (-want +got):\n%s%v", diff, gone.Set("pod-address4"))
 	}
 	if PortsInForce(nil) != nil {
 		t.Error("no table has ports")

@@ -79,16 +79,16 @@ func portChain(c *program.Chain, key nft.Key, rules []program.Rule, closed bool)
 // allowed by a rule and need not be asked. A packet with the node's address that
 // came in by an interface is forged; IPv6 would forward it. No egress chain judges
 // the node's address, even if a pod claims it: otherwise the node could lose the
-// way to its API server. Forged, it was dropped before (known-source).
+// way to its API server. Forged, it was dropped before (antispoof).
 func finish(c *nft.Chain, of *program.Chain) {
-	c.Add("a pod reaches itself", nft.Lookup{Field: nft.SourceDestination, Family: of.Family, Set: perFamily("self", of.Family)},
+	c.Add("hairpin", nft.Lookup{Field: nft.SourceDestination, Family: of.Family, Set: perFamily(setHairpin, of.Family)},
 		nft.Verdict{Kind: nft.Accept})
 	if of.Direction == program.Egress {
-		c.Add("the node is no pod", nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Return})
+		c.Add("from the node itself", nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Return})
 		c.Rules = append(c.Rules, dropped(CounterEgress, ""))
 		return
 	}
-	c.Add("the node to its own pod", nft.MatchNoInput{}, nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Accept})
+	c.Add("from the node to its own pod", nft.MatchNoInput{}, nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Accept})
 	c.Rules = append(c.Rules, dropped(CounterIngress, ""))
 }
 
@@ -142,7 +142,7 @@ func renderPlace(d program.Direction, p program.Place, closed bool) []nft.Statem
 	case p == program.OnNode:
 		return []nft.Statement{nft.MatchNoOutput{}, nft.MatchLocalDestination{}}
 	case p == program.Elsewhere && closed:
-		return []nft.Statement{nft.Lookup{Field: field, Set: setOpenLinks}}
+		return []nft.Statement{nft.Lookup{Field: field, Set: setNonPodLinks}}
 	case p == program.Elsewhere:
 		return []nft.Statement{known, nft.Lookup{Field: field, Set: setPodLinks, Negate: true}}
 	}

@@ -36,8 +36,8 @@ func BenchmarkChange(b *testing.B) {
 			name string
 			to   *program.Program
 		}{
-			{"to4", with(full, func(p *program.Program) { p.Pods[0].Ingress = p.Pods[1].Ingress })},
-			{"from4", with(full, func(p *program.Program) { p.Pods[0].Egress = p.Pods[1].Egress })},
+			{"pod-ingress4", with(full, func(p *program.Program) { p.Pods[0].Ingress = p.Pods[1].Ingress })},
+			{"pod-egress4", with(full, func(p *program.Program) { p.Pods[0].Egress = p.Pods[1].Egress })},
 			{"pods4", with(full, func(p *program.Program) {
 				p.Sets[0] = &program.Set{Name: p.Sets[0].Name, Kind: inet.Addrs, Family: inet.IPv4,
 					Elements: p.Sets[0].Elements.With(inet.Element{Addr: netip.MustParseAddr("10.99.0.1")})}

@@ -13,22 +13,21 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// A connection that was cut is revived by its answering end: it does not know
-// that it was cut, and its next packet begins a connection in the other
-// direction, which nobody may have denied. So what it would send is kept in
-// sets, and dropped before anything else is asked. The rules are there only
-// while a connection is cut: who never changes a policy pays nothing for them.
+// A cut connection can be revived by its replying end: that end does not know about
+// the cut, and its next packet opens a connection in the other direction, which may be
+// allowed. So the tuples of its packets are kept in sets, and dropped before any other
+// rule. The rules exist only while there are such tuples: without policy changes they
+// cost nothing.
 const (
 	// CounterCut counts packets of the answering end of a connection that was cut.
 	CounterCut = "drop-cut"
 	chainCut   = "cut"
 )
 
-// How long an element stays after its last packet. An answering end that is
-// silent for longer begins something new: after that time the kernel has
-// forgotten a UDP flow anyway (120 s), and an SCTP end has sent a heartbeat
-// (every 30 s). A TCP server may be silent for hours and then go on, so its
-// element stays until the datapath takes it out.
+// How long an element stays after its last packet. After a longer silence the packet
+// belongs to a new flow: conntrack has expired a UDP flow by then (120 s), and an SCTP
+// end has sent a heartbeat (every 30 s). A TCP server may be silent for hours and then
+// continue, so its element stays until the datapath removes it.
 const (
 	cutTimeoutUDP  = 5 * time.Minute
 	cutTimeoutSCTP = time.Hour
@@ -41,7 +40,7 @@ func cutProtocols() []inet.Protocol {
 // cutSet returns the set, without elements.
 func cutSet(f inet.Family, p inet.Protocol) *nft.Set {
 	s := &nft.Set{Name: perFamily("cut", f) + "-" + p.String(), Key: either(f == inet.IPv6, nft.Flow6, nft.Flow4), Kept: true,
-		Comment: "what would revive connections that were cut"}
+		Comment: "packets that would revive a cut connection"}
 	switch p {
 	case inet.UDP:
 		s.Timeout = cutTimeoutUDP
@@ -60,8 +59,8 @@ func cutSets() (list []*nft.Set) {
 	return list
 }
 
-// cutRules returns the chain that asks the sets. TCP and SCTP have packets that
-// begin a connection; those are judged like any other.
+// cutRules returns the chain that looks the sets up. TCP and SCTP packets that open a
+// connection are judged like any other.
 func cutRules() *nft.Chain {
 	c := &nft.Chain{Name: chainCut}
 	for _, p := range cutProtocols() {
@@ -81,13 +80,12 @@ func cutRules() *nft.Chain {
 	return c
 }
 
-// addCut has the sets asked, if there is anything in them. It is for
-// postrouting, where every packet to a pod and from the node passes, and for the
-// guard: the answers of a masqueraded connection go to the node's own address,
-// and end there.
+// addCut jumps to the chain that looks the sets up, if they have elements. It is for
+// postrouting, which every packet to a pod and from the node traverses, and for the
+// guard: replies of a masqueraded connection go to the node's own address.
 func addCut(c *nft.Chain, n program.Node) {
 	if n.Cut {
-		c.Add("of connections that were cut", nft.JumpTo(chainCut))
+		c.Add("packets that would revive a cut connection", nft.JumpTo(chainCut))
 	}
 }
 

@@ -16,11 +16,12 @@ import (
 // or the reason is written here.
 func TestInvariant10EveryBaseRuleIsThereForBothFamilies(t *testing.T) {
 	reasons := []string{
-		"icmpv6 type",             // neighbour discovery; IPv4 has ARP, which passes no IP hook
-		"open pods on their link", // each family has its own addresses for that
-		"own on a link",           // so it has for that
-		"a group", "to-group",     // so it has for groups
-		"type broadcast", // IPv6 has none
+		"icmpv6 type",            // neighbour discovery; IPv4 has ARP, which passes no IP hook
+		"link-local traffic of",  // each family has its own link-local addresses
+		"link-local error of",    // so it has for that
+		"multicast or broadcast", // and its own multicast addresses
+		"multicast-to-pods",      // as here
+		"type broadcast",         // IPv6 has none
 	}
 	for name, node := range map[string]program.Node{"closed": {}, "open": {OpenUnknown: true}, "open without a guard": {OpenUnknown: true, NoGuard: true},
 		"filter": {FilterHook: true}, "bridge": {Bridges: true}, "bridge and filter": {FilterHook: true, Bridges: true}} {

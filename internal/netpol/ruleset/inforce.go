@@ -30,7 +30,7 @@ func FindInForce(t *nft.Table, p *program.Program) InForce {
 	}
 	verdicts := map[nft.Key][2]nft.Verdict{}
 	for _, f := range inet.Families {
-		for i, name := range [2]string{"to", "from"} {
+		for i, name := range [2]string{setPodIngress, setPodEgress} {
 			if s := t.Set(perFamily(name, f)); s != nil {
 				for _, e := range s.Entries {
 					v := verdicts[e.Key]

@@ -200,7 +200,7 @@ func TestAChangeThatIsCutNeverEmptiesAChainInUse(t *testing.T) {
 	swapped, emptied := -1, -1
 	for i, op := range nft.Diff(old, now) {
 		switch {
-		case op.Kind == nft.SwapElements && op.Set.Name == "to4":
+		case op.Kind == nft.SwapElements && op.Set.Name == "pod-ingress4":
 			swapped = i
 		case (op.Kind == nft.FlushChain || op.Kind == nft.RetireChain) && op.Chain.Name == "ingress4-web":
 			emptied = i

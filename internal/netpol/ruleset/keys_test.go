@@ -98,10 +98,10 @@ func repeated(s *nft.Set) (nft.Key, bool) {
 func closedWins(t *rapid.T, p *program.Program, table *nft.Table) {
 	for _, pod := range p.Pods {
 		f := inet.FamilyOf(pod.Addr)
-		for set, chain := range map[string]string{"to": pod.Ingress, "from": pod.Egress} {
+		for set, chain := range map[string]string{"pod-ingress": pod.Ingress, "pod-egress": pod.Egress} {
 			entries := table.Set(fmt.Sprintf("%s%d", set, f)).Entries
 			i := slices.IndexFunc(entries, func(e nft.Entry) bool { return e.Key.Addr == pod.Addr })
-			selfTest := set == "to" && pod.Addr == ruleset.SelfTest(f)
+			selfTest := set == "pod-ingress" && pod.Addr == ruleset.SelfTest(f)
 			switch {
 			case selfTest && entries[i].Verdict.Chain != "self-test":
 				t.Fatalf("the self-test's address leads to %v", entries[i].Verdict)

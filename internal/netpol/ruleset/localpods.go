@@ -12,13 +12,13 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// HolderOf returns the name and the ID of the local pod that a table knows at an address;
-// "" for none, and for what is not known as a whole.
+// HolderOf returns the name and the ID of the local pod that a table records for an
+// address; "" for none, and for a name that was clipped.
 func HolderOf(t *nft.Table, a netip.Addr) (name, id string) {
 	if t == nil {
 		return "", ""
 	}
-	s := t.Set(perFamily("to", inet.FamilyOf(a)))
+	s := t.Set(perFamily(setPodIngress, inet.FamilyOf(a)))
 	if s == nil {
 		return "", ""
 	}
@@ -37,11 +37,10 @@ func HolderOf(t *nft.Table, a netip.Addr) (name, id string) {
 	return "", ""
 }
 
-// LocalPods returns the local pods that a table knows, by address and name; none of
-// no table, and of one that was written before anybody knew a pod. A name that was
-// clipped is that of the program's pod, if it may be the same; so is one that is not
-// there, since nobody says that another pod had the address, and allowed connections
-// would be deleted.
+// LocalPods returns the local pods recorded in a table's verdict maps, sorted by
+// address; none for a nil table. A clipped or missing name is taken from the program's
+// pod at that address: nothing shows that another pod had the address, and taking it for
+// another would delete allowed connections.
 func LocalPods(t *nft.Table, p *program.Program) (pods []program.Pod) {
 	if t == nil {
 		return nil
@@ -51,7 +50,7 @@ func LocalPods(t *nft.Table, p *program.Program) (pods []program.Pod) {
 		now[pod.Addr] = pod
 	}
 	for _, f := range inet.Families {
-		s := t.Set(perFamily("to", f))
+		s := t.Set(perFamily(setPodIngress, f))
 		if s == nil {
 			continue
 		}

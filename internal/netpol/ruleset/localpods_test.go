@@ -33,7 +33,7 @@ func TestATableSaysWhoseAnAddressWas(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			to := &nft.Set{Name: "to4", Key: nft.Addr4, Map: true,
+			to := &nft.Set{Name: "pod-ingress4", Key: nft.Addr4, Map: true,
 				Entries: []nft.Entry{{Key: addrKey(addr), Verdict: nft.Verdict{Kind: nft.Accept}, Comment: tt.comment}}}
 			got := LocalPods(&nft.Table{Sets: []*nft.Set{to}}, &program.Program{Pods: []program.Pod{tt.pod}})
 			if len(got) != 1 || got[0].Addr != addr {

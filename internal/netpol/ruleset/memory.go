@@ -13,36 +13,36 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// WithMemory returns the table with other memories: the bridges that carried
-// pods, which are not open then and have their chains, and the settings to restore.
+// WithMemory returns the table with other pod bridges, which are then not among the
+// non-pod interfaces and have their chains, and with other settings to restore.
 func WithMemory(t *nft.Table, carried []string, restore []program.Saved) *nft.Table {
 	with := *t
 	with.Sets = slices.Clone(t.Sets)
 	for i, s := range with.Sets {
 		switch s.Name {
-		case setCarried:
+		case setPodBridges:
 			s = &nft.Set{Name: s.Name, Key: s.Key, Comment: s.Comment, Entries: interfaces(carried)}
-		case setRestore:
+		case setSavedSettings:
 			s = &nft.Set{Name: s.Name, Key: s.Key, Comment: s.Comment, Entries: saved(restore)}
-		case setOpenLinks:
+		case setNonPodLinks:
 			open := slices.DeleteFunc(slices.Clone(s.Entries), func(e nft.Entry) bool { return slices.Contains(carried, e.Key.Iface) })
 			s = &nft.Set{Name: s.Name, Key: s.Key, Comment: s.Comment, Entries: open}
 		}
 		with.Sets[i] = s
 	}
-	with.Chains = withEverybody(t, len(carried) > 0)
+	with.Chains = withPrerouting(t, len(carried) > 0)
 	return &with
 }
 
 // withEverybody adds the chains of a node with bridges to those of a table that
 // was written when there was none.
-func withEverybody(t *nft.Table, bridged bool) []*nft.Chain {
+func withPrerouting(t *nft.Table, bridged bool) []*nft.Chain {
 	n := program.Node{FilterHook: t.Chain(chainPostrouting+"-filter") != nil}
-	if s := t.Set(setOpenLinks); s != nil {
+	if s := t.Set(setNonPodLinks); s != nil {
 		n.OpenUnknown = s.Len() == 0 // a closed node has its own lo there, at least
 	}
 	list := slices.Clone(t.Chains)
-	for _, c := range everybody(n) {
+	for _, c := range preroutingChains(n) {
 		if bridged && t.Chain(c.Name) == nil {
 			list = append(list, c)
 		}
@@ -51,8 +51,8 @@ func withEverybody(t *nft.Table, bridged bool) []*nft.Chain {
 	return list
 }
 
-// WithoutPods returns the table in which no known pod has one of the addresses:
-// what goes there is closed, and nobody may speak from there.
+// WithoutPods returns the table in which none of the addresses is a known pod's:
+// packets to them and from them are dropped.
 func WithoutPods(t *nft.Table, addrs []netip.Addr) *nft.Table { return without(t, addrs, ofPods()) }
 
 // without takes the addresses out of some sets.
@@ -74,18 +74,18 @@ func without(t *nft.Table, addrs []netip.Addr, names []string) *nft.Table {
 	return &with
 }
 
-// ofPods are the names of the sets without which an address is no pod's.
+// ofPods returns the names of the sets that make an address a known pod's.
 func ofPods() (names []string) {
 	for _, f := range inet.Families {
-		names = append(names, perFamily("to", f), perFamily("source", f))
+		names = append(names, perFamily(setPodIngress, f), perFamily(setIfaceSource, f))
 	}
 	return names
 }
 
-// ofLocal are the names of all sets that have the addresses of local pods.
+// ofLocal returns the names of all sets with addresses of local pods.
 func ofLocal() (names []string) {
 	for _, f := range inet.Families {
-		for _, name := range []string{"from", "guard-from", "guard-to", "local", "self", "source", "to"} {
+		for _, name := range []string{setPodEgress, setGuardEgress, setGuardIngress, setLocalPods, setHairpin, setIfaceSource, setPodIngress} {
 			names = append(names, perFamily(name, f))
 		}
 	}

@@ -5,7 +5,7 @@
 // bridge. It is also the only place that reads them again: which
 // connections are refused, which pods and settings an earlier process left.
 //
-// It knows nothing of Kubernetes. Package nft has the language and the connection.
+// It does not know Kubernetes. Package nft has the language and the connection.
 package ruleset
 
 import (
@@ -19,9 +19,9 @@ import (
 )
 
 // The priorities of our base chains. A nat chain must come before every other
-// nat chain of its hook, since a translation there ends the walk for the
-// connection; the kernel wants more than -200. The filter variant judges after
-// everybody else's filtering (and IPVS), and before source NAT at 100.
+// nat chain of its hook, since a translation there ends the traversal for the
+// connection; the kernel requires more than -200. The filter variant judges after the
+// filter chains of other programs (and IPVS), and before source NAT at 100.
 const (
 	PriorityNAT               = -190
 	priorityFilterPostrouting = 99
@@ -32,37 +32,46 @@ const (
 // Names of the chains and sets that are always there. `hook` and `ingress` are
 // reserved words of nft and cannot be chain names.
 const (
-	chainPrerouting  = "prerouting"
-	chainPostrouting = "postrouting" // with suffix -filter for type filter,
-	chainInput       = "input"       // so that one transaction can swap them
-	chainToPod       = "to-pod"
-	chainToNode      = "to-node"
-	chainGroups      = "groups"
-	chainToGroup     = "to-group"
-	chainSource      = "known-source"
-	chainNoInput     = "no-input"
-	chainTracking    = "tracking"
-	chainSelfTest    = "self-test"
-	chainGuard       = "guard"
-	chainGuarded     = "guarded"
-	chainUntracked   = "untracked-input"
-	chainUnjudged    = "unjudged-input"
+	chainPrerouting       = "prerouting"
+	chainPostrouting      = "postrouting" // with suffix -filter for type filter,
+	chainInput            = "input"       // so that one transaction can swap them
+	chainToPod            = "to-pod"
+	chainToNode           = "to-node"
+	chainMulticast        = "multicast"
+	chainMulticastToPods  = "multicast-to-pods"
+	chainAntispoof        = "antispoof"
+	chainAntispoofBridged = "antispoof-bridged"
+	chainTracking         = "tracking"
+	chainSelfTest         = "self-test"
+	chainGuard            = "guard"
+	chainGuarded          = "guarded"
+	chainUntracked        = "untracked-input"
+	chainUnjudged         = "unjudged-input"
 
-	setOpenLinks    = "open-links"
-	setPodLinks     = "pod-links"
-	setIngressLinks = "ingress-links"
-	setEgressLinks  = "egress-links"
-	setCarried      = "carried-pods"
-	setRestore      = "restore"
+	setNonPodLinks   = "non-pod-links"
+	setPodLinks      = "pod-links"
+	setIngressLinks  = "ingress-links"
+	setEgressLinks   = "egress-links"
+	setPodBridges    = "pod-bridges"
+	setSavedSettings = "saved-settings"
+
+	// One of each family: with 4 or 6 behind the name.
+	setPodIngress   = "pod-ingress"
+	setPodEgress    = "pod-egress"
+	setLocalPods    = "local-pods"
+	setHairpin      = "hairpin"
+	setIfaceSource  = "iface-source"
+	setGuardIngress = "guard-ingress"
+	setGuardEgress  = "guard-egress"
 )
 
 // The counters, one for each reason to drop.
 const (
-	CounterIngress  = "drop-ingress"  // no ingress rule allows it
-	CounterEgress   = "drop-egress"   // no egress rule allows it
-	CounterUnlisted = "drop-unlisted" // to an address that no pod has
-	CounterSource   = "drop-source"   // from an address that no pod has there
-	CounterGuard    = "drop-guard"    // invalid or untracked
+	CounterIngress    = "drop-ingress"     // no ingress rule allows it
+	CounterEgress     = "drop-egress"      // no egress rule allows it
+	CounterUnknownPod = "drop-unknown-pod" // to an address that no pod has
+	CounterSpoofed    = "drop-spoofed"     // from an address that no pod has there
+	CounterInvalid    = "drop-invalid"     // invalid or untracked
 	// CounterBroadcast counts packets to one receiver in frames to everybody.
 	CounterBroadcast = "drop-broadcast"
 	CounterSelfTest  = "drop-self-test"
@@ -77,12 +86,12 @@ func SelfTest(f inet.Family) netip.Addr {
 	return netip.AddrFrom4([4]byte{192, 0, 2, 254})
 }
 
-// Render returns the table that makes the program true on the node.
+// Render returns the table that enforces the program on the node.
 func Render(p *program.Program, n program.Node) *nft.Table { return new(Renderer).Render(p, n) }
 
-// Renderer renders one program after another. It keeps the chains of the last
-// one, and what follows from its pods: a program shares those that did not change
-// with its predecessor, and Diff need not compare what is the same.
+// Renderer renders one program after another. It caches the chains and pod sets of the
+// last one: a program shares unchanged parts with its predecessor, and Diff skips parts
+// that are identical.
 type Renderer struct {
 	chains map[*program.Chain]rendered
 	closed bool          // what they were rendered for
@@ -105,7 +114,7 @@ func (r *Renderer) chain(c *program.Chain, closed bool) rendered {
 	return rendered{chains, dispatch}
 }
 
-// renderPods renders what follows from the local pods alone, unless it has it.
+// renderPods renders the sets that depend on the local pods alone, unless cached.
 func (r *Renderer) renderPods(p *program.Program) {
 	if r.sets == nil || !immutable.Same(r.pods, p.Pods) {
 		r.pods, r.sets, r.guard = p.Pods, podSets(p), guardSets(p)
@@ -114,8 +123,8 @@ func (r *Renderer) renderPods(p *program.Program) {
 
 // Render returns what the function of that name returns.
 func (r *Renderer) Render(p *program.Program, n program.Node) *nft.Table {
-	t := &nft.Table{TableID: Table(), Counters: []string{CounterBroadcast, CounterEgress, CounterGuard, CounterIngress,
-		CounterSelfTest, CounterSource, CounterUnlisted}}
+	t := &nft.Table{TableID: Table(), Counters: []string{CounterBroadcast, CounterEgress, CounterIngress, CounterInvalid,
+		CounterSelfTest, CounterSpoofed, CounterUnknownPod}}
 	for _, s := range p.Sets {
 		t.Sets = append(t.Sets, renderSet(s))
 	}
@@ -123,14 +132,14 @@ func (r *Renderer) Render(p *program.Program, n program.Node) *nft.Table {
 	t.Sets = append(t.Sets, r.sets...)
 	t.Sets = append(t.Sets, sourceSets(n.Attached)...)
 	t.Sets = append(t.Sets,
-		&nft.Set{Name: setOpenLinks, Key: nft.Interface, Entries: interfaces(openLinks(n)), Comment: "lead elsewhere than to pods"},
-		&nft.Set{Name: setPodLinks, Key: nft.Interface, Entries: interfaces(podLinks(n)), Comment: "lead to pods"},
+		&nft.Set{Name: setNonPodLinks, Key: nft.Interface, Entries: interfaces(nonPodLinks(n)), Comment: "interfaces that do not lead to pods"},
+		&nft.Set{Name: setPodLinks, Key: nft.Interface, Entries: interfaces(podLinks(n)), Comment: "interfaces that lead to pods"},
 		&nft.Set{Name: setIngressLinks, Key: nft.Interface, Entries: interfaces(n.Ingress),
-			Comment: "lead to pods that are isolated for ingress"},
-		&nft.Set{Name: setEgressLinks, Key: nft.Interface, Entries: interfaces(n.Egress), Comment: "lead to pods that are isolated for egress"},
-		&nft.Set{Name: setCarried, Key: nft.Interface, Entries: interfaces(n.Carried),
-			Comment: "bridges that are closed, since pods are or were on them"},
-		&nft.Set{Name: setRestore, Key: nft.Interface, Entries: saved(n.Restore), Comment: "settings to restore with --cleanup-config"},
+			Comment: "interfaces of pods isolated for ingress"},
+		&nft.Set{Name: setEgressLinks, Key: nft.Interface, Entries: interfaces(n.Egress), Comment: "interfaces of pods isolated for egress"},
+		&nft.Set{Name: setPodBridges, Key: nft.Interface, Entries: interfaces(n.Carried),
+			Comment: "bridges that carry or carried pods"},
+		&nft.Set{Name: setSavedSettings, Key: nft.Interface, Entries: saved(n.Restore), Comment: "settings to restore with --cleanup-config"},
 	)
 	if !n.NoGuard && !n.FilterHook {
 		t.Sets = append(t.Sets, r.guard...)
@@ -183,10 +192,10 @@ func podSets(p *program.Program) []*nft.Set {
 	for _, f := range inet.Families {
 		v6 := f == inet.IPv6
 		addr, pair := either(v6, nft.Addr6, nft.Addr4), either(v6, nft.Pair6, nft.Pair4)
-		self := &nft.Set{Name: perFamily("self", f), Key: pair, Comment: "a local pod to itself"}
-		local := &nft.Set{Name: perFamily("local", f), Key: addr, Comment: "addresses of local pods"}
-		ingress := &nft.Set{Name: perFamily("to", f), Key: addr, Map: true, Comment: "who judges what goes to a local pod"}
-		egress := &nft.Set{Name: perFamily("from", f), Key: addr, Map: true, Comment: "who judges what an isolated local pod sends"}
+		self := &nft.Set{Name: perFamily(setHairpin, f), Key: pair, Comment: "a local pod to itself (hairpin)"}
+		local := &nft.Set{Name: perFamily(setLocalPods, f), Key: addr, Comment: "addresses of local pods"}
+		ingress := &nft.Set{Name: perFamily(setPodIngress, f), Key: addr, Map: true, Comment: "ingress verdict per local pod"}
+		egress := &nft.Set{Name: perFamily(setPodEgress, f), Key: addr, Map: true, Comment: "egress verdict per isolated local pod"}
 		ingress.Entries = []nft.Entry{{Key: addrKey(SelfTest(f)), Verdict: nft.JumpTo(chainSelfTest), Comment: "self-test"}}
 		for _, pod := range p.Pods {
 			if inet.FamilyOf(pod.Addr) != f {
@@ -210,7 +219,7 @@ func podSets(p *program.Program) []*nft.Set {
 }
 
 // open returns the interfaces that are not closed; the node itself never is.
-func openLinks(n program.Node) []string {
+func nonPodLinks(n program.Node) []string {
 	if n.OpenUnknown {
 		return nil
 	}
@@ -225,12 +234,12 @@ func podLinks(n program.Node) []string {
 	return links
 }
 
-// sourceSets returns who may speak on which interface.
+// sourceSets returns the allowed source addresses per interface.
 func sourceSets(list []program.Attachment) []*nft.Set {
 	var sets []*nft.Set
 	for _, f := range inet.Families {
-		s := &nft.Set{Name: perFamily("source", f), Key: either(f == inet.IPv6, nft.InterfaceAddr6, nft.InterfaceAddr4), Late: true,
-			Comment: "who may speak where"}
+		s := &nft.Set{Name: perFamily(setIfaceSource, f), Key: either(f == inet.IPv6, nft.InterfaceAddr6, nft.InterfaceAddr4), Late: true,
+			Comment: "allowed source addresses per interface"}
 		for _, from := range list {
 			if inet.FamilyOf(from.Addr) == f {
 				s.Entries = append(s.Entries, nft.Entry{Key: nft.Key{Element: inet.Element{Addr: from.Addr}, Iface: from.Link}})
@@ -257,8 +266,8 @@ func oneEach(list []nft.Entry) []nft.Entry {
 	return one
 }
 
-// closer returns which of two entries with one key is closed. The self-test's
-// always is; of two chains nobody can tell, so nothing passes.
+// closer returns the stricter of two entries with one key. The self-test's always is;
+// of two chains neither is known to be, so the result drops.
 func closer(a, b nft.Entry) nft.Entry {
 	selfTest := nft.JumpTo(chainSelfTest)
 	switch {
@@ -271,7 +280,7 @@ func closer(a, b nft.Entry) nft.Entry {
 	return a
 }
 
-// podComment names a pod in the maps, for people and for the next process.
+// podComment names a pod in the maps, for operators and for the next process.
 func podComment(pod program.Pod) string {
 	if pod.ID == "" {
 		return pod.Name
@@ -304,10 +313,10 @@ func interfaces(names []string) []nft.Entry {
 	return list
 }
 
-// CarriedLinks returns the bridges that a table remembers to have carried pods.
+// CarriedLinks returns the bridges that a table lists as carrying or having carried pods.
 func CarriedLinks(t *nft.Table) []string {
 	var names []string
-	if s := t.Set(setCarried); s != nil {
+	if s := t.Set(setPodBridges); s != nil {
 		for _, e := range s.Entries {
 			names = append(names, e.Key.Iface)
 		}
@@ -315,12 +324,12 @@ func CarriedLinks(t *nft.Table) []string {
 	return names
 }
 
-// Restore returns the settings that a table keeps for --cleanup-config; nil is none.
+// Restore returns the settings that --cleanup-config has to restore; nil is none.
 func Restore(t *nft.Table) (list []program.Saved) {
 	if t == nil {
 		return nil
 	}
-	if s := t.Set(setRestore); s != nil {
+	if s := t.Set(setSavedSettings); s != nil {
 		for _, e := range s.Entries {
 			list = append(list, program.Saved{Name: e.Key.Iface, Text: e.Comment})
 		}

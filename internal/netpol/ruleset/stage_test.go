@@ -32,8 +32,8 @@ func TestAPodMaySpeakWhenItIsJudgedAndNotBefore(t *testing.T) {
 				stages[op.Set.Name] = op.Kind.Stage()
 			}
 		}
-		if stages["source4"] != stages["from4"] || stages["from4"] != 1 {
-			t.Errorf("%s: source4 changes in stage %d, from4 in stage %d, want 1 for both", name, stages["source4"], stages["from4"])
+		if stages["iface-source4"] != stages["pod-egress4"] || stages["pod-egress4"] != 1 {
+			t.Errorf("%s: iface-source4 changes in stage %d, pod-egress4 in stage %d, want 1 for both", name, stages["iface-source4"], stages["pod-egress4"])
 		}
 	}
 }

@@ -25,8 +25,8 @@ type walker struct {
 	// in and out are the packet's interfaces; in is empty for what the node makes
 	// and for what a bridge forwards by itself.
 	in, out string
-	// everybody is true if the packet's frame is for everybody or for a group.
-	everybody bool
+	// broadcast is true if the packet's frame is for everybody or for a group.
+	broadcast bool
 	// began and answers are the ends of the connection that an error is about.
 	began, answers netip.Addr
 }
@@ -107,7 +107,7 @@ func (w walker) matches(s nft.Statement) bool {
 	case nft.MatchLocalDestination:
 		return f.ToNode
 	case nft.MatchToHost:
-		return !w.everybody
+		return !w.broadcast
 	case nft.MatchState:
 		return w.state&s.States != 0
 	case nft.MatchICMPAny:

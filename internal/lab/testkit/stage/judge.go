@@ -50,10 +50,10 @@ func (d Drops) Reach(want Drops) bool {
 // times when it is young. On a bridge with a pod that may not speak these are
 // drops too.
 func (w *World) Quiet(want, moved Drops) Drops {
-	if extra := moved[ruleset.CounterSource] - want[ruleset.CounterSource]; w.Wiring == lab.Bridge && extra <= 3 {
-		delete(moved, ruleset.CounterSource)
-		if n, wanted := want[ruleset.CounterSource]; wanted {
-			moved[ruleset.CounterSource] = n
+	if extra := moved[ruleset.CounterSpoofed] - want[ruleset.CounterSpoofed]; w.Wiring == lab.Bridge && extra <= 3 {
+		delete(moved, ruleset.CounterSpoofed)
+		if n, wanted := want[ruleset.CounterSpoofed]; wanted {
+			moved[ruleset.CounterSpoofed] = n
 		}
 	}
 	return moved

@@ -50,7 +50,7 @@ func TestWhatAFrameToEverybodyMayCarry(t *testing.T) {
 				if n.FilterHook {
 					name = "prerouting-filter"
 				}
-				if got := (walker{table: table, flow: f, state: nft.CtNew, in: tt.in, everybody: true}).hook(table.Chain(name)); got != want {
+				if got := (walker{table: table, flow: f, state: nft.CtNew, in: tt.in, broadcast: true}).hook(table.Chain(name)); got != want {
 					t.Errorf("closed %t: verdict %d, want %d", !n.OpenUnknown, got, want)
 				}
 				if got := (walker{table: table, flow: f, state: nft.CtNew, in: tt.in}).hook(table.Chain(name)); got != nft.Accept {
@@ -104,7 +104,7 @@ func TestAGroupIsJudgedBeforeItsCopiesAreMade(t *testing.T) {
 				}
 				for _, state := range states {
 					for _, framed := range []bool{true, false} {
-						w := walker{table: table, flow: f, state: state, in: tt.in, everybody: framed && tt.dst != "198.51.100.7"}
+						w := walker{table: table, flow: f, state: state, in: tt.in, broadcast: framed && tt.dst != "198.51.100.7"}
 						if got := w.hook(table.Chain(name)); got != tt.want {
 							t.Errorf("closed %t, %s, state %d, in a frame to everybody %t: verdict %d, want %d", !n.OpenUnknown, name, state, framed, got, tt.want)
 						}

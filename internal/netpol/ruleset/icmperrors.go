@@ -13,13 +13,13 @@ import (
 // likes. So errors are judged one by one: those of a pod's own connections pass, and
 // others are packets of the pod like any.
 const (
-	chainRelated     = "related"
-	chainErrors      = "errors"
-	chainErrorSource = "error-source"
+	chainRelated        = "related"
+	chainICMPErrors     = "icmp-errors"
+	chainErrorAntispoof = "error-antispoof"
 )
 
 // judgesErrors reports whether any chain hands errors on to these.
-func judgesErrors(p *program.Program, n program.Node) bool {
+func judgesICMPErrors(p *program.Program, n program.Node) bool {
 	return n.FilterHook || !n.NoGuard || hasUntrackedInput(p, n)
 }
 
@@ -27,46 +27,46 @@ func judgesErrors(p *program.Program, n program.Node) bool {
 func errorChains(n program.Node) []*nft.Chain {
 	related := &nft.Chain{Name: chainRelated} // what a helper expects is new, and judged by the nat chains
 	for _, f := range inet.Families {
-		related.Add("", nft.MatchICMPAny{Family: f}, nft.GoTo(chainErrors))
+		related.Add("", nft.MatchICMPAny{Family: f}, nft.GoTo(chainICMPErrors))
 	}
-	return []*nft.Chain{related, judgeErrors(n), errorSource()}
+	return []*nft.Chain{related, icmpErrors(n), errorAntispoof()}
 }
 
-// judgeErrors lets an error pass whose sender is an end of the connection: the kernel
-// takes an error only if it goes to the other end. All other errors need an egress
+// icmpErrors accepts an error whose sender is an end of the connection: conntrack
+// relates an error only if it goes to the other end. All other errors need an egress
 // rule, if their sender is isolated.
-func judgeErrors(n program.Node) *nft.Chain {
-	c := &nft.Chain{Name: chainErrors}
-	for _, f := range inet.Families { // nobody assigned a pod's link-local address, so it is in no set
+func icmpErrors(n program.Node) *nft.Chain {
+	c := &nft.Chain{Name: chainICMPErrors}
+	for _, f := range inet.Families { // a pod's link-local address is in no set
 		own := inet.LinkLocal(f)
-		c.Add("of the node's own on a link", nft.MatchNoOutput{}, nft.MatchPrefix{Field: nft.Source, Prefix: own}, nft.MatchAnswerer{Prefix: own},
+		c.Add("link-local error of the node itself", nft.MatchNoOutput{}, nft.MatchPrefix{Field: nft.Source, Prefix: own}, nft.MatchAnswerer{Prefix: own},
 			nft.Verdict{Kind: nft.Return})
 	}
-	addSourceTo(c, n, chainErrorSource)
+	addAntispoofTo(c, n, chainErrorAntispoof)
 	if n.OpenUnknown {
-		c.Add("inside one bridge", nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}, nft.MatchNoInput{}, nft.JumpTo(chainErrorSource))
+		c.Add("bridged", nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}, nft.MatchNoInput{}, nft.JumpTo(chainErrorAntispoof))
 	}
 	for _, f := range inet.Families {
 		for _, end := range []nft.Field{nft.BeganSource, nft.AnswerSource} {
-			c.Add("of its own connection", nft.Lookup{Field: end, Family: f, Set: perFamily("self", f)}, nft.Verdict{Kind: nft.Return})
+			c.Add("sender is an end of the connection", nft.Lookup{Field: end, Family: f, Set: perFamily(setHairpin, f)}, nft.Verdict{Kind: nft.Return})
 		}
 	}
 	addEgress(c)
 	return c
 }
 
-// errorSource has the source checked as that of a first packet, but where all pods
-// are open: one that routes passes on errors of others.
-func errorSource() *nft.Chain {
-	c := &nft.Chain{Name: chainErrorSource}
+// errorAntispoof checks the source as that of a first packet, except where all pods are
+// unisolated: a pod that routes forwards errors of others.
+func errorAntispoof() *nft.Chain {
+	c := &nft.Chain{Name: chainErrorAntispoof}
 	for _, f := range []nft.Field{nft.InputInterface, nft.OutputInterface} {
 		var open []nft.Statement
 		if f == nft.OutputInterface {
 			open = append(open, nft.MatchNoInput{})
 		}
 		open = append(open, nft.Lookup{Field: f, Set: setPodLinks}, nft.Lookup{Field: f, Set: setEgressLinks, Negate: true})
-		c.Add("open pods", append(open, nft.Verdict{Kind: nft.Return})...)
+		c.Add("unisolated pods", append(open, nft.Verdict{Kind: nft.Return})...)
 	}
-	c.Add("", nft.GoTo(chainSource))
+	c.Add("", nft.GoTo(chainAntispoof))
 	return c
 }
