@@ -52,7 +52,7 @@ func (d *Door) Announce(ctx context.Context, p gate.Pod) error {
 		switch {
 		case status.Phase == cluster.Unannounced:
 			return errWithdrawn
-		case status.Phase == cluster.Overtaken:
+		case status.Phase == cluster.Superseded:
 			return d.why(p, status)
 		case status.Phase == cluster.Known && d.done.has(podKey(p), status.Revision):
 			return nil
@@ -143,7 +143,7 @@ func (d *Door) why(p gate.Pod, s cluster.SandboxStatus) error {
 		return fmt.Errorf("the agent has no complete list of %v yet: is the API server reachable?", missing)
 	case s.Phase == cluster.Waiting:
 		return fmt.Errorf("%w: no pod %s/%s with UID %q on node %s has come from the API", gate.ErrUnknown, p.Namespace, p.Name, p.UID, d.node)
-	case s.Phase == cluster.Overtaken:
+	case s.Phase == cluster.Superseded:
 		return fmt.Errorf("a newer sandbox has the addresses or the pod, or the API says that the pod has others or is finished, or the addresses are reserved; see /statusz of the agent")
 	case s.Phase == cluster.Unannounced:
 		return errWithdrawn

@@ -8,11 +8,10 @@ import (
 	"slices"
 )
 
-// Announce says that a sandbox exists. Its pod has the sandbox's addresses as
-// soon as the store has the pod's object, until the API names other ones than
-// those that it named before. Every other pod loses these addresses at once,
-// whatever the API still says: the newest sandbox owns an address. The same
-// announcement again is no change.
+// Announce adds a sandbox. Its pod has the sandbox's addresses as soon as the store has the pod's
+// object, until the API names addresses other than those that it named before. Every other pod
+// loses these addresses at once, whatever the API still says: the newest sandbox owns an address.
+// Repeating an announcement changes nothing.
 func (tx *Tx) Announce(s Sandbox) {
 	n := &tx.store.announced
 	if a := n.byID[s.ID]; a != nil && a.equal(s) {
@@ -27,18 +26,18 @@ func (tx *Tx) Announce(s Sandbox) {
 	}
 	n.add(s)
 	if p := tx.store.rawPod(s.Pod); p != nil {
-		n.meet(p)
+		n.recordObject(p)
 	}
 	tx.note(tx.store.refresh(touched...))
 }
 
-// MaxAnnounced bounds how many sandboxes are remembered. A node runs some hundred
-// pods; what is beyond are sandboxes of which nobody said that they went.
+// MaxAnnounced bounds the number of sandboxes that are kept. A node runs a few hundred pods; beyond
+// that are sandboxes whose removal was never reported.
 const MaxAnnounced = 1024
 
-// leastNeeded returns the sandbox to forget when there are too many: the oldest
-// that owns no address, because its pod is gone, finished or has a newer one;
-// else the oldest, whose addresses the API has long named.
+// leastNeeded returns the sandbox to drop when there are too many: the oldest one that owns no
+// address, because its pod is deleted, finished or has a newer sandbox; else the oldest, whose
+// addresses the API has named long ago.
 func (s *Store) leastNeeded() string {
 	var least *announcement
 	idle := false
@@ -52,8 +51,8 @@ func (s *Store) leastNeeded() string {
 	return least.ID
 }
 
-// Withdraw says that a sandbox is gone; an unknown one is no error. It never
-// touches what another sandbox announced, also not one of the same pod.
+// Withdraw removes a sandbox; an unknown one is no error. It never affects another sandbox, not
+// even one of the same pod.
 func (tx *Tx) Withdraw(id string) {
 	a := tx.store.announced.byID[id]
 	if a == nil {
@@ -63,7 +62,7 @@ func (tx *Tx) Withdraw(id string) {
 	tx.note(tx.store.refresh(a.Pod))
 }
 
-// Sandbox says how far an announced sandbox is.
+// Sandbox returns the state of an announced sandbox.
 func (s *Store) Sandbox(id string) SandboxStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,9 +73,9 @@ func (s *Store) Sandbox(id string) SandboxStatus {
 	return SandboxStatus{Phase: s.phase(a), Revision: a.since}
 }
 
-// Announced reports whether a sandbox owns the address: the runtime said that a
-// pod of this node has it, and no newer word of the API or the runtime denies it. It
-// returns the interfaces that lead to the sandbox.
+// Announced reports whether a sandbox owns the address: the runtime reported it for a pod of this
+// node, and neither the API nor the runtime has contradicted that since. It returns the interfaces
+// that lead to the sandbox.
 func (s *Store) Announced(ip netip.Addr) (ifaces []string, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,18 +103,18 @@ func (s *Store) phase(a *announcement) SandboxPhase {
 	case p == nil || !a.matches(p):
 		return Waiting
 	case s.announced.newest(p) != a || !p.Networked():
-		return Overtaken
+		return Superseded
 	}
 	for _, ip := range a.IPs {
 		if !slices.Contains(p.IPs, ip) {
-			return Overtaken
+			return Superseded
 		}
 	}
 	return Known
 }
 
-// settle notes from which revision on the announced pods are known.
-func (s *Store) settle() {
+// updatePhases records since which revision each announced pod is known.
+func (s *Store) updatePhases() {
 	for _, a := range s.announced.byID {
 		switch known := s.phase(a) == Known; {
 		case !known:
@@ -134,7 +133,7 @@ func (s *Store) rawPod(k Key) *Pod {
 	return s.pods.objects.get(k)
 }
 
-// setPod stores a pod, or removes it when it is nil.
+// setPod stores a pod, or removes it if p is nil.
 func (s *Store) setPod(k Key, p *Pod) (changed bool) {
 	before := s.rawPod(k)
 	s.holders.count(before, -1)
@@ -147,17 +146,17 @@ func (s *Store) setPod(k Key, p *Pod) (changed bool) {
 		delete(s.announced.raw, k)
 		changed = s.pods.set(k, nil)
 	} else {
-		s.announced.meet(p)
+		s.announced.recordObject(p)
 		changed = s.place(p)
 	}
-	if len(s.announced.byPod[k]) > 0 { // who owns its addresses may be another matter now
+	if len(s.announced.byPod[k]) > 0 { // the owner of its addresses may have changed
 		changed = s.refresh(k) || changed
 	}
 	return s.settleExtras() || changed
 }
 
-// doubtHolders has those who ask for an address answered again that the API gave to a
-// pod, or took from it.
+// doubtHolders re-evaluates the pods that request an address which the API gave to a pod or took
+// from it.
 func (s *Store) doubtHolders(before, now *Pod) {
 	if len(s.extras.claims) == 0 {
 		return
@@ -185,7 +184,7 @@ func (s *Store) replacePods(list []*Pod) (changed bool) {
 		for p := range s.pods.objects.all() {
 			s.holders.count(s.rawPod(p.Key), 1)
 		}
-		s.extras.doubt(slices.Collect(maps.Keys(s.extras.claims))...) // nobody knew the holders yet
+		s.extras.doubt(slices.Collect(maps.Keys(s.extras.claims))...) // the holders were not known yet
 		return s.settleExtras() || changed
 	}
 	raw := make(map[Key]*Pod, len(list))
@@ -200,21 +199,21 @@ func (s *Store) replacePods(list []*Pod) (changed bool) {
 			changed = s.pods.set(p.Key, nil) || changed
 		}
 	}
-	s.announced.raw = raw // place takes out what need not be there
+	s.announced.raw = raw // place removes what need not be kept
 	for _, p := range raw {
-		s.announced.meet(p)
+		s.announced.recordObject(p)
 	}
 	return s.refresh() || changed
 }
 
-// counting returns a list of pods as they count, and remembers which of them the
-// API has otherwise.
+// counting returns a list of pods in their effective form, and keeps the API's version of those
+// that differ.
 func (s *Store) counting(list []*Pod) []*Pod {
 	now := list
 	for i, raw := range list {
-		p := s.counts(raw)
+		p := s.effective(raw)
 		if s.noteClaims(raw); p == raw {
-			delete(s.announced.raw, raw.Key) // of a list that names a pod twice
+			delete(s.announced.raw, raw.Key) // for a list that names a pod twice
 			continue
 		}
 		if &now[0] == &list[0] {
@@ -225,10 +224,9 @@ func (s *Store) counting(list []*Pod) []*Pod {
 	return now
 }
 
-// refresh computes anew who owns which address, and then the pods that can
-// differ: the named ones, those that are announced, those that are not as the
-// API has them, and those that an address went away from. To find these all pods are looked at, but only
-// if there are any.
+// refresh recomputes the owner of each address, and then the pods that this can change: the named
+// ones, the announced ones, those that differ from the API's version, and those that lost an
+// address. To find the last all pods are read, but only if an address has moved.
 func (s *Store) refresh(keys ...Key) (changed bool) {
 	before := s.announced.owners
 	s.announced.owners = s.owners()
@@ -270,9 +268,9 @@ func (s *Store) listing(ips map[netip.Addr]bool) (keys []Key) {
 	return keys
 }
 
-// place puts a pod into the table as it counts.
+// place puts the effective pod into the table.
 func (s *Store) place(raw *Pod) bool {
-	p := s.counts(raw)
+	p := s.effective(raw)
 	s.noteClaims(raw)
 	if p == raw {
 		delete(s.announced.raw, raw.Key)
@@ -282,10 +280,9 @@ func (s *Store) place(raw *Pod) bool {
 	return s.pods.set(raw.Key, p)
 }
 
-// counts returns the pod with the addresses that it has after the announcements,
-// with the further ones that it may have, and without reserved ones; the same value
-// when that changes nothing.
-func (s *Store) counts(p *Pod) *Pod {
+// effective returns the pod with its addresses after the announcements, with the extra addresses
+// that it may have, and without reserved ones; p itself if nothing changes.
+func (s *Store) effective(p *Pod) *Pod {
 	if p.HostNetwork || p.Finished {
 		s.extras.set(p.Key, nil, nil)
 		return p
@@ -317,7 +314,7 @@ func (s *Store) announcedIPs(p *Pod) []netip.Addr {
 	return s.kept(ips, p)
 }
 
-// kept returns the addresses without those that a sandbox of another pod has.
+// kept returns the addresses except those of sandboxes of other pods.
 func (s *Store) kept(ips []netip.Addr, p *Pod) []netip.Addr {
 	lost := func(ip netip.Addr) bool {
 		a := s.announced.owners[ip]
@@ -342,15 +339,14 @@ func (s *Store) owners() map[netip.Addr]*announcement {
 	return list
 }
 
-// claims returns the addresses that a sandbox may own. Before its pod's object
-// came it is believed: a new pod may have the address of one that is still
-// listed. After the object went, or the pod finished, the runtime may just have
-// failed to say so.
+// claims returns the addresses that a sandbox may own. Before its pod's object arrives the sandbox
+// is trusted: a new pod may have the address of one that is still listed. After the object is
+// deleted, or the pod finished, it is not: the runtime may have failed to report the end.
 func (s *Store) claims(a *announcement) []netip.Addr {
 	p := s.rawPod(a.Pod)
 	switch {
 	case p == nil || !a.matches(p):
-		if a.met || s.announced.overtaken(a) {
+		if a.met || s.announced.superseded(a) {
 			return nil
 		}
 		return a.IPs

@@ -185,9 +185,9 @@ func TestASandboxIsKnownFromTheRevisionThatGaveItsPodTheAddresses(t *testing.T) 
 		{"the pod", set(local("a", "1")), SandboxStatus{Known, 3}},
 		{"another pod changes", set(local("b", "3")), SandboxStatus{Known, 3}},
 		{"the API has the address too", set(local("a", "1", "10.0.0.1")), SandboxStatus{Known, 3}},
-		{"another sandbox takes the address", announce(sandbox("t", "b", "3", "10.0.0.1")), SandboxStatus{Phase: Overtaken}},
+		{"another sandbox takes the address", announce(sandbox("t", "b", "3", "10.0.0.1")), SandboxStatus{Phase: Superseded}},
 		{"and goes", withdraw("t"), SandboxStatus{Known, 6}},
-		{"the pod has a second sandbox", announce(sandbox("u", "a", "1", "10.0.0.1")), SandboxStatus{Phase: Overtaken}},
+		{"the pod has a second sandbox", announce(sandbox("u", "a", "1", "10.0.0.1")), SandboxStatus{Phase: Superseded}},
 		{"the first is withdrawn", withdraw("s"), SandboxStatus{}},
 	}
 	for _, step := range steps {

@@ -9,27 +9,25 @@ import (
 	"slices"
 )
 
-// Budgets bound what the author of a policy can make every node spend. They are
-// counted in entries: see Policy.Size. docs/limits.md has the reasons for the
-// figures.
+// Budgets bound the cost that the author of a policy can cause on every node. They are counted in
+// entries: see Policy.Size. docs/limits.md gives the reasons for the figures.
 const (
 	// MaxPolicyEntries is the budget of one policy.
 	MaxPolicyEntries = 16_384
 	// MaxNamespaceEntries is the budget of all policies of a namespace together.
 	MaxNamespaceEntries = 65_536
-	// MaxSubject is the size of the largest selector of subjects that is kept.
+	// MaxSubject is the largest size of a subject selector that is kept.
 	MaxSubject = 1_024
 )
 
 const (
-	policyEntries = 8  // of a policy with nothing in it
-	smallSubject  = 64 // is kept whatever the budget says
+	policyEntries = 8  // of an empty policy
+	smallSubject  = 64 // kept whatever the budget says
 )
 
-// Size returns what the policy costs as it was written, in entries: its rules, and
-// in them the ports, the peers, the exceptions of blocks, and the values of
-// selectors. A selector that has to be asked about every pod counts more: see
-// Selector.Size.
+// Size returns the cost of the policy as written, in entries: its rules, and in them the ports, the
+// peers, the exceptions of blocks, and the values of selectors. A selector that must be matched
+// against every pod counts more: see Selector.Size.
 func (p *Policy) Size() int {
 	if p.leftOut > 0 {
 		return p.leftOut
@@ -59,9 +57,9 @@ func (r *Rule) size() int {
 	return size
 }
 
-// withoutRules returns the policy as it is above a budget: it isolates the same
-// pods and allows nothing. A large selector is not kept; then it isolates every
-// pod of the namespace.
+// withoutRules returns the form that a policy takes above a budget: it isolates the same pods and
+// allows nothing. A large selector is not kept; the policy then isolates every pod of the
+// namespace.
 func (p *Policy) withoutRules() *Policy {
 	q := &Policy{Key: p.Key, UID: p.UID, Version: p.Version, Subject: p.Subject,
 		IsolatesIngress: p.IsolatesIngress, IsolatesEgress: p.IsolatesEgress, leftOut: p.Size()}
@@ -71,26 +69,26 @@ func (p *Policy) withoutRules() *Policy {
 	return q
 }
 
-// budget is what the policies of one namespace take.
+// budget is the use that the policies of one namespace make of their budget.
 type budget struct {
 	policies map[Key]written
-	ranking  ranking // of all of them
+	ranking  ranking // of all policies
 	total    int
-	left     []Key // those that are left out, sorted
+	left     []Key // policies that are left out, sorted
 }
 
-// written is what is known of a policy also if it is left out.
+// written is kept of a policy even if the policy is left out.
 type written struct {
 	size    int
 	version string
-	left    bool // out, for lack of room
+	left    bool // left out, for lack of room
 }
 
 func writtenOf(p *Policy) written {
 	return written{size: p.Size(), version: p.Version, left: p.leftOut > 0}
 }
 
-// newBudgets returns the budgets of policies that are known all at once.
+// newBudgets returns the budgets of a complete list of policies.
 func newBudgets(list []*Policy) budgets {
 	all := budgets{}
 	for _, p := range list {
@@ -129,7 +127,7 @@ func (b *budget) remove(k Key) {
 	delete(b.policies, k)
 }
 
-// mark notes whether a policy is left out.
+// mark records whether a policy is left out.
 func (b *budget) mark(k Key, left bool) {
 	w := b.policies[k]
 	w.left = left
@@ -142,7 +140,7 @@ func (b *budget) mark(k Key, left bool) {
 	}
 }
 
-// diagnostics says what is left out; nothing if nothing is.
+// diagnostics names the policies that are left out; nil if there are none.
 func (b *budget) diagnostics(namespace string) []Diagnostic {
 	if len(b.left) == 0 {
 		return nil
@@ -168,7 +166,7 @@ func (b *budget) diagnostics(namespace string) []Diagnostic {
 // budgetOrigin is the origin of the diagnostics of a namespace's budget.
 type budgetOrigin struct{ namespace string }
 
-// budgets are those of all namespaces.
+// budgets holds the budget of each namespace.
 type budgets map[string]*budget
 
 func (list budgets) of(namespace string) *budget {
@@ -180,8 +178,8 @@ func (list budgets) of(namespace string) *budget {
 	return b
 }
 
-// setPolicy stores a policy, or removes it when it is nil, within the budget of
-// its namespace. Its cost does not grow with the other policies of the namespace.
+// setPolicy stores a policy, or removes it if p is nil, within the budget of its namespace. Its
+// cost does not grow with the other policies of the namespace.
 func (s *Store) setPolicy(k Key, p *Policy) (changed bool) {
 	b := s.budgets.of(k.Namespace)
 	was := b.over()
@@ -204,11 +202,11 @@ func (s *Store) setPolicy(k Key, p *Policy) (changed bool) {
 	return changed
 }
 
-// over reports whether there is more than the budget, or something was left out.
+// over reports whether the budget is exceeded or a policy is left out.
 func (b *budget) over() bool { return b.total > MaxNamespaceEntries || len(b.left) > 0 }
 
-// fit leaves a policy out if the budget has no room for it, and asks for it if it
-// was left out and there is room again.
+// fit leaves a policy out if the budget has no room for it, and requests it from the source if it
+// was left out and now has room.
 func (s *Store) fit(b *budget, k Key) (changed bool) {
 	w, known := b.policies[k]
 	switch fits := b.ranking.fits(ranked{w.size, k}); {
@@ -242,7 +240,7 @@ func (s *Store) replacePolicies(list []*Policy) (changed bool) {
 	return changed
 }
 
-// want asks the source for a policy.
+// want requests a policy from the source.
 func (s *Store) want(k Key) {
 	s.wanted[k] = true
 	select {
@@ -251,19 +249,18 @@ func (s *Store) want(k Key) {
 	}
 }
 
-// WantAgain has a policy asked for once more, after it could not be read.
+// WantAgain requests a policy again after it could not be read.
 func (s *Store) WantAgain(k Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.want(k)
 }
 
-// Wants receives when policies have to be read again: the budget of their
-// namespace left them out, and has room for them now.
+// Wants receives a value when policies must be read again: they were left out, and the budget of
+// their namespace has room for them now.
 func (s *Store) Wants() <-chan struct{} { return s.wants }
 
-// Wanted returns the policies that have to be read again, and forgets that they
-// were asked for.
+// Wanted returns the policies that must be read again, and clears the list.
 func (s *Store) Wanted() []Key {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -272,8 +269,8 @@ func (s *Store) Wanted() []Key {
 	return keys
 }
 
-// Supply stores a policy that was wanted. It is no change if the policy is not
-// left out any more, or has another version meanwhile: that one is on its way.
+// Supply stores a policy that was wanted. It changes nothing if the policy is no longer left out,
+// or has another version by now: that version will arrive by itself.
 func (tx *Tx) Supply(p *Policy) {
 	b := tx.store.budgets[p.Key.Namespace]
 	if b == nil {
@@ -284,9 +281,9 @@ func (tx *Tx) Supply(p *Policy) {
 	}
 }
 
-// Trim takes the rules away from those of the policies for which the budget of
-// their namespace has no room, whatever comes beside them. A source calls it while
-// it collects a list, so that the list is never much larger than what is kept.
+// Trim removes the rules of the policies for which the budget of their namespace has no room,
+// whatever else is in the list. A source calls it while it collects a list, so that the list never
+// grows much larger than what is kept.
 func Trim(list []*Policy) {
 	all := newBudgets(list)
 	for i, p := range list {

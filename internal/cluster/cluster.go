@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cluster holds what the cluster looks like, reduced to what a policy
-// decision needs: namespaces, pods and policies as immutable values, and the
-// Store in which a source (the Kubernetes API, a directory of manifests)
-// collects them.
+// Package cluster holds the state of the cluster, reduced to what a policy decision needs:
+// namespaces, pods and policies as immutable values, and the Store in which a source (the
+// Kubernetes API, a directory of manifests) collects them.
 //
-// It stands at the start of the data path: sources write into a Store, the
-// policy package reads what changed. It does no I/O and decides nothing. All
-// text has been parsed by the time it gets here: addresses, prefixes,
-// selectors and protocols are typed values.
+// It is the start of the data path: sources write into a Store, the policy package reads the
+// changes. It does no I/O and decides nothing. All text is parsed before it gets here: addresses,
+// prefixes, selectors and protocols are typed values.
 package cluster
 
 import (
@@ -42,11 +40,11 @@ type Namespace struct {
 	Labels Labels
 }
 
-// Pod is a pod, reduced to what can change a verdict. It is immutable once it
-// is in a Store.
+// Pod is a pod, reduced to the fields that can change a verdict. It is immutable once it is in a
+// Store.
 type Pod struct {
 	Key Key
-	// UID may be empty: from manifests, and of pods of other nodes.
+	// UID may be empty: for pods from manifests, and for pods of other nodes.
 	UID    string
 	Labels Labels
 	// Node is the node that the pod is bound to; empty while unscheduled.
@@ -54,22 +52,19 @@ type Pod struct {
 	// IPs are the pod's addresses (status.podIPs), unmapped and without
 	// duplicates, in the order of the API.
 	IPs []netip.Addr
-	// Declared is what else the object says; nil for nothing.
+	// Declared holds the other facts of the object; nil for none.
 	Declared *Declared
-	// HostNetwork pods have the node's addresses. The API leaves policies for
-	// them undefined; here they are neither subjects nor pod peers, their
-	// traffic is the node's.
+	// HostNetwork pods have the node's addresses. The API leaves policies for them undefined. Here
+	// they are neither subjects nor pod peers; their traffic is the node's.
 	HostNetwork bool
-	// Finished is true in phase Succeeded or Failed: the address may already
-	// belong to somebody else.
+	// Finished is true in phase Succeeded or Failed: the address may already belong to another pod.
 	Finished bool
 	// Terminating is true once a deletion timestamp is set. A terminating pod
 	// still runs, so it stays a subject and a peer.
 	Terminating bool
 }
 
-// Networked reports whether the pod has addresses of its own that policies can
-// speak about.
+// Networked reports whether the pod has addresses of its own, to which policies can apply.
 func (p *Pod) Networked() bool {
 	return p != nil && !p.HostNetwork && !p.Finished && len(p.IPs) > 0
 }
@@ -84,9 +79,8 @@ func (p *Pod) Equal(o *Pod) bool {
 		slices.Equal(p.Labels, o.Labels) && slices.Equal(p.IPs, o.IPs) && p.Declared.equal(o.Declared)
 }
 
-// NamedPort is a container port with a name. A rule that names a port means,
-// for each destination pod, the numbers that this pod declares under the name
-// for the rule's protocol.
+// NamedPort is a container port with a name. A rule that names a port means, for each destination
+// pod, the port numbers that this pod declares under that name for the rule's protocol.
 type NamedPort struct {
 	Name     string
 	Protocol Protocol

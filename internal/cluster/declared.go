@@ -9,27 +9,27 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// Declared is what a pod's object says beside labels and addresses. Equal ones are
-// shared by pods, and most pods have none.
+// Declared holds the facts of a pod's object other than labels and addresses. Equal values are
+// shared by pods; most pods have none.
 type Declared struct {
 	// Ports are the container ports that have a name, in the order of the API.
 	Ports []NamedPort
-	// Extra are the further addresses that an annotation asks for; nil for none.
+	// Extra are the extra addresses that an annotation requests; nil for none.
 	Extra *Extra
 }
 
-// Extra are addresses beside those that the pod network gave a pod: those of a
-// virtual machine in it, or the one that keepalived moves. The API knows nothing of
-// them. They count as far as the operator allows it (Store.Allow).
+// Extra are addresses in addition to those that the pod network assigned: for instance those of a
+// virtual machine in the pod, or one that keepalived moves. The API does not know them. They count
+// as far as the operator allows it (Store.Allow).
 type Extra struct {
 	// Addrs are unmapped and without duplicates.
 	Addrs    []netip.Addr
 	Hardware []inet.Hardware
-	// Unread are entries that are no addresses, and why.
+	// Unread lists the entries that are not addresses, with the reason.
 	Unread []string
 }
 
-// MaxExtra bounds the entries of an annotation that are read.
+// MaxExtra bounds the number of entries that are read from an annotation.
 const MaxExtra = 8
 
 // NamedPorts returns the pod's container ports that have a name.
@@ -40,7 +40,7 @@ func (p *Pod) NamedPorts() []NamedPort {
 	return p.Declared.Ports
 }
 
-// Extra returns the further addresses that the pod's annotation asks for; nil for none.
+// Extra returns the extra addresses that the pod's annotation requests; nil for none.
 func (p *Pod) Extra() *Extra {
 	if p == nil || p.Declared == nil {
 		return nil

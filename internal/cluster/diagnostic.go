@@ -7,8 +7,8 @@ import "fmt"
 // Severity orders diagnostics.
 type Severity uint8
 
-// The severities. Warning: everything is enforced as written, but it deserves
-// a look. Error: a part was not understood and matches nothing.
+// The severities. Warning: everything is enforced as written, but may not be as intended. Error: a
+// part was not understood and matches nothing.
 const (
 	Warning Severity = iota + 1
 	Error
@@ -22,7 +22,7 @@ func (s Severity) String() string {
 	return "warning"
 }
 
-// MarshalText lets JSON show the word.
+// MarshalText returns the word that String returns.
 func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText reads what MarshalText wrote.
@@ -36,9 +36,8 @@ func (s *Severity) UnmarshalText(text []byte) error {
 	return fmt.Errorf("%q is no severity", text)
 }
 
-// Diagnostic is a finding about a user's object. It is a value, returned by
-// pure functions and reported at the edge; problems of ours or of the machine
-// are errors instead.
+// Diagnostic is a finding about a user's object. It is a value, returned by pure functions and
+// reported at the edge. Faults of podwall or of the machine are errors instead.
 type Diagnostic struct {
 	Severity Severity `json:"severity"`
 	// Kind is the object's kind, or "File" for a file that could not be read.
@@ -48,7 +47,7 @@ type Diagnostic struct {
 	// for a file FILE:LINE.
 	Field   string `json:"field,omitempty"`
 	Message string `json:"message"`
-	// Cure says what the user can do.
+	// Cure is what the user can do.
 	Cure string `json:"cure,omitempty"`
 }
 

@@ -11,11 +11,10 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// ExtraAnnotation is the annotation by which a pod asks for further addresses.
+// ExtraAnnotation is the annotation with which a pod requests extra addresses.
 const ExtraAnnotation = "podwall.io/extra-addresses"
 
-// Allowance are the ranges from which pods may have further addresses. The zero
-// value allows none.
+// Allowance holds the ranges from which pods may have extra addresses. The zero value allows none.
 type Allowance struct {
 	Prefixes []netip.Prefix
 	Hardware []inet.HardwareRange
@@ -31,26 +30,26 @@ func (a Allowance) hasHardware(h inet.Hardware) bool {
 	return slices.ContainsFunc(a.Hardware, func(r inet.HardwareRange) bool { return r.Contains(h) })
 }
 
-// extras are the further addresses that pods ask for, as far as they are allowed.
+// extras holds the extra addresses that pods request, as far as they are allowed.
 type extras struct {
 	allowed  Allowance
 	hardware map[string][]inet.Hardware // by namespace/name; only of pods that have some
-	// claims has who asks for an address. Only pods count that have an address of their
-	// own, and addresses that are allowed. of is the same, by the pod.
+	// claims lists the pods that request an address. It holds only pods that have an address of
+	// their own, and only addresses that are allowed. of holds the same by pod.
 	claims map[netip.Addr]*claimants
 	of     map[Key]claim
-	// dirty are pods that may get another answer than before.
+	// dirty are pods whose result may have changed.
 	dirty   map[Key]bool
-	refused map[Key]bool // pods that do not get all that they ask for
+	refused map[Key]bool // pods that do not get all that they request
 }
 
-// claimants are the pods that ask for one address.
+// claimants are the pods that request one address.
 type claimants struct {
 	byNode     map[string]map[Key]bool
 	namespaces map[string]int
 }
 
-// claim is what one pod asks for.
+// claim is the request of one pod.
 type claim struct {
 	node  string
 	addrs []netip.Addr
@@ -61,23 +60,22 @@ func newExtras() extras {
 		dirty: map[Key]bool{}, refused: map[Key]bool{}}
 }
 
-// Allow says from which ranges pods may have further addresses. It is to be called
-// before the first object is stored.
+// Allow sets the ranges from which pods may have extra addresses. It must be called before the
+// first object is stored.
 func (s *Store) Allow(a Allowance) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.extras.allowed = a
 }
 
-// ExtraHardware returns the further hardware addresses that a pod may have; pod is
-// namespace/name.
+// ExtraHardware returns the extra hardware addresses that a pod may have; pod is namespace/name.
 func (s *Store) ExtraHardware(pod string) []inet.Hardware {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.extras.hardware[pod]
 }
 
-// set notes what a pod asks for that has these addresses of its own; nil is no pod.
+// set records the request of a pod whose own addresses are own; a nil pod has none.
 func (x *extras) set(k Key, p *Pod, own []netip.Addr) {
 	e := p.Extra()
 	if e != nil && (p.HostNetwork || p.Finished || len(own) == 0) {
@@ -114,8 +112,8 @@ func (x *extras) setHardware(k Key, e *Extra) {
 	}
 }
 
-// count adds a pod to those that ask for an address, or takes it out. Others get another
-// answer only where the second came or went.
+// count adds a pod to the claimants of an address, or removes it. The result for the other
+// claimants changes only when their number passes from one to two or back.
 func (x *extras) count(ip netip.Addr, node string, k Key, add bool) {
 	c := x.claims[ip]
 	if c == nil {
@@ -149,7 +147,7 @@ func (x *extras) count(ip netip.Addr, node string, k Key, add bool) {
 	}
 }
 
-// doubt has all who ask for the address answered again.
+// doubt marks all claimants of the addresses as dirty.
 func (x *extras) doubt(ips ...netip.Addr) {
 	if len(x.claims) == 0 {
 		return
@@ -171,7 +169,7 @@ func (x *extras) clear() {
 	clear(x.refused)
 }
 
-// settleExtras places the pods again that may get another answer.
+// settleExtras places the dirty pods again.
 func (s *Store) settleExtras() (changed bool) {
 	for len(s.extras.dirty) > 0 {
 		dirty := s.extras.dirty
@@ -186,8 +184,8 @@ func (s *Store) settleExtras() (changed bool) {
 	return changed
 }
 
-// withExtra returns the addresses of a pod and those that its annotation adds. A pod
-// without an address of its own gets none.
+// withExtra returns the addresses of a pod and those that its annotation adds. A pod without an
+// address of its own gets none.
 func (s *Store) withExtra(ips []netip.Addr, p *Pod) []netip.Addr {
 	if len(ips) == 0 {
 		return ips
@@ -201,10 +199,9 @@ func (s *Store) withExtra(ips []netip.Addr, p *Pod) []netip.Addr {
 	return all
 }
 
-// extraRefused says why a pod does not get a further address that it asks for, in
-// words that continue "it is"; "" if it does. Pods of one namespace on several nodes may
-// share one, which moves from one to the other. Of others that ask for the same none
-// gets it.
+// extraRefused says why a pod does not get an extra address that it requests, in words that
+// continue "it is"; "" if it gets it. Pods of one namespace on different nodes may share an
+// address, which moves between them. In all other cases of several claimants none gets it.
 func (s *Store) extraRefused(ip netip.Addr, p *Pod) string {
 	if !s.extras.allowed.hasAddr(ip) {
 		return "in no range of --extra-addresses"
@@ -227,7 +224,7 @@ func (s *Store) extraRefused(ip netip.Addr, p *Pod) string {
 	return ""
 }
 
-// noteRefused remembers whether the pod does not get all that it asks for.
+// noteRefused records whether the pod does not get all that it requests.
 func (s *Store) noteRefused(p *Pod) {
 	refused := len(s.refused(p)) > 0
 	if refused || s.extras.refused[p.Key] {
@@ -240,7 +237,7 @@ func (s *Store) noteRefused(p *Pod) {
 	}
 }
 
-// refused says what of a pod's annotation does not count.
+// refused describes the parts of a pod's annotation that have no effect.
 func (s *Store) refused(p *Pod) (list []string) {
 	e := p.Extra()
 	if e == nil || p.HostNetwork || p.Finished {
@@ -263,7 +260,7 @@ func (s *Store) refused(p *Pod) (list []string) {
 	return list
 }
 
-// extraClaims returns what there is to say about annotations that do not count.
+// extraClaims returns the diagnostics about annotations that have no effect.
 func (s *Store) extraClaims() (list []Diagnostic) {
 	keys := slices.SortedFunc(maps.Keys(s.extras.refused), Key.Compare)
 	for _, k := range keys[:min(maxLost, len(keys))] {

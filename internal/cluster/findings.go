@@ -8,12 +8,12 @@ import (
 	"slices"
 )
 
-// maxNamespaceFindings bounds the diagnostics about the objects of one namespace:
-// the author of its policies decides how many there are.
+// maxNamespaceFindings bounds the diagnostics about the objects of one namespace, because the
+// author of its policies decides how many there are.
 const maxNamespaceFindings = 100
 
-// sortedDiagnostics returns all diagnostics that hold now, sorted, and no more of a
-// namespace than its bound. It is kept until something changes.
+// sortedDiagnostics returns all current diagnostics, sorted, at most maxNamespaceFindings for each
+// namespace. The result is kept until something changes.
 func (s *Store) sortedDiagnostics() []Diagnostic {
 	if s.told != nil && s.reserved.known {
 		return s.told
@@ -23,7 +23,7 @@ func (s *Store) sortedDiagnostics() []Diagnostic {
 		lists = append(lists, list)
 	}
 	lists = slices.DeleteFunc(lists, func(l []Diagnostic) bool { return len(l) == 0 })
-	// The lists are sorted first, which leaves little to the sorting of all.
+	// Sorting the lists first leaves little work to the sort of all.
 	slices.SortFunc(lists, func(a, b []Diagnostic) int { return compareDiagnostics(a[0], b[0]) })
 	all := slices.Concat(lists...)
 	slices.SortFunc(all, compareDiagnostics)
@@ -36,8 +36,8 @@ func compareDiagnostics(a, b Diagnostic) int {
 		cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
 }
 
-// bounded leaves out what is beyond the bound of a namespace, and says so in the
-// last one that stays.
+// bounded drops the diagnostics above the bound of a namespace, and notes their number in the last
+// one that stays.
 func bounded(all []Diagnostic) []Diagnostic {
 	seen, last := map[string]int{}, map[string]int{}
 	list := make([]Diagnostic, 0, len(all))

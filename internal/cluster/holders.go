@@ -7,15 +7,14 @@ import (
 	"net/netip"
 )
 
-// holders counts how many pods the API lists with an address, by a digest of
-// the address. It answers "somebody else has it" without a walk over all pods
-// and costs some 15 bytes a pod, a third of an index by address. Two addresses
-// with one digest cost a walk that was not needed, and to a pod a further address that
-// it asks for (one in four billion for each pair of addresses).
+// holders counts the pods that the API lists with an address, by a digest of the address. It
+// answers "does another pod have it?" without a walk over all pods, and costs about 15 bytes per
+// pod, a third of an index by address. If two addresses have the same digest, a walk is made in
+// vain, and a pod may be refused an extra address that it requests (one in four billion for each
+// pair of addresses).
 type holders map[uint32]int32
 
-// count adds a pod, or with by = -1 takes it out. Pods that cannot lose an
-// address do not count.
+// count adds a pod, or with by = -1 removes it. Pods that cannot lose an address do not count.
 func (h holders) count(p *Pod, by int32) {
 	if !p.Networked() {
 		return
@@ -28,7 +27,7 @@ func (h holders) count(p *Pod, by int32) {
 	}
 }
 
-// others reports whether a pod beside p (which may be nil) may have the address.
+// others reports whether a pod other than p (which may be nil) may have the address.
 func (h holders) others(ip netip.Addr, p *Pod) bool {
 	d, own := digest(ip), int32(0)
 	if p.Networked() {

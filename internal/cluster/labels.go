@@ -12,8 +12,8 @@ import (
 // Label is one key and its value.
 type Label struct{ Key, Value string }
 
-// Labels are sorted by key. They implement labels.Labels, so that upstream's
-// own selectors match them: label semantics are not ours.
+// Labels are sorted by key. They implement labels.Labels, so that upstream's selectors match them:
+// label semantics are upstream's.
 type Labels []Label
 
 var _ labels.Labels = Labels(nil)

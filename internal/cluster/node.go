@@ -36,9 +36,9 @@ func (tx *Tx) DeleteNode(name string) { tx.noteNodes(tx.store.nodes.set(Key{Name
 // ReplaceNodes makes the given nodes the only ones.
 func (tx *Tx) ReplaceNodes(list []*Node) { tx.noteNodes(tx.store.nodes.replace(list)) }
 
-// noteNodes notes a change of the nodes. No pod can have the first address of each
-// family of a node, under which others know it. Behind it cloud providers were seen
-// to list the addresses that they give to pods.
+// noteNodes notes a change of the nodes. The first address of each family of a node, under which
+// others know it, is reserved: no pod can have it. Further addresses are not: some cloud providers
+// list there the addresses that they give to pods.
 func (tx *Tx) noteNodes(changed bool) {
 	if !changed {
 		return
@@ -60,7 +60,7 @@ func (tx *Tx) noteNodes(changed bool) {
 	tx.SetReserved(reservedByNodes{}, reserved)
 }
 
-// reservedByNodes is the origin of what is reserved for all nodes.
+// reservedByNodes is the origin of the addresses that Node objects reserve.
 type reservedByNodes struct{}
 
 // Node returns a node, or nil.

@@ -7,39 +7,39 @@ import (
 	"net/netip"
 )
 
-// Policy is a NetworkPolicy after defaulting and parsing. What could not be
-// understood is not in it any more (see package convert): the smallest part
-// that was not understood matches nothing, the isolation stays.
+// Policy is a NetworkPolicy after defaulting and parsing. It does not contain the parts that could
+// not be understood (see package convert): the smallest such part matches nothing, the isolation
+// stays.
 type Policy struct {
 	Key Key
 	UID string
-	// Version is the object's, to be compared for equality; empty from manifests.
-	// It is no part of the meaning.
+	// Version is the object's resource version, to be compared for equality; empty from manifests.
+	// It is not part of the meaning.
 	Version string
 	// Subject selects the pods of the policy's namespace that it isolates.
 	Subject Selector
 	// IsolatesIngress and IsolatesEgress are the policy types after defaulting.
 	IsolatesIngress bool
 	IsolatesEgress  bool
-	// Ingress and Egress are the rules, in the order of the API. The rules of a
-	// direction that the policy does not isolate are not here: they mean nothing.
+	// Ingress and Egress are the rules, in the order of the API. The rules of a direction that the
+	// policy does not isolate are left out: they have no effect.
 	Ingress []Rule
 	Egress  []Rule
 
-	leftOut int // the size of the rules that are not here, for lack of room; see Budgets
+	leftOut int // the size of the rules that are missing for lack of room; see Budgets
 }
 
 // Rule allows the traffic that matches one of its peers and one of its ports.
 type Rule struct {
-	// Index is the position in the API object, which differs from the position
-	// here when a rule before it was dropped.
+	// Index is the position in the API object. It differs from the position here if an earlier rule
+	// was dropped.
 	Index int
 	Peers Peers
 	Ports Ports
 }
 
-// Peers are the other side of a rule. "No constraint" and "empty" are
-// different: the zero value matches nobody.
+// Peers are the other side of a rule. "No constraint" and "empty" differ: the zero value matches no
+// peer.
 type Peers struct {
 	// Any is true when the API field was absent or empty: every peer matches.
 	Any  bool
@@ -55,16 +55,14 @@ type Peer struct {
 	Block      *IPBlock
 }
 
-// IPBlock is a CIDR block without its holes.
+// IPBlock is a CIDR minus its except ranges.
 type IPBlock struct {
 	CIDR netip.Prefix
-	// Except are masked prefixes of the family of CIDR; they need not lie
-	// inside it.
+	// Except are masked prefixes of the family of CIDR; they need not be inside it.
 	Except []netip.Prefix
 }
 
-// Contains reports whether the address is in the block and in none of its
-// holes.
+// Contains reports whether the address is in CIDR and in none of the except ranges.
 func (b *IPBlock) Contains(a netip.Addr) bool {
 	if !b.CIDR.Contains(a) {
 		return false
@@ -79,8 +77,8 @@ func (b *IPBlock) Contains(a netip.Addr) bool {
 
 // Ports are the ports of a rule. As with Peers, the zero value matches none.
 type Ports struct {
-	// Any is true when the API field was absent or empty: every port of every
-	// protocol matches, also of protocols that the API cannot name.
+	// Any is true when the API field was absent or empty: every port of every protocol matches,
+	// even of protocols that the API cannot name.
 	Any  bool
 	List []Port
 }
@@ -97,8 +95,8 @@ type Port struct {
 	First, Last uint16
 }
 
-// String returns the notation of scenarios, logs and the command line:
-// tcp:80, udp:5000-5010, tcp:http or sctp.
+// String returns the notation of scenarios, logs and the command line: tcp:80, udp:5000-5010,
+// tcp:http or sctp.
 func (p Port) String() string {
 	proto := map[Protocol]string{TCP: "tcp", UDP: "udp", SCTP: "sctp"}[p.Protocol]
 	switch {

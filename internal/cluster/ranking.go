@@ -7,15 +7,15 @@ import (
 	"slices"
 )
 
-// ranking is the policies of a namespace in the order in which its budget takes
-// them: the smallest first, so that one large policy does not stop the others, and
-// of equal ones the first by name. Those that fit are a prefix, since what has no
-// room has none beside more policies either. A change moves the end of the prefix
-// by one or two policies, so it costs two searches and no sorting.
+// ranking lists the policies of a namespace in the order in which its budget admits them: the
+// smallest first, so that one large policy does not exclude the others, and equal sizes by name.
+// The admitted policies are a prefix of the list: each later policy is at least as large, so it has
+// no room either. A change moves the end of the prefix by one or two policies, so it costs two
+// searches and no sorting.
 type ranking struct {
 	list []ranked
-	fit  int // how many of the list fit
-	sum  int // their size
+	fit  int // how many of the list are admitted
+	sum  int // their total size
 }
 
 type ranked struct {
@@ -27,7 +27,7 @@ func (a ranked) compare(b ranked) int {
 	return cmp.Or(cmp.Compare(a.size, b.size), a.key.Compare(b.key))
 }
 
-// newRanking ranks policies that are known all at once.
+// newRanking ranks a complete list of policies.
 func newRanking(policies map[Key]written) ranking {
 	r := ranking{list: make([]ranked, 0, len(policies))}
 	for k, w := range policies {
@@ -59,8 +59,7 @@ func (r *ranking) remove(x ranked) {
 	}
 }
 
-// settle moves the end of the prefix to where the budget ends, and returns the
-// policies that it moved over.
+// settle moves the end of the prefix to the end of the budget, and returns the policies in between.
 func (r *ranking) settle() (moved []ranked) {
 	from := r.fit
 	for r.sum > MaxNamespaceEntries {

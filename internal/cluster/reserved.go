@@ -12,15 +12,15 @@ import (
 // KindPod is the Kind of diagnostics about pods.
 const KindPod = "Pod"
 
-// reserved are the addresses that no pod can have unless it is on the host's
-// network, and the pods that claim one.
+// reserved holds the addresses that only pods on the host's network can have, and the other pods
+// that claim one.
 type reserved struct {
-	by   map[any]map[netip.Addr]string // why, by origin
+	by   map[any]map[netip.Addr]string // reason, by origin
 	all  map[netip.Addr]string
-	firm map[netip.Addr]string // without those that only Node objects reserve
+	firm map[netip.Addr]string // without the addresses that only Node objects reserve
 	lost map[Key]bool          // pods that do not get an address that they claim
-	said []Diagnostic          // about them, up to date if known
-	// known is false after something changed that said is made of.
+	said []Diagnostic          // diagnostics about lost, up to date if known
+	// known is false after a change of anything that said is computed from.
 	known bool
 }
 
@@ -31,11 +31,11 @@ func newReserved() reserved {
 // maxLost bounds how many pods that claim a reserved address are named.
 const maxLost = 50
 
-// why says whose a reserved address is, in words that continue "is"; "" if it is
-// not reserved. An address that the runtime announced for the pod yields to no
-// Node object: somebody else writes that, and the runtime knows better.
+// why names the owner of a reserved address, in words that continue "is"; "" if the address is not
+// reserved. An address that the runtime announced for the pod yields to no Node object: Node
+// objects have other writers, and the runtime knows better.
 func (r *reserved) why(ip netip.Addr, announced []netip.Addr) string {
-	if why := nobodys(ip); why != "" {
+	if why := neverPods(ip); why != "" {
 		return why
 	}
 	if slices.Contains(announced, ip) {
@@ -44,8 +44,8 @@ func (r *reserved) why(ip netip.Addr, announced []netip.Addr) string {
 	return r.all[ip]
 }
 
-// nobodys are the addresses that are reserved on every node.
-func nobodys(ip netip.Addr) string {
+// neverPods returns why an address is reserved on every node; "" if it is not.
+func neverPods(ip netip.Addr) string {
 	switch {
 	case ip.IsUnspecified(), ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return "no address of a host"
@@ -59,10 +59,10 @@ func nobodys(ip netip.Addr) string {
 	return ""
 }
 
-// SetReserved makes these the addresses that are reserved for one origin, a
-// comparable value; others stay. A pod that is not on the host's network loses
-// such an address, whatever the API says, and a diagnostic names it. The text says
-// whose the address is, in words that continue "is": "an address of this node".
+// SetReserved replaces the addresses that are reserved for one origin, a comparable value; those of
+// other origins stay. A pod that is not on the host's network loses such an address, whatever the
+// API says, and a diagnostic names it. The text names the owner of the address, in words that
+// continue "is": "an address of this node".
 func (tx *Tx) SetReserved(origin any, list map[netip.Addr]string) {
 	s := tx.store
 	r := &s.reserved
@@ -97,11 +97,12 @@ func (tx *Tx) SetReserved(origin any, list map[netip.Addr]string) {
 	}
 	tx.note(s.settleExtras())
 	s.settled = false
-	tx.note(len(r.lost)+len(s.extras.refused) > 0) // the text of a diagnostic may be another
+	tx.note(len(r.lost)+len(s.extras.refused) > 0) // the text of a diagnostic may have changed
 }
 
-// union joins what the origins reserve, but for one of them; nil leaves out none.
-// Of two texts for one address the smaller one stays, whatever the order.
+// union joins the addresses that the origins reserve, except those of the origin without (nil: no
+// exception). If one address has two texts the smaller one wins, so the order of origins does not
+// matter.
 func union(by map[any]map[netip.Addr]string, without any) map[netip.Addr]string {
 	all := map[netip.Addr]string{}
 	for origin, list := range by {
@@ -117,8 +118,8 @@ func union(by map[any]map[netip.Addr]string, without any) map[netip.Addr]string 
 	return all
 }
 
-// unreserved returns the addresses that are not reserved for a pod with these
-// announced ones; the same slice if all are not.
+// unreserved returns the addresses that are not reserved for a pod with these announced addresses;
+// the same slice if none is.
 func (r *reserved) unreserved(ips, announced []netip.Addr) []netip.Addr {
 	bad := func(ip netip.Addr) bool { return r.why(ip, announced) != "" }
 	if !slices.ContainsFunc(ips, bad) {
@@ -127,14 +128,14 @@ func (r *reserved) unreserved(ips, announced []netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(ips), bad)
 }
 
-// noteClaims remembers what a pod, as the API has it, claims and what it does not get.
+// noteClaims records whether a pod, as the API has it, claims an address that it does not get.
 func (s *Store) noteClaims(p *Pod) {
 	lost := p.Networked() && len(s.reserved.unreserved(p.IPs, s.announced.addrs(p))) < len(p.IPs)
 	s.reserved.note(p, lost)
 	s.noteRefused(p)
 }
 
-// note remembers whether a pod does not get an address that it claims.
+// note records whether a pod does not get an address that it claims.
 func (r *reserved) note(p *Pod, lost bool) {
 	if lost || r.lost[p.Key] {
 		r.known = false
@@ -153,7 +154,7 @@ func (r *reserved) forget(k Key) {
 	}
 }
 
-// reservedClaims returns what there is to say about pods that claim reserved addresses.
+// reservedClaims returns the diagnostics about pods that claim reserved addresses.
 func (s *Store) reservedClaims() []Diagnostic {
 	r := &s.reserved
 	if r.known {

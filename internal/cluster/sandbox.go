@@ -7,16 +7,15 @@ import (
 	"slices"
 )
 
-// Sandbox is what the container runtime says of a pod before its containers
-// start. It is the first to know a pod's addresses: the API names them only
-// after the pod has started.
+// Sandbox is the container runtime's report of a pod before its containers start. The runtime is
+// the first to know a pod's addresses: the API names them only after the pod has started.
 type Sandbox struct {
-	// ID is the runtime's. A pod that is started again gets a new one.
+	// ID is the runtime's. A restarted pod gets a new one.
 	ID  string
 	Pod Key
-	// UID is the pod's; empty where the runtime does not say it.
+	// UID is the pod's; empty if the runtime does not report it.
 	UID string
-	// Node is where the runtime runs: a pod that is bound elsewhere is not meant.
+	// Node is the runtime's node. Pods that are bound to another node do not match.
 	Node string
 	// IPs are unmapped, without zone and without duplicates.
 	IPs []netip.Addr
@@ -28,48 +27,47 @@ func (s Sandbox) equal(o Sandbox) bool {
 	return s.ID == o.ID && s.Pod == o.Pod && s.UID == o.UID && s.Node == o.Node && slices.Equal(s.IPs, o.IPs) && slices.Equal(s.Links, o.Links)
 }
 
-// matches reports whether a pod object is the one that the sandbox is for. An
-// object without UID comes from manifests and is taken at its name.
+// matches reports whether a pod object is the one of this sandbox. An object without UID comes from
+// manifests and matches by name.
 func (s Sandbox) matches(p *Pod) bool {
 	return p.Key == s.Pod && p.Node == s.Node && samePod(s.UID, p.UID)
 }
 
 func samePod(a, b string) bool { return a == b || a == "" || b == "" }
 
-// SandboxPhase says how far the store is with an announced sandbox.
+// SandboxPhase is the store's progress with an announced sandbox.
 type SandboxPhase uint8
 
-// The phases. Unannounced: not announced, or withdrawn. Waiting: the pod's
-// object is not here yet, or is not the announced one. Known: the pod has the
-// announced addresses. Overtaken: it has not and will not, because a newer
-// sandbox has them, the API names others, or the pod needs none.
+// The phases. Unannounced: not announced, or withdrawn. Waiting: the pod's object is not in the
+// store yet, or is not the announced one. Known: the pod has the announced addresses. Superseded:
+// the pod does not have them and will not get them, because a newer sandbox has them, the API names
+// others, or the pod needs none.
 const (
 	Unannounced SandboxPhase = iota
 	Waiting
 	Known
-	Overtaken
+	Superseded
 )
 
-// SandboxStatus is the answer of Store.Sandbox.
+// SandboxStatus is the result of Store.Sandbox.
 type SandboxStatus struct {
 	Phase SandboxPhase
-	// Revision is the one from which on the phase Known holds; zero otherwise.
+	// Revision is the first revision of the phase Known; zero in other phases.
 	Revision uint64
 }
 
-// announcement is a Sandbox and what is remembered about it.
+// announcement is a Sandbox and the facts that the store keeps about it.
 type announcement struct {
 	Sandbox
-	seq uint64 // of two, the one with the higher number is newer
-	met bool   // the store had the pod's object at some time since
-	// stale are the addresses that the object had when they met. They were
-	// written before this sandbox was there, so they say nothing about it.
+	seq uint64 // the higher number is the newer sandbox
+	met bool   // the store has had the pod's object since
+	// stale are the addresses that the object had when it first matched. They predate this sandbox,
+	// so they say nothing about it.
 	stale []netip.Addr
 	since uint64 // revision of SandboxStatus
 }
 
-// addresses returns what the pod's addresses are: the announced ones until the
-// API has its own.
+// addresses returns the pod's addresses: the announced ones until the API has its own.
 func (a *announcement) addresses(p *Pod) []netip.Addr {
 	if len(p.IPs) == 0 || slices.Equal(p.IPs, a.stale) {
 		return a.IPs
@@ -77,9 +75,8 @@ func (a *announcement) addresses(p *Pod) []netip.Addr {
 	return p.IPs
 }
 
-// announcements are the part of a Store that knows what the runtime announced.
-// The table of pods holds what counts; raw holds what the API says, for those
-// pods for which that is something else.
+// announcements is the part of a Store that holds the runtime's announcements. The table of pods
+// holds the effective pods; raw holds the API's version of the pods for which that differs.
 type announcements struct {
 	seq    uint64
 	byID   map[string]*announcement
@@ -112,8 +109,8 @@ func (n *announcements) remove(id string) {
 	}
 }
 
-// meet notes that the store has a pod's object.
-func (n *announcements) meet(p *Pod) {
+// recordObject notes that the store has a pod's object.
+func (n *announcements) recordObject(p *Pod) {
 	for _, a := range n.byPod[p.Key] {
 		if !a.met && a.matches(p) {
 			a.met, a.stale = true, p.IPs
@@ -121,7 +118,7 @@ func (n *announcements) meet(p *Pod) {
 	}
 }
 
-// newest returns the pod's youngest announcement, or nil.
+// newest returns the pod's newest announcement, or nil.
 func (n *announcements) newest(p *Pod) *announcement {
 	for _, a := range slices.Backward(n.byPod[p.Key]) {
 		if a.matches(p) {
@@ -131,7 +128,7 @@ func (n *announcements) newest(p *Pod) *announcement {
 	return nil
 }
 
-// addrs returns the addresses of the pod's youngest announcement.
+// addrs returns the addresses of the pod's newest announcement.
 func (n *announcements) addrs(p *Pod) []netip.Addr {
 	if a := n.newest(p); a != nil {
 		return a.IPs
@@ -139,9 +136,8 @@ func (n *announcements) addrs(p *Pod) []netip.Addr {
 	return nil
 }
 
-// overtaken reports whether the same pod, whose object is not here, has a newer
-// sandbox.
-func (n *announcements) overtaken(a *announcement) bool {
+// superseded reports whether the same pod, whose object is not in the store, has a newer sandbox.
+func (n *announcements) superseded(a *announcement) bool {
 	return slices.ContainsFunc(n.byPod[a.Pod], func(o *announcement) bool {
 		return o.seq > a.seq && samePod(o.UID, a.UID)
 	})

@@ -7,35 +7,35 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 )
 
-// Selector matches labels. The zero value matches nothing: a selector that was
-// forgotten or could not be parsed must never match everything.
+// Selector matches labels. The zero value matches nothing: a selector that was forgotten or could
+// not be parsed must never match everything.
 type Selector struct{ parsed *parsedSelector }
 
-// parsedSelector is upstream's, but for requirements with many values: upstream
-// compares with one after another.
+// parsedSelector wraps upstream's selector, but matches requirements with many values itself:
+// upstream compares with one value after the other.
 type parsedSelector struct {
-	match labels.Selector // without those of large
+	match labels.Selector // without the requirements in large
 	large []largeRequirement
 	text  string
 	exact []Label
 	size  int
 }
 
-// largeRequirement asks for a value of a set, or for none of it.
+// largeRequirement requires a value in a set (in), or outside it.
 type largeRequirement struct {
 	key    string
 	values map[string]struct{}
 	in     bool
 }
 
-// manyValues is from where on the values of a requirement are looked up.
+// manyValues is the number of values above which a requirement uses a map.
 const manyValues = 16
 
 // Everything is the empty selector of the API, `{}`.
 func Everything() Selector { return NewSelector(labels.Everything()) }
 
-// NewSelector wraps a parsed selector. Its String must be canonical (upstream
-// sorts requirements by key), since equal text is taken as equal meaning.
+// NewSelector wraps a parsed selector. Its String must be canonical (upstream sorts requirements by
+// key), because equal text is taken as equal meaning.
 func NewSelector(s labels.Selector) Selector {
 	requirements, selectable := s.Requirements()
 	p := &parsedSelector{match: s, text: s.String()}
@@ -54,8 +54,8 @@ func NewSelector(s labels.Selector) Selector {
 	return Selector{p}
 }
 
-// narrow notes the labels of which a match must have one, if the requirement
-// says so with fewer than those before it.
+// narrow keeps the labels of the requirement, of which every match has one, if they are fewer than
+// the ones kept so far.
 func (p *parsedSelector) narrow(r labels.Requirement) {
 	if !in(r.Operator()) {
 		return
@@ -84,8 +84,8 @@ func in(o selection.Operator) bool {
 	return o == selection.In || o == selection.Equals || o == selection.DoubleEquals
 }
 
-// The size of a selector is what it costs to keep and to ask it, counted in
-// labels: see Selector.Size.
+// The size of a selector is the cost of keeping and matching it, counted in labels: see
+// Selector.Size.
 const (
 	oneLabel         = 4
 	exactRequirement = 8
@@ -101,7 +101,7 @@ func sizeOf(requirements labels.Requirements, exact []Label) int {
 		size += each + len(r.ValuesUnsorted())
 	}
 	if len(requirements) == 1 && len(exact) > 0 {
-		size = oneLabel + len(exact) // by far the most selectors
+		size = oneLabel + len(exact) // by far most selectors
 	}
 	return size
 }
@@ -125,8 +125,8 @@ func (r *largeRequirement) matches(l Labels) bool {
 	return r.in == (has && listed)
 }
 
-// Exact returns labels of which whatever matches has at least one; none if the
-// selector does not say so.
+// Exact returns labels such that every match has at least one of them; none if the selector has no
+// such requirement.
 func (s Selector) Exact() []Label {
 	if s.parsed == nil {
 		return nil
@@ -134,9 +134,8 @@ func (s Selector) Exact() []Label {
 	return s.parsed.exact
 }
 
-// Size returns what the selector costs, in entries (see Budget): the number of
-// its values for one that names values of one label, and more for one that has
-// to be asked about every pod.
+// Size returns the cost of the selector, in entries (see Budgets): the number of its values if it
+// only names values of one label, and more if it must be matched against every pod.
 func (s Selector) Size() int {
 	if s.parsed == nil {
 		return 0
@@ -144,7 +143,7 @@ func (s Selector) Size() int {
 	return s.parsed.size
 }
 
-// Valid reports whether the selector was set at all.
+// Valid reports whether the selector is set.
 func (s Selector) Valid() bool { return s.parsed != nil }
 
 // MatchesAll reports whether this is the empty selector, which matches

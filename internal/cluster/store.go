@@ -29,26 +29,25 @@ func (k Kind) String() string {
 	return [...]string{"namespaces", "pods", "networkpolicies", "nodes"}[k]
 }
 
-// Change is one object that came, went or changed. Old is nil for a new
-// object, New for a deleted one.
+// Change is one object that was added, deleted or changed. Old is nil for a new object, New for a
+// deleted one.
 type Change[T any] struct{ Old, New *T }
 
-// Delta is everything that changed between two calls of Store.Take. Several
-// changes of one object are one Change, from the first Old to the last New.
+// Delta is everything that changed between two calls of Store.Take. Several changes of one object
+// are one Change, from the first Old to the last New.
 type Delta struct {
-	// Revision is the store's revision that applying this delta leads to.
+	// Revision is the store's revision after this delta.
 	Revision   uint64
 	Namespaces []Change[Namespace]
 	Pods       []Change[Pod]
 	Policies   []Change[Policy]
 	Nodes      []Change[Node]
-	// Source identifies the content that the source delivered last; see
-	// Tx.SetSource.
+	// Source identifies the content that the source delivered last; see Tx.SetSource.
 	Source string
-	// Since is when the first of these changes came, as the store's clock says; 0 without
-	// a clock or a change.
+	// Since is the time of the first of these changes by the store's clock; 0 without a clock or a
+	// change.
 	Since       int64
-	Diagnostics []Diagnostic // all that hold now, sorted; not a difference
+	Diagnostics []Diagnostic // all current ones, sorted; not a difference
 }
 
 // Snapshot is the whole cluster at one revision, each kind sorted by key.
@@ -59,9 +58,8 @@ type Snapshot struct {
 	Policies   []*Policy
 }
 
-// Store is where a source collects objects and where the agent learns what
-// changed. Its methods may be called from several goroutines; the objects are
-// never modified after they were handed over.
+// Store is where a source collects objects and where the agent reads the changes. Its methods may
+// be called from several goroutines; stored objects are never modified.
 type Store struct {
 	changed wake.Signal // holds at most one wake-up
 	wants   wake.Signal // likewise, for policies that were left out
@@ -75,16 +73,16 @@ type Store struct {
 	nodes       table[Node]
 	source      string
 	diagnostics map[any][]Diagnostic
-	told        []Diagnostic // all of them, sorted; nil after a change
+	told        []Diagnostic // all diagnostics, sorted; nil after a change
 	budgets     budgets      // of policies, by namespace
 	wanted      map[Key]bool // policies that have room again
 	announced   announcements
 	holders     holders
 	reserved    reserved
 	extras      extras
-	settled     bool // nothing changed that an announcement speaks about
+	settled     bool // nothing changed that the phase of an announcement depends on
 	clock       func() int64
-	since       int64 // when the first change came that nobody took
+	since       int64 // time of the first change since the last Take
 }
 
 // NewStore returns an empty store in which no kind is synced.
@@ -106,7 +104,7 @@ func NewStore() *Store {
 	}
 }
 
-// SetClock has the store note when changes come, in the clock's own unit. It is to be
+// SetClock sets a clock, in any unit, that the store reads when something changes. It must be
 // called before the first object is stored.
 func (s *Store) SetClock(clock func() int64) {
 	s.mu.Lock()
@@ -114,8 +112,7 @@ func (s *Store) SetClock(clock func() int64) {
 	s.clock = clock
 }
 
-// Changed receives after something changed. One wake-up may stand for many
-// changes.
+// Changed receives a value after something changed. One wake-up may stand for many changes.
 func (s *Store) Changed() <-chan struct{} { return s.changed }
 
 // Update applies a batch of changes as one: Take sees all of it or nothing.
@@ -130,7 +127,7 @@ func (s *Store) Update(change func(tx *Tx)) {
 		}
 	}
 	if !s.settled {
-		s.settle()
+		s.updatePhases()
 		s.settled = true
 	}
 	s.mu.Unlock()
@@ -139,8 +136,8 @@ func (s *Store) Update(change func(tx *Tx)) {
 	}
 }
 
-// Missing returns the kinds whose first complete list has not arrived. While
-// there are any, the kernel must not be changed (invariant 2).
+// Missing returns the kinds whose first complete list has not arrived. While there are any, the
+// kernel must not be changed (invariant 2).
 func (s *Store) Missing() []Kind {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,7 +150,7 @@ func (s *Store) Missing() []Kind {
 	return missing
 }
 
-// Take returns what changed since the last Take.
+// Take returns the changes since the last Take.
 func (s *Store) Take() Delta {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,12 +7,11 @@ import (
 	"slices"
 )
 
-// table is one kind of a Store: the objects, and what changed since the last
-// take.
+// table holds the objects of one kind, and the changes since the last take.
 type table[T any] struct {
 	objects objects[T]
 	before  map[Key]*T // the value at the last take, for each object touched since
-	taken   bool       // before the first take every object is new, and before is not kept
+	taken   bool       // before the first take every object is new, and before is not filled
 	equal   func(a, b *T) bool
 }
 
@@ -20,8 +19,7 @@ func newTable[T any](key func(*T) Key, equal func(a, b *T) bool) table[T] {
 	return table[T]{objects: newObjects(key), before: map[Key]*T{}, equal: equal}
 }
 
-// set stores an object, or removes it when it is nil, and reports whether
-// that changed anything.
+// set stores an object, or removes it if v is nil, and reports whether that changed anything.
 func (t *table[T]) set(k Key, v *T) bool {
 	old := t.objects.get(k)
 	if old == v || old != nil && v != nil && t.equal(old, v) {
@@ -78,8 +76,8 @@ func (t *table[T]) take() []Change[T] {
 		switch {
 		case old == now:
 		case old != nil && now != nil && t.equal(old, now):
-			// It went there and back. Whoever takes the changes still holds the
-			// old value, which the next change has to name.
+			// The object changed and changed back. The reader of the changes still has the old
+			// pointer, and the next change must name that as Old.
 			t.objects.put(old)
 		default:
 			list = append(list, Change[T]{Old: old, New: now})

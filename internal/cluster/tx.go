@@ -4,8 +4,8 @@ package cluster
 
 import "slices"
 
-// Tx is a batch of changes to a Store. It is valid inside the function given
-// to Store.Update only. Storing an equal object again is no change.
+// Tx is a batch of changes to a Store. It is valid only inside the function given to Store.Update.
+// Storing an equal object again is no change.
 type Tx struct {
 	store   *Store
 	changed bool
@@ -44,8 +44,8 @@ func (tx *Tx) ReplacePolicies(list []*Policy) {
 	tx.note(tx.store.replacePolicies(list))
 }
 
-// SetDiagnostics replaces the diagnostics that are known for one origin: an
-// object or a file. Origins must be comparable values.
+// SetDiagnostics replaces the diagnostics of one origin: an object or a file. Origins must be
+// comparable values.
 func (tx *Tx) SetDiagnostics(origin any, list []Diagnostic) {
 	tx.note(tx.store.setDiagnostics(origin, list))
 }
@@ -69,8 +69,8 @@ func (tx *Tx) SetSynced(k Kind) {
 	tx.store.synced[k] = true
 }
 
-// SetSource records what the content now is (for manifests a digest of the
-// files), so that others can ask whether it is enforced yet.
+// SetSource records an identifier of the current content (for manifests a digest of the files), so
+// that a caller can find out whether it is enforced yet.
 func (tx *Tx) SetSource(id string) {
 	tx.note(tx.store.source != id)
 	tx.store.source = id

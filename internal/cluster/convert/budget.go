@@ -14,8 +14,8 @@ import (
 // maxFindings bounds the diagnostics of one policy.
 const maxFindings = 20
 
-// affordable reports whether the policy is within its budget as far as that can be
-// said by counting, without reading any part of it.
+// affordable reports whether the policy may be within its budget. It only counts, and parses
+// nothing.
 func (r *reader) affordable(s *networkingv1.NetworkPolicySpec) bool {
 	size := 0
 	for _, rule := range ingressRules(s.Ingress) {
@@ -37,9 +37,9 @@ func (r *reader) tooLarge(size int) {
 		"write larger CIDR blocks and port ranges, or fewer selectors; docs/limits.md says how entries are counted")
 }
 
-// subject returns the selector. One that is too large to be kept becomes that of
-// every pod, and ok is false: like one that cannot be read it must not open pods
-// that it does not select.
+// subject returns the selector. One that is too large to be kept is replaced by the selector of all
+// pods, and ok is false: like a selector that cannot be read, it must not open pods that it does
+// not select.
 func (r *reader) subject(s cluster.Selector) (subject cluster.Selector, ok bool) {
 	if s.Size() <= cluster.MaxSubject {
 		return s, true
@@ -71,7 +71,7 @@ func values(s *metav1.LabelSelector) (n int) {
 	return max(0, n+len(s.MatchLabels)-1) // a peer is counted already
 }
 
-// findings returns what was found, the first ones if there are many.
+// findings returns the findings; only the first ones if there are many.
 func (r *reader) findings() []cluster.Diagnostic {
 	more := len(r.found) - maxFindings
 	if more <= 0 {

@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// parseCIDR reads a CIDR as the API server does. usual is false where the API
-// server takes a text that other programs refuse or read otherwise (ADR 0020):
+// parseCIDR reads a CIDR as the API server does. usual is false where the API server accepts a text
+// that other programs refuse or read differently (ADR 0020):
 //
 //   - leading zeros, which mean nothing: 010.0.0.0/08 is 10.0.0.0/8;
 //   - IPv4 written as IPv6: ::ffff:10.0.0.0/104 is 10.0.0.0/8. A length that
-//     reaches before the IPv4 part, or bits behind it, are an error here: the API
-//     server makes of it a range that nobody can have meant.
+//     ends before the IPv4 part, or bits after it, are an error here: the API
+//     server makes a range of it that cannot have been meant.
 func parseCIDR(text string) (p netip.Prefix, usual bool, err error) {
 	if p, err = netip.ParsePrefix(text); err == nil && !p.Addr().Is4In6() {
 		return p, true, nil
@@ -29,7 +29,7 @@ func parseCIDR(text string) (p netip.Prefix, usual bool, err error) {
 	return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-before), false, nil
 }
 
-// withoutZeros leaves out leading zeros of every number.
+// withoutZeros removes the leading zeros of every number.
 func withoutZeros(text string) string {
 	var b strings.Builder
 	for len(text) > 0 {

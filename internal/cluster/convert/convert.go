@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package convert turns API objects into cluster values. It owns the defaults
-// of the API and the reading of every text in it (addresses, prefixes,
-// selectors, ports), so that nothing after it parses text again.
+// Package convert turns API objects into cluster values. It applies the defaults of the API and
+// parses every text (addresses, prefixes, selectors, ports), so that later packages parse nothing.
 //
-// What it cannot understand fails closed: the smallest part that was not
-// understood matches nothing, the policy still isolates, and a diagnostic names
-// the object, the field and the cure. A warning means that the meaning was
-// clear but is likely not what was wanted.
+// Anything that it cannot understand fails closed: the smallest such part matches nothing, the
+// policy still isolates, and a diagnostic names the object, the field and the cure. A warning means
+// that the meaning was clear but probably not intended.
 //
-// It stands between the sources (packages kube and manifest) and package
-// cluster. It is pure: no I/O, no clock, no logger.
+// It stands between the sources (packages kube and manifest) and package cluster. It is pure: no
+// I/O, no clock, no logger.
 package convert
 
 import (
@@ -23,8 +21,8 @@ import (
 // KindPolicy is the Kind of diagnostics about NetworkPolicies.
 const KindPolicy = "NetworkPolicy"
 
-// Namespace converts a namespace. The label kubernetes.io/metadata.name is
-// taken as it is: the API server sets it, not this package.
+// Namespace converts a namespace. The label kubernetes.io/metadata.name is not added or checked:
+// the API server sets it.
 func Namespace(n *corev1.Namespace) *cluster.Namespace {
 	return &cluster.Namespace{Name: n.Name, Labels: cluster.NewLabels(n.Labels)}
 }
@@ -39,9 +37,8 @@ func Policy(np *networkingv1.NetworkPolicy) (*cluster.Policy, []cluster.Diagnost
 	subject, ok := r.selector("spec.podSelector", &np.Spec.PodSelector,
 		"the policy isolates every pod of its namespace and allows nothing")
 	if !ok {
-		// Which pods are meant is unknown. A pod that should be isolated must not
-		// be left open, and a pod that should not be selected must not be opened
-		// further than other policies open it.
+		// The selected pods are unknown. A pod that should be isolated must not be left open, and a
+		// pod that should not be selected must not be opened further than other policies open it.
 		p.Subject = cluster.Everything()
 		return p, r.findings()
 	}
@@ -61,7 +58,7 @@ func Policy(np *networkingv1.NetworkPolicy) (*cluster.Policy, []cluster.Diagnost
 	return p, r.findings()
 }
 
-// reader collects what it finds wrong with one policy.
+// reader collects the faults of one policy.
 type reader struct {
 	object cluster.Key
 	found  []cluster.Diagnostic

@@ -12,8 +12,8 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// extra reads the annotation by which a pod asks for further addresses: addresses
-// and hardware addresses, separated by commas.
+// extra reads the annotation with which a pod requests extra addresses: IP addresses and hardware
+// addresses, separated by commas.
 func extra(text string) *cluster.Extra {
 	if text == "" {
 		return nil
@@ -38,7 +38,7 @@ func extra(text string) *cluster.Extra {
 	return e
 }
 
-// addExtra adds an entry, or says what is wrong with it.
+// addExtra adds an entry, or returns why it cannot.
 func addExtra(e *cluster.Extra, entry string) string {
 	if h, ok := inet.ParseHardware(entry); ok {
 		if !slices.Contains(e.Hardware, h) {

@@ -8,15 +8,13 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// generation is the number of entries after which an Interner lets the older
-// half of what it remembers go. It bounds the memory that values keep after
-// the last pod that had them is gone.
+// generation is the number of entries after which an Interner drops the older half of its tables.
+// It bounds the memory of values that no pod uses any more.
 const generation = 8192
 
-// Interner makes equal parts of pods share memory: a cluster of 100,000 pods
-// has few different label sets, port lists, namespaces and nodes. What it
-// returns is the same with and without sharing, but for OnNode. A nil Interner shares nothing.
-// It is not safe for concurrent use.
+// Interner makes equal parts of pods share memory: a cluster of 100,000 pods has few different
+// label sets, port lists, namespaces and nodes. Its results are the same with and without sharing,
+// except for OnNode. A nil Interner shares nothing. It is not safe for concurrent use.
 type Interner struct {
 	texts  recent[string]
 	labels recent[cluster.Labels]
@@ -34,22 +32,22 @@ func NewInterner() *Interner {
 	}
 }
 
-// OnNode returns the Interner, for an agent of that node: pods of other nodes are
-// kept without UID. It tells a pod from its successor of the same name, which
-// only matters where the pods run.
+// OnNode returns the Interner, set up for an agent of that node: it drops the UIDs of pods of other
+// nodes. The UID distinguishes a pod from a successor of the same name, which matters only on the
+// pod's node.
 func (in *Interner) OnNode(name string) *Interner {
 	in.node = name
 	return in
 }
 
-// Forget lets go of what is remembered. What was returned stays as it is; later
-// pods share with each other. After a large list it is worth it: the tables take
-// some megabytes, and pods that come one by one are few.
+// Forget drops the tables. Values already returned stay valid; later pods share among themselves.
+// It is useful after a large list: the tables take some megabytes, and single pods that follow are
+// few.
 func (in *Interner) Forget() {
 	in.texts, in.labels, in.ports = newRecent[string](), newRecent[cluster.Labels](), newRecent[*cluster.Declared]()
 }
 
-// uid returns what is kept of a pod's UID.
+// uid returns the UID to keep for a pod.
 func (in *Interner) uid(uid, node string) string {
 	if in != nil && in.node != "" && in.node != node {
 		return ""
@@ -88,7 +86,7 @@ func (in *Interner) labelSet(m map[string]string) cluster.Labels {
 	return in.labels.put(name, set)
 }
 
-// declared returns what a pod declares. What has an Extra is not shared: such pods are
+// declared returns the declared facts of a pod. A value with an Extra is not shared: such pods are
 // few.
 func (in *Interner) declared(ports []cluster.NamedPort, extra *cluster.Extra) *cluster.Declared {
 	if len(ports) == 0 && extra == nil {
@@ -110,14 +108,14 @@ func (in *Interner) declared(ports []cluster.NamedPort, extra *cluster.Extra) *c
 	return in.ports.put(string(key), d)
 }
 
-// appendText appends the length before the text, since no separator is safe:
-// ("a", "bc") and ("ab", "c") must differ.
+// appendText appends the length before the text, because no separator is safe: ("a", "bc") and
+// ("ab", "c") must differ.
 func appendText(key []byte, s string) []byte {
 	return append(binary.AppendUvarint(key, uint64(len(s))), s...)
 }
 
-// recent remembers the values used lately, in two generations: when the young
-// one is full it becomes the old one, and what was old is forgotten.
+// recent holds the values used lately, in two generations: when the young one is full it becomes
+// the old one, and the old one is dropped.
 type recent[T any] struct{ young, old map[string]T }
 
 func newRecent[T any]() recent[T] { return recent[T]{young: map[string]T{}} }

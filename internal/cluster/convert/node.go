@@ -11,8 +11,8 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// Node converts a Node. Host names are left out: who asks a name server for
-// them believes one more party. The result keeps nothing of n alive.
+// Node converts a Node. Host names are left out: resolving them would mean trusting a name server
+// as well. The result does not reference n.
 func Node(n *corev1.Node) *cluster.Node {
 	node := &cluster.Node{Name: string([]byte(n.Name))}
 	for _, a := range n.Status.Addresses {

@@ -15,11 +15,10 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-const nobody = "this peer matches nothing"
+const matchesNothing = "this peer matches nothing"
 
-// peers reads from or to. The API: "If this field is empty or missing, this
-// rule matches all sources." A list whose entries were all dropped is not
-// empty: it matches nobody.
+// peers reads from or to. The API: "If this field is empty or missing, this rule matches all
+// sources." A list whose entries were all dropped is not empty: it matches no peer.
 func (r *reader) peers(field string, list []networkingv1.NetworkPolicyPeer) cluster.Peers {
 	if len(list) == 0 {
 		return cluster.Peers{Any: true}
@@ -38,7 +37,7 @@ func (r *reader) peer(field string, p *networkingv1.NetworkPolicyPeer) (cluster.
 	switch {
 	case p.IPBlock != nil && selects:
 		// "If this field is set then neither of the other fields can be."
-		r.fail(field, "ipBlock stands together with a selector: "+nobody, "make them two entries of the list")
+		r.fail(field, "ipBlock stands together with a selector: "+matchesNothing, "make them two entries of the list")
 		return cluster.Peer{}, false
 	case p.IPBlock != nil:
 		b, ok := r.block(field+".ipBlock", p.IPBlock)
@@ -46,7 +45,7 @@ func (r *reader) peer(field string, p *networkingv1.NetworkPolicyPeer) (cluster.
 	case selects:
 		return r.podPeer(field, p)
 	}
-	r.fail(field, "the peer is empty: "+nobody, "set podSelector, namespaceSelector or ipBlock; "+
+	r.fail(field, "the peer is empty: "+matchesNothing, "set podSelector, namespaceSelector or ipBlock; "+
 		"podSelector: {} means every pod of the policy's namespace")
 	return cluster.Peer{}, false
 }
@@ -58,18 +57,17 @@ func (r *reader) podPeer(field string, p *networkingv1.NetworkPolicyPeer) (clust
 	peer := cluster.Peer{Pods: cluster.Everything()}
 	understood := true
 	if p.PodSelector != nil {
-		s, ok := r.selector(field+".podSelector", p.PodSelector, nobody)
+		s, ok := r.selector(field+".podSelector", p.PodSelector, matchesNothing)
 		peer.Pods, understood = s, ok
 	}
 	if p.NamespaceSelector != nil {
-		s, ok := r.selector(field+".namespaceSelector", p.NamespaceSelector, nobody)
+		s, ok := r.selector(field+".namespaceSelector", p.NamespaceSelector, matchesNothing)
 		peer.Namespaces, understood = &s, understood && ok
 	}
 	return peer, understood
 }
 
-// selector reads a label selector; consequence says what happens when it
-// cannot be read.
+// selector reads a label selector; consequence is the effect of one that cannot be read.
 func (r *reader) selector(field string, s *metav1.LabelSelector, consequence string) (cluster.Selector, bool) {
 	parsed, err := parseSelector(s)
 	if err != nil {
@@ -80,8 +78,8 @@ func (r *reader) selector(field string, s *metav1.LabelSelector, consequence str
 	return cluster.NewSelector(canonical(parsed)), true
 }
 
-// parseSelector leaves the meaning to upstream. Of several bad labels it names
-// the first by name, not the one that comes first out of the map.
+// parseSelector leaves the meaning to upstream. If several labels are bad it reports the first by
+// name, not the first in the order of the map.
 func parseSelector(s *metav1.LabelSelector) (labels.Selector, error) {
 	parsed, err := metav1.LabelSelectorAsSelector(s)
 	if err == nil {
@@ -96,9 +94,8 @@ func parseSelector(s *metav1.LabelSelector) (labels.Selector, error) {
 	return nil, err
 }
 
-// canonical sorts requirements by their whole text and drops repetitions. Two
-// selectors that differ in order only must have one text, and the order must
-// not come from the map that matchLabels is.
+// canonical sorts requirements by their whole text and drops duplicates. Selectors that differ only
+// in order must have the same text, and the order must not depend on the map order of matchLabels.
 func canonical(s labels.Selector) labels.Selector {
 	reqs, _ := s.Requirements()
 	if len(reqs) < 2 {
@@ -120,8 +117,8 @@ func canonical(s labels.Selector) labels.Selector {
 	return labels.NewSelector().Add(sorted...)
 }
 
-// block reads an IP block. A hole that cannot be read closes the whole block:
-// without the hole the block would allow more than was written.
+// block reads an IP block. An except range that cannot be read closes the whole block: without it
+// the block would allow more than was written.
 func (r *reader) block(field string, raw *networkingv1.IPBlock) (*cluster.IPBlock, bool) {
 	cidr, ok := r.prefix(field+".cidr", raw.CIDR)
 	b := &cluster.IPBlock{CIDR: cidr}
@@ -137,31 +134,30 @@ func (r *reader) block(field string, raw *networkingv1.IPBlock) (*cluster.IPBloc
 	return b, ok
 }
 
-// hole checks an exception against its block and reports whether the block can
-// be used with it.
+// hole checks an except range against its block and reports whether the block can be used with it.
 func (r *reader) hole(field string, cidr, except netip.Prefix) bool {
 	switch {
 	case cidr.Addr().Is4() != except.Addr().Is4():
-		r.fail(field, fmt.Sprintf("%s is not of the family of %s: %s", except, cidr, nobody),
+		r.fail(field, fmt.Sprintf("%s is not of the family of %s: %s", except, cidr, matchesNothing),
 			"write an exception of the same family, in one block for each family")
 		return false
 	case !cidr.Overlaps(except):
 		r.warn(field, fmt.Sprintf("%s lies outside %s: it takes nothing away", except, cidr),
 			"remove it, or correct the block")
 	case except.Bits() <= cidr.Bits():
-		r.warn(field, fmt.Sprintf("%s covers all of %s: %s", except, cidr, nobody),
+		r.warn(field, fmt.Sprintf("%s covers all of %s: %s", except, cidr, matchesNothing),
 			"make the exception smaller than the block")
 	}
 	return true
 }
 
-// prefix reads a CIDR. Where the API server reads a text that others may read in
-// another way, it is read like there, with a warning (ADR 0020).
+// prefix reads a CIDR. A text that other programs may read differently is read as the API server
+// reads it, with a warning (ADR 0020).
 func (r *reader) prefix(field, text string) (netip.Prefix, bool) {
 	p, usual, err := parseCIDR(text)
 	switch {
 	case err != nil:
-		r.fail(field, fmt.Sprintf("%q is no CIDR: %s", text, nobody),
+		r.fail(field, fmt.Sprintf("%q is no CIDR: %s", text, matchesNothing),
 			"write it as 192.0.2.0/24 or 2001:db8::/64, without spaces or zone")
 		return netip.Prefix{}, false
 	case !usual:

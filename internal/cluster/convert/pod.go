@@ -14,14 +14,14 @@ import (
 // Pod converts a pod without sharing memory with other pods.
 func Pod(p *corev1.Pod) *cluster.Pod { return (*Interner)(nil).Pod(p) }
 
-// Pod converts a pod. The result keeps nothing of p alive.
+// Pod converts a pod. The result does not reference p.
 func (in *Interner) Pod(p *corev1.Pod) *cluster.Pod {
 	uid := string(p.UID)
 	if static := p.Annotations[corev1.MirrorPodAnnotationKey]; static != "" {
-		uid = static // under this UID the kubelet runs it; the object is a mirror with one of its own
+		uid = static // the kubelet runs a static pod under this UID; the object is a mirror with another one
 	}
 	uid = in.uid(uid, p.Spec.NodeName)
-	own := p.Name + uid // one allocation for the two texts that no other pod shares
+	own := p.Name + uid // one allocation for the two texts that are unique to the pod
 	return &cluster.Pod{
 		Key:         cluster.Key{Namespace: in.text(p.Namespace), Name: own[:len(p.Name)]},
 		UID:         own[len(p.Name):],
@@ -35,9 +35,8 @@ func (in *Interner) Pod(p *corev1.Pod) *cluster.Pod {
 	}
 }
 
-// addresses reads status.podIPs, or status.podIP where only that is set. The
-// API promises that podIP is the first of podIPs. An address that cannot be
-// read is left out: it can match no packet.
+// addresses reads status.podIPs, or status.podIP if only that is set. The API promises that podIP
+// is the first of podIPs. An address that cannot be read is left out: it can match no packet.
 func addresses(s *corev1.PodStatus) []netip.Addr {
 	if len(s.PodIPs) == 0 {
 		return appendAddress(nil, s.PodIP)

@@ -30,9 +30,9 @@ func (r *reader) ports(field string, list []networkingv1.NetworkPolicyPort) clus
 	return ports
 }
 
-// port reads one entry. Of the protocol the API says: "If not specified, this
-// field defaults to TCP"; of the port: "If this field is not provided, this
-// matches all port names and numbers", which means those of the protocol.
+// port reads one entry. The API about the protocol: "If not specified, this field defaults to TCP";
+// about the port: "If this field is not provided, this matches all port names and numbers", which
+// means those of the protocol.
 func (r *reader) port(field string, raw *networkingv1.NetworkPolicyPort) (cluster.Port, bool) {
 	p := cluster.Port{Protocol: cluster.TCP}
 	understood := true

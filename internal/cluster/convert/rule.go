@@ -22,8 +22,8 @@ func (r *reader) directions(s *networkingv1.NetworkPolicySpec) (ingress, egress 
 	}
 	understood := true
 	for i, t := range s.PolicyTypes {
-		// The API takes the exact spelling only. A direction that is named in
-		// another case is surely meant, so it is isolated.
+		// The API accepts the exact spelling only. A direction in another case is certainly meant,
+		// so it is isolated.
 		ingress = ingress || strings.EqualFold(string(t), string(networkingv1.PolicyTypeIngress))
 		egress = egress || strings.EqualFold(string(t), string(networkingv1.PolicyTypeEgress))
 		if t != networkingv1.PolicyTypeIngress && t != networkingv1.PolicyTypeEgress {
@@ -34,9 +34,8 @@ func (r *reader) directions(s *networkingv1.NetworkPolicySpec) (ingress, egress 
 		}
 	}
 	if !understood {
-		// What the unknown word stands for might be isolation. So the policy gets
-		// what it would have without policyTypes on top of what it names: rules
-		// are always a sign that their direction is meant.
+		// The unknown word might stand for an isolation. So the policy also isolates the directions
+		// that it would isolate without policyTypes: rules show that their direction is meant.
 		return true, egress || len(s.Egress) > 0
 	}
 	r.unused("spec.ingress", "Ingress", !ingress && len(s.Ingress) > 0)
