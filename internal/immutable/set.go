@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package immutable holds an immutable set whose versions share structure. It is
-// what lets the data path be both pure and cheap: a program with 100,000
-// elements is a value, a version with one element more costs a few hundred
-// bytes, and the difference between two versions is found in time proportional
-// to the difference, because equal parts are the same pointers.
+// Package immutable holds an immutable set whose versions share structure. It allows the data path
+// to be both pure and cheap: a program with 100,000 elements is a value, a version with one more
+// element costs a few hundred bytes, and the difference between two versions is found in time
+// proportional to the difference, because equal parts are the same pointers.
 //
-// It stands below filter and policy, and owns no meaning.
+// It is below packages program and policy, and knows nothing of the meaning of the elements.
 package immutable
 
 import "iter"
@@ -47,14 +46,14 @@ func Of[E Hasher](elements ...E) Set[E] {
 	return Set[E]{build(hashed, make([]hash[E], len(elements)), 0)}
 }
 
-// hash is an element and what is left of its hash.
+// hash is an element and the unused bits of its hash.
 type hash[E Hasher] struct {
 	element E
 	rest    uint64
 }
 
-// build makes the node of the elements. Both lists are of one length; free is
-// scratch space, and neither is kept.
+// build makes the node of the elements. Both lists have the same length; free is scratch space.
+// Neither is kept.
 func build[E Hasher](list, free []hash[E], depth int) *node[E] {
 	if len(list) <= leafMax || depth == maxDepth {
 		return leaf(list)
@@ -78,7 +77,7 @@ func build[E Hasher](list, free []hash[E], depth int) *node[E] {
 		b.children[i] = build(free[from:to], list[from:to], depth+1)
 		b.count += b.children[i].len()
 	}
-	return b.join() // an element may have been there many times
+	return b.join() // the list may contain an element several times
 }
 
 func leaf[E Hasher](list []hash[E]) *node[E] {
@@ -107,11 +106,10 @@ func (s Set[E]) Has(e E) bool {
 	return n != nil && n.index(e) >= 0
 }
 
-// With returns the set with the element added; the same set if it is there.
+// With returns the set with the element added; the same set if it already contains it.
 func (s Set[E]) With(e E) Set[E] { return Set[E]{s.root.with(e, e.Hash(), 0)} }
 
-// Without returns the set without the element; the same set if it is not
-// there.
+// Without returns the set without the element; the same set if it does not contain it.
 func (s Set[E]) Without(e E) Set[E] { return Set[E]{s.root.without(e, e.Hash())} }
 
 // All yields every element, in no particular order.
@@ -119,11 +117,11 @@ func (s Set[E]) All() iter.Seq[E] {
 	return func(yield func(E) bool) { s.root.all(yield) }
 }
 
-// Same reports whether both are the very same version. It may be false for
-// sets that are equal but were built separately.
+// Same reports whether both are the same version. It may be false for equal sets that were built
+// separately.
 func (s Set[E]) Same(o Set[E]) bool { return s.root == o.root }
 
-// Diff returns what has to be added to and removed from old to get s.
+// Diff returns the elements to add to and remove from old to get s.
 func (s Set[E]) Diff(old Set[E]) (added, removed []E) {
 	d := differ[E]{}
 	d.diff(old.root, s.root, 0)
@@ -207,8 +205,8 @@ func (n *node[E]) replaceChild(i uint64, child *node[E]) *node[E] {
 	return &node[E]{count: count, children: &children}
 }
 
-// join turns a branch that became small back into a leaf, so that the shape
-// stays a function of the content.
+// join turns a branch that became small back into a leaf, so that the shape depends on the content
+// only.
 func (n *node[E]) join() *node[E] {
 	if n.count > leafMax {
 		return n

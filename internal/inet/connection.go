@@ -4,37 +4,35 @@ package inet
 
 import "net/netip"
 
-// Tuple is one direction of an entry of the connection table.
+// Tuple is one direction of a conntrack entry.
 type Tuple struct {
 	Src, Dst netip.Addr
 	// SrcPort and DstPort are 0 for protocols without ports.
 	SrcPort, DstPort uint16
-	// ICMP holds id, type and code of an echo and its like.
+	// ICMP holds id, type and code of an echo or a similar query.
 	ICMP ICMP
 	// Zone is set if the entry has a zone in this direction only.
 	Zone uint16
 }
 
-// ICMP is what tells one ICMP query from another.
+// ICMP distinguishes one ICMP query from another.
 type ICMP struct {
 	ID         uint16
 	Type, Code uint8
 }
 
-// Connection is an entry of the kernel's connection table: what the first packet
-// looked like when it came (Orig), and what an answer to it looks like when it
-// comes (Reply). Where nothing is translated, one is the other turned round.
+// Connection is a conntrack entry: the addresses of the first packet as it arrived (Orig), and
+// those of a reply as it arrives (Reply). Without NAT, one is the other reversed.
 type Connection struct {
 	Protocol    Protocol
 	Orig, Reply Tuple
 	Zone        uint16
-	// ID is the kernel's name of the entry, in its byte order.
+	// ID is the kernel's identifier of the entry, in its byte order.
 	ID [4]byte
-	// PickedUp is true of a TCP connection whose beginning the kernel did not see.
-	// It may stand here the wrong way round: Orig is the first packet that was
-	// seen, and that may have been the server's.
+	// PickedUp is true for a TCP connection whose handshake the kernel did not see. Its directions
+	// may be swapped: Orig is the first packet that was seen, which may have been the server's.
 	PickedUp bool
-	// Finished is true of a TCP connection that both ends have closed, or one has reset:
-	// the kernel remembers it for a while.
+	// Finished is true for a TCP connection that both ends have closed or one has reset: the kernel
+	// keeps the entry for a while.
 	Finished bool
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/podwall/podwall/internal/immutable"
 )
 
-// SetKind says what the elements of a set are.
+// SetKind is the type of the elements of a set.
 type SetKind uint8
 
 // The kinds of sets.
@@ -25,15 +25,15 @@ const (
 	AddrPorts
 	// AddrRanges holds ranges of addresses.
 	AddrRanges
-	// PortRanges holds ranges of destination ports. Which protocol they are of is
-	// said by the rule that refers to the set.
+	// PortRanges holds ranges of destination ports. The rule that refers to the set names their
+	// protocol.
 	PortRanges
 )
 
 // Elements are the members of a set, as an immutable value.
 type Elements = immutable.Set[Element]
 
-// Element is a member of a set; which fields count is said by the kind.
+// Element is a member of a set; the kind determines which fields are used.
 type Element struct {
 	Addr     netip.Addr
 	Protocol Protocol
@@ -48,7 +48,7 @@ func AddrRange(p netip.Prefix) Range {
 	return Range{Element{Addr: p.Masked().Addr()}, Element{Addr: LastAddr(p)}}
 }
 
-// LinkLocal returns the addresses of a family that mean somebody else on every link.
+// LinkLocal returns the addresses of a family that mean another host on every link.
 func LinkLocal(f Family) netip.Prefix {
 	if f == IPv6 {
 		return netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfe, 0x80}), 10)
@@ -72,7 +72,7 @@ func (r Range) Contains(e Element) bool { return r.First.Compare(e) <= 0 && e.Co
 // Compare orders ranges by their first member.
 func (r Range) Compare(o Range) int { return cmp.Or(r.First.Compare(o.First), r.Last.Compare(o.Last)) }
 
-// Prefix returns the range as a prefix; ok is false if it is none.
+// Prefix returns the range as a prefix; ok is false if it is not one.
 func (r Range) Prefix() (p netip.Prefix, ok bool) {
 	for bits := r.First.Addr.BitLen(); bits >= 0; bits-- {
 		p = netip.PrefixFrom(r.First.Addr, bits)

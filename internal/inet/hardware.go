@@ -13,8 +13,8 @@ import (
 // Hardware is the hardware address of an Ethernet interface. The zero value is none.
 type Hardware [6]byte
 
-// HardwareFrom returns the address of a byte slice; ok is false if it is none of
-// Ethernet, or no address of one interface.
+// HardwareFrom returns the address in a byte slice; ok is false if it is not an Ethernet address,
+// or not that of a single interface.
 func HardwareFrom(b []byte) (h Hardware, ok bool) {
 	if len(b) != len(h) {
 		return h, false
@@ -31,14 +31,14 @@ func (h Hardware) String() string {
 // Compare orders addresses by their bytes.
 func (h Hardware) Compare(o Hardware) int { return bytes.Compare(h[:], o[:]) }
 
-// LinkLocal returns the IPv6 address that an interface with the hardware address
-// gives itself (RFC 4291, appendix A).
+// LinkLocal returns the IPv6 address that an interface with the hardware address assigns itself
+// (RFC 4291, appendix A).
 func (h Hardware) LinkLocal() netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: h[0] ^ 2, 9: h[1], 10: h[2], 11: 0xff, 12: 0xfe, 13: h[3], 14: h[4], 15: h[5]})
 }
 
-// ParseHardware reads a hardware address in the form of String, in either case; ok is
-// false if it is none, or that of no one interface.
+// ParseHardware reads a hardware address in the form of String, in upper or lower case; ok is false
+// if the text is not one, or not that of a single interface.
 func ParseHardware(s string) (h Hardware, ok bool) {
 	if len(s) != 17 {
 		return h, false
@@ -56,15 +56,15 @@ func ParseHardware(s string) (h Hardware, ok bool) {
 	return HardwareFrom(h[:])
 }
 
-// HardwareRange is a range of hardware addresses: those whose first bits are the
-// address's. The zero value is none.
+// HardwareRange is the range of hardware addresses that share the first bits of Addr. The zero
+// value is none.
 type HardwareRange struct {
 	Addr Hardware
 	Bits int // 1 to 48
 }
 
-// ParseHardwareRange reads ADDRESS/BITS, or ADDRESS for one address. Bits behind the
-// prefix are refused, since nobody knows which of the two was meant.
+// ParseHardwareRange reads ADDRESS/BITS, or ADDRESS for one address. Bits after the prefix are
+// refused, because it is unknown whether the prefix or the address was meant.
 func ParseHardwareRange(s string) (r HardwareRange, ok bool) {
 	text, bits, some := strings.Cut(s, "/")
 	r.Bits = 8 * len(r.Addr)

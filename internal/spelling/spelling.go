@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package spelling says how far a mistyped word is from a known one. Whoever reads what
-// people write uses it: the flags, and the fields and kinds of manifests.
+// Package spelling computes how far a mistyped word is from a known one. It is used for flags, and
+// for the fields and kinds of manifests.
 package spelling
 
-// Distance is the number of letters to put in, leave out or replace to turn a into b.
+// Distance is the number of letters to insert, delete or replace to turn a into b.
 func Distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wake is how one goroutine tells another that there is something to do.
+// Package wake lets one goroutine signal another that there is work.
 package wake
 
-// Signal holds at most one wake-up, which may stand for many: whoever receives looks
-// what there is to do. The zero value wakes nobody.
+// Signal holds at most one wake-up, which may stand for many: the receiver checks for itself what
+// to do. Setting the zero value wakes no goroutine.
 type Signal chan struct{}
 
 // New returns a signal that is not set.
