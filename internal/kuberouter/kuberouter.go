@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kuberouter decides what of kube-router's firewall to remove from a
-// node on which podwall has taken its place. Decide is a function of an
-// Inventory: it reads nothing and changes nothing. The package host makes the
-// inventory and carries the plan out.
+// Package kuberouter decides which parts of kube-router's firewall to remove from a node on which
+// podwall has replaced it. Decide is a function of an Inventory: it reads nothing and changes
+// nothing. The package host reads the inventory and carries out the plan.
 //
-// kube-router leaves its rules in the kernel when it stops. They go on to refuse
-// traffic by the policies of that day. Its own --cleanup-config is no way out: it
-// flushes all IPVS services and destroys ipsets of others.
+// kube-router leaves its rules in the kernel when it stops. They continue to refuse traffic by the
+// policies of that time. Its own --cleanup-config is no solution: it flushes all IPVS services and
+// destroys ipsets of other programs.
 package kuberouter
 
 import (
@@ -16,10 +15,10 @@ import (
 	"strings"
 )
 
-// Inventory is what was found on a node.
+// Inventory is the state found on a node.
 type Inventory struct {
-	// Tables of nftables, those of iptables-nft included. Only tables named filter
-	// need rules: kube-router writes to no other one of iptables.
+	// Tables are the nftables tables, including those of iptables-nft. Rules are needed only for
+	// tables named filter: kube-router writes to no other table of iptables.
 	Tables []Table
 	// Sets are the names of all ipsets.
 	Sets []string
@@ -29,9 +28,9 @@ type Inventory struct {
 	Links []string
 	// IPVS is true if IPVS has services.
 	IPVS bool
-	// Running are signs that kube-router runs, in words.
+	// Running lists signs that kube-router runs, in words.
 	Running []string
-	// NotEnforcing says why podwall does not enforce on this node; empty if it does.
+	// NotEnforcing is the reason why podwall does not enforce on this node; empty if it does.
 	NotEnforcing string
 }
 
@@ -52,7 +51,7 @@ type Chain struct {
 	Jumps []Rule
 }
 
-// Rule is a rule that jumps, or goes, to Target.
+// Rule is a rule with a jump or goto to Target.
 type Rule struct {
 	Handle uint64
 	Target string
@@ -64,8 +63,8 @@ type LegacyTable struct {
 	Chains []string
 }
 
-// The names that the firewall gives. The digest is 16 characters of base 32 in
-// every release; a name of another form is somebody else's.
+// The names that the firewall uses. The digest is 16 characters of base 32 in every release; a name
+// of another form belongs to another program.
 const digest = `[A-Z2-7]{16}`
 
 var (
@@ -77,7 +76,7 @@ var (
 	routerSet     = regexp.MustCompile(`^(inet6:)?kube-router-(pod-subnets|node-ips)$`)
 )
 
-// IsFirewallChain reports whether kube-router's firewall names a chain so.
+// IsFirewallChain reports whether the name is one that kube-router's firewall gives to chains.
 func IsFirewallChain(name string) bool {
 	return strings.HasPrefix(name, "KUBE-") && firewallChain.MatchString(name) // most names end at the first
 }
@@ -91,10 +90,10 @@ func ownTable(k Key) bool {
 
 func iptables(k Key) bool { return k.Name == filterTable && (k.Family == "ip" || k.Family == "ip6") }
 
-// Plan is what to remove, in this order: rules, chains and tables in one
-// transaction, then the sets that they used.
+// Plan lists the objects to remove, in this order: rules, chains and tables in one transaction,
+// then the sets that they used.
 type Plan struct {
-	// Refusals say why nothing may be removed now.
+	// Refusals are the reasons why nothing may be removed now.
 	Refusals []Refusal
 	Jumps    []Jump
 	Chains   []ChainName
@@ -103,14 +102,14 @@ type Plan struct {
 	// Legacy are tables of iptables-legacy with the firewall's chains. They are
 	// not removed: see Recipe.
 	Legacy []LegacyTable
-	// Left are objects with names like the firewall's and of another form.
+	// Left are objects with names similar to the firewall's but of another form.
 	Left []string
 }
 
-// Refusal is a reason to remove nothing, with what to do about it.
+// Refusal is a reason to remove nothing, with its cure.
 type Refusal struct{ Why, Cure string }
 
-// Jump is a rule outside of the firewall's chains that leads into them.
+// Jump is a rule outside the firewall's chains that leads into them.
 type Jump struct {
 	Table Key
 	Chain string
@@ -123,15 +122,13 @@ type ChainName struct {
 	Name  string
 }
 
-// Options are what the operator said.
+// Options are the operator's choices.
 type Options struct {
-	// KeepBridge says that the interface kube-bridge is no sign of kube-router's
-	// router.
+	// KeepBridge says that the interface kube-bridge is no sign of kube-router's router.
 	KeepBridge bool
 }
 
-// Decide returns what to remove. With refusals the rest of the plan is still
-// there, to be shown.
+// Decide returns the plan. With refusals the rest of the plan is still filled, to be shown.
 func Decide(inv Inventory, o Options) Plan {
 	var p Plan
 	for _, t := range inv.Tables {
@@ -161,7 +158,8 @@ func Decide(inv Inventory, o Options) Plan {
 	return p
 }
 
-// takeChains plans the firewall's chains of a table, and what leads into them.
+// takeChains plans the removal of the firewall's chains of a table, and of the rules that lead into
+// them.
 func (p *Plan) takeChains(t Table) {
 	for _, c := range t.Chains {
 		if IsFirewallChain(c.Name) {
@@ -184,8 +182,8 @@ func (p Plan) Nothing() bool {
 	return len(p.Jumps)+len(p.Chains)+len(p.Tables)+len(p.Sets)+len(p.Legacy) == 0
 }
 
-// Names lists the chains of the firewall, sorted. kube-router gives them new names
-// with each sync, so another list a moment later is a sign that it runs.
+// Names lists the chains of the firewall, sorted. kube-router gives them new names with each sync,
+// so a different list a moment later shows that it runs.
 func Names(inv Inventory) []string {
 	var list []string
 	for _, t := range inv.Tables {
@@ -206,7 +204,7 @@ func Names(inv Inventory) []string {
 	return list
 }
 
-// refusals finds what speaks against the removal.
+// refusals returns the reasons against the removal.
 func refusals(inv Inventory, o Options) (list []Refusal) {
 	for _, sign := range inv.Running {
 		list = append(list, Refusal{"kube-router runs: " + sign,
@@ -214,7 +212,7 @@ func refusals(inv Inventory, o Options) (list []Refusal) {
 	}
 	if signs := proxySigns(inv); len(signs) > 0 {
 		list = append(list, Refusal{"kube-router's service proxy is in use: " + strings.Join(signs, ", "),
-			"let kube-proxy take over the Services first, then remove what the service proxy left, or restart the node"})
+			"let kube-proxy take over the Services first, then remove the remains of the service proxy, or restart the node"})
 	}
 	if signs := routerSigns(inv, o); len(signs) > 0 {
 		cure := "podwall does not route: keep kube-router with --run-firewall=false for that, or change the pod network first"

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Text lists the plan for people, one object a line, then the refusals and the
-// recipe for what is not removed.
+// Text lists the plan for people, one object per line, then the refusals and the recipe for the
+// objects that are not removed.
 func (p Plan) Text() string {
 	var b strings.Builder
 	for _, j := range p.Jumps {
@@ -41,10 +41,10 @@ func (p Plan) Text() string {
 	return b.String()
 }
 
-// Recipe returns shell commands that remove the firewall's chains from a table of
-// iptables-legacy: one transaction that flushes the chains, deletes the jumps and
-// then the chains, and names nothing else. A whole table that is saved, filtered
-// and restored would lose what others write meanwhile.
+// Recipe returns shell commands that remove the firewall's chains from a table of iptables-legacy:
+// one transaction that flushes the chains, deletes the jumps and then the chains, and names nothing
+// else. Saving, filtering and restoring a whole table would lose changes that other programs make
+// meanwhile.
 func (t LegacyTable) Recipe() string {
 	program := "iptables-legacy"
 	if t.Family == "ip6" {

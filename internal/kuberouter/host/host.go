@@ -2,9 +2,9 @@
 
 //go:build linux
 
-// Package host makes the inventory of what kube-router left on this node, and
-// removes what kuberouter.Decide planned. It works in the network namespace of
-// the process, over netlink: no iptables, nft or ipset program is needed.
+// Package host reads the inventory of the objects that kube-router left on this node, and removes
+// those that kuberouter.Decide planned to remove. It works in the network namespace of the process,
+// over netlink: no iptables, nft or ipset program is needed.
 package host
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/podwall/podwall/internal/kuberouter"
 )
 
-// Look makes the inventory. IPVS and NotEnforcing are for the caller to fill.
+// Look reads the inventory. The caller fills IPVS and NotEnforcing.
 func Look(ctx context.Context) (inv kuberouter.Inventory, err error) {
 	if inv.Tables, err = tables(); err != nil {
 		return inv, err
@@ -46,8 +46,8 @@ func families() map[nftables.TableFamily]string {
 	return map[nftables.TableFamily]string{nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6"}
 }
 
-// tables lists what nftables has for IPv4 and IPv6 alone: kube-router writes to
-// no other family.
+// tables lists the nftables tables of the families ip and ip6: kube-router writes to no other
+// family.
 func tables() (list []kuberouter.Table, err error) {
 	c, err := nftables.New(nftables.AsLasting())
 	if err != nil {
@@ -74,8 +74,8 @@ func tables() (list []kuberouter.Table, err error) {
 	return list, nil
 }
 
-// chainsOf lists a table's chains. Rules are read where jumps matter: not in
-// chains that go as a whole.
+// chainsOf lists a table's chains. Rules are read only where jumps matter: not in chains that are
+// removed as a whole.
 func chainsOf(c *nftables.Conn, t *nftables.Table, all []*nftables.Chain) (list []kuberouter.Chain, err error) {
 	for _, k := range all {
 		if k.Table.Name != t.Name {
@@ -106,17 +106,17 @@ func jumps(rules []*nftables.Rule) (list []kuberouter.Rule) {
 	return list
 }
 
-// How long sets may be in use after their last rule went: the kernel frees rules
-// some time after the transaction that deletes them.
+// How long sets may stay in use after their last rule was deleted: the kernel frees rules some time
+// after the transaction.
 const (
 	setPatience = 10 * time.Second
 	setPause    = 20 * time.Millisecond
 )
 
-// Remove carries the plan out: rules, chains and tables in one transaction, of
-// which the kernel takes all or nothing, then the sets, unless chains of
-// iptables-legacy still use them. A set that is gone already is no error; a rule
-// that is gone fails the transaction, and the plan has to be made again.
+// Remove carries out the plan: rules, chains and tables in one transaction, which the kernel
+// applies completely or not at all, then the sets, unless chains of iptables-legacy still use them.
+// A set that no longer exists is no error. A rule that no longer exists fails the transaction, and
+// the plan must be made again.
 func Remove(ctx context.Context, p kuberouter.Plan) error {
 	if len(p.Refusals) > 0 {
 		return errors.New("the plan says that nothing may be removed")
@@ -125,7 +125,7 @@ func Remove(ctx context.Context, p kuberouter.Plan) error {
 		return err
 	}
 	if len(p.Legacy) > 0 {
-		return nil // rules that stay use the sets
+		return nil // remaining rules use the sets
 	}
 	var failed []error
 	for end, i := time.Now().Add(setPatience), 0; i < len(p.Sets); i++ {

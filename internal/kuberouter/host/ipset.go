@@ -15,9 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The library's own functions for ipsets list all elements, of which there may be
-// very many, log what they do not know, and panic on errors that are no numbers. Two
-// requests are all that is needed here.
+// The library's functions for ipsets list all elements, of which there may be very many, log what
+// they do not know, and panic on errors that are not numbers. Only two requests are needed here.
 
 // listNames is IPSET_FLAG_LIST_SETNAME: a listing without elements.
 const listNames = 1 << 1
@@ -54,7 +53,7 @@ func sets() (list []string, err error) {
 	return list, nil
 }
 
-// destroy removes a set once nothing refers to it any more.
+// destroy removes a set once nothing refers to it.
 func destroy(ctx context.Context, name string, end time.Time) error {
 	for {
 		_, err := ipset(nl.IPSET_CMD_DESTROY, nl.NewRtAttr(nl.IPSET_ATTR_SETNAME, nl.ZeroTerminated(name)))
@@ -62,7 +61,7 @@ func destroy(ctx context.Context, name string, end time.Time) error {
 		case err == nil, errors.Is(err, unix.ENOENT):
 			return nil
 		case time.Now().After(end):
-			return fmt.Errorf("destroying ipset %s, a rule or a set of somebody else may use it: %w", name, err)
+			return fmt.Errorf("destroying ipset %s, a rule or another set may still use it: %w", name, err)
 		}
 		select {
 		case <-ctx.Done():

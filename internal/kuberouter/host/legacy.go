@@ -19,15 +19,15 @@ import (
 	"github.com/podwall/podwall/internal/kuberouter"
 )
 
-// iptables-legacy keeps its tables where netlink does not show them. Their names
-// stand in /proc; the content is read as the program iptables does.
+// iptables-legacy keeps its tables where netlink does not show them. Their names are listed in
+// /proc; the content is read as the program iptables reads it.
 type legacy struct {
 	family string // as nft writes it
-	names  string // the file with the tables in use
+	names  string // the file that lists the tables in use
 	domain int
 	level  int
 	rule   int // size of struct ipt_entry, or ip6t_entry
-	target int // where in it the offset of the target is, and behind it that of the next rule
+	target int // offset in it of the target's offset, which is followed by that of the next rule
 }
 
 func legacies() []legacy {
@@ -37,8 +37,8 @@ func legacies() []legacy {
 	}
 }
 
-// legacyTables lists the filter tables in use. Only those: asking for another one
-// would make the kernel load it.
+// legacyTables lists the filter table if it is in use. It requests no table that is not in use: the
+// kernel would load it.
 func legacyTables() (list []kuberouter.LegacyTable, err error) {
 	for _, l := range legacies() {
 		names, err := os.ReadFile(l.names)
@@ -60,14 +60,14 @@ func legacyTables() (list []kuberouter.LegacyTable, err error) {
 	return list, nil
 }
 
-// The kernel's interface: IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES, the same numbers
-// for IPv6, with their structures.
+// The kernel's interface: IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES (the same numbers for IPv6), with
+// their structures.
 const (
 	optInfo     = 64
 	optEntries  = 65
 	nameLen     = 32
 	infoLen     = 84
-	infoSize    = 80 // where struct ipt_getinfo has the size of the table
+	infoSize    = 80 // offset of the table's size in struct ipt_getinfo
 	entriesHead = 40 // of struct ipt_get_entries: the name and the size, aligned
 )
 
@@ -77,7 +77,7 @@ func (l legacy) read(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = unix.Close(fd) }() // nothing was written
-	for range 10 {                        // the table may grow between the two questions
+	for range 10 {                        // the table may grow between the two requests
 		info := make([]byte, infoLen)
 		copy(info[:nameLen-1], name)
 		if err := l.ask(fd, optInfo, info); err != nil {
@@ -108,8 +108,8 @@ func (l legacy) ask(fd, option int, b []byte) error {
 	return nil
 }
 
-// chains returns the names of the chains that programs made: each begins with a
-// rule whose target is ERROR and holds the name. So does the end of the table.
+// chains returns the names of the user-defined chains: each begins with a rule whose target is
+// ERROR and holds the name. The end of the table has such a rule too.
 func (l legacy) chains(blob []byte) (names []string) {
 	const (
 		targetHead = 32 // struct xt_entry_target: size, name, revision
@@ -119,7 +119,7 @@ func (l legacy) chains(blob []byte) (names []string) {
 		offsets := blob[l.target:]
 		target, next := int(binary.NativeEndian.Uint16(offsets)), int(binary.NativeEndian.Uint16(offsets[2:]))
 		if next < l.rule || next > len(blob) || target+targetHead > next {
-			break // not as expected: what was read so far counts
+			break // not as expected: return the chains read so far
 		}
 		if word(blob[target+targetName:target+targetHead]) == "ERROR" {
 			names = append(names, word(blob[target+targetHead:next]))

@@ -24,12 +24,11 @@ import (
 	"time"
 )
 
-// HealthPort is where kube-router answers /healthz, and podwall unless it is told
-// another one.
+// HealthPort is the port of kube-router's /healthz, and by default of podwall's.
 const HealthPort = 20244
 
-// running looks for a kube-router that runs: by the names of the processes that
-// can be seen, and by its health port.
+// running looks for a running kube-router: by the names of the visible processes, and by its health
+// port.
 func running(ctx context.Context) (signs []string, err error) {
 	commands, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
@@ -55,12 +54,11 @@ func running(ctx context.Context) (signs []string, err error) {
 	return slices.Compact(signs), nil
 }
 
-// listeners returns the addresses at which this network namespace listens on the
-// health port.
+// listeners returns the addresses of this network namespace's listening sockets on the health port.
 func listeners(table string) (addrs []netip.Addr, err error) {
 	f, err := os.Open("/proc/thread-self/net/" + table)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // IPv6 is switched off
+		return nil, nil // IPv6 is disabled
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading who listens: %w", err)
@@ -83,8 +81,8 @@ func listeners(table string) (addrs []netip.Addr, err error) {
 	return addrs, nil
 }
 
-// parseSocket reads an address and port as /proc/net/tcp writes them: words of
-// four bytes, in the byte order of the machine.
+// parseSocket reads an address and port as /proc/net/tcp writes them: words of four bytes, in the
+// byte order of the machine.
 func parseSocket(s string) (netip.Addr, uint16, bool) {
 	text, port, _ := strings.Cut(s, ":")
 	words, err := hex.DecodeString(text)
@@ -99,7 +97,7 @@ func parseSocket(s string) (netip.Addr, uint16, bool) {
 	return a.Unmap(), uint16(n), ok
 }
 
-// podwall reports whether podwall's status page answers there.
+// podwall reports whether podwall's status page answers at the address.
 func podwall(ctx context.Context, at netip.AddrPort) bool {
 	switch {
 	case at.Addr() == netip.IPv4Unspecified():
