@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// What is read of the API's objects.
+// The parts of the API's objects that are read.
 
 type daemonSet struct {
 	Metadata struct {
@@ -26,7 +26,7 @@ type objects struct {
 	Items []pod `json:"items"`
 }
 
-// pod is a pod, or a node: of both the conditions are read.
+// pod is a pod or a node: the conditions of both are read.
 type pod struct {
 	Metadata struct {
 		Name string `json:"name"`
@@ -79,8 +79,8 @@ func (p pod) unplaced() string {
 	return cmp.Or(p.condition("PodScheduled").Message, "it waits for the scheduler")
 }
 
-// why says what a pod of the cleaner waits for: the first container that failed or
-// cannot start, with its log.
+// why says what a pod of the cleaner is waiting for: the first container that failed or cannot
+// start, with its log.
 func (p pod) why() string {
 	for _, c := range append(p.Status.Init, p.Status.Main...) {
 		wait, last := c.State.Waiting, c.Last.Terminated

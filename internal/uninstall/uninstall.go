@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package uninstall makes the two steps of uninstalling that need the whole
-// cluster: stop all agents, and wait until every node is clean. Jobs of the Helm
-// chart run them before helm removes anything; between them helm makes the
-// DaemonSet that cleans the nodes (deploy/uninstall.yaml). Nothing of a node is
-// touched here.
+// Package uninstall performs the two steps of uninstalling that need the whole cluster: it stops
+// all agents, and waits until every node is clean. Jobs of the Helm chart run them before helm
+// removes anything; between them helm creates the DaemonSet that cleans the nodes
+// (deploy/uninstall.yaml). This package changes nothing on a node.
 package uninstall
 
 import (
@@ -26,29 +25,27 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// The DaemonSets of the chart. The label app.kubernetes.io/name of their pods is
-// their name.
+// The DaemonSets of the chart. The label app.kubernetes.io/name of their pods is their name.
 const (
 	Agents  = "podwall"
 	Cleaner = "podwall-uninstall"
 )
 
-// ErrNotAll says that nodes are left. What is left is in the message.
+// ErrNotAll means that nodes are not done. The message names them.
 var ErrNotAll = errors.New("not every node is done")
 
-// ErrNotHelms says that the agents were not installed by helm, so that no hook of
-// helm's may remove them.
+// ErrNotHelms means that the agents were not installed by helm, so no hook of helm may remove them.
 var ErrNotHelms = errors.New("podwall was not installed by helm: nothing is done")
 
-// byHelm is the annotation that helm gives what it installs.
+// byHelm is the annotation that helm sets on the objects that it installs.
 const byHelm = "meta.helm.sh/release-name"
 
 // Cluster is an API server and the namespace of podwall.
 type Cluster struct {
 	Namespace string
-	// Out is told what is done and which nodes are waited for.
+	// Out receives progress messages and the nodes that are waited for.
 	Out io.Writer
-	// Every is the time between two looks.
+	// Every is the polling interval.
 	Every time.Duration
 
 	client *rest.RESTClient
@@ -67,10 +64,10 @@ func New(cfg *rest.Config, namespace string, out io.Writer) (*Cluster, error) {
 	return &Cluster{Namespace: namespace, Out: out, Every: time.Second, client: client}, nil
 }
 
-// StopAgents deletes the agents' DaemonSet and returns when no pod of it is left
-// on a node that answers. The rules stay in the kernels. It is for helm alone: who
-// applies rendered manifests applies the hooks with them, which would remove at once
-// what was just installed. So a DaemonSet that helm did not make is ErrNotHelms.
+// StopAgents deletes the agents' DaemonSet and returns when no pod of it is left on a node that
+// answers. The rules stay in the kernels. It works only for installations by helm: applying
+// rendered manifests also applies the hooks in them, which would immediately remove the new
+// installation. So a DaemonSet that helm did not create returns ErrNotHelms.
 func (c *Cluster) StopAgents(ctx context.Context) error {
 	if err := c.await(ctx, "the API server", c.byHelm); err != nil {
 		return err
@@ -83,14 +80,13 @@ func (c *Cluster) StopAgents(ctx context.Context) error {
 	})
 }
 
-// byHelm returns an error that wraps ErrNotHelms if the agents are there and helm did
-// not make them.
+// byHelm returns an error that wraps ErrNotHelms if the agents exist and helm did not create them.
 func (c *Cluster) byHelm(ctx context.Context) ([]string, error) {
 	var ds daemonSet
 	err := c.get(ctx, c.daemonSet(Agents), nil, &ds)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, nil // somebody has begun already
+		return nil, nil // another run has already begun
 	case err != nil:
 		return nil, err
 	case ds.Metadata.Annotations[byHelm] == "":
@@ -101,14 +97,13 @@ func (c *Cluster) byHelm(ctx context.Context) ([]string, error) {
 	return nil, nil
 }
 
-// final is an error that another look does not cure.
+// final is an error that a retry does not cure.
 type final struct{ error }
 
 func (e final) Unwrap() error { return e.error }
 
-// AwaitNodes returns when the cleaner's pods are ready on all their nodes, and
-// takes the cleaner away. Where nodes are left it stays: it cleans those that
-// come back.
+// AwaitNodes returns when the cleaner's pods are ready on all their nodes, and deletes the cleaner.
+// If nodes are left the cleaner stays: it cleans nodes that come back.
 func (c *Cluster) AwaitNodes(ctx context.Context) error {
 	clean := 0
 	err := c.await(ctx, "the nodes to be clean", func(ctx context.Context) ([]string, error) {
@@ -140,8 +135,8 @@ func (c *Cluster) AwaitNodes(ctx context.Context) error {
 	return c.remove(ctx, Cleaner)
 }
 
-// await looks until nothing is left. Each change of what is left is said. An API
-// server that does not answer is asked again.
+// await polls until nothing is left, and reports each change. If the API server does not answer it
+// tries again.
 func (c *Cluster) await(ctx context.Context, what string, look func(context.Context) ([]string, error)) error {
 	var said string
 	for {
@@ -170,8 +165,8 @@ func (c *Cluster) await(ctx context.Context, what string, look func(context.Cont
 	}
 }
 
-// left lists the nodes on which pods of a DaemonSet are not ready, or, if gone is
-// wanted, are there at all. A node that is dead keeps no agent from being gone.
+// left lists the nodes on which pods of a DaemonSet are not ready, or, if gone is set, on which
+// pods exist at all. A pod of an agent on a dead node does not count for gone.
 func (c *Cluster) left(ctx context.Context, name string, why func(pod) string, gone bool) (list []string, err error) {
 	var pods, nodes objects
 	query := url.Values{"labelSelector": {"app.kubernetes.io/name=" + name}}
@@ -210,7 +205,7 @@ func (c *Cluster) get(ctx context.Context, path string, query url.Values, into a
 		request.Param(key, query.Get(key))
 	}
 	result := request.Do(ctx)
-	if err := result.Error(); err != nil { // in the server's words, which Raw has not
+	if err := result.Error(); err != nil { // the server's message, which Raw does not have
 		return fmt.Errorf("reading %s: %w", path, err)
 	}
 	data, err := result.Raw()
