@@ -15,7 +15,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster/convert"
 )
 
-// file is what one file holds. Objects are in the order of the text.
+// file holds the content of one file. Objects are in the order of the text.
 type file struct {
 	namespaces []placed[*cluster.Namespace]
 	pods       []placed[*cluster.Pod]
@@ -24,15 +24,15 @@ type file struct {
 	nodes      []placed[*corev1.Node]
 	ignored    []cluster.Diagnostic
 	others     int  // policies of other projects, among the ignored ones
-	empty      bool // there is no document, or nothing but comments
+	empty      bool // there is no document, or only comments
 	interner   *convert.Interner
 }
 
-// placed is an object and what is known about where it came from.
+// placed is an object with its origin.
 type placed[T any] struct {
 	object T
 	key    cluster.Key
-	place  string // FILE:LINE of the document, and the place in a list
+	place  string // FILE:LINE of the document, and the position in a list
 	found  []cluster.Diagnostic
 }
 
@@ -80,8 +80,8 @@ func (f *file) addCore(d *document, kind string) error {
 
 func asIs[T any](o *T, _ *[]cluster.Diagnostic) *T { return o }
 
-// ignored says that an object is left alone. It is an error if a policy or a pod is
-// lost with it.
+// ignored returns the diagnostic about an object that is not used. It is an error if a policy or a
+// pod is lost with it.
 func (d *document) ignored(h *head) cluster.Diagnostic {
 	w := cluster.Diagnostic{Severity: cluster.Warning, Kind: h.Kind, Object: h.key}
 	lost := d.lost()
@@ -96,7 +96,7 @@ func (d *document) ignored(h *head) cluster.Diagnostic {
 		w.Message = "workloads are not used, only pods are"
 		w.Cure = "write the pods themselves, with spec.nodeName and status.podIPs"
 	case h.Kind == "Template":
-		w.Message = "templates are not used: what is in it is not read"
+		w.Message = "templates are not used: its content is not read"
 		w.Cure = "process it first, for example with oc process"
 	default:
 		w.Message = h.APIVersion + " " + h.Kind + " is not used"
@@ -110,7 +110,7 @@ func (d *document) ignored(h *head) cluster.Diagnostic {
 	return w
 }
 
-// Workloads are the kinds that make pods in a cluster.
+// Workloads are the kinds that create pods in a cluster.
 func Workloads() []string {
 	return []string{"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob"}
 }
@@ -121,9 +121,9 @@ type object[T any] interface {
 	metav1.Object
 }
 
-// addTo decodes an object and appends what it is converted to. Fields that the
-// API does not know are warnings here: nothing opens by leaving them out, but for
-// those that can be meant as namespace or labels.
+// addTo decodes an object and appends the result of its conversion. Fields that the API does not
+// know are warnings here: leaving them out opens nothing, except for those that may be meant as
+// namespace or labels.
 func addTo[T, C any, P object[T]](d *document, list *[]placed[*C], into P, kind string,
 	conv func(P, *[]cluster.Diagnostic) *C,
 ) error {
@@ -153,14 +153,15 @@ func addTo[T, C any, P object[T]](d *document, list *[]placed[*C], into P, kind 
 	return nil
 }
 
-// namespace sets the label that the API server sets on every namespace, so
-// that selectors can name it. Users cannot give it another value there.
+// namespace sets the label that the API server sets on every namespace, so that selectors can name
+// it. Users cannot change its value there.
 func namespace(n *corev1.Namespace, found *[]cluster.Diagnostic) *cluster.Namespace {
 	if set, ok := n.Labels[corev1.LabelMetadataName]; ok && set != n.Name {
 		*found = append(*found, cluster.Diagnostic{
 			Severity: cluster.Warning, Kind: "Namespace", Object: cluster.Key{Name: n.Name},
 			Field:   "metadata.labels[" + corev1.LabelMetadataName + "]",
-			Message: fmt.Sprintf("the label must be the namespace's name: %q is not used", set), Cure: "remove the label",
+			Message: fmt.Sprintf("the label must be the namespace's name: %q is not used", set),
+			Cure:    "remove the label",
 		})
 	}
 	if n.Labels == nil {
@@ -170,9 +171,8 @@ func namespace(n *corev1.Namespace, found *[]cluster.Diagnostic) *cluster.Namesp
 	return convert.Namespace(n)
 }
 
-// decode reads the JSON into an API object, with the case of field names as the
-// API server minds it, and returns the paths of the fields that it does not
-// know.
+// decode reads the JSON into an API object, with field names case-sensitive as in the API server,
+// and returns the paths of the fields that it does not know.
 func (d *document) decode(into any) (unknown []string, err error) {
 	strict, err := kjson.UnmarshalStrict(d.json, into)
 	if err != nil {
@@ -193,11 +193,11 @@ func (d *document) decode(into any) (unknown []string, err error) {
 	return unknown, nil
 }
 
-// maxStrict is where the decoder stops to list unknown fields.
+// maxStrict is the number of unknown fields after which the decoder stops listing them.
 const maxStrict = 100
 
-// twice returns an error if the decoder says that a field stands twice. In YAML
-// that was an error already.
+// twice returns an error if the decoder reports a duplicate field. In YAML that was an error
+// already.
 func (d *document) twice(found error) error {
 	field, ok := found.(kjson.FieldError)
 	if !ok || !strings.HasPrefix(found.Error(), "duplicate field") {

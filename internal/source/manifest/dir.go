@@ -16,11 +16,11 @@ import (
 	"strings"
 )
 
-// maxFile bounds what is read of one file. A hundred thousand pods with their
-// status take about half of it.
+// maxFile bounds the size of a file that is read. A hundred thousand pods with their status take
+// about half of it.
 const maxFile = 256 << 20
 
-// rawFile is the content of a file, or the reason why there is none.
+// rawFile is the content of a file, or the reason why it could not be read.
 type rawFile struct {
 	name string // without the directory
 	data []byte
@@ -40,9 +40,9 @@ func (f rawFile) parse() (*file, *SyntaxError) {
 	return parsed, syntax
 }
 
-// Digest identifies the content of a directory: a hash over the names and
-// contents of the files that are read. Source sets it as the store's source, so
-// that a writer can ask whether what it wrote is enforced.
+// Digest identifies the content of a directory: a hash over the names and contents of the files
+// that are read. Source sets it as the store's source, so that a writer can find out whether its
+// files are enforced.
 func Digest(dir string) (string, error) {
 	files, err := readDir(dir)
 	if err != nil {
@@ -59,7 +59,7 @@ func digest(files []rawFile) string {
 			data = []byte("unreadable")
 		}
 		for _, part := range [][]byte{[]byte(f.name), data} {
-			// Lengths first, so that no two directories run together.
+			// Lengths first, so that two different directories never give the same bytes.
 			h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
 			h.Write(part)
 		}
@@ -80,7 +80,7 @@ func readDir(dir string) ([]rawFile, error) {
 		}
 		f := readFile(filepath.Join(dir, e.Name()))
 		if errors.Is(f.err, fs.ErrNotExist) || errors.Is(f.err, errNoFile) {
-			continue // it went away just now, or it is a directory
+			continue // it was just deleted, or is a directory
 		}
 		files = append(files, f)
 	}

@@ -17,23 +17,23 @@ import (
 // document is one document of a file, or one object of a list in it.
 type document struct {
 	file   string
-	index  int    // which document of the file, from 1
+	index  int    // position of the document in the file, from 1
 	line   int    // the line of the file on which the document starts, from 1
 	text   []byte // YAML or JSON
-	json   []byte // the same as JSON; for an object of a list that object only
+	json   []byte // the same as JSON; for an object of a list only that object
 	base   string // path of the object inside the document, empty for the document
 	object string // kind and name of the object, as soon as they are known
 	tree   *tree  // shared by the objects of a list
 }
 
-// tree is the document's syntax tree, made when it is first asked for.
+// tree is the document's syntax tree, built at its first use.
 type tree struct {
 	read bool
 	root *yamlv3.Node // nil if there is none
 }
 
-// toJSON reads the YAML as kubectl does (YAML 1.1, so that an unquoted y is
-// true). It reports whether the document holds anything.
+// toJSON reads the YAML as kubectl does (YAML 1.1, so that an unquoted y is true). It reports
+// whether the document is not empty.
 func (d *document) toJSON() (bool, error) {
 	if d.json != nil {
 		return true, nil
@@ -58,9 +58,9 @@ func (d *document) toJSON() (bool, error) {
 	return true, nil
 }
 
-// fillsItsText reports whether a map that begins like this ends with the text for
-// sure. A map of lines that begins in the first column ends at a marker or a
-// directive only. It saves half of the time for the usual documents.
+// fillsItsText reports whether a map that begins like this certainly ends with the text. A map of
+// lines that begins in the first column ends only at a marker or a directive. For the usual
+// documents this saves half of the time.
 func fillsItsText(text []byte) bool {
 	if c := text[0] | 0x20; c < 'a' || c > 'z' {
 		return false
@@ -76,8 +76,8 @@ func fillsItsText(text []byte) bool {
 
 var errRest = errors.New("did not find expected <document start>")
 
-// readToEnd makes sure that the text is one document and nothing else: the
-// reader of toJSON stops behind the first one, without a word.
+// readToEnd makes sure that the text is one document and nothing else: the reader of toJSON
+// silently stops after the first one.
 func (d *document) readToEnd() error {
 	decoder := yamlv3.NewDecoder(bytes.NewReader(d.text))
 	var first, second yamlv3.Node
@@ -95,8 +95,7 @@ func (d *document) readToEnd() error {
 	return fmt.Errorf("line %d: %w", second.Line, errRest)
 }
 
-// errorAt returns an error that names the object, or the document where the
-// object is not known.
+// errorAt returns an error that names the object, or the document if the object is not known.
 func (d *document) errorAt(line int, message, cure string) error {
 	if who := d.who(); who != "" {
 		message = who + ": " + message
@@ -118,23 +117,23 @@ func (d *document) who() string {
 	return strings.Join(parts, " in ")
 }
 
-// at tells the place of a field, as the end of a message.
+// at names the place of a field, as the end of a message.
 func (d *document) at(path string) string { return fmt.Sprintf(" (%s:%d)", d.file, d.lineOf(path)) }
 
-// origin tells the place of the object, without looking for its line.
+// origin names the place of the object, without searching for its line.
 func (d *document) origin() string {
 	return strings.TrimSuffix(fmt.Sprintf("%s:%d %s", d.file, d.line, d.base), " ")
 }
 
-// lineOf finds the line of a field such as spec.ingress[0].from, or of the
-// nearest field around it that exists.
+// lineOf finds the line of a field such as spec.ingress[0].from, or of the nearest enclosing field
+// that exists.
 func (d *document) lineOf(path string) int {
 	line, _ := d.find(path)
 	return line
 }
 
-// find returns the line of a field and the text that stands there, as it is
-// written; no text if the field is no single value.
+// find returns the line of a field and its text as written; no text if the field is not a single
+// value.
 func (d *document) find(path string) (line int, text string) {
 	node := d.tree.of(d.text)
 	if node == nil {
@@ -170,14 +169,14 @@ func (t *tree) of(text []byte) *yamlv3.Node {
 	return t.root
 }
 
-// step is one part of a path: a name, or what stands in brackets, which is the
-// index in a list or the key in a map.
+// step is one part of a path: a name, or the content of brackets, which is the index in a list or
+// the key in a map.
 type step struct {
 	name    string
 	bracket bool
 }
 
-// steps cuts spec.ingress[0].from into spec, ingress, [0] and from.
+// steps splits spec.ingress[0].from into spec, ingress, [0] and from.
 func steps(path string) []step {
 	var list []step
 	for path != "" {

@@ -13,8 +13,8 @@ import (
 
 var yamlLine = regexp.MustCompile(`line (\d+): `)
 
-// yamlError translates an error of the YAML library into our own. It is the
-// only place that looks into the library's texts.
+// yamlError translates an error of the YAML library into our own. It is the only place that reads
+// the library's texts.
 func (d *document) yamlError(err error) error {
 	message, line := strings.TrimPrefix(err.Error(), "yaml: "), 0
 	if at := yamlLine.FindStringSubmatchIndex(message); at != nil {
@@ -34,7 +34,8 @@ func (d *document) yamlError(err error) error {
 	case line > 0 && strings.Contains(message, "cannot start any token") && strings.Contains(lines[line-1], "\t"):
 		message, cure = "a tab stands in the indentation", "indent with spaces only"
 	case d.text[0] == ',':
-		message, cure = "a comma follows the end of an object", "separate objects by lines of ---, or put them into one List"
+		message, cure = "a comma follows the end of an object",
+			"separate objects by lines of ---, or put them into one List"
 	case strings.Contains(message, "<document start>"):
 		message, cure = "text follows the end of the document", "separate documents by lines of ---"
 	case strings.Contains(message, "control characters"):
@@ -56,7 +57,7 @@ func (d *document) lines() []string {
 
 var template = regexp.MustCompile(`\{\{.*?(\}\}|$)`)
 
-// templateAt returns the template in a line, none where it stands in a comment.
+// templateAt returns the template in a line; none if it is in a comment.
 func templateAt(line string) string {
 	if strings.HasPrefix(strings.TrimSpace(line), "#") {
 		return ""
@@ -64,7 +65,7 @@ func templateAt(line string) string {
 	return template.FindString(line)
 }
 
-// nearTemplate reports whether a line or its neighbours hold a template.
+// nearTemplate reports whether a line or its neighbours contain a template.
 func nearTemplate(lines []string, line int) bool {
 	for i := max(0, line-2); i < min(len(lines), line+1); i++ {
 		if templateAt(lines[i]) != "" {
@@ -74,8 +75,8 @@ func nearTemplate(lines []string, line int) bool {
 	return false
 }
 
-// templateOr says that the text is a template, or, if it has none, that a key is
-// no text.
+// templateOr returns the message that the text is a template, or, if it contains none, that a key
+// is not a text.
 func templateOr(lines []string, line int) (at int, message, cure string) {
 	for i, l := range lines {
 		if found := templateAt(l); found != "" {
@@ -95,10 +96,10 @@ func controlLine(lines []string) int {
 	return 1
 }
 
-// quoted returns a text for a message, cut where it is long.
+// quoted quotes a text for a message, and truncates a long one.
 func quoted(text string) string { return strconv.Quote(cut(text, 40)) }
 
-// shown returns a name for a message, in quotes only where it is not plain.
+// shown returns a name for a message, quoted only if it is not plain.
 func shown(name string) string {
 	name = cut(name, 350)
 	if strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {

@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// From says what Load and Objects read.
+// From lists the input of Load and Objects.
 type From struct {
 	// Paths are files and directories. "-" is Text.
 	Paths []string
-	// Recursive has the directories below read too.
+	// Recursive includes sub-directories.
 	Recursive bool
-	// Text is what came from the standard input.
+	// Text is the content of the standard input.
 	Text []byte
 }
 
@@ -27,8 +27,8 @@ const Stdin = "-"
 // String names the paths.
 func (f From) String() string { return strings.Join(f.Paths, ", ") }
 
-// read reads all of it, each path in its turn. A file in a directory is named by its
-// way from there, one that was named by itself by its last part.
+// read reads all paths in their order. A file in a directory is named by its path below the
+// directory, one that was named itself by its last part.
 func (f From) read() ([]rawFile, error) {
 	var all []rawFile
 	for _, path := range f.Paths {
@@ -57,7 +57,7 @@ func (f From) readOne(path string) ([]rawFile, error) {
 	return readBelow(path)
 }
 
-// readBelow reads the manifests of a directory and of all below it, but for those whose
+// readBelow reads the manifests of a directory and of all directories below it, except those whose
 // name begins with a dot.
 func readBelow(dir string) (files []rawFile, err error) {
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {

@@ -39,7 +39,8 @@ func TestSeveralPlacesAreReadTogether(t *testing.T) {
 	}{
 		{"a directory", From{Paths: []string{filepath.Join(dir, "deploy")}}, []string{"a"}},
 		{"what is below", From{Paths: []string{filepath.Join(dir, "deploy")}, Recursive: true}, []string{"a", "b"}},
-		{"and a file", From{Paths: []string{filepath.Join(dir, "deploy"), single}, Recursive: true}, []string{"a", "b", "d"}},
+		{"and a file", From{Paths: []string{filepath.Join(dir, "deploy"), single}, Recursive: true},
+			[]string{"a", "b", "d"}},
 		{"the standard input", From{Paths: []string{"-", single}, Text: []byte(namespace("e"))}, []string{"d", "e"}},
 		{"nothing", From{}, nil},
 	} {
@@ -61,7 +62,8 @@ func TestSeveralPlacesAreReadTogether(t *testing.T) {
 			t.Errorf("%s: said is %v", tt.name, r.Diagnostics)
 		}
 	}
-	for _, from := range []From{{Paths: []string{filepath.Join(dir, "none")}}, {Paths: []string{filepath.Join(dir, "none")}, Recursive: true}} {
+	for _, from := range []From{{Paths: []string{filepath.Join(dir, "none")}},
+		{Paths: []string{filepath.Join(dir, "none")}, Recursive: true}} {
 		if _, err := Load(from); err == nil {
 			t.Errorf("%s is read", from)
 		}

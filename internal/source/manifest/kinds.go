@@ -15,37 +15,35 @@ import (
 	"github.com/podwall/podwall/internal/spelling"
 )
 
-// use is what becomes of an object.
+// use is how an object is used.
 type use int
 
 const (
 	useNothing     use = iota
 	useCore            // Namespace, Pod, Service or Node
 	usePolicy          // a NetworkPolicy
-	useOldPolicy       // a NetworkPolicy of the group in which it began
-	useTypoPolicy      // surely meant as a NetworkPolicy, but its type is none that Kubernetes has
+	useOldPolicy       // a NetworkPolicy of its first API group
+	useTypoPolicy      // certainly meant as a NetworkPolicy, but Kubernetes has no such type
 	useOtherPolicy     // a policy of another project
-	useTypoCore        // surely meant as one of core
+	useTypoCore        // certainly meant as one of core
 )
 
 var coreKinds = []string{"Namespace", "Pod", "Service", "Node"}
 
-// The API groups that had NetworkPolicy, with the other kinds in them.
+// The API groups that had NetworkPolicy, with their other kinds.
 var policyGroups = map[string][]string{
 	networkingv1.GroupName: {"Ingress", "IngressClass", "IPAddress", "ServiceCIDR", "ClusterCIDR"},
 	extensionsv1beta1.GroupName: {"Ingress", "Deployment", "DaemonSet", "ReplicaSet", "Scale", "DeploymentRollback",
 		"PodSecurityPolicy"},
 }
 
-// otherGroups are those of other projects that have policies, each with its
-// subdomains.
+// otherGroups are those of other projects that have policies, each with its subdomains.
 var otherGroups = []string{
 	"projectcalico.org", "antrea.io", "antrea.tanzu.vmware.com", "cilium.io", "policy.networking.k8s.io",
 }
 
-// useOf sorts an object by its type. A type that is misspelt closes, as a field
-// does that is misspelt: what is left out would be open. selects asks
-// whether the object has a spec.podSelector.
+// useOf classifies an object by its type. A misspelt type closes, as a misspelt field does: leaving
+// the object out would open pods. selects returns whether the object has a spec.podSelector.
 func useOf(t metav1.TypeMeta, selects func() bool) use {
 	group, _, _ := strings.Cut(t.APIVersion, "/")
 	group = folded(group)
@@ -86,10 +84,13 @@ func coreOrUnused(version, kind string) use {
 }
 
 func isOther(group string) bool {
-	return slices.ContainsFunc(otherGroups, func(g string) bool { return group == g || strings.HasSuffix(group, "."+g) })
+	return slices.ContainsFunc(otherGroups, func(g string) bool {
+		return group == g ||
+			strings.HasSuffix(group, "."+g)
+	})
 }
 
-// folded is a text in lower case without blanks.
+// folded returns a text in lower case without blanks.
 func folded(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) {
@@ -99,9 +100,8 @@ func folded(text string) string {
 	}, text)
 }
 
-// resemblesPolicy reports whether a kind in lower case can be nothing but
-// NetworkPolicy, misspelt by at most two letters, in its plural or its short
-// name.
+// resemblesPolicy reports whether a kind in lower case can only be NetworkPolicy, misspelt by at
+// most two letters, in its plural or its short name.
 func resemblesPolicy(kind string) bool {
 	kind = strings.NewReplacer("-", "", "_", "").Replace(kind)
 	name := strings.ToLower(convert.KindPolicy)

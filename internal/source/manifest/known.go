@@ -11,29 +11,29 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// steady is how long a file that became less in place has to stay the same until
-// that is believed: its writer may be in the middle of it.
+// steady is how long a file that was shortened in place must stay unchanged until its content is
+// used: its writer may not have finished.
 const steady = time.Second
 
-// known is what is known about one file.
+// known is the state of one file.
 type known struct {
 	sum    [sha256.Size]byte
 	good   *file        // the content in force; nil if there was none
 	size   int          // of the text of good
-	info   fs.FileInfo  // of the file that was read last; it may be another one than that of good
+	info   fs.FileInfo  // of the file that was read last; it may differ from that of good
 	broken *SyntaxError // why the present content is not in force
 	held   time.Time    // since when the present content waits; zero if it does not
 }
 
-// next judges the text that a file has now. Text that cannot be understood, and
-// text without any object, leave the last content in force: a truncated file looks
-// like one whose author wants nothing any more, and believing it would open pods.
-// The same holds for a while where a file became less in place.
+// next evaluates the present text of a file. Text that cannot be understood, and text without any
+// object, leave the last content in force: a truncated file looks like one whose author removed the
+// objects, and using it would open pods. The same holds for a while if a file was shortened in
+// place.
 func (k *known) next(r rawFile, now time.Time) *known {
 	sum := sha256.Sum256(r.data)
 	if k != nil && k.sum == sum && r.err == nil && k.broken == nil {
 		same := *k
-		same.info = r.info // it may have been replaced by its like
+		same.info = r.info // it may have been replaced by an equal file
 		return &same
 	}
 	parsed, bad := r.parse()
@@ -55,12 +55,12 @@ func (k *known) next(r rawFile, now time.Time) *known {
 	}
 	held := k.keep(sum, r.info, &SyntaxError{File: r.name, Line: 1,
 		Message: "the file became shorter, or lost objects, in place",
-		Cure:    "write files beside and rename them over the old ones; if this one is complete, wait"})
+		Cure:    "write a new file and rename it over the old one; if this file is complete, wait"})
 	held.held = since
 	return held
 }
 
-// keep returns what is known of a file whose present text does not count.
+// keep returns the state of a file whose present text is not used.
 func (k *known) keep(sum [sha256.Size]byte, info fs.FileInfo, why *SyntaxError) *known {
 	now := &known{sum: sum, info: info, broken: why}
 	if k != nil {
@@ -69,8 +69,8 @@ func (k *known) keep(sum [sha256.Size]byte, info fs.FileInfo, why *SyntaxError) 
 	return now
 }
 
-// becameLess reports whether the file is the one that was read last, but its text
-// is shorter than that of the content in force, or objects are missing.
+// becameLess reports whether the file is the one that was read last, but its text is shorter than
+// the content in force, or objects are missing.
 func (k *known) becameLess(r rawFile, parsed *file) bool {
 	if k == nil || k.good == nil || !os.SameFile(k.info, r.info) {
 		return false
@@ -87,7 +87,7 @@ func (k *known) becameLess(r rawFile, parsed *file) bool {
 	return false
 }
 
-// keys names every object that is used.
+// keys lists every object that is used.
 func (f *file) keys() map[string]bool {
 	keys := map[string]bool{}
 	addKeys(keys, "Namespace", f.namespaces)
@@ -110,7 +110,7 @@ func emptyFile(name string) *SyntaxError {
 			`{"apiVersion": "v1", "kind": "List", "items": []}`}
 }
 
-// finding says what holds instead of the present text.
+// finding says what is in force instead of the present text.
 func (k *known) finding() cluster.Diagnostic {
 	consequence := "nothing of the file is used"
 	switch {

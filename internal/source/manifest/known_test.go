@@ -47,7 +47,8 @@ func (s *stepped) want(after time.Duration, pods string, diagnostics int, inForc
 	s.t.Helper()
 	gotPods, found, got := s.look(after)
 	if gotPods != pods || len(found) != diagnostics || got != inForce {
-		s.t.Errorf("pods %q, in force %v, diagnostics %v; want %q, %v, %d", gotPods, got, found, pods, inForce, diagnostics)
+		s.t.Errorf("pods %q, in force %v, diagnostics %v; want %q, %v, %d", gotPods, got, found, pods, inForce,
+			diagnostics)
 	}
 	return found
 }

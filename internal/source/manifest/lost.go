@@ -14,8 +14,8 @@ import (
 	"github.com/podwall/podwall/internal/spelling"
 )
 
-// lost returns the path of the first policy or pod in the lists of an object that
-// is not used, as in a misspelt List or in a template. It is empty if there is none.
+// lost returns the path of the first policy or pod in the lists of an object that is not used, for
+// instance in a misspelt List or a template. It is empty if there is none.
 func (d *document) lost() string {
 	var value any
 	if !slices.ContainsFunc(slices.Collect(maps.Keys(fields(d.json))), holdsObjects) ||
@@ -51,7 +51,7 @@ func lostIn(value any, path string) string {
 	return ""
 }
 
-// isPolicyOrPod goes by the type that the entry says it has.
+// isPolicyOrPod decides by the type that the entry declares.
 func isPolicyOrPod(entry any) bool {
 	object, _ := entry.(map[string]any)
 	version, _ := object["apiVersion"].(string)

@@ -1,36 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package manifest is the source that needs no cluster: a directory of
-// Kubernetes YAML or JSON. It owns the reading of these files, what happens to
-// files that cannot be read, and the watching of the directory. The meaning of
-// the objects is package convert's, so that text from a file and an object from
-// the API are judged by the same code.
+// Package manifest is the source without a cluster: a directory of Kubernetes YAML or JSON. It
+// reads these files, handles files that cannot be read, and watches the directory. The meaning of
+// the objects is in package convert, so that text from a file and an object from the API are judged
+// by the same code.
 //
-// It stands at the start of the data path, beside package kube, and fills a
-// cluster.Store. It never writes a file.
+// It is at the start of the data path, like package kube, and fills a cluster.Store. It never
+// writes a file.
 //
-// What it reads:
+// It reads:
 //   - the files *.yaml, *.yml and *.json of the directory itself, not of its
 //     sub-directories, and none whose name starts with a dot;
 //   - YAML documents, JSON objects one after another, lists of objects and typed
 //     lists, in UTF-8, or in UTF-16 with a byte order mark;
 //   - Namespace, Pod and NetworkPolicy (networking.k8s.io/v1, and the old
 //     extensions/v1beta1 with a warning); Node; Service is kept for the lab.
-//     Every other kind is left alone, with a diagnostic.
+//     Every other kind is ignored, with a diagnostic.
 //
-// Every byte of a file is in an object, in a comment, or the file is refused:
-// nothing is left out in silence. docs/manifests.md says what that is for users.
+// Every byte of a file is in an object, in a comment, or the file is refused: nothing is ignored
+// silently. docs/manifests.md describes this for users.
 //
-// As the API server does, it puts namespaced objects without a namespace into
-// "default" and labels every namespace with kubernetes.io/metadata.name. A
-// namespace that is only mentioned exists.
+// As the API server does, it puts namespaced objects without a namespace into "default" and labels
+// every namespace with kubernetes.io/metadata.name. A namespace that is only mentioned exists.
 //
-// A file whose text cannot be understood changes nothing: its last good content
-// stays in force, and before there was one, nothing of it counts. At the start
-// every file has to be understood before anything is enforced. In a policy
-// that can be read except for an unknown field, the smallest part that holds
-// the field matches nothing; one whose kind or apiVersion is misspelt isolates
-// what it selects.
+// A file whose text cannot be understood changes nothing: its last good content stays in force; if
+// there was none, nothing of the file is used. At the start every file must be understood before
+// anything is enforced. In a policy that can be read except for an unknown field, the smallest part
+// that holds the field matches nothing; a policy with a misspelt kind or apiVersion isolates the
+// pods that it selects.
 package manifest
 
 import (
@@ -46,23 +43,22 @@ import (
 // name and their Field is FILE:LINE.
 const KindFile = "File"
 
-// Result is what files hold, sorted by key, without repetitions.
+// Result is the content of files, sorted by key, without duplicates.
 type Result struct {
 	Namespaces []*cluster.Namespace
 	Pods       []*cluster.Pod
 	Policies   []*cluster.Policy
-	// Services are not the agent's matter; the lab builds them.
+	// Services are not used by the agent; the lab builds them.
 	Services []*corev1.Service
-	// Nodes tell the agent whether it is in the right place, and the lab what to build.
+	// Nodes let the agent check that it runs on the right node, and are built by the lab.
 	Nodes       []*corev1.Node
 	Diagnostics []cluster.Diagnostic
 
 	others int // policies of other projects
 }
 
-// AsWritten reports whether every object was read, and every policy is enforced as
-// it is written. It is not where a diagnostic is an error, nor with a policy of
-// another project.
+// AsWritten reports whether every object was read, and every policy is enforced as it is written.
+// It is false if a diagnostic is an error, and if there is a policy of another project.
 func (r *Result) AsWritten() bool {
 	isError := func(d cluster.Diagnostic) bool { return d.Severity == cluster.Error }
 	return r.others == 0 && !slices.ContainsFunc(r.Diagnostics, isError)
@@ -73,10 +69,10 @@ func (r *Result) Snapshot() *cluster.Snapshot {
 	return &cluster.Snapshot{Revision: 1, Namespaces: r.Namespaces, Pods: r.Pods, Policies: r.Policies}
 }
 
-// SyntaxError says where the text of a file cannot be understood.
+// SyntaxError names the place where the text of a file cannot be understood.
 type SyntaxError struct {
 	File    string
-	Line    int // counted from 1
+	Line    int // from 1
 	Message string
 	Cure    string
 }
@@ -85,8 +81,8 @@ func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("%s:%d: %s", e.File, e.Line, e.Message)
 }
 
-// diagnostic turns the error of a file into what users see; consequence says
-// what holds instead of the file.
+// diagnostic turns the error of a file into a diagnostic; consequence says what is in force instead
+// of the file.
 func (e *SyntaxError) diagnostic(consequence string) cluster.Diagnostic {
 	return cluster.Diagnostic{
 		Severity: cluster.Error, Kind: KindFile, Object: cluster.Key{Name: e.File},
@@ -95,8 +91,7 @@ func (e *SyntaxError) diagnostic(consequence string) cluster.Diagnostic {
 	}
 }
 
-// Parse reads the text of one file. The error is a *SyntaxError; then nothing
-// of the file counts.
+// Parse reads the text of one file. The error is a *SyntaxError; then nothing of the file is used.
 func Parse(name string, data []byte) (*Result, error) {
 	f, err := parseFile(name, data)
 	if err != nil {
@@ -105,8 +100,8 @@ func Parse(name string, data []byte) (*Result, error) {
 	return merge([]*file{f}), nil
 }
 
-// Load reads files and directories. Files whose text cannot be understood are in the
-// diagnostics; the error is about what cannot be opened.
+// Load reads files and directories. Files whose text cannot be understood are in the diagnostics;
+// the error is about paths that cannot be opened.
 func Load(from From) (*Result, error) {
 	files, err := from.read()
 	if err != nil {

@@ -11,8 +11,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// merge puts files together, in the order given. Of objects with the same key
-// the last one counts.
+// merge joins files in the given order. Of objects with the same key the last one is used.
 func merge(files []*file) *Result {
 	r := &Result{}
 	for _, f := range files {
@@ -28,8 +27,8 @@ func merge(files []*file) *Result {
 	return r
 }
 
-// collect takes the objects of one kind out of all files, sorted by key, and
-// adds their diagnostics to the result.
+// collect takes the objects of one kind from all files, sorted by key, and adds their diagnostics
+// to the result.
 func collect[T any](r *Result, kind string, files []*file, of func(*file) []placed[T]) []T {
 	last := map[cluster.Key]placed[T]{}
 	for _, f := range files {
@@ -57,8 +56,8 @@ func collect[T any](r *Result, kind string, files []*file, of func(*file) []plac
 	return list
 }
 
-// addMentionedNamespaces creates the namespaces that pods and policies are in
-// and that no file has.
+// addMentionedNamespaces creates the namespaces that pods and policies refer to and that no file
+// has.
 func (r *Result) addMentionedNamespaces() {
 	known := map[string]bool{}
 	for _, n := range r.Namespaces {

@@ -18,9 +18,9 @@ import (
 	"github.com/podwall/podwall/internal/spelling"
 )
 
-// named gives an object the namespace that it is in and checks its name as the
-// API does. A name that the API refuses is a warning. A namespace that it refuses
-// is an error: nobody knows which one is meant, and its pods would stay open.
+// named sets the default namespace of an object and checks its name as the API does. A name that
+// the API refuses is a warning. A namespace that it refuses is an error: it is unknown which one is
+// meant, and its pods would stay open.
 func (d *document) named(o metav1.Object, kind string) ([]cluster.Diagnostic, error) {
 	if o.GetName() == "" {
 		return nil, d.nameless()
@@ -51,10 +51,10 @@ func (d *document) named(o metav1.Object, kind string) ([]cluster.Diagnostic, er
 	}}, nil
 }
 
-// meantElsewhere refuses an object with an unknown field that can be meant as its
-// namespace, its labels, or the metadata with both. Without them it is another
-// object, or one that the policies do not select, and pods stay open. Rules are
-// left out: there a namespace is that of a peer, and what is unknown closes.
+// meantElsewhere refuses an object with an unknown field that may be meant as its namespace, its
+// labels, or the metadata with both. Without them it is another object, or one that the policies do
+// not select, and pods stay open. Fields in rules are not included: there a namespace is that of a
+// peer, and unknown fields close.
 func (d *document) meantElsewhere(unknown []string, kind string) error {
 	meant := []string{"metadata", "metadata.namespace", "metadata.labels"}
 	switch kind {
@@ -78,11 +78,11 @@ func (d *document) meantElsewhere(unknown []string, kind string) error {
 	return nil
 }
 
-// last is the last name of a path.
+// last returns the last name of a path.
 func last(path string) string { return path[strings.LastIndexByte(path, '.')+1:] }
 
-// badAddresses names the addresses of a pod that are none: conversion leaves them
-// out, and the rules do not know the pod by them.
+// badAddresses reports the texts in a pod's status that are not addresses: conversion leaves them
+// out, so the rules do not contain the pod by them.
 func (d *document) badAddresses(p *corev1.Pod) (found []cluster.Diagnostic) {
 	texts := map[string]string{"status.podIP": p.Status.PodIP}
 	for i, ip := range p.Status.PodIPs {
@@ -94,7 +94,8 @@ func (d *document) badAddresses(p *corev1.Pod) (found []cluster.Diagnostic) {
 			continue
 		}
 		found = append(found, cluster.Diagnostic{
-			Severity: cluster.Error, Kind: "Pod", Object: cluster.Key{Namespace: p.Namespace, Name: p.Name}, Field: field,
+			Severity: cluster.Error, Kind: "Pod", Object: cluster.Key{Namespace: p.Namespace, Name: p.Name},
+			Field:   field,
 			Message: quoted(text) + " is no address of a pod: it is not used" + d.at(field),
 			Cure:    "write it as 192.0.2.1 or 2001:db8::1, without leading zeros, zone or length",
 		})
@@ -102,7 +103,7 @@ func (d *document) badAddresses(p *corev1.Pod) (found []cluster.Diagnostic) {
 	return found
 }
 
-// nameless says that an object has no name, and where it may be instead.
+// nameless returns the error that an object has no name, and where the name may be instead.
 func (d *document) nameless() error {
 	all := fields(d.json)
 	if _, outside := all["name"]; outside {

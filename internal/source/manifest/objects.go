@@ -8,21 +8,19 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// Object is one object as it is written, for who writes it somewhere else.
+// Object is one object as written, for commands that copy it elsewhere.
 type Object struct {
 	APIVersion, Kind string
-	// Key has no namespace where the text has none.
+	// Key has no namespace if the text has none.
 	Key cluster.Key
-	// JSON is the whole object, with its type also where a list gave that.
+	// JSON is the whole object, including its type if only the list gave that.
 	JSON []byte
-	// Policy says that it is read as a NetworkPolicy, also with a type that is
-	// misspelt.
+	// Policy is true if it is read as a NetworkPolicy, even with a misspelt type.
 	Policy bool
 }
 
-// Objects returns the objects of files and directories in the order of the text,
-// lists taken apart. As in Load, a file that cannot be understood counts for
-// nothing.
+// Objects returns the objects of files and directories in the order of the text, with lists split
+// up. As in Load, a file that cannot be understood is not used.
 func Objects(from From) ([]Object, error) {
 	files, err := from.read()
 	if err != nil {
@@ -48,7 +46,7 @@ func Objects(from From) ([]Object, error) {
 func objectOf(d *document, h *head) (Object, error) {
 	all := fields(d.json)
 	for name, value := range map[string]string{"apiVersion": h.APIVersion, "kind": h.Kind} {
-		all[name], _ = json.Marshal(value) // texts have no error
+		all[name], _ = json.Marshal(value) // texts cannot fail
 	}
 	whole, err := json.Marshal(all)
 	isPolicy := h.use == usePolicy || h.use == useOldPolicy || h.use == useTypoPolicy

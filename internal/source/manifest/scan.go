@@ -8,24 +8,24 @@ import (
 	"strings"
 )
 
-// scanner cuts the text of a file into documents, so that every byte of it is in
-// a document, in a comment, or in front of an error:
+// scanner splits the text of a file into documents, so that every byte of it is in a document, in a
+// comment, or the file is refused:
 //
 //   - JSON objects may follow each other, in lines or in one, as in a JSON stream,
 //     and anything may follow them.
 //   - All other documents end at the next document marker or at the end of the
-//     text. The YAML reader then says whether it read them to their end.
+//     text. The YAML reader then reports whether it read them to their end.
 type scanner struct {
 	file  string
 	text  []byte
-	at    int // what is before was read
+	at    int // the text before it was read
 	line  int // the line of at, from 1
 	count int // documents so far
 }
 
 func newScanner(file string, text []byte) *scanner { return &scanner{file: file, text: text, line: 1} }
 
-// next returns the next document, nil behind the last one.
+// next returns the next document, nil after the last one.
 func (s *scanner) next() *document {
 	s.skip()
 	rest := s.text[s.at:]
@@ -53,8 +53,8 @@ func (s *scanner) advance(n int) {
 	s.at += n
 }
 
-// skip goes past byte order marks, empty lines, comments, nulls that are all of
-// their document, and markers that have nothing but a comment behind them.
+// skip skips byte order marks, empty lines, comments, documents that are only null, and markers
+// that only a comment follows.
 func (s *scanner) skip() {
 	for s.at < len(s.text) {
 		rest := s.text[s.at:]
@@ -74,8 +74,8 @@ func (s *scanner) skip() {
 	}
 }
 
-// goesOn reports whether the first line that is not empty and no comment is
-// indented: then it is a part of what stands before it.
+// goesOn reports whether the first line that is neither empty nor a comment is indented: then it
+// continues the text before it.
 func goesOn(text []byte) bool {
 	for len(text) > 0 {
 		line, size := firstLine(text)
@@ -87,9 +87,9 @@ func goesOn(text []byte) bool {
 	return false
 }
 
-// markerSize returns the size of the document marker with which the line begins,
-// 0 if it begins with none. YAML wants a blank behind it. kubectl also takes what
-// is blank in Unicode only, and a comment at once.
+// markerSize returns the size of the document marker at the start of the line, 0 if there is none.
+// YAML requires a blank after it. kubectl also accepts Unicode blanks, and a comment directly after
+// it.
 func markerSize(line []byte) int {
 	const size = len("---")
 	if !bytes.HasPrefix(line, []byte("---")) && !bytes.HasPrefix(line, []byte("...")) {
@@ -102,9 +102,9 @@ func markerSize(line []byte) int {
 	return 0
 }
 
-// yamlEnd returns where the YAML document ends with which the text begins. The
-// markers cannot occur inside a document: YAML forbids them in the first column.
-// Directives belong to the document behind the marker that ends them.
+// yamlEnd returns the end of the YAML document at the start of the text. The markers cannot occur
+// inside a document: YAML forbids them in the first column. Directives belong to the document after
+// the marker that ends them.
 func yamlEnd(text []byte) int {
 	directives := isDirective(text)
 	at := 0
@@ -127,8 +127,7 @@ func isDirective(line []byte) bool {
 	return bytes.HasPrefix(line, []byte("%YAML")) || bytes.HasPrefix(line, []byte("%TAG"))
 }
 
-// firstJSON returns the JSON object with which the text begins, nil if it begins
-// with none.
+// firstJSON returns the JSON object at the start of the text, nil if there is none.
 func firstJSON(text []byte) []byte {
 	if len(text) == 0 || text[0] != '{' {
 		return nil

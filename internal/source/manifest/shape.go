@@ -16,16 +16,16 @@ import (
 	kjson "sigs.k8s.io/json"
 )
 
-// mismatch is a value that has not the type of its field.
+// mismatch is a value that does not have the type of its field.
 type mismatch struct {
 	path  string
 	value any    // as JSON has it
 	want  string // in words
 }
 
-// typeError explains why the object cannot be decoded: it finds the first value
-// that has not the type of its field. Errors of the decoder name the field, but
-// neither the entry of a list nor the key of a map.
+// typeError explains why the object cannot be decoded: it finds the first value that does not have
+// the type of its field. Errors of the decoder name the field, but neither the entry of a list nor
+// the key of a map.
 func (d *document) typeError(into any, err error) error {
 	var value any
 	if kjson.UnmarshalCaseSensitivePreserveInts(d.json, &value) == nil {
@@ -63,7 +63,7 @@ func (d *document) mismatchError(m *mismatch) error {
 	return d.errorAt(line, message, cure)
 }
 
-// templateIn finds a template in a text; outside of quotes it is no YAML.
+// templateIn finds a template in a text; outside quotes it is not YAML.
 func templateIn(value any) string {
 	text, _ := value.(string)
 	return template.FindString(text)
@@ -92,8 +92,8 @@ func kindOf(value any) string {
 	}
 }
 
-// findMismatch compares a value with a Go type of the API, in the order of the
-// fields' names. Null fits everything.
+// findMismatch compares a value with a Go type of the API, in the order of the fields' names. Null
+// matches every type.
 func findMismatch(value any, t reflect.Type, path string) *mismatch {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -118,7 +118,7 @@ func findMismatch(value any, t reflect.Type, path string) *mismatch {
 	return decodes(value, t, path)
 }
 
-// decodes asks the decoder about one value.
+// decodes tries to decode one value.
 func decodes(value any, t reflect.Type, path string) *mismatch {
 	text, err := json.Marshal(value)
 	if err == nil && kjson.UnmarshalCaseSensitivePreserveInts(text, reflect.New(t).Interface()) == nil {

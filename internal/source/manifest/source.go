@@ -23,8 +23,8 @@ const (
 	// settle is how long changes are collected before the directory is read: a
 	// writer changes several files, or one file in several steps.
 	settle = 50 * time.Millisecond
-	// poll finds what notification cannot see: files behind symbolic links, and
-	// the directory itself being replaced.
+	// poll finds changes that are not notified: of files behind symbolic links, and a replacement
+	// of the directory itself.
 	poll = 10 * time.Second
 )
 
@@ -36,13 +36,13 @@ type Source struct {
 	read    bool              // the directory was read once
 	synced  bool              // every file was understood once
 	waits   bool              // a file is held until it stays the same
-	last    string            // digest of what was read
-	others  int               // policies of other projects that were named in the log
+	last    string            // digest of the content read last
+	others  int               // policies of other projects that were logged
 	files   map[string]*known // by file name; owned by Run
 	origins map[string]bool   // files that have diagnostics in the store
 	clock   func() time.Time
 
-	mu   sync.Mutex // guards feed, which others ask for
+	mu   sync.Mutex // guards feed, which other goroutines read
 	feed feed.Feed
 }
 
@@ -52,15 +52,15 @@ func New(dir string, log *slog.Logger) *Source {
 		feed: feed.Feed{Kind: "manifests", Since: time.Now()}}
 }
 
-// Feeds says whether the directory can be read.
+// Feeds returns whether the directory can be read.
 func (s *Source) Feeds() []feed.Feed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return []feed.Feed{s.feed}
 }
 
-// note records the outcome of reading the directory. While a file was never
-// understood, that is why there is no complete list.
+// note records the outcome of reading the directory. As long as a file was never understood, that
+// is the reason why there is no complete list.
 func (s *Source) note(err error) {
 	name, bad := s.neverRead()
 	s.mu.Lock()
@@ -80,10 +80,9 @@ func (s *Source) note(err error) {
 	s.feed.Heard = now
 }
 
-// Run reads the directory into the store and again after each change, each time
-// as one transaction, until ctx ends; then it returns nil. It returns an error
-// only when the directory cannot be read at the start. Later a directory that
-// goes away changes nothing.
+// Run reads the directory into the store and again after each change, each time as one transaction,
+// until ctx ends; then it returns nil. It returns an error only if the directory cannot be read at
+// the start. If the directory is deleted later nothing changes.
 func (s *Source) Run(ctx context.Context, store *cluster.Store) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -92,7 +91,7 @@ func (s *Source) Run(ctx context.Context, store *cluster.Store) error {
 	} else {
 		defer watcher.Close()
 	}
-	// Watch before reading: what changes in between is then read twice, not never.
+	// Watch before reading: a change in between is then read twice instead of never.
 	s.watch(watcher)
 	if err := s.sync(store); err != nil {
 		return err
@@ -101,8 +100,8 @@ func (s *Source) Run(ctx context.Context, store *cluster.Store) error {
 	return nil
 }
 
-// watch asks for notifications, also again after the directory was replaced:
-// then it is another one for the kernel.
+// watch requests notifications, again if the directory was replaced: for the kernel it is then
+// another one.
 func (s *Source) watch(watcher *fsnotify.Watcher) {
 	if watcher == nil {
 		return
@@ -132,7 +131,7 @@ func (s *Source) follow(ctx context.Context, store *cluster.Store, watcher *fsno
 			}
 			continue
 		case err := <-failures:
-			// An overflow: events were lost, so look at once.
+			// An overflow: events were lost, so read the directory at once.
 			s.log.Warn("file notification failed", "err", err)
 		case <-due:
 		case <-again:
@@ -171,8 +170,8 @@ func (s *Source) sync(store *cluster.Store) error {
 	return nil
 }
 
-// update brings what is known about the files up to date and returns the
-// content in force and the diagnostics by file.
+// update updates the state of the files and returns the content in force and the diagnostics by
+// file.
 func (s *Source) update(raw []rawFile) (*Result, map[string][]cluster.Diagnostic) {
 	files := make(map[string]*known, len(raw))
 	var good []*file
@@ -195,7 +194,7 @@ func (s *Source) update(raw []rawFile) (*Result, map[string][]cluster.Diagnostic
 	return merge(good), broken
 }
 
-// say logs, once, why the text of a file does not count.
+// say logs, once, why the text of a file is not used.
 func (s *Source) say(name string, before, now *known) {
 	bad := now.broken
 	if bad == nil || before != nil && before.broken != nil && *before.broken == *bad {
@@ -205,8 +204,8 @@ func (s *Source) say(name string, before, now *known) {
 		"cure", bad.Cure)
 }
 
-// sayOthers logs, when their number changes, that there are policies which nobody
-// here enforces: who wrote them believes in them.
+// sayOthers logs, if their number changed, that there are policies which podwall does not enforce,
+// because their author may expect it.
 func (s *Source) sayOthers(r *Result) {
 	if r.others != s.others && r.others > 0 {
 		s.log.Warn("policies of other projects are not enforced", "path", s.dir, "policies", r.others,
@@ -215,8 +214,8 @@ func (s *Source) sayOthers(r *Result) {
 	s.others = r.others
 }
 
-// neverRead returns the first file that was never understood, as long as the first
-// read is not complete.
+// neverRead returns the first file that was never understood, as long as the first read is not
+// complete.
 func (s *Source) neverRead() (name string, why *SyntaxError) {
 	if s.synced {
 		return "", nil
@@ -229,9 +228,9 @@ func (s *Source) neverRead() (name string, why *SyntaxError) {
 	return "", nil
 }
 
-// complete returns the kinds whose first list is known. That is none as long as
-// a file was never understood, or is empty: it may have held a policy that the
-// kernel enforces since an earlier run, and taking that away would open pods.
+// complete returns the kinds whose first list is known. That is none as long as a file was never
+// understood, or is empty: it may have held a policy that the kernel enforces since an earlier run,
+// and removing that policy would open pods.
 func (s *Source) complete() []cluster.Kind {
 	if name, why := s.neverRead(); why != nil {
 		s.log.Error("the first read is not complete, the kernel stays as it is until every file is understood",
@@ -250,9 +249,9 @@ func nodes(list []*corev1.Node) []*cluster.Node {
 	return converted
 }
 
-// apply puts everything into the store as one transaction. The digest says that
-// what was read is in force, so it has to wait with a file that is held.
-// Diagnostics of objects have the directory as their origin, those of broken files the file.
+// apply puts everything into the store as one transaction. The digest means that the content is in
+// force, so it waits for a file that is held. Diagnostics of objects have the directory as their
+// origin, those of broken files the file.
 func (s *Source) apply(store *cluster.Store, sum string, r *Result, broken map[string][]cluster.Diagnostic) {
 	store.Update(func(tx *cluster.Tx) {
 		tx.ReplaceNamespaces(r.Namespaces)

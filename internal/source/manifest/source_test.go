@@ -103,7 +103,8 @@ func TestBrokenFileKeepsItsLastGoodContent(t *testing.T) {
 	write(t, dir, "bad.yaml", "a: b: c")
 	store := start(t, dir)
 	s, d := await(t, store, dir)
-	if podIPs(s) != "a=10.0.0.1" || len(d.Diagnostics) != 1 || !strings.Contains(d.Diagnostics[0].Message, "nothing of the file") {
+	if podIPs(s) != "a=10.0.0.1" || len(d.Diagnostics) != 1 || !strings.Contains(d.Diagnostics[0].Message,
+		"nothing of the file") {
 		t.Fatalf("at start: %s, %v", podIPs(s), d.Diagnostics)
 	}
 	write(t, dir, "a.yaml", namedPod("a", "10.0.0.2")+"---\n- :")

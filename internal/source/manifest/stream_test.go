@@ -43,7 +43,8 @@ var (
 	}
 	// What may stand in front of a document.
 	separators = []string{"---\n", "---\n", "\n---\n", "--- # comment\n", "---\t \n", "...\n", "...\n---\n",
-		"---\n# nothing\n---\nnull\n---\n", "%%YAML 1.1\n---\n", "--- ", "--- !!map\n", "", "", "\n", " ", ",", "text\n",
+		"---\n# nothing\n---\nnull\n---\n", "%%YAML 1.1\n---\n", "--- ", "--- !!map\n", "", "", "\n", " ", ",",
+		"text\n",
 		"null\n", "~ # comment\n", "%%FOO\n", " ---\n", "\uFEFF", "\n\uFEFF---\n", "---\u00A0\n", "\u2028---\u2028",
 		"%%TAG ! tag:x,2000:\n---\n", "---#\n", "}\n", "--- |\n"}
 )
@@ -233,7 +234,8 @@ func TestTheTableOfFormsIsTrue(t *testing.T) {
 		{"text behind a flow document", flow("a") + "\n" + pod("b"), "[a]", "refused"},
 		{"a flow document behind another one", flow("a") + "\n" + flow("b"), "[a]", "refused"},
 		{"a key that stands twice", pod("a") + "metadata: {name: b}\n", "[b]", "refused"},
-		{"a field beside items", "{apiVersion: v1, kind: List, items: [" + flow("a") + "], Items: [" + flow("b") + "]}", "[a]", "refused"},
+		{"a field beside items", "{apiVersion: v1, kind: List, items: [" + flow("a") + "], Items: [" + flow("b") + "]}",
+			"[a]", "refused"},
 		{"a control character", pod("a") + "\x1a", "refused", "refused"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

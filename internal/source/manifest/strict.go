@@ -17,10 +17,9 @@ import (
 	"github.com/podwall/podwall/internal/cluster/convert"
 )
 
-// addPolicy reads a NetworkPolicy. An unknown field is most often a misspelt
-// constraint, and a constraint that is left out opens: "form:" for "from:"
-// would allow every peer. So the part that holds the field is closed, and with
-// a misspelt type the whole policy.
+// addPolicy reads a NetworkPolicy. An unknown field is most often a misspelt constraint, and
+// leaving out a constraint opens: "form:" for "from:" would allow every peer. So the part that
+// holds the field is closed; with a misspelt type the whole policy.
 func (f *file) addPolicy(d *document, h *head) error {
 	np := new(networkingv1.NetworkPolicy)
 	unknown, err := d.decode(np)
@@ -60,7 +59,7 @@ func (f *file) addPolicy(d *document, h *head) error {
 	return nil
 }
 
-// unusedField warns of a field that means nothing. Older servers print a status.
+// unusedField warns of a field without effect. Older servers print a status.
 func unusedField(path string, key cluster.Key) []cluster.Diagnostic {
 	if !strings.HasPrefix(path, "metadata.") {
 		return nil
@@ -71,8 +70,8 @@ func unusedField(path string, key cluster.Key) []cluster.Diagnostic {
 	}}
 }
 
-// typeFinding says what is wrong with the type of a policy. One that is misspelt
-// isolates what it selects and allows nothing.
+// typeFinding describes the fault in the type of a policy. A policy with a misspelt type isolates
+// the pods that it selects and allows nothing.
 func typeFinding(s *networkingv1.NetworkPolicySpec, h *head, key cluster.Key) cluster.Diagnostic {
 	found := cluster.Diagnostic{
 		Severity: cluster.Warning, Kind: convert.KindPolicy, Object: key, Field: "apiVersion",
@@ -92,7 +91,7 @@ func typeFinding(s *networkingv1.NetworkPolicySpec, h *head, key cluster.Key) cl
 	return found
 }
 
-// without drops what conversion says about parts that were closed on purpose.
+// without drops the diagnostics of conversion about parts that were closed on purpose.
 func without(found []cluster.Diagnostic, closed []string) []cluster.Diagnostic {
 	return slices.DeleteFunc(found, func(d cluster.Diagnostic) bool {
 		return slices.ContainsFunc(closed, func(part string) bool { return strings.HasPrefix(d.Field, part) })
@@ -104,9 +103,8 @@ var (
 	listPart = regexp.MustCompile(`^(from|to|ports)\[(\d+)\]\.`)
 )
 
-// closePart makes the smallest part that holds the field match nothing. It
-// returns the path that conversion will complain about, and the consequence in
-// words; none for a field that means nothing.
+// closePart makes the smallest part that holds the field match nothing. It returns the path that
+// conversion will report, and the consequence in words; neither for a field without effect.
 func closePart(s *networkingv1.NetworkPolicySpec, path string) (part, consequence string) {
 	if m := rulePart.FindStringSubmatch(path); m != nil {
 		i, _ := strconv.Atoi(m[2])
@@ -114,7 +112,7 @@ func closePart(s *networkingv1.NetworkPolicySpec, path string) (part, consequenc
 	}
 	switch {
 	case strings.HasPrefix(path, "spec.podSelector."):
-		// Conversion isolates the namespace when it cannot read the subject.
+		// Conversion isolates the namespace if it cannot read the subject.
 		s.PodSelector = unreadable()
 		return "spec.podSelector", "the policy isolates every pod of its namespace and allows nothing"
 	case strings.HasPrefix(path, "metadata.") || path == "status" || strings.HasPrefix(path, "status."):
@@ -133,9 +131,10 @@ func closeRules(s *networkingv1.NetworkPolicySpec) (part, consequence string) {
 	return "spec.ingress", "the policy allows nothing"
 }
 
-func closeRule(s *networkingv1.NetworkPolicySpec, direction string, i int, rule, rest string) (part, consequence string) {
+func closeRule(s *networkingv1.NetworkPolicySpec, direction string, i int, rule, rest string) (part,
+	consequence string) {
 	if (direction == "ingress" && i >= len(s.Ingress)) || (direction == "egress" && i >= len(s.Egress)) {
-		return rule, "the policy allows nothing" // an unknown field beside closed it already
+		return rule, "the policy allows nothing" // another unknown field closed it already
 	}
 	peers, ports := ruleLists(s, direction, i)
 	m := listPart.FindStringSubmatch(rest)

@@ -10,12 +10,12 @@ import (
 	"unicode/utf8"
 )
 
-// mark is the byte order mark in UTF-8. It may stand before every document:
-// files that were put together have it in the middle.
+// mark is the byte order mark in UTF-8. It may precede every document: concatenated files have it
+// in the middle.
 var mark = []byte("\uFEFF")
 
-// toUTF8 returns the text as UTF-8. As kubectl does, it reads UTF-16 with a byte
-// order mark. The error names what is not text, and its place.
+// toUTF8 returns the text as UTF-8. As kubectl does, it reads UTF-16 with a byte order mark. The
+// error names the first bytes that are not text, and their place.
 func toUTF8(name string, data []byte) ([]byte, error) {
 	switch {
 	case bytes.HasPrefix(data, []byte{0xFF, 0xFE}):
@@ -24,7 +24,8 @@ func toUTF8(name string, data []byte) ([]byte, error) {
 		return fromUTF16(name, data, binary.BigEndian)
 	}
 	if at := bytes.IndexByte(data, 0); at >= 0 {
-		return nil, notText(name, data[:at], "the text has a zero byte: it is UTF-16 without a byte order mark, or no text")
+		return nil, notText(name, data[:at], "the text has a zero byte: it is UTF-16 without a byte order mark, or "+
+			"no text")
 	}
 	if utf8.Valid(data) {
 		return data, nil
@@ -72,9 +73,8 @@ func decodeUTF16(data []byte, order binary.ByteOrder) (rune, int) {
 	return utf16.DecodeRune(r, rune(order.Uint16(data[2:]))), 4
 }
 
-// lineBreak returns the size of the line break with which the text begins, 0 if
-// it begins with none. These are the line breaks of YAML 1.1: CR LF, CR, LF, NEL,
-// LS and PS.
+// lineBreak returns the size of the line break at the start of the text, 0 if there is none. These
+// are the line breaks of YAML 1.1: CR LF, CR, LF, NEL, LS and PS.
 func lineBreak(text []byte) int {
 	switch {
 	case len(text) == 0:
@@ -93,7 +93,7 @@ func lineBreak(text []byte) int {
 	return 0
 }
 
-// firstLine returns the first line without its line break, and the size with it.
+// firstLine returns the first line without its line break, and its size including the line break.
 func firstLine(text []byte) (line []byte, size int) {
 	for at := range text {
 		if c := text[at]; c >= ' ' && c < utf8.RuneSelf || c >= utf8.RuneSelf && !utf8.RuneStart(c) {

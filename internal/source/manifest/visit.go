@@ -15,20 +15,20 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// head is what has to be known of an object before it is decoded. What is no
-// text there counts as absent: objects that are not used may have any shape.
+// head holds the fields of an object that are needed before it is decoded. A value that is not a
+// text is treated as absent: objects that are not used may have any shape.
 type head struct {
 	metav1.TypeMeta
-	key   cluster.Key // as it is written
+	key   cluster.Key // as written
 	use   use
 	items json.RawMessage
 }
 
-// maxDepth bounds how deep lists are in lists: each is read once for each around it.
+// maxDepth bounds the nesting of lists: each is read once per list around it.
 const maxDepth = 20
 
-// visit reads the text of a file and calls each for every object in it, lists
-// taken apart. It returns the number of documents that hold something.
+// visit reads the text of a file and calls each for every object in it, with lists split up. It
+// returns the number of documents that are not empty.
 func visit(name string, data []byte, each func(*document, *head) error) (documents int, err error) {
 	text, err := toUTF8(name, data)
 	if err != nil {
@@ -53,8 +53,8 @@ func visit(name string, data []byte, each func(*document, *head) error) (documen
 	}
 }
 
-// visit calls each for the object, or for those of the list that it is. The
-// objects of a typed list need not repeat their type, which is then inherited.
+// visit calls each for the object, or for the objects of the list. The objects of a typed list need
+// not repeat their type: they inherit it.
 func (d *document) visit(inherited metav1.TypeMeta, each func(*document, *head) error) error {
 	h, err := d.head(inherited)
 	if err != nil {
@@ -82,7 +82,7 @@ func (d *document) visit(inherited metav1.TypeMeta, each func(*document, *head) 
 	return nil
 }
 
-// head reads type and name, and what else decides what becomes of the object.
+// head reads type and name, and the other fields that decide how the object is used.
 func (d *document) head(inherited metav1.TypeMeta) (*head, error) {
 	var raw struct {
 		APIVersion any             `json:"apiVersion"`
@@ -122,8 +122,8 @@ func (d *document) head(inherited metav1.TypeMeta) (*head, error) {
 	return h, nil
 }
 
-// list returns the objects of a list. A kind that only ends like that of one may
-// be anything, as long as nothing that is used can be in it.
+// list returns the objects of a list. A kind that only ends like a list's may be anything, as long
+// as no object that is used can be in it.
 func (d *document) list(h *head) (items []json.RawMessage, isList bool, err error) {
 	small, almost := strings.CutSuffix(folded(h.Kind), "list")
 	if !almost {
@@ -146,7 +146,7 @@ func (d *document) list(h *head) (items []json.RawMessage, isList bool, err erro
 	return items, true, d.onlyItems()
 }
 
-// onlyItems makes sure that a list has no other field in which objects can be.
+// onlyItems makes sure that a list has no other field that can hold objects.
 func (d *document) onlyItems() error {
 	for _, name := range slices.Sorted(maps.Keys(fields(d.json))) {
 		if !slices.Contains([]string{"apiVersion", "kind", "metadata", "items"}, name) {
@@ -157,7 +157,7 @@ func (d *document) onlyItems() error {
 	return nil
 }
 
-// isNull reports whether a field is missing, or has nothing behind it.
+// isNull reports whether a field is missing or null.
 func isNull(value json.RawMessage) bool { return len(value) == 0 || string(value) == "null" }
 
 // objectsOnly reports whether the value is a list of objects.
@@ -180,7 +180,7 @@ func hasField(object json.RawMessage, name string) bool {
 	return ok
 }
 
-// keyIn reads namespace and name out of metadata of any shape.
+// keyIn reads namespace and name from metadata of any shape.
 func keyIn(metadata json.RawMessage) (key cluster.Key) {
 	var m struct {
 		Namespace any `json:"namespace"`
