@@ -93,7 +93,8 @@ func (r *reference) pods() []string {
 	var list []string
 	for _, p := range r.api {
 		has := r.own(p)
-		list = append(list, fmt.Sprintf("%s/%s on %s %v %t", p.Key, p.UID, p.Node, append(has, r.extra(p, has)...), p.Terminating))
+		list = append(list, fmt.Sprintf("%s/%s on %s %v %t", p.Key, p.UID, p.Node, append(has, r.extra(p, has)...),
+			p.Terminating))
 	}
 	slices.Sort(list)
 	return list
@@ -155,7 +156,8 @@ func texts(pods []*cluster.Pod) []string {
 }
 
 func drawIPs(t *rapid.T) []netip.Addr {
-	all := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")}
+	all := []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"),
+		netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")}
 	n := rapid.IntRange(0, 2).Draw(t, "ips")
 	first := rapid.IntRange(0, 2).Draw(t, "first")
 	return slices.Clone(all[first:min(first+n, len(all))])
@@ -163,13 +165,15 @@ func drawIPs(t *rapid.T) []netip.Addr {
 
 func drawPod(t *rapid.T) *cluster.Pod {
 	p := gen.Pod(t)
-	p.Key = cluster.Key{Namespace: rapid.SampledFrom([]string{"a", "a", "b"}).Draw(t, "namespace"), Name: rapid.SampledFrom([]string{"p", "q"}).Draw(t, "pod")}
+	p.Key = cluster.Key{Namespace: rapid.SampledFrom([]string{"a", "a", "b"}).Draw(t, "namespace"),
+		Name: rapid.SampledFrom([]string{"p", "q"}).Draw(t, "pod")}
 	p.UID = rapid.SampledFrom([]string{"1", "2"}).Draw(t, "uid")
 	p.Node = rapid.SampledFrom([]string{"one", "one", "one", "two"}).Draw(t, "node")
 	p.IPs = drawIPs(t)
 	p.Declared = nil
 	if rapid.IntRange(0, 3).Draw(t, "with extra") == 0 {
-		all := []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("fd00::1")}
+		all := []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3"),
+			netip.MustParseAddr("10.0.0.9"), netip.MustParseAddr("fd00::1")}
 		first := rapid.IntRange(0, 3).Draw(t, "first extra")
 		p.Declared = &cluster.Declared{Extra: &cluster.Extra{Addrs: all[first:min(first+2, len(all))]}}
 	}
@@ -178,7 +182,8 @@ func drawPod(t *rapid.T) *cluster.Pod {
 
 // step does one thing to both.
 func (r *reference) step(t *rapid.T, tx *cluster.Tx) {
-	switch rapid.SampledFrom([]string{"set", "set", "delete", "list", "announce", "announce", "announce", "withdraw", "other"}).Draw(t, "step") {
+	switch rapid.SampledFrom([]string{"set", "set", "delete", "list", "announce", "announce", "announce", "withdraw",
+		"other"}).Draw(t, "step") {
 	case "set":
 		p := drawPod(t)
 		r.api[p.Key] = p
@@ -198,7 +203,8 @@ func (r *reference) step(t *rapid.T, tx *cluster.Tx) {
 		tx.ReplacePods(list)
 	case "announce":
 		p := drawPod(t)
-		s := cluster.Sandbox{ID: rapid.SampledFrom([]string{"r", "s", "t"}).Draw(t, "sandbox"), Pod: p.Key, Node: "one", IPs: p.IPs,
+		s := cluster.Sandbox{ID: rapid.SampledFrom([]string{"r", "s", "t"}).Draw(t, "sandbox"), Pod: p.Key, Node: "one",
+			IPs: p.IPs,
 			UID: rapid.SampledFrom([]string{"1", "2", ""}).Draw(t, "its uid")}
 		r.announce(s)
 		tx.Announce(s)

@@ -29,7 +29,8 @@ func finished(p *Pod) *Pod {
 }
 
 func sandbox(id, name, uid string, ips ...string) Sandbox {
-	return Sandbox{ID: id, Pod: Key{"shop", name}, UID: uid, Node: "n", IPs: addrs(ips...), Links: []string{"cni0", "veth1"}}
+	return Sandbox{ID: id, Pod: Key{"shop", name}, UID: uid, Node: "n", IPs: addrs(ips...),
+		Links: []string{"cni0", "veth1"}}
 }
 
 func announce(s Sandbox) func(*Tx)    { return func(tx *Tx) { tx.Announce(s) } }
@@ -57,20 +58,36 @@ func TestAnnouncedAddresses(t *testing.T) {
 		steps []func(*Tx)
 		want  []string
 	}{
-		{"fill a pod that has none", []func(*Tx){set(local("a", "1")), announce(sandbox("s", "a", "1", "10.0.0.1", "fd00::1"))}, []string{"a/1 10.0.0.1 fd00::1"}},
-		{"wait for the pod's object", []func(*Tx){announce(sandbox("s", "a", "1", "10.0.0.1")), set(local("a", "1"))}, []string{"a/1 10.0.0.1"}},
-		{"also for one that comes with a list", []func(*Tx){announce(sandbox("s", "a", "1", "10.0.0.1")), relist(local("a", "1"))}, []string{"a/1 10.0.0.1"}},
-		{"stay when the object changes", []func(*Tx){set(local("a", "1")), announce(sandbox("s", "a", "1", "10.0.0.1")), set(&Pod{Key: Key{"shop", "a"}, UID: "1", Node: "n", Terminating: true})}, []string{"a/1 10.0.0.1"}},
-		{"stay with a new list", []func(*Tx){set(local("a", "1")), announce(sandbox("s", "a", "1", "10.0.0.1")), relist(local("a", "1"))}, []string{"a/1 10.0.0.1"}},
-		{"go with the sandbox", []func(*Tx){set(local("a", "1")), announce(sandbox("s", "a", "1", "10.0.0.1")), withdraw("s")}, []string{"a/1"}},
-		{"yield to the API's own", []func(*Tx){set(local("a", "1")), announce(sandbox("s", "a", "1", "10.0.0.1")), set(local("a", "1", "10.0.0.2"))}, []string{"a/1 10.0.0.2"}},
-		{"are kept by the API after the sandbox's end", []func(*Tx){set(local("a", "1")), announce(sandbox("s", "a", "1", "10.0.0.1")), set(local("a", "1", "10.0.0.1")), withdraw("s")}, []string{"a/1 10.0.0.1"}},
-		{"are not for a pod of another UID", []func(*Tx){set(local("a", "0")), announce(sandbox("s", "a", "1", "10.0.0.1"))}, []string{"a/0"}},
-		{"are for any UID when the runtime says none", []func(*Tx){set(local("a", "0")), announce(sandbox("s", "a", "", "10.0.0.1"))}, []string{"a/0 10.0.0.1"}},
-		{"are not for a pod of another node", []func(*Tx){set(elsewhere(local("a", "1"), "m")), announce(sandbox("s", "a", "1", "10.0.0.1"))}, []string{"a/1"}},
-		{"are not for a pod that finished", []func(*Tx){set(finished(local("a", "1"))), announce(sandbox("s", "a", "1", "10.0.0.1"))}, []string{"a/1"}},
-		{"are the truth about a pod that is started again", []func(*Tx){set(local("a", "1", "10.0.0.5")), announce(sandbox("s", "a", "1", "10.0.0.6"))}, []string{"a/1 10.0.0.6"}},
-		{"may be swapped by a reboot", []func(*Tx){set(local("a", "1", "10.0.0.1")), set(local("b", "2", "10.0.0.2")), announce(sandbox("s", "a", "1", "10.0.0.2")), announce(sandbox("t", "b", "2", "10.0.0.1"))}, []string{"a/1 10.0.0.2", "b/2 10.0.0.1"}},
+		{"fill a pod that has none", []func(*Tx){set(local("a", "1")),
+			announce(sandbox("s", "a", "1", "10.0.0.1", "fd00::1"))}, []string{"a/1 10.0.0.1 fd00::1"}},
+		{"wait for the pod's object", []func(*Tx){announce(sandbox("s", "a", "1", "10.0.0.1")), set(local("a", "1"))},
+			[]string{"a/1 10.0.0.1"}},
+		{"also for one that comes with a list", []func(*Tx){announce(sandbox("s", "a", "1", "10.0.0.1")),
+			relist(local("a", "1"))}, []string{"a/1 10.0.0.1"}},
+		{"stay when the object changes", []func(*Tx){set(local("a", "1")), announce(sandbox("s", "a", "1", "10.0.0.1")),
+			set(&Pod{Key: Key{"shop", "a"}, UID: "1", Node: "n", Terminating: true})}, []string{"a/1 10.0.0.1"}},
+		{"stay with a new list", []func(*Tx){set(local("a", "1")), announce(sandbox("s", "a", "1", "10.0.0.1")),
+			relist(local("a", "1"))}, []string{"a/1 10.0.0.1"}},
+		{"go with the sandbox", []func(*Tx){set(local("a", "1")), announce(sandbox("s", "a", "1", "10.0.0.1")),
+			withdraw("s")}, []string{"a/1"}},
+		{"yield to the API's own", []func(*Tx){set(local("a", "1")), announce(sandbox("s", "a", "1", "10.0.0.1")),
+			set(local("a", "1", "10.0.0.2"))}, []string{"a/1 10.0.0.2"}},
+		{"are kept by the API after the sandbox's end", []func(*Tx){set(local("a", "1")),
+			announce(sandbox("s", "a", "1", "10.0.0.1")), set(local("a", "1", "10.0.0.1")), withdraw("s")},
+			[]string{"a/1 10.0.0.1"}},
+		{"are not for a pod of another UID", []func(*Tx){set(local("a", "0")),
+			announce(sandbox("s", "a", "1", "10.0.0.1"))}, []string{"a/0"}},
+		{"are for any UID when the runtime says none", []func(*Tx){set(local("a", "0")),
+			announce(sandbox("s", "a", "", "10.0.0.1"))}, []string{"a/0 10.0.0.1"}},
+		{"are not for a pod of another node", []func(*Tx){set(elsewhere(local("a", "1"), "m")),
+			announce(sandbox("s", "a", "1", "10.0.0.1"))}, []string{"a/1"}},
+		{"are not for a pod that finished", []func(*Tx){set(finished(local("a", "1"))),
+			announce(sandbox("s", "a", "1", "10.0.0.1"))}, []string{"a/1"}},
+		{"are the truth about a pod that is started again", []func(*Tx){set(local("a", "1", "10.0.0.5")),
+			announce(sandbox("s", "a", "1", "10.0.0.6"))}, []string{"a/1 10.0.0.6"}},
+		{"may be swapped by a reboot", []func(*Tx){set(local("a", "1", "10.0.0.1")), set(local("b", "2", "10.0.0.2")),
+			announce(sandbox("s", "a", "1", "10.0.0.2")), announce(sandbox("t", "b", "2", "10.0.0.1"))},
+			[]string{"a/1 10.0.0.2", "b/2 10.0.0.1"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { expect(t, tt.steps, tt.want) })
@@ -105,20 +122,35 @@ func TestTheNewestSandboxOwnsAnAddress(t *testing.T) {
 	}{
 		{"before the new pod is known", []func(*Tx){set(old), announce(young)}, []string{"old/1"}},
 		{"after", []func(*Tx){set(old), announce(young), set(local("new", "2"))}, []string{"new/2 10.0.0.1", "old/1"}},
-		{"also against a pod that is listed again", []func(*Tx){announce(young), set(local("new", "2")), relist(old, local("new", "2"))}, []string{"new/2 10.0.0.1", "old/1"}},
-		{"against an older pod of the same name", []func(*Tx){set(local("new", "1", "10.0.0.1")), announce(young)}, []string{"new/1"}},
-		{"one address of two", []func(*Tx){set(local("old", "1", "10.0.0.1", "fd00::1")), announce(young)}, []string{"old/1 fd00::1"}},
-		{"against a pod of another node", []func(*Tx){set(elsewhere(local("old", "1", "10.0.0.1"), "m")), announce(young)}, []string{"old/1"}},
+		{"also against a pod that is listed again", []func(*Tx){announce(young), set(local("new", "2")),
+			relist(old, local("new", "2"))}, []string{"new/2 10.0.0.1", "old/1"}},
+		{"against an older pod of the same name", []func(*Tx){set(local("new", "1", "10.0.0.1")), announce(young)},
+			[]string{"new/1"}},
+		{"one address of two", []func(*Tx){set(local("old", "1", "10.0.0.1", "fd00::1")), announce(young)},
+			[]string{"old/1 fd00::1"}},
+		{"against a pod of another node", []func(*Tx){set(elsewhere(local("old", "1", "10.0.0.1"), "m")),
+			announce(young)}, []string{"old/1"}},
 		{"until it is gone", []func(*Tx){set(old), announce(young), withdraw("s")}, []string{"old/1 10.0.0.1"}},
-		{"until its pod is gone", []func(*Tx){set(old), announce(young), set(local("new", "2")), gone("new")}, []string{"old/1 10.0.0.1"}},
-		{"until its pod finished", []func(*Tx){set(old), announce(young), set(finished(local("new", "2")))}, []string{"new/2", "old/1 10.0.0.1"}},
-		{"not one that the API denies it", []func(*Tx){set(old), announce(young), set(local("new", "2")), set(local("new", "2", "10.0.0.9"))}, []string{"new/2 10.0.0.9", "old/1 10.0.0.1"}},
-		{"the younger of two sandboxes", []func(*Tx){set(local("old", "1")), set(local("new", "2")), announce(sandbox("r", "old", "1", "10.0.0.1")), announce(young)}, []string{"new/2 10.0.0.1", "old/1"}},
-		{"in that order", []func(*Tx){set(local("old", "1")), set(local("new", "2")), announce(young), announce(sandbox("r", "old", "1", "10.0.0.1"))}, []string{"new/2", "old/1 10.0.0.1"}},
-		{"and gives it back to the older one", []func(*Tx){set(local("old", "1")), set(local("new", "2")), announce(sandbox("r", "old", "1", "10.0.0.1")), announce(young), withdraw("s")}, []string{"new/2", "old/1 10.0.0.1"}},
-		{"announcing again makes nobody younger", []func(*Tx){set(local("old", "1")), set(local("new", "2")), announce(sandbox("r", "old", "1", "10.0.0.1")), announce(young), announce(sandbox("r", "old", "1", "10.0.0.1"))}, []string{"new/2 10.0.0.1", "old/1"}},
-		{"a pod's second sandbox gives the first one's address back", []func(*Tx){set(old), announce(young), announce(sandbox("t", "new", "2", "10.0.0.2"))}, []string{"old/1 10.0.0.1"}},
-		{"a late withdrawal leaves the second sandbox alone", []func(*Tx){set(local("new", "2")), announce(young), announce(sandbox("t", "new", "2", "10.0.0.1")), withdraw("s")}, []string{"new/2 10.0.0.1"}},
+		{"until its pod is gone", []func(*Tx){set(old), announce(young), set(local("new", "2")), gone("new")},
+			[]string{"old/1 10.0.0.1"}},
+		{"until its pod finished", []func(*Tx){set(old), announce(young), set(finished(local("new", "2")))},
+			[]string{"new/2", "old/1 10.0.0.1"}},
+		{"not one that the API denies it", []func(*Tx){set(old), announce(young), set(local("new", "2")),
+			set(local("new", "2", "10.0.0.9"))}, []string{"new/2 10.0.0.9", "old/1 10.0.0.1"}},
+		{"the younger of two sandboxes", []func(*Tx){set(local("old", "1")), set(local("new", "2")),
+			announce(sandbox("r", "old", "1", "10.0.0.1")), announce(young)}, []string{"new/2 10.0.0.1", "old/1"}},
+		{"in that order", []func(*Tx){set(local("old", "1")), set(local("new", "2")), announce(young),
+			announce(sandbox("r", "old", "1", "10.0.0.1"))}, []string{"new/2", "old/1 10.0.0.1"}},
+		{"and gives it back to the older one", []func(*Tx){set(local("old", "1")), set(local("new", "2")),
+			announce(sandbox("r", "old", "1", "10.0.0.1")), announce(young), withdraw("s")},
+			[]string{"new/2", "old/1 10.0.0.1"}},
+		{"announcing again makes nobody younger", []func(*Tx){set(local("old", "1")), set(local("new", "2")),
+			announce(sandbox("r", "old", "1", "10.0.0.1")), announce(young),
+			announce(sandbox("r", "old", "1", "10.0.0.1"))}, []string{"new/2 10.0.0.1", "old/1"}},
+		{"a pod's second sandbox gives the first one's address back", []func(*Tx){set(old), announce(young),
+			announce(sandbox("t", "new", "2", "10.0.0.2"))}, []string{"old/1 10.0.0.1"}},
+		{"a late withdrawal leaves the second sandbox alone", []func(*Tx){set(local("new", "2")), announce(young),
+			announce(sandbox("t", "new", "2", "10.0.0.1")), withdraw("s")}, []string{"new/2 10.0.0.1"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) { expect(t, tt.steps, tt.want) })
@@ -150,7 +182,8 @@ func TestSandboxesThatNobodyWithdrawsAreForgotten(t *testing.T) {
 	}
 	s.Update(func(tx *Tx) { // pods of which no object ever came
 		for i := range MaxAnnounced + 100 {
-			tx.Announce(sandbox(fmt.Sprint("ghost", i), fmt.Sprint("ghost", i), "", netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)}).String()))
+			tx.Announce(sandbox(fmt.Sprint("ghost", i), fmt.Sprint("ghost", i), "",
+				netip.AddrFrom4([4]byte{10, 2, byte(i >> 8), byte(i)}).String()))
 		}
 	})
 	if n := len(s.Sandboxes()); n != MaxAnnounced {
@@ -185,9 +218,11 @@ func TestASandboxIsKnownFromTheRevisionThatGaveItsPodTheAddresses(t *testing.T) 
 		{"the pod", set(local("a", "1")), SandboxStatus{Known, 3}},
 		{"another pod changes", set(local("b", "3")), SandboxStatus{Known, 3}},
 		{"the API has the address too", set(local("a", "1", "10.0.0.1")), SandboxStatus{Known, 3}},
-		{"another sandbox takes the address", announce(sandbox("t", "b", "3", "10.0.0.1")), SandboxStatus{Phase: Superseded}},
+		{"another sandbox takes the address", announce(sandbox("t", "b", "3", "10.0.0.1")),
+			SandboxStatus{Phase: Superseded}},
 		{"and goes", withdraw("t"), SandboxStatus{Known, 6}},
-		{"the pod has a second sandbox", announce(sandbox("u", "a", "1", "10.0.0.1")), SandboxStatus{Phase: Superseded}},
+		{"the pod has a second sandbox", announce(sandbox("u", "a", "1", "10.0.0.1")),
+			SandboxStatus{Phase: Superseded}},
 		{"the first is withdrawn", withdraw("s"), SandboxStatus{}},
 	}
 	for _, step := range steps {
@@ -221,7 +256,8 @@ func BenchmarkAnnounceInAHundredThousandPods(b *testing.B) {
 	s := NewStore()
 	s.Update(func(tx *Tx) {
 		for i := range 100_000 {
-			p := &Pod{Key: Key{"shop", "pod" + string(rune('a'+i%26)) + netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}).String()}, Node: "m",
+			p := &Pod{Key: Key{"shop", "pod" + string(rune('a'+i%26)) +
+				netip.AddrFrom4([4]byte{byte(i >> 16), byte(i >> 8), byte(i), 1}).String()}, Node: "m",
 				IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})}}
 			tx.SetPod(p)
 		}
@@ -251,7 +287,8 @@ func TestHoldersCountWhatTheAPILists(t *testing.T) {
 		{"it finishes", set(finished(local("a", "1", "10.0.0.1"))), false},
 		{"a list with it twice", relist(local("a", "1", "10.0.0.1"), local("a", "1", "10.0.0.1")), true},
 		{"a list without it", relist(local("b", "1", "10.0.0.2")), false},
-		{"a list while something is announced", inOne(announce(sandbox("s", "c", "1", "10.0.0.3")), relist(local("a", "1", "10.0.0.1"), local("a", "1", "10.0.0.1"))), true},
+		{"a list while something is announced", inOne(announce(sandbox("s", "c", "1", "10.0.0.3")),
+			relist(local("a", "1", "10.0.0.1"), local("a", "1", "10.0.0.1"))), true},
 		{"it goes", gone("a"), false},
 	}
 	for _, step := range steps {

@@ -157,9 +157,11 @@ func (b *budget) diagnostics(namespace string) []Diagnostic {
 		names += fmt.Sprintf(" and %d more", more)
 	}
 	return []Diagnostic{{Severity: Error, Kind: "Namespace", Object: Key{Name: namespace},
-		Message: fmt.Sprintf("its NetworkPolicies have %d entries together, more than %d: the largest ones allow nothing, their pods stay isolated: %s",
+		Message: fmt.Sprintf("its NetworkPolicies have %d entries together, more than %d: the largest ones allow "+
+			"nothing, their pods stay isolated: %s",
 			b.total, MaxNamespaceEntries, names),
-		Cure: "write larger CIDR blocks and port ranges, or remove policies; docs/limits.md says how entries are counted",
+		Cure: "write larger CIDR blocks and port ranges, or remove policies; docs/limits.md says how entries are " +
+			"counted",
 	}}
 }
 

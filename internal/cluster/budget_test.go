@@ -18,7 +18,8 @@ func ofSize(namespace, name string, size int) *Policy {
 	p := &Policy{Key: Key{Namespace: namespace, Name: name}, Version: "1", Subject: Everything(), IsolatesIngress: true}
 	blocks := Peers{}
 	for p.Size()+1+len(blocks.List) < size {
-		block := &IPBlock{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(len(blocks.List) >> 8), byte(len(blocks.List))}), 24)}
+		block := &IPBlock{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(len(blocks.List) >> 8),
+			byte(len(blocks.List))}), 24)}
 		blocks.List = append(blocks.List, Peer{Block: block})
 	}
 	p.Ingress = []Rule{{Peers: blocks, Ports: Ports{Any: true}}}
@@ -89,7 +90,8 @@ func TestBudgetsFollowFromTheContentAlone(t *testing.T) {
 				delete(now, k)
 				s.Update(func(tx *Tx) { tx.DeletePolicy(k) })
 			} else {
-				p := ofSize(k.Namespace, k.Name, rapid.SampledFrom([]int{20, MaxNamespaceEntries / 3, MaxNamespaceEntries/2 + 1, MaxNamespaceEntries}).Draw(t, "size"))
+				p := ofSize(k.Namespace, k.Name, rapid.SampledFrom([]int{20, MaxNamespaceEntries / 3,
+					MaxNamespaceEntries/2 + 1, MaxNamespaceEntries}).Draw(t, "size"))
 				p.Version = fmt.Sprint(len(now))
 				now[k] = p
 				s.Update(func(tx *Tx) { tx.SetPolicy(p) })
@@ -122,7 +124,8 @@ func TestBudgetsFollowFromTheContentAlone(t *testing.T) {
 // The prefix that fits moves with each change; it equals the one of a ranking that is made anew.
 func TestARankingFollowsFromWhatIsInIt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		sizes := rapid.SampledFrom([]int{9, 5_000, MaxNamespaceEntries / 3, MaxNamespaceEntries / 2, MaxNamespaceEntries/2 + 1, MaxNamespaceEntries})
+		sizes := rapid.SampledFrom([]int{9, 5_000, MaxNamespaceEntries / 3, MaxNamespaceEntries / 2,
+			MaxNamespaceEntries/2 + 1, MaxNamespaceEntries})
 		r, policies := ranking{}, map[Key]written{}
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			k := Key{"a", rapid.SampledFrom(strings.Split("pqrstuvwxyz", "")).Draw(t, "name")}
@@ -142,7 +145,8 @@ func TestARankingFollowsFromWhatIsInIt(t *testing.T) {
 			for _, x := range r.settle() {
 				told[x] = true
 			}
-			if again := newRanking(policies); !slices.Equal(r.list, again.list) || r.fit != again.fit || r.sum != again.sum {
+			if again := newRanking(policies); !slices.Equal(r.list, again.list) || r.fit != again.fit ||
+				r.sum != again.sum {
 				t.Fatalf("in steps %+v, at once %+v", r, again)
 			}
 			sum := 0

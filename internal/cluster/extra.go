@@ -83,7 +83,8 @@ func (x *extras) set(k Key, p *Pod, own []netip.Addr) {
 	}
 	var now claim
 	if e != nil {
-		now = claim{p.Node, slices.DeleteFunc(slices.Clone(e.Addrs), func(ip netip.Addr) bool { return !x.allowed.hasAddr(ip) })}
+		now = claim{p.Node, slices.DeleteFunc(slices.Clone(e.Addrs),
+			func(ip netip.Addr) bool { return !x.allowed.hasAddr(ip) })}
 	}
 	if old := x.of[k]; old.node != now.node || !slices.Equal(old.addrs, now.addrs) {
 		for _, ip := range old.addrs {
@@ -102,7 +103,8 @@ func (x *extras) set(k Key, p *Pod, own []netip.Addr) {
 func (x *extras) setHardware(k Key, e *Extra) {
 	var list []inet.Hardware
 	if e != nil {
-		list = slices.DeleteFunc(slices.Clone(e.Hardware), func(h inet.Hardware) bool { return !x.allowed.hasHardware(h) })
+		list = slices.DeleteFunc(slices.Clone(e.Hardware),
+			func(h inet.Hardware) bool { return !x.allowed.hasHardware(h) })
 	}
 	switch {
 	case len(list) > 0:
@@ -269,7 +271,8 @@ func (s *Store) extraClaims() (list []Diagnostic) {
 		}
 	}
 	if more := len(keys) - maxLost; more > 0 {
-		list = append(list, extraClaim(Key{}, fmt.Sprintf("%d more pods ask for further addresses that they do not get", more)))
+		list = append(list, extraClaim(Key{}, fmt.Sprintf("%d more pods request extra addresses that they do not get",
+			more)))
 	}
 	return list
 }

@@ -39,35 +39,49 @@ func TestFurtherAddressesCountWhereTheyAreAllowedAndFree(t *testing.T) {
 		want  []string
 	}{
 		{"in the range", []func(*Tx){set(a())}, []string{"a/1 10.0.0.1 10.9.0.1"}},
-		{"also claimed behind each other's back", []func(*Tx){relist(a(), foreign(asking(local("b", "2", "10.0.0.2"), "10.9.0.1"))), remove(Key{"evil", "b"})},
+		{"also claimed behind each other's back", []func(*Tx){relist(a(),
+			foreign(asking(local("b", "2", "10.0.0.2"), "10.9.0.1"))), remove(Key{"evil", "b"})},
 			[]string{"a/1 10.0.0.1 10.9.0.1"}},
-		{"of a list", []func(*Tx){relist(a(), local("b", "2", "10.0.0.2"))}, []string{"a/1 10.0.0.1 10.9.0.1", "b/2 10.0.0.2"}},
+		{"of a list", []func(*Tx){relist(a(), local("b", "2", "10.0.0.2"))},
+			[]string{"a/1 10.0.0.1 10.9.0.1", "b/2 10.0.0.2"}},
 		{"not without an own one", []func(*Tx){set(asking(local("a", "1"), "10.9.0.1"))}, []string{"a/1"}},
-		{"beside an announced one", []func(*Tx){set(asking(local("a", "1"), "10.9.0.1")), announce(sandbox("s", "a", "1", "10.0.0.1"))},
+		{"beside an announced one", []func(*Tx){set(asking(local("a", "1"), "10.9.0.1")),
+			announce(sandbox("s", "a", "1", "10.0.0.1"))},
 			[]string{"a/1 10.0.0.1 10.9.0.1"}},
-		{"not one of another pod", []func(*Tx){set(local("b", "2", "10.9.0.1")), set(a())}, []string{"a/1 10.0.0.1", "b/2 10.9.0.1"}},
-		{"nor of one that comes later", []func(*Tx){set(a()), set(local("b", "2", "10.9.0.1"))}, []string{"a/1 10.0.0.1", "b/2 10.9.0.1"}},
-		{"but when that one is gone", []func(*Tx){set(a()), set(local("b", "2", "10.9.0.1")), gone("b")}, []string{"a/1 10.0.0.1 10.9.0.1"}},
-		{"nor of a sandbox", []func(*Tx){set(a()), announce(sandbox("s", "b", "2", "10.9.0.1"))}, []string{"a/1 10.0.0.1"}},
+		{"not one of another pod", []func(*Tx){set(local("b", "2", "10.9.0.1")), set(a())},
+			[]string{"a/1 10.0.0.1", "b/2 10.9.0.1"}},
+		{"nor of one that comes later", []func(*Tx){set(a()), set(local("b", "2", "10.9.0.1"))},
+			[]string{"a/1 10.0.0.1", "b/2 10.9.0.1"}},
+		{"but when that one is gone", []func(*Tx){set(a()), set(local("b", "2", "10.9.0.1")), gone("b")},
+			[]string{"a/1 10.0.0.1 10.9.0.1"}},
+		{"nor of a sandbox", []func(*Tx){set(a()), announce(sandbox("s", "b", "2", "10.9.0.1"))},
+			[]string{"a/1 10.0.0.1"}},
 		{"nor one that two ask for", []func(*Tx){set(a()), set(asking(local("b", "2", "10.0.0.2"), "10.9.0.1"))},
 			[]string{"a/1 10.0.0.1", "b/2 10.0.0.2"}},
-		{"until one of them does not", []func(*Tx){set(a()), set(asking(local("b", "2", "10.0.0.2"), "10.9.0.1")), set(local("b", "2", "10.0.0.2"))},
+		{"until one of them does not", []func(*Tx){set(a()), set(asking(local("b", "2", "10.0.0.2"), "10.9.0.1")),
+			set(local("b", "2", "10.0.0.2"))},
 			[]string{"a/1 10.0.0.1 10.9.0.1", "b/2 10.0.0.2"}},
-		{"or ends", []func(*Tx){relist(a(), asking(local("b", "2", "10.0.0.2"), "10.9.0.1")), set(finished(asking(local("b", "2", "10.0.0.2"), "10.9.0.1")))},
+		{"or ends", []func(*Tx){relist(a(), asking(local("b", "2", "10.0.0.2"), "10.9.0.1")),
+			set(finished(asking(local("b", "2", "10.0.0.2"), "10.9.0.1")))},
 			[]string{"a/1 10.0.0.1 10.9.0.1", "b/2 10.0.0.2"}},
-		{"nor on two nodes, if it is of another namespace", []func(*Tx){set(a()), set(foreign(elsewhere(asking(local("b", "2", "10.0.0.2"), "10.9.0.1"), "m")))},
+		{"nor on two nodes, if it is of another namespace", []func(*Tx){set(a()),
+			set(foreign(elsewhere(asking(local("b", "2", "10.0.0.2"), "10.9.0.1"), "m")))},
 			[]string{"b/2 10.0.0.2", "a/1 10.0.0.1"}},
 		{"but with one that has no address yet", []func(*Tx){set(a()), set(asking(local("b", "2"), "10.9.0.1"))},
 			[]string{"a/1 10.0.0.1 10.9.0.1", "b/2"}},
-		{"until that one has one", []func(*Tx){set(a()), set(asking(local("b", "2"), "10.9.0.1")), announce(sandbox("s", "b", "2", "10.0.0.2"))},
+		{"until that one has one", []func(*Tx){set(a()), set(asking(local("b", "2"), "10.9.0.1")),
+			announce(sandbox("s", "b", "2", "10.0.0.2"))},
 			[]string{"a/1 10.0.0.1", "b/2 10.0.0.2"}},
-		{"but on two nodes", []func(*Tx){set(a()), set(elsewhere(asking(local("b", "2", "10.0.0.2"), "10.9.0.1"), "m"))},
+		{"but on two nodes", []func(*Tx){set(a()), set(elsewhere(asking(local("b", "2", "10.0.0.2"), "10.9.0.1"),
+			"m"))},
 			[]string{"a/1 10.0.0.1 10.9.0.1", "b/2 10.0.0.2 10.9.0.1"}},
 		{"nor a reserved one", []func(*Tx){set(a()), reserve("n", "10.9.0.1")}, []string{"a/1 10.0.0.1"}},
-		{"which is free again", []func(*Tx){reserve("n", "10.9.0.1"), set(a()), reserve("n")}, []string{"a/1 10.0.0.1 10.9.0.1"}},
+		{"which is free again", []func(*Tx){reserve("n", "10.9.0.1"), set(a()), reserve("n")},
+			[]string{"a/1 10.0.0.1 10.9.0.1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for how, steps := range map[string][]func(*Tx){"one by one": tt.steps, "in one batch": {inOne(tt.steps...)}} {
+			for how, steps := range map[string][]func(*Tx){"one by one": tt.steps,
+				"in one batch": {inOne(tt.steps...)}} {
 				s := allowing("10.9.0.0/24")
 				for _, step := range steps {
 					s.Update(step)
@@ -86,7 +100,8 @@ func TestWhatOfAnAnnotationDoesNotCountIsNamed(t *testing.T) {
 	p.Declared.Extra.Unread = []string{`"x" is no address and no hardware address`}
 	said := func(s *Store) (list []string) {
 		for _, d := range s.Take().Diagnostics {
-			if d.Object != p.Key || d.Field != "metadata.annotations[podwall.io/extra-addresses]" || d.Severity != Error || d.Cure == "" {
+			if d.Object != p.Key || d.Field != "metadata.annotations[podwall.io/extra-addresses]" ||
+				d.Severity != Error || d.Cure == "" {
 				t.Errorf("said of %s %s: %s", d.Object, d.Field, d)
 			}
 			list = append(list, d.Message)
@@ -105,7 +120,8 @@ func TestWhatOfAnAnnotationDoesNotCountIsNamed(t *testing.T) {
 	if diff := cmp.Diff(want, said(s)); diff != "" {
 		t.Errorf("said (-want +got):\n%s", diff)
 	}
-	if got := s.ExtraHardware("shop/a"); len(got) != 1 || got[0] != p.Declared.Extra.Hardware[0] || s.ExtraHardware("shop/b") != nil {
+	if got := s.ExtraHardware("shop/a"); len(got) != 1 || got[0] != p.Declared.Extra.Hardware[0] ||
+		s.ExtraHardware("shop/b") != nil {
 		t.Errorf("further hardware addresses are %v", got)
 	}
 	s.Update(gone("a"))
@@ -124,7 +140,8 @@ func TestWhatOfAnAnnotationDoesNotCountIsNamed(t *testing.T) {
 func TestManyWhoAskForOneAddressAreAnsweredOnce(t *testing.T) {
 	s := allowing("10.9.0.0/24")
 	pod := func(i int) *Pod {
-		p := asking(local(fmt.Sprint("p", i), "", netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String()), "10.9.0.1", "10.9.0.2")
+		p := asking(local(fmt.Sprint("p", i), "", netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String()),
+			"10.9.0.1", "10.9.0.2")
 		return elsewhere(p, fmt.Sprint("n", i))
 	}
 	const many = 2000

@@ -25,7 +25,8 @@ type reserved struct {
 }
 
 func newReserved() reserved {
-	return reserved{by: map[any]map[netip.Addr]string{}, all: map[netip.Addr]string{}, firm: map[netip.Addr]string{}, lost: map[Key]bool{}}
+	return reserved{by: map[any]map[netip.Addr]string{}, all: map[netip.Addr]string{}, firm: map[netip.Addr]string{},
+		lost: map[Key]bool{}}
 }
 
 // maxLost bounds how many pods that claim a reserved address are named.
@@ -182,5 +183,6 @@ func (s *Store) reservedClaims() []Diagnostic {
 func reservedClaim(k Key, i int, ip netip.Addr, why string) Diagnostic {
 	return Diagnostic{Severity: Error, Kind: KindPod, Object: k, Field: fmt.Sprintf("status.podIPs[%d]", i),
 		Message: fmt.Sprintf("%s is %s, so it is not taken for the pod's", ip, why),
-		Cure:    "find out who wrote this status, and delete the pod; if the pod really has the address, give the pod network a range of its own"}
+		Cure: "find out who wrote this status, and delete the pod; if the pod really has the address, give the " +
+			"pod network a range of its own"}
 }

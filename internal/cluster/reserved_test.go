@@ -34,18 +34,31 @@ func TestReservedAddressesAreNoPods(t *testing.T) {
 		steps []func(*Tx)
 		want  []string
 	}{
-		{"before the pod", []func(*Tx){reserve("n", "10.0.0.1"), set(local("a", "1", "10.0.0.1", "fd00::1"))}, []string{"a/1 fd00::1"}},
-		{"after the pod", []func(*Tx){set(local("a", "1", "10.0.0.1", "10.0.0.2")), reserve("n", "10.0.0.1")}, []string{"a/1 10.0.0.2"}},
-		{"of a list", []func(*Tx){reserve("n", "10.0.0.1"), relist(local("a", "1", "10.0.0.1"), local("b", "2", "10.0.0.2"))}, []string{"a/1", "b/2 10.0.0.2"}},
+		{"before the pod", []func(*Tx){reserve("n", "10.0.0.1"), set(local("a", "1", "10.0.0.1", "fd00::1"))},
+			[]string{"a/1 fd00::1"}},
+		{"after the pod", []func(*Tx){set(local("a", "1", "10.0.0.1", "10.0.0.2")), reserve("n", "10.0.0.1")},
+			[]string{"a/1 10.0.0.2"}},
+		{"of a list", []func(*Tx){reserve("n", "10.0.0.1"), relist(local("a", "1", "10.0.0.1"),
+			local("b", "2", "10.0.0.2"))}, []string{"a/1", "b/2 10.0.0.2"}},
 		{"after a list", []func(*Tx){relist(local("a", "1", "10.0.0.1")), reserve("n", "10.0.0.1")}, []string{"a/1"}},
-		{"as long as they are reserved", []func(*Tx){set(local("a", "1", "10.0.0.1")), reserve("n", "10.0.0.1"), reserve("n", "10.0.0.7")}, []string{"a/1 10.0.0.1"}},
-		{"after two lists", []func(*Tx){reserve("n", "10.0.0.1"), relist(local("a", "1", "10.0.0.1")), relist(local("a", "1", "10.0.0.1")), reserve("n")}, []string{"a/1 10.0.0.1"}},
-		{"by one of several", []func(*Tx){set(local("a", "1", "10.0.0.1")), reserve("n", "10.0.0.1"), reserve("m", "10.0.0.1"), reserve("n")}, []string{"a/1"}},
-		{"of another node's pod", []func(*Tx){set(elsewhere(local("a", "1", "10.0.0.1"), "m")), reserve("n", "10.0.0.1")}, []string{"a/1"}},
-		{"but on the host's network", []func(*Tx){set(hosted(local("a", "1", "10.0.0.1"))), reserve("n", "10.0.0.1")}, []string{"a/1 10.0.0.1"}},
-		{"also when announced", []func(*Tx){set(local("a", "1")), announce(sandbox("s", "a", "1", "10.0.0.1", "fd00::1")), reserve("n", "10.0.0.1")}, []string{"a/1 fd00::1"}},
-		{"announced afterwards", []func(*Tx){reserve("n", "10.0.0.1"), set(local("a", "1")), announce(sandbox("s", "a", "1", "10.0.0.1")), relist(local("a", "1"))}, []string{"a/1"}},
-		{"without a reservation", []func(*Tx){set(local("a", "1", "127.0.0.1", "224.0.0.5", "0.0.0.0", "255.255.255.255", "169.254.1.1", "::1", "ff02::1", "::", "fe80::1", "10.0.0.1"))}, []string{"a/1 10.0.0.1"}},
+		{"as long as they are reserved", []func(*Tx){set(local("a", "1", "10.0.0.1")), reserve("n", "10.0.0.1"),
+			reserve("n", "10.0.0.7")}, []string{"a/1 10.0.0.1"}},
+		{"after two lists", []func(*Tx){reserve("n", "10.0.0.1"), relist(local("a", "1", "10.0.0.1")),
+			relist(local("a", "1", "10.0.0.1")), reserve("n")}, []string{"a/1 10.0.0.1"}},
+		{"by one of several", []func(*Tx){set(local("a", "1", "10.0.0.1")), reserve("n", "10.0.0.1"),
+			reserve("m", "10.0.0.1"), reserve("n")}, []string{"a/1"}},
+		{"of another node's pod", []func(*Tx){set(elsewhere(local("a", "1", "10.0.0.1"), "m")),
+			reserve("n", "10.0.0.1")}, []string{"a/1"}},
+		{"but on the host's network", []func(*Tx){set(hosted(local("a", "1", "10.0.0.1"))), reserve("n", "10.0.0.1")},
+			[]string{"a/1 10.0.0.1"}},
+		{"also when announced", []func(*Tx){set(local("a", "1")),
+			announce(sandbox("s", "a", "1", "10.0.0.1", "fd00::1")), reserve("n", "10.0.0.1")},
+			[]string{"a/1 fd00::1"}},
+		{"announced afterwards", []func(*Tx){reserve("n", "10.0.0.1"), set(local("a", "1")),
+			announce(sandbox("s", "a", "1", "10.0.0.1")), relist(local("a", "1"))}, []string{"a/1"}},
+		{"without a reservation", []func(*Tx){set(local("a", "1", "127.0.0.1", "224.0.0.5", "0.0.0.0",
+			"255.255.255.255", "169.254.1.1", "::1", "ff02::1", "::", "fe80::1", "10.0.0.1"))},
+			[]string{"a/1 10.0.0.1"}},
 		{"until the pod goes", []func(*Tx){reserve("n", "10.0.0.1"), set(local("a", "1", "10.0.0.1")), gone("a")}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) { expect(t, tt.steps, tt.want) })
@@ -62,11 +75,17 @@ func TestTheFirstAddressOfEachFamilyOfANodeIsReserved(t *testing.T) {
 		steps []func(*Tx)
 		want  []string
 	}{
-		{"a Node", []func(*Tx){node("10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"), pod}, []string{"a/1 10.0.0.2 fd00::2"}},
+		{"a Node", []func(*Tx){node("10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"), pod},
+			[]string{"a/1 10.0.0.2 fd00::2"}},
 		{"a later Node", []func(*Tx){pod, node("10.0.0.1", "fd00::1")}, []string{"a/1 10.0.0.2 fd00::2"}},
-		{"a Node that changes", []func(*Tx){node("10.0.0.1"), pod, node("10.0.0.2")}, []string{"a/1 10.0.0.1 fd00::1 fd00::2"}},
-		{"a Node that goes", []func(*Tx){node("10.0.0.1"), pod, func(tx *Tx) { tx.DeleteNode("m") }}, []string{"a/1 10.0.0.1 10.0.0.2 fd00::1 fd00::2"}},
-		{"a list of Nodes", []func(*Tx){pod, func(tx *Tx) { tx.ReplaceNodes([]*Node{{Name: "m", Addrs: addrs("fd00::2")}}) }}, []string{"a/1 10.0.0.1 10.0.0.2 fd00::1"}},
+		{"a Node that changes", []func(*Tx){node("10.0.0.1"), pod, node("10.0.0.2")},
+			[]string{"a/1 10.0.0.1 fd00::1 fd00::2"}},
+		{"a Node that goes", []func(*Tx){node("10.0.0.1"), pod, func(tx *Tx) { tx.DeleteNode("m") }},
+			[]string{"a/1 10.0.0.1 10.0.0.2 fd00::1 fd00::2"}},
+		{"a list of Nodes", []func(*Tx){pod, func(tx *Tx) {
+			tx.ReplaceNodes([]*Node{{Name: "m",
+				Addrs: addrs("fd00::2")}})
+		}}, []string{"a/1 10.0.0.1 10.0.0.2 fd00::1"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) { expect(t, tt.steps, tt.want) })
 	}
@@ -88,8 +107,9 @@ func TestWhoClaimsAReservedAddressIsNamed(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	for name, step := range map[string]func(*Tx){
-		"corrected": set(local("a", "1", "10.0.0.9")), "on the host's network": set(hosted(local("a", "1", "10.0.0.1"))),
-		"gone": gone("a"), "gone with a list": relist(), "not reserved any more": reserve("n"),
+		"corrected":             set(local("a", "1", "10.0.0.9")),
+		"on the host's network": set(hosted(local("a", "1", "10.0.0.1"))),
+		"gone":                  gone("a"), "gone with a list": relist(), "not reserved any more": reserve("n"),
 	} {
 		s.Update(func(tx *Tx) {
 			reserve("n", "10.0.0.1")(tx)
@@ -159,17 +179,27 @@ func TestAnAnnouncedAddressYieldsToNoNodeObject(t *testing.T) {
 	}{
 		{"announced before", []func(*Tx){real, object, node("10.0.0.1")}, []string{"a/1 10.0.0.1"}, 0},
 		{"announced later", []func(*Tx){node("10.0.0.1"), object, real}, []string{"a/1 10.0.0.1"}, 0},
-		{"named by the API later", []func(*Tx){node("10.0.0.1"), set(local("a", "1")), real, object}, []string{"a/1 10.0.0.1"}, 0},
-		{"not named by the API", []func(*Tx){node("10.0.0.1"), set(local("a", "1")), real}, []string{"a/1 10.0.0.1"}, 0},
-		{"of a list", []func(*Tx){real, node("10.0.0.1"), relist(local("a", "1", "10.0.0.1"))}, []string{"a/1 10.0.0.1"}, 0},
+		{"named by the API later", []func(*Tx){node("10.0.0.1"), set(local("a", "1")), real, object},
+			[]string{"a/1 10.0.0.1"}, 0},
+		{"not named by the API", []func(*Tx){node("10.0.0.1"), set(local("a", "1")), real}, []string{"a/1 10.0.0.1"},
+			0},
+		{"of a list", []func(*Tx){real, node("10.0.0.1"), relist(local("a", "1", "10.0.0.1"))},
+			[]string{"a/1 10.0.0.1"}, 0},
 		{"withdrawn", []func(*Tx){object, real, node("10.0.0.1"), withdraw("s")}, []string{"a/1"}, 1},
-		{"the newest sandbox has another", []func(*Tx){node("10.0.0.1"), object, real, announce(sandbox("t", "a", "1", "10.0.0.2")), set(local("a", "1", "10.0.0.1", "10.0.0.2"))}, []string{"a/1 10.0.0.2"}, 1},
-		{"of an earlier pod of the name", []func(*Tx){real, node("10.0.0.1"), set(local("a", "2", "10.0.0.1"))}, []string{"a/2"}, 1},
-		{"only what is announced", []func(*Tx){real, set(local("a", "1", "10.0.0.1", "fd00::1")), node("10.0.0.1", "fd00::1")}, []string{"a/1 10.0.0.1"}, 1},
+		{"the newest sandbox has another", []func(*Tx){node("10.0.0.1"), object, real,
+			announce(sandbox("t", "a", "1", "10.0.0.2")), set(local("a", "1", "10.0.0.1", "10.0.0.2"))},
+			[]string{"a/1 10.0.0.2"}, 1},
+		{"of an earlier pod of the name", []func(*Tx){real, node("10.0.0.1"), set(local("a", "2", "10.0.0.1"))},
+			[]string{"a/2"}, 1},
+		{"only what is announced", []func(*Tx){real, set(local("a", "1", "10.0.0.1", "fd00::1")),
+			node("10.0.0.1", "fd00::1")}, []string{"a/1 10.0.0.1"}, 1},
 		{"of another pod", []func(*Tx){real, set(local("b", "2", "10.0.0.9")), node("10.0.0.9")}, []string{"b/2"}, 1},
-		{"the node's own", []func(*Tx){object, real, node("10.0.0.1"), reserve("this node", "10.0.0.1")}, []string{"a/1"}, 1},
-		{"not the node's own any more", []func(*Tx){object, real, reserve("this node", "10.0.0.1"), node("10.0.0.1"), reserve("this node")}, []string{"a/1 10.0.0.1"}, 0},
-		{"nobody's", []func(*Tx){set(local("a", "1", "127.0.0.1")), announce(sandbox("s", "a", "1", "127.0.0.1")), node("127.0.0.1")}, []string{"a/1"}, 1},
+		{"the node's own", []func(*Tx){object, real, node("10.0.0.1"), reserve("this node", "10.0.0.1")},
+			[]string{"a/1"}, 1},
+		{"not the node's own any more", []func(*Tx){object, real, reserve("this node", "10.0.0.1"), node("10.0.0.1"),
+			reserve("this node")}, []string{"a/1 10.0.0.1"}, 0},
+		{"nobody's", []func(*Tx){set(local("a", "1", "127.0.0.1")), announce(sandbox("s", "a", "1", "127.0.0.1")),
+			node("127.0.0.1")}, []string{"a/1"}, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			expect(t, tt.steps, tt.want)

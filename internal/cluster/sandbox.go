@@ -24,7 +24,8 @@ type Sandbox struct {
 }
 
 func (s Sandbox) equal(o Sandbox) bool {
-	return s.ID == o.ID && s.Pod == o.Pod && s.UID == o.UID && s.Node == o.Node && slices.Equal(s.IPs, o.IPs) && slices.Equal(s.Links, o.Links)
+	return s.ID == o.ID && s.Pod == o.Pod && s.UID == o.UID && s.Node == o.Node && slices.Equal(s.IPs, o.IPs) &&
+		slices.Equal(s.Links, o.Links)
 }
 
 // matches reports whether a pod object is the one of this sandbox. An object without UID comes from

@@ -72,7 +72,8 @@ func (p *parsedSelector) enlarge(r labels.Requirement) bool {
 	if !in(r.Operator()) && r.Operator() != selection.NotIn {
 		return false
 	}
-	l := largeRequirement{key: r.Key(), in: in(r.Operator()), values: make(map[string]struct{}, len(r.ValuesUnsorted()))}
+	l := largeRequirement{key: r.Key(), in: in(r.Operator()),
+		values: make(map[string]struct{}, len(r.ValuesUnsorted()))}
 	for _, v := range r.ValuesUnsorted() {
 		l.values[v] = struct{}{}
 	}

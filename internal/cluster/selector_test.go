@@ -32,9 +32,11 @@ func TestSelectorsWithManyValuesMatchAsUpstreamSays(t *testing.T) {
 			sets = append(sets, NewLabels(m))
 		}
 	}
-	for _, text := range []string{"app in " + list, "app notin " + list, "app in (," + list[1:], "app notin (," + list[1:],
+	for _, text := range []string{"app in " + list, "app notin " + list, "app in (," + list[1:], "app notin (," +
+		list[1:],
 		"app in " + list + ",tier=v0", "app in " + list + ",!tier", "app in " + list + ",tier in " + list,
-		"app notin " + list + ",tier in " + list, "app in " + list + ",tier notin " + list, "app notin (v0)", "app in (v0,v1)"} {
+		"app notin " + list + ",tier in " + list, "app in " + list + ",tier notin " + list, "app notin (v0)",
+		"app in (v0,v1)"} {
 		upstream, err := labels.Parse(text)
 		if err != nil {
 			t.Fatal(err)
@@ -45,7 +47,8 @@ func TestSelectorsWithManyValuesMatchAsUpstreamSays(t *testing.T) {
 			if got := s.Matches(l); got != want {
 				t.Errorf("%s matches {%s}: %t, want %t", text, l, got, want)
 			}
-			if exact := s.Exact(); want && len(exact) > 0 && !slices.ContainsFunc(exact, func(e Label) bool { return slices.Contains(l, e) }) {
+			if exact := s.Exact(); want && len(exact) > 0 && !slices.ContainsFunc(exact,
+				func(e Label) bool { return slices.Contains(l, e) }) {
 				t.Errorf("%s matches {%s}, which has none of %v", text, l, exact)
 			}
 		}

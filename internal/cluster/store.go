@@ -88,11 +88,12 @@ type Store struct {
 // NewStore returns an empty store in which no kind is synced.
 func NewStore() *Store {
 	return &Store{
-		changed:     wake.New(),
-		wants:       wake.New(),
-		budgets:     budgets{},
-		wanted:      map[Key]bool{},
-		namespaces:  newTable(func(n *Namespace) Key { return Key{Name: n.Name} }, func(a, b *Namespace) bool { return reflect.DeepEqual(a, b) }),
+		changed: wake.New(),
+		wants:   wake.New(),
+		budgets: budgets{},
+		wanted:  map[Key]bool{},
+		namespaces: newTable(func(n *Namespace) Key { return Key{Name: n.Name} },
+			func(a, b *Namespace) bool { return reflect.DeepEqual(a, b) }),
 		pods:        newTable(func(p *Pod) Key { return p.Key }, (*Pod).Equal),
 		policies:    newTable(func(p *Policy) Key { return p.Key }, samePolicy),
 		nodes:       newTable(nodeKey, (*Node).Equal),

@@ -56,17 +56,22 @@ func TestSeveralChangesBetweenTwoTakesAreOne(t *testing.T) {
 	}{
 		{"a new pod", nil, []func(*Tx){set(a1)}, []string{"none -> a 10.0.0.1"}},
 		{"a new pod that changed at once", nil, []func(*Tx){set(a1), set(a2)}, []string{"none -> a 10.0.0.2"}},
-		{"from the first old value to the last new one", []*Pod{a1}, []func(*Tx){set(a2), set(a3)}, []string{"a 10.0.0.1 -> a 10.0.0.3"}},
+		{"from the first old value to the last new one", []*Pod{a1}, []func(*Tx){set(a2), set(a3)},
+			[]string{"a 10.0.0.1 -> a 10.0.0.3"}},
 		{"there and back again is no change", []*Pod{a1}, []func(*Tx){set(a2), set(a1)}, nil},
-		{"there and back again to an equal value is no change", []*Pod{a1}, []func(*Tx){set(a2), set(pod("a", "10.0.0.1"))}, nil},
+		{"there and back again to an equal value is no change", []*Pod{a1},
+			[]func(*Tx){set(a2), set(pod("a", "10.0.0.1"))}, nil},
 		{"came and went is no change", nil, []func(*Tx){set(a1), remove(key)}, nil},
 		{"went and came back is no change", []*Pod{a1}, []func(*Tx){remove(key), set(a1)}, nil},
-		{"went and came back as another", []*Pod{a1}, []func(*Tx){remove(key), set(a2)}, []string{"a 10.0.0.1 -> a 10.0.0.2"}},
+		{"went and came back as another", []*Pod{a1}, []func(*Tx){remove(key), set(a2)},
+			[]string{"a 10.0.0.1 -> a 10.0.0.2"}},
 		{"went", []*Pod{a1}, []func(*Tx){remove(key)}, []string{"a 10.0.0.1 -> none"}},
 		{"an unknown one went", nil, []func(*Tx){remove(key)}, nil},
 		{"an equal one is no change", []*Pod{a1}, []func(*Tx){set(pod("a", "10.0.0.1"))}, nil},
-		{"a new list replaces all", []*Pod{a1}, []func(*Tx){replace(b1)}, []string{"a 10.0.0.1 -> none", "none -> b 10.0.0.9"}},
-		{"a new list keeps what is in it", []*Pod{a1, b1}, []func(*Tx){replace(b1, a2)}, []string{"a 10.0.0.1 -> a 10.0.0.2"}},
+		{"a new list replaces all", []*Pod{a1}, []func(*Tx){replace(b1)}, []string{"a 10.0.0.1 -> none",
+			"none -> b 10.0.0.9"}},
+		{"a new list keeps what is in it", []*Pod{a1, b1}, []func(*Tx){replace(b1, a2)},
+			[]string{"a 10.0.0.1 -> a 10.0.0.2"}},
 		{"an equal list is no change", []*Pod{a1, b1}, []func(*Tx){replace(pod("b", "10.0.0.9"), a1)}, nil},
 		{"the second of two with one key counts", nil, []func(*Tx){replace(a1, a2)}, []string{"none -> a 10.0.0.2"}},
 	}
@@ -247,7 +252,8 @@ func TestSnapshotIsSortedByKey(t *testing.T) {
 func TestDiagnosticsAreSortedAndKeptByOrigin(t *testing.T) {
 	s := NewStore()
 	one := Diagnostic{Severity: Error, Kind: "NetworkPolicy", Object: Key{"b", "x"}, Field: "f", Message: "m"}
-	two := Diagnostic{Severity: Warning, Kind: "NetworkPolicy", Object: Key{"a", "x"}, Field: "g", Message: "m", Cure: "c"}
+	two := Diagnostic{Severity: Warning, Kind: "NetworkPolicy", Object: Key{"a", "x"}, Field: "g", Message: "m",
+		Cure: "c"}
 	three := Diagnostic{Severity: Error, Kind: "File", Object: Key{Name: "x.yaml"}, Message: "m"}
 	s.Update(func(tx *Tx) {
 		tx.SetDiagnostics(one.Object, []Diagnostic{one})
@@ -275,7 +281,8 @@ func TestDiagnosticsAreSortedAndKeptByOrigin(t *testing.T) {
 func TestPodEqualSeesEveryField(t *testing.T) {
 	base := func() *Pod {
 		return &Pod{Key: Key{"a", "b"}, UID: "u", Labels: Labels{{"k", "v"}}, Node: "n",
-			IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}, Declared: &Declared{Ports: []NamedPort{{"http", TCP, 80}}}}
+			IPs:      []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+			Declared: &Declared{Ports: []NamedPort{{"http", TCP, 80}}}}
 	}
 	changes := map[string]func(*Pod){
 		"Key":         func(p *Pod) { p.Key.Name = "c" },
@@ -393,7 +400,8 @@ func TestNoPodHasANodesAddress(t *testing.T) {
 		t.Fatal("without a Node the address is gone")
 	}
 	s.Update(func(tx *Tx) { tx.SetNode(&Node{Name: "n1", Addrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}) })
-	if d := s.Take().Diagnostics; ips() != 0 || len(d) != 1 || !strings.Contains(d[0].Message, "192.0.2.1 is an address of Node n1") {
+	if d := s.Take().Diagnostics; ips() != 0 || len(d) != 1 || !strings.Contains(d[0].Message,
+		"192.0.2.1 is an address of Node n1") {
 		t.Errorf("the pod has %d addresses, diagnostics %v", ips(), d)
 	}
 	s.Update(func(tx *Tx) { tx.ReplaceNodes(nil) })

@@ -110,7 +110,8 @@ func TestASmallChangeOfALargeSetIsSmall(t *testing.T) {
 
 func TestASetBuiltAtOnceIsTheOneBuiltStepByStep(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		list := rapid.SliceOfN(rapid.Map(rapid.Uint16Range(0, 600), func(n uint16) element { return element(n) }), 0, 800).Draw(t, "elements")
+		list := rapid.SliceOfN(rapid.Map(rapid.Uint16Range(0, 600), func(n uint16) element { return element(n) }), 0,
+			800).Draw(t, "elements")
 		var steps Set[element]
 		for _, e := range list {
 			steps = steps.With(e)

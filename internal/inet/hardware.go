@@ -34,7 +34,8 @@ func (h Hardware) Compare(o Hardware) int { return bytes.Compare(h[:], o[:]) }
 // LinkLocal returns the IPv6 address that an interface with the hardware address assigns itself
 // (RFC 4291, appendix A).
 func (h Hardware) LinkLocal() netip.Addr {
-	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: h[0] ^ 2, 9: h[1], 10: h[2], 11: 0xff, 12: 0xfe, 13: h[3], 14: h[4], 15: h[5]})
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: h[0] ^ 2, 9: h[1], 10: h[2], 11: 0xff, 12: 0xfe, 13: h[3],
+		14: h[4], 15: h[5]})
 }
 
 // ParseHardware reads a hardware address in the form of String, in upper or lower case; ok is false

@@ -19,13 +19,15 @@ func TestHardwareRanges(t *testing.T) {
 		in, _ := ParseHardware(tt.in)
 		out, _ := ParseHardware(tt.out)
 		if !ok || !r.Contains(in) || r.Contains(out) {
-			t.Errorf("%s is read as %s (%t), has %s: %t, %s: %t", tt.text, r, ok, in, r.Contains(in), out, r.Contains(out))
+			t.Errorf("%s is read as %s (%t), has %s: %t, %s: %t", tt.text, r, ok, in, r.Contains(in), out,
+				r.Contains(out))
 		}
 		if again, ok := ParseHardwareRange(r.String()); !ok || again != r {
 			t.Errorf("%s is read again as %s", r, again)
 		}
 	}
-	for _, text := range []string{"", "52:54:00:00:00", "52-54-00-00-00-00", "52:54:00:00:00:00/0", "52:54:00:00:00:00/49", "52:54:00:00:00:00/x",
+	for _, text := range []string{"", "52:54:00:00:00", "52-54-00-00-00-00", "52:54:00:00:00:00/0",
+		"52:54:00:00:00:00/49", "52:54:00:00:00:00/x",
 		"01:00:5e:00:00:00/24", "00:00:00:00:00:00/8", "5g:54:00:00:00:00", "52:54:00:00:00:00:00", "+2:54:00:00:00:00",
 		"52:54:00:12:34:56/24", "52:54:00:00:00:00/+24", "52:54:00:00:00:00/024"} {
 		if r, ok := ParseHardwareRange(text); ok {

@@ -68,12 +68,14 @@ type LegacyTable struct {
 const digest = `[A-Z2-7]{16}`
 
 var (
-	firewallChain = regexp.MustCompile(`^(KUBE-ROUTER-(INPUT|FORWARD|OUTPUT)|KUBE-POD-FW-` + digest + `|KUBE-NWPLCY-(` + digest + `|DEFAULT|COMMON|TAIL))$`)
-	firewallSet   = regexp.MustCompile(`^(inet6:)?(KUBE-(SRC|DST)-` + digest + `|kube-router-local-pods)$`)
-	alike         = regexp.MustCompile(`^(inet6:)?KUBE-(POD-FW|NWPLCY|SRC|DST)-`)
-	proxyChain    = regexp.MustCompile(`^KUBE-ROUTER-(SERVICES|HAIRPIN)$`)
-	proxySet      = regexp.MustCompile(`^(inet6:)?kube-router-(local-ips|svip|svip-prt|service-ips|ipvs-services|ipvs-lb-health|node-mac)$`)
-	routerSet     = regexp.MustCompile(`^(inet6:)?kube-router-(pod-subnets|node-ips)$`)
+	firewallChain = regexp.MustCompile(`^(KUBE-ROUTER-(INPUT|FORWARD|OUTPUT)|KUBE-POD-FW-` + digest + `|KUBE-NWPLCY-(` +
+		digest + `|DEFAULT|COMMON|TAIL))$`)
+	firewallSet = regexp.MustCompile(`^(inet6:)?(KUBE-(SRC|DST)-` + digest + `|kube-router-local-pods)$`)
+	alike       = regexp.MustCompile(`^(inet6:)?KUBE-(POD-FW|NWPLCY|SRC|DST)-`)
+	proxyChain  = regexp.MustCompile(`^KUBE-ROUTER-(SERVICES|HAIRPIN)$`)
+	proxySet    = regexp.MustCompile(`^(inet6:)?kube-router-(local-ips|svip|svip-prt|service-ips|` +
+		`ipvs-services|ipvs-lb-health|node-mac)$`)
+	routerSet = regexp.MustCompile(`^(inet6:)?kube-router-(pod-subnets|node-ips)$`)
 )
 
 // IsFirewallChain reports whether the name is one that kube-router's firewall gives to chains.
@@ -208,16 +210,20 @@ func Names(inv Inventory) []string {
 func refusals(inv Inventory, o Options) (list []Refusal) {
 	for _, sign := range inv.Running {
 		list = append(list, Refusal{"kube-router runs: " + sign,
-			"delete its DaemonSet, or stop it on this node; it would write its rules again. (k3s runs the same firewall inside its own process: restart it with --disable-network-policy)"})
+			"delete its DaemonSet, or stop it on this node; it would write its rules again. (k3s runs the same " +
+				"firewall inside its own process: restart it with --disable-network-policy)"})
 	}
 	if signs := proxySigns(inv); len(signs) > 0 {
 		list = append(list, Refusal{"kube-router's service proxy is in use: " + strings.Join(signs, ", "),
-			"let kube-proxy take over the Services first, then remove the remains of the service proxy, or restart the node"})
+			"let kube-proxy take over the Services first, then remove the remains of the service proxy, or restart " +
+				"the node"})
 	}
 	if signs := routerSigns(inv, o); len(signs) > 0 {
-		cure := "podwall does not route: keep kube-router with --run-firewall=false for that, or change the pod network first"
+		cure := "podwall does not route: keep kube-router with --run-firewall=false for that, or change the pod " +
+			"network first"
 		if slices.Equal(signs, []string{bridgeSign}) {
-			cure += ". If kube-router never ran with --run-router here, a CNI configuration made this bridge (10-kuberouter.conf of the firewall-only DaemonSet does): " +
+			cure += ". If kube-router never ran with --run-router here, a CNI configuration made this bridge " +
+				"(10-kuberouter.conf of the firewall-only DaemonSet does): " +
 				"then use --remove-kube-router-firewall=now-beside-kube-bridge"
 		}
 		list = append(list, Refusal{"kube-router's router is in use: " + strings.Join(signs, ", "), cure})

@@ -32,7 +32,8 @@ func left() Inventory {
 				chain("KUBE-ROUTER-FORWARD"), chain(podChain), chain(policyChain), chain("KUBE-NWPLCY-TAIL")),
 			{Key: Key{"ip", "nat"}, Chains: []Chain{chain("KUBE-SERVICES")}},
 		},
-		Sets:  []string{"KUBE-SRC-4QX7WKXU2QZ3ZVHF", "KUBE-CLUSTER-IP", "inet6:KUBE-DST-4QX7WKXU2QZ3ZVHF", "kube-router-local-pods"},
+		Sets: []string{"KUBE-SRC-4QX7WKXU2QZ3ZVHF", "KUBE-CLUSTER-IP", "inet6:KUBE-DST-4QX7WKXU2QZ3ZVHF",
+			"kube-router-local-pods"},
 		Links: []string{"lo", "eth0", "kube-ipvs0"}, IPVS: true,
 	}
 }
@@ -41,9 +42,10 @@ func TestThePlanTakesTheFirewallAndNothingElse(t *testing.T) {
 	p := Decide(left(), Options{})
 	filter := Key{"ip", "filter"}
 	want := Plan{
-		Jumps:  []Jump{{filter, "FORWARD", Rule{1, "KUBE-ROUTER-FORWARD"}}},
-		Chains: []ChainName{{filter, "KUBE-ROUTER-FORWARD"}, {filter, podChain}, {filter, policyChain}, {filter, "KUBE-NWPLCY-TAIL"}},
-		Sets:   []string{"KUBE-SRC-4QX7WKXU2QZ3ZVHF", "inet6:KUBE-DST-4QX7WKXU2QZ3ZVHF", "kube-router-local-pods"},
+		Jumps: []Jump{{filter, "FORWARD", Rule{1, "KUBE-ROUTER-FORWARD"}}},
+		Chains: []ChainName{{filter, "KUBE-ROUTER-FORWARD"}, {filter, podChain}, {filter, policyChain},
+			{filter, "KUBE-NWPLCY-TAIL"}},
+		Sets: []string{"KUBE-SRC-4QX7WKXU2QZ3ZVHF", "inet6:KUBE-DST-4QX7WKXU2QZ3ZVHF", "kube-router-local-pods"},
 	}
 	if diff := cmp.Diff(want, p); diff != "" {
 		t.Errorf("plan (-want +got):\n%s", diff)
@@ -57,24 +59,34 @@ func TestWhatIsPlannedByName(t *testing.T) {
 		want string // of the text
 	}{
 		{"nothing at all", Inventory{}, "nothing of kube-router's firewall is here\n"},
-		{"kube-proxy alone", Inventory{Tables: []Table{filterOf("ip", chain("INPUT", "KUBE-FIREWALL"), chain("KUBE-FIREWALL"))}, Sets: []string{"KUBE-CLUSTER-IP", "KUBE-6-CLUSTER-IP"}},
+		{"kube-proxy alone", Inventory{Tables: []Table{filterOf("ip", chain("INPUT", "KUBE-FIREWALL"),
+			chain("KUBE-FIREWALL"))}, Sets: []string{"KUBE-CLUSTER-IP", "KUBE-6-CLUSTER-IP"}},
 			"nothing of kube-router's firewall is here\n"},
-		{"tables of its own", Inventory{Tables: []Table{{Key: Key{"ip", "kube-router-filter-ipv4"}, Chains: []Chain{chain(podChain)}}, {Key: Key{"ip6", "kube-router-filter-ipv6"}}}},
+		{"tables of its own", Inventory{Tables: []Table{{Key: Key{"ip", "kube-router-filter-ipv4"},
+			Chains: []Chain{chain(podChain)}}, {Key: Key{"ip6", "kube-router-filter-ipv6"}}}},
 			"table  ip kube-router-filter-ipv4\ntable  ip6 kube-router-filter-ipv6\n"},
-		{"tables that only look so", Inventory{Tables: []Table{{Key: Key{"inet", "kube-router-filter-ipv4"}}, {Key: Key{"ip6", "kube-router-filter-ipv4"}}, {Key: Key{"ip", "kube-router"}}}},
+		{"tables that only look so", Inventory{Tables: []Table{{Key: Key{"inet", "kube-router-filter-ipv4"}},
+			{Key: Key{"ip6", "kube-router-filter-ipv4"}}, {Key: Key{"ip", "kube-router"}}}},
 			"nothing of kube-router's firewall is here\n"},
-		{"its names in a table of somebody else", Inventory{Tables: []Table{{Key: Key{"ip", "mangle"}, Chains: []Chain{chain(podChain)}}, {Key: Key{"inet", "filter"}, Chains: []Chain{chain(podChain)}}}},
+		{"its names in a table of somebody else", Inventory{Tables: []Table{{Key: Key{"ip", "mangle"},
+			Chains: []Chain{chain(podChain)}}, {Key: Key{"inet", "filter"}, Chains: []Chain{chain(podChain)}}}},
 			"nothing of kube-router's firewall is here\n"},
-		{"jumps of the release of 2018", Inventory{Tables: []Table{filterOf("ip6", chain("OUTPUT", podChain, podChain))}},
-			"rule   ip6 filter OUTPUT handle 1, which leads to " + podChain + "\nrule   ip6 filter OUTPUT handle 2, which leads to " + podChain + "\n"},
-		{"names of another form", Inventory{Tables: []Table{filterOf("ip", chain("KUBE-POD-FW-mine"), chain("FORWARD", "KUBE-POD-FW-mine"))}, Sets: []string{"KUBE-SRC-mine"}},
+		{"jumps of the release of 2018", Inventory{Tables: []Table{filterOf("ip6",
+			chain("OUTPUT", podChain, podChain))}},
+			"rule   ip6 filter OUTPUT handle 1, which leads to " + podChain +
+				"\nrule   ip6 filter OUTPUT handle 2, which leads to " + podChain + "\n"},
+		{"names of another form", Inventory{Tables: []Table{filterOf("ip", chain("KUBE-POD-FW-mine"),
+			chain("FORWARD", "KUBE-POD-FW-mine"))}, Sets: []string{"KUBE-SRC-mine"}},
 			"nothing of kube-router's firewall is here\n" +
 				"left alone, the name is of no form that kube-router gives: chain ip filter KUBE-POD-FW-mine\n" +
 				"left alone, the name is of no form that kube-router gives: ipset KUBE-SRC-mine\n"},
-		{"iptables-legacy beside it", Inventory{Legacy: []LegacyTable{{Key{"ip6", "filter"}, []string{"KUBE-FORWARD", podChain}}}, Sets: []string{"KUBE-SRC-4QX7WKXU2QZ3ZVHF"}},
+		{"iptables-legacy beside it", Inventory{Legacy: []LegacyTable{{Key{"ip6", "filter"},
+			[]string{"KUBE-FORWARD", podChain}}}, Sets: []string{"KUBE-SRC-4QX7WKXU2QZ3ZVHF"}},
 			"ipset  KUBE-SRC-4QX7WKXU2QZ3ZVHF\nthe ipsets stay until the chains of iptables-legacy, which use them, are gone\n" +
-				"not removed: 1 chains of kube-router in table ip6 filter of iptables-legacy. On the node, as root:\n" + LegacyTable{Key: Key{"ip6", "filter"}}.Recipe()},
-		{"kube-proxy alone in iptables-legacy", Inventory{Legacy: []LegacyTable{{Key{"ip", "filter"}, []string{"KUBE-FORWARD"}}}},
+				"not removed: 1 chains of kube-router in table ip6 filter of iptables-legacy. On the node, as root:\n" +
+				LegacyTable{Key: Key{"ip6", "filter"}}.Recipe()},
+		{"kube-proxy alone in iptables-legacy", Inventory{Legacy: []LegacyTable{{Key{"ip", "filter"},
+			[]string{"KUBE-FORWARD"}}}},
 			"nothing of kube-router's firewall is here\n"},
 	}
 	for _, tt := range tests {
@@ -93,28 +105,44 @@ func TestWhenTheRemovalIsRefused(t *testing.T) {
 		want   []string // words of each refusal, in their order
 	}{
 		{"nothing speaks against it", func(*Inventory) {}, nil},
-		{"a process", func(inv *Inventory) { inv.Running = []string{"process 12 has its name"} }, []string{"kube-router runs: process 12"}},
-		{"podwall does not enforce", func(inv *Inventory) { inv.NotEnforcing = "its table is not in the kernel" }, []string{"podwall does not enforce"}},
-		{"IPVS of somebody", func(inv *Inventory) { inv.Links = []string{"eth0"} }, []string{"service proxy is in use: IPVS"}},
-		{"IPVS of kube-proxy and of kube-router", func(inv *Inventory) { inv.Links = append(inv.Links, "kube-dummy-if") }, []string{"interface kube-dummy-if"}},
-		{"chain of the service proxy", func(inv *Inventory) { inv.Tables = append(inv.Tables, filterOf("ip6", chain("KUBE-ROUTER-SERVICES"))) }, []string{"chain ip6 filter KUBE-ROUTER-SERVICES"}},
+		{"a process", func(inv *Inventory) { inv.Running = []string{"process 12 has its name"} },
+			[]string{"kube-router runs: process 12"}},
+		{"podwall does not enforce", func(inv *Inventory) { inv.NotEnforcing = "its table is not in the kernel" },
+			[]string{"podwall does not enforce"}},
+		{"IPVS of somebody", func(inv *Inventory) { inv.Links = []string{"eth0"} },
+			[]string{"service proxy is in use: IPVS"}},
+		{"IPVS of kube-proxy and of kube-router", func(inv *Inventory) {
+			inv.Links = append(inv.Links,
+				"kube-dummy-if")
+		}, []string{"interface kube-dummy-if"}},
+		{"chain of the service proxy", func(inv *Inventory) {
+			inv.Tables = append(inv.Tables,
+				filterOf("ip6", chain("KUBE-ROUTER-SERVICES")))
+		}, []string{"chain ip6 filter KUBE-ROUTER-SERVICES"}},
 		{"its nat chain", func(inv *Inventory) {
 			inv.Tables = append(inv.Tables, Table{Key: Key{"ip", "nat"}, Chains: []Chain{chain("KUBE-ROUTER-HAIRPIN")}})
 		}, []string{"chain ip nat KUBE-ROUTER-HAIRPIN"}},
 		{"its chain in iptables-legacy", func(inv *Inventory) {
 			inv.Legacy = []LegacyTable{{Key{"ip", "filter"}, []string{"KUBE-ROUTER-SERVICES"}}}
 		}, []string{"KUBE-ROUTER-SERVICES of iptables-legacy"}},
-		{"its set", func(inv *Inventory) { inv.Sets = append(inv.Sets, "inet6:kube-router-svip-prt") }, []string{"ipset inet6:kube-router-svip-prt"}},
-		{"the router's set", func(inv *Inventory) { inv.Sets = append(inv.Sets, "kube-router-pod-subnets") }, []string{"router is in use: ipset kube-router-pod-subnets"}},
-		{"kube-bridge alone", func(inv *Inventory) { inv.Links = append(inv.Links, "kube-bridge") }, []string{"now-beside-kube-bridge"}},
-		{"several", func(inv *Inventory) { inv.Running, inv.NotEnforcing = []string{"one", "two"}, "none" }, []string{"runs: one", "runs: two", "podwall does not"}},
+		{"its set", func(inv *Inventory) { inv.Sets = append(inv.Sets, "inet6:kube-router-svip-prt") },
+			[]string{"ipset inet6:kube-router-svip-prt"}},
+		{"the router's set", func(inv *Inventory) { inv.Sets = append(inv.Sets, "kube-router-pod-subnets") },
+			[]string{"router is in use: ipset kube-router-pod-subnets"}},
+		{"kube-bridge alone", func(inv *Inventory) { inv.Links = append(inv.Links, "kube-bridge") },
+			[]string{"now-beside-kube-bridge"}},
+		{"several", func(inv *Inventory) { inv.Running, inv.NotEnforcing = []string{"one", "two"}, "none" },
+			[]string{"runs: one", "runs: two", "podwall does not"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			inv := left()
 			tt.change(&inv)
 			got := Decide(inv, Options{}).Refusals
-			ok := slices.EqualFunc(got, tt.want, func(r Refusal, words string) bool { return strings.Contains(r.Why+r.Cure, words) && r.Cure != "" })
+			ok := slices.EqualFunc(got, tt.want,
+				func(r Refusal, words string) bool {
+					return strings.Contains(r.Why+r.Cure, words) && r.Cure != ""
+				})
 			if !ok {
 				t.Errorf("refusals = %q, want %q", got, tt.want)
 			}

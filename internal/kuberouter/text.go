@@ -33,7 +33,8 @@ func (p Plan) Text() string {
 		fmt.Fprintf(&b, "left alone, the name is of no form that kube-router gives: %s\n", l)
 	}
 	for _, t := range p.Legacy {
-		fmt.Fprintf(&b, "not removed: %d chains of kube-router in table %s of iptables-legacy. On the node, as root:\n%s", len(t.Chains), t, t.Recipe())
+		fmt.Fprintf(&b, "not removed: %d chains of kube-router in table %s of iptables-legacy. On the node, as "+
+			"root:\n%s", len(t.Chains), t, t.Recipe())
 	}
 	for _, r := range p.Refusals {
 		fmt.Fprintf(&b, "refused: %s\n  what to do: %s\n", r.Why, r.Cure)

@@ -89,7 +89,8 @@ func (p pod) why() string {
 		}
 		switch {
 		case last != nil && last.ExitCode != 0:
-			return "container " + c.Name + " fails: kubectl logs " + p.Metadata.Name + " -c " + c.Name + " --previous says why"
+			return "container " + c.Name + " fails: kubectl logs " + p.Metadata.Name + " -c " + c.Name +
+				" --previous says why"
 		case wait != nil && wait.Reason != "PodInitializing" && wait.Reason != "ContainerCreating":
 			return "container " + c.Name + " does not start: " + strings.TrimSpace(wait.Reason+" "+wait.Message)
 		}

@@ -56,7 +56,8 @@ func New(cfg *rest.Config, namespace string, out io.Writer) (*Cluster, error) {
 	scheme := runtime.NewScheme()
 	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"}) // errors of the server
 	c := rest.CopyConfig(cfg)
-	c.GroupVersion, c.NegotiatedSerializer = &schema.GroupVersion{}, serializer.NewCodecFactory(scheme).WithoutConversion()
+	c.GroupVersion, c.NegotiatedSerializer = &schema.GroupVersion{},
+		serializer.NewCodecFactory(scheme).WithoutConversion()
 	client, err := rest.UnversionedRESTClientFor(c)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the client: %w", err)
@@ -123,7 +124,8 @@ func (c *Cluster) AwaitNodes(ctx context.Context) error {
 			return nil, err
 		}
 		if more := ds.Status.Desired - clean - len(list); more > 0 {
-			list = append(list, fmt.Sprintf("%d nodes that have no pod yet: kubectl -n %s describe daemonset %s says why",
+			list = append(list, fmt.Sprintf("%d nodes that have no pod yet: kubectl -n %s describe daemonset %s says "+
+				"why",
 				more, c.Namespace, Cleaner))
 		}
 		return list, nil

@@ -134,7 +134,8 @@ func TestAgentsThatHelmDidNotInstallStay(t *testing.T) {
 func TestTheCleanerGoesWhenEveryNodeIsClean(t *testing.T) {
 	s := &server{objects: map[string]string{"nodes": nodes, Cleaner: cleaner(1, 2, 2)}}
 	c, out := start(t, s)
-	if err := c.AwaitNodes(t.Context()); err != nil || len(s.deleted) != 1 || !strings.Contains(out.String(), "2 nodes are clean") {
+	if err := c.AwaitNodes(t.Context()); err != nil || len(s.deleted) != 1 ||
+		!strings.Contains(out.String(), "2 nodes are clean") {
 		t.Errorf("error %v, deleted %v, said %q", err, s.deleted, out)
 	}
 }
@@ -155,8 +156,10 @@ func TestNodesThatAreLeftAreNamed(t *testing.T) {
 			[]string{"node1: container cleanup fails", "kubectl logs p-node1 -c cleanup"}},
 		"no image": {cleaner(1, 1, 0), list(podOn("node1", pulling)),
 			[]string{"container gate does not start: ImagePullBackOff no such image"}},
-		"without":    {cleaner(1, 3, 1), list(podOn("node1", isReady)), []string{"2 nodes that have no pod yet", "describe daemonset"}},
-		"unplaced":   {cleaner(1, 1, 0), list(podOn("", `"conditions": [{"type": "PodScheduled", "message": "no room"}]`)), []string{"no room"}},
+		"without": {cleaner(1, 3, 1), list(podOn("node1", isReady)), []string{"2 nodes that have no pod yet",
+			"describe daemonset"}},
+		"unplaced": {cleaner(1, 1, 0), list(podOn("",
+			`"conditions": [{"type": "PodScheduled", "message": "no room"}]`)), []string{"no room"}},
 		"just made":  {cleaner(0, 0, 0), list(), []string{"is new"}},
 		"just began": {cleaner(1, 1, 0), list(podOn("node1", "")), []string{"node1: it is being cleaned"}},
 	} {
@@ -166,7 +169,8 @@ func TestNodesThatAreLeftAreNamed(t *testing.T) {
 			c, out := start(t, s)
 			err := c.AwaitNodes(ctx)
 			for _, words := range tt.want {
-				if !errors.Is(err, ErrNotAll) || !strings.Contains(err.Error(), words) || !strings.Contains(out.String(), words) {
+				if !errors.Is(err, ErrNotAll) || !strings.Contains(err.Error(), words) ||
+					!strings.Contains(out.String(), words) {
 					t.Errorf("error %v, said %q, want %q", err, out, words)
 				}
 			}

@@ -32,7 +32,8 @@ func (r *reader) affordable(s *networkingv1.NetworkPolicySpec) bool {
 }
 
 func (r *reader) tooLarge(size int) {
-	r.fail("spec", fmt.Sprintf("the policy has %d entries (ports, peers, exceptions and values of selectors), more than %d: "+
+	r.fail("spec", fmt.Sprintf("the policy has %d entries (ports, peers, exceptions and values of selectors), more "+
+		"than %d: "+
 		"it allows nothing, its pods stay isolated", size, cluster.MaxPolicyEntries),
 		"write larger CIDR blocks and port ranges, or fewer selectors; docs/limits.md says how entries are counted")
 }
@@ -44,7 +45,8 @@ func (r *reader) subject(s cluster.Selector) (subject cluster.Selector, ok bool)
 	if s.Size() <= cluster.MaxSubject {
 		return s, true
 	}
-	r.fail("spec.podSelector", fmt.Sprintf("the selector has a size of %d, more than %d: the policy isolates every pod of its namespace and allows nothing",
+	r.fail("spec.podSelector", fmt.Sprintf("the selector has a size of %d, more than %d: the policy isolates every "+
+		"pod of its namespace and allows nothing",
 		s.Size(), cluster.MaxSubject), "select the pods by fewer labels; docs/limits.md says how they are counted")
 	return cluster.Everything(), false
 }

@@ -45,7 +45,8 @@ func TestEveryKindOfEntryCountsAgainstTheBudget(t *testing.T) {
 		if len(p.Ingress) != 0 || !p.IsolatesIngress || p.Subject.String() != "app=web" {
 			t.Errorf("%s: %d rules, subject %s", name, len(p.Ingress), p.Subject)
 		}
-		if len(found) != 1 || found[0].Severity != cluster.Error || found[0].Cure == "" || !strings.Contains(found[0].Message, fmt.Sprint(cluster.MaxPolicyEntries)) {
+		if len(found) != 1 || found[0].Severity != cluster.Error || found[0].Cure == "" ||
+			!strings.Contains(found[0].Message, fmt.Sprint(cluster.MaxPolicyEntries)) {
 			t.Errorf("%s: diagnostics %v", name, found)
 		}
 	}

@@ -17,9 +17,12 @@ import (
 // API server names in its warning, and what is refused is what it refuses, or IPv4
 // written as IPv6 with a length that does not fit.
 func TestCIDRsAreReadAsTheAPIServerReadsThem(t *testing.T) {
-	number := rapid.SampledFrom([]string{"0", "1", "8", "10", "010", "08", "0012", "255", "256", "00", "", "a", "+1", "1 "})
-	group := rapid.SampledFrom([]string{"", "", "0", "ffff", "0ffff", "0db8", "00db8", "a", "fe80", "10.0.0.0", "010.1.0.0"})
-	length := rapid.SampledFrom([]string{"/0", "/8", "/08", "/24", "/32", "/33", "/95", "/96", "/104", "/112", "/128", "/129", "", "/", "/+8"})
+	number := rapid.SampledFrom([]string{"0", "1", "8", "10", "010", "08", "0012", "255", "256", "00", "", "a", "+1",
+		"1 "})
+	group := rapid.SampledFrom([]string{"", "", "0", "ffff", "0ffff", "0db8", "00db8", "a", "fe80", "10.0.0.0",
+		"010.1.0.0"})
+	length := rapid.SampledFrom([]string{"/0", "/8", "/08", "/24", "/32", "/33", "/95", "/96", "/104", "/112", "/128",
+		"/129", "", "/", "/+8"})
 	rapid.Check(t, func(t *rapid.T) {
 		var text string
 		switch rapid.IntRange(0, 2).Draw(t, "form") {

@@ -26,16 +26,22 @@ func TestWhichContainersDeclareNamedPorts(t *testing.T) {
 		spec corev1.PodSpec
 		want []cluster.NamedPort
 	}{
-		{"a container", corev1.PodSpec{Containers: []corev1.Container{{Ports: port("http", 80, "TCP")}}}, []cluster.NamedPort{tcp80}},
-		{"an init container", corev1.PodSpec{InitContainers: []corev1.Container{{Ports: port("http", 80, "TCP")}}}, []cluster.NamedPort{tcp80}},
-		{"a sidecar", corev1.PodSpec{InitContainers: []corev1.Container{{RestartPolicy: &always, Ports: port("http", 80, "TCP")}}}, []cluster.NamedPort{tcp80}},
+		{"a container", corev1.PodSpec{Containers: []corev1.Container{{Ports: port("http", 80, "TCP")}}},
+			[]cluster.NamedPort{tcp80}},
+		{"an init container", corev1.PodSpec{InitContainers: []corev1.Container{{Ports: port("http", 80, "TCP")}}},
+			[]cluster.NamedPort{tcp80}},
+		{"a sidecar", corev1.PodSpec{InitContainers: []corev1.Container{{RestartPolicy: &always,
+			Ports: port("http", 80, "TCP")}}}, []cluster.NamedPort{tcp80}},
 		{"an ephemeral container", corev1.PodSpec{EphemeralContainers: []corev1.EphemeralContainer{
 			{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Ports: port("http", 80, "TCP")}}}}, nil},
-		{"two containers, one number", corev1.PodSpec{Containers: []corev1.Container{{Ports: port("http", 80, "")}, {Ports: port("http", 80, "TCP")}}},
+		{"two containers, one number", corev1.PodSpec{Containers: []corev1.Container{{Ports: port("http", 80, "")},
+			{Ports: port("http", 80, "TCP")}}},
 			[]cluster.NamedPort{tcp80}},
-		{"two containers, two numbers", corev1.PodSpec{Containers: []corev1.Container{{Ports: port("http", 80, "TCP")}, {Ports: port("http", 8080, "TCP")}}},
+		{"two containers, two numbers", corev1.PodSpec{Containers: []corev1.Container{{Ports: port("http", 80, "TCP")},
+			{Ports: port("http", 8080, "TCP")}}},
 			[]cluster.NamedPort{tcp80, {Name: "http", Protocol: cluster.TCP, Port: 8080}}},
-		{"one name, two protocols", corev1.PodSpec{Containers: []corev1.Container{{Ports: append(port("http", 80, "TCP"), port("http", 80, "UDP")...)}}},
+		{"one name, two protocols", corev1.PodSpec{Containers: []corev1.Container{{Ports: append(port("http", 80,
+			"TCP"), port("http", 80, "UDP")...)}}},
 			[]cluster.NamedPort{tcp80, {Name: "http", Protocol: cluster.UDP, Port: 80}}},
 		{"a container and a sidecar", corev1.PodSpec{Containers: []corev1.Container{{Ports: port("http", 80, "TCP")}},
 			InitContainers: []corev1.Container{{RestartPolicy: &always, Ports: port("http", 15001, "SCTP")}}},
@@ -55,8 +61,10 @@ func TestWhichContainersDeclareNamedPorts(t *testing.T) {
 func TestAMirrorPodIsAPodLikeAnyOther(t *testing.T) {
 	plain := apiPod(7)
 	mirror := plain.DeepCopy()
-	mirror.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "0123456789abcdef", "kubernetes.io/config.source": "file"}
-	mirror.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: plain.Spec.NodeName, UID: "n"}}
+	mirror.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "0123456789abcdef",
+		"kubernetes.io/config.source": "file"}
+	mirror.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: plain.Spec.NodeName,
+		UID: "n"}}
 	mirror.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	mirror.Spec.PriorityClassName = "system-node-critical"
 	want, got := Pod(plain), Pod(mirror)

@@ -107,12 +107,14 @@ func understood(np *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
 	}
 	for _, r := range ingressRules(np.Spec.Ingress) {
 		if r, some := understoodRule(r); some {
-			rest.Spec.Ingress = append(rest.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: r.peers, Ports: r.ports})
+			rest.Spec.Ingress = append(rest.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: r.peers,
+				Ports: r.ports})
 		}
 	}
 	for _, r := range egressRules(np.Spec.Egress) {
 		if r, some := understoodRule(r); some {
-			rest.Spec.Egress = append(rest.Spec.Egress, networkingv1.NetworkPolicyEgressRule{To: r.peers, Ports: r.ports})
+			rest.Spec.Egress = append(rest.Spec.Egress, networkingv1.NetworkPolicyEgressRule{To: r.peers,
+				Ports: r.ports})
 		}
 	}
 	return rest

@@ -23,13 +23,15 @@ func apiPod(i int) *corev1.Pod {
 			Namespace: fmt.Sprintf("team-%d", i%50), Name: fmt.Sprintf("%s-7d4b9c-%05d", app, i),
 			UID: types.UID(fmt.Sprintf("%08d-0000-4000-8000-000000000000", i)),
 			Labels: map[string]string{
-				"app.kubernetes.io/name": app, "pod-template-hash": fmt.Sprintf("%x", 7777+i%500), "tier": fmt.Sprintf("t%d", i%3),
+				"app.kubernetes.io/name": app, "pod-template-hash": fmt.Sprintf("%x", 7777+i%500),
+				"tier": fmt.Sprintf("t%d", i%3),
 			},
 			Annotations: map[string]string{"note": fmt.Sprintf("a long text %0200d", i)},
 		},
 		Spec: corev1.PodSpec{
-			NodeName:   fmt.Sprintf("node-%d", i%1000),
-			Containers: []corev1.Container{{Ports: []corev1.ContainerPort{{Name: fmt.Sprintf("http%d", i%2), ContainerPort: 80}}}},
+			NodeName: fmt.Sprintf("node-%d", i%1000),
+			Containers: []corev1.Container{{Ports: []corev1.ContainerPort{{Name: fmt.Sprintf("http%d", i%2),
+				ContainerPort: 80}}}},
 		},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{
 			{IP: fmt.Sprintf("10.%d.%d.%d", i>>16&255, i>>8&255, i&255)}}},

@@ -37,7 +37,7 @@ func (r *reader) peer(field string, p *networkingv1.NetworkPolicyPeer) (cluster.
 	switch {
 	case p.IPBlock != nil && selects:
 		// "If this field is set then neither of the other fields can be."
-		r.fail(field, "ipBlock stands together with a selector: "+matchesNothing, "make them two entries of the list")
+		r.fail(field, "ipBlock is combined with a selector: "+matchesNothing, "make them two entries of the list")
 		return cluster.Peer{}, false
 	case p.IPBlock != nil:
 		b, ok := r.block(field+".ipBlock", p.IPBlock)
@@ -72,7 +72,8 @@ func (r *reader) selector(field string, s *metav1.LabelSelector, consequence str
 	parsed, err := parseSelector(s)
 	if err != nil {
 		r.fail(field, fmt.Sprintf("bad label selector, %v: %s", err, consequence),
-			"use the operators In and NotIn with values, Exists and DoesNotExist without, and valid label keys and values")
+			"use the operators In and NotIn with values, Exists and DoesNotExist without, and valid label keys and "+
+				"values")
 		return cluster.Selector{}, false
 	}
 	return cluster.NewSelector(canonical(parsed)), true
@@ -161,7 +162,8 @@ func (r *reader) prefix(field, text string) (netip.Prefix, bool) {
 			"write it as 192.0.2.0/24 or 2001:db8::/64, without spaces or zone")
 		return netip.Prefix{}, false
 	case !usual:
-		r.warn(field, fmt.Sprintf("%q is read as %s, as the API server does; other programs refuse it or read something else",
+		r.warn(field, fmt.Sprintf("%q is read as %s, as the API server does; other programs refuse it or read "+
+			"something else",
 			text, p.Masked()), "write "+p.Masked().String())
 	case p != p.Masked():
 		r.warn(field, fmt.Sprintf("%s has bits set behind the prefix: read as %s", text, p.Masked()),

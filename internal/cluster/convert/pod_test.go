@@ -21,18 +21,23 @@ func TestPodKeepsWhatDecides(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	got := Pod(&corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "ns", Name: "web-0", UID: "u-1", Labels: map[string]string{"b": "2", "a": "1"}, DeletionTimestamp: &now,
+			Namespace: "ns", Name: "web-0", UID: "u-1", Labels: map[string]string{"b": "2", "a": "1"},
+			DeletionTimestamp: &now,
 		},
 		Spec: corev1.PodSpec{
 			NodeName: "n1", HostNetwork: true,
-			InitContainers: []corev1.Container{{RestartPolicy: &always, Ports: []corev1.ContainerPort{{Name: "proxy", ContainerPort: 15001}}}},
+			InitContainers: []corev1.Container{{RestartPolicy: &always,
+				Ports: []corev1.ContainerPort{{Name: "proxy", ContainerPort: 15001}}}},
 			Containers: []corev1.Container{
-				{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 80}, {ContainerPort: 81}, {Name: "http", ContainerPort: 80}}},
-				{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}, {Name: "dns", ContainerPort: 53, Protocol: "UDP"}}},
+				{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 80}, {ContainerPort: 81},
+					{Name: "http", ContainerPort: 80}}},
+				{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080},
+					{Name: "dns", ContainerPort: 53, Protocol: "UDP"}}},
 				{Ports: []corev1.ContainerPort{{Name: "zero"}, {Name: "odd", ContainerPort: 1, Protocol: "ICMP"}}},
 			},
 		},
-		Status: corev1.PodStatus{Phase: corev1.PodFailed, PodIP: "10.0.0.1", PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}}},
+		Status: corev1.PodStatus{Phase: corev1.PodFailed, PodIP: "10.0.0.1",
+			PodIPs: []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}}},
 	})
 	want := &cluster.Pod{
 		Key: cluster.Key{Namespace: "ns", Name: "web-0"}, UID: "u-1", Node: "n1",

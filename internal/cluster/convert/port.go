@@ -71,7 +71,8 @@ func (r *reader) named(field string, raw *networkingv1.NetworkPolicyPort, p *clu
 		return false
 	}
 	if raw.EndPort != nil {
-		r.fail(field+".endPort", "endPort stands with a named port: "+noPort, "use the number as port, or remove endPort")
+		r.fail(field+".endPort", "endPort stands with a named port: "+noPort,
+			"use the number as port, or remove endPort")
 		return false
 	}
 	p.Name = name

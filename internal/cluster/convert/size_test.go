@@ -34,7 +34,8 @@ func portsFrom(first, n int) (list []networkingv1.NetworkPolicyPort) {
 func TestAPolicyAboveItsBudgetAllowsNothing(t *testing.T) {
 	var broad []networkingv1.NetworkPolicyPeer
 	for i := range 100 {
-		absent := []metav1.LabelSelectorRequirement{{Key: fmt.Sprint("k", i), Operator: metav1.LabelSelectorOpDoesNotExist}}
+		absent := []metav1.LabelSelectorRequirement{{Key: fmt.Sprint("k", i),
+			Operator: metav1.LabelSelectorOpDoesNotExist}}
 		broad = append(broad, networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchExpressions: absent}})
 	}
 	for _, tt := range []struct {
@@ -49,7 +50,8 @@ func TestAPolicyAboveItsBudgetAllowsNothing(t *testing.T) {
 		np := &networkingv1.NetworkPolicy{Spec: networkingv1.NetworkPolicySpec{Ingress: []networkingv1.NetworkPolicyIngressRule{tt.rule}}}
 		p, found := Policy(np)
 		if !p.IsolatesIngress || !p.Subject.MatchesAll() || len(p.Ingress) != tt.rules {
-			t.Errorf("%s: isolates %t %s, %d rules, want %d", tt.name, p.IsolatesIngress, p.Subject, len(p.Ingress), tt.rules)
+			t.Errorf("%s: isolates %t %s, %d rules, want %d", tt.name, p.IsolatesIngress, p.Subject, len(p.Ingress),
+				tt.rules)
 		}
 		if said := len(found) == 1 && strings.Contains(found[0].Message, "entries"); said != (tt.rules == 0) {
 			t.Errorf("%s: found %v", tt.name, found)
@@ -62,7 +64,8 @@ func TestASubjectThatIsTooLargeIsEveryPod(t *testing.T) {
 		in := []metav1.LabelSelectorRequirement{{Key: "app", Operator: metav1.LabelSelectorOpIn, Values: manyValues(n)}}
 		p, found := Policy(&networkingv1.NetworkPolicy{Spec: networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchExpressions: in}}})
 		if p.Subject.MatchesAll() != want || !p.Subject.Valid() || len(found) > 0 != want {
-			t.Errorf("with %d values every pod is isolated: %t, want %t; found %v", n, p.Subject.MatchesAll(), want, found)
+			t.Errorf("with %d values every pod is isolated: %t, want %t; found %v", n, p.Subject.MatchesAll(), want,
+				found)
 		}
 	}
 }

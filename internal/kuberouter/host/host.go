@@ -144,7 +144,8 @@ func removeRules(p kuberouter.Plan) error {
 	}
 	for _, j := range p.Jumps {
 		t := table(j.Table)
-		if err := c.DelRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: j.Chain, Table: t}, Handle: j.Handle}); err != nil {
+		if err := c.DelRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: j.Chain, Table: t},
+			Handle: j.Handle}); err != nil {
 			return fmt.Errorf("deleting a rule of chain %s: %w", j.Chain, err)
 		}
 	}

@@ -119,9 +119,11 @@ func TestWhatKubeRouterLeftIsRemovedAndNothingElse(t *testing.T) {
 		run(t, firewall(6).Rules, "ip6tables-nft-restore", "--noflush")
 		run(t, strings.Join(strings.Split(otherTables, "\n")[4:], "\n"), "nft", "-f", "-")
 		// Of the release of 2018, and behind other rules.
-		run(t, "", "iptables-nft", "-A", "FORWARD", "-d", "10.244.1.10", "-m", "physdev", "--physdev-is-bridged", "-j", fwChain(t))
+		run(t, "", "iptables-nft", "-A", "FORWARD", "-d", "10.244.1.10", "-m", "physdev", "--physdev-is-bridged", "-j",
+			fwChain(t))
 		plan := decide(t)
-		if len(plan.Jumps) != 7 || len(plan.Tables) != 1 || len(plan.Sets) != 5 || len(plan.Refusals) > 0 || len(plan.Legacy) > 0 {
+		if len(plan.Jumps) != 7 || len(plan.Tables) != 1 || len(plan.Sets) != 5 || len(plan.Refusals) > 0 ||
+			len(plan.Legacy) > 0 {
 			t.Errorf("the plan is not what was made:\n%s", plan.Text())
 		}
 		if err := Remove(t.Context(), plan); err != nil {
@@ -207,7 +209,10 @@ func TestSignsThatKubeRouterRuns(t *testing.T) {
 	apart.Run(t, func(t *testing.T) {
 		run(t, "", "ip", "link", "set", "lo", "up")
 		var answer string
-		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(answer)) })}
+		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_,
+				_ = w.Write([]byte(answer))
+		})}
 		defer server.Close()
 		signs := func() int {
 			t.Helper()

@@ -31,7 +31,8 @@ func ipset(command int, attr *nl.RtAttr) ([][]byte, error) {
 
 // sets lists the names of the ipsets. A kernel without them has none.
 func sets() (list []string, err error) {
-	flags := nl.NewRtAttr(nl.IPSET_ATTR_FLAGS|int(nl.NLA_F_NET_BYTEORDER), binary.BigEndian.AppendUint32(nil, listNames))
+	flags := nl.NewRtAttr(nl.IPSET_ATTR_FLAGS|int(nl.NLA_F_NET_BYTEORDER), binary.BigEndian.AppendUint32(nil,
+		listNames))
 	answers, err := ipset(nl.IPSET_CMD_LIST, flags)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ENOENT) {
 		return nil, nil

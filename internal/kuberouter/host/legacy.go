@@ -55,7 +55,8 @@ func legacyTables() (list []kuberouter.LegacyTable, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading table %s filter of iptables-legacy: %w", l.family, err)
 		}
-		list = append(list, kuberouter.LegacyTable{Key: kuberouter.Key{Family: l.family, Name: "filter"}, Chains: l.chains(blob)})
+		list = append(list, kuberouter.LegacyTable{Key: kuberouter.Key{Family: l.family, Name: "filter"},
+			Chains: l.chains(blob)})
 	}
 	return list, nil
 }

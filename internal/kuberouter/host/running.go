@@ -107,7 +107,8 @@ func podwall(ctx context.Context, at netip.AddrPort) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(at.Addr().String(), strconv.Itoa(int(at.Port())))+"/statusz", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(at.Addr().String(),
+		strconv.Itoa(int(at.Port())))+"/statusz", nil)
 	if err != nil {
 		return false
 	}
@@ -120,5 +121,6 @@ func podwall(ctx context.Context, at netip.AddrPort) bool {
 	var status struct {
 		Schema string `json:"schema"`
 	}
-	return answer.StatusCode == http.StatusOK && json.NewDecoder(answer.Body).Decode(&status) == nil && strings.HasPrefix(status.Schema, "podwall")
+	return answer.StatusCode == http.StatusOK && json.NewDecoder(answer.Body).Decode(&status) == nil &&
+		strings.HasPrefix(status.Schema, "podwall")
 }

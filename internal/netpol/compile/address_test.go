@@ -17,7 +17,8 @@ import (
 )
 
 func withAddresses(name, node string, addrs ...string) *cluster.Pod {
-	p := &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: name}, Node: node, Labels: cluster.NewLabels(map[string]string{"app": name})}
+	p := &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: name}, Node: node,
+		Labels: cluster.NewLabels(map[string]string{"app": name})}
 	for _, a := range addrs {
 		p.IPs = append(p.IPs, netip.MustParseAddr(a))
 	}
@@ -59,7 +60,8 @@ func TestEveryAddressOfAPodCounts(t *testing.T) {
 	db := withAddresses("db", "two", "10.0.1.1", "10.0.1.2", "10.0.1.3", "fd00:1::1", "fd00:1::2")
 	no := withAddresses("no", "two", "10.0.2.1", "10.0.2.2", "fd00:2::1", "fd00:2::2")
 	snap := &cluster.Snapshot{Namespaces: []*cluster.Namespace{{Name: "shop"}}, Pods: []*cluster.Pod{web, db, no}}
-	p := compile.Program(policy.Resolve(withPolicies(snap, []*networkingv1.NetworkPolicy{both("web", app("db"))}), "one"), compile.Options{})
+	p := compile.Program(policy.Resolve(withPolicies(snap, []*networkingv1.NetworkPolicy{both("web", app("db"))}),
+		"one"), compile.Options{})
 	for _, subject := range web.IPs {
 		for peer, want := range map[*cluster.Pod]program.Verdict{db: program.Accept, no: program.Drop} {
 			for _, a := range peer.IPs {
@@ -88,7 +90,8 @@ func TestAPolicyOfOneFamilyIsolatesTheOther(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			snap := &cluster.Snapshot{Namespaces: []*cluster.Namespace{{Name: "shop"}}, Pods: []*cluster.Pod{web, db}}
-			p := compile.Program(policy.Resolve(withPolicies(snap, []*networkingv1.NetworkPolicy{both("web", tt.peer)}), "one"), compile.Options{})
+			p := compile.Program(policy.Resolve(withPolicies(snap, []*networkingv1.NetworkPolicy{both("web", tt.peer)}),
+				"one"), compile.Options{})
 			ask(t, p, web.IPs[0], db.IPs[0], tt.db4)
 			ask(t, p, web.IPs[1], db.IPs[1], tt.db6)
 			ask(t, p, web.IPs[0], outside[0], tt.world4)
@@ -121,7 +124,8 @@ func TestNoSortOfIPv6AddressIsSpecialButLinkLocal(t *testing.T) {
 		{"everything of IPv4", cidr("0.0.0.0/0"), nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := compile.Program(policy.Resolve(withPolicies(snap, []*networkingv1.NetworkPolicy{both("web", tt.peer)}), "one"), compile.Options{})
+			p := compile.Program(policy.Resolve(withPolicies(snap, []*networkingv1.NetworkPolicy{both("web", tt.peer)}),
+				"one"), compile.Options{})
 			want := map[string]program.Verdict{}
 			for name := range sorts {
 				want[name] = program.Drop

@@ -15,7 +15,8 @@ import (
 
 // eachBlock returns the policy with every readable block replaced by others; a
 // block for which there is no other stays.
-func eachBlock(p *networkingv1.NetworkPolicy, rewrite func(cidr netip.Prefix, except []netip.Prefix) []networkingv1.IPBlock) *networkingv1.NetworkPolicy {
+func eachBlock(p *networkingv1.NetworkPolicy, rewrite func(cidr netip.Prefix,
+	except []netip.Prefix) []networkingv1.IPBlock) *networkingv1.NetworkPolicy {
 	return eachRule(p, func(r rule) []rule {
 		var peers []networkingv1.NetworkPolicyPeer
 		for _, peer := range r.peers {
@@ -73,13 +74,14 @@ func sibling(p netip.Prefix) netip.Prefix {
 
 func TestABlockEqualsItsHalves(t *testing.T) {
 	meansTheSame(t, func(p *networkingv1.NetworkPolicy) []*networkingv1.NetworkPolicy {
-		return []*networkingv1.NetworkPolicy{eachBlock(p, func(cidr netip.Prefix, except []netip.Prefix) []networkingv1.IPBlock {
-			if cidr.IsSingleIP() {
-				return nil
-			}
-			low := netip.PrefixFrom(cidr.Addr(), cidr.Bits()+1)
-			return []networkingv1.IPBlock{blockOf(sibling(low), except), blockOf(low, except)}
-		})}
+		return []*networkingv1.NetworkPolicy{eachBlock(p,
+			func(cidr netip.Prefix, except []netip.Prefix) []networkingv1.IPBlock {
+				if cidr.IsSingleIP() {
+					return nil
+				}
+				low := netip.PrefixFrom(cidr.Addr(), cidr.Bits()+1)
+				return []networkingv1.IPBlock{blockOf(sibling(low), except), blockOf(low, except)}
+			})}
 	})
 }
 
@@ -87,21 +89,22 @@ func TestABlockEqualsItsHalves(t *testing.T) {
 // hole; further holes are taken from each of them.
 func TestABlockWithHolesEqualsTheRemainingBlocks(t *testing.T) {
 	meansTheSame(t, func(p *networkingv1.NetworkPolicy) []*networkingv1.NetworkPolicy {
-		return []*networkingv1.NetworkPolicy{eachBlock(p, func(cidr netip.Prefix, except []netip.Prefix) []networkingv1.IPBlock {
-			rest := []netip.Prefix{cidr}
-			for _, hole := range except {
-				var next []netip.Prefix
-				for _, r := range rest {
-					next = append(next, around(r, hole)...)
+		return []*networkingv1.NetworkPolicy{eachBlock(p,
+			func(cidr netip.Prefix, except []netip.Prefix) []networkingv1.IPBlock {
+				rest := []netip.Prefix{cidr}
+				for _, hole := range except {
+					var next []netip.Prefix
+					for _, r := range rest {
+						next = append(next, around(r, hole)...)
+					}
+					rest = next
 				}
-				rest = next
-			}
-			var blocks []networkingv1.IPBlock
-			for _, r := range rest {
-				blocks = append(blocks, blockOf(r, nil))
-			}
-			return blocks
-		})}
+				var blocks []networkingv1.IPBlock
+				for _, r := range rest {
+					blocks = append(blocks, blockOf(r, nil))
+				}
+				return blocks
+			})}
 	})
 }
 

@@ -11,15 +11,15 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// Budgets bound the kernel rules that the policies of one namespace take on a node.
-// docs/limits.md has the reasons for the figures.
+// Budgets bound the number of kernel rules that the policies of one namespace need on a node.
+// docs/limits.md gives the reasons for the figures.
 const (
-	// MaxChainRules is the budget of one chain: of the pods with the same policies,
-	// in one family and direction.
+	// MaxChainRules is the budget of one chain, which serves the pods with the same policies in one
+	// family and direction.
 	MaxChainRules = 8_192
 	// MaxNamespaceRules is the budget of all chains of a namespace.
 	MaxNamespaceRules = 32_768
-	// maxDiagnostics bounds what is said about one layout.
+	// maxDiagnostics bounds the diagnostics about one layout.
 	maxDiagnostics = 100
 )
 
@@ -36,18 +36,21 @@ func newBudget() budget {
 
 // take counts a chain, and reports whether there is room for it.
 func (b *budget) take(c *chain) bool {
-	namespace := c.policies[0].Policy.Key.Namespace // a pod's policies are of its namespace
+	namespace := c.policies[0].Policy.Key.Namespace // a pod's policies are in its namespace
 	for _, p := range c.left {
 		b.say(cluster.Diagnostic{Severity: cluster.Error, Kind: "NetworkPolicy", Object: p.Policy.Key, Field: "spec",
-			Message: fmt.Sprintf("the policies that select a pod together have more than %d rules: this one allows nothing there, its pods stay isolated", MaxChainRules),
-			Cure:    "write fewer rules, with more peers and ports in each; docs/limits.md has the figures"})
+			Message: fmt.Sprintf("the policies that select a pod together have more than %d rules: this one allows "+
+				"nothing there, its pods stay isolated", MaxChainRules),
+			Cure: "write fewer rules, with more peers and ports in each; docs/limits.md has the figures"})
 	}
 	n := b.rules[namespace] + c.size
 	if n > MaxNamespaceRules {
 		b.refused[c] = true
 		b.say(cluster.Diagnostic{Severity: cluster.Error, Kind: "Namespace", Object: cluster.Key{Name: namespace},
-			Message: fmt.Sprintf("its policies have more than %d rules on this node: some of its pods are isolated and allowed nothing", MaxNamespaceRules),
-			Cure:    "select more pods by each policy, or write fewer rules with more peers and ports in each; docs/limits.md has the figures"})
+			Message: fmt.Sprintf("its policies have more than %d rules on this node: some of its pods are isolated "+
+				"and allowed nothing", MaxNamespaceRules),
+			Cure: "select more pods by each policy, or write fewer rules with more peers and ports in each; " +
+				"docs/limits.md has the figures"})
 		return false
 	}
 	b.rules[namespace] = n
@@ -66,8 +69,7 @@ func (b *budget) diagnostics() []cluster.Diagnostic {
 	})
 }
 
-// work returns how many rules and ranges there are that were not there before, by
-// namespace.
+// work returns the number of new rules and ranges by namespace.
 func work(before, now memory) map[string]int {
 	sets := map[string]bool{}
 	for _, c := range before.chains {
@@ -78,7 +80,7 @@ func work(before, now memory) map[string]int {
 	spent := map[string]int{}
 	for key, c := range now.chains {
 		if c.Chain == nil || len(c.policies) == 0 || before.chains[key] == c {
-			continue // refused, of nobody, or not new
+			continue // refused, of no policy, or not new
 		}
 		namespace := c.policies[0].Policy.Key.Namespace
 		spent[namespace] += len(c.Rules)

@@ -34,7 +34,8 @@ func layoutOf(snap *cluster.Snapshot, list ...*networkingv1.NetworkPolicy) (*com
 func TestTheRulesOfAPodAreBounded(t *testing.T) {
 	snap := &cluster.Snapshot{Pods: []*cluster.Pod{localPod("web", "10.0.0.1", false, "web")}}
 	half := compile.MaxChainRules / 2
-	l, p := layoutOf(snap, oneEach("a-large", "web", half+2), oneEach("medium", "web", half-1), oneEach("small", "web", 2))
+	l, p := layoutOf(snap, oneEach("a-large", "web", half+2), oneEach("medium", "web", half-1),
+		oneEach("small", "web", 2))
 	if n := len(p.Chain(p.Pods[0].Ingress).Rules); n != half-1 {
 		t.Errorf("%d rules, want those of the smaller policies", n)
 	}
@@ -87,7 +88,8 @@ func TestTheRulesOfANamespaceAreBounded(t *testing.T) {
 	if closed != 1 || rules > compile.MaxNamespaceRules+theirRules+2 {
 		t.Errorf("%d pods are closed, %d rules", closed, rules)
 	}
-	if len(l.Diagnostics) != 1 || l.Diagnostics[0].Kind != "Namespace" || !strings.Contains(l.Diagnostics[0].Message, "32768") {
+	if len(l.Diagnostics) != 1 || l.Diagnostics[0].Kind != "Namespace" || !strings.Contains(l.Diagnostics[0].Message,
+		"32768") {
 		t.Errorf("diagnostics %v", l.Diagnostics)
 	}
 }

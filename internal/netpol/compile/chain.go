@@ -21,29 +21,27 @@ type policyKey struct {
 	direction program.Direction
 }
 
-// chainKey names the chain of a list of policies before its content is known.
-// Pods with the same policies are the common case; this finds their chain
-// without compiling it again.
+// chainKey identifies the chain of a list of policies before its content is known. Pods with the
+// same policies are the common case; their chain is found by this key without compiling it again.
 type chainKey struct {
 	family    inet.Family
 	direction program.Direction
 	policies  [sha256.Size]byte
 }
 
-// chain is a chain of the program, what it was compiled from, and the sets that
-// its rules refer to.
+// chain is a chain of the program, its source, and the sets that its rules refer to.
 type chain struct {
 	*program.Chain // nil until it is compiled
 	key            chainKey
 	policies       []*policy.Resolved
-	within         []*policy.Resolved // of them, those whose rules have room
-	left           []*policy.Resolved // and those whose rules have none
-	size           int                // rules of those within, before equal ones are joined
+	within         []*policy.Resolved // the policies whose rules have room
+	left           []*policy.Resolved // the policies whose rules have no room
+	size           int                // rules of the policies in within, before equal ones are joined
 	sets           []*setRef
 }
 
-// chain returns the name of the chain that allows what the policies allow, in
-// one family and direction. No policies means a chain that allows nothing.
+// chain returns the name of the chain that allows the traffic of the policies, in one family and
+// direction. Without policies it is a chain that allows nothing.
 func (b *builder) chain(f inet.Family, d program.Direction, policies []*policy.Resolved) string {
 	list := listOf(f, d, policies)
 	if c := b.before.lists[list]; c != nil && len(policies) > 0 {
@@ -61,13 +59,13 @@ func (b *builder) chain(f inet.Family, d program.Direction, policies []*policy.R
 	return b.use(list, c)
 }
 
-// use puts a chain into the layout, compiled, if its namespace has room for it.
+// use adds a chain to the layout, compiled, if its namespace has room for it.
 func (b *builder) use(list listKey, c *chain) string {
 	b.memory.lists[list] = c
 	if b.memory.chains[c.key] == nil {
 		b.memory.chains[c.key] = c
 		if len(c.policies) > 0 && !b.budget.take(c) {
-			c.Chain, c.sets = nil, nil // it was in the layout before, maybe
+			c.Chain, c.sets = nil, nil // it may have been in the layout before
 		}
 	}
 	if b.budget.refused[c] {
@@ -76,7 +74,7 @@ func (b *builder) use(list listKey, c *chain) string {
 	if c.Chain == nil {
 		b.compile(c)
 	}
-	if b.chains[c.Name] == nil { // another list of policies may say the same
+	if b.chains[c.Name] == nil { // another list of policies may have the same content
 		b.chains[c.Name] = c.Chain
 	}
 	for _, s := range c.sets {
@@ -85,8 +83,8 @@ func (b *builder) use(list listKey, c *chain) string {
 	return c.Name
 }
 
-// listKey names the very list of policies of a pod: parts of a model that did not
-// change share it, so that its chain is found without looking at the list.
+// listKey identifies the list of policies of a pod by its memory: parts of a model that did not
+// change share it, so the chain is found without reading the list.
 type listKey struct {
 	family    inet.Family
 	direction program.Direction
@@ -101,8 +99,8 @@ func listOf(f inet.Family, d program.Direction, policies []*policy.Resolved) lis
 	return listKey{f, d, &policies[0], len(policies)}
 }
 
-// withRules leaves out the policies that allow nothing in the direction: they
-// isolate, which every chain does. A pod may have thousands of them.
+// withRules removes the policies that allow nothing in the direction: they only isolate, which
+// every chain does. A pod may have thousands of them.
 func withRules(d program.Direction, policies []*policy.Resolved) []*policy.Resolved {
 	empty := func(p *policy.Resolved) bool {
 		return d == program.Ingress && len(p.Ingress) == 0 || d == program.Egress && len(p.Egress) == 0
@@ -113,8 +111,8 @@ func withRules(d program.Direction, policies []*policy.Resolved) []*policy.Resol
 	return slices.DeleteFunc(slices.Clone(policies), empty)
 }
 
-// policyList is a digest of the keys, joined with a character that no name can
-// contain: the list of a pod may be long, and is kept for each chain.
+// policyList is a digest of the keys, joined with a character that no name can contain: a pod's
+// list may be long, and is kept for each chain.
 func policyList(policies []*policy.Resolved) (digest [sha256.Size]byte) {
 	h := sha256.New()
 	for _, p := range policies {
@@ -124,7 +122,7 @@ func policyList(policies []*policy.Resolved) (digest [sha256.Size]byte) {
 	return digest
 }
 
-// policy compiles a policy, or finds it.
+// policy returns the compiled policy, compiling it if necessary.
 func (b *builder) policy(p *policy.Resolved, f inet.Family, d program.Direction) *compiled {
 	key := policyKey{p, f, d}
 	c := b.policies[key]
@@ -135,8 +133,8 @@ func (b *builder) policy(p *policy.Resolved, f inet.Family, d program.Direction)
 	return c
 }
 
-// plan says which policies of a chain have room, without compiling it: those with
-// the fewest rules come first if not all have.
+// plan decides, without compiling, which policies of a chain have room: if not all have, those with
+// the fewest rules.
 func (b *builder) plan(key chainKey, policies []*policy.Resolved) *chain {
 	c := &chain{key: key, policies: policies, within: policies}
 	size := func(p *policy.Resolved) int { return len(b.policy(p, key.family, key.direction).rules) }
@@ -160,9 +158,8 @@ func (b *builder) plan(key chainKey, policies []*policy.Resolved) *chain {
 	return c
 }
 
-// compile makes the chain of the union of what the policies within allow: rules
-// sorted, without duplicates, and only "any" if there is a rule that allows
-// everything.
+// compile builds the chain from the union of the rules of the policies in within: sorted, without
+// duplicates, and only "any" if one rule allows everything.
 func (b *builder) compile(c *chain) {
 	f, d := c.key.family, c.key.direction
 	var list []textRule
@@ -183,7 +180,7 @@ func (b *builder) compile(c *chain) {
 	}
 	c.Name = fmt.Sprintf("%s%d-%s", d, f, digest(texts...))
 	for name, s := range sets {
-		if used[name] { // by no rule, if a more general one replaced it
+		if used[name] { // false if a more general rule replaced all that used it
 			c.sets = append(c.sets, s)
 		}
 	}

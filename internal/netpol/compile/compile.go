@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package compile turns what the policies mean (policy.Model) into what packets
-// must match (program.Program). It is pure, and it is one of the two places that
-// decide what fails closed; the other is datapath.
+// Package compile turns the meaning of the policies (policy.Model) into the conditions on packets
+// (program.Program). It is pure, and it is one of the two places that decide what fails closed; the
+// other is datapath.
 //
-// What it decides: which pods share a chain, how peers and ports become sets or
-// literals, and the names of chains and sets. Names are derived from content,
-// so that equal parts are shared and a changed chain is a new chain.
+// It decides which pods share a chain, how peers and ports become sets or literals, and the names
+// of chains and sets. Names are derived from content, so that equal parts are shared and a changed
+// chain is a new chain.
 package compile
 
 import (
@@ -23,8 +23,8 @@ import (
 
 // Options are the operator's choices that change a program.
 type Options struct {
-	// ClosedIPv4 and ClosedIPv6 close a family: isolated pods get no traffic of
-	// it beyond what the node sends. A family is never opened by an option.
+	// ClosedIPv4 and ClosedIPv6 close a family: isolated pods get no traffic of it except from the
+	// node. No option opens a family.
 	ClosedIPv4, ClosedIPv6 bool
 }
 
@@ -37,21 +37,21 @@ func Program(m *policy.Model, o Options) *program.Program {
 	return NewLayout(m.Layout, o).Program(m.Sets)
 }
 
-// Layout is the compiled part of a program that does not depend on the members
-// of sets. As long as the layout of the model is the same, so is this.
+// Layout is the compiled part of a program that does not depend on the members of sets. It stays
+// the same as long as the layout of the model does.
 type Layout struct {
 	pods   []program.Pod
 	chains []*program.Chain
 	sets   []*setRef
-	// Diagnostics are about rules that found no room.
+	// Diagnostics are about rules that have no room.
 	Diagnostics []cluster.Diagnostic
-	// Work is how many rules and ranges are new in this layout, by namespace: what
-	// has to be written to the kernel.
+	// Work is the number of new rules and ranges in this layout, by namespace. They must be written
+	// to the kernel.
 	Work map[string]int
 }
 
-// setRef is a set of the program. spec is nil for sets whose elements are
-// written in a policy and thus known already.
+// setRef is a set of the program. spec is nil for sets whose elements are written in a policy and
+// so are already known.
 type setRef struct {
 	key  policy.SetKey
 	spec *policy.SetSpec
@@ -61,16 +61,15 @@ type setRef struct {
 // NewLayout compiles the layout of a model.
 func NewLayout(l *policy.Layout, o Options) *Layout { return NewCompiler(o).Layout(l) }
 
-// Compiler compiles one layout after another. What did not change is the very same
-// value in both: policies and chains are compiled once. It is owned by one
-// goroutine.
+// Compiler compiles one layout after another. Unchanged parts are the same value in both: policies
+// and chains are compiled once. It is owned by one goroutine.
 type Compiler struct {
 	options  Options
 	known    memory // of the last layout
 	policies map[policyKey]*compiled
 }
 
-// memory is what was compiled for a layout.
+// memory holds everything compiled for a layout.
 type memory struct {
 	chains map[chainKey]*chain
 	lists  map[listKey]*chain
@@ -78,12 +77,12 @@ type memory struct {
 
 func newMemory() memory { return memory{chains: map[chainKey]*chain{}, lists: map[listKey]*chain{}} }
 
-// NewCompiler returns a compiler that knows nothing yet.
+// NewCompiler returns a compiler without a previous layout.
 func NewCompiler(o Options) *Compiler {
 	return &Compiler{options: o, known: newMemory(), policies: map[policyKey]*compiled{}}
 }
 
-// forget forgets the policies that no chain of the layout was made of.
+// forget drops the policies that no chain of the layout uses.
 func (c *Compiler) forget() {
 	used := map[policyKey]bool{}
 	for key, chain := range c.known.chains {
@@ -133,8 +132,8 @@ type entry struct {
 	workloads []*policy.Workload
 }
 
-// byAddress sorts the addresses of the workloads. When several pods claim an
-// address, those that are being deleted do not count beside one that is not.
+// byAddress sorts the addresses of the workloads. If several pods claim an address, those that are
+// being deleted are ignored when another one is not.
 func byAddress(list []policy.Workload) []entry {
 	at := map[netip.Addr]*entry{}
 	for i := range list {
@@ -148,7 +147,8 @@ func byAddress(list []policy.Workload) []entry {
 	}
 	entries := make([]entry, 0, len(at))
 	for _, e := range at {
-		staying := slices.DeleteFunc(slices.Clone(e.workloads), func(w *policy.Workload) bool { return w.Pod.Terminating })
+		staying := slices.DeleteFunc(slices.Clone(e.workloads),
+			func(w *policy.Workload) bool { return w.Pod.Terminating })
 		if len(staying) > 0 {
 			e.workloads = staying
 		}
@@ -161,7 +161,7 @@ func byAddress(list []policy.Workload) []entry {
 // builder collects the chains and sets of one layout.
 type builder struct {
 	options  Options
-	before   memory // of the layout before
+	before   memory // of the previous layout
 	memory   memory // of this one
 	policies map[policyKey]*compiled
 	fresh    bool // policies were compiled
@@ -180,15 +180,15 @@ func (b *builder) pod(e entry) program.Pod {
 	return p
 }
 
-// isolation returns the chain that judges one direction, or "" if none does.
+// isolation returns the chain for one direction, or "" if the pod is not isolated.
 func (b *builder) isolation(e entry, f inet.Family, d program.Direction) string {
 	isolated := slices.ContainsFunc(e.workloads, func(w *policy.Workload) bool { return isolationOf(w, d).Isolated })
 	switch {
 	case !isolated:
 		return ""
 	case len(e.workloads) > 1:
-		// Two live pods claim one address and at least one is isolated. We cannot
-		// tell whose packets these are: closed.
+		// Two live pods claim one address and at least one is isolated. It is unknown whose packets
+		// these are: closed.
 		return b.chain(f, d, nil)
 	case b.options.closed(f):
 		return b.chain(f, d, nil)

@@ -45,8 +45,10 @@ func shapeOf(data []byte) shape {
 		}
 		return min(most, 1<<(data[i]%14)-1)
 	}
-	return shape{rules: at(0, 4_000), peers: at(1, 4_000), ports: at(2, 4_000), excepts: at(3, 4_000), selectors: at(4, 1_000),
-		values: at(5, 4_000), names: at(6, 4_000), egress: len(data) > 7 && data[7]%2 == 1, v6: len(data) > 7 && data[7]%4 > 1}
+	return shape{rules: at(0, 4_000), peers: at(1, 4_000), ports: at(2, 4_000), excepts: at(3, 4_000),
+		selectors: at(4, 1_000),
+		values:    at(5, 4_000), names: at(6, 4_000), egress: len(data) > 7 && data[7]%2 == 1, v6: len(data) > 7 &&
+			data[7]%4 > 1}
 }
 
 // policy writes the shape. Nothing of it can be joined.
@@ -79,7 +81,8 @@ func (s shape) policy() *networkingv1.NetworkPolicy {
 	}
 	s.add(np, peers, ports)
 	for i := range s.rules {
-		s.add(np, []networkingv1.NetworkPolicyPeer{{IPBlock: s.block(i, 0)}}, []networkingv1.NetworkPolicyPort{onePort(1 + i)})
+		s.add(np, []networkingv1.NetworkPolicyPeer{{IPBlock: s.block(i, 0)}},
+			[]networkingv1.NetworkPolicyPort{onePort(1 + i)})
 	}
 	return np
 }
@@ -89,7 +92,8 @@ func onePort(n int) networkingv1.NetworkPolicyPort {
 	return networkingv1.NetworkPolicyPort{Port: &port}
 }
 
-func (s shape) add(np *networkingv1.NetworkPolicy, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) {
+func (s shape) add(np *networkingv1.NetworkPolicy, peers []networkingv1.NetworkPolicyPeer,
+	ports []networkingv1.NetworkPolicyPort) {
 	if len(peers)+len(ports) == 0 {
 		return
 	}
@@ -186,7 +190,8 @@ func TestCostFollowsTheBytesOfAPolicy(t *testing.T) {
 			checkCost(t, s)
 			objects, allocations, bytes := costOf(t, s)
 			t.Logf("%-23s %5d: %7d bytes, %6d objects (%.2f a byte), %7d allocations (%.1f a byte)",
-				name, n, bytes, objects, float64(objects)/float64(bytes), allocations, float64(allocations)/float64(bytes))
+				name, n, bytes, objects, float64(objects)/float64(bytes), allocations,
+				float64(allocations)/float64(bytes))
 		}
 	}
 }

@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// digestLength is the number of base32 characters of a digest: 60 bits, so
-// that even 100,000 names meet by chance less than once in 10^8 clusters.
+// digestLength is the number of base32 characters of a digest: 60 bits, so that among 100,000 names
+// two collide in fewer than one of 10^8 clusters.
 const digestLength = 12
 
-// digest returns a short name for a list of strings. Each is written with its
-// length, so that no two lists run together into the same text.
+// digest returns a short name for a list of strings. Each is hashed with its length, so that
+// different lists never give the same bytes.
 func digest(parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {

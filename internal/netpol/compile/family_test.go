@@ -71,7 +71,8 @@ func mapped(pods []*cluster.Pod) (v4, v6 []*cluster.Pod) {
 func inFour(p *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
 	return eachBlock(p, func(cidr netip.Prefix, except []netip.Prefix) []networkingv1.IPBlock {
 		if cidr.Addr().Is4() && cidr.Bits() == 0 {
-			return []networkingv1.IPBlock{blockOf(netip.MustParsePrefix("0.0.0.0/1"), except), blockOf(netip.MustParsePrefix("192.0.0.0/2"), except)}
+			return []networkingv1.IPBlock{blockOf(netip.MustParsePrefix("0.0.0.0/1"), except),
+				blockOf(netip.MustParsePrefix("192.0.0.0/2"), except)}
 		}
 		if cidr.Addr().Is4() {
 			return nil
@@ -105,11 +106,13 @@ func TestInvariant10IPv4MappedToIPv6IsTheSame(t *testing.T) {
 		a, b := withPolicies(snap, in4), withPolicies(snap, in6)
 		a.Pods, b.Pods = v4, v6
 		for _, node := range gen.Nodes() {
-			p, q := compile.Program(policy.Resolve(a, node), compile.Options{}), compile.Program(policy.Resolve(b, node), compile.Options{})
+			p, q := compile.Program(policy.Resolve(a, node), compile.Options{}),
+				compile.Program(policy.Resolve(b, node), compile.Options{})
 			if diff := cmp.Diff(inlined(p), inlined(q)); diff != "" {
 				t.Fatalf("node %s: program in IPv4 (-) and IPv6 (+):\n%s%s", node, diff, gen.Describe(a))
 			}
-			if diff := cmp.Diff(form(ruleset.Render(p, program.Node{})), form(ruleset.Render(q, program.Node{}))); diff != "" {
+			if diff := cmp.Diff(form(ruleset.Render(p, program.Node{})),
+				form(ruleset.Render(q, program.Node{}))); diff != "" {
 				t.Fatalf("node %s: form of the table in IPv4 (-) and IPv6 (+):\n%s%s", node, diff, gen.Describe(a))
 			}
 			sameMatrix(t, p, q, v4)
@@ -138,7 +141,8 @@ func sameMatrix(t *rapid.T, p, q *program.Program, pods []*cluster.Pod) {
 				g := f
 				g.Src, g.Dst = six(src), six(dst)
 				if want, got := program.Eval(p, f), program.Eval(q, g); got != want {
-					t.Fatalf("%s %d from %s to %s: %s in IPv4, %s in IPv6\n%s", f.Protocol, f.DstPort, src, dst, want, got, q)
+					t.Fatalf("%s %d from %s to %s: %s in IPv4, %s in IPv6\n%s", f.Protocol, f.DstPort, src, dst, want,
+						got, q)
 				}
 			}
 		}

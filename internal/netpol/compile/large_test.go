@@ -28,7 +28,8 @@ const patience = 20 * time.Second
 // oneSubject is a cluster with one open pod on node "one".
 func oneSubject(pods ...*cluster.Pod) *cluster.Snapshot {
 	return &cluster.Snapshot{Namespaces: []*cluster.Namespace{{Name: "shop"}}, Pods: append([]*cluster.Pod{
-		{Key: cluster.Key{Namespace: "shop", Name: "web"}, Node: "one", IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}}, pods...)}
+		{Key: cluster.Key{Namespace: "shop", Name: "web"}, Node: "one",
+			IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}}, pods...)}
 }
 
 // listed is a policy of the whole namespace that allows the blocks.
@@ -166,9 +167,11 @@ func TestALongSelectorIsOneSet(t *testing.T) {
 	number := intstr.FromInt32(80)
 	np.Spec.Ingress[0].From = []networkingv1.NetworkPolicyPeer{{PodSelector: s}}
 	np.Spec.Ingress[0].Ports = []networkingv1.NetworkPolicyPort{{Port: &number}}
-	peer := &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: "peer"}, Node: "two", Labels: cluster.NewLabels(all), IPs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}
+	peer := &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: "peer"}, Node: "two", Labels: cluster.NewLabels(all),
+		IPs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}
 	delete(all, "l7")
-	stranger := &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: "stranger"}, Node: "two", Labels: cluster.NewLabels(all), IPs: []netip.Addr{netip.MustParseAddr("10.0.0.3")}}
+	stranger := &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: "stranger"}, Node: "two",
+		Labels: cluster.NewLabels(all), IPs: []netip.Addr{netip.MustParseAddr("10.0.0.3")}}
 	p := compiled(oneSubject(peer, stranger), np)
 	if rules := rulesOf(t, p); len(rules) != 1 || len(p.Sets) != 1 {
 		t.Fatalf("%d rules and %d sets, want one of each", len(rules), len(p.Sets))

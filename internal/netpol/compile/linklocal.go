@@ -10,12 +10,12 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// A pod can speak and be spoken to by link-local addresses, which nobody assigns. So
-// a block that is wider than all of them does not mean those that are where pods are;
-// elsewhere, and on the node itself, they are what the block says (docs/adr/0017).
+// Pods can send from and receive at link-local addresses, which are not assigned by any network. So
+// a block wider than the whole link-local range does not mean link-local peers where pods are.
+// Behind other interfaces, and on the node itself, it does (docs/adr/0017).
 
-// splitLinkLocal takes the link-local addresses out of the wide blocks of a family.
-// apart are these addresses, as a block for each that had any.
+// splitLinkLocal separates the link-local addresses from the wide blocks of a family. apart are
+// these addresses, as one block for each wide block.
 func splitLinkLocal(f inet.Family, blocks []*cluster.IPBlock) (rest, apart []*cluster.IPBlock) {
 	own := inet.LinkLocal(f)
 	for _, b := range blocks {
@@ -32,8 +32,8 @@ func splitLinkLocal(f inet.Family, blocks []*cluster.IPBlock) (rest, apart []*cl
 	return rest, apart
 }
 
-// places are where a link-local peer may be that a wide block means. Linux forwards
-// none of IPv6; the node's own packets to its pods need no rule.
+// places returns where a link-local peer may be to match a wide block. Linux forwards no IPv6
+// link-local traffic; the node's own packets to its pods need no rule.
 func places(f inet.Family, d program.Direction) []program.Place {
 	switch {
 	case d == program.Egress && f == inet.IPv4:

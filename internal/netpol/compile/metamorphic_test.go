@@ -21,7 +21,10 @@ func written(t *rapid.T) []*networkingv1.NetworkPolicy {
 	var list []*networkingv1.NetworkPolicy
 	for range rapid.IntRange(1, 5).Draw(t, "written policies") {
 		p := gen.APIPolicy(t)
-		list = slices.DeleteFunc(list, func(o *networkingv1.NetworkPolicy) bool { return o.Namespace == p.Namespace && o.Name == p.Name })
+		list = slices.DeleteFunc(list, func(o *networkingv1.NetworkPolicy) bool {
+			return o.Namespace == p.Namespace &&
+				o.Name == p.Name
+		})
 		list = append(list, p)
 	}
 	return list
@@ -72,7 +75,8 @@ func meansTheSame(t *testing.T, rewrite rewriting) {
 		got, i := verdicts(b), 0
 		matrix(a, func(src, dst end, f program.Flow, want bool) {
 			if got[i] != want {
-				t.Fatalf("%s %d from %s to %s: allowed: %t, rewritten: %t\n%swritten as\n%s", f.Protocol, f.DstPort, src.addr, dst.addr, want, got[i], gen.Describe(a), gen.Describe(b))
+				t.Fatalf("%s %d from %s to %s: allowed: %t, rewritten: %t\n%swritten as\n%s", f.Protocol, f.DstPort,
+					src.addr, dst.addr, want, got[i], gen.Describe(a), gen.Describe(b))
 			}
 			if i++; want {
 				allowed++
@@ -82,7 +86,8 @@ func meansTheSame(t *testing.T, rewrite rewriting) {
 		})
 	})
 	if !ok {
-		t.Errorf("%d policies rewritten, %d flows allowed, %d denied: too dull to show anything", rewritten, allowed, denied)
+		t.Errorf("%d policies rewritten, %d flows allowed, %d denied: too dull to show anything", rewritten, allowed,
+			denied)
 	}
 }
 
@@ -99,7 +104,8 @@ func eachRule(p *networkingv1.NetworkPolicy, split func(rule) []rule) *networkin
 	}
 	for _, r := range ingress {
 		for _, n := range split(rule{r.From, r.Ports}) {
-			p.Spec.Ingress = append(p.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: n.peers, Ports: n.ports})
+			p.Spec.Ingress = append(p.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: n.peers,
+				Ports: n.ports})
 		}
 	}
 	for _, r := range egress {
@@ -193,7 +199,8 @@ func TestAnotherPolicyNeverTakesFromWhatIsAlreadyIsolated(t *testing.T) {
 			fresh := newlyIsolated(old, now, src, program.Egress) || newlyIsolated(old, now, dst, program.Ingress)
 			switch {
 			case before && !allowed && !fresh:
-				t.Fatalf("%s %d from %s to %s is lost by one more policy\n%s", f.Protocol, f.DstPort, src.addr, dst.addr, gen.Describe(&more))
+				t.Fatalf("%s %d from %s to %s is lost by one more policy\n%s", f.Protocol, f.DstPort, src.addr,
+					dst.addr, gen.Describe(&more))
 			case before && !fresh && (isIsolated(old, src, program.Egress) || isIsolated(old, dst, program.Ingress)):
 				kept++
 			case !before && allowed:

@@ -18,18 +18,24 @@ import (
 // A named port means, for each destination pod, the numbers that this pod
 // declares under the name for the rule's protocol.
 func TestNamedPortsAreLookedUpInEachDestination(t *testing.T) {
-	web, far, outside := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("198.51.100.7")
+	web, far, outside := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2"),
+		netip.MustParseAddr("198.51.100.7")
 	pods := []*cluster.Pod{
-		{Key: cluster.Key{Namespace: "shop", Name: "web"}, Node: "one", IPs: []netip.Addr{web}, Declared: &cluster.Declared{Ports: []cluster.NamedPort{
-			{Name: "dns", Protocol: cluster.TCP, Port: 53}, {Name: "dns", Protocol: cluster.UDP, Port: 54}, {Name: "dns", Protocol: cluster.UDP, Port: 55}}}},
-		{Key: cluster.Key{Namespace: "shop", Name: "far"}, Node: "two", IPs: []netip.Addr{far}, Declared: &cluster.Declared{Ports: []cluster.NamedPort{
-			{Name: "dns", Protocol: cluster.UDP, Port: 80}, {Name: "other", Protocol: cluster.UDP, Port: 81}}}},
+		{Key: cluster.Key{Namespace: "shop", Name: "web"}, Node: "one", IPs: []netip.Addr{web},
+			Declared: &cluster.Declared{Ports: []cluster.NamedPort{
+				{Name: "dns", Protocol: cluster.TCP, Port: 53}, {Name: "dns", Protocol: cluster.UDP, Port: 54},
+				{Name: "dns", Protocol: cluster.UDP, Port: 55}}}},
+		{Key: cluster.Key{Namespace: "shop", Name: "far"}, Node: "two", IPs: []netip.Addr{far},
+			Declared: &cluster.Declared{Ports: []cluster.NamedPort{
+				{Name: "dns", Protocol: cluster.UDP, Port: 80}, {Name: "other", Protocol: cluster.UDP, Port: 81}}}},
 	}
-	rule := []cluster.Rule{{Peers: cluster.Peers{Any: true}, Ports: cluster.Ports{List: []cluster.Port{{Protocol: cluster.UDP, Name: "dns"}}}}}
+	rule := []cluster.Rule{{Peers: cluster.Peers{Any: true},
+		Ports: cluster.Ports{List: []cluster.Port{{Protocol: cluster.UDP, Name: "dns"}}}}}
 	p := &cluster.Policy{Key: cluster.Key{Namespace: "shop", Name: "p"}, Subject: cluster.Everything(),
 		IsolatesIngress: true, IsolatesEgress: true, Ingress: rule, Egress: rule}
 	prog := compile.Program(policy.Resolve(&cluster.Snapshot{
-		Namespaces: []*cluster.Namespace{{Name: "shop"}}, Pods: pods, Policies: []*cluster.Policy{p}}, "one"), compile.Options{})
+		Namespaces: []*cluster.Namespace{{Name: "shop"}}, Pods: pods, Policies: []*cluster.Policy{p}}, "one"),
+		compile.Options{})
 	tests := []struct {
 		name     string
 		src, dst netip.Addr
@@ -62,11 +68,13 @@ func TestNamedPortsAreLookedUpInEachDestination(t *testing.T) {
 // destination and finds it there.
 func TestNamedPortsKeepTheirPeers(t *testing.T) {
 	pod := func(name, node, ip string, port uint16) *cluster.Pod {
-		return &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: name}, Node: node, IPs: []netip.Addr{netip.MustParseAddr(ip)},
+		return &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: name}, Node: node,
+			IPs:      []netip.Addr{netip.MustParseAddr(ip)},
 			Labels:   cluster.NewLabels(map[string]string{"app": name}),
 			Declared: &cluster.Declared{Ports: []cluster.NamedPort{{Name: "http", Protocol: cluster.TCP, Port: port}}}}
 	}
-	web, db, other := pod("web", "one", "10.0.0.1", 81), pod("db", "two", "10.0.0.2", 82), pod("other", "two", "10.0.0.3", 83)
+	web, db, other := pod("web", "one", "10.0.0.1", 81), pod("db", "two", "10.0.0.2", 82),
+		pod("other", "two", "10.0.0.3", 83)
 	snap := &cluster.Snapshot{Namespaces: []*cluster.Namespace{{Name: "shop"}}, Pods: []*cluster.Pod{web, db, other}}
 	rules := []cluster.Rule{{
 		Peers: cluster.Peers{List: []cluster.Peer{{Pods: labelled("app", "db")}}},

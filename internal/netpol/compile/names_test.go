@@ -55,22 +55,28 @@ func TestSetsThatMeanOtherThingsHaveOtherNames(t *testing.T) {
 		"selected pods of all namespaces":      {"a", []cluster.Peer{selected(all, x)}},
 		"all pods of the namespaces there are": {"a", []cluster.Peer{selected(all, all)}},
 	} {
-		add(what, inet.Addrs, resolved(in.namespace, all, cluster.Peers{List: in.peers}, cluster.Ports{Any: true}).Ingress[0].Pods...)
+		add(what, inet.Addrs, resolved(in.namespace, all, cluster.Peers{List: in.peers},
+			cluster.Ports{Any: true}).Ingress[0].Pods...)
 	}
 	for what, in := range map[string]struct {
 		peers cluster.Peers
 		ports []cluster.Port
 	}{
-		"a named port":                  {cluster.Peers{List: []cluster.Peer{own(x)}}, []cluster.Port{{Name: "http", Protocol: cluster.TCP}}},
-		"a port of another name":        {cluster.Peers{List: []cluster.Peer{own(x)}}, []cluster.Port{{Name: "dns", Protocol: cluster.TCP}}},
-		"the name for another protocol": {cluster.Peers{List: []cluster.Peer{own(x)}}, []cluster.Port{{Name: "http", Protocol: cluster.UDP}}},
-		"two names":                     {cluster.Peers{List: []cluster.Peer{own(x)}}, []cluster.Port{{Name: "http", Protocol: cluster.TCP}, {Name: "dns", Protocol: cluster.TCP}}},
+		"a named port": {cluster.Peers{List: []cluster.Peer{own(x)}},
+			[]cluster.Port{{Name: "http", Protocol: cluster.TCP}}},
+		"a port of another name": {cluster.Peers{List: []cluster.Peer{own(x)}},
+			[]cluster.Port{{Name: "dns", Protocol: cluster.TCP}}},
+		"the name for another protocol": {cluster.Peers{List: []cluster.Peer{own(x)}},
+			[]cluster.Port{{Name: "http", Protocol: cluster.UDP}}},
+		"two names": {cluster.Peers{List: []cluster.Peer{own(x)}},
+			[]cluster.Port{{Name: "http", Protocol: cluster.TCP}, {Name: "dns", Protocol: cluster.TCP}}},
 	} {
 		add(what, inet.AddrPorts, resolved("a", all, in.peers, cluster.Ports{List: in.ports}).Egress[0].Direct...)
 	}
 	http := cluster.Ports{List: []cluster.Port{{Name: "http", Protocol: cluster.TCP}}}
 	add("the port of local pods", inet.AddrPorts, resolved("a", x, cluster.Peers{Any: true}, http).Ingress[0].Named...)
-	add("a named port of every pod", inet.AddrPorts, resolved("a", x, cluster.Peers{Any: true}, http).Egress[0].Named...)
+	add("a named port of every pod", inet.AddrPorts, resolved("a", x, cluster.Peers{Any: true},
+		http).Egress[0].Named...)
 	if len(known) != 2*12 {
 		t.Errorf("%d names for 12 meanings in two families", len(known))
 	}
@@ -81,7 +87,8 @@ func resolved(namespace string, subject cluster.Selector, peers cluster.Peers, p
 	rules := []cluster.Rule{{Peers: peers, Ports: ports}}
 	p := &cluster.Policy{Key: cluster.Key{Namespace: namespace, Name: "p"}, Subject: subject,
 		IsolatesIngress: true, IsolatesEgress: true, Ingress: rules, Egress: rules}
-	pod := &cluster.Pod{Key: cluster.Key{Namespace: namespace, Name: "pod"}, Node: "one", IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+	pod := &cluster.Pod{Key: cluster.Key{Namespace: namespace, Name: "pod"}, Node: "one",
+		IPs:    []netip.Addr{netip.MustParseAddr("10.0.0.1")},
 		Labels: cluster.NewLabels(map[string]string{"app": "x"})}
 	model := policy.Resolve(&cluster.Snapshot{Pods: []*cluster.Pod{pod}, Policies: []*cluster.Policy{p}}, "one")
 	return model.Layout.Workloads[0].Ingress.Policies[0]

@@ -66,7 +66,8 @@ func ends(snap *cluster.Snapshot) []end {
 func linkLocalEnds() (list []end) {
 	for _, text := range []string{"169.254.7.7", "169.254.169.254", "fe80::7", "fe80::1:7"} {
 		a := netip.MustParseAddr(text)
-		list = append(list, end{addr: a, oracle: oracle.Addr(a)}, end{addr: a, node: "one", oracle: oracle.Node("one", a)},
+		list = append(list, end{addr: a, oracle: oracle.Addr(a)}, end{addr: a, node: "one",
+			oracle: oracle.Node("one", a)},
 			end{addr: a, elsewhere: true, oracle: oracle.Outside(a)})
 	}
 	return list
@@ -146,14 +147,17 @@ func TestProgramsAgreeWithTheOracle(t *testing.T) {
 		all := append(ends(snap), linkLocalEnds()...)
 		for _, src := range all {
 			for _, dst := range all {
-				if src.addr.Is4() != dst.addr.Is4() || src.addr == dst.addr || !possible(src, dst) || !possible(dst, src) {
+				if src.addr.Is4() != dst.addr.Is4() || src.addr == dst.addr || !possible(src, dst) ||
+					!possible(dst, src) {
 					continue
 				}
 				for _, f := range probes() {
-					want := oracle.Judge(snap, oracle.Flow{Protocol: cluster.Protocol(f.Protocol), Src: src.oracle, Dst: dst.oracle, Port: f.DstPort})
+					want := oracle.Judge(snap, oracle.Flow{Protocol: cluster.Protocol(f.Protocol), Src: src.oracle,
+						Dst: dst.oracle, Port: f.DstPort})
 					got := judge(list, f, src, dst)
 					if got != want.Allowed {
-						t.Fatalf("%s %d from %s to %s: programs allow: %t, oracle: %s\n%s%s", f.Protocol, f.DstPort, src.addr, dst.addr, got, want, gen.Describe(snap), describe(list))
+						t.Fatalf("%s %d from %s to %s: programs allow: %t, oracle: %s\n%s%s", f.Protocol, f.DstPort,
+							src.addr, dst.addr, got, want, gen.Describe(snap), describe(list))
 					}
 					switch {
 					case !want.Allowed:
@@ -214,7 +218,8 @@ func TestClosedFamiliesOnlyTakeAway(t *testing.T) {
 					if got == program.Accept && program.Eval(open, f) != program.Accept {
 						t.Fatalf("closing the families opened %+v", f)
 					}
-					if got == program.Accept && !f.FromNode && !f.ToNode && isolated(closed, dst.addr, program.Ingress) {
+					if got == program.Accept && !f.FromNode && !f.ToNode &&
+						isolated(closed, dst.addr, program.Ingress) {
 						t.Fatalf("an isolated pod gets %+v in a closed family", f)
 					}
 				}

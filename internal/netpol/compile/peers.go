@@ -11,13 +11,12 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// maxLiterals is the number of blocks that a rule may spell out. Above it one
-// interval set is cheaper than the walk: a literal costs a compare, the lookup
-// about 200 ns on a connection's first packet.
+// maxLiterals is the number of blocks that a rule may list as literals. Above it one interval set
+// is cheaper: a literal costs a compare, the lookup about 200 ns on a connection's first packet.
 const maxLiterals = 8
 
-// anybody reports the one peer condition of a rule for every peer.
-func anybody() []program.Rule { return []program.Rule{{}} }
+// anyPeer returns the one peer condition of a rule for every peer.
+func anyPeer() []program.Rule { return []program.Rule{{}} }
 
 // blockPeers returns the conditions for the blocks of a rule in a family.
 func (c *compiled) blockPeers(f inet.Family, d program.Direction, blocks []*cluster.IPBlock) []program.Rule {
@@ -42,8 +41,7 @@ func (c *compiled) anyOf(f inet.Family, blocks []*cluster.IPBlock) (list []progr
 	return list
 }
 
-// block drops holes that lie outside the block. ok is false if the holes leave
-// nothing.
+// block removes except ranges outside the block. ok is false if the except ranges leave nothing.
 func block(from *cluster.IPBlock) (program.Block, bool) {
 	b := program.Block{CIDR: from.CIDR.Masked()}
 	for _, e := range mergePrefixes(from.Except) {
@@ -57,8 +55,8 @@ func block(from *cluster.IPBlock) (program.Block, bool) {
 	return b, true
 }
 
-// blockSet returns the condition for all blocks of a family as one set; none if
-// the holes leave nothing.
+// blockSet returns the condition for all blocks of a family as one set; none if the except ranges
+// leave nothing.
 func (c *compiled) blockSet(f inet.Family, blocks []*cluster.IPBlock) []program.Rule {
 	var ranges []inet.Range
 	for _, b := range blocks {
@@ -70,15 +68,16 @@ func (c *compiled) blockSet(f inet.Family, blocks []*cluster.IPBlock) []program.
 	if only, ok := ranges[0].Prefix(); ok && len(ranges) == 1 {
 		return []program.Rule{{Block: program.Block{CIDR: only}}}
 	}
-	// Like the name, the comment must follow from the content alone: rules that
-	// write the same addresses differently share the set.
-	s := program.Set{Kind: inet.AddrRanges, Family: f, Ranges: ranges, Comment: fmt.Sprintf("ipBlock peers of a rule, %d ranges", len(ranges))}
+	// Like the name, the comment must depend on the content only: rules that write the same
+	// addresses differently share the set.
+	s := program.Set{Kind: inet.AddrRanges, Family: f, Ranges: ranges,
+		Comment: fmt.Sprintf("ipBlock peers of a rule, %d ranges", len(ranges))}
 	s.Name = fmt.Sprintf("blocks%d-%s", f, digest(rangeTexts(s)...))
 	c.add(&setRef{set: s})
 	return []program.Rule{{PeerSet: s.Name}}
 }
 
-// rangeTexts is what the name of a set of ranges is derived from.
+// rangeTexts returns the texts from which the name of a set of ranges is derived.
 func rangeTexts(s program.Set) []string {
 	list := make([]string, 0, 2*len(s.Ranges))
 	for _, r := range s.Ranges {
@@ -103,6 +102,7 @@ func (c *compiled) podSet(f inet.Family, spec *policy.SetSpec, kind inet.SetKind
 		what = "ports"
 	}
 	name := fmt.Sprintf("%s%d-%s", what, f, spec.Key().Name())
-	c.add(&setRef{key: spec.Key(), spec: spec, set: program.Set{Name: name, Kind: kind, Family: f, Comment: spec.String()}})
+	c.add(&setRef{key: spec.Key(), spec: spec, set: program.Set{Name: name, Kind: kind, Family: f,
+		Comment: spec.String()}})
 	return name
 }

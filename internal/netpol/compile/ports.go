@@ -14,20 +14,19 @@ import (
 )
 
 const (
-	// maxPorts is the number of ports and ranges that a rule may spell out; above it
-	// those of a protocol become a set.
+	// maxPorts is the number of ports and ranges that a rule may list as literals; above it those
+	// of a protocol become a set.
 	maxPorts = 8
-	// maxProduct is the number of pairs of a port and a peer that a rule may spell
-	// out; above it ports become sets, too. So a rule takes about as many kernel
-	// rules as it has ports and peers, and not the product.
+	// maxProduct is the number of pairs of a port and a peer that a rule may expand to; above it
+	// ports become sets, too. So a rule takes about as many kernel rules as it has ports and peers,
+	// not their product.
 	maxProduct = 16
 )
 
 // everyPort is the one port condition of a rule for every port of every protocol.
 func everyPort() []program.Rule { return []program.Rule{{}} }
 
-// portConditions turns the numbered ports of a rule, which is for so many peers,
-// into conditions.
+// portConditions turns the numbered ports of a rule with peers peer conditions into conditions.
 func (c *compiled) portConditions(ports []cluster.Port, peers int) []program.Rule {
 	literals := 0
 	var whole [len(cluster.Protocols)]bool
@@ -69,8 +68,8 @@ func rangesOf(ports []cluster.Port, protocol cluster.Protocol) (ranges []inet.Po
 	return mergePorts(ranges), false
 }
 
-// mergePorts joins ranges that overlap. Those that merely touch stay apart: a
-// rule that lists 80 and 81 reads better as written.
+// mergePorts joins ranges that overlap. Adjacent ones stay apart: a rule that lists 80 and 81 is
+// easier to read as written.
 func mergePorts(list []inet.PortRange) []inet.PortRange {
 	slices.SortFunc(list, func(a, b inet.PortRange) int {
 		return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last))
@@ -86,8 +85,8 @@ func mergePorts(list []inet.PortRange) []inet.PortRange {
 	return merged
 }
 
-// manyPorts returns one condition for ports of a protocol: a set, which rules of
-// several protocols can share, or a range if they are one.
+// manyPorts returns one condition for ports of a protocol: a range if they form one, else a set,
+// which rules of several protocols can share.
 func (c *compiled) manyPorts(protocol inet.Protocol, ports []inet.PortRange) program.Rule {
 	s := program.Set{Kind: inet.PortRanges}
 	for _, p := range ports {
@@ -95,7 +94,8 @@ func (c *compiled) manyPorts(protocol inet.Protocol, ports []inet.PortRange) pro
 	}
 	s.Ranges = mergeRanges(s.Ranges, nextPort)
 	if len(s.Ranges) == 1 {
-		return program.Rule{Protocol: protocol, Ports: inet.PortRange{First: s.Ranges[0].First.Port, Last: s.Ranges[0].Last.Port}}
+		r := s.Ranges[0]
+		return program.Rule{Protocol: protocol, Ports: inet.PortRange{First: r.First.Port, Last: r.Last.Port}}
 	}
 	s.Name = "portlist-" + digest(rangeTexts(s)...)
 	s.Comment = fmt.Sprintf("ports of a rule, %d ranges", len(s.Ranges))
@@ -103,8 +103,7 @@ func (c *compiled) manyPorts(protocol inet.Protocol, ports []inet.PortRange) pro
 	return program.Rule{Protocol: protocol, PortSet: s.Name}
 }
 
-// namedPorts returns the conditions for destinations and ports: the numbers are in
-// the sets.
+// namedPorts returns the conditions for destinations and ports: the port numbers are in the sets.
 func (c *compiled) namedPorts(f inet.Family, specs []*policy.SetSpec) []program.Rule {
 	var list []program.Rule
 	for _, s := range specs {

@@ -42,12 +42,16 @@ func TestPortsBecomeFewConditions(t *testing.T) {
 		{"ranges that overlap", []cluster.Port{tcp(90, 110), tcp(80, 100)}, 1, []string{"tcp 80-110"}},
 		{"a port inside a range", []cluster.Port{tcp(80, 100), tcp(90, 90)}, 1, []string{"tcp 80-100"}},
 		{"ports that touch stay as written", []cluster.Port{tcp(81, 81), tcp(80, 80)}, 1, []string{"tcp 80", "tcp 81"}},
-		{"a whole protocol swallows its ports only", []cluster.Port{anyUDP, {Protocol: cluster.UDP, First: 53, Last: 53}, tcp(53, 53)}, 1, []string{"tcp 53", "udp"}},
+		{"a whole protocol swallows its ports only", []cluster.Port{anyUDP,
+			{Protocol: cluster.UDP, First: 53, Last: 53}, tcp(53, 53)}, 1, []string{"tcp 53", "udp"}},
 		{"the whole range", []cluster.Port{tcp(1, 65535)}, 1, []string{"tcp 1-65535"}},
-		{"up to eight ports are spelled out", singles(maxPorts), 1, []string{"tcp 1000", "tcp 1002", "tcp 1004", "tcp 1006", "tcp 1008", "tcp 1010", "tcp 1012", "tcp 1014"}},
+		{"up to eight ports are spelled out", singles(maxPorts), 1, []string{"tcp 1000", "tcp 1002", "tcp 1004",
+			"tcp 1006", "tcp 1008", "tcp 1010", "tcp 1012", "tcp 1014"}},
 		{"more become a set", append(singles(maxPorts+1), tcp(1, 9)), 1, []string{"tcp port @portlist-"}},
-		{"a single port beside them is none", append(singles(maxPorts+1), cluster.Port{Protocol: cluster.UDP, First: 53, Last: 53}), 1, []string{"tcp port @portlist-", "udp 53"}},
-		{"ports that touch and are many are one range", append(singles(maxPorts), tcp(900, 1020)), 1, []string{"tcp 900-1020"}},
+		{"a single port beside them is none", append(singles(maxPorts+1), cluster.Port{Protocol: cluster.UDP, First: 53,
+			Last: 53}), 1, []string{"tcp port @portlist-", "udp 53"}},
+		{"ports that touch and are many are one range", append(singles(maxPorts), tcp(900, 1020)), 1,
+			[]string{"tcp 900-1020"}},
 		{"few ports for many peers become one", singles(4), 5, []string{"tcp port @portlist-"}},
 		{"few ports for few peers do not", singles(4), 4, []string{"tcp 1000", "tcp 1002", "tcp 1004", "tcp 1006"}},
 	}
@@ -84,7 +88,8 @@ func TestPortConditionsMatchWhatWasListed(t *testing.T) {
 		}
 		c := &compiled{sets: map[string]*setRef{}}
 		peers := rapid.IntRange(1, 9).Draw(t, "peers")
-		prog := &program.Program{Chains: []*program.Chain{{Name: "c", Direction: program.Ingress, Rules: c.portConditions(ports, peers)}}}
+		prog := &program.Program{Chains: []*program.Chain{{Name: "c", Direction: program.Ingress,
+			Rules: c.portConditions(ports, peers)}}}
 		for _, s := range c.sets {
 			prog.Sets = append(prog.Sets, &s.set)
 		}
@@ -96,7 +101,8 @@ func TestPortConditionsMatchWhatWasListed(t *testing.T) {
 				for _, p := range ports {
 					want = want || p.Protocol == protocol && (p.Any || p.First <= port && port <= p.Last)
 				}
-				got := program.Eval(prog, program.Flow{Protocol: inet.Protocol(protocol), Dst: to, DstPort: port}) == program.Accept
+				got := program.Eval(prog, program.Flow{Protocol: inet.Protocol(protocol), Dst: to,
+					DstPort: port}) == program.Accept
 				if got != want {
 					t.Fatalf("%v: %s %d matches: %t\n%s", ports, protocol, port, got, prog)
 				}
@@ -109,8 +115,10 @@ func TestPortConditionsMatchWhatWasListed(t *testing.T) {
 func TestRangesThatTouchAreJoined(t *testing.T) {
 	port := func(n uint16) inet.Element { return inet.Element{Port: n} }
 	next := func(e inet.Element) inet.Element { return port(e.Port + 1) }
-	got := mergeRanges([]inet.Range{{First: port(6), Last: port(9)}, {First: port(1), Last: port(5)}, {First: port(11), Last: port(12)}}, next)
-	if want := []inet.Range{{First: port(1), Last: port(9)}, {First: port(11), Last: port(12)}}; !slices.Equal(got, want) {
+	got := mergeRanges([]inet.Range{{First: port(6), Last: port(9)}, {First: port(1), Last: port(5)},
+		{First: port(11), Last: port(12)}}, next)
+	if want := []inet.Range{{First: port(1), Last: port(9)}, {First: port(11), Last: port(12)}}; !slices.Equal(got,
+		want) {
 		t.Errorf("ranges are %v, want %v", got, want)
 	}
 }

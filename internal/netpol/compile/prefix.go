@@ -21,15 +21,14 @@ func mergePrefixes(list []netip.Prefix) []netip.Prefix {
 	var merged []netip.Prefix
 	for _, p := range sorted {
 		if n := len(merged); n > 0 && merged[n-1].Overlaps(p) {
-			continue // inside the one before
+			continue // inside the previous one
 		}
 		merged = joinHalves(append(merged, p))
 	}
 	return merged
 }
 
-// joinHalves replaces the last two prefixes by the one that they are the
-// halves of, as long as there are such.
+// joinHalves replaces the last two prefixes by their parent as long as they are its two halves.
 func joinHalves(list []netip.Prefix) []netip.Prefix {
 	for len(list) > 1 {
 		a, b := list[len(list)-2], list[len(list)-1]

@@ -87,7 +87,8 @@ func TestMergeCoversTheSameWithTheFewestPrefixes(t *testing.T) {
 		if want := fewest(list, v4); len(merged) != want {
 			t.Fatalf("merge %v = %v, want %d prefixes", list, merged, want)
 		}
-		if diff := cmp.Diff(merged, mergePrefixes(rapid.Permutation(list).Draw(t, "order")), cmp.Comparer(samePrefix)); diff != "" {
+		if diff := cmp.Diff(merged, mergePrefixes(rapid.Permutation(list).Draw(t, "order")),
+			cmp.Comparer(samePrefix)); diff != "" {
 			t.Fatalf("the order of the list matters:\n%s", diff)
 		}
 	})
@@ -162,7 +163,8 @@ func TestBlockKeepsTheHolesThatMatter(t *testing.T) {
 		{"a hole that covers the block", "10.0.0.0/8", "0.0.0.0/0", "nothing"},
 		{"a hole equal to the block", "10.0.0.0/8", "10.0.0.0/8", "nothing"},
 		{"holes that cover the block together", "10.0.0.0/8", "10.0.0.0/9 10.128.0.0/10 10.192.0.0/10", "nothing"},
-		{"holes are joined and sorted", "10.0.0.0/8", "10.3.0.0/16 10.1.0.0/16 10.2.0.0/16", "10.0.0.0/8 except 10.1.0.0/16 except 10.2.0.0/15"},
+		{"holes are joined and sorted", "10.0.0.0/8", "10.3.0.0/16 10.1.0.0/16 10.2.0.0/16",
+			"10.0.0.0/8 except 10.1.0.0/16 except 10.2.0.0/15"},
 		{"a hole in a hole", "10.0.0.0/8", "10.1.2.0/24 10.1.0.0/16", "10.0.0.0/8 except 10.1.0.0/16"},
 		{"IPv6", "fd00::/8", "fd01::/16", "fd00::/8 except fd01::/16"},
 	}

@@ -123,7 +123,8 @@ func checkRule(t *rapid.T, p *program.Program, c *program.Chain, r program.Rule,
 			}
 		}
 		for _, r := range s.Ranges {
-			if s.Kind == inet.AddrRanges && (inet.FamilyOf(r.First.Addr) != s.Family || inet.FamilyOf(r.Last.Addr) != s.Family) {
+			if s.Kind == inet.AddrRanges && (inet.FamilyOf(r.First.Addr) != s.Family ||
+				inet.FamilyOf(r.Last.Addr) != s.Family) {
 				t.Fatalf("set %s of family %d has %v", name, s.Family, r)
 			}
 		}
@@ -168,7 +169,8 @@ func TestASharedAddressIsClosed(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			snap := withPolicies(&cluster.Snapshot{Namespaces: []*cluster.Namespace{{Name: "shop"}}, Pods: tt.pods}, []*networkingv1.NetworkPolicy{np})
+			snap := withPolicies(&cluster.Snapshot{Namespaces: []*cluster.Namespace{{Name: "shop"}}, Pods: tt.pods},
+				[]*networkingv1.NetworkPolicy{np})
 			p := compile.Program(policy.Resolve(snap, "one"), compile.Options{})
 			f := program.Flow{Protocol: inet.TCP, Src: netip.MustParseAddr("10.0.0.9"), Dst: open.IPs[0], DstPort: 80}
 			if got := program.Eval(p, f); got != tt.want {

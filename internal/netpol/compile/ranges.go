@@ -9,8 +9,8 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// blockRanges returns the addresses of a block without its holes. The cost is n
-// log n for n holes.
+// blockRanges returns the addresses of a block minus its except ranges. The cost is n log n for n
+// except ranges.
 func blockRanges(b *cluster.IPBlock) []inet.Range {
 	left := inet.AddrRange(b.CIDR)
 	var ranges []inet.Range
@@ -30,8 +30,8 @@ func blockRanges(b *cluster.IPBlock) []inet.Range {
 	return append(ranges, left)
 }
 
-// mergeRanges sorts ranges and joins those that overlap or touch. next returns
-// what follows a member.
+// mergeRanges sorts ranges and joins those that overlap or are adjacent. next returns the member
+// after another.
 func mergeRanges(list []inet.Range, next func(inet.Element) inet.Element) []inet.Range {
 	slices.SortFunc(list, inet.Range.Compare)
 	merged := list[:0]

@@ -16,9 +16,11 @@ import (
 // taking returns a policy that takes so many rules of the kernel: blocks that no
 // other policy with another number has.
 func taking(namespace, name string, number byte, rules int) *policy.Resolved {
-	r := &policy.Resolved{Policy: &cluster.Policy{Key: cluster.Key{Namespace: namespace, Name: name}, IsolatesIngress: true}}
+	r := &policy.Resolved{Policy: &cluster.Policy{Key: cluster.Key{Namespace: namespace, Name: name},
+		IsolatesIngress: true}}
 	for i := range rules {
-		block := &cluster.IPBlock{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{number, byte(i >> 8), byte(i), 0}), 24)}
+		block := &cluster.IPBlock{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{number, byte(i >> 8), byte(i), 0}),
+			24)}
 		r.Ingress = append(r.Ingress, policy.Rule{Index: i, Blocks: []*cluster.IPBlock{block}, AnyPort: true})
 	}
 	return r
@@ -26,7 +28,8 @@ func taking(namespace, name string, number byte, rules int) *policy.Resolved {
 
 // isolatedBy returns a pod, the n-th by address, that policies isolate for ingress.
 func isolatedBy(n byte, policies ...*policy.Resolved) policy.Workload {
-	pod := &cluster.Pod{Key: cluster.Key{Namespace: policies[0].Policy.Key.Namespace, Name: fmt.Sprint("pod", n)}, IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, n})}}
+	pod := &cluster.Pod{Key: cluster.Key{Namespace: policies[0].Policy.Key.Namespace, Name: fmt.Sprint("pod", n)},
+		IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, n})}}
 	return policy.Workload{Pod: pod, Ingress: policy.Isolation{Isolated: true, Policies: policies}}
 }
 
@@ -50,8 +53,10 @@ func rulesFor(t *testing.T, l *Layout) (list []int) {
 }
 
 func TestOfThePoliciesOfAPodTheLargestFindNoRoom(t *testing.T) {
-	small, medium, large, giant := taking("a", "c", 1, 10), taking("a", "b", 2, 3000), taking("a", "a", 3, MaxChainRules-2000), taking("a", "d", 4, MaxChainRules+1)
-	l := NewLayout(&policy.Layout{Workloads: []policy.Workload{isolatedBy(1, large, medium, small), isolatedBy(2, giant)}}, Options{})
+	small, medium, large, giant := taking("a", "c", 1, 10), taking("a", "b", 2, 3000),
+		taking("a", "a", 3, MaxChainRules-2000), taking("a", "d", 4, MaxChainRules+1)
+	l := NewLayout(&policy.Layout{Workloads: []policy.Workload{isolatedBy(1, large, medium, small),
+		isolatedBy(2, giant)}}, Options{})
 	if got := fmt.Sprint(rulesFor(t, l)); got != "[3010 0]" {
 		t.Errorf("the pods have %s rules", got)
 	}
@@ -89,7 +94,8 @@ func TestACompilerPaysForWhatIsNew(t *testing.T) {
 	}
 	c := NewCompiler(Options{})
 	first, other := many(), taking("b", "p", 2, 5)
-	changed := many(policy.Rule{Index: 1, AnyPeer: true, Ports: []cluster.Port{{Protocol: cluster.TCP, First: 80, Last: 80}}})
+	changed := many(policy.Rule{Index: 1, AnyPeer: true,
+		Ports: []cluster.Port{{Protocol: cluster.TCP, First: 80, Last: 80}}})
 	for _, step := range []struct {
 		name   string
 		policy *policy.Resolved
@@ -126,7 +132,8 @@ func TestSetsOfOtherBlocksHaveOtherNames(t *testing.T) {
 		for i := range byte(maxLiterals) {
 			blocks = append(blocks, &cluster.IPBlock{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{20 + 2*i}), 8)})
 		}
-		c.blockPeers(inet.IPv4, program.Ingress, append(blocks, &cluster.IPBlock{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{last}), 8)}))
+		c.blockPeers(inet.IPv4, program.Ingress, append(blocks,
+			&cluster.IPBlock{CIDR: netip.PrefixFrom(netip.AddrFrom4([4]byte{last}), 8)}))
 	}
 	if len(c.sets) != 2 {
 		t.Errorf("%d sets, want 2", len(c.sets))

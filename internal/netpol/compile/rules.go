@@ -13,8 +13,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// compiled are the rules of one policy in one family and direction, with the sets
-// that they refer to.
+// compiled holds the rules of one policy in one family and direction, with the sets that they refer
+// to.
 type compiled struct {
 	rules []textRule
 	sets  map[string]*setRef
@@ -32,7 +32,7 @@ func (c *compiled) add(r *setRef) {
 	}
 }
 
-// compilePolicy compiles what a policy allows.
+// compilePolicy compiles the rules of a policy.
 func compilePolicy(p *policy.Resolved, f inet.Family, d program.Direction) *compiled {
 	list := p.Ingress
 	if d == program.Egress {
@@ -50,7 +50,7 @@ func compilePolicy(p *policy.Resolved, f inet.Family, d program.Direction) *comp
 func (c *compiled) rule(r *policy.Rule, f inet.Family, d program.Direction, comment string) {
 	outside := c.blockPeers(f, d, r.Blocks)
 	if r.AnyPeer {
-		outside = anybody()
+		outside = anyPeer()
 	}
 	peers := append(outside, c.podPeers(f, r.Pods)...)
 	named, ports := c.namedPorts(f, r.Named), everyPort()
@@ -59,14 +59,14 @@ func (c *compiled) rule(r *policy.Rule, f inet.Family, d program.Direction, comm
 	}
 	c.pairs(peers, ports, comment)
 	if d == program.Egress {
-		peers = slices.DeleteFunc(slices.Clone(outside), placed) // of pods a named port says it all
+		peers = slices.DeleteFunc(slices.Clone(outside), placed) // for pods the named port is the whole condition
 	}
 	c.pairs(peers, named, comment)
-	c.pairs(anybody(), c.namedPorts(f, r.Direct), comment)
+	c.pairs(anyPeer(), c.namedPorts(f, r.Direct), comment)
 }
 
-// placed reports whether the condition is for link-local addresses, which no pod
-// has that could name a port.
+// placed reports whether the condition is for link-local addresses. No pod with such an address
+// declares a named port.
 func placed(r program.Rule) bool { return r.Place != program.Anywhere }
 
 // pairs adds a rule for each pair of a peer and a port.
@@ -81,9 +81,8 @@ func (c *compiled) pairs(peers, ports []program.Rule, comment string) {
 	}
 }
 
-// merge sorts rules and joins equal ones, with the comments of all. If one allows
-// everything it is the only one. Those for link-local addresses come last: few
-// packets need them.
+// merge sorts rules and joins equal ones, with the comments of all. If one allows everything it is
+// the only one. Rules for link-local addresses come last: few packets need them.
 func merge(list []textRule) []textRule {
 	slices.SortStableFunc(list, func(a, b textRule) int {
 		return cmp.Or(cmp.Compare(min(a.Place, 1), min(b.Place, 1)), strings.Compare(a.text, b.text))
@@ -91,7 +90,7 @@ func merge(list []textRule) []textRule {
 	var merged []textRule
 	for _, r := range list {
 		if r.text == "any" {
-			return []textRule{r} // the others cannot add to it
+			return []textRule{r} // the others add nothing to it
 		}
 		if n := len(merged); n > 0 && merged[n-1].text == r.text {
 			merged[n-1].Comment = joinComments(merged[n-1].Comment, r.Comment)
@@ -102,8 +101,8 @@ func merge(list []textRule) []textRule {
 	return merged
 }
 
-// enough is where a comment is cut anyway. Beyond it nothing is joined: many
-// policies with one rule would cost the square of their number.
+// enough is the length above which a comment is truncated anyway. Above it nothing is appended: for
+// many policies with one rule the cost would be the square of their number.
 const enough = 128
 
 func joinComments(a, b string) string {

@@ -11,19 +11,18 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// Change is what can have become worse between two programs. The lists are
-// sorted. An address is in one of them at most.
+// Change lists the pods for which a new program may deny more than the old one. The lists are
+// sorted. An address is in at most one of them.
 type Change struct {
-	// Denied are pods that may be denied now what they were allowed, since their
-	// rules are others. Shrunk are those with the same rules and a set that lost a
-	// member: it was somebody else who changed.
+	// Denied are pods whose rules changed, so that traffic may be denied which was allowed. Shrunk
+	// are pods with the same rules of which a set lost a member: the change was in other pods.
 	Denied, Shrunk []netip.Addr
-	// Came are addresses that no pod had before; Left are those that no pod has
-	// any more; Moved are those that another pod has now.
+	// Came are addresses that belonged to no pod before; Left belong to no pod any more; Moved
+	// belong to another pod now.
 	Came, Left, Moved []netip.Addr
 }
 
-// None reports whether no connection can have become a denied one.
+// None reports whether no existing connection can have become denied.
 func (c Change) None() bool {
 	return len(c.Denied)+len(c.Shrunk)+len(c.Came)+len(c.Left)+len(c.Moved) == 0
 }
@@ -35,10 +34,9 @@ func (c Change) Touched() []netip.Addr {
 	return all
 }
 
-// Compare returns what can have become worse from one program to the next. It
-// errs on the safe side: another chain counts as worse, whatever is in it. Only
-// what a pod is known to be allowed still is left out: the same rules, with sets
-// that lost no member.
+// Compare returns where a new program may deny more than the old one. It errs on the safe side: a
+// different chain counts as worse, whatever its rules are. Only pods that are certainly allowed the
+// same are left out: the same rules, with sets that lost no member.
 func Compare(before, now *program.Program) Change {
 	var c Change
 	w := worse{before: before, now: now, chains: map[string]degree{}}
@@ -62,8 +60,8 @@ func Compare(before, now *program.Program) Change {
 	return c
 }
 
-// eachPod walks two sorted lists and calls f with what an address was and is; one
-// of them is nil if it is in one list only.
+// eachPod walks two sorted lists and calls f with the old and new pod of each address; one of them
+// is nil if the address is in one list only.
 func eachPod(before, now []program.Pod, f func(was, is *program.Pod)) {
 	for len(before) > 0 || len(now) > 0 {
 		switch {
@@ -80,7 +78,7 @@ func eachPod(before, now []program.Pod, f func(was, is *program.Pod)) {
 	}
 }
 
-// degree says how a chain may have become worse.
+// degree is how a chain may have become worse.
 type degree uint8
 
 const (
@@ -89,11 +87,11 @@ const (
 	otherRules
 )
 
-// worse finds chains that may deny more than before, each once.
+// worse finds chains that may deny more than before, and checks each once.
 type worse struct {
 	before, now *program.Program
 	chains      map[string]degree // by name
-	shrunk      map[string]bool   // sets that lost a member, made when first needed
+	shrunk      map[string]bool   // sets that lost a member, computed when first needed
 }
 
 func (w *worse) chain(before, now string) degree {
@@ -128,7 +126,10 @@ func (w *worse) rules(before, now *program.Chain) degree {
 func shrunk(before, now []*program.Set) map[string]bool {
 	found := map[string]bool{}
 	for _, old := range before {
-		i, ok := slices.BinarySearchFunc(now, old.Name, func(s *program.Set, name string) int { return strings.Compare(s.Name, name) })
+		i, ok := slices.BinarySearchFunc(now, old.Name,
+			func(s *program.Set, name string) int {
+				return strings.Compare(s.Name, name)
+			})
 		if !ok {
 			found[old.Name] = true
 			continue

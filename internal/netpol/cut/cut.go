@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cut decides which connections that exist must end, because the program
-// of this node denies them now or because an address of theirs has another
-// owner. A nat chain judges the first packet of a connection only, so the
-// connection table is the memory of old verdicts; this package judges the table.
+// Package cut decides which existing connections must end, because the program of this node denies
+// them now or because one of their addresses has another owner. A nat chain sees only the first
+// packet of a connection, so conntrack entries keep old verdicts; this package judges the entries
+// again.
 //
-// It is pure: package conntrack reads the entries, package datapath deletes them
-// and has package ruleset refuse what would revive them. It never looks at a kernel
-// and never at a policy. Where it stands: after a change of the program was
-// committed, beside the data path.
+// It is pure: package conntrack reads the entries, package datapath deletes them and has package
+// ruleset refuse the packets that would revive them. It reads neither the kernel nor policies. It
+// runs next to the data path, after a change of the program was committed.
 package cut
 
 import (
@@ -19,7 +18,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// Reason says why a connection must end.
+// Reason is why a connection must end.
 type Reason uint8
 
 // The reasons.
@@ -27,9 +26,9 @@ const (
 	// Ingress and Egress: the policies of that direction deny it.
 	Ingress Reason = iota + 1
 	Egress
-	// Reused: an address of it belongs to another pod now.
+	// Reused: one of its addresses belongs to another pod now.
 	Reused
-	// Gone: the pod that had an address of it is gone.
+	// Gone: the pod that had one of its addresses is gone.
 	Gone
 )
 
@@ -52,21 +51,21 @@ func (r Reason) String() string {
 type Cut struct {
 	Entry  inet.Connection
 	Reason Reason
-	// Addr is the pod's address, for a reused one that which was reused, for what
-	// goes to a group the group's.
+	// Addr is the pod's address; for a reused address that address; for traffic to a group the
+	// group's.
 	Addr netip.Addr
-	// Pod is the pod whose policies or whose address it is about; empty for a group,
-	// and if the address has no pod any more. Chain is what denies it.
+	// Pod is the pod that the reason is about, by its policies or its address; empty for a group,
+	// and if the address has no pod any more. Chain is the chain that denies the connection.
 	Pod, Chain string
-	// Tenant is the namespace of that pod, or of the pod that sends to a group; empty
-	// if nobody knows it any more.
+	// Tenant is the namespace of that pod, or of the pod that sends to a group; empty if it is not
+	// known.
 	Tenant string
-	// Flow is the connection as its first packet met the chains. For an entry that
-	// stands the wrong way round it is the other way than the entry.
+	// Flow is the connection as the chains saw its first packet. For an entry with swapped
+	// directions it is the reverse of the entry.
 	Flow program.Flow
-	// Revival is what the answering end sends if it goes on to talk. It would begin
-	// a new connection in the other direction, which nobody may deny. Zero if no
-	// such packet can be told from a legitimate one.
+	// Revival is the packet that the replying end sends if it continues. It would begin a new
+	// connection in the other direction, which may not be denied. Zero if no such packet can be
+	// distinguished from a legitimate one.
 	Revival program.Refused
 }
 

@@ -10,9 +10,9 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// Differing returns the addresses of which two programs may say something
-// different, for better or worse: what both say of a connection between two others
-// is the same. The connections that are refused are judged again by it.
+// Differing returns the addresses for which two programs may give different verdicts. For a
+// connection between two other addresses both give the same. Refused connections of these addresses
+// are judged again.
 func Differing(before, now *program.Program) map[netip.Addr]bool {
 	found := map[netip.Addr]bool{}
 	d := differing{before: before, now: now, chains: map[string]bool{}, sets: map[string]bool{}}
@@ -28,7 +28,7 @@ func Differing(before, now *program.Program) map[netip.Addr]bool {
 	return found
 }
 
-// differing finds chains and sets that differ, each once.
+// differing finds chains and sets that differ, and compares each once.
 type differing struct {
 	before, now  *program.Program
 	chains, sets map[string]bool // by name

@@ -9,9 +9,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// Groups says where the datapath lets nothing through that goes to more than one
-// receiver: on a bridge with a pod that is isolated for ingress. The program does
-// not know bridges. The zero value is nowhere.
+// Groups lists where the datapath drops traffic to more than one receiver: on bridges with a pod
+// that is isolated for ingress. The program does not know bridges. The zero value is nowhere.
 type Groups struct {
 	// Closed are the local pods on such bridges.
 	Closed map[netip.Addr]bool
@@ -19,10 +18,9 @@ type Groups struct {
 	Broadcasts []netip.Addr
 }
 
-// WithGroups returns a judge that also ends what is under way to a group, or to a
-// broadcast address, on a closed bridge. Of a source that is good for one link only
-// nobody knows the bridge. Its connections end wherever they are; where they are
-// allowed, the next packet begins them anew and is not lost.
+// WithGroups returns a judge that also ends connections to a group, or to a broadcast address, on a
+// closed bridge. For a link-local source the bridge is not known. Its connections end wherever they
+// are; where they are allowed, the next packet begins a new one and is not lost.
 func (j *Judge) WithGroups(g Groups) *Judge {
 	with := *j
 	with.closed, with.broadcasts = g.Closed, make(map[netip.Addr]bool, len(g.Broadcasts))
@@ -32,17 +30,17 @@ func (j *Judge) WithGroups(g Groups) *Judge {
 	return &with
 }
 
-// group judges what goes to more than one receiver. There is no answering end.
+// group judges connections to more than one receiver. They have no replying end.
 func (j *Judge) group(e *inet.Connection, f program.Flow, client, server *end) (Cut, bool) {
 	switch {
-	case len(j.closed) == 0 || server != nil || !j.everybody(f.Dst):
+	case len(j.closed) == 0 || server != nil || !j.toGroup(f.Dst):
 		return Cut{}, false
-	case j.node[f.Src]: // is not policed
+	case j.node[f.Src]: // not policed
 		return Cut{}, false
 	case client != nil && !j.closed[f.Src]:
 		return Cut{}, false
 	case client == nil && !f.Src.IsLinkLocalUnicast() && !f.Src.IsUnspecified():
-		return Cut{}, false // no pod's, and the rules let no other source onto such a bridge
+		return Cut{}, false // no pod's, and the rules let no other source send onto such a bridge
 	}
 	f.FromNode, f.ToNode = false, j.node[f.Dst]
 	c := Cut{Entry: *e, Reason: Ingress, Addr: f.Dst, Flow: f}
@@ -52,7 +50,7 @@ func (j *Judge) group(e *inet.Connection, f program.Flow, client, server *end) (
 	return c, true
 }
 
-func (j *Judge) everybody(a netip.Addr) bool {
+func (j *Judge) toGroup(a netip.Addr) bool {
 	return a.IsMulticast() || a == limited || j.broadcasts[a]
 }
 

@@ -11,7 +11,8 @@ import (
 
 // web and open are on a closed bridge, jail and web6 are not.
 func TestWhatGoesToAGroupEndsWhereABridgeIsClosed(t *testing.T) {
-	group, group6, everybody, subnet := addr("224.0.0.251"), addr("ff02::fb"), addr("255.255.255.255"), addr("10.0.0.255")
+	group, group6, everybody, subnet := addr("224.0.0.251"), addr("ff02::fb"), addr("255.255.255.255"),
+		addr("10.0.0.255")
 	link, link6, ownLink := addr("0.0.0.0"), addr("fe80::1"), addr("fe80::2")
 	const udp = inet.UDP
 	tests := []struct {
@@ -47,7 +48,8 @@ func TestWhatGoesToAGroupEndsWhereABridgeIsClosed(t *testing.T) {
 			if denied != tt.closed {
 				t.Errorf("cut %t, want %t", denied, tt.closed)
 			}
-			if denied && !tt.open && (c.Reason != Ingress || c.Addr != tt.entry.Orig.Dst || !c.Revival.IsZero() || c.Entry != tt.entry) {
+			if denied && !tt.open && (c.Reason != Ingress || c.Addr != tt.entry.Orig.Dst || !c.Revival.IsZero() ||
+				c.Entry != tt.entry) {
 				t.Errorf("the cut is %+v", c)
 			}
 			for _, j := range []*Judge{without, without.WithGroups(Groups{Broadcasts: groups.Broadcasts})} {

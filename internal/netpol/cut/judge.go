@@ -10,34 +10,33 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// Judge judges entries of the connection table as the datapath would judge the
-// first packets of their connections now. It is immutable: several goroutines
-// may use it.
+// Judge judges conntrack entries as the datapath would now judge the first packets of their
+// connections. It is immutable: several goroutines may use it.
 type Judge struct {
 	ends map[netip.Addr]*end
-	node map[netip.Addr]bool // the node's own
+	node map[netip.Addr]bool // the node's own addresses
 	// see Groups
 	closed, broadcasts map[netip.Addr]bool
 }
 
-// end is an address that entries are looked up by.
+// end is the result of looking up one address of an entry.
 type end struct {
 	name, tenant    string
 	egress, ingress side
 	reused          bool
 }
 
-// side is one direction of a pod: a program with nothing but its chain, or nil
-// if the pod is not isolated. Eval searches chains and sets by name, one after
-// the other; in a program of one chain it finds them at once.
+// side is one direction of a pod: a program that contains only its chain, or nil if the pod is not
+// isolated. Eval searches chains and sets by name, one after the other; in a program of one chain
+// it finds them at once.
 type side struct {
 	chain   string
 	program *program.Program
 }
 
-// NewJudge returns the judge of a program. node are the node's own addresses.
-// Connections of the addresses in reused are denied whatever the program says,
-// except those that the node itself began: it is not policed.
+// NewJudge returns the judge of a program. node are the node's own addresses. Connections of the
+// addresses in reused are denied whatever the program says, except connections that the node began:
+// the node is not policed.
 func NewJudge(p *program.Program, node, reused []netip.Addr) *Judge {
 	j := &Judge{ends: make(map[netip.Addr]*end, len(p.Pods)+len(reused)), node: make(map[netip.Addr]bool, len(node))}
 	parts := parts{program: p, known: map[string]*program.Program{}}
@@ -106,11 +105,11 @@ func setsOf(c *program.Chain) (names []string) {
 	return slices.Compact(names)
 }
 
-// Judge reports whether the connection of the entry must end, and why. An entry
-// of others costs two lookups, and two more while a bridge is closed for groups.
+// Judge reports whether the connection of the entry must end, and why. An entry without a pod costs
+// two lookups, and two more while a bridge is closed for groups.
 func (j *Judge) Judge(e *inet.Connection) (Cut, bool) {
-	// Who began it, before any masquerading on this node, and who answers, after a
-	// Service was resolved: what the chains saw of its first packet.
+	// The client before any masquerading on this node, and the server after a Service was resolved:
+	// the addresses that the chains saw in the first packet.
 	client, server := j.ends[e.Orig.Src], j.ends[e.Reply.Src]
 	begun := program.Flow{Protocol: e.Protocol, Src: e.Orig.Src, Dst: e.Reply.Src, DstPort: e.Reply.SrcPort}
 	if c, denied := j.group(e, begun, client, server); denied {
@@ -137,12 +136,11 @@ func (j *Judge) Judge(e *inet.Connection) (Cut, bool) {
 	return c, denied
 }
 
-// Denied reports whether the program denies the connection now, and why. The cut
-// has no entry.
+// Denied reports whether the program denies the connection now, and why. The cut has no entry.
 func (j *Judge) Denied(f program.Flow) (Cut, bool) { return j.flow(f, j.ends[f.Src], j.ends[f.Dst]) }
 
-// reused returns the address that was another pod's when the connection began.
-// What the node itself began goes on.
+// reused returns the address that belonged to another pod when the connection began. Connections
+// that the node began continue.
 func (j *Judge) reused(f program.Flow, client, server *end) (a netip.Addr, gone bool) {
 	switch {
 	case j.node[f.Src]:
@@ -154,18 +152,20 @@ func (j *Judge) reused(f program.Flow, client, server *end) (a netip.Addr, gone 
 	return netip.Addr{}, false
 }
 
-// flow judges as program.Eval does, in two steps: what lets the first direction
-// through must be let through by the second too.
+// flow judges as program.Eval does, in two steps: a flow that passes the first direction must also
+// pass the second.
 func (j *Judge) flow(f program.Flow, src, dst *end) (Cut, bool) {
 	f.FromNode, f.ToNode = j.node[f.Src], j.node[f.Dst]
-	// An entry names no interface. A wide block lets no connection with a pod's
-	// link-local address begin, so what there is goes elsewhere, as a rule.
+	// An entry names no interface. A wide block lets no connection with a pod's link-local address
+	// begin, so an existing one normally leads to an interface without pods.
 	f.SrcElsewhere, f.DstElsewhere = f.Src.IsLinkLocalUnicast(), f.Dst.IsLinkLocalUnicast()
 	if src != nil && denies(src.egress, f) {
-		return Cut{Reason: Egress, Addr: f.Src, Pod: src.name, Tenant: src.tenant, Chain: src.egress.chain, Flow: f}, true
+		return Cut{Reason: Egress, Addr: f.Src, Pod: src.name, Tenant: src.tenant, Chain: src.egress.chain, Flow: f},
+			true
 	}
 	if dst != nil && denies(dst.ingress, f) {
-		return Cut{Reason: Ingress, Addr: f.Dst, Pod: dst.name, Tenant: dst.tenant, Chain: dst.ingress.chain, Flow: f}, true
+		return Cut{Reason: Ingress, Addr: f.Dst, Pod: dst.name, Tenant: dst.tenant, Chain: dst.ingress.chain, Flow: f},
+			true
 	}
 	return Cut{}, false
 }
@@ -174,15 +174,15 @@ func denies(s side, f program.Flow) bool {
 	return s.program != nil && program.Eval(s.program, f) == program.Drop
 }
 
-// ephemeral is the first port that Linux gives to those who begin a connection
-// (net.ipv4.ip_local_port_range). Servers sit below it, as a rule.
+// ephemeral is the first port that Linux assigns to clients (net.ipv4.ip_local_port_range). Servers
+// normally use lower ports.
 const ephemeral = 32768
 
-// turnedRound says which verdict counts for an entry that was picked up, when the
-// program lets one direction begin and not the other: that of the entry as it
-// stands, or that of the entry turned round. The ports tell who began it. Where
-// they do not, the denied direction counts: who was cut and may do so begins a
-// new connection, while one that is denied would go on for ever.
+// turnedRound decides which verdict counts for an entry that was picked up, if the program allows
+// one direction and not the other: that of the entry as it is (false), or reversed (true). The
+// ports tell which end is the client. If they do not, the denied direction counts: a client that
+// was cut but is allowed begins a new connection, whereas a denied connection would otherwise
+// continue for ever.
 func turnedRound(e *inet.Connection, otherDenied bool) bool {
 	high, otherHigh := e.Orig.SrcPort >= ephemeral, e.Reply.SrcPort >= ephemeral
 	if high != otherHigh {
@@ -191,19 +191,21 @@ func turnedRound(e *inet.Connection, otherDenied bool) bool {
 	return otherDenied
 }
 
-// revival returns what the answering end would send.
+// revival returns the packet that the replying end would send.
 func revival(e *inet.Connection, turned bool) program.Refused {
 	switch e.Protocol {
 	case inet.TCP, inet.UDP, inet.SCTP:
 	default:
-		return program.Refused{} // no ports to tell one packet from another
+		return program.Refused{} // no ports to distinguish packets by
 	}
 	if turned {
-		return program.Refused{Protocol: e.Protocol, Src: e.Orig.Src, Dst: e.Reply.Src, SrcPort: e.Orig.SrcPort, DstPort: e.Reply.SrcPort}
+		return program.Refused{Protocol: e.Protocol, Src: e.Orig.Src, Dst: e.Reply.Src, SrcPort: e.Orig.SrcPort,
+			DstPort: e.Reply.SrcPort}
 	}
 	if e.Reply.Dst != e.Orig.Src {
-		// Masqueraded on this node: the answer is for the node, which resets it.
+		// Masqueraded on this node: the reply is addressed to the node, which resets it.
 		return program.Refused{}
 	}
-	return program.Refused{Protocol: e.Protocol, Src: e.Reply.Src, Dst: e.Reply.Dst, SrcPort: e.Reply.SrcPort, DstPort: e.Reply.DstPort}
+	return program.Refused{Protocol: e.Protocol, Src: e.Reply.Src, Dst: e.Reply.Dst, SrcPort: e.Reply.SrcPort,
+		DstPort: e.Reply.DstPort}
 }

@@ -19,7 +19,8 @@ import (
 )
 
 func equal(a, b Change) bool {
-	return slices.Equal(a.Denied, b.Denied) && slices.Equal(a.Shrunk, b.Shrunk) && slices.Equal(a.Came, b.Came) && slices.Equal(a.Left, b.Left) && slices.Equal(a.Moved, b.Moved)
+	return slices.Equal(a.Denied, b.Denied) && slices.Equal(a.Shrunk, b.Shrunk) && slices.Equal(a.Came, b.Came) &&
+		slices.Equal(a.Left, b.Left) && slices.Equal(a.Moved, b.Moved)
 }
 
 func compiled(s *cluster.Snapshot) *program.Program {
@@ -38,7 +39,8 @@ func flows(p *program.Program) (list []program.Flow) {
 	}
 	for _, src := range addrs {
 		for _, dst := range addrs {
-			f := program.Flow{Src: src, Dst: dst, FromNode: slices.Contains(nodeAddrs(), src), ToNode: slices.Contains(nodeAddrs(), dst)}
+			f := program.Flow{Src: src, Dst: dst, FromNode: slices.Contains(nodeAddrs(), src),
+				ToNode: slices.Contains(nodeAddrs(), dst)}
 			if src.Is4() != dst.Is4() || f.FromNode && f.ToNode {
 				continue
 			}
@@ -69,7 +71,8 @@ func TestAJudgeSaysWhatTheProgramSaysOfTheFirstPacket(t *testing.T) {
 				t.Fatalf("the cut flow is %+v, want %+v", c.Flow, f)
 			}
 			picked := pickedUp(e)
-			turned := program.Flow{Protocol: f.Protocol, Src: f.Dst, Dst: f.Src, DstPort: 40000, FromNode: f.ToNode, ToNode: f.FromNode}
+			turned := program.Flow{Protocol: f.Protocol, Src: f.Dst, Dst: f.Src, DstPort: 40000, FromNode: f.ToNode,
+				ToNode: f.FromNode}
 			c, denied = j.Judge(&picked)
 			if allowed := program.Eval(p, f) == program.Accept; denied && allowed && f.DstPort < ephemeral {
 				t.Fatalf("%+v was picked up as it began and is cut although it is allowed: %+v", f, c)
@@ -99,7 +102,8 @@ func TestAChangeTouchesEveryConnectionThatItDenies(t *testing.T) {
 		before, now, _ := changed(t)
 		change := Compare(before, now)
 		touched := change.Touched()
-		if !slices.IsSortedFunc(touched, netip.Addr.Compare) || len(slices.Compact(slices.Clone(touched))) != len(touched) {
+		if !slices.IsSortedFunc(touched, netip.Addr.Compare) ||
+			len(slices.Compact(slices.Clone(touched))) != len(touched) {
 			t.Fatalf("touched are %v", touched)
 		}
 		for _, f := range flows(before) {
@@ -124,7 +128,8 @@ func TestEveryDifferentVerdictIsOfAnAddressThatDiffers(t *testing.T) {
 		differ := Differing(before, now)
 		for _, f := range slices.Concat(flows(before), flows(now)) {
 			if program.Eval(before, f) != program.Eval(now, f) && !differ[f.Src] && !differ[f.Dst] {
-				t.Fatalf("of %+v is said something else, and only %v differ\nbefore:\n%s\nnow:\n%s", f, differ, before, now)
+				t.Fatalf("of %+v is said something else, and only %v differ\nbefore:\n%s\nnow:\n%s", f, differ, before,
+					now)
 			}
 		}
 		if d := Differing(now, compiled(s.Snapshot())); len(d) > 0 {
@@ -151,13 +156,15 @@ func TestWhatDiffers(t *testing.T) {
 			p.Chains[0] = &program.Chain{Name: "egress4-jail", Direction: program.Egress, Rules: []program.Rule{{}}}
 		}, []netip.Addr{jail}},
 		{"a pod is gone", func(p *program.Program) { p.Pods = p.Pods[1:] }, []netip.Addr{web}},
-		{"a pod came", func(p *program.Program) { p.Pods = append(p.Pods, program.Pod{Addr: addr("fd00::2")}) }, []netip.Addr{addr("fd00::2")}},
+		{"a pod came", func(p *program.Program) { p.Pods = append(p.Pods, program.Pod{Addr: addr("fd00::2")}) },
+			[]netip.Addr{addr("fd00::2")}},
 		{"an address has another pod", func(p *program.Program) { p.Pods[2].Name = "shop/next" }, []netip.Addr{open}},
 	}
 	for _, tt := range tests {
 		now := sampleProgram()
 		tt.change(now)
-		if got := slices.SortedFunc(maps.Keys(Differing(sampleProgram(), now)), netip.Addr.Compare); !slices.Equal(got, tt.want) {
+		if got := slices.SortedFunc(maps.Keys(Differing(sampleProgram(), now)), netip.Addr.Compare); !slices.Equal(got,
+			tt.want) {
 			t.Errorf("%s: %v differ, want %v", tt.name, got, tt.want)
 		}
 	}

@@ -7,30 +7,30 @@ import (
 	"net/netip"
 )
 
-// Payer is who pays for a scan of the connection table. The zero value is the
-// node: what no tenant caused.
+// Payer is the account that pays for a scan of the connection table. The zero value is the node,
+// for scans that no tenant caused.
 type Payer struct {
 	Tenant string // a namespace
-	// Members is true of scans that a tenant's rules need because others' pods went
-	// out of their sets. They have an account of their own, so that others cannot
-	// use up what the tenant's own changes pay from.
+	// Members is true for scans that are needed because other tenants' pods left the sets of a
+	// tenant's rules. They have a separate account, so that other tenants cannot use up the budget
+	// for the tenant's own changes.
 	Members bool
 }
 
 // Scope says which connections are scanned. The zero value is none.
 type Scope struct {
-	Whole   bool                  // all of them
-	Touched map[netip.Addr]bool   // those of these addresses
-	Left    map[netip.Addr]string // of these, which have no pod any more, all must end; whose they were
+	Whole   bool                  // all connections
+	Touched map[netip.Addr]bool   // connections of these addresses
+	Left    map[netip.Addr]string // addresses without a pod now, all of whose connections must end; the former pod
 	Round   int                   // how often it was scanned
 }
 
-// NewScope returns a scope to be filled.
+// NewScope returns an empty scope.
 func NewScope() *Scope {
 	return &Scope{Touched: map[netip.Addr]bool{}, Left: map[netip.Addr]string{}}
 }
 
-// With returns a scope that is both. Either may be nil.
+// With returns the union of two scopes. Either may be nil.
 func (s *Scope) With(o *Scope) *Scope {
 	both := NewScope()
 	both.Round = o.Round
@@ -47,10 +47,10 @@ func (s *Scope) With(o *Scope) *Scope {
 	return both
 }
 
-// Scopes are what has to be scanned, by who pays for it.
+// Scopes are the pending scans, by payer.
 type Scopes map[Payer]*Scope
 
-// Of returns the payer's scope, and makes it if there is none.
+// Of returns the payer's scope, and creates it if there is none.
 func (s Scopes) Of(p Payer) *Scope {
 	if s[p] == nil {
 		s[p] = NewScope()
@@ -58,7 +58,7 @@ func (s Scopes) Of(p Payer) *Scope {
 	return s[p]
 }
 
-// All returns one scope that is all of them.
+// All returns the union of all scopes.
 func (s Scopes) All() *Scope {
 	both := NewScope()
 	for _, one := range s {

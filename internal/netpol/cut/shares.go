@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// FairShares divides limit places among tenants that want some. Nobody gets more
-// than it wants, and who wants no more than an equal part gets all of it.
+// FairShares divides limit places among tenants. A tenant gets no more than it wants, and one that
+// wants at most an equal share gets all that it wants.
 func FairShares(want map[string]int, limit int) map[string]int {
 	tenants := slices.SortedFunc(maps.Keys(want), func(a, b string) int {
 		return cmp.Or(cmp.Compare(want[a], want[b]), cmp.Compare(a, b))

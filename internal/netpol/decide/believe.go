@@ -11,17 +11,17 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// belief is what believe found last: the same addresses left out of the same pods
-// are the same slice, which the renderer knows again.
+// belief is the last result of believe: if the same addresses are left out of the same pods it
+// returns the same slice, so that the renderer can skip it.
 type belief struct {
 	of, without []program.Pod
 	elsewhere   map[netip.Addr]bool
 }
 
-// strays returns the addresses that lead elsewhere than to a pod of this node: by a
-// gateway, to the node itself, or over an interface that no pod is behind. An
-// address without any route is not among them: its pod may be about to get one.
-// What the runtime announced is believed whatever the routes say.
+// strays returns the addresses whose routes do not lead to a pod of this node: by a gateway, to the
+// node itself, or over an interface without pods. An address without any route is not among them:
+// its pod may be about to get one. Addresses that the runtime announced are trusted whatever the
+// routes are.
 func strays(p *program.Program, w Wiring) map[netip.Addr]bool {
 	found := map[netip.Addr]bool{}
 	for _, pod := range p.Pods {
@@ -33,9 +33,8 @@ func strays(p *program.Program, w Wiring) map[netip.Addr]bool {
 	return found
 }
 
-// leave returns the program without the pods of these addresses. Chains and sets
-// stay, so that a pod that is believed again needs an element only. It is the same
-// program if there are none.
+// leave returns the program without the pods of these addresses. Chains and sets stay, so that a
+// pod that is trusted again needs only an element. If there are none it is the same program.
 func (b *belief) leave(p *program.Program, elsewhere map[netip.Addr]bool) *program.Program {
 	if len(elsewhere) == 0 {
 		*b = belief{}
@@ -52,18 +51,18 @@ func (b *belief) leave(p *program.Program, elsewhere map[netip.Addr]bool) *progr
 	return &program.Program{Pods: b.without, Chains: p.Chains, Sets: p.Sets}
 }
 
-// trusted are the pods that were believed to have their addresses. Routes come and
-// go for a moment (a network daemon restarts, a bridge is set down and up); a pod
-// that was believed stays for the grace, since to leave it out ends its connections.
+// trusted are the pods whose addresses were trusted before. Routes disappear for a moment (a
+// network daemon restarts, a bridge is set down and up). Such a pod stays for the grace, because
+// leaving it out ends its connections.
 type trusted map[netip.Addr]owner
 
 type owner struct{ name, id string }
 
-// update notes who is believed, and takes those out of the strays who were believed
-// within the grace.
+// update records the trusted pods, and removes from the strays the pods that were trusted within
+// the grace.
 func (t trusted) update(p *program.Program, strays map[netip.Addr]bool, since missing, now time.Time) {
 	if len(t) > 2*len(p.Pods) {
-		clear(t) // mostly of pods that are gone
+		clear(t) // mostly pods that are gone
 	}
 	for _, pod := range p.Pods {
 		who := owner{pod.Name, pod.ID}
@@ -78,16 +77,17 @@ func (t trusted) update(p *program.Program, strays map[netip.Addr]bool, since mi
 	}
 }
 
-// believe returns the program without the addresses that cannot be those of pods
-// of this node, and names the pods. Left out they are closed where pods are, like
-// every address that no known pod has, and open where others are, whose they may
-// be. Where unknown addresses are open this would open a pod whose route comes
-// after its object, so there they stay (invariant 3).
+// believe returns the program without the addresses that cannot belong to pods of this node, and
+// names their pods. Left-out addresses are closed on interfaces with pods, like every address of no
+// known pod, and open on interfaces without, whose hosts they may belong to. If unknown addresses
+// are open they stay in the program: leaving them out would open a pod whose route appears after
+// its object (invariant 3).
 func (d *Decider) believe(all, p *program.Program, w Wiring, out *Decision) *program.Program {
 	elsewhere := strays(all, w)
 	d.misled.update(all, func(pod program.Pod) bool { return elsewhere[pod.Addr] }, w.Now)
 	d.trusted.update(all, elsewhere, d.misled, w.Now)
-	text, cure := "the routes of this node do not lead to its pods at these addresses but elsewhere, so the addresses are not taken for pods'",
+	text, cure := "the routes of this node do not lead to its pods at these addresses but elsewhere, so the "+
+		"addresses are not taken for pods'",
 		"correct status.podIPs of these pods, or the node's routes to them; delete pods that are gone"
 	if d.options.OpenUnknown {
 		text = "the routes of this node do not lead to its pods at these addresses but elsewhere: " +
@@ -95,6 +95,7 @@ func (d *Decider) believe(all, p *program.Program, w Wiring, out *Decision) *pro
 		elsewhere = nil
 	}
 	out.Elsewhere = slices.SortedFunc(maps.Keys(elsewhere), netip.Addr.Compare)
-	out.Problems = append(out.Problems, d.misled.problems(w.Now, Problem{Subject: "pods elsewhere", Text: text, Cure: cure})...)
+	out.Problems = append(out.Problems, d.misled.problems(w.Now, Problem{Subject: "pods elsewhere", Text: text,
+		Cure: cure})...)
 	return d.belief.leave(p, elsewhere)
 }

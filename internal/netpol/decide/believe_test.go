@@ -12,9 +12,11 @@ import (
 
 // claimed are pods at these addresses, all isolated.
 func claimed(addrs ...string) *program.Program {
-	p := &program.Program{Chains: []*program.Chain{{Name: "ingress4-web", Direction: program.Ingress, Family: inet.IPv4}}}
+	p := &program.Program{Chains: []*program.Chain{{Name: "ingress4-web", Direction: program.Ingress,
+		Family: inet.IPv4}}}
 	for _, a := range addrs {
-		p.Pods = append(p.Pods, program.Pod{Addr: netip.MustParseAddr(a), Name: "shop/at-" + a, Tenant: "shop", Ingress: "ingress4-web"})
+		p.Pods = append(p.Pods, program.Pod{Addr: netip.MustParseAddr(a), Name: "shop/at-" + a, Tenant: "shop",
+			Ingress: "ingress4-web"})
 	}
 	return p
 }

@@ -12,16 +12,17 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// Where a nat chain judges, the connection table is the memory of verdicts, so
-// after a change that can deny something the table is scanned. What is denied is
-// first refused in the answering direction (see ruleset) and then deleted.
+// With nat chains the connection table keeps verdicts, so it is scanned after a change that may
+// deny something. Denied connections are first refused in the reply direction (see ruleset) and
+// then deleted.
 
-// connections decides what happens to connections that exist.
+// connections decides what happens to existing connections.
 func (d *Decider) connections(out *Decision, w Wiring, c Connections) {
 	out.Refuse, out.Admit, out.Scan = map[program.Refused]string{}, map[program.Refused]bool{}, cut.Scopes{}
 	if c.Unreadable != nil {
 		out.Problems = append(out.Problems, Problem{Subject: "connections", Blocking: !d.options.KeepConnections,
-			Text: "connections that a change denies are not cut: the connection table cannot be read: " + c.Unreadable.Error(),
+			Text: "connections that a change denies are not cut: the connection table cannot be read: " +
+				c.Unreadable.Error(),
 			Cure: "load nf_conntrack_netlink, or accept it with --on-policy-change=keep"})
 		return
 	}
@@ -48,7 +49,7 @@ func (d *Decider) connections(out *Decision, w Wiring, c Connections) {
 		d.ask(p, c.Node, others, w.Now, out)
 	}
 	if closed := out.closed.beyond(d.closed, d.judged == p); len(closed) > 0 {
-		out.Scan.Of(payerOf(p, closed)).Whole = true // nobody knows the groups' names
+		out.Scan.Of(payerOf(p, closed)).Whole = true // the members of the groups are not known
 	}
 	d.free(w.Now, out)
 	d.confirm(p, c.Found, out)
@@ -56,16 +57,15 @@ func (d *Decider) connections(out *Decision, w Wiring, c Connections) {
 	out.Node.Cut = len(d.refused)+len(out.Refuse)-len(out.Admit) > 0
 }
 
-// Fresh reports whether no decision is in force: then what an earlier process left
-// counts.
+// Fresh reports whether no decision is in force yet. Then the state that an earlier process left is
+// used.
 func (d *Decider) Fresh() bool { return d.judged == nil }
 
-// Judges reports whether a decision is in force that End can go by.
+// Judges reports whether a decision is in force that End can use.
 func (d *Decider) Judges() bool { return !d.Fresh() && d.judge != nil }
 
-// End decides about connections alone: what a scan found is judged by the program
-// that is in force, and ended by a commit of its own. It is for a Decider that
-// Judges.
+// End decides about connections only: it judges the result of a scan by the program in force, and
+// ends connections in a commit of its own. It requires Judges.
 func (d *Decider) End(now time.Time, c Connections) Decision {
 	out := Decision{Program: d.judged, Node: d.wired, Judge: d.judge, closed: d.closed, More: c.More,
 		Refuse: map[program.Refused]string{}, Admit: map[program.Refused]bool{}}
@@ -79,20 +79,19 @@ func (d *Decider) End(now time.Time, c Connections) Decision {
 	return out
 }
 
-// moved reports whether the node has other addresses than those that connections are
-// judged by.
+// moved reports whether the node's addresses differ from those by which connections are judged.
 func (d *Decider) moved(c Connections) bool {
 	return !slices.Equal(c.Node, d.basis.Node) || !slices.Equal(c.Broadcasts, d.basis.Groups.Broadcasts)
 }
 
-// learn has connections judged by the decision's program from now on.
+// learn makes the decision's program the one by which connections are judged.
 func (d *Decider) learn(out *Decision, c Connections) {
 	groups := cut.Groups{Closed: out.closed.pods, Broadcasts: c.Broadcasts}
 	out.Learn = &Basis{Program: d.policed(out.Program), Node: c.Node, Groups: groups}
 	out.Judge = cut.NewJudge(out.Learn.Program, c.Node, nil).WithGroups(groups)
 }
 
-// policed returns the program that connections are judged by.
+// policed returns the program by which connections are judged.
 func (d *Decider) policed(p *program.Program) *program.Program {
 	if !d.options.KeepConnections {
 		return p
@@ -104,21 +103,21 @@ func (d *Decider) policed(p *program.Program) *program.Program {
 	return open
 }
 
-// compare finds out what to scan after the program changed, and the connections of
-// which addresses end before the commit. It returns the addresses of which nothing
-// need be refused any more: another pod has them, or none.
+// compare decides what to scan after the program changed, and of which addresses the connections
+// end before the commit. It returns the addresses for which nothing need be refused any more: they
+// belong to another pod now, or to none.
 func (d *Decider) compare(p *program.Program, w Wiring, out *Decision) map[netip.Addr]bool {
 	before := d.judged
 	if before == nil {
 		if !d.options.KeepConnections {
-			out.Scan.Of(cut.Payer{}).Whole = true // nobody knows what was judged by what
+			out.Scan.Of(cut.Payer{}).Whole = true // it is not known which entries were judged by which rules
 		}
 		before = &program.Program{Pods: d.before(p, w)}
 	}
 	change := cut.Compare(d.policed(before), d.policed(p))
 	reused := change.Moved
 	if !d.options.OpenUnknown {
-		// Else a pod has connections of its own before it is known.
+		// Otherwise a pod has connections of its own before it is known.
 		reused = slices.Concat(reused, change.Came)
 	}
 	scan(out.Scan, before, p, change)
@@ -132,7 +131,7 @@ func (d *Decider) compare(p *program.Program, w Wiring, out *Decision) map[netip
 	return others
 }
 
-// scan notes which connections a change asks to scan, and who pays for it.
+// scan adds the connections to scan because of a change, by payer.
 func scan(list cut.Scopes, before, now *program.Program, c cut.Change) {
 	for _, a := range slices.Concat(c.Denied, c.Came, c.Moved) {
 		list.Of(cut.Payer{Tenant: tenant(now, a)}).Touched[a] = true
@@ -146,8 +145,7 @@ func scan(list cut.Scopes, before, now *program.Program, c cut.Change) {
 	}
 }
 
-// payerOf returns who isolated the first of the pods that is isolated for ingress,
-// or the node.
+// payerOf returns the tenant of the first pod that is isolated for ingress, or the node.
 func payerOf(p *program.Program, addrs []netip.Addr) cut.Payer {
 	for _, a := range addrs {
 		if pod, found := podAt(p, a); found && pod.Ingress != "" {
@@ -162,7 +160,7 @@ func tenant(p *program.Program, a netip.Addr) string {
 	return pod.Tenant
 }
 
-// confirm asks again about what a scan found: the program may have changed since.
+// confirm judges the result of a scan again: the program may have changed since.
 func (d *Decider) confirm(p *program.Program, found []cut.Cut, out *Decision) {
 	type name struct {
 		id   [4]byte
@@ -177,7 +175,7 @@ func (d *Decider) confirm(p *program.Program, found []cut.Cut, out *Decision) {
 		seen[n] = true
 		if f.Reason == cut.Reused {
 			if !Owns(p, f.Addr) {
-				f.Reason = cut.Gone // what another pod has now was ended before that
+				f.Reason = cut.Gone // connections of the former owner were ended earlier
 				out.End = append(out.End, f)
 			}
 			continue
@@ -189,7 +187,7 @@ func (d *Decider) confirm(p *program.Program, found []cut.Cut, out *Decision) {
 	}
 }
 
-// refuse has what would revive a connection refused.
+// refuse adds the packet that would revive a connection to the refused ones.
 func (d *Decider) refuse(c cut.Cut, out *Decision) {
 	if c.Revival.IsZero() {
 		return
@@ -200,7 +198,7 @@ func (d *Decider) refuse(c cut.Cut, out *Decision) {
 	}
 }
 
-// Committed notes that a decision is in force.
+// Committed records that a decision is in force.
 func (d *Decider) Committed(out *Decision) {
 	for r := range out.Admit {
 		delete(d.refused, r)

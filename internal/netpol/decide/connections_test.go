@@ -35,13 +35,17 @@ func TestWhatAChangeAsksToScan(t *testing.T) {
 		{"nothing", base, true, nil, nil, nil},
 		{"a peer more", letting([]string{friend, stranger, "10.0.9.3"}, web, db), true, []string{"10.0.0.1"}, nil, nil},
 		{"a peer less", letting([]string{friend}, web, db), true, []string{"10.0.0.1"}, nil, nil},
-		{"a pod is isolated", letting([]string{friend, stranger}, web, isolatedDB), true, []string{"10.0.0.2"}, nil, nil},
+		{"a pod is isolated", letting([]string{friend, stranger}, web, isolatedDB), true, []string{"10.0.0.2"}, nil,
+			nil},
 		{"a pod is open", letting([]string{friend, stranger}, openPod("10.0.0.1", "web"), db), true, nil, nil, nil},
 		{"a pod goes", letting([]string{friend, stranger}, web), true, []string{"-10.0.0.2"}, nil, nil},
-		{"a pod comes", letting([]string{friend, stranger}, web, db, openPod("10.0.0.3", "new")), true, []string{"10.0.0.3"}, nil, nil},
-		{"a pod comes, nobody looks beside", letting([]string{friend, stranger}, web, db, openPod("10.0.0.3", "new")), false,
+		{"a pod comes", letting([]string{friend, stranger}, web, db, openPod("10.0.0.3", "new")), true,
+			[]string{"10.0.0.3"}, nil, nil},
+		{"a pod comes, nobody looks beside", letting([]string{friend, stranger}, web, db, openPod("10.0.0.3", "new")),
+			false,
 			[]string{"10.0.0.3"}, []string{"10.0.0.3"}, nil},
-		{"an address moves, nobody looks beside", letting([]string{friend, stranger}, web, openPod("10.0.0.2", "next")), false,
+		{"an address moves, nobody looks beside", letting([]string{friend, stranger}, web, openPod("10.0.0.2", "next")),
+			false,
 			[]string{"10.0.0.2"}, []string{"10.0.0.2"}, []string{"10.0.0.2"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -102,7 +106,8 @@ func TestWhatIsFoundIsJudgedAgain(t *testing.T) {
 	s := newScene(Options{}).settle(strict)
 	s.c.Found = append(twice, connection(friend, "10.0.0.1"))
 	out := s.commit(strict)
-	if len(out.End) != 1 || out.End[0].Entry != denied.Entry || out.End[0].Reason != cut.Ingress || out.End[0].Chain != "ingress4-web" {
+	if len(out.End) != 1 || out.End[0].Entry != denied.Entry || out.End[0].Reason != cut.Ingress ||
+		out.End[0].Chain != "ingress4-web" {
 		t.Fatalf("ended are %v", out.End)
 	}
 	if len(out.Refuse) != 1 || out.Refuse[out.End[0].Revival] != "shop" || !out.Node.Cut || s.d.CountRefused() != 1 {
@@ -133,7 +138,8 @@ func TestACutKnowsWhatTheNodeHas(t *testing.T) {
 		t.Errorf("of the node's own connections end %v, learnt %+v", out.End, out.Learn)
 	}
 	s.c.Found, s.c.More = []cut.Cut{connection("10.0.9.3", "10.0.0.1")}, true
-	if out := s.end(); len(out.End) != 1 || len(out.Refuse) != 1 || out.Learn != nil || !out.More || out.Program != strict {
+	if out := s.end(); len(out.End) != 1 || len(out.Refuse) != 1 || out.Learn != nil || !out.More ||
+		out.Program != strict {
 		t.Errorf("of another's end %v, refused %v, learnt %+v, more %t", out.End, out.Refuse, out.Learn, out.More)
 	}
 	s.c.Node, s.c.More = nil, false
@@ -205,7 +211,8 @@ func TestWhatIsAllowedAgainIsReleasedLater(t *testing.T) {
 		after time.Duration
 		p     *program.Program
 		want  int
-	}{{0, lax, 0}, {lenience - 1, lax, 0}, {0, strict, 0}, {lenience, strict, 0}, {0, lax, 0}, {lenience - 1, lax, 0}, {1, lax, 1}} {
+	}{{0, lax, 0}, {lenience - 1, lax, 0}, {0, strict, 0}, {lenience, strict, 0}, {0, lax, 0}, {lenience - 1, lax, 0},
+		{1, lax, 1}} {
 		if got := after(step.after, step.p); got != step.want {
 			t.Fatalf("step %d: %d are admitted, want %d", i, got, step.want)
 		}
@@ -292,7 +299,8 @@ func TestAClosedBridgeHasItsFlowsToGroupsScanned(t *testing.T) {
 	if whole := out.Scan[cut.Payer{Tenant: "shop"}]; whole == nil || !whole.Whole {
 		t.Errorf("scanned are %v", touched(out.Scan))
 	}
-	if got := texts(slices.Collect(maps.Keys(out.Learn.Groups.Closed))); !slices.Equal(got, []string{"10.0.0.1", "10.0.0.2"}) {
+	if got := texts(slices.Collect(maps.Keys(out.Learn.Groups.Closed))); !slices.Equal(got,
+		[]string{"10.0.0.1", "10.0.0.2"}) {
 		t.Errorf("closed for groups are %v", got)
 	}
 	if out := s.commit(isolated); len(out.Scan) > 0 {

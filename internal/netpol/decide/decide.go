@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package decide says what one pass has to change in the kernel so that a program
-// becomes true on this node: Facts and a program go in, a Decision comes out.
-// Package datapath reads the facts before and commits the decision after.
+// Package decide determines the changes of one pass to the kernel that enforce a program on this
+// node: it turns Facts and a program into a Decision. Package datapath reads the facts before and
+// commits the decision after.
 //
-// It is pure: it asks no kernel and reads no clock. What it remembers from one
-// decision to the next (who was missing since when, what was judged by what, which
-// packets are refused) is its own, in a Decider. Two rules are written here and
-// nowhere else: which addresses are believed to be pods', and which connections that
-// exist must end (ADR 0007, 0012).
+// It is pure: it reads neither the kernel nor a clock. The state from one decision to the next
+// (since when pods are missing, which program connections were judged by, which packets are
+// refused) is kept in a Decider. Two rules are written here and nowhere else: which addresses are
+// trusted to be pods', and which existing connections must end (ADR 0007, 0012).
 package decide
 
 import (
@@ -23,8 +22,7 @@ import (
 // Guard says when the guard against invalid and untracked packets is on.
 type Guard uint8
 
-// The settings of the guard. Auto is on unless somebody else's rules drop
-// invalid packets.
+// The settings of the guard. Auto is on unless the rules of another program drop invalid packets.
 const (
 	GuardAuto Guard = iota
 	GuardOn
@@ -36,59 +34,57 @@ type Options struct {
 	// FilterHook judges packets in filter chains instead of nat chains.
 	FilterHook bool
 	Guard      Guard
-	// OpenUnknown lets pass what is to or from an address that no known pod has.
+	// OpenUnknown accepts packets to or from an address that belongs to no known pod.
 	OpenUnknown bool
-	// KeepConnections lets connections that exist go on when a change denies them.
+	// KeepConnections lets existing connections continue when a change denies them.
 	KeepConnections bool
 }
 
-// Problem is a state of the node in which policies are not fully true.
+// Problem is a state of the node in which policies are not fully enforced.
 type Problem struct {
 	Subject, Text, Cure string
 	Blocking            bool
 }
 
-// Decision is what one pass changes. Its fields are in the order in which that is
-// done.
+// Decision lists the changes of one pass. Its fields are in the order in which they are committed.
 type Decision struct {
-	// LookAgain is when to look again for what is missing; 0 for never. Release is
-	// true if a connection is allowed again, so that later it need not be refused any
-	// more. Both hold whatever becomes of the rest.
+	// LookAgain is when to check again for missing facts; 0 for never. Release is true if a refused
+	// connection is allowed again, so that it can be released later. Both hold even if the rest
+	// fails.
 	LookAgain time.Duration
 	Release   bool
-	// Bridges have to show their packets to the IP hooks. It comes before Program,
-	// whose table keeps how they were.
+	// Bridges must pass their packets to the IP hooks. This comes before Program, whose table saves
+	// the former settings.
 	Bridges []inet.Path
-	// Known is the program without the pods that are held. Connections of its pods
-	// may be their own from now on, so whoever looks for those from before a pod is
-	// told before a rule lets one through.
+	// Known is the program without the pods that are held. From now on its pods may have
+	// connections of their own, so the search for connections older than a pod is notified before a
+	// rule allows one.
 	Known *program.Program
-	// Former are addresses that have a new owner, where nobody looks beside the loop:
-	// their connections end before a rule speaks of the new owner.
+	// Former are addresses with a new owner, if no search runs outside the loop: their connections
+	// end before a rule names the new owner.
 	Former []netip.Addr
-	// Node is how the pods of Program are wired. The table that binds bridge ports
-	// comes before the rules that let anybody behind them speak.
+	// Node is the wiring of the pods of Program. The table that binds bridge ports comes before the
+	// rules that allow traffic behind them.
 	Node program.Node
-	// Program is what the rules say, in one transaction with Refuse, Again and Admit:
-	// an end that answers must not revive what is about to be ended.
+	// Program is the content of the rules, in one transaction with Refuse, Again and Admit: a reply
+	// must not revive a connection that is about to be ended.
 	Program *program.Program
-	Refuse  map[program.Refused]string // by whose pod
-	Again   []program.Refused          // somebody took them out of the kernel's sets
+	Refuse  map[program.Refused]string // by tenant of the pod
+	Again   []program.Refused          // missing in the kernel's sets, to be added again
 	Admit   map[program.Refused]bool
-	// Held are closed by Program until connections from before them were looked for,
-	// which begins when they are closed.
+	// Held are closed by Program until connections older than the pods were searched for. The
+	// search begins when they are closed.
 	Held Held
-	// Learn is what connections are judged by from now on, if that is new. Then they
-	// are scanned, as far as the change can have denied some: never before the rules
-	// are in the kernel.
+	// Learn is what connections are judged by from now on, if it is new. Then the connections that
+	// the change may have denied are scanned, but never before the rules are in the kernel.
 	Learn *Basis
 	Scan  cut.Scopes
-	// Moved are addresses that went from one pod to another, where nobody looks beside
-	// the loop: what came since Former was let through by the rules for the former
-	// owner, so they are looked for once more by Judge.
+	// Moved are addresses that moved from one pod to another, if no search runs outside the loop.
+	// Connections opened since Former were accepted under the previous owner's rules, so they are
+	// searched for again with Judge.
 	Moved []netip.Addr
 	Judge *cut.Judge
-	// End are deleted once they are refused. More is true if others wait to be ended.
+	// End are deleted once they are refused. More is true if further connections wait to be ended.
 	End  []cut.Cut
 	More bool
 	Findings
@@ -103,77 +99,77 @@ type Basis struct {
 	Groups  cut.Groups
 }
 
-// Findings are what a decision says to people.
+// Findings are the messages of a decision for people.
 type Findings struct {
-	Filter   bool // judged in filter chains
+	Filter   bool // verdicts are in filter chains
 	Guard    bool
 	GuardWhy string
 	Problems []Problem
-	// Unsure counts the addresses of pods for which something is missing, by what: see
-	// Unsures. They are counted at once; problems name them after a while.
+	// Unsure counts the addresses of pods for which a fact is missing, by that fact: see Unsures.
+	// They are counted immediately; problems name them after a while.
 	Unsure map[string]int
-	// Strangers are interfaces that are closed and behind which no pod is known,
-	// sorted. They are here at once; a problem names them after a while.
+	// Strangers are closed interfaces without a known pod behind them, sorted. They are listed
+	// immediately; a problem names them after a while.
 	Strangers []string
-	// Elsewhere are addresses of pods that are closed, since routes lead elsewhere.
+	// Elsewhere are addresses of pods that are closed because their routes lead elsewhere.
 	Elsewhere []netip.Addr
-	// Lost says of whom refused connections are given up, since there are too many.
+	// Lost names the tenants whose refused connections are dropped because there are too many.
 	Lost *Overflow
 }
 
-// Overflow says that too many connections are refused.
+// Overflow means that too many connections are refused.
 type Overflow struct {
 	Count   int
-	Tenants []string // that have more than a fair share, sorted
+	Tenants []string // with more than a fair share, sorted
 }
 
 // Decider decides, one pass after another. It is used by one goroutine.
 type Decider struct {
 	options Options
-	// Forced is true if nat chains do not work here, so that packets are judged in
-	// filter chains whatever the operator chose.
+	// Forced is true if nat chains do not work here, so that filter chains are used whatever the
+	// operator chose.
 	Forced bool
-	// Lenience is for how long a packet is refused after its connection is allowed
-	// again.
+	// Lenience is how long a packet is refused after its connection is allowed again.
 	Lenience time.Duration
 
 	unreached missing              // no route
 	unbound   missing              // no bridge port
 	bypassed  missing              // not behind an interface of the IP layer
 	misled    missing              // routes lead elsewhere
-	unclear   missing              // a bridge's port has it, and something speaks against it
-	contested missing              // a bridge leads to it, and no port is believed to have it
+	unclear   missing              // a bridge port has it, but other facts contradict that
+	contested missing              // a bridge leads to it, but no port is trusted to have it
 	trusted   trusted              // routes did not lead elsewhere before
-	strangers map[string]time.Time // interfaces behind which no pod is known, since when
+	strangers map[string]time.Time // interfaces without a known pod, since when
 	belief    belief
 
-	judged  *program.Program // the program up to which connections are judged
-	closed  closure          // and what was closed for groups then
+	judged  *program.Program // the program by which connections are judged
+	closed  closure          // and the groups that were closed then
 	judge   *cut.Judge       // of that program, by basis; nil if connections cannot be read
 	basis   Basis
-	wired   program.Node // how its pods are wired
+	wired   program.Node // the wiring of its pods
 	refused map[program.Refused]refusal
 	asked   asked // what they were judged by
 	count   uint64
 }
 
-// New returns a decider that knows nothing yet.
+// New returns a decider without state.
 func New(o Options) *Decider {
-	return &Decider{options: o, Lenience: lenience, trusted: trusted{}, strangers: map[string]time.Time{}, unreached: missing{},
-		unbound: missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{}, contested: missing{},
+	return &Decider{options: o, Lenience: lenience, trusted: trusted{}, strangers: map[string]time.Time{},
+		unreached: missing{},
+		unbound:   missing{}, bypassed: missing{}, misled: missing{}, unclear: missing{}, contested: missing{},
 		refused: map[program.Refused]refusal{}}
 }
 
-// Decide says what to change so that the program is in force. all are the pods that
-// are wanted; p is all, or without what the kernel refuses.
+// Decide returns the changes that put the program in force. all is the wanted program; p is all, or
+// all without the pods that the kernel refuses.
 func (d *Decider) Decide(all, p *program.Program, w Wiring, c Connections) Decision {
 	out := d.Wire(all, p, w)
 	d.connections(&out, w, c)
 	return out
 }
 
-// Wire decides without the connections: their part of the decision is empty, and
-// what is refused stays so.
+// Wire decides without the connections: their part of the decision is empty, and refused
+// connections stay refused.
 func (d *Decider) Wire(all, p *program.Program, w Wiring) Decision {
 	out := Decision{}
 	p = d.believe(all, p, w, &out)
@@ -189,13 +185,13 @@ func (d *Decider) Wire(all, p *program.Program, w Wiring) Decision {
 	return out
 }
 
-// Forget drops what is known of connections, after the rules were away on purpose.
+// Forget drops the state about connections, after the rules were removed on purpose.
 func (d *Decider) Forget() {
 	d.judged, d.judge, d.Forced = nil, nil, false
 	clear(d.refused)
 }
 
-// Missing reports whether something is missing that comes without a notification.
+// Missing reports whether a fact is missing whose arrival is not notified.
 func (d *Decider) Missing() bool {
 	return len(d.unreached)+len(d.unbound)+len(d.bypassed)+len(d.misled)+len(d.unclear)+len(d.contested) > 0
 }

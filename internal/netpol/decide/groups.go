@@ -10,8 +10,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// closure is where the rules let nothing through to a group: bridges with a pod
-// that is isolated for ingress, and the pods on them.
+// closure is where the rules drop all traffic to groups: bridges with a pod that is isolated for
+// ingress, and the pods on them.
 type closure struct {
 	links map[string]bool
 	pods  map[netip.Addr]bool
@@ -37,10 +37,9 @@ func (c closure) equal(o closure) bool {
 	return maps.Equal(c.links, o.links) && maps.Equal(c.pods, o.pods)
 }
 
-// beyond returns the pods because of which a flow to a group can exist that the
-// other closure judged otherwise: those on a bridge that was closed since. With
-// knownPods the pods are those of the other too; then one can have been found on a
-// closed bridge.
+// beyond returns the pods for which a flow to a group may have another verdict than under the other
+// closure: pods on a bridge that was closed since. With knownPods the pods are also those of the
+// other; then only those are returned that the other did not have on a closed bridge.
 func (c closure) beyond(o closure, knownPods bool) (pods []netip.Addr) {
 	for a, link := range c.on {
 		if !o.links[link] || knownPods && !o.pods[a] {

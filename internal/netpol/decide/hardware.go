@@ -11,9 +11,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// extraHardware returns where the pods are whose ports may speak with further hardware
-// addresses. One that is another pod's, or that two ask for, is nobody's, and both
-// are named.
+// extraHardware returns the pods whose ports may send with extra hardware addresses. An address
+// that another pod has or requests is given to neither, and both are named.
 func (d *Decider) extraHardware(all *program.Program, w Wiring, out *Decision) (list []program.Attachment) {
 	if len(w.Hardware) == 0 {
 		return nil
@@ -35,8 +34,8 @@ func (d *Decider) extraHardware(all *program.Program, w Wiring, out *Decision) (
 	return list
 }
 
-// hardwareClaims returns who has or asks for each hardware address that some annotation
-// asks for.
+// hardwareClaims returns the owners and claimants of each hardware address that an annotation
+// requests.
 func hardwareClaims(all *program.Program, w Wiring) map[inet.Hardware]map[string]bool {
 	claims := map[inet.Hardware]map[string]bool{}
 	for name, list := range w.Hardware {
@@ -58,7 +57,7 @@ func hardwareClaims(all *program.Program, w Wiring) map[inet.Hardware]map[string
 	return claims
 }
 
-// twins names those who claim one hardware address.
+// twins names the claimants of hardware addresses with more than one.
 func twins(claims map[inet.Hardware]map[string]bool) []Problem {
 	var names []string
 	for h, whose := range claims {
@@ -70,7 +69,7 @@ func twins(claims map[inet.Hardware]map[string]bool) []Problem {
 		return nil
 	}
 	return []Problem{{Subject: "pods with one hardware address",
-		Text: "pods ask by annotation for hardware addresses that others of this node have or ask for too, " +
+		Text: "pods request by annotation hardware addresses that others of this node have or request too, " +
 			"so no annotation gives these: " + FirstOf(names),
 		Cure: "give each a hardware address of its own in the annotation podwall.io/extra-addresses"}}
 }

@@ -17,7 +17,8 @@ func TestFurtherHardwareAddressesBelongToOnePod(t *testing.T) {
 	s := newScene(Options{})
 	own := func(last byte) inet.Hardware { return inet.Hardware{2, 5: last} }
 	for i, port := range []string{"port1", "port2", "", "port1"} {
-		s.w.Paths[p.Pods[i].Addr] = inet.Path{Index: 3, Link: "cni0", Bridge: true, Port: port, Hardware: own(p.Pods[i].Addr.As4()[3] % 8)}
+		s.w.Paths[p.Pods[i].Addr] = inet.Path{Index: 3, Link: "cni0", Bridge: true, Port: port,
+			Hardware: own(p.Pods[i].Addr.As4()[3] % 8)}
 	}
 	extra := func(last byte) inet.Hardware { return inet.Hardware{0x52, 5: last} }
 	s.w.Hardware = map[string][]inet.Hardware{
@@ -29,7 +30,8 @@ func TestFurtherHardwareAddressesBelongToOnePod(t *testing.T) {
 		got = append(got, at.Port+" "+at.Hardware.String()+" "+at.Addr.String())
 	}
 	slices.Sort(got)
-	want := []string{" 02:00:00:00:00:03 10.0.0.3", "port1 02:00:00:00:00:01 10.0.0.1", "port1 02:00:00:00:00:01 10.0.0.9",
+	want := []string{" 02:00:00:00:00:03 10.0.0.3", "port1 02:00:00:00:00:01 10.0.0.1",
+		"port1 02:00:00:00:00:01 10.0.0.9",
 		"port1 52:00:00:00:00:01 10.0.0.1", "port1 52:00:00:00:00:01 10.0.0.9", "port2 02:00:00:00:00:02 10.0.0.2"}
 	if !slices.Equal(got, want) {
 		t.Errorf("ports have\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

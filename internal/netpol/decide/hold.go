@@ -11,25 +11,24 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// A pod whose address may have connections from before it is held: it is closed
-// until the connection table was looked through for them, beside the loop. Who
-// else is in the program does not wait. Where the look was made when the pod's
-// route appeared, the pod is not held. ADR 0012 has the argument.
+// A pod whose address may have connections older than the pod is held: it is closed until the
+// connection table was searched for them, outside the loop. The other pods do not wait. If the
+// search was made when the pod's route appeared, the pod is not held. ADR 0012 has the reasoning.
 
-// Held are the pods that have to wait, and those that need not.
+// Held lists the pods that must wait, and the new ones that need not.
 type Held struct {
 	Addrs []netip.Addr // closed for now
-	Came  []netip.Addr // those of pods that were not known before and are not held
-	// Link has the interface of each of Addrs, by its index.
+	Came  []netip.Addr // of pods that are new and not held
+	// Link holds the interface index of each of Addrs.
 	Link map[netip.Addr]int
-	// Beside is false if nobody looks beside the loop: then nobody is held, and the
-	// commit looks itself.
+	// Beside is false if no search runs outside the loop: then no pod is held, and the commit
+	// searches itself.
 	Beside bool
 
-	known *program.Program // without those that are held
+	known *program.Program // without the held pods
 }
 
-// hold returns the program in which the pods are closed that must wait.
+// hold returns the program with the pods closed that must wait.
 func (d *Decider) hold(p *program.Program, w Wiring) (*program.Program, Held) {
 	h := Held{known: p, Link: map[netip.Addr]int{}, Beside: w.Beside}
 	if !h.Beside {
@@ -38,8 +37,8 @@ func (d *Decider) hold(p *program.Program, w Wiring) (*program.Program, Held) {
 	before := &program.Program{Pods: d.before(p, w)}
 	waits, open := map[netip.Addr]bool{}, map[netip.Addr]bool{}
 	for _, pod := range p.Pods {
-		// Others than pods may be behind a bridge with an uplink, so nothing is closed
-		// there but by its address.
+		// Hosts other than pods may be behind a bridge with an uplink, so only known addresses are
+		// closed there.
 		open[pod.Addr] = d.options.OpenUnknown || w.Paths[pod.Addr].Uplink
 		was, known := podAt(before, pod.Addr)
 		moved := known && (was.Name != pod.Name || was.ID != pod.ID)
@@ -62,7 +61,7 @@ func (d *Decider) hold(p *program.Program, w Wiring) (*program.Program, Held) {
 	return ClosedFor(listed, heldChain, func(pod program.Pod) bool { return waits[pod.Addr] }), h
 }
 
-// before returns the pods that the kernel judged until now.
+// before returns the pods that the kernel's rules contained until now.
 func (d *Decider) before(p *program.Program, w Wiring) []program.Pod {
 	switch {
 	case d.judged != nil:
@@ -77,15 +76,14 @@ func without(p *program.Program, out func(program.Pod) bool) *program.Program {
 	return &program.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), out), Chains: p.Chains, Sets: p.Sets}
 }
 
-// heldChain begins the names of chains that allow nothing.
+// heldChain is the prefix of the names of chains that allow nothing.
 const heldChain = "held-"
 
-// closedByHold reports whether the pod is closed by hold.
+// closedByHold reports whether hold closed the pod.
 func closedByHold(pod program.Pod) bool { return strings.HasPrefix(pod.Ingress, heldChain) }
 
-// ClosedFor returns the program in which these pods are isolated and allowed
-// nothing, by chains of their own. To leave a pod out would open it where addresses
-// of unknown pods are open.
+// ClosedFor returns the program with these pods isolated and allowed nothing, by chains of their
+// own. Leaving a pod out would open it where addresses of unknown pods are open.
 func ClosedFor(p *program.Program, prefix string, is func(program.Pod) bool) *program.Program {
 	closed := &program.Program{Pods: slices.Clone(p.Pods), Chains: slices.Clone(p.Chains), Sets: p.Sets}
 	chains := map[string]*program.Chain{}

@@ -26,15 +26,19 @@ func TestWhoIsHeld(t *testing.T) {
 		listed  bool // the kernel gets the address
 	}{
 		{"a new pod", without, next, Options{}, nil, true, false},
-		{"a new pod of which nothing is left from before", without, next, Options{}, func(s *scene) { s.looked(next) }, false, true},
-		{"the same by another interface", without, next, Options{}, func(s *scene) { s.w.Clean[at(a)] = 7 }, true, false},
-		{"a new pod where nobody looks beside the loop", without, next, Options{}, func(s *scene) { s.w.Beside = false }, false, true},
+		{"a new pod of which nothing is left from before", without, next, Options{}, func(s *scene) { s.looked(next) },
+			false, true},
+		{"the same by another interface", without, next, Options{}, func(s *scene) { s.w.Clean[at(a)] = 7 }, true,
+			false},
+		{"a new pod where nobody looks beside the loop", without, next, Options{},
+			func(s *scene) { s.w.Beside = false }, false, true},
 		{"a new pod where unknown pods are open", without, next, Options{OpenUnknown: true}, nil, false, true},
 		{"a new pod on a bridge with an uplink", without, next, Options{}, uplink(a), false, true},
 		{"a pod that stays", before, letting(nil, pod("10.0.0.1", "db"), pod(a, "last")), Options{}, nil, false, true},
 		{"an address that moves", before, next, Options{}, nil, true, false},
 		{"an address that moves and is clean", before, next, Options{}, func(s *scene) { s.looked(next) }, true, false},
-		{"an address that moves where unknown pods are open", before, next, Options{OpenUnknown: true}, nil, true, true},
+		{"an address that moves where unknown pods are open", before, next, Options{OpenUnknown: true}, nil, true,
+			true},
 		{"an address that moves on a bridge with an uplink", before, next, Options{}, uplink(a), true, true},
 		{"the next pod of the same name", before, letting(nil, openPod("10.0.0.1", "db"),
 			program.Pod{Addr: at(a), Name: "shop/last", ID: "another", Tenant: "shop"}), Options{}, nil, true, false},
@@ -77,12 +81,14 @@ func TestAHeldPodComesAfterItsLook(t *testing.T) {
 	s := newScene(Options{}).settle(letting(nil))
 	s.wire(p)
 	for range 3 {
-		if out := s.commit(p); len(out.Held.Addrs) != 1 || out.Held.Link[at("10.0.0.1")] != linkOf(at("10.0.0.1")).Index {
+		if out := s.commit(p); len(out.Held.Addrs) != 1 ||
+			out.Held.Link[at("10.0.0.1")] != linkOf(at("10.0.0.1")).Index {
 			t.Fatalf("held are %+v", out.Held)
 		}
 	}
 	s.looked(p)
-	if out := s.commit(p); len(out.Held.Addrs) > 0 || !slices.Contains(out.Held.Came, at("10.0.0.1")) || out.Program != p {
+	if out := s.commit(p); len(out.Held.Addrs) > 0 || !slices.Contains(out.Held.Came, at("10.0.0.1")) ||
+		out.Program != p {
 		t.Errorf("after the look: %+v", out.Held)
 	}
 	if out := s.commit(p); len(out.Held.Addrs)+len(out.Held.Came) > 0 {
@@ -113,10 +119,12 @@ func TestPodsAreClosedByChainsOfTheirOwn(t *testing.T) {
 			t.Errorf("chain %s allows something", c.Name)
 		}
 	}
-	if want := []string{"ingress4-web", "left-egress4", "left-egress6", "left-ingress4", "left-ingress6"}; !slices.Equal(names, want) {
+	if want := []string{"ingress4-web", "left-egress4", "left-egress6", "left-ingress4",
+		"left-ingress6"}; !slices.Equal(names, want) {
 		t.Errorf("the chains are %v, want %v", names, want)
 	}
-	if closed.Pods[0] != p.Pods[0] || closed.Pods[1].Ingress != "left-ingress4" || closed.Pods[2].Egress != "left-egress6" ||
+	if closed.Pods[0] != p.Pods[0] || closed.Pods[1].Ingress != "left-ingress4" ||
+		closed.Pods[2].Egress != "left-egress6" ||
 		p.Pods[1].Ingress != "" {
 		t.Errorf("the pods are %+v, of %+v", closed.Pods, p.Pods)
 	}

@@ -13,27 +13,26 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// missing are addresses of pods for which something was not found, and since
-// when.
+// missing are addresses of pods for which a fact was not found, and since when.
 type missing map[netip.Addr]lostPod
 
 type lostPod struct {
 	name  string
-	id    string // tells a later pod of the same name
+	id    string // distinguishes a later pod of the same name
 	why   string // in a few words, may be empty
 	since time.Time
 }
 
-// Grace is for pods that come and go: their interface and their object in the
-// API do not appear and disappear together.
+// Grace allows for pods that start and stop: their interface and their API object do not appear and
+// disappear at the same time.
 const Grace = 30 * time.Second
 
-// update keeps the pods for which it is missing.
+// update keeps the pods for which the fact is missing.
 func (m missing) update(p *program.Program, is func(program.Pod) bool, now time.Time) {
 	m.updateWhy(p, func(pod program.Pod) (string, bool) { return "", is(pod) }, now)
 }
 
-// updateWhy is update for what can be missing for different reasons.
+// updateWhy is update for a fact that can be missing for different reasons.
 func (m missing) updateWhy(p *program.Program, is func(program.Pod) (why string, missing bool), now time.Time) {
 	lost := map[netip.Addr]bool{}
 	for _, pod := range p.Pods {
@@ -51,11 +50,10 @@ func (m missing) updateWhy(p *program.Program, is func(program.Pod) (why string,
 	maps.DeleteFunc(m, func(a netip.Addr, _ lostPod) bool { return !lost[a] })
 }
 
-// lookForPods finds what is missing to be sure of every pod. An isolated pod that
-// neither a direct route nor a bridge's port leads to may have its traffic pass
-// beside our hooks (a network that does not go through the node's IP layer). A pod on a
-// bridge whose port is not known may have its address forged there. Neither must
-// go unsaid.
+// lookForPods returns the problems with the wiring of pods. The traffic of an isolated pod to which
+// neither a direct route nor a bridge port leads may bypass our hooks (a network that does not use
+// the node's IP layer). The address of a pod on a bridge whose port is not known may be spoofed
+// there. Both must be reported.
 func (d *Decider) lookForPods(p *program.Program, w Wiring) []Problem {
 	isolated := func(pod program.Pod) bool { return pod.Ingress != "" || pod.Egress != "" }
 	d.unclear.updateWhy(p, func(pod program.Pod) (string, bool) {
@@ -81,24 +79,31 @@ func (d *Decider) lookForPods(p *program.Program, w Wiring) []Problem {
 	}, w.Now)
 	return slices.Concat(
 		d.bypassed.problems(w.Now, Problem{Subject: "bypassed", Blocking: true,
-			Text: "the interface that leads to isolated pods shows no pod's packets to the IP hooks, so policies are not enforced between pods beside it",
-			Cure: "use a pod network of pairs of interfaces or bridges; macvlan, ipvlan, Open vSwitch, SR-IOV and Cilium's host routing are out of reach"}),
+			Text: "the interface that leads to isolated pods does not pass the pods' packets to the IP hooks, so " +
+				"policies are not enforced between pods there",
+			Cure: "use a pod network of pairs of interfaces or bridges; macvlan, ipvlan, Open vSwitch, SR-IOV and " +
+				"Cilium's host routing are out of reach"}),
 		d.unclear.problems(w.Now, Problem{Subject: "pods at an unclear port", Blocking: true,
-			Text: "ports of bridges have addresses of isolated pods, but something speaks against it, so policies are not enforced there",
-			Cure: "let one port of a bridge have each address, and give the node an address on that bridge, or no route to the pods' network elsewhere"}),
+			Text: "ports of bridges have addresses of isolated pods, but other facts contradict that, so policies " +
+				"are not enforced there",
+			Cure: "let one port of a bridge have each address, and give the node an address on that bridge, or no " +
+				"route to the pods' network elsewhere"}),
 		d.unreached.problems(w.Now, Problem{Subject: "pods without an interface", Blocking: true,
-			Text: "no direct route of this node and no port of a bridge leads to isolated pods, so their traffic may pass beside the rules",
-			Cure: "use a pod network whose packets pass the host's IP hooks, or delete the objects of pods that are gone"}),
+			Text: "no direct route of this node and no port of a bridge leads to isolated pods, so their traffic may " +
+				"bypass the rules",
+			Cure: "use a pod network whose packets pass the host's IP hooks, or delete the objects of pods that are " +
+				"gone"}),
 		d.contested.problems(w.Now, Problem{Subject: "pods at a contested port",
-			Text: "something speaks against the port of a bridge that has the address of a pod, so nobody may use it and the pod is cut off",
+			Text: "a bridge port has the address of a pod, but other facts contradict that, so no port may use it " +
+				"and the pod is cut off",
 			Cure: "find the pod that took another's address and take CAP_NET_ADMIN from it; " +
 				"with the start gate the container runtime says whose port it is"}),
 		d.unbound.problems(w.Now, Problem{Subject: "pods without a port",
-			Text: "no port of their bridge is known to have these addresses, so a neighbour whose port is not known either can forge them"}))
+			Text: "no port of their bridge is known to have these addresses, so a neighbour whose port is not known " +
+				"either can forge them"}))
 }
 
-// problems completes the problem with those that are missing for longer than
-// the grace.
+// problems completes the problem with the pods that are missing for longer than the grace.
 func (m missing) problems(now time.Time, p Problem) []Problem {
 	var names []string
 	for a, pod := range m {
@@ -117,7 +122,7 @@ func (m missing) problems(now time.Time, p Problem) []Problem {
 	return []Problem{p}
 }
 
-// FirstOf names the first of many.
+// FirstOf names the first few of many.
 func FirstOf(names []string) string {
 	slices.Sort(names)
 	const shown = 5
@@ -128,17 +133,17 @@ func FirstOf(names []string) string {
 	return text
 }
 
-// What can be missing, as Findings.Unsure and the metric say it.
+// The kinds of missing facts, as in Findings.Unsure and the metric.
 const (
 	UnsureBypassed  = "bypassed"  // the interface shows no pod's packets to the IP hooks
 	UnsureUnreached = "unreached" // neither a route nor a port leads there
-	UnsureUnclear   = "unclear"   // something speaks against the port that has it, and no route leads there
-	UnsureContested = "contested" // something speaks against the port that has it
+	UnsureUnclear   = "unclear"   // other facts contradict the port that has it, and no route leads there
+	UnsureContested = "contested" // other facts contradict the port that has it
 	UnsureElsewhere = "elsewhere" // routes lead elsewhere
 	UnsureUnbound   = "unbound"   // no port of the bridge has it
 )
 
-// Unsures lists what Findings.Unsure counts.
+// Unsures lists the keys of Findings.Unsure.
 func Unsures() []string {
 	return []string{UnsureBypassed, UnsureContested, UnsureElsewhere, UnsureUnbound, UnsureUnclear, UnsureUnreached}
 }
@@ -156,13 +161,13 @@ func (d *Decider) unsure() map[string]int {
 	return counts
 }
 
-// firstLook is after which time something that is missing is looked for again. The
-// pauses double until the end of the grace.
+// firstLook is the first pause before a missing fact is checked again. The pauses double until the
+// end of the grace.
 const firstLook = 100 * time.Millisecond
 
-// nextLook returns when to look again for what is missing: at the end of the grace
-// of each at the latest, so that a problem is said as soon as it is one. It returns
-// 0 for never. Later it is looked for once in a period.
+// nextLook returns when to check again for missing facts, 0 for never: at the end of the grace of
+// each at the latest, so that a problem is reported as soon as it is one. After that it is checked
+// once per period.
 func (d *Decider) nextLook(w Wiring) (after time.Duration) {
 	now := w.Now
 	after = w.AskPorts

@@ -116,7 +116,8 @@ func TestAContestedPortCutsAPodAndNoNode(t *testing.T) {
 		blocking bool
 	}{{UnsureContested, inet.Path{Bridge: true}, false}, {UnsureUnclear, inet.Path{}, true}} {
 		d, p := New(Options{}), &program.Program{Pods: []program.Pod{pod}}
-		w := Wiring{Now: time.Unix(0, 0), Paths: map[netip.Addr]inet.Path{}, Unclear: map[netip.Addr]string{pod.Addr: "the ports a, b have it"}}
+		w := Wiring{Now: time.Unix(0, 0), Paths: map[netip.Addr]inet.Path{},
+			Unclear: map[netip.Addr]string{pod.Addr: "the ports a, b have it"}}
 		if tt.path.Bridge {
 			w.Paths[pod.Addr] = tt.path
 		}
@@ -126,7 +127,8 @@ func TestAContestedPortCutsAPodAndNoNode(t *testing.T) {
 		}
 		w.Now = w.Now.Add(Grace)
 		got := d.lookForPods(p, w)
-		if len(got) != 1 || got[0].Blocking != tt.blocking || !strings.Contains(got[0].Text, "a/b (10.0.0.1: the ports a, b have it)") {
+		if len(got) != 1 || got[0].Blocking != tt.blocking || !strings.Contains(got[0].Text,
+			"a/b (10.0.0.1: the ports a, b have it)") {
 			t.Errorf("%s: %+v, want one problem, blocking %t", tt.what, got, tt.blocking)
 		}
 	}
@@ -138,7 +140,8 @@ func TestAPodThatARouteLeadsElsewhereIsNoHole(t *testing.T) {
 	now := time.Unix(0, 0)
 	d := New(Options{})
 	d.misled = missing{pod.Addr: lostPod{name: "a/b", since: now}}
-	if got := d.lookForPods(&program.Program{Pods: []program.Pod{pod}}, Wiring{Now: now}); got != nil || len(d.unreached) != 0 {
+	if got := d.lookForPods(&program.Program{Pods: []program.Pod{pod}}, Wiring{Now: now}); got != nil ||
+		len(d.unreached) != 0 {
 		t.Errorf("%v, %v: want nothing", got, d.unreached)
 	}
 }

@@ -14,9 +14,8 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// node says what the rules have to know of the node. all are the pods that are
-// wanted, also those that are not programmed yet: their interfaces are closed like
-// those of the others.
+// node collects the facts that the rules need about the node. all are the wanted pods, including
+// those that are not programmed yet: their interfaces are closed like those of the others.
 func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	n := &out.Node
 	n.FilterHook = d.options.FilterHook || d.Forced || len(w.Others.NATBefore) > 0
@@ -29,15 +28,16 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	}
 	if len(w.Others.NATBefore) > 0 && !d.options.FilterHook {
 		out.Problems = append(out.Problems, Problem{Subject: "nat chain before ours", Blocking: true,
-			Text: strings.Join(w.Others.NATBefore, ", ") + " runs before podwall's and could end the walk; judging in filter chains instead",
+			Text: strings.Join(w.Others.NATBefore, ", ") +
+				" runs before podwall's and could end the walk; judging in filter chains instead",
 			Cure: "give that chain a priority above -190, or run with --datapath=filter"})
 	}
 	if chains := w.Others.KubeRouter; len(chains) > 0 {
 		out.Problems = append(out.Problems, Problem{Subject: "kube-router",
 			Text: fmt.Sprintf("%d chains of kube-router's firewall are in the kernel and judge packets too; "+
 				"if it has stopped, by the policies of that time: %s", len(chains), FirstOf(slices.Clone(chains))),
-			Cure: "stop kube-router on this node, then run podwall-agent --remove-kube-router-firewall=plan, and =now; " +
-				"see docs/migrate-from-kube-router.md"})
+			Cure: "stop kube-router on this node, then run podwall-agent --remove-kube-router-firewall=plan, " +
+				"and =now; see docs/migrate-from-kube-router.md"})
 	}
 	for _, b := range out.Bridges {
 		out.Problems = append(out.Problems, bridgeProblems(b, w.NodePorts[b.Index])...)
@@ -48,8 +48,8 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	isolatedLinks(all, w, n)
 }
 
-// guard says whether the guard is on. Nobody else judges the ICMP errors of isolated
-// pods.
+// guard decides whether the guard is on. The guard is also the only check of ICMP errors for
+// isolated pods.
 func (d *Decider) guard(all *program.Program, o Others) (on bool, why string) {
 	isolated := slices.ContainsFunc(all.Pods, func(p program.Pod) bool { return p.Egress != "" })
 	switch {
@@ -65,7 +65,7 @@ func (d *Decider) guard(all *program.Program, o Others) (on bool, why string) {
 	return true, "auto: no other table is seen to drop invalid packets at forward"
 }
 
-// attached returns where the pods are, as far as that is known; see unreached.
+// attached returns the interfaces of the pods, as far as they are known; see unreached.
 func attached(p *program.Program, w Wiring) (list []program.Attachment) {
 	for _, pod := range p.Pods {
 		if path, ok := w.Paths[pod.Addr]; ok {
@@ -76,10 +76,11 @@ func attached(p *program.Program, w Wiring) (list []program.Attachment) {
 }
 
 func attachment(a netip.Addr, path inet.Path) program.Attachment {
-	return program.Attachment{Link: path.Link, Addr: a, Port: path.Port, PortIndex: path.PortIndex, Hardware: path.Hardware}
+	return program.Attachment{Link: path.Link, Addr: a, Port: path.Port, PortIndex: path.PortIndex,
+		Hardware: path.Hardware}
 }
 
-// wiring says on which interfaces pods are.
+// wiring fills in the interfaces of the pods.
 func (d *Decider) wiring(p *program.Program, w Wiring, n *program.Node) {
 	for _, at := range attached(p, w) {
 		if !w.Paths[at.Addr].Uplink { // other machines may be behind it
@@ -96,8 +97,8 @@ func (d *Decider) wiring(p *program.Program, w Wiring, n *program.Node) {
 	}
 }
 
-// otherPorts notes the bridges of pods, and the ports of bridges that no pod's
-// addresses are bound to.
+// otherPorts fills in the bridges of pods, and the bridge ports to which no pod's addresses are
+// bound.
 func otherPorts(bridges []inet.Path, w Wiring, n *program.Node) {
 	ofPods := map[int]bool{}
 	for _, b := range bridges {
@@ -115,7 +116,7 @@ func otherPorts(bridges []inet.Path, w Wiring, n *program.Node) {
 	slices.Sort(n.UplinkPorts)
 }
 
-// isolatedLinks notes the interfaces that lead to isolated pods.
+// isolatedLinks fills in the interfaces that lead to isolated pods.
 func isolatedLinks(p *program.Program, w Wiring, n *program.Node) {
 	for _, pod := range p.Pods {
 		path, ok := w.Paths[pod.Addr]
@@ -131,10 +132,9 @@ func isolatedLinks(p *program.Program, w Wiring, n *program.Node) {
 	}
 }
 
-// podBridges returns the bridges that have to show their packets, sorted by name:
-// those of pods that are wanted, also of those that are not programmed, and on a
-// closed node all that may get pods, since the first are there before they are
-// known.
+// podBridges returns the bridges that must pass their packets to the IP hooks, sorted by name: the
+// bridges of wanted pods, including those not programmed yet, and on a closed node all bridges that
+// may get pods, because new pods are there before they are known.
 func (d *Decider) podBridges(all *program.Program, w Wiring) []inet.Path {
 	bridges := map[int]inet.Path{}
 	for _, pod := range all.Pods {
@@ -150,7 +150,7 @@ func (d *Decider) podBridges(all *program.Program, w Wiring) []inet.Path {
 	return slices.SortedFunc(maps.Values(bridges), func(a, b inet.Path) int { return cmp.Compare(a.Link, b.Link) })
 }
 
-// bridgeProblems says what cannot be enforced on a bridge as it is used here.
+// bridgeProblems returns what cannot be enforced on a bridge with this wiring.
 func bridgeProblems(b inet.Path, nodePorts []string) (list []Problem) {
 	if b.Uplink {
 		list = append(list, Problem{Subject: "bridge " + b.Link,
@@ -158,7 +158,7 @@ func bridgeProblems(b inet.Path, nodePorts []string) (list []Problem) {
 	}
 	if len(nodePorts) > 0 {
 		list = append(list, Problem{Subject: "node's port of " + b.Link,
-			Text: "the node speaks on this bridge by a pair of interfaces (" + strings.Join(nodePorts, ", ") +
+			Text: "the node uses this bridge through a veth pair (" + strings.Join(nodePorts, ", ") +
 				"): TCP between it and pods there may fail, " +
 				"since packets cross connection tracking twice; a reset then counts as invalid and is dropped",
 			Cure: "give the bridge itself the node's address"})

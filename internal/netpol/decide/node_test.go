@@ -19,7 +19,8 @@ import (
 // value: what tests and podwall-lab render is what an agent loads.
 func TestTheDefaultNodeIsTheZeroValue(t *testing.T) {
 	empty := &program.Program{}
-	if diff := cmp.Diff(program.Node{}, New(Options{}).Wire(empty, empty, Wiring{}).Node, cmpopts.EquateEmpty()); diff != "" {
+	if diff := cmp.Diff(program.Node{}, New(Options{}).Wire(empty, empty, Wiring{}).Node,
+		cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("the zero value (-) is not what a default node loads (+):\n%s", diff)
 	}
 }
@@ -36,9 +37,12 @@ func TestWhichChainsJudgeAndWhetherTheyAreGuarded(t *testing.T) {
 		subjects []string
 	}{
 		{"nothing special", Options{}, Others{}, false, false, true, "no other table", nil},
-		{"somebody drops invalid packets", Options{}, Others{DropsInvalid: true}, false, false, false, "another table", nil},
-		{"and a pod is isolated for egress", Options{}, Others{DropsInvalid: true}, false, false, true, "ICMP errors", nil},
-		{"and the guard is wanted", Options{Guard: GuardOn}, Others{DropsInvalid: true}, false, false, true, "=on", nil},
+		{"somebody drops invalid packets", Options{}, Others{DropsInvalid: true}, false, false, false, "another table",
+			nil},
+		{"and a pod is isolated for egress", Options{}, Others{DropsInvalid: true}, false, false, true, "ICMP errors",
+			nil},
+		{"and the guard is wanted", Options{Guard: GuardOn}, Others{DropsInvalid: true}, false, false, true, "=on",
+			nil},
 		{"the guard is not wanted", Options{Guard: GuardOff}, Others{}, false, false, false, "=off", nil},
 		{"filter chains are wanted", Options{FilterHook: true}, Others{}, false, true, false, "not needed", nil},
 		{"nat chains do not work", Options{}, Others{}, true, true, false, "not needed", nil},
@@ -46,7 +50,8 @@ func TestWhichChainsJudgeAndWhetherTheyAreGuarded(t *testing.T) {
 			[]string{"nat chain before ours"}},
 		{"the same where filter chains are wanted", Options{FilterHook: true}, Others{NATBefore: []string{"theirs"}},
 			false, true, false, "not needed", nil},
-		{"kube-router", Options{}, Others{KubeRouter: []string{"KUBE-POD-FW-A", "KUBE-NWPLCY-B"}}, false, false, true, "no other table", []string{"kube-router"}},
+		{"kube-router", Options{}, Others{KubeRouter: []string{"KUBE-POD-FW-A", "KUBE-NWPLCY-B"}}, false, false, true,
+			"no other table", []string{"kube-router"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newScene(c.options)
@@ -58,8 +63,10 @@ func TestWhichChainsJudgeAndWhetherTheyAreGuarded(t *testing.T) {
 				p.Pods, s.w.Paths[jailed.Addr] = append(p.Pods, jailed), inet.Path{Index: 9, Link: "veth9"}
 			}
 			out := s.commit(p)
-			if out.Filter != c.filter || out.Node.FilterHook != c.filter || out.Guard != c.guard || !strings.Contains(out.GuardWhy, c.why) {
-				t.Errorf("filter %t, guard %t (%s); want %t, %t (%s)", out.Filter, out.Guard, out.GuardWhy, c.filter, c.guard, c.why)
+			if out.Filter != c.filter || out.Node.FilterHook != c.filter || out.Guard != c.guard ||
+				!strings.Contains(out.GuardWhy, c.why) {
+				t.Errorf("filter %t, guard %t (%s); want %t, %t (%s)", out.Filter, out.Guard, out.GuardWhy, c.filter,
+					c.guard, c.why)
 			}
 			if got := subjects(out.Problems); !slices.Equal(got, c.subjects) {
 				t.Errorf("problems with %v, want %v", got, c.subjects)
@@ -95,7 +102,8 @@ func TestTheRulesKnowHowPodsAreWired(t *testing.T) {
 		}
 		return names
 	}
-	if want := []string{"veth1 10.0.0.1 ", "veth2 10.0.0.2 ", "cni0 10.0.1.1 port1", "br0 10.0.2.1 port2"}; !slices.Equal(at(n.Ported), want) {
+	if want := []string{"veth1 10.0.0.1 ", "veth2 10.0.0.2 ", "cni0 10.0.1.1 port1",
+		"br0 10.0.2.1 port2"}; !slices.Equal(at(n.Ported), want) {
 		t.Errorf("ported are %q, want %q", at(n.Ported), want)
 	}
 	if want := at(n.Ported)[:3]; !slices.Equal(at(n.Attached), want) {
@@ -147,7 +155,8 @@ func TestWhichBridgesShowTheirPackets(t *testing.T) {
 		s, p := wired(c.options)
 		out := s.commit(p)
 		if got := names(out.Bridges); !slices.Equal(got, c.want) || !slices.Equal(out.Node.PodBridges, c.want) {
-			t.Errorf("%+v: bridges %v, addresses bound on %v; want both %v", c.options, got, out.Node.PodBridges, c.want)
+			t.Errorf("%+v: bridges %v, addresses bound on %v; want both %v", c.options, got, out.Node.PodBridges,
+				c.want)
 		}
 		said := subjects(out.Problems)
 		for _, want := range []string{"bridge br0", "node's port of br0", "node's port of cni0"} {

@@ -49,9 +49,11 @@ func drawProgram(t *rapid.T) *program.Program {
 }
 
 func newWalk(t *rapid.T) *walk {
-	o := Options{OpenUnknown: rapid.Bool().Draw(t, "unknown pods are open"), KeepConnections: rapid.IntRange(0, 3).Draw(t, "keep") == 0}
-	return &walk{scene: newScene(o), twin: New(o), options: o, program: drawProgram(t), refused: map[program.Refused]bool{},
-		lost: map[netip.Addr]time.Time{}, believed: map[netip.Addr]bool{}}
+	o := Options{OpenUnknown: rapid.Bool().Draw(t, "unknown pods are open"),
+		KeepConnections: rapid.IntRange(0, 3).Draw(t, "keep") == 0}
+	return &walk{scene: newScene(o), twin: New(o), options: o, program: drawProgram(t),
+		refused: map[program.Refused]bool{},
+		lost:    map[netip.Addr]time.Time{}, believed: map[netip.Addr]bool{}}
 }
 
 // happen is one thing that happens to the node.
@@ -63,7 +65,8 @@ func (w *walk) happen(t *rapid.T) {
 	case 2:
 		w.w.Paths[a] = linkOf(a)
 	case 3:
-		w.w.Paths[a] = inet.Path{Index: 3, Link: "br0", Bridge: true, Uplink: rapid.Bool().Draw(t, "uplink"), Port: "port"}
+		w.w.Paths[a] = inet.Path{Index: 3, Link: "br0", Bridge: true, Uplink: rapid.Bool().Draw(t, "uplink"),
+			Port: "port"}
 	case 4:
 		w.w.Paths[a] = inet.Path{Index: 4, Link: "eth0", Elsewhere: true}
 	case 5:
@@ -73,7 +76,8 @@ func (w *walk) happen(t *rapid.T) {
 	case 7:
 		w.w.Beside = rapid.Bool().Draw(t, "beside")
 	case 8:
-		w.c.Found = append(w.c.Found, connection(rapid.SampledFrom([]string{friend, stranger}).Draw(t, "from"), a.String()))
+		w.c.Found = append(w.c.Found, connection(rapid.SampledFrom([]string{friend, stranger}).Draw(t, "from"),
+			a.String()))
 	}
 	w.w.Now = w.w.Now.Add(rapid.SampledFrom([]time.Duration{0, time.Second, Grace, lenience}).Draw(t, "time"))
 }
@@ -136,7 +140,8 @@ func (w *walk) note(t *rapid.T, out Decision) {
 
 // copy is what a decision must not change.
 func (w *walk) copy() any {
-	return []any{w.w.Now, maps.Clone(w.w.Paths), maps.Clone(w.w.Clean), slices.Clone(w.w.Open), slices.Clone(w.w.Carried),
+	return []any{w.w.Now, maps.Clone(w.w.Paths), maps.Clone(w.w.Clean), slices.Clone(w.w.Open),
+		slices.Clone(w.w.Carried),
 		slices.Clone(w.c.Found),
 		slices.Clone(w.program.Pods), slices.Clone(w.program.Chains), slices.Clone(w.program.Sets)}
 }
@@ -178,7 +183,8 @@ func (w *walk) wiring(t *rapid.T, out Decision) {
 			delete(w.lost, a)
 		} else if !lost {
 			w.lost[a] = w.w.Now
-		} else if w.w.Now.Sub(since) >= 2*Grace && Owns(out.Program, a) && !w.options.OpenUnknown && !w.d.newly(a, w.w.Now) {
+		} else if w.w.Now.Sub(since) >= 2*Grace && Owns(out.Program, a) && !w.options.OpenUnknown && !w.d.newly(a,
+			w.w.Now) {
 			t.Fatalf("%s leads elsewhere for %s and is a pod's", a, w.w.Now.Sub(since))
 		}
 	}
@@ -231,7 +237,8 @@ func (w *walk) ending(t *rapid.T, out Decision) {
 		}
 	}
 	for _, f := range w.c.Found {
-		denied := program.Eval(out.Program, program.Flow{Protocol: inet.TCP, Src: f.Entry.Orig.Src, Dst: f.Entry.Orig.Dst,
+		denied := program.Eval(out.Program, program.Flow{Protocol: inet.TCP, Src: f.Entry.Orig.Src,
+			Dst:     f.Entry.Orig.Dst,
 			DstPort: f.Entry.Orig.DstPort}) == program.Drop && !w.options.KeepConnections
 		c, ends := ended[f.Entry.Orig]
 		if ends != denied {

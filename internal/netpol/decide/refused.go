@@ -15,27 +15,25 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// The other half of a cut: what is kept of connections that were cut, so that the
-// end which answered does not revive them. The kernel's sets hold it, and the map
-// refused says what they hold.
+// The other half of a cut: a record of each connection that was cut, so that its replying end does
+// not revive it. The kernel's sets hold it, and the map refused mirrors them.
 
-// refusal is what is known of an element of the sets.
+// refusal is the state of one element of the sets.
 type refusal struct {
-	number  uint64    // the order in which they came
-	tenant  string    // whose pod it protects; empty if that is not known
+	number  uint64    // position in the order of arrival
+	tenant  string    // of the pod that it protects; empty if not known
 	allowed time.Time // since when the connection is allowed again; zero if it is not
-	judged  bool      // by what asked says
+	judged  bool      // against asked
 }
 
-// asked is what refused connections were judged by. It may be a program that was
-// never committed.
+// asked is what refused connections were judged by. It may be a program that was never committed.
 type asked struct {
 	program *program.Program // nil before the first
 	node    []netip.Addr
 }
 
-// ask judges what is refused, as far as the change concerns it: the rest is as
-// allowed or denied as before. It costs up to thousands of rules for each.
+// ask judges the refused connections that the change may concern; the verdicts of the others stay
+// the same. Each costs up to thousands of rules.
 func (d *Decider) ask(p *program.Program, node []netip.Addr, others map[netip.Addr]bool, now time.Time, out *Decision) {
 	all, differ := true, map[netip.Addr]bool{}
 	if d.asked.program != nil && slices.Equal(d.asked.node, node) {
@@ -63,17 +61,17 @@ func (d *Decider) ask(p *program.Program, node []netip.Addr, others map[netip.Ad
 }
 
 const (
-	// lenience is for how long a revival is refused after the connection is allowed
-	// again. The end that began it should speak first: only then is it the same
-	// connection, by its Service and judged as what it is. A TCP end of
-	// Linux that has something to say repeats it at least every two minutes.
+	// lenience is how long a revival is refused after the connection is allowed again. The end that
+	// began it should send first: only then is it recognized as the same connection, through its
+	// Service and with its own verdict. A TCP end of Linux with unacknowledged data repeats it at
+	// least every two minutes.
 	lenience = 2 * time.Minute
-	// MaxRefused bounds what the sets hold. Beyond it the oldest of those tenants go
-	// that have more than a fair share.
+	// MaxRefused bounds the size of the sets. Above it the oldest elements of the tenants with more
+	// than a fair share are removed.
 	MaxRefused = 1 << 16
 )
 
-// free takes out of the sets what has been allowed again for long enough.
+// free removes the elements whose connection has been allowed again for long enough.
 func (d *Decider) free(now time.Time, out *Decision) {
 	for r, known := range d.refused {
 		if !known.allowed.IsZero() && now.Sub(known.allowed) >= d.Lenience {
@@ -82,8 +80,8 @@ func (d *Decider) free(now time.Time, out *Decision) {
 	}
 }
 
-// bound makes room in the sets: the oldest of the tenants with most go, and nobody's
-// who has no more than a fair share.
+// bound makes room in the sets: it removes the oldest elements of the tenants with most, and none
+// of a tenant with at most a fair share.
 func (d *Decider) bound(out *Decision) {
 	excess := len(d.refused) + len(out.Refuse) - len(out.Admit) - MaxRefused
 	if excess <= 0 {
@@ -109,8 +107,7 @@ func (d *Decider) bound(out *Decision) {
 	out.Lost = &Overflow{Count: excess, Tenants: losers}
 }
 
-// give takes the oldest n of a tenant out of the sets, and then, if that is not
-// enough, of what comes.
+// give removes the oldest n elements of a tenant, and then, if that is not enough, new ones.
 func (d *Decider) give(tenant string, n int, out *Decision) {
 	var stay []program.Refused
 	for r, known := range d.refused {
@@ -118,7 +115,10 @@ func (d *Decider) give(tenant string, n int, out *Decision) {
 			stay = append(stay, r)
 		}
 	}
-	slices.SortFunc(stay, func(a, b program.Refused) int { return cmp.Compare(d.refused[a].number, d.refused[b].number) })
+	slices.SortFunc(stay, func(a, b program.Refused) int {
+		return cmp.Compare(d.refused[a].number,
+			d.refused[b].number)
+	})
 	for _, r := range stay[:min(n, len(stay))] {
 		out.Admit[r] = true
 	}
@@ -131,9 +131,9 @@ func (d *Decider) give(tenant string, n int, out *Decision) {
 	}
 }
 
-// Adopt compares with what the kernel refuses. What an earlier process left is
-// taken over. What is missing of protocols that have a time was forgotten by the
-// kernel, and is forgotten here; the rest is returned, to be written again.
+// Adopt compares with the elements in the kernel. Elements that an earlier process left are
+// adopted. Missing elements of protocols with a timeout have expired in the kernel and are removed
+// here; other missing ones are returned, to be written again.
 func (d *Decider) Adopt(list []program.Refused) (again []program.Refused) {
 	there := make(map[program.Refused]bool, len(list))
 	for _, r := range list {
@@ -154,8 +154,8 @@ func (d *Decider) Adopt(list []program.Refused) (again []program.Refused) {
 	return again
 }
 
-// Refused returns what is refused, in no order.
+// Refused returns the refused packets, in no particular order.
 func (d *Decider) Refused() iter.Seq[program.Refused] { return maps.Keys(d.refused) }
 
-// CountRefused returns how many there are.
+// CountRefused returns their number.
 func (d *Decider) CountRefused() int { return len(d.refused) }

@@ -77,7 +77,8 @@ func TestAFloodOfCutsDrivesOutNobodyElsesRefusals(t *testing.T) {
 func refusedMany(n int) map[program.Refused]refusal {
 	m := map[program.Refused]refusal{}
 	for i := range n {
-		m[program.Refused{Protocol: inet.TCP, SrcPort: uint16(i), DstPort: uint16(i >> 16)}] = refusal{number: uint64(i)}
+		m[program.Refused{Protocol: inet.TCP, SrcPort: uint16(i),
+			DstPort: uint16(i >> 16)}] = refusal{number: uint64(i)}
 	}
 	return m
 }
@@ -107,7 +108,8 @@ func TestAChangeHasTheRefusedConnectionsJudgedThatItConcerns(t *testing.T) {
 		{Addr: second, Name: "b/p", Tenant: "b", Ingress: "ingress4-b"}}
 	both := func() *program.Program {
 		return &program.Program{Pods: slices.Clone(pods), Chains: []*program.Chain{
-			{Name: "ingress4-a", Direction: program.Ingress, Family: inet.IPv4}, {Name: "ingress4-b", Direction: program.Ingress,
+			{Name: "ingress4-a", Direction: program.Ingress, Family: inet.IPv4},
+			{Name: "ingress4-b", Direction: program.Ingress,
 				Family: inet.IPv4}}}
 	}
 	at := func(a netip.Addr) program.Refused {
@@ -167,10 +169,13 @@ func TestAChangeHasTheRefusedConnectionsJudgedThatItConcerns(t *testing.T) {
 func TestWhoseChangeNeedsAScanPays(t *testing.T) {
 	at := netip.MustParseAddr
 	before := &program.Program{Pods: []program.Pod{{Addr: at(first), Tenant: "gone"}}}
-	now := &program.Program{Pods: []program.Pod{{Addr: at(webPod), Tenant: "a", Ingress: "x"}, {Addr: at(second), Tenant: "b"}}}
+	now := &program.Program{Pods: []program.Pod{{Addr: at(webPod), Tenant: "a", Ingress: "x"},
+		{Addr: at(second), Tenant: "b"}}}
 	scopes := cut.Scopes{}
-	scan(scopes, before, now, cut.Change{Denied: []netip.Addr{at(webPod)}, Shrunk: []netip.Addr{at(second)}, Left: []netip.Addr{at(first)}})
-	a, b, gone := scopes[cut.Payer{Tenant: "a"}], scopes[cut.Payer{Tenant: "b", Members: true}], scopes[cut.Payer{Tenant: "gone"}]
+	scan(scopes, before, now, cut.Change{Denied: []netip.Addr{at(webPod)}, Shrunk: []netip.Addr{at(second)},
+		Left: []netip.Addr{at(first)}})
+	a, b, gone := scopes[cut.Payer{Tenant: "a"}], scopes[cut.Payer{Tenant: "b", Members: true}],
+		scopes[cut.Payer{Tenant: "gone"}]
 	if len(scopes) != 3 || a == nil || !a.Touched[at(webPod)] || b == nil || !b.Touched[at(second)] ||
 		gone == nil || gone.Left[at(first)] != "gone" {
 		t.Errorf("payers are %v", slices.Collect(maps.Keys(scopes)))

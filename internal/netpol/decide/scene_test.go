@@ -24,8 +24,10 @@ type scene struct {
 // newScene is a node with somebody who looks beside the loop. Nothing leads to a
 // pod yet.
 func newScene(o Options) *scene {
-	return &scene{d: New(o), w: Wiring{Now: time.Unix(1_000_000, 0), Paths: map[netip.Addr]inet.Path{}, Routed: map[netip.Addr]bool{},
-		Announced: map[netip.Addr]bool{}, NodePorts: map[int][]string{}, Open: []string{"eth0"}, Beside: true, Clean: map[netip.Addr]int{}}}
+	return &scene{d: New(o), w: Wiring{Now: time.Unix(1_000_000, 0), Paths: map[netip.Addr]inet.Path{},
+		Routed:    map[netip.Addr]bool{},
+		Announced: map[netip.Addr]bool{}, NodePorts: map[int][]string{}, Open: []string{"eth0"}, Beside: true,
+		Clean: map[netip.Addr]int{}}}
 }
 
 // wire gives each pod an interface of its own.
@@ -96,15 +98,17 @@ func letting(peers []string, pods ...program.Pod) *program.Program {
 		set.Elements = set.Elements.With(inet.Element{Addr: at(a)})
 	}
 	slices.SortFunc(pods, func(a, b program.Pod) int { return a.Addr.Compare(b.Addr) })
-	return &program.Program{Pods: pods, Sets: []*program.Set{set}, Chains: []*program.Chain{{Name: "ingress4-web", Direction: program.Ingress,
-		Family: inet.IPv4, Rules: []program.Rule{{PeerSet: set.Name}}}}}
+	return &program.Program{Pods: pods, Sets: []*program.Set{set},
+		Chains: []*program.Chain{{Name: "ingress4-web", Direction: program.Ingress,
+			Family: inet.IPv4, Rules: []program.Rule{{PeerSet: set.Name}}}}}
 }
 
 // connection is one that a scan found, as the kernel has it.
 func connection(from, to string) cut.Cut {
-	return cut.Cut{Reason: cut.Ingress, Addr: at(to), Pod: "shop/web", Tenant: "shop", Entry: inet.Connection{Protocol: inet.TCP,
-		Orig:  inet.Tuple{Src: at(from), Dst: at(to), SrcPort: 40000, DstPort: 80},
-		Reply: inet.Tuple{Src: at(to), Dst: at(from), SrcPort: 80, DstPort: 40000}}}
+	return cut.Cut{Reason: cut.Ingress, Addr: at(to), Pod: "shop/web", Tenant: "shop",
+		Entry: inet.Connection{Protocol: inet.TCP,
+			Orig:  inet.Tuple{Src: at(from), Dst: at(to), SrcPort: 40000, DstPort: 80},
+			Reply: inet.Tuple{Src: at(to), Dst: at(from), SrcPort: 80, DstPort: 40000}}}
 }
 
 func addrsOf(p *program.Program) (list []string) {

@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// lookForStrangers says which interfaces are closed because pods may be behind
-// them, while none is known: a pod whose object is missing, or something else than
-// a pod, which then is cut off.
+// lookForStrangers reports the interfaces that are closed because pods may be behind them although
+// none is known: a pod whose object is missing, or a host that is not a pod and is now cut off.
 func (d *Decider) lookForStrangers(w Wiring, out *Decision) []Problem {
 	if d.options.OpenUnknown {
 		return nil // they are open
@@ -19,8 +18,7 @@ func (d *Decider) lookForStrangers(w Wiring, out *Decision) []Problem {
 	return d.strange(w.Strangers, w.Now)
 }
 
-// strange returns the problem with those that are strangers for longer than the
-// grace.
+// strange returns the problem with the interfaces that are strangers for longer than the grace.
 func (d *Decider) strange(list []string, now time.Time) []Problem {
 	maps.DeleteFunc(d.strangers, func(name string, _ time.Time) bool { return !slices.Contains(list, name) })
 	var long []string
@@ -37,6 +35,8 @@ func (d *Decider) strange(list []string, now time.Time) []Problem {
 		return nil
 	}
 	return []Problem{{Subject: "interfaces without a known pod",
-		Text: "these interfaces may lead to pods, but no known pod is behind them, so they are closed: " + FirstOf(long),
-		Cure: "name those that lead elsewhere in --uplink-interfaces; where pods are behind them, find out why their objects are missing or have other addresses, or remove sandboxes that are left over"}}
+		Text: "these interfaces may lead to pods, but no known pod is behind them, so they are closed: " +
+			FirstOf(long),
+		Cure: "list interfaces without pods in --uplink-interfaces; if pods are behind them, find out why their " +
+			"objects are missing or have other addresses, or remove sandboxes that are left over"}}
 }

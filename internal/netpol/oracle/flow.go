@@ -25,8 +25,8 @@ func (d Direction) String() string {
 	return "ingress"
 }
 
-// Flow is a question: may Src open this flow to Dst? Addresses and port are
-// those after Services were resolved and before anybody masquerades.
+// Flow is a question: may Src open this flow to Dst? Addresses and port are those after Services
+// were resolved and before masquerading.
 type Flow struct {
 	// Protocol is an IP protocol number. Numbers that the API cannot name (ICMP
 	// is 1) are matched by rules without ports only.
@@ -36,16 +36,16 @@ type Flow struct {
 	Port uint16
 }
 
-// Endpoint is one end of a flow. Set Pod for a pod, Node (and Addr) for the
-// node itself, and Addr alone for whoever has that address.
+// Endpoint is one end of a flow. Set Pod for a pod, Node (and Addr) for the node itself, and Addr
+// alone for any other owner of that address.
 type Endpoint struct {
 	Pod  cluster.Key
 	Node string
 	// Addr is the address that the flow uses. For a pod it may be left out:
 	// then it is the pod's first address of the family of the other end.
 	Addr netip.Addr
-	// Beyond is true of somebody who is not on a link of pods. It tells whose a
-	// link-local address is: without it, that of a pod on the same link.
+	// Beyond is true for an endpoint that is not on a link of pods. It matters for a link-local
+	// address: without Beyond it is that of a pod on the same link.
 	Beyond bool
 }
 
@@ -54,18 +54,17 @@ func Pod(namespace, name string) Endpoint {
 	return Endpoint{Pod: cluster.Key{Namespace: namespace, Name: name}}
 }
 
-// Outside is the endpoint of whoever has the address and is on no link of pods.
+// Outside is the endpoint at the address that is on no link of pods.
 func Outside(a netip.Addr) Endpoint { return Endpoint{Addr: a, Beyond: true} }
 
-// Addr is the endpoint of whoever has the address.
+// Addr is the endpoint at the address, whatever it is.
 func Addr(a netip.Addr) Endpoint { return Endpoint{Addr: a} }
 
 // Node is the endpoint of a node itself, or of anything that shares its
 // network.
 func Node(name string, a netip.Addr) Endpoint { return Endpoint{Node: name, Addr: a} }
 
-// party is an endpoint that was looked up: either a pod with a network of its
-// own, or a node, or neither.
+// party is an endpoint after lookup: either a pod with a network of its own, or a node, or neither.
 type party struct {
 	pod    *cluster.Pod
 	node   string
@@ -73,8 +72,8 @@ type party struct {
 	addr   netip.Addr
 }
 
-// parties looks up both ends. It reports false if one does not exist: a pod
-// that is unknown or has no address.
+// parties looks up both ends. ok is false if one does not exist: a pod that is unknown or has no
+// address.
 func parties(snap *cluster.Snapshot, f Flow) (src, dst party, ok bool) {
 	src, srcOK := lookUp(snap, f.Src)
 	dst, dstOK := lookUp(snap, f.Dst)
@@ -110,12 +109,12 @@ func lookUpPod(snap *cluster.Snapshot, k cluster.Key, addr netip.Addr) (party, b
 			return party{pod: p, addr: addr}, true
 		}
 	}
-	// A finished pod sends nothing; its address may be somebody else's now.
+	// A finished pod sends nothing; its address may belong to another pod now.
 	return party{pod: owner(snap, addr), addr: addr}, addr.IsValid()
 }
 
-// owner returns the pod that has the address now. Where two claim it, the one
-// that is not being deleted does.
+// owner returns the pod that has the address now. If two claim it, the one that is not being
+// deleted has it.
 func owner(snap *cluster.Snapshot, a netip.Addr) *cluster.Pod {
 	var found *cluster.Pod
 	for _, p := range snap.Pods {
@@ -138,7 +137,7 @@ func has(p *cluster.Pod, a netip.Addr) bool {
 	return false
 }
 
-// addresses fills in the address of a pod that was named without one.
+// addresses fills in the address of a pod that was given without one.
 func addresses(src, dst party) (s, d netip.Addr) {
 	switch {
 	case !src.addr.IsValid() && !dst.addr.IsValid():

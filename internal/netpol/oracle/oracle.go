@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package oracle is the first witness: it reads the text of the NetworkPolicy
-// API as literally as it can and says whether a flow is allowed, and why.
+// Package oracle is the first witness: it reads the text of the NetworkPolicy API as literally as
+// it can and says whether a flow is allowed, and why.
 //
-// It is naive on purpose: it looks at every pod and every policy for every
-// question, keeps nothing, and shares no code with packages policy and compile
-// except the values of package cluster. The agent never uses it. Tests and
-// the people's commands (explain, can) do. The API's own words, shortened,
-// stand beside the steps; docs/design/semantics.md has the whole reading.
+// It is naive on purpose: it reads every pod and every policy for every question, keeps nothing,
+// and shares no code with packages policy and compile except the values of package cluster. The
+// agent never uses it. Tests and the commands for people (explain, can) do. The API's own words,
+// shortened, are quoted at each step; docs/design/semantics.md has the whole reading.
 package oracle
 
 import (
@@ -17,9 +16,8 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// Judge says whether the first packet of a flow is allowed: by the egress side
-// of its source and by the ingress side of its destination. Replies belong to
-// the flow that they answer and are not asked about.
+// Judge says whether the first packet of a flow is allowed: by the egress side of its source and by
+// the ingress side of its destination. Replies belong to their flow and are not judged separately.
 func Judge(snap *cluster.Snapshot, f Flow) Answer {
 	src, dst, ok := parties(snap, f)
 	if !ok {
@@ -40,11 +38,11 @@ func Judge(snap *cluster.Snapshot, f Flow) Answer {
 	return a
 }
 
-// question is one flow, with what every step needs to know about it.
+// question is one flow, with the facts that every step needs.
 type question struct {
 	snap *cluster.Snapshot
 	flow Flow
-	dst  *cluster.Pod // nil if the destination is no pod
+	dst  *cluster.Pod // nil if the destination is not a pod
 }
 
 // side judges one direction, seen from the subject.
@@ -58,8 +56,8 @@ func (q question) side(dir Direction, subject, peer party) Reason {
 	if len(isolating) == 0 {
 		return r
 	}
-	// "OR if the traffic source is the pod's local node": ingress only, the
-	// egress field has no such words.
+	// "OR if the traffic source is the pod's local node": ingress only, the egress field has no
+	// such words.
 	if dir == Ingress && peer.node != "" && peer.node == subject.pod.Node {
 		r.Cause = OwnNode
 		return r
@@ -95,8 +93,8 @@ func (q question) isolating(dir Direction, pod *cluster.Pod) []*cluster.Policy {
 	return list
 }
 
-// rule asks one rule. "The traffic must match both ports and from" (or to).
-// A miss says how near the rule came.
+// rule matches one rule. "The traffic must match both ports and from" (or to). A miss records how
+// close the rule was.
 func (q question) rule(p *cluster.Policy, r cluster.Rule, peer party) (*Match, *Miss) {
 	from, far := q.peers(p, r.Peers, peer)
 	port := q.ports(r.Ports)
@@ -127,18 +125,17 @@ func (q question) peers(p *cluster.Policy, list cluster.Peers, peer party) (int,
 	return none, best
 }
 
-// peer asks one item of from or to.
+// peer matches one item of from or to.
 func (q question) peer(p *cluster.Policy, item cluster.Peer, peer party) distance {
 	if item.Block != nil {
-		// "A particular CIDR that is allowed": whoever has the address. The
-		// text excludes pods nowhere, so pods are matched as well.
+		// "A particular CIDR that is allowed": every owner of the address. The text does not
+		// exclude pods, so pods are matched as well.
 		if nearby(peer) && !onOneLink(item.Block.CIDR) {
 			return distance{step: onTheLink}
 		}
 		return block(item.Block, peer.addr)
 	}
-	// A selector "selects pods". A node, a host-network pod or an outside
-	// address is none.
+	// A selector "selects pods". A node, a host-network pod or an outside address is not one.
 	if peer.pod == nil {
 		return distance{step: noPod}
 	}
@@ -162,17 +159,17 @@ func (q question) namespaceMatches(p *cluster.Policy, sel *cluster.Selector, nam
 			return sel.Matches(ns.Labels)
 		}
 	}
-	return false // labels not known yet: not even {} may guess
+	return false // labels not known yet: not even {} may match
 }
 
-// nearby reports whether the peer is a pod by another address: a link-local one
-// means somebody on the same link, and where pods are that is a pod.
+// nearby reports whether the peer is a pod by another address: a link-local one means a host on the
+// same link, and where pods are that is a pod.
 func nearby(peer party) bool {
 	return peer.node == "" && !peer.beyond && peer.addr.IsLinkLocalUnicast()
 }
 
-// onOneLink reports whether all addresses of a block are link-local: then whoever
-// wrote it meant what is on the link.
+// onOneLink reports whether all addresses of a block are link-local: then its author meant the
+// hosts on the link.
 func onOneLink(p netip.Prefix) bool {
 	bits := 10 // fe80::/10
 	if p.Addr().Is4() {
@@ -209,7 +206,7 @@ func (q question) ports(list cluster.Ports) int {
 	return none
 }
 
-// port asks one item: "only traffic on the specified protocol AND port".
+// port matches one item: "only traffic on the specified protocol AND port".
 func (q question) port(item cluster.Port) bool {
 	switch {
 	case item.Protocol != q.flow.Protocol:

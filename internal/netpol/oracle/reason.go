@@ -25,13 +25,13 @@ func (a Answer) String() string {
 	return fmt.Sprintf("%s; egress: %s; ingress: %s", verdict, a.Egress, a.Ingress)
 }
 
-// Cause is what decided one side.
+// Cause is the fact that decided one side.
 type Cause uint8
 
 // The causes. The zero value denies: an end of the flow does not exist.
 const (
 	NoSuchEnd   Cause = iota
-	NoSubject         // this end is no pod with a network of its own: policies say nothing about it
+	NoSubject         // this end is not a pod with a network of its own: policies do not apply to it
 	NotIsolated       // no policy of this direction selects the pod
 	Self              // a pod to itself
 	OwnNode           // the node to its own pod
@@ -39,20 +39,20 @@ const (
 	NoRule            // isolated, and no rule allows it, see Nearest
 )
 
-// Reason says why one side allows or denies a flow.
+// Reason is why one side allows or denies a flow.
 type Reason struct {
 	Cause Cause
 	// Isolating are the policies that select the pod in this direction, sorted.
 	// Empty means not isolated.
 	Isolating []cluster.Key
-	// Match is the rule that allows, when Cause is Rule.
+	// Match is the rule that allows, if Cause is Rule.
 	Match *Match
-	// Nearest is the rule that came nearest, when Cause is NoRule. Nil if the
-	// isolating policies have no rule at all.
+	// Nearest is the rule that came closest, if Cause is NoRule. Nil if the isolating policies have
+	// no rule at all.
 	Nearest *Miss
 }
 
-// Allowed reports whether this side lets the flow pass.
+// Allowed reports whether this side allows the flow.
 func (r Reason) Allowed() bool { return r.Cause != NoSuchEnd && r.Cause != NoRule }
 
 // Isolated reports whether a policy selects the pod in this direction.
@@ -91,8 +91,8 @@ type Match struct {
 	Direction Direction
 	// Rule is the position in the API object.
 	Rule int
-	// Peer and Port are positions among the items that were understood, or
-	// -1 when the field is empty or missing and so matches everything.
+	// Peer and Port are positions among the items that were understood, or -1 if the field is empty
+	// or missing and so matches everything.
 	Peer, Port int
 }
 
@@ -124,19 +124,19 @@ func (m *Miss) String() string {
 	return fmt.Sprintf("%s %s[%d]: %s", m.Policy, m.Direction, m.Rule, m.Why)
 }
 
-// Positions that are no position.
+// Values of a position that are not a position.
 const (
 	anyItem = -1 // the field is empty or missing
 	none    = -2 // no item matches
 )
 
-// distance says how near an item of from or to came.
+// distance is how closely an item of from or to missed.
 type distance struct {
 	step step
 	peer int
 }
 
-// step orders the ways to miss, the farthest first.
+// step orders the ways to miss, the most distant first.
 type step uint8
 
 const (
@@ -150,8 +150,8 @@ const (
 	matched
 )
 
-// nearer prefers a rule whose peer matches to one whose port matches, and
-// among equals the one whose peers came nearer, then the first.
+// nearer prefers a rule whose peer matches to one whose port matches, and among equals the one
+// whose peers came closer, then the first.
 func nearer(a, b *Miss) *Miss {
 	if a == nil || b.rank() > a.rank() {
 		return b
@@ -169,7 +169,7 @@ func (m *Miss) rank() int {
 	return int(m.far.step)
 }
 
-// why words a miss.
+// why describes a miss in words.
 func (q question) why(r cluster.Rule, from, port int, far distance) string {
 	switch {
 	case port != none:

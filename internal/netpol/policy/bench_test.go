@@ -22,7 +22,8 @@ type big struct {
 }
 
 func newBig(s scale.Shape) *big {
-	b := &big{Shape: s, store: cluster.NewStore(), index: policy.NewIndex(scale.NodeName(0)), in: convert.NewInterner().OnNode(scale.NodeName(0))}
+	b := &big{Shape: s, store: cluster.NewStore(), index: policy.NewIndex(scale.NodeName(0)),
+		in: convert.NewInterner().OnNode(scale.NodeName(0))}
 	s.Fill(b.store)
 	b.pass()
 	return b
@@ -37,7 +38,8 @@ func (b *big) pass() *policy.Model {
 // relabel gives pod i another application.
 func (b *big) relabel(i, app int) {
 	p := *b.in.Pod(b.Pod(i))
-	p.Labels = cluster.NewLabels(map[string]string{"app": fmt.Sprintf("app-%d", app), "role": fmt.Sprintf("role-%d", app%3)})
+	p.Labels = cluster.NewLabels(map[string]string{"app": fmt.Sprintf("app-%d", app),
+		"role": fmt.Sprintf("role-%d", app%3)})
 	b.store.Update(func(tx *cluster.Tx) { tx.SetPod(&p) })
 }
 

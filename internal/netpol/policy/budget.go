@@ -11,9 +11,9 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// The sets that the policies of a namespace refer to may have so many members in
-// all: eight times the addresses of pods that there are, so that policies which
-// mean every pod fit, and never fewer than minElements.
+// The bounds of the members of all sets that the policies of a namespace refer to: eight times the
+// number of pod addresses, so that policies which mean every pod fit, and never fewer than
+// minElements.
 const (
 	minElements     = 1 << 18
 	timesEveryOther = 8
@@ -22,8 +22,8 @@ const (
 // over are the policies of a namespace that are above its budget.
 type over map[*Resolved]bool
 
-// aboveBudget returns the policies whose sets have too many members, by namespace.
-// addresses is how many pods have. The answer follows from the members alone.
+// aboveBudget returns the policies whose sets have too many members, by namespace. addresses is the
+// number of pod addresses. The result depends on the members only.
 func aboveBudget(parts map[string]*part, size func(SetKey) int, addresses int) map[string]over {
 	budget := max(minElements, timesEveryOther*addresses)
 	var found map[string]over
@@ -38,8 +38,7 @@ func aboveBudget(parts map[string]*part, size func(SetKey) int, addresses int) m
 	return found
 }
 
-// over returns the policies that a budget has no room for: those with the largest
-// sets.
+// over returns the policies for which a budget has no room: those with the largest sets.
 func (p *part) over(size func(SetKey) int, budget int) over {
 	total := 0
 	for key := range p.specs {
@@ -72,7 +71,7 @@ func (p *part) over(size func(SetKey) int, budget int) over {
 	return out
 }
 
-// without returns the part in which some policies allow nothing.
+// without returns the part with some policies allowing nothing.
 func (p *part) without(out over) *part {
 	if len(out) == 0 {
 		return p
@@ -103,22 +102,24 @@ func swapped(list []*Resolved, by map[*Resolved]*Resolved) []*Resolved {
 	return list
 }
 
-// diagnostics says which policies allow nothing, since their sets are too large.
+// diagnostics names the policies that allow nothing because their sets are too large.
 func (o over) diagnostics(size func(SetKey) int) (list []cluster.Diagnostic) {
 	for r := range o {
 		n := 0
 		for key := range r.specs() {
 			n += size(key)
 		}
-		list = append(list, cluster.Diagnostic{Severity: cluster.Error, Kind: "NetworkPolicy", Object: r.Policy.Key, Field: "spec",
-			Message: fmt.Sprintf("its selectors select %d addresses in all, more than the policies of a namespace may have together: it allows nothing, its pods stay isolated", n),
-			Cure:    "use fewer different selectors that select many pods; docs/limits.md has the figures"})
+		list = append(list, cluster.Diagnostic{Severity: cluster.Error, Kind: "NetworkPolicy", Object: r.Policy.Key,
+			Field: "spec",
+			Message: fmt.Sprintf("its selectors select %d addresses in all, more than the policies of a namespace "+
+				"may have together: it allows nothing, its pods stay isolated", n),
+			Cure: "use fewer different selectors that select many pods; docs/limits.md has the figures"})
 	}
 	slices.SortFunc(list, func(a, b cluster.Diagnostic) int { return a.Object.Compare(b.Object) })
 	return list[:min(len(list), maxDiagnostics)]
 }
 
-// maxDiagnostics bounds what is said about one namespace.
+// maxDiagnostics bounds the diagnostics about one namespace.
 const maxDiagnostics = 20
 
 func diagnostics(out map[string]over, size func(SetKey) int) (list []cluster.Diagnostic) {

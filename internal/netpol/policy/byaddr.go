@@ -10,12 +10,12 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// byAddr finds pods by address, for some 25 bytes each: a map from a digest of
-// the address, which the pod itself has in full. Two pods have one address while
-// it is reused, and some in a million have one digest.
+// byAddr finds pods by address, for about 25 bytes each: a map from a digest of the address, which
+// the pod itself holds in full. Two pods have one address while it is reused, and a few in a
+// million have the same digest.
 type byAddr struct {
 	one  map[uint32]*cluster.Pod
-	more map[uint32][]*cluster.Pod // all of a digest that several have; it is not in one
+	more map[uint32][]*cluster.Pod // all pods of a digest that several have; one is not in it
 }
 
 func newByAddr() byAddr {

@@ -35,7 +35,8 @@ func TestPodsAreFoundByTheirOwnAddressWhateverItsDigest(t *testing.T) {
 	want := func(step string, addr netip.Addr, pods ...*cluster.Pod) {
 		t.Helper()
 		got := x.of(addr)
-		if len(got) != len(pods) || slices.ContainsFunc(pods, func(p *cluster.Pod) bool { return !slices.Contains(got, p) }) {
+		if len(got) != len(pods) || slices.ContainsFunc(pods,
+			func(p *cluster.Pod) bool { return !slices.Contains(got, p) }) {
 			t.Errorf("%s: %s finds %d pods, want %d", step, addr, len(got), len(pods))
 		}
 	}

@@ -8,12 +8,12 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// byPod finds what may select a pod: of many selectors most ask for a label that
-// the pod does not have. The zero value is empty.
+// byPod finds the values that may select a pod. Most of many selectors require a label that the pod
+// does not have. The zero value is empty.
 type byPod[T comparable] struct {
 	own        map[string]*byLabel[T] // in one namespace only, by pod label
 	pods       byLabel[T]             // by pod label
-	namespaces byLabel[T]             // no pod label is needed: by namespace label
+	namespaces byLabel[T]             // without a required pod label: by namespace label
 }
 
 // byLabel finds values by a label, or without one.
@@ -58,8 +58,8 @@ func (x *byPod[T]) remove(s *Selection, v T) {
 // elsewhere reports whether pods of every namespace may be selected.
 func (x *byPod[T]) elsewhere() bool { return !x.pods.empty() || !x.namespaces.empty() }
 
-// candidates calls f for everything that may select the pod, some of it more than
-// once, until f returns false. namespace is the pod's, nil while it is not known.
+// candidates calls f for every value that may select the pod, for some more than once, until f
+// returns false. namespace is the pod's, nil while it is not known.
 func (x *byPod[T]) candidates(p *cluster.Pod, namespace *cluster.Namespace, f func(T) bool) {
 	if own := x.own[p.Key.Namespace]; own != nil && !own.candidates(p.Labels, f) {
 		return
@@ -114,7 +114,7 @@ func (x *byLabel[T]) candidates(labels cluster.Labels, f func(T) bool) (more boo
 	return true
 }
 
-// drop removes one value from a list, in which the last one takes its place.
+// drop removes one value from a list by moving the last one to its place.
 func drop[T comparable](list []T, v T) []T {
 	if i := slices.Index(list, v); i >= 0 {
 		last := len(list) - 1

@@ -31,7 +31,8 @@ func TestCostsOfTheIndexDoNotGrow(t *testing.T) {
 		"allocations/policy-elsewhere": allocations(func(i int) { w.toggle(elsewhere, i) }),
 		"allocations/namespace-with-a-label-that-nobody-asks-for": allocations(func(i int) {
 			w.store.Update(func(tx *cluster.Tx) {
-				tx.SetNamespace(&cluster.Namespace{Name: scale.NamespaceName(1), Labels: cluster.NewLabels(map[string]string{"i": string(rune('a' + i%26))})})
+				tx.SetNamespace(&cluster.Namespace{Name: scale.NamespaceName(1),
+					Labels: cluster.NewLabels(map[string]string{"i": string(rune('a' + i%26))})})
 			})
 		}),
 		"sets": {Count: float64(len(w.pass().Sets))},

@@ -11,19 +11,18 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// filling collects the members of new sets in one walk over the pods. Pods of one
-// workload share their labels, so that selectors are asked once for all of them.
+// filling collects the members of new sets in one walk over the pods. Pods of one workload share
+// their labels, so each selector is evaluated once for all of them.
 type filling struct {
 	index  *Index
 	find   byPod[*set]
 	lists  map[*set][]inet.Element
 	shared map[netip.Addr]bool // addresses that several pods have
 	total  int                 // elements of all lists
-	limit  int                 // above it members are counted only
+	limit  int                 // above it members are only counted
 }
 
-// fill counts the members of sets, and keeps them if there are no more than limit
-// in all.
+// fill counts the members of sets, and keeps them if there are at most limit in all.
 func (x *Index) fill(sets []*set, limit int) {
 	if len(sets) == 0 {
 		return
@@ -71,14 +70,14 @@ func (f *filling) namespace(namespace *cluster.Namespace, pods []*cluster.Pod) {
 	}
 }
 
-// pods adds pods of one namespace with the same labels. They may differ in their
-// ports, and in where they are. Above the limit members are only counted, for all
-// pods at once where that is the same.
+// pods adds pods of one namespace with the same labels. They may differ in their ports and in their
+// node. Above the limit members are only counted, for all pods at once if the number is the same
+// for each.
 func (f *filling) pods(namespace *cluster.Namespace, pods []*cluster.Pod) {
 	first, addresses := pods[0], f.addresses(pods)
 	f.find.candidates(first, namespace, func(s *set) bool {
 		if s.filled == first {
-			return true // another of its selectors found it before
+			return true // already found by another of its selectors
 		}
 		s.filled = first
 		if !s.spec.selects(first, namespace) {
@@ -96,8 +95,7 @@ func (f *filling) pods(namespace *cluster.Namespace, pods []*cluster.Pod) {
 	})
 }
 
-// addresses counts the addresses of the pods that no other pod has, and notes the
-// others.
+// addresses counts the addresses of the pods that no other pod has, and records the others.
 func (f *filling) addresses(pods []*cluster.Pod) (n int) {
 	for _, p := range pods {
 		for _, a := range p.IPs {

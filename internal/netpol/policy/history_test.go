@@ -36,7 +36,8 @@ func (w *world) likeNew(t *testing.T) {
 // pod and policy are both there, the pod is isolated.
 func TestANamespaceThatGoesBeforeItsObjectsOpensNobody(t *testing.T) {
 	w := newWorld()
-	w.set(w.namespace("shop", "team=a"), w.pod("shop/web", "one", "10.0.0.1", "app=web"), w.pod("shop/db", "two", "10.0.0.2", "app=db"))
+	w.set(w.namespace("shop", "team=a"), w.pod("shop/web", "one", "10.0.0.1", "app=web"),
+		w.pod("shop/db", "two", "10.0.0.2", "app=db"))
 	w.set(w.policy("shop/p", "app=web", "app=db"))
 	for _, step := range []struct {
 		name           string
@@ -68,7 +69,8 @@ func TestANamespaceThatGoesBeforeItsObjectsOpensNobody(t *testing.T) {
 // subject, and the sets go on following the others.
 func TestAPodThatLosesItsAddressLeavesEverySet(t *testing.T) {
 	w := newWorld()
-	w.set(w.namespace("shop", ""), w.pod("shop/web", "one", "10.0.0.1", "app=web"), w.policy("shop/p", "app=web", "app=db"))
+	w.set(w.namespace("shop", ""), w.pod("shop/web", "one", "10.0.0.1", "app=web"),
+		w.policy("shop/p", "app=web", "app=db"))
 	for _, step := range []struct {
 		name                    string
 		change                  func(*cluster.Tx)
@@ -79,7 +81,8 @@ func TestAPodThatLosesItsAddressLeavesEverySet(t *testing.T) {
 		{"another comes", w.pod("shop/y", "two", "10.0.0.3", "app=db"), "10.0.0.3", " shop/web"},
 		{"another gets the old address", w.pod("shop/z", "two", "10.0.0.2", "app=no"), "10.0.0.3", " shop/web"},
 		{"it gets a new one", w.pod("shop/x", "two", "10.0.0.4", "app=db"), "10.0.0.3 10.0.0.4", " shop/web"},
-		{"a second subject comes", w.pod("shop/web2", "one", "10.0.0.5", "app=web"), "10.0.0.3 10.0.0.4", " shop/web shop/web2"},
+		{"a second subject comes", w.pod("shop/web2", "one", "10.0.0.5", "app=web"), "10.0.0.3 10.0.0.4",
+			" shop/web shop/web2"},
 		{"it loses its address", w.pod("shop/web2", "one", "", "app=web"), "10.0.0.3 10.0.0.4", " shop/web"},
 	} {
 		w.set(step.change)
@@ -121,7 +124,8 @@ func TestAPodThatComesBackUnderItsNameIsJudgedAsItIsNow(t *testing.T) {
 		for _, way := range []string{"changed", "deleted and made in one change", "deleted, then made"} {
 			t.Run(tt.name+", "+way, func(t *testing.T) {
 				w := newWorld()
-				w.set(w.namespace("shop", ""), w.pod("shop/web", "one", "10.0.0.1", "app=web"), w.policy("shop/p", "app=web", "app=db"))
+				w.set(w.namespace("shop", ""), w.pod("shop/web", "one", "10.0.0.1", "app=web"),
+					w.policy("shop/p", "app=web", "app=db"))
 				w.set(named("shop/db-0", "1", "two", "10.0.0.2", "app=db"))
 				w.model()
 				switch way {
@@ -160,12 +164,16 @@ func TestRenamedObjectsInOneChange(t *testing.T) {
 		want     string
 		isolated string
 	}{
-		{"the peer", []func(*cluster.Tx){w.noPod("old/x"), w.pod("old/y", "two", "10.0.0.2", "app=db")}, "10.0.0.2", " shop/web"},
-		{"the policy", []func(*cluster.Tx){w.noPolicy("shop/p"), w.policy("shop/q", "app=web", "team=a/app=db")}, "10.0.0.2", " shop/web"},
+		{"the peer", []func(*cluster.Tx){w.noPod("old/x"), w.pod("old/y", "two", "10.0.0.2", "app=db")}, "10.0.0.2",
+			" shop/web"},
+		{"the policy", []func(*cluster.Tx){w.noPolicy("shop/p"), w.policy("shop/q", "app=web", "team=a/app=db")},
+			"10.0.0.2", " shop/web"},
 		{"the namespace", []func(*cluster.Tx){w.noNamespace("old"), w.noPod("old/y"), w.namespace("new", "team=a"),
 			w.pod("new/y", "two", "10.0.0.2", "app=db")}, "10.0.0.2", " shop/web"},
-		{"the subject", []func(*cluster.Tx){w.noPod("shop/web"), w.pod("shop/web2", "one", "10.0.0.1", "app=web")}, "10.0.0.2", " shop/web2"},
-		{"the names change places", []func(*cluster.Tx){w.pod("new/y", "two", "10.0.0.9", "app=no"), w.pod("new/z", "two", "10.0.0.2", "app=no"),
+		{"the subject", []func(*cluster.Tx){w.noPod("shop/web"), w.pod("shop/web2", "one", "10.0.0.1", "app=web")},
+			"10.0.0.2", " shop/web2"},
+		{"the names change places", []func(*cluster.Tx){w.pod("new/y", "two", "10.0.0.9", "app=no"),
+			w.pod("new/z", "two", "10.0.0.2", "app=no"),
 			w.pod("new/u", "two", "10.0.0.3", "app=db")}, "10.0.0.3", " shop/web2"},
 	} {
 		w.set(step.changes...)

@@ -12,25 +12,24 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// Index keeps the model of one node up to date. The cost of a change follows
-// the change: a remote pod touches the sets that may select it, a local pod or a
-// policy makes the part of its namespace be computed again. It is owned by one
-// goroutine.
+// Index keeps the model of one node up to date. The cost of an update depends on the change: a
+// remote pod touches the sets that may select it; a local pod or a policy causes the part of its
+// namespace to be recomputed. It is owned by one goroutine.
 type Index struct {
 	node       string
 	namespaces map[string]*cluster.Namespace
-	pods       map[string][]*cluster.Pod            // by namespace, in no order
+	pods       map[string][]*cluster.Pod            // by namespace, in no particular order
 	addrs      byAddr                               // networked pods
-	addresses  int                                  // of them
+	addresses  int                                  // their number
 	local      map[string]map[*cluster.Pod]struct{} // networked pods of this node, by namespace
 	policies   map[string]map[cluster.Key]*cluster.Policy
 
-	parts    map[string]*part // by namespace; absent when to be computed again
+	parts    map[string]*part // by namespace; absent if it must be recomputed
 	over     map[string]over  // policies above the budget, by namespace
 	resolved map[*cluster.Policy]*Resolved
-	layout   *Layout // nil when to be put together again
+	layout   *Layout // nil if it must be joined again
 	sets     map[SetKey]*set
-	fresh    map[SetKey]int // members of the sets that are new
+	fresh    map[SetKey]int // member counts of the new sets
 	find     byPod[*set]
 }
 
@@ -39,11 +38,11 @@ type set struct {
 	key   SetKey
 	spec  *SetSpec
 	count int // of the members
-	// members are kept while the set is in the layout: those of policies above the
-	// budget are counted only.
+	// members are kept while the set is in the layout: those of policies above the budget are only
+	// counted.
 	members Members
 	kept    bool
-	filled  *cluster.Pod // of the labels that were asked last, while the set is filled
+	filled  *cluster.Pod // with the labels evaluated last, while the set is filled
 }
 
 // NewIndex returns the index of an empty cluster.
@@ -63,7 +62,7 @@ func NewIndex(node string) *Index {
 	}
 }
 
-// Apply takes in what changed.
+// Apply applies the changes.
 func (x *Index) Apply(d cluster.Delta) {
 	for _, c := range d.Namespaces {
 		x.applyNamespace(c)
@@ -87,14 +86,15 @@ func (x *Index) Model() *Model {
 		x.layout = join(x.parts, over)
 		x.keepSets()
 	}
-	m := &Model{Layout: x.layout, Sets: make(map[SetKey]Members, len(x.layout.Specs)), Diagnostics: diagnostics(x.over, x.size), Filled: x.filled()}
+	m := &Model{Layout: x.layout, Sets: make(map[SetKey]Members, len(x.layout.Specs)),
+		Diagnostics: diagnostics(x.over, x.size), Filled: x.filled()}
 	for key := range x.layout.Specs {
 		m.Sets[key] = x.sets[key].members
 	}
 	return m
 }
 
-// filled returns the members of the sets that are new, by namespace.
+// filled returns the number of members of the new sets, by namespace.
 func (x *Index) filled() map[string]int {
 	if len(x.fresh) == 0 {
 		return nil
@@ -110,7 +110,7 @@ func (x *Index) filled() map[string]int {
 	return by
 }
 
-// judge computes the parts that changed.
+// judge recomputes the parts that changed.
 func (x *Index) judge() {
 	maps.DeleteFunc(x.parts, func(ns string, _ *part) bool { return len(x.local[ns]) == 0 })
 	for ns, local := range x.local {
@@ -134,7 +134,7 @@ func (x *Index) aboveBudget() map[string]over {
 	return aboveBudget(x.parts, x.size, x.addresses)
 }
 
-// resolve resolves a policy, or finds it.
+// resolve returns the resolved policy, resolving it if necessary.
 func (x *Index) resolve(p *cluster.Policy) *Resolved {
 	r := x.resolved[p]
 	if r == nil {
@@ -144,14 +144,14 @@ func (x *Index) resolve(p *cluster.Policy) *Resolved {
 	return r
 }
 
-// stale has the part of a namespace computed again.
+// stale marks the part of a namespace to be recomputed.
 func (x *Index) stale(namespace string) {
 	delete(x.parts, namespace)
 	x.layout = nil
 }
 
-// applyNamespace touches the pods of the namespace if a selector of namespaces
-// sees it differently now; that is rare, and costs what they are.
+// applyNamespace touches the pods of the namespace if the result of a namespace selector changed.
+// That is rare, and costs as much as changing the pods.
 func (x *Index) applyNamespace(c cluster.Change[cluster.Namespace]) {
 	name := nameOf(c)
 	var sets []*set
@@ -208,8 +208,8 @@ func (x *Index) applyPolicy(c cluster.Change[cluster.Policy]) {
 	}
 }
 
-// selectsHere reports whether a policy selects a pod of this node. Most select
-// none, and change nothing.
+// selectsHere reports whether a policy selects a pod of this node. Most select none, and change
+// nothing.
 func (x *Index) selectsHere(p *cluster.Policy) bool {
 	if p == nil {
 		return false
@@ -222,8 +222,8 @@ func (x *Index) selectsHere(p *cluster.Policy) bool {
 	return false
 }
 
-// setsOf returns the sets that a pod can be in, as it was and as it is, and those
-// of other pods with its addresses: who owns an address decides for all of them.
+// setsOf returns the sets that the old or new pod can be in, and those of other pods with its
+// addresses: the owner of an address matters to all of them.
 func (x *Index) setsOf(c cluster.Change[cluster.Pod], addrs []netip.Addr) []*set {
 	if len(addrs) == 0 {
 		return nil
@@ -249,10 +249,9 @@ func (x *Index) setsOf(c cluster.Change[cluster.Pod], addrs []netip.Addr) []*set
 	return slices.Collect(maps.Keys(found))
 }
 
-// change runs mutate and brings the members of the given sets up to date, as
-// far as the touched addresses are concerned. What an address contributes is
-// asked before and after, of all pods that have it, so that an address that
-// two pods share stays a member until both have left.
+// change runs mutate and updates the members of the given sets for the touched addresses. The
+// elements of an address are computed before and after, from all pods that have it, so that an
+// address that two pods share stays a member until both have left.
 func (x *Index) change(touched []netip.Addr, sets []*set, mutate func()) {
 	slices.SortFunc(touched, netip.Addr.Compare)
 	touched = slices.Compact(touched)
@@ -270,8 +269,8 @@ func (x *Index) change(touched []netip.Addr, sets []*set, mutate func()) {
 	}
 }
 
-// contributions returns for each set the elements that come from the addresses,
-// which are sorted; so are the elements.
+// contributions returns for each set the elements of the addresses. addrs must be sorted; the
+// elements are sorted too.
 func (x *Index) contributions(addrs []netip.Addr, sets []*set) [][]inet.Element {
 	list := make([][]inet.Element, len(sets))
 	for _, a := range addrs {
@@ -290,7 +289,7 @@ func (x *Index) contributions(addrs []netip.Addr, sets []*set) [][]inet.Element 
 	return list
 }
 
-// elements appends what a pod puts into a set for one of its addresses.
+// elements appends a pod's elements of a set for one of its addresses.
 func (x *Index) elements(list []inet.Element, spec *SetSpec, p *cluster.Pod, a netip.Addr) []inet.Element {
 	if spec.Local && p.Node != x.node {
 		return list
@@ -338,8 +337,8 @@ func (x *Index) forget(p *cluster.Pod) {
 	}
 }
 
-// trackSets makes the sets in use those of the parts. New sets are counted, and if
-// they are not too large filled, in one walk over the pods.
+// trackSets sets the sets in use to those of the parts. New sets are counted, and filled if they
+// are not too large, in one walk over the pods.
 func (x *Index) trackSets() {
 	wanted := map[SetKey]*SetSpec{}
 	for _, p := range x.parts {
@@ -363,7 +362,7 @@ func (x *Index) trackSets() {
 	x.fill(fresh, minElements)
 }
 
-// keepSets keeps the members of the sets of the layout, and of no others.
+// keepSets keeps the members of the sets of the layout, and drops all others.
 func (x *Index) keepSets() {
 	var missing []*set
 	for key, s := range x.sets {

@@ -48,7 +48,8 @@ func sameProgram(t *rapid.T, snap *cluster.Snapshot, node string, x *policy.Inde
 	want := compile.Program(policy.Resolve(snap, node), compile.Options{}).String()
 	got := compile.Program(x.Model(), compile.Options{}).String()
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Fatalf("node %s: program, from the snapshot (-), from the changes (+):\n%s\n%s", node, diff, gen.Describe(snap))
+		t.Fatalf("node %s: program, from the snapshot (-), from the changes (+):\n%s\n%s", node, diff,
+			gen.Describe(snap))
 	}
 }
 
@@ -102,7 +103,8 @@ func TestNamedPortsOfIngressRulesAreLocal(t *testing.T) {
 	for direction, want := range map[string]string{"ingress": "10.0.0.1:80", "egress": "10.0.0.1:80 10.0.0.2:81"} {
 		t.Run(direction, func(t *testing.T) {
 			w := newWorld()
-			w.set(w.namespace("shop", ""), w.podWithPort("shop/web", "one", "10.0.0.1", 80), w.podWithPort("shop/far", "two", "10.0.0.2", 81))
+			w.set(w.namespace("shop", ""), w.podWithPort("shop/web", "one", "10.0.0.1", 80),
+				w.podWithPort("shop/far", "two", "10.0.0.2", 81))
 			w.set(w.namedPortPolicy("shop/p", "http", direction == "ingress"))
 			model := w.model()
 			if len(model.Sets) != 1 {

@@ -40,7 +40,8 @@ func TestInvariantsPageNamesWhatExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := testsOf(t, "../../*/*_test.go", "../../*/*/*_test.go", "../../*/*/*/*_test.go", "../../../test/*/*_test.go")
+	known := testsOf(t, "../../*/*_test.go", "../../*/*/*_test.go", "../../*/*/*/*_test.go",
+		"../../../test/*/*_test.go")
 	sections := strings.Split(string(page), "\n## ")[1:]
 	if len(sections) < 13 {
 		t.Errorf("%d invariants, want 13 at least", len(sections))

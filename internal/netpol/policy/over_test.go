@@ -24,8 +24,9 @@ func selecting(t *testing.T, text string) cluster.Selector {
 // allowing returns a policy of every pod of "shop" that allows the selected pods.
 func allowing(t *testing.T, name string, selectors ...string) *cluster.Policy {
 	t.Helper()
-	p := &cluster.Policy{Key: cluster.Key{Namespace: "shop", Name: name}, Subject: cluster.Everything(), IsolatesIngress: true,
-		Ingress: []cluster.Rule{{Ports: cluster.Ports{Any: true}}}}
+	p := &cluster.Policy{Key: cluster.Key{Namespace: "shop", Name: name}, Subject: cluster.Everything(),
+		IsolatesIngress: true,
+		Ingress:         []cluster.Rule{{Ports: cluster.Ports{Any: true}}}}
 	for _, text := range selectors {
 		p.Ingress[0].Peers.List = append(p.Ingress[0].Peers.List, cluster.Peer{Pods: selecting(t, text)})
 	}
@@ -34,7 +35,8 @@ func allowing(t *testing.T, name string, selectors ...string) *cluster.Policy {
 
 // withAddresses returns a pod with up to 256 addresses of a network.
 func withAddresses(name, node string, network, n int) *cluster.Pod {
-	p := &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: name}, Node: node, Labels: cluster.NewLabels(map[string]string{"app": "x"})}
+	p := &cluster.Pod{Key: cluster.Key{Namespace: "shop", Name: name}, Node: node,
+		Labels: cluster.NewLabels(map[string]string{"app": "x"})}
 	for i := range n {
 		p.IPs = append(p.IPs, netip.AddrFrom4([4]byte{10, byte(network >> 8), byte(network), byte(i)}))
 	}
@@ -51,7 +53,8 @@ func TestAboveTheBudgetTheLargestSetsGo(t *testing.T) {
 	size := func(k SetKey) int { return sizes[k] }
 	policies := []*cluster.Policy{allowing(t, "a-large", "app=large"), allowing(t, "b-small", "app=small"),
 		allowing(t, "c-shares", "app=shared"), allowing(t, "d-shares", "app=shared")}
-	parts := map[string]*part{"shop": newPart([]*cluster.Pod{withAddresses("web", "one", 0, 1)}, policies, resolvePolicy)}
+	parts := map[string]*part{"shop": newPart([]*cluster.Pod{withAddresses("web", "one", 0, 1)}, policies,
+		resolvePolicy)}
 	if out := aboveBudget(parts, size, minElements/4); len(out) != 0 {
 		t.Errorf("in a large cluster %d namespaces are above the budget", len(out))
 	}
@@ -106,7 +109,8 @@ func TestTheIndexFollowsTheBudget(t *testing.T) {
 			addresses += len(p.IPs)
 		}
 		if len(m.Diagnostics) != step.out || len(m.Sets) != 9-step.out {
-			t.Errorf("%s: %d policies are left out, want %d, beside %d sets", step.name, len(m.Diagnostics), step.out, len(m.Sets))
+			t.Errorf("%s: %d policies are left out, want %d, beside %d sets", step.name, len(m.Diagnostics), step.out,
+				len(m.Sets))
 		}
 		for key, members := range m.Sets {
 			if members.V4.Len() != addresses || x.size(key) != addresses {
@@ -159,12 +163,14 @@ func TestEachOfManySelectorsAndNamesCounts(t *testing.T) {
 		p := withAddresses("peer", "two", i, 1)
 		p.Labels = cluster.NewLabels(map[string]string{"app": fmt.Sprint("x", i)})
 		p.Declared = &cluster.Declared{Ports: []cluster.NamedPort{
-			{Name: fmt.Sprint("port", i), Protocol: cluster.TCP, Port: 80}, {Name: "other", Protocol: cluster.TCP, Port: 81}}}
+			{Name: fmt.Sprint("port", i), Protocol: cluster.TCP, Port: 80},
+			{Name: "other", Protocol: cluster.TCP, Port: 81}}}
 		want := 1
 		if i == many+2 {
 			want = 0
 		}
-		if a, b := addrs.elements(nil, p, nil, p.IPs[0]), ports.elements(nil, p, nil, p.IPs[0]); len(a) != want || len(b) != want {
+		if a, b := addrs.elements(nil, p, nil, p.IPs[0]), ports.elements(nil, p, nil, p.IPs[0]); len(a) != want ||
+			len(b) != want {
 			t.Errorf("pod %d is in the sets with %v and %v, want %d elements", i, a, b, want)
 		}
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 func (w *world) terminating(name, node, ip, text string) func(*cluster.Tx) {
-	p := &cluster.Pod{Key: keyOf(name), Node: node, Labels: labelsOf(text), IPs: []netip.Addr{netip.MustParseAddr(ip)}, Terminating: true}
+	p := &cluster.Pod{Key: keyOf(name), Node: node, Labels: labelsOf(text), IPs: []netip.Addr{netip.MustParseAddr(ip)},
+		Terminating: true}
 	return func(tx *cluster.Tx) { tx.SetPod(p) }
 }
 

@@ -10,15 +10,15 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// part is what a layout has of one namespace. Policies speak about the pods of
-// their own namespace only, so that a change in one leaves the others as they are.
+// part is the layout of one namespace. Policies apply to pods of their own namespace only, so a
+// change in one namespace leaves the other parts as they are.
 type part struct {
 	workloads []Workload  // sorted by key
-	resolved  []*Resolved // that select one of them, sorted by key
+	resolved  []*Resolved // policies that select one of them, sorted by key
 	specs     map[SetKey]*SetSpec
 }
 
-// newPart judges the local pods of a namespace by its policies.
+// newPart applies the policies of a namespace to its local pods.
 func newPart(pods []*cluster.Pod, policies []*cluster.Policy, resolve func(*cluster.Policy) *Resolved) *part {
 	part := &part{specs: map[SetKey]*SetSpec{}}
 	slices.SortFunc(policies, func(a, b *cluster.Policy) int { return a.Key.Compare(b.Key) })
@@ -58,8 +58,7 @@ func (w *Workload) isolate(r *Resolved) {
 	}
 }
 
-// join puts the parts of all namespaces together, without the rules of policies that
-// are above their budget.
+// join joins the parts of all namespaces, without the rules of policies above their budget.
 func join(parts map[string]*part, out map[string]over) *Layout {
 	l := &Layout{Specs: map[SetKey]*SetSpec{}}
 	for _, ns := range slices.Sorted(maps.Keys(parts)) {

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package policy says what the policies of the cluster mean for one node: which
-// local pods are isolated, by which policies, and which sets of addresses the
-// rules of those policies speak about.
+// Package policy determines the meaning of the cluster's policies for one node: which local pods
+// are isolated, by which policies, and which sets of addresses the rules of those policies use.
 //
-// It is pure. Index keeps the answer up to date at a cost that follows the
-// change, Resolve computes the same answer from a whole snapshot in the plainest
-// way; tests hold them against each other. Package compile turns the Model into
-// a program.
+// It is pure. Index keeps the result up to date at a cost that depends on the change; Resolve
+// computes the same result from a whole snapshot in the plainest way; tests compare them. Package
+// compile turns the Model into a program.
 package policy
 
 import (
@@ -24,11 +22,11 @@ type Model struct {
 	Layout *Layout
 	// Sets has the members of every set that the layout refers to.
 	Sets map[SetKey]Members
-	// Diagnostics are about policies that allow nothing, since they are above the
-	// budget of their namespace.
+	// Diagnostics are about policies that allow nothing because they are above the budget of their
+	// namespace.
 	Diagnostics []cluster.Diagnostic
-	// Filled is how many members of sets are new since the model before, by one of
-	// the namespaces whose policies refer to the set.
+	// Filled is the number of set members that are new since the previous model, by one of the
+	// namespaces whose policies refer to the set.
 	Filled map[string]int
 }
 
@@ -46,9 +44,8 @@ type Workload struct {
 	Ingress, Egress Isolation
 }
 
-// Isolation of a pod in one direction. A pod is isolated in a direction if at
-// least one policy with that type selects it; the allowed traffic is the union
-// of what these policies allow.
+// Isolation of a pod in one direction. A pod is isolated in a direction if at least one policy with
+// that type selects it; the allowed traffic is the union of what these policies allow.
 type Isolation struct {
 	Isolated bool
 	Policies []*Resolved // sorted by policy key
@@ -62,9 +59,8 @@ type Resolved struct {
 	closed *Resolved // the same without rules
 }
 
-// Rule is a rule of the API. It allows what meets one of its peers and one of
-// its ports; peers and ports are kept apart, so that a rule takes the sum of
-// them and not the product.
+// Rule is a rule of the API. It allows traffic that matches one of its peers and one of its ports.
+// Peers and ports are kept apart, so that a rule takes their sum and not their product.
 type Rule struct {
 	Index int // in the API object
 	// AnyPeer allows every peer. Otherwise a peer is in one of Blocks or Pods.
@@ -75,11 +71,11 @@ type Rule struct {
 	// Ports, or destination and port are in one of Named.
 	AnyPort bool
 	Ports   []cluster.Port // without names
-	// Named are the destinations and ports that the named ports stand for, one set
-	// for each protocol. In an egress rule it goes with AnyPeer and Blocks only.
+	// Named are the destinations and ports for the named ports, one set per protocol. In an egress
+	// rule it is used only with AnyPeer and Blocks.
 	Named []*SetSpec
-	// Direct are those of an egress rule whose peers are pods: there the peer is
-	// the destination, so that being in the set is all that is asked.
+	// Direct is the same for an egress rule whose peers are pods: there the peer is the
+	// destination, so membership in the set is the whole condition.
 	Direct []*SetSpec
 }
 
@@ -119,7 +115,7 @@ func (m *Members) of(e inet.Element) *inet.Elements {
 func (m *Members) add(e inet.Element)    { s := m.of(e); *s = s.With(e) }
 func (m *Members) remove(e inet.Element) { s := m.of(e); *s = s.Without(e) }
 
-// replace takes out what is only in before and adds what is only in after. Both
+// replace removes the elements that are only in before and adds those that are only in after. Both
 // are sorted.
 func (m *Members) replace(before, after []inet.Element) {
 	for len(before) > 0 || len(after) > 0 {
@@ -147,9 +143,9 @@ func (m *Members) replace(before, after []inet.Element) {
 	}
 }
 
-// membersFrom makes members of a list at once, and may change it.
+// membersFrom makes members from a list, which it may modify.
 func membersFrom(list []inet.Element) Members {
-	n := 0 // how many of IPv4 are in front
+	n := 0 // number of IPv4 elements, which come first
 	for i, e := range list {
 		if e.Addr.Is4() {
 			list[n], list[i] = list[i], list[n]

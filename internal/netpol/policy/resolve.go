@@ -28,7 +28,8 @@ func Resolve(snap *cluster.Snapshot, node string) *Model {
 	}
 	parts := map[string]*part{}
 	for ns, pods := range local {
-		policies := slices.DeleteFunc(slices.Clone(snap.Policies), func(p *cluster.Policy) bool { return p.Key.Namespace != ns })
+		policies := slices.DeleteFunc(slices.Clone(snap.Policies),
+			func(p *cluster.Policy) bool { return p.Key.Namespace != ns })
 		parts[ns] = newPart(pods, policies, resolvePolicy)
 	}
 	all := map[SetKey]Members{}

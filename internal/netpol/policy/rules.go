@@ -9,9 +9,9 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
-// maxSelectors is how many selectors of a rule may have a set of their own, which
-// rules with the same selector share. The pods of more selectors become one set,
-// so that a packet meets one lookup however long the list is.
+// maxSelectors is the number of selectors of a rule that may have a set of their own, shared by
+// rules with the same selector. The pods of more selectors become one set, so that a packet needs
+// one lookup however long the list is.
 const maxSelectors = 8
 
 // resolvePolicy turns the selectors of a policy into sets.
@@ -55,12 +55,12 @@ func rule(p *cluster.Policy, d program.Direction, from *cluster.Rule) Rule {
 	return r
 }
 
-// name adds the sets of destinations that named ports of a protocol stand for.
-// The name is looked up in the destination pod: for ingress that is the subject,
-// for egress it is the peer, or any pod of the cluster when the peer is anybody
-// or a block of addresses. An address that is no pod declares no ports, so the
-// rule does not reach it.
-func (r *Rule) name(p *cluster.Policy, d program.Direction, pods []Selection, protocol cluster.Protocol, names []string) {
+// name adds the sets of destinations for named ports of a protocol. The name is looked up in the
+// destination pod: for ingress that is the subject, for egress the peer, or any pod of the cluster
+// if the peer is unrestricted or a block. An address outside pods declares no ports, so the rule
+// does not allow it.
+func (r *Rule) name(p *cluster.Policy, d program.Direction, pods []Selection, protocol cluster.Protocol,
+	names []string) {
 	switch {
 	case d == program.Ingress:
 		subject := Selection{Namespace: p.Key.Namespace, Pods: p.Subject}
@@ -103,7 +103,8 @@ func podSets(list []Selection) []*SetSpec {
 	}
 	var specs []*SetSpec
 	for _, s := range list {
-		if spec := NewSetSpec(false, 0, nil, s); !slices.ContainsFunc(specs, func(o *SetSpec) bool { return o.key == spec.key }) {
+		if spec := NewSetSpec(false, 0, nil, s); !slices.ContainsFunc(specs,
+			func(o *SetSpec) bool { return o.key == spec.key }) {
 			specs = append(specs, spec)
 		}
 	}

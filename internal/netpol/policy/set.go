@@ -17,13 +17,12 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// SetKey identifies a set by its meaning: two sets with one key have the same
-// members in every cluster. It is a digest, so that a selector of any length is
-// compared at the same cost.
+// SetKey identifies a set by its meaning: two sets with the same key have the same members in every
+// cluster. It is a digest, so that selectors of any length are compared at the same cost.
 type SetKey [sha256.Size]byte
 
-// nameLength is the number of base32 characters of a short name: 60 bits, so
-// that even 100,000 names meet by chance less than once in 10^8 clusters.
+// nameLength is the number of base32 characters of a short name: 60 bits, so that among 100,000
+// names two collide in fewer than one of 10^8 clusters.
 const nameLength = 12
 
 // Name returns a short name for the key.
@@ -31,17 +30,15 @@ func (k SetKey) Name() string {
 	return strings.ToLower(base32.StdEncoding.EncodeToString(k[:]))[:nameLength]
 }
 
-// Selection selects pods: those that Pods matches, in the namespaces that are
-// meant.
+// Selection selects pods: those that Pods matches, in the given namespaces.
 type Selection struct {
 	Namespace  string            // the only namespace; empty means any, known or not
 	Namespaces *cluster.Selector // if set, the namespaces that match
 	Pods       cluster.Selector
 }
 
-// matches reports whether the selection selects a pod. namespace is the pod's,
-// nil while it is not known: then no namespace selector matches it, not even the
-// empty one.
+// matches reports whether the selection selects a pod. namespace is the pod's, nil while it is not
+// known: then no namespace selector matches it, not even the empty one.
 func (s *Selection) matches(p *cluster.Pod, namespace *cluster.Namespace) bool {
 	switch {
 	case s.Namespaces != nil:
@@ -54,7 +51,7 @@ func (s *Selection) matches(p *cluster.Pod, namespace *cluster.Namespace) bool {
 	return s.Pods.Matches(p.Labels)
 }
 
-// parts returns what the selection means, as texts.
+// parts returns the meaning of the selection as texts.
 func (s *Selection) parts() [3]string {
 	namespaces := ""
 	switch {
@@ -78,7 +75,7 @@ func (s *Selection) String() string {
 	return fmt.Sprintf("pods %s in %s", shorten(s.Pods.String()), shorten(where))
 }
 
-// shorten cuts a text that is for people: a selector may have any length.
+// shorten truncates a text for people: a selector may have any length.
 func shorten(text string) string {
 	const enough = 256
 	if len(text) <= enough {
@@ -87,29 +84,29 @@ func shorten(text string) string {
 	return text[:enough] + "..."
 }
 
-// SetSpec describes the members of a set: the addresses of the networked pods
-// that one of the selections selects, for named ports together with the numbers
-// that each pod declares under one of the names. It is immutable.
+// SetSpec describes the members of a set: the addresses of the networked pods that at least one of
+// the selections selects; for named ports together with the port numbers that each pod declares
+// under one of the names. It is immutable.
 type SetSpec struct {
 	Selections []Selection
-	// Local restricts the set to pods of this node. It serves the named ports of
-	// ingress rules, whose destination is always a local subject.
+	// Local restricts the set to pods of this node. It is for the named ports of ingress rules,
+	// whose destination is always a local subject.
 	Local bool
 	// PortNames, if there are any, make this a set of addresses and ports.
 	PortNames []string // sorted
 	Protocol  cluster.Protocol
 
 	key   SetKey
-	find  *byPod[int]         // the selections by index, where they are many
-	names map[string]struct{} // the port names, where they are many
+	find  *byPod[int]         // the selections by index, if there are many
+	names map[string]struct{} // the port names, if there are many
 }
 
-// many is where a list is searched by an index.
+// many is the length above which a list is searched by an index.
 const many = 8
 
-// NewSetSpec returns the set of the addresses of the pods that one of the
-// selections selects; with names, of addresses and numbered ports. Repetitions and
-// the order of names and selections do not matter.
+// NewSetSpec returns the set of the addresses of the pods that at least one of the selections
+// selects; with names, of addresses and port numbers. Duplicates and the order of names and
+// selections do not matter.
 func NewSetSpec(local bool, protocol cluster.Protocol, names []string, list ...Selection) *SetSpec {
 	s := &SetSpec{Selections: list, Local: local, Protocol: protocol}
 	s.PortNames = slices.Compact(slices.Sorted(slices.Values(names)))
@@ -129,19 +126,20 @@ func NewSetSpec(local bool, protocol cluster.Protocol, names []string, list ...S
 	return s
 }
 
-// tells reports whether a selector of namespaces tells the one from the other; nil
-// is a namespace that is not known.
+// tells reports whether a namespace selector distinguishes a from b; nil is a namespace that is not
+// known.
 func (s *SetSpec) tells(a, b *cluster.Namespace) bool {
 	return slices.ContainsFunc(s.Selections, func(o Selection) bool {
-		return o.Namespaces != nil && (a != nil && o.Namespaces.Matches(a.Labels)) != (b != nil && o.Namespaces.Matches(b.Labels))
+		return o.Namespaces != nil &&
+			(a != nil && o.Namespaces.Matches(a.Labels)) != (b != nil && o.Namespaces.Matches(b.Labels))
 	})
 }
 
 // Key returns the identity of the set.
 func (s *SetSpec) Key() SetKey { return s.key }
 
-// digest hashes the meaning. Each part is written with its length, so that no two
-// lists of parts run together into the same bytes.
+// digest hashes the meaning. Each part is hashed with its length, so that different lists never
+// give the same bytes.
 func (s *SetSpec) digest() (key SetKey) {
 	h := sha256.New()
 	if len(s.Selections) == 1 && len(s.PortNames) <= 1 {
@@ -159,8 +157,8 @@ func (s *SetSpec) digest() (key SetKey) {
 	return key
 }
 
-// sortedParts returns the meaning of the selections, in an order that does not
-// depend on how they were written.
+// sortedParts returns the meaning of the selections, in an order that does not depend on how they
+// were written.
 func (s *SetSpec) sortedParts() [][3]string {
 	list := make([][3]string, len(s.Selections))
 	for i := range s.Selections {
@@ -194,9 +192,8 @@ func (s *SetSpec) String() string {
 	return fmt.Sprintf("%d named %s ports of %s", len(s.PortNames), s.Protocol, text)
 }
 
-// owners returns the pods to which an address belongs, of all that have it in
-// their status. While a pod that is being deleted still names an address that
-// another one got, it belongs to the other.
+// owners returns the pods that own an address, of all that have it in their status. While a pod
+// that is being deleted still names an address that another pod got, the other one owns it.
 func owners(claimants []*cluster.Pod) []*cluster.Pod {
 	if len(claimants) < 2 {
 		return claimants
@@ -213,16 +210,17 @@ func owners(claimants []*cluster.Pod) []*cluster.Pod {
 	return staying
 }
 
-// elements appends what a pod puts into the set for one of its addresses.
-// namespace is the pod's, nil while it is not known.
-func (s *SetSpec) elements(list []inet.Element, p *cluster.Pod, namespace *cluster.Namespace, a netip.Addr) []inet.Element {
+// elements appends a pod's elements of the set for one of its addresses. namespace is the pod's,
+// nil while it is not known.
+func (s *SetSpec) elements(list []inet.Element, p *cluster.Pod, namespace *cluster.Namespace,
+	a netip.Addr) []inet.Element {
 	if !p.Networked() || !s.selects(p, namespace) {
 		return list
 	}
 	return s.of(list, p, a)
 }
 
-// of appends what a pod that the set selects puts into it for an address.
+// of appends the elements of a selected pod for an address.
 func (s *SetSpec) of(list []inet.Element, p *cluster.Pod, a netip.Addr) []inet.Element {
 	if len(s.PortNames) == 0 {
 		return append(list, inet.Element{Addr: a})

@@ -21,26 +21,31 @@ func TestSetsThatMeanOtherThingsHaveOtherKeys(t *testing.T) {
 	}
 	http, dns := []string{"http"}, []string{"dns"}
 	specs := map[string]*policy.SetSpec{
-		"pods of a namespace":                  policy.NewSetSpec(false, 0, nil, own("a", x)),
-		"pods of another namespace":            policy.NewSetSpec(false, 0, nil, own("b", x)),
-		"other pods":                           policy.NewSetSpec(false, 0, nil, own("a", y)),
-		"all pods":                             policy.NewSetSpec(false, 0, nil, own("a", all)),
-		"both pods":                            policy.NewSetSpec(false, 0, nil, own("a", x), own("a", y)),
-		"both pods, of two namespaces":         policy.NewSetSpec(false, 0, nil, own("a", x), own("b", y)),
-		"local pods":                           policy.NewSetSpec(true, 0, nil, own("a", x)),
-		"both pods, local":                     policy.NewSetSpec(true, 0, nil, own("a", x), own("a", y)),
-		"another port of both pods":            policy.NewSetSpec(false, cluster.TCP, dns, own("a", x), own("a", y)),
-		"the name for UDP of both pods":        policy.NewSetSpec(false, cluster.UDP, http, own("a", x), own("a", y)),
-		"a named port":                         policy.NewSetSpec(false, cluster.TCP, http, own("a", x)),
-		"the port of local pods":               policy.NewSetSpec(true, cluster.TCP, http, own("a", x)),
-		"a port of another name":               policy.NewSetSpec(false, cluster.TCP, dns, own("a", x)),
-		"two named ports":                      policy.NewSetSpec(false, cluster.TCP, []string{"http", "dns"}, own("a", x)),
-		"a named port of both pods":            policy.NewSetSpec(false, cluster.TCP, http, own("a", x), own("a", y)),
-		"the name for another protocol":        policy.NewSetSpec(false, cluster.UDP, http, own("a", x)),
-		"selected namespaces":                  policy.NewSetSpec(false, 0, nil, policy.Selection{Namespaces: &x, Pods: all}),
-		"other selected namespaces":            policy.NewSetSpec(false, 0, nil, policy.Selection{Namespaces: &y, Pods: all}),
-		"selected pods of all namespaces":      policy.NewSetSpec(false, 0, nil, policy.Selection{Namespaces: &all, Pods: x}),
-		"all pods of the namespaces there are": policy.NewSetSpec(false, 0, nil, policy.Selection{Namespaces: &all, Pods: all}),
+		"pods of a namespace":           policy.NewSetSpec(false, 0, nil, own("a", x)),
+		"pods of another namespace":     policy.NewSetSpec(false, 0, nil, own("b", x)),
+		"other pods":                    policy.NewSetSpec(false, 0, nil, own("a", y)),
+		"all pods":                      policy.NewSetSpec(false, 0, nil, own("a", all)),
+		"both pods":                     policy.NewSetSpec(false, 0, nil, own("a", x), own("a", y)),
+		"both pods, of two namespaces":  policy.NewSetSpec(false, 0, nil, own("a", x), own("b", y)),
+		"local pods":                    policy.NewSetSpec(true, 0, nil, own("a", x)),
+		"both pods, local":              policy.NewSetSpec(true, 0, nil, own("a", x), own("a", y)),
+		"another port of both pods":     policy.NewSetSpec(false, cluster.TCP, dns, own("a", x), own("a", y)),
+		"the name for UDP of both pods": policy.NewSetSpec(false, cluster.UDP, http, own("a", x), own("a", y)),
+		"a named port":                  policy.NewSetSpec(false, cluster.TCP, http, own("a", x)),
+		"the port of local pods":        policy.NewSetSpec(true, cluster.TCP, http, own("a", x)),
+		"a port of another name":        policy.NewSetSpec(false, cluster.TCP, dns, own("a", x)),
+		"two named ports": policy.NewSetSpec(false, cluster.TCP, []string{"http", "dns"},
+			own("a", x)),
+		"a named port of both pods":     policy.NewSetSpec(false, cluster.TCP, http, own("a", x), own("a", y)),
+		"the name for another protocol": policy.NewSetSpec(false, cluster.UDP, http, own("a", x)),
+		"selected namespaces": policy.NewSetSpec(false, 0, nil,
+			policy.Selection{Namespaces: &x, Pods: all}),
+		"other selected namespaces": policy.NewSetSpec(false, 0, nil,
+			policy.Selection{Namespaces: &y, Pods: all}),
+		"selected pods of all namespaces": policy.NewSetSpec(false, 0, nil,
+			policy.Selection{Namespaces: &all, Pods: x}),
+		"all pods of the namespaces there are": policy.NewSetSpec(false, 0, nil,
+			policy.Selection{Namespaces: &all, Pods: all}),
 		"all pods, of namespaces known or not": policy.NewSetSpec(false, 0, nil, policy.Selection{Pods: all}),
 	}
 	known := map[policy.SetKey]string{}
@@ -79,7 +84,8 @@ func TestAnAddressBelongsToThePodThatStays(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld()
-			w.set(w.namespace("shop", ""), w.pod("shop/web", "one", "10.0.0.1", "app=web"), w.policy("shop/p", "app=web", "app=db"))
+			w.set(w.namespace("shop", ""), w.pod("shop/web", "one", "10.0.0.1", "app=web"),
+				w.policy("shop/p", "app=web", "app=db"))
 			for name, text := range tt.pods {
 				w.set(leavingOrNot(name, text))
 			}
@@ -94,7 +100,8 @@ func TestAnAddressBelongsToThePodThatStays(t *testing.T) {
 }
 
 func leavingOrNot(name, text string) func(*cluster.Tx) {
-	p := &cluster.Pod{Key: keyOf("shop/" + name), Node: "two", Labels: labelsOf(text), IPs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}
+	p := &cluster.Pod{Key: keyOf("shop/" + name), Node: "two", Labels: labelsOf(text),
+		IPs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}
 	p.Terminating = name[len(name)-1] == '-'
 	return func(tx *cluster.Tx) { tx.SetPod(p) }
 }
@@ -115,7 +122,8 @@ func TestManyKeysHaveManyNames(t *testing.T) {
 	const many = 20_000 // names of 25 bits would meet several times
 	known := map[string]bool{}
 	for i := range many {
-		known[policy.NewSetSpec(false, 0, nil, policy.Selection{Namespace: fmt.Sprint(i), Pods: cluster.Everything()}).Key().Name()] = true
+		known[policy.NewSetSpec(false, 0, nil, policy.Selection{Namespace: fmt.Sprint(i),
+			Pods: cluster.Everything()}).Key().Name()] = true
 	}
 	if len(known) != many {
 		t.Errorf("%d names for %d keys", len(known), many)

@@ -103,8 +103,10 @@ func (w *world) podWithPort(name, node, ip string, port uint16) func(*cluster.Tx
 // namedPortPolicy isolates every pod in one direction and allows one named
 // port, for anybody.
 func (w *world) namedPortPolicy(name, port string, ingress bool) func(*cluster.Tx) {
-	rules := []cluster.Rule{{Peers: cluster.Peers{Any: true}, Ports: cluster.Ports{List: []cluster.Port{{Protocol: cluster.TCP, Name: port}}}}}
-	p := &cluster.Policy{Key: keyOf(name), Subject: cluster.Everything(), IsolatesIngress: ingress, IsolatesEgress: !ingress}
+	rules := []cluster.Rule{{Peers: cluster.Peers{Any: true},
+		Ports: cluster.Ports{List: []cluster.Port{{Protocol: cluster.TCP, Name: port}}}}}
+	p := &cluster.Policy{Key: keyOf(name), Subject: cluster.Everything(), IsolatesIngress: ingress,
+		IsolatesEgress: !ingress}
 	if ingress {
 		p.Ingress = rules
 	} else {
@@ -175,24 +177,36 @@ func TestMembersFollowTheClusterAsItIsNow(t *testing.T) {
 		steps []step
 		want  string
 	}{
-		{"the namespace comes after its pods", "team=a/", []step{do(pod("db/x", "two", "10.0.0.2", "")), do(ns("db", "team=a"))}, "10.0.0.2"},
+		{"the namespace comes after its pods", "team=a/", []step{do(pod("db/x", "two", "10.0.0.2", "")),
+			do(ns("db", "team=a"))}, "10.0.0.2"},
 		{"a pod of an unknown namespace is in none", "/", []step{do(pod("db/x", "two", "10.0.0.2", ""))}, "10.0.0.1"},
-		{"the namespace goes, the pod stays", "team=a/", []step{do(ns("db", "team=a"), pod("db/x", "two", "10.0.0.2", "")), do(noNS("db"))}, ""},
-		{"the namespace is relabelled", "team=a/", []step{do(ns("db", "team=b"), pod("db/x", "two", "10.0.0.2", "")), do(ns("db", "team=a"))}, "10.0.0.2"},
-		{"the pod is relabelled", "app=db", []step{do(pod("shop/x", "two", "10.0.0.2", "app=db")), do(pod("shop/x", "two", "10.0.0.2", "app=x"))}, ""},
-		{"the pod moves to another address", "app=db", []step{do(pod("shop/x", "two", "10.0.0.2", "app=db")), do(pod("shop/x", "two", "10.0.0.3", "app=db"))}, "10.0.0.3"},
-		{"the address goes to another pod at once", "app=db", []step{do(pod("shop/x", "two", "10.0.0.2", "app=db")), do(gone("shop/x"), pod("shop/y", "two", "10.0.0.2", "app=no"))}, ""},
+		{"the namespace goes, the pod stays", "team=a/",
+			[]step{do(ns("db", "team=a"), pod("db/x", "two", "10.0.0.2", "")), do(noNS("db"))}, ""},
+		{"the namespace is relabelled", "team=a/", []step{do(ns("db", "team=b"), pod("db/x", "two", "10.0.0.2", "")),
+			do(ns("db", "team=a"))}, "10.0.0.2"},
+		{"the pod is relabelled", "app=db", []step{do(pod("shop/x", "two", "10.0.0.2", "app=db")),
+			do(pod("shop/x", "two", "10.0.0.2", "app=x"))}, ""},
+		{"the pod moves to another address", "app=db", []step{do(pod("shop/x", "two", "10.0.0.2", "app=db")),
+			do(pod("shop/x", "two", "10.0.0.3", "app=db"))}, "10.0.0.3"},
+		{"the address goes to another pod at once", "app=db", []step{do(pod("shop/x", "two", "10.0.0.2", "app=db")),
+			do(gone("shop/x"), pod("shop/y", "two", "10.0.0.2", "app=no"))}, ""},
 		{"two pods swap addresses", "app=db", []step{
 			do(pod("shop/x", "two", "10.0.0.2", "app=db"), pod("shop/y", "two", "10.0.0.3", "app=no")),
 			do(pod("shop/x", "two", "10.0.0.3", "app=db"), pod("shop/y", "two", "10.0.0.2", "app=no"))}, "10.0.0.3"},
-		{"two pods have one address", "app=db", []step{do(pod("shop/x", "two", "10.0.0.2", "app=db"), pod("shop/y", "two", "10.0.0.2", "app=db")), do(gone("shop/x"))}, "10.0.0.2"},
-		{"the last pod of an address goes", "app=db", []step{do(pod("shop/x", "two", "10.0.0.2", "app=db"), pod("shop/y", "two", "10.0.0.2", "app=db")), do(gone("shop/x")), do(gone("shop/y"))}, ""},
-		{"a pod of another namespace has the address too", "app=db", []step{do(pod("shop/x", "two", "10.0.0.2", "app=db"), pod("db/x", "two", "10.0.0.2", "app=db")), do(gone("db/x"))}, "10.0.0.2"},
+		{"two pods have one address", "app=db", []step{do(pod("shop/x", "two", "10.0.0.2", "app=db"),
+			pod("shop/y", "two", "10.0.0.2", "app=db")), do(gone("shop/x"))}, "10.0.0.2"},
+		{"the last pod of an address goes", "app=db",
+			[]step{do(pod("shop/x", "two", "10.0.0.2", "app=db"), pod("shop/y", "two", "10.0.0.2", "app=db")),
+				do(gone("shop/x")), do(gone("shop/y"))}, ""},
+		{"a pod of another namespace has the address too", "app=db",
+			[]step{do(pod("shop/x", "two", "10.0.0.2", "app=db"), pod("db/x", "two", "10.0.0.2", "app=db")),
+				do(gone("db/x"))}, "10.0.0.2"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld()
-			w.set(w.namespace("shop", ""), w.pod("shop/web", "one", "10.0.0.1", "app=web"), w.policy("shop/p", "app=web", tt.peer))
+			w.set(w.namespace("shop", ""), w.pod("shop/web", "one", "10.0.0.1", "app=web"),
+				w.policy("shop/p", "app=web", tt.peer))
 			w.model()
 			for _, step := range tt.steps {
 				w.set(step(w)...)
@@ -207,7 +221,8 @@ func TestMembersFollowTheClusterAsItIsNow(t *testing.T) {
 
 func TestAPolicyThatGoesAndComesBackIsTheSame(t *testing.T) {
 	w := newWorld()
-	w.set(w.namespace("shop", ""), w.pod("shop/web", "one", "10.0.0.1", "app=web"), w.policy("shop/p", "app=web", "app=db"))
+	w.set(w.namespace("shop", ""), w.pod("shop/web", "one", "10.0.0.1", "app=web"),
+		w.policy("shop/p", "app=web", "app=db"))
 	w.set(w.pod("shop/db", "two", "10.0.0.2", "app=db"))
 	before := w.members(t)
 	w.set(w.noPolicy("shop/p"))

@@ -9,8 +9,8 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// Verdict is what happens to a packet. The zero value is Drop, so that a
-// forgotten verdict never lets anything through.
+// Verdict is the fate of a packet. The zero value is Drop, so that a forgotten verdict never lets
+// anything through.
 type Verdict uint8
 
 // The verdicts.
@@ -27,8 +27,8 @@ func (v Verdict) String() string {
 	return "drop"
 }
 
-// Eval returns what the node that runs the program does with the flow. It is
-// the reference for every backend.
+// Eval returns the verdict of the node that runs the program. It is the reference for every
+// backend.
 func Eval(p *Program, f Flow) Verdict {
 	if f.Src == f.Dst && p.pod(f.Src) != nil {
 		return Accept // a pod to itself
@@ -93,8 +93,8 @@ func (p *Program) matches(c *Chain, r Rule, f Flow) bool {
 		p.inSet(r.DestSet, f.Dst, f)
 }
 
-// inSet reports whether the packet is in the named set; no name is no
-// condition, a name without a set is met by nobody.
+// inSet reports whether the packet is in the named set. An empty name is no condition; a name
+// without a set matches nothing.
 func (p *Program) inSet(name string, a netip.Addr, f Flow) bool {
 	if name == "" {
 		return true

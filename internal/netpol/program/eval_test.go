@@ -31,13 +31,18 @@ func ingressOf(r Rule, sets ...*Set) *Program {
 }
 
 func TestEachConditionOfARule(t *testing.T) {
-	web := &Set{Name: "s", Kind: inet.Addrs, Family: inet.IPv4, Elements: elements(inet.Element{Addr: addr("10.0.0.9")})}
-	named := &Set{Name: "s", Kind: inet.AddrPorts, Family: inet.IPv4, Elements: elements(inet.Element{Addr: addr("10.0.0.1"), Port: 80})}
-	list := &Set{Name: "s", Kind: inet.PortRanges, Ranges: []inet.Range{{First: inet.Element{Port: 53}, Last: inet.Element{Port: 53}},
-		{First: inet.Element{Port: 80}, Last: inet.Element{Port: 90}}}}
+	web := &Set{Name: "s", Kind: inet.Addrs, Family: inet.IPv4,
+		Elements: elements(inet.Element{Addr: addr("10.0.0.9")})}
+	named := &Set{Name: "s", Kind: inet.AddrPorts, Family: inet.IPv4,
+		Elements: elements(inet.Element{Addr: addr("10.0.0.1"), Port: 80})}
+	list := &Set{Name: "s", Kind: inet.PortRanges,
+		Ranges: []inet.Range{{First: inet.Element{Port: 53}, Last: inet.Element{Port: 53}},
+			{First: inet.Element{Port: 80}, Last: inet.Element{Port: 90}}}}
 	blocks := &Set{Name: "s", Kind: inet.AddrRanges, Family: inet.IPv4,
-		Ranges: []inet.Range{{First: inet.Element{Addr: addr("10.0.0.8")}, Last: inet.Element{Addr: addr("10.0.0.14")}}}}
-	hole := Block{CIDR: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.0.0.9/32")}}
+		Ranges: []inet.Range{{First: inet.Element{Addr: addr("10.0.0.8")},
+			Last: inet.Element{Addr: addr("10.0.0.14")}}}}
+	hole := Block{CIDR: netip.MustParsePrefix("10.0.0.0/8"),
+		Except: []netip.Prefix{netip.MustParsePrefix("10.0.0.9/32")}}
 	nine, two := addr("10.0.0.9"), addr("10.0.0.2")
 	tests := []struct {
 		name     string
@@ -50,10 +55,14 @@ func TestEachConditionOfARule(t *testing.T) {
 		{"no condition", ingressOf(Rule{}), nine, 1, 0, Accept},
 		{"protocol", ingressOf(Rule{Protocol: inet.TCP}), nine, inet.TCP, 1, Accept},
 		{"another protocol", ingressOf(Rule{Protocol: inet.TCP}), nine, inet.UDP, 1, Drop},
-		{"first port", ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}}), nine, inet.TCP, 80, Accept},
-		{"last port", ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}}), nine, inet.TCP, 90, Accept},
-		{"port below", ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}}), nine, inet.TCP, 79, Drop},
-		{"port above", ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}}), nine, inet.TCP, 91, Drop},
+		{"first port", ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}}), nine, inet.TCP,
+			80, Accept},
+		{"last port", ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}}), nine, inet.TCP,
+			90, Accept},
+		{"port below", ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}}), nine, inet.TCP,
+			79, Drop},
+		{"port above", ingressOf(Rule{Protocol: inet.TCP, Ports: inet.PortRange{First: 80, Last: 90}}), nine, inet.TCP,
+			91, Drop},
 		{"block", ingressOf(Rule{Block: hole}), two, inet.TCP, 80, Accept},
 		{"hole of a block", ingressOf(Rule{Block: hole}), nine, inet.TCP, 80, Drop},
 		{"outside a block", ingressOf(Rule{Block: hole}), addr("11.0.0.1"), inet.TCP, 80, Drop},
@@ -61,13 +70,19 @@ func TestEachConditionOfARule(t *testing.T) {
 		{"peer not in the set", ingressOf(Rule{PeerSet: "s"}, web), two, inet.TCP, 80, Drop},
 		{"peer in a set of ranges", ingressOf(Rule{PeerSet: "s"}, blocks), nine, inet.TCP, 80, Accept},
 		{"peer not in a set of ranges", ingressOf(Rule{PeerSet: "s"}, blocks), two, inet.TCP, 80, Drop},
-		{"destination and port in the set", ingressOf(Rule{Protocol: inet.TCP, DestSet: "s"}, named), nine, inet.TCP, 80, Accept},
-		{"another port of the destination", ingressOf(Rule{Protocol: inet.TCP, DestSet: "s"}, named), nine, inet.TCP, 81, Drop},
-		{"protocol and port in the set", ingressOf(Rule{Protocol: inet.UDP, PortSet: "s"}, list), nine, inet.UDP, 80, Accept},
-		{"the port of another protocol", ingressOf(Rule{Protocol: inet.UDP, PortSet: "s"}, list), nine, inet.TCP, 80, Drop},
+		{"destination and port in the set", ingressOf(Rule{Protocol: inet.TCP, DestSet: "s"}, named), nine, inet.TCP,
+			80, Accept},
+		{"another port of the destination", ingressOf(Rule{Protocol: inet.TCP, DestSet: "s"}, named), nine, inet.TCP,
+			81, Drop},
+		{"protocol and port in the set", ingressOf(Rule{Protocol: inet.UDP, PortSet: "s"}, list), nine, inet.UDP, 80,
+			Accept},
+		{"the port of another protocol", ingressOf(Rule{Protocol: inet.UDP, PortSet: "s"}, list), nine, inet.TCP, 80,
+			Drop},
 		{"a set that does not exist", ingressOf(Rule{PeerSet: "s"}), nine, inet.TCP, 80, Drop},
-		{"a chain that does not exist", &Program{Pods: []Pod{{Addr: addr("10.0.0.1"), Ingress: "in"}}}, nine, inet.TCP, 80, Drop},
-		{"one of two conditions is not met", ingressOf(Rule{Protocol: inet.TCP, PeerSet: "s"}, web), nine, inet.UDP, 80, Drop},
+		{"a chain that does not exist", &Program{Pods: []Pod{{Addr: addr("10.0.0.1"), Ingress: "in"}}}, nine, inet.TCP,
+			80, Drop},
+		{"one of two conditions is not met", ingressOf(Rule{Protocol: inet.TCP, PeerSet: "s"}, web), nine, inet.UDP, 80,
+			Drop},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -85,7 +100,8 @@ func TestBothEndsAreJudgedInOrder(t *testing.T) {
 		Pods: []Pod{{Addr: a, Egress: "to-b"}, {Addr: b, Ingress: "none"}, {Addr: c}},
 		Chains: []*Chain{
 			{Name: "none", Direction: Ingress, Family: inet.IPv4},
-			{Name: "to-b", Direction: Egress, Family: inet.IPv4, Rules: []Rule{{Block: Block{CIDR: netip.MustParsePrefix("10.0.0.2/32")}}}},
+			{Name: "to-b", Direction: Egress, Family: inet.IPv4,
+				Rules: []Rule{{Block: Block{CIDR: netip.MustParsePrefix("10.0.0.2/32")}}}},
 		},
 	}
 	tests := []struct {
@@ -109,7 +125,8 @@ func TestBothEndsAreJudgedInOrder(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			f := Flow{Protocol: inet.TCP, Src: tt.src, Dst: tt.dst, DstPort: 80, FromNode: tt.fromNode, ToNode: tt.toNode}
+			f := Flow{Protocol: inet.TCP, Src: tt.src, Dst: tt.dst, DstPort: 80, FromNode: tt.fromNode,
+				ToNode: tt.toNode}
 			if got := Eval(p, f); got != tt.want {
 				t.Errorf("verdict = %s, want %s", got, tt.want)
 			}
@@ -129,8 +146,10 @@ func TestProgramText(t *testing.T) {
 		Block: Block{CIDR: netip.MustParsePrefix("10.0.0.0/8"),
 			Except: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}, Comment: "shop/p ingress[0]"},
 		&Set{Name: "d", Kind: inet.AddrPorts, Family: inet.IPv4,
-			Elements: elements(inet.Element{Addr: addr("10.0.0.2"), Port: 9}, inet.Element{Addr: addr("10.0.0.1"), Port: 80})},
-		&Set{Name: "l", Kind: inet.PortRanges, Ranges: []inet.Range{{First: inet.Element{Port: 53}, Last: inet.Element{Port: 53}},
+			Elements: elements(inet.Element{Addr: addr("10.0.0.2"), Port: 9},
+				inet.Element{Addr: addr("10.0.0.1"), Port: 80})},
+		&Set{Name: "l", Kind: inet.PortRanges, Ranges: []inet.Range{{First: inet.Element{Port: 53},
+			Last: inet.Element{Port: 53}},
 			{First: inet.Element{Port: 80}, Last: inet.Element{Port: 90}}}},
 		&Set{Name: "s", Kind: inet.AddrRanges, Family: inet.IPv4, Comment: "blocks",
 			Ranges: []inet.Range{inet.AddrRange(netip.MustParsePrefix("10.0.0.0/8")),

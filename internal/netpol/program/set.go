@@ -9,13 +9,13 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// Set is a named set. The name is derived from what the set means (a selector,
-// a list of prefixes), never from its members.
+// Set is a named set. The name is derived from the meaning of the set (a selector, a list of
+// prefixes), never from its members.
 type Set struct {
 	Name   string
 	Kind   inet.SetKind
 	Family inet.Family // zero for ranges of ports
-	// Comment says what the members have in common, for people.
+	// Comment describes the members, for people.
 	Comment string
 	// Elements are the members of a set of kind Addrs or AddrPorts.
 	Elements inet.Elements
@@ -24,7 +24,7 @@ type Set struct {
 	Ranges []inet.Range
 }
 
-// contains reports whether the set has what the packet brings.
+// contains reports whether the address or the port is in the set.
 func (s *Set) contains(a netip.Addr, port uint16) bool {
 	switch s.Kind {
 	case inet.Addrs:

@@ -10,12 +10,13 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// String returns the whole program as canonical text: equal text means equal
-// programs. It serves tests and debugging; operators read the ruleset instead.
+// String returns the whole program as canonical text: equal text means equal programs. It is for
+// tests and debugging; operators read the ruleset instead.
 func (p *Program) String() string {
 	var b strings.Builder
 	for _, pod := range p.Pods {
-		fmt.Fprintf(&b, "pod %s %s%s ingress %s egress %s\n", pod.Addr, pod.Name, idText(pod.ID), cmp.Or(pod.Ingress, "open"), cmp.Or(pod.Egress, "open"))
+		fmt.Fprintf(&b, "pod %s %s%s ingress %s egress %s\n", pod.Addr, pod.Name, idText(pod.ID),
+			cmp.Or(pod.Ingress, "open"), cmp.Or(pod.Egress, "open"))
 	}
 	for _, c := range p.Chains {
 		fmt.Fprintf(&b, "chain %s\n", c.Name)
@@ -65,7 +66,7 @@ func (r Rule) String() string {
 	return strings.Join(parts, " ")
 }
 
-// String returns the prefix and its holes.
+// String returns the prefix and its except ranges.
 func (b Block) String() string {
 	s := b.CIDR.String()
 	for _, e := range b.Except {
