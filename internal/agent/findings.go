@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/cluster/convert"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
 // findings says in the log what is found about users' objects: once when it is new,
 // and how many are gone. Who writes the objects decides how many there are, so a few
 // are said in a period, of one namespace and in all; the others wait for the next one.
-// What is found about files, the source says itself.
+// What is found about files, the source says itself. What is said about a policy its author
+// is told, too.
 type findings struct {
 	last  []cluster.Diagnostic // what the last pass had, sorted
 	known map[cluster.Diagnostic]bool
@@ -25,6 +27,8 @@ type findings struct {
 	said  int            // in it
 	by    map[string]int // in it, by namespace
 	left  int            // that wait
+	// announce tells the author of a policy all that is found about it; nil if nobody can.
+	announce func(policy cluster.Key, findings []cluster.Diagnostic)
 }
 
 const (
@@ -42,14 +46,17 @@ func (f *findings) say(now time.Time, list []cluster.Diagnostic, log *slog.Logge
 	}
 	f.last, f.left = list, 0
 	holds := make(map[cluster.Diagnostic]bool, len(list))
+	fresh := map[cluster.Key]bool{}
 	for _, d := range list {
 		if d.Kind == manifest.KindFile {
 			continue
 		}
 		if holds[d] = f.known[d]; !holds[d] {
 			holds[d] = f.one(d, log)
+			fresh[d.Object] = fresh[d.Object] || holds[d] && d.Kind == convert.KindPolicy
 		}
 	}
+	f.tell(list, fresh)
 	gone := 0
 	for d := range f.known {
 		if _, still := holds[d]; !still {
@@ -61,6 +68,22 @@ func (f *findings) say(now time.Time, list []cluster.Diagnostic, log *slog.Logge
 	}
 	maps.DeleteFunc(holds, func(_ cluster.Diagnostic, said bool) bool { return !said })
 	f.known = holds
+}
+
+// tell tells the authors of these policies what is found about them.
+func (f *findings) tell(list []cluster.Diagnostic, policies map[cluster.Key]bool) {
+	if f.announce == nil {
+		return
+	}
+	found := map[cluster.Key][]cluster.Diagnostic{}
+	for _, d := range list {
+		if d.Kind == convert.KindPolicy && policies[d.Object] {
+			found[d.Object] = append(found[d.Object], d)
+		}
+	}
+	for policy, all := range found {
+		f.announce(policy, all)
+	}
 }
 
 // one says one finding, if there is room in the period, and reports whether it did.

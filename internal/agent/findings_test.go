@@ -59,3 +59,35 @@ func TestFindingsAreSaidOnce(t *testing.T) {
 		t.Errorf("after the period:\n%s", &out)
 	}
 }
+
+// What is said about a policy its author is told, too: all that is found about it, and
+// as seldom as it is said in the log.
+func TestAuthorsAreToldWhatTheLogSays(t *testing.T) {
+	told := map[string]int{}
+	times := 0
+	f := findings{announce: func(policy cluster.Key, all []cluster.Diagnostic) { told[policy.String()], times = len(all), times+1 }}
+	log, now := slog.New(slog.DiscardHandler), time.Unix(1_000_000, 0)
+	finding := func(kind, name, message string) cluster.Diagnostic {
+		return cluster.Diagnostic{Severity: cluster.Error, Kind: kind, Object: cluster.Key{Namespace: "shop", Name: name}, Message: message}
+	}
+	a, b := finding("NetworkPolicy", "web", "one"), finding("NetworkPolicy", "web", "two")
+	f.say(now, []cluster.Diagnostic{a, finding("Pod", "web", "a pod's"), finding("Pod", "db", "a pod's")}, log)
+	if times != 1 || told["shop/web"] != 1 {
+		t.Errorf("told %d times: %v", times, told)
+	}
+	f.say(now, []cluster.Diagnostic{a, b}, log)
+	if times != 2 || told["shop/web"] != 2 {
+		t.Errorf("told %d times: %v, want all that is found about the policy", times, told)
+	}
+	f.say(now, []cluster.Diagnostic{a, b}, log)
+	f.say(now, []cluster.Diagnostic{b}, log)
+	if times != 2 {
+		t.Errorf("told %d times: %v, although nothing is new", times, told)
+	}
+	for i := range 500 {
+		f.say(now, []cluster.Diagnostic{finding("NetworkPolicy", "web", fmt.Sprint("number ", i))}, log)
+	}
+	if times > maxSaidOfOne {
+		t.Errorf("told %d times of 500 edits", times)
+	}
+}

@@ -89,6 +89,10 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		OpenUnknown: options.OpenUnknown,
 		Ready:       ready,
 	}
+	if a, ok := source.(announcer); ok {
+		a.CountEvents(observer.AddEvent)
+		loop.findings.announce = a.Announce
+	}
 	opened := openGate(cfg.GateSocket, loop.Door, observer, log)
 	g, ctx := errgroup.WithContext(ctx)
 	if opened != nil {
@@ -169,6 +173,12 @@ func datapathOptions(cfg config.Config) datapath.Options {
 type source interface {
 	Source
 	Feeder
+}
+
+// announcer is a source that reaches the authors of policies.
+type announcer interface {
+	Announce(policy cluster.Key, findings []cluster.Diagnostic)
+	CountEvents(count func(result string))
 }
 
 // newSource returns the source and its name in the status.

@@ -70,6 +70,13 @@ func (s *Store) Node(name string) *Node {
 	return s.nodes.objects.get(Key{Name: name})
 }
 
+// Policy returns a policy, or nil.
+func (s *Store) Policy(k Key) *Policy {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.policies.objects.get(k)
+}
+
 // Nodes returns all nodes, sorted by name.
 func (s *Store) Nodes() []*Node {
 	s.mu.Lock()

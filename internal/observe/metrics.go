@@ -28,6 +28,7 @@ type metrics struct {
 	programming   prometheus.Histogram
 	gatePods      *prometheus.CounterVec
 	gateWait      prometheus.Histogram
+	events        *prometheus.CounterVec
 	applies       *prometheus.CounterVec
 	lastApply     prometheus.Gauge
 	snapshot      prometheus.Gauge
@@ -77,6 +78,9 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 			"refused: asked by a user who may not.",
 			"answer", GateAnswers()...),
 		gateWait: b.histogram("gate_wait_seconds", "Time that a pod waited at the start gate for the agent's answer.", durations()),
+		events: b.counters("policy_events_total", "Events about findings, for the authors of policies. "+
+			"written: by this node. exists: another node wrote it, or this one before a restart. failed: the API server refused it. "+
+			"dropped: too many waited, or the policy was gone.", "result", EventResults()...),
 		applyDuration: b.histograms("apply_duration_seconds", "Time that a pass took, from the change taken to the kernel's answer. Kind full compares the whole table, delta writes a change.",
 			durations(), "kind", "delta", "full"),
 		applies:     b.counters("apply_total", "Passes by result.", "result", "ok", "error"),

@@ -183,6 +183,12 @@ func (o *Observer) AddGate(answer string, took time.Duration) {
 	}
 }
 
+// EventResults are what can become of an Event about a policy.
+func EventResults() []string { return []string{"written", "exists", "failed", "dropped"} }
+
+// AddEvent records what became of an Event about a policy.
+func (o *Observer) AddEvent(result string) { o.metrics.events.WithLabelValues(result).Inc() }
+
 // Cuts are connections that were ended, and what it took to find them.
 type Cuts struct {
 	// Ingress and Egress were ended because the policies of that direction deny

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -91,7 +92,7 @@ func TestManifestsAndRoleOnAnAPIServer(t *testing.T) {
 		}
 	}
 	t.Run("pods are admitted where the namespace has the label only", func(t *testing.T) { checkAdmission(t, client) })
-	t.Run("the role is what the agent asks for", func(t *testing.T) { checkRole(t, cfg) })
+	t.Run("the role is what the agent asks for", func(t *testing.T) { checkRole(t, cfg, client) })
 	t.Run("the Jobs of uninstalling have the rights that they need", func(t *testing.T) { checkUninstall(t, cfg, client) })
 }
 
@@ -144,7 +145,7 @@ func (r *requests) RoundTrip(q *http.Request) (*http.Response, error) {
 	}
 	verb := map[bool]string{false: "list", true: "watch"}[q.URL.Query().Get("watch") == "true"]
 	if q.Method != http.MethodGet {
-		verb = q.Method
+		verb = map[string]string{http.MethodPost: "create"}[q.Method]
 	}
 	r.mu.Lock()
 	r.seen[group+"/"+resource+" "+verb] = true
@@ -154,7 +155,16 @@ func (r *requests) RoundTrip(q *http.Request) (*http.Response, error) {
 
 // checkRole: the role gives what the agent asks for and nothing else, and the agent as this
 // ServiceAccount sees everything.
-func checkRole(t *testing.T, cfg *rest.Config) {
+func checkRole(t *testing.T, cfg *rest.Config, client *rest.RESTClient) {
+	node := corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: "node1"}}
+	policy := networkingv1.NetworkPolicy{TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "NetworkPolicy"},
+		ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "podwall-system"}}
+	for _, d := range []document{written(t, node.TypeMeta, node.ObjectMeta, node), written(t, policy.TypeMeta, policy.ObjectMeta, policy)} {
+		d.Kind = strings.ReplaceAll(d.Kind, "Policy", "Policie") // of which create makes the plural
+		if err := create(t, client, d, false); err != nil {
+			t.Fatal(err)
+		}
+	}
 	seen := &requests{seen: map[string]bool{}}
 	as := rest.CopyConfig(cfg)
 	as.Impersonate.UserName = "system:serviceaccount:podwall-system:podwall"
@@ -181,6 +191,14 @@ func checkRole(t *testing.T, cfg *rest.Config) {
 			}
 		}
 		return true
+	})
+	key := cluster.Key{Namespace: policy.Namespace, Name: policy.Name}
+	await(t, func() bool { return store.Policy(key) != nil })
+	source.Announce(key, []cluster.Diagnostic{{Severity: cluster.Warning, Kind: "NetworkPolicy", Object: key, Message: "odd"}})
+	await(t, func() bool {
+		events := client.Get().AbsPath("/api/v1/namespaces/podwall-system/events")
+		text, err := events.Do(t.Context()).Raw()
+		return err == nil && strings.Contains(string(text), `"message":"odd"`)
 	})
 	// A list follows a watch only where the server streams none, and before a watch
 	// that goes on where another one ended; package kube has the tests of both.

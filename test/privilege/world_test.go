@@ -145,6 +145,16 @@ func (w *world) admit(to string, from ...string) {
 	check(w.t, err)
 }
 
+// createOddPolicy makes a policy with rules that mean nothing, which is a finding.
+func (w *world) createOddPolicy(namespace, name string) {
+	w.t.Helper()
+	p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace}}
+	p.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}
+	p.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{}}
+	_, err := w.api.NetworkingV1().NetworkPolicies(namespace).Create(w.t.Context(), p, metav1.CreateOptions{})
+	check(w.t, err)
+}
+
 // ready waits until the agent says that it enforces.
 func (b *box) ready() *box {
 	var why string

@@ -10,7 +10,7 @@
 // and no informer.
 //
 // It stands at the start of the data path, beside package manifest, and is the
-// only package that imports client-go. It never writes to the API.
+// only package that imports client-go. It writes nothing to the API but Events.
 package kube
 
 import (
@@ -44,12 +44,13 @@ type Source struct {
 	login   *login
 	backoff *wait.Backoff        // between tries; nil for client-go's own
 	reports map[string]*reporter // by resource; never changed
+	notices *notices             // about policies, for their authors
 }
 
 // New returns a source for the API server of cfg. It does no I/O and does not
 // change cfg.
 func New(cfg *rest.Config, log *slog.Logger) *Source {
-	s := &Source{cfg: cfg, log: log, login: newLogin(log), reports: map[string]*reporter{}}
+	s := &Source{cfg: cfg, log: log, login: newLogin(log), reports: map[string]*reporter{}, notices: newNotices(log)}
 	for _, w := range kinds(nil, "") {
 		r := newReporter(log, w.gv.Group, w.resource, cfg.Host)
 		r.refused = s.login.refuse
@@ -64,6 +65,19 @@ func New(cfg *rest.Config, log *slog.Logger) *Source {
 func (s *Source) OnNode(name string) *Source {
 	s.node = name
 	return s
+}
+
+// Announce writes all findings about a policy as an Event on it, soon, unless other
+// nodes do. It never waits. Only an agent of a node does it; see OnNode.
+func (s *Source) Announce(policy cluster.Key, findings []cluster.Diagnostic) {
+	if s.node != "" {
+		s.notices.add(policy, findings)
+	}
+}
+
+// CountEvents has what becomes of each Event counted. It is to be called before Run.
+func (s *Source) CountEvents(count func(result string)) {
+	s.notices.count = func(r EventResult) { count(string(r)) }
 }
 
 // Reloading returns the source, whose cfg was loaded by LoadConfig with these
@@ -136,10 +150,16 @@ func (s *Source) follow(ctx context.Context, cfg *rest.Config, store *cluster.St
 	if err != nil {
 		return nil, err
 	}
+	events, err := restClient(cfg, client, corev1.SchemeGroupVersion)
+	if err != nil {
+		return nil, err
+	}
+	speaker := &speaker{notices: s.notices, client: events, store: store, node: s.node, alone: s.seesOneNode}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var running sync.WaitGroup
 	running.Go(func() { refill(ctx, again, store, s.log) })
+	running.Go(func() { speaker.run(ctx) })
 	for _, r := range reflectors {
 		running.Go(func() { r.RunWithContext(ctx) })
 	}
@@ -148,6 +168,9 @@ func (s *Source) follow(ctx context.Context, cfg *rest.Config, store *cluster.St
 	running.Wait()
 	return next, nil
 }
+
+// seesOneNode reports whether the Node of this agent alone may be read.
+func (s *Source) seesOneNode() bool { return s.reports[cluster.Nodes.String()].state().Seldom }
 
 func kinds(store *cluster.Store, node string) []watched {
 	interner := convert.NewInterner().OnNode(node) // used by the goroutine of the pods only
