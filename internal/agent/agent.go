@@ -189,6 +189,7 @@ func (l *Loop) awaitSync(ctx context.Context) error {
 // pass is one turn: it enforces what changed, pods of this node first.
 func (l *Loop) pass(ctx context.Context) error {
 	taken := l.Store.Take()
+	l.nameChanges(taken)
 	l.waited = cmp.Or(l.waited, taken.Since)
 	first, rest := l.fair.admit(taken, time.Now()), cluster.Delta{}
 	if l.ready { // else everything is needed at once

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"testing"
@@ -29,6 +30,7 @@ type recorder struct {
 	kernel
 	fail     []error
 	report   datapath.Report // of those that succeed
+	log      *slog.Logger    // of the loop; nil for none
 	programs []string
 	at       []time.Time
 }
@@ -51,6 +53,9 @@ func run(t *testing.T, r *recorder, f func(l *agent.Loop, settle func())) {
 		r.denied = make(chan struct{}) // of this bubble
 		l := newLoop(&r.kernel)
 		l.Kernel = r
+		if r.log != nil {
+			l.Log = r.log
+		}
 		l.Store.Update(func(tx *cluster.Tx) {
 			for _, k := range cluster.Kinds() {
 				tx.SetSynced(k)

@@ -186,8 +186,8 @@ type Config struct {
 
 	// LogFormat is the form of log lines.
 	LogFormat LogFormat
-	// Verbosity is 0 for what an operator wants to see; from 1 on every pass of
-	// the loop is logged.
+	// Verbosity is 0 for what an operator wants to see; from 1 on every pass of the
+	// loop is logged, from 2 on each object that changed.
 	Verbosity int
 }
 

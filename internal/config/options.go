@@ -171,7 +171,7 @@ func servingOptions() []option {
 func loggingOptions() []option {
 	return []option{
 		{name: "v", short: "v", arg: "LEVEL",
-			help: "How much to log: 0 for what an operator wants to see, 1 and more for every pass.",
+			help: "How much to log: 0 for what an operator wants to see, 1 for every pass, 2 and more for each object that changed.",
 			bind: func(c *Config) flag.Value { return integer(&c.Verbosity) }},
 		{name: "log-format", arg: "auto|text|json",
 			help: "Form of the log lines. auto: text on a terminal, JSON elsewhere.",
