@@ -60,7 +60,7 @@ func TestFlagsAreReadInEveryFormThatKubeRouterAccepts(t *testing.T) {
 		{"value after an equals sign", "--kubeconfig=/k", func(c *Config) { c.Kubeconfig = "/k" }},
 		{"value in the next argument", "--kubeconfig /k --health-port 0", func(c *Config) { c.Kubeconfig, c.HealthPort = "/k", 0 }},
 		{"value that starts with a dash", "--kubeconfig -", func(c *Config) { c.Kubeconfig = "-" }},
-		{"value that holds an equals sign", "--master=https://h/?a=b", func(c *Config) { c.Master = "https://h/?a=b" }},
+		{"value that holds an equals sign", "--kubeconfig=/k/a=b", func(c *Config) { c.Kubeconfig = "/k/a=b" }},
 		{"empty value", "--health-addr=", func(*Config) {}},
 		{"single dash for a long name", "-master=https://h", func(c *Config) { c.Master = "https://h" }},
 		{"switch without a value", "--cleanup-config", func(c *Config) { c.Cleanup = true }},

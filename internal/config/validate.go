@@ -111,10 +111,7 @@ func among[T ~string](name string, got T, choices ...T) error {
 }
 
 func (c Config) checkServing() error {
-	problems := []error{checkAddr("health-addr", c.HealthAddr), checkAddr("metrics-addr", c.MetricsAddr)}
-	if !strings.HasPrefix(c.MetricsPath, "/") || strings.ContainsAny(c.MetricsPath, " {}") {
-		problems = append(problems, fmt.Errorf("--metrics-path=%s: must start with a slash and hold no space and no brace", c.MetricsPath))
-	}
+	problems := []error{checkAddr("health-addr", c.HealthAddr), checkAddr("metrics-addr", c.MetricsAddr), checkPagePath(c.MetricsPath)}
 	shared := c.HealthPort != 0 && c.HealthPort == c.MetricsPort
 	sameAddr := unbracket(c.HealthAddr) == unbracket(c.MetricsAddr)
 	switch {
@@ -126,14 +123,18 @@ func (c Config) checkServing() error {
 	return errors.Join(problems...)
 }
 
-// checkAddr refuses an address that carries a port: host names and addresses
-// are left to the system.
+// checkAddr refuses what is no address, and one that carries a port. Which host names
+// there are is left to the system.
 func checkAddr(name, addr string) error {
 	bare := unbracket(addr)
-	if _, err := netip.ParseAddr(bare); err == nil || !strings.ContainsAny(bare, ":/ ") {
+	switch err := checkHost(bare); {
+	case bare == "" || err == nil:
 		return nil
+	case strings.Contains(bare, ":"):
+		return fmt.Errorf("--%s=%s: is neither an IP address nor a host name; the port has its own flag", name, addr)
+	default:
+		return fmt.Errorf("--%s: %w; write for example 127.0.0.1", name, err)
 	}
-	return fmt.Errorf("--%s=%s: is neither an IP address nor a host name; the port has its own flag", name, addr)
 }
 
 func everyAddr(addr string) bool {

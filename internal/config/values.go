@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -122,8 +121,8 @@ func names(target *[]string) value[[]string] {
 			if name = strings.TrimSpace(name); name == "" {
 				continue
 			}
-			if _, err := path.Match(name, ""); err != nil {
-				return nil, fmt.Errorf("%q is no name and no pattern: a bracket is not closed", name)
+			if err := checkInterface(name); err != nil {
+				return nil, err
 			}
 			list = append(list, name)
 		}
