@@ -56,11 +56,11 @@ func (f *Feeds) look(now time.Time) {
 		case p != nil:
 			p.Subject = subject
 			if !f.known[subject] {
-				f.log.Error("problem", "subject", subject, "problem", p.Text, "cure", p.Cure)
+				logProblem(f.log, *p)
 			}
 			f.observer.SetProblem(*p)
 		case f.known[subject]:
-			f.log.Info("problem is gone", "subject", subject)
+			logResolved(f.log, subject)
 			f.observer.ClearProblem(subject)
 		}
 		f.known[subject] = p != nil

@@ -80,11 +80,11 @@ func (l *Loop) compare() {
 		switch {
 		case full:
 			if !l.full[subject] {
-				l.Log.Warn("close to a limit", "subject", subject, "problem", p.Text, "cure", p.Cure)
+				l.Log.Warn("close to a limit", "subject", subject, "detail", p.Text, "cure", p.Cure)
 			}
 			l.Observer.SetProblem(p)
 		case l.full[subject]:
-			l.Log.Info("problem is gone", "subject", subject)
+			logResolved(l.Log, subject)
 			l.Observer.ClearProblem(subject)
 		}
 		if l.full == nil {
@@ -99,7 +99,7 @@ func (l *Loop) compare() {
 func (l *Loop) connections() {
 	entries, limit, err := l.Kernel.Connections()
 	if err != nil {
-		l.Log.Warn("asking how full the connection table is failed", "err", err)
+		l.Log.Warn("reading conntrack usage failed", "err", err)
 		return
 	}
 	if entries == 0 && limit == 0 {

@@ -71,7 +71,7 @@ func cleanupOnce(ctx context.Context, cfg config.Config, log *slog.Logger) error
 func onceOptions(cfg config.Config, log *slog.Logger) datapath.Options {
 	options := datapathOptions(cfg)
 	if p := checkSysctls(&options); p != nil {
-		log.Error("problem", "subject", p.Subject, "problem", p.Text, "cure", p.Cure)
+		logProblem(log, *p)
 	}
 	return options
 }

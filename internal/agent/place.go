@@ -142,7 +142,7 @@ func (l *Loop) placed(addrs []netip.Addr) {
 func (l *Loop) placeProblem(p *observe.Problem) {
 	if p == nil {
 		if l.Place.said != "" {
-			l.Log.Info("problem is gone", "subject", placeSubject)
+			logResolved(l.Log, placeSubject)
 		}
 		l.Place.said = ""
 		l.Observer.ClearProblem(placeSubject)
@@ -154,7 +154,7 @@ func (l *Loop) placeProblem(p *observe.Problem) {
 		if p.Blocking {
 			consequence = "the kernel stays as it is until the Node is found"
 		}
-		l.Log.Error("problem", "subject", placeSubject, "problem", p.Text, "consequence", consequence, "cure", p.Cure)
+		logProblem(l.Log, *p, "consequence", consequence)
 	}
 	l.Place.said = p.Text
 	l.Observer.SetProblem(*p)

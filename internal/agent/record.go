@@ -5,6 +5,7 @@
 package agent
 
 import (
+	"log/slog"
 	"slices"
 	"time"
 
@@ -46,7 +47,7 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 func (l *Loop) countCuts(c datapath.Cuts) {
 	l.counts.refused = c.Refused
 	l.Observer.AddCuts(observe.Cuts{Ingress: c.Ingress, Egress: c.Egress, Reused: c.Reused, Gone: c.Gone, Refused: c.Refused,
-		Looks: c.Looked.Times, Entries: c.Looked.Entries, Elapsed: c.Looked.Duration})
+		Scans: c.Looked.Times, Entries: c.Looked.Entries, Elapsed: c.Looked.Duration})
 }
 
 func (l *Loop) report(pass observe.Pass, r datapath.Report) {
@@ -64,7 +65,7 @@ func (l *Loop) report(pass observe.Pass, r datapath.Report) {
 		l.Log.Info("policies are enforced", "revision", pass.Revision, "pods", pass.Pods, "isolated", pass.IsolatedPods, "elapsed", pass.Elapsed)
 		return
 	}
-	l.Log.Debug("pass", "revision", pass.Revision, "full", pass.Full, "changes", r.Changes, "count", r.Elements, "elapsed", pass.Elapsed)
+	l.Log.Debug("apply complete", "revision", pass.Revision, "full", pass.Full, "changes", r.Changes, "count", r.Elements, "elapsed", pass.Elapsed)
 }
 
 // count adds what the kernel holds; the table is nil after a failure.
@@ -81,20 +82,32 @@ func (l *Loop) count(pass *observe.Pass, r datapath.Report) {
 // problems replaces what the last pass said by what this one says.
 func (l *Loop) problems(now []decide.Problem) {
 	stays := map[string]bool{}
-	for _, p := range now {
+	for _, found := range now {
+		p := observe.Problem{Subject: found.Subject, Text: found.Text, Cure: found.Cure, Blocking: found.Blocking}
 		stays[p.Subject] = true
 		if !l.known[p.Subject] {
-			l.Log.Error("problem", "subject", p.Subject, "problem", p.Text, "cure", p.Cure)
+			logProblem(l.Log, p)
 		}
-		l.Observer.SetProblem(observe.Problem{Subject: p.Subject, Text: p.Text, Cure: p.Cure, Blocking: p.Blocking})
+		l.Observer.SetProblem(p)
 	}
 	for subject := range l.known {
 		if !stays[subject] {
-			l.Log.Info("problem is gone", "subject", subject)
+			logResolved(l.Log, subject)
 			l.Observer.ClearProblem(subject)
 		}
 	}
 	l.known = stays
+}
+
+// logProblem says that the node has a problem. The words are the same whatever it is, so
+// that a search of logs finds all.
+func logProblem(log *slog.Logger, p observe.Problem, more ...any) {
+	log.Error("node problem", append([]any{"subject", p.Subject, "detail", p.Text, "cure", p.Cure}, more...)...)
+}
+
+// logResolved says that a subject has no problem any more.
+func logResolved(log *slog.Logger, subject string) {
+	log.Info("node problem resolved", "subject", subject)
 }
 
 func (l *Loop) datapath(r datapath.Report) observe.Datapath {

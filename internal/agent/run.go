@@ -71,7 +71,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		observer.SetProblem(lockProblem(usurper))
 	}
 	if unshown != nil {
-		log.Error("problem", "subject", unshown.Subject, "problem", unshown.Text, "cure", unshown.Cure)
+		logProblem(log, *unshown)
 		observer.SetProblem(*unshown)
 	}
 	endpoints := observe.Endpoints{Health: cfg.HealthListen(), Metrics: cfg.MetricsListen(), MetricsPath: cfg.MetricsPath, Log: log}
@@ -91,6 +91,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	}
 	if a, ok := source.(announcer); ok {
 		a.CountEvents(observer.AddEvent)
+		a.CountErrors(observer.AddSourceError)
 		loop.findings.announce = a.Announce
 	}
 	opened := openGate(cfg.GateSocket, loop.Door, observer, log)
@@ -175,10 +176,11 @@ type source interface {
 	Feeder
 }
 
-// announcer is a source that reaches the authors of policies.
+// announcer is a source that reaches the authors of policies, over a connection.
 type announcer interface {
 	Announce(policy cluster.Key, findings []cluster.Diagnostic)
 	CountEvents(count func(result string))
+	CountErrors(count func(reason string))
 }
 
 // newSource returns the source and its name in the status.

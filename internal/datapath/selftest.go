@@ -57,7 +57,7 @@ func (d *Datapath) prove(ctx context.Context, p *program.Program, report *Report
 		d.proof.failed = append(d.proof.failed, forcedProblem())
 	}
 	if len(passed) > 0 && !report.Filter {
-		d.log.Error("a packet that must be dropped passed the nat chain, using filter chains", "problem", passed[0].Text)
+		d.log.Error("a packet that must be dropped passed the nat chain, using filter chains", "detail", passed[0].Text)
 		return d.force(ctx, p, report)
 	}
 	return nil

@@ -103,7 +103,7 @@ func (s *Server) Run(ctx context.Context) {
 			}
 			return
 		case err != nil: // as when there are no file descriptors left
-			s.Log.Error("accepting at the gate failed, trying on", "err", err)
+			s.Log.Error("accepting at the gate failed, retrying", "err", err)
 			select {
 			case <-ctx.Done():
 			case <-time.After(again):
@@ -147,7 +147,7 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 		s.tell(answerOf(reply.State), start)
 	}
 	s.send(conn, reply, start)
-	s.Log.Debug("gate", "op", request.Op, "pod", request.Pod.Namespace+"/"+request.Pod.Name, "sandbox", request.Pod.Sandbox,
+	s.Log.Debug("gate request", "op", request.Op, "pod", request.Pod.Namespace+"/"+request.Pod.Name, "sandbox", request.Pod.Sandbox,
 		"state", reply.State, "text", reply.Text, "elapsed", time.Since(start))
 }
 

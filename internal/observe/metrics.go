@@ -29,6 +29,7 @@ type metrics struct {
 	gatePods      *prometheus.CounterVec
 	gateWait      prometheus.Histogram
 	events        *prometheus.CounterVec
+	sourceErrors  *prometheus.CounterVec
 	applies       *prometheus.CounterVec
 	lastApply     prometheus.Gauge
 	snapshot      prometheus.Gauge
@@ -47,9 +48,9 @@ type metrics struct {
 	open          prometheus.Gauge
 	cuts          *prometheus.CounterVec
 	refused       prometheus.Gauge
-	looks         prometheus.Counter
-	lookedAt      prometheus.Counter
-	lookDuration  prometheus.Counter
+	scans         prometheus.Counter
+	scanned       prometheus.Counter
+	scanSeconds   prometheus.Counter
 	entries       prometheus.Gauge
 	entriesLimit  prometheus.Gauge
 	used          *prometheus.GaugeVec
@@ -78,6 +79,9 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 			"refused: asked by a user who may not.",
 			"answer", GateAnswers()...),
 		gateWait: b.histogram("gate_wait_seconds", "Time that a pod waited at the start gate for the agent's answer.", durations()),
+		sourceErrors: b.counters("source_errors_total", "Requests to the API server that failed, and watches that broke. "+
+			"unreachable: no answer. unauthorized: the credentials are not accepted. forbidden: the role is missing. refused: another error of the server. "+
+			"broken: the connection of a watch was lost.", "reason", SourceErrors()...),
 		events: b.counters("policy_events_total", "Events about findings, for the authors of policies. "+
 			"written: by this node. exists: another node wrote it, or this one before a restart. failed: the API server refused it. "+
 			"dropped: too many waited, or the policy was gone.", "result", EventResults()...),
@@ -103,9 +107,9 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 			"reused: an address of theirs has another pod now. gone: the pod is gone. Finished ones do not count.",
 			"reason", "ingress", "egress", "reused", "gone"),
 		refused:      b.gauge("connections_refused", "Connections that were cut and that the end which answered cannot revive."),
-		looks:        b.counter("connection_looks_total", "How often the connection table was looked at after a change."),
-		lookedAt:     b.counter("connection_entries_total", "Entries of the connection table that were judged."),
-		lookDuration: b.counter("connection_looks_seconds_total", "Time that looking at the connection table took."),
+		scans:        b.counter("conntrack_scans_total", "Scans of the kernel's connection table for connections that a change denies."),
+		scanned:      b.counter("conntrack_entries_scanned_total", "Entries of the connection table that these scans read."),
+		scanSeconds:  b.counter("conntrack_scan_seconds_total", "Time that these scans took."),
 		entries:      b.gauge("conntrack_entries", "Entries of the kernel's connection table, read once in a period of verification; 0 where it cannot be read."),
 		entriesLimit: b.gauge("conntrack_limit", "How many entries the connection table can have (nf_conntrack_max); 0 for no bound, and where it cannot be read."),
 		used:         b.gauges("limit_used_ratio", "How much of a limit is used: 1 is all, and soft limits can be passed. docs/limits.md has the figures.", "limit", limits()...),
@@ -157,9 +161,9 @@ func (m *metrics) addCuts(c Cuts) {
 	m.cuts.WithLabelValues("reused").Add(float64(c.Reused))
 	m.cuts.WithLabelValues("gone").Add(float64(c.Gone))
 	m.refused.Set(float64(c.Refused))
-	m.looks.Add(float64(c.Looks))
-	m.lookedAt.Add(float64(c.Entries))
-	m.lookDuration.Add(c.Elapsed.Seconds())
+	m.scans.Add(float64(c.Scans))
+	m.scanned.Add(float64(c.Entries))
+	m.scanSeconds.Add(c.Elapsed.Seconds())
 }
 
 func (m *metrics) setDiagnostics(list []cluster.Diagnostic) {

@@ -189,6 +189,16 @@ func EventResults() []string { return []string{"written", "exists", "failed", "d
 // AddEvent records what became of an Event about a policy.
 func (o *Observer) AddEvent(result string) { o.metrics.events.WithLabelValues(result).Inc() }
 
+// SourceErrors are why requests to the API server fail.
+func SourceErrors() []string {
+	return []string{"broken", "forbidden", "refused", "unauthorized", "unreachable"}
+}
+
+// AddSourceError records why a request to the API server failed.
+func (o *Observer) AddSourceError(reason string) {
+	o.metrics.sourceErrors.WithLabelValues(reason).Inc()
+}
+
 // Cuts are connections that were ended, and what it took to find them.
 type Cuts struct {
 	// Ingress and Egress were ended because the policies of that direction deny
@@ -197,8 +207,8 @@ type Cuts struct {
 	Ingress, Egress, Reused, Gone int
 	// Refused is how many packets are refused now that would revive connections.
 	Refused int
-	// Looks at the connection table, with so many entries, took Elapsed.
-	Looks, Entries int
+	// Scans of the connection table, with so many entries, took Elapsed.
+	Scans, Entries int
 	Elapsed        time.Duration
 }
 

@@ -95,10 +95,16 @@ func TestAgentThatIsStoppedBeforeTheFirstSyncLeavesTheRules(t *testing.T) {
 func TestEnforcementGoesOnWithoutTheServer(t *testing.T) {
 	w := newSmallWorld(t, lab.Routed)
 	w.denyIngress()
-	a := w.agent("node1").ready()
+	a := w.agent("node1", "--metrics-port=20244").ready()
 	w.becomes("ready", openWhenDenied)
 
 	w.stopServer()
+	a.await("metrics of a lost source", func() bool {
+		_, text := a.Get("/metrics")
+		return strings.Contains(text, "podwall_source_connected{kind=\"pods\"} 0\n") &&
+			strings.Contains(text, "podwall_source_errors_total{reason=\"unreachable\"} ") &&
+			!strings.Contains(text, "podwall_source_errors_total{reason=\"unreachable\"} 0\n")
+	})
 	a.await("log line", func() bool { return a.says("the API server cannot be reached") })
 	w.stays("the server went away")
 	a.await("feeds that are not connected", func() bool { return a.connected(false) })

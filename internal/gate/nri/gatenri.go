@@ -264,6 +264,6 @@ func (p *Plugin) withdraw(sandbox *api.PodSandbox) {
 	ctx, cancel := context.WithTimeout(context.Background(), shortWait)
 	defer cancel()
 	if err := p.Gate.Del(ctx, sandbox.GetId()); err != nil {
-		p.Log.Info("not withdrawn, no agent knows it", "sandbox", sandbox.GetId(), "err", err)
+		p.Log.Info("sandbox not withdrawn: agent has no record of it", "sandbox", sandbox.GetId(), "err", err)
 	}
 }

@@ -80,6 +80,14 @@ func (s *Source) CountEvents(count func(result string)) {
 	s.notices.count = func(r EventResult) { count(string(r)) }
 }
 
+// CountErrors has each request counted that failed, and each watch that broke. It is to
+// be called before Run.
+func (s *Source) CountErrors(count func(reason string)) {
+	for _, r := range s.reports {
+		r.count = func(reason ErrorReason) { count(string(reason)) }
+	}
+}
+
 // Reloading returns the source, whose cfg was loaded by LoadConfig with these
 // arguments: it is loaded again when the server does not accept the credentials,
 // and when the file changes.

@@ -36,6 +36,7 @@ type reporter struct {
 	group   string
 	kind    string
 	refused func() // is called when the credentials are not accepted; may be nil
+	count   func(ErrorReason)
 	now     func() time.Time
 
 	mu    sync.Mutex // guards what follows: lists and watches may overlap
@@ -48,7 +49,7 @@ type reporter struct {
 }
 
 func newReporter(log *slog.Logger, group, kind, server string) *reporter {
-	return &reporter{log: log.With("kind", kind, "server", server), group: group, kind: kind, now: time.Now,
+	return &reporter{log: log.With("kind", kind, "server", server), group: group, kind: kind, now: time.Now, count: func(ErrorReason) {},
 		feed: feed.Feed{Kind: kind, Since: time.Now()}}
 }
 
@@ -118,6 +119,7 @@ func (r *reporter) failed(ctx context.Context, err error, now time.Time) {
 		r.feed.Heard = now
 	}
 	f := r.classify(err)
+	r.count(f.reason)
 	changed := r.bad != f.message
 	if changed {
 		r.bad, r.from, r.wait = f.message, now, firstRepeat
@@ -150,8 +152,21 @@ func (r *reporter) tell(ctx context.Context, f failure, err error, now time.Time
 // event, or whose connection was lost.
 const watchBroke metav1.CauseType = "ClientWatchDecoding"
 
+// ErrorReason is why a request failed, or a watch ended early.
+type ErrorReason string
+
+// The reasons. ErrorRefused is every other answer of the server that is an error.
+const (
+	ErrorBroken       ErrorReason = "broken"
+	ErrorForbidden    ErrorReason = "forbidden"
+	ErrorRefused      ErrorReason = "refused"
+	ErrorUnauthorized ErrorReason = "unauthorized"
+	ErrorUnreachable  ErrorReason = "unreachable"
+)
+
 // failure is what people read of an error.
 type failure struct {
+	reason        ErrorReason
 	message, cure string
 	level         slog.Level // what an operator must act on is an error
 	credentials   bool       // they are not accepted
@@ -174,15 +189,15 @@ func (r *reporter) classify(err error) failure {
 		if group == "" {
 			group = `""`
 		}
-		return failure{message: "not allowed to list and watch", level: slog.LevelError, passing: true,
+		return failure{reason: ErrorForbidden, message: "not allowed to list and watch", level: slog.LevelError, passing: true,
 			cure: fmt.Sprintf("bind a ClusterRole with the rule apiGroups: [%s], resources: [%s], verbs: [list, watch]", group, r.kind)}
 	case apierrors.IsUnauthorized(err):
-		return failure{message: "the API server does not accept the credentials", level: slog.LevelError, credentials: true,
+		return failure{reason: ErrorUnauthorized, message: "the API server does not accept the credentials", level: slog.LevelError, credentials: true,
 			cure: "replace them in the kubeconfig, which is read again, or check the service account"}
 	case apierrors.HasStatusCause(err, watchBroke):
-		return failure{message: "the connection of a watch broke", level: slog.LevelWarn}
+		return failure{reason: ErrorBroken, message: "the connection of a watch broke", level: slog.LevelWarn}
 	case apierrors.ReasonForError(err) != metav1.StatusReasonUnknown:
-		return failure{message: "the API server refuses", level: slog.LevelWarn}
+		return failure{reason: ErrorRefused, message: "the API server refuses", level: slog.LevelWarn}
 	}
-	return failure{message: "the API server cannot be reached", level: slog.LevelWarn}
+	return failure{reason: ErrorUnreachable, message: "the API server cannot be reached", level: slog.LevelWarn}
 }

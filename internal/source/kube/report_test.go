@@ -57,6 +57,33 @@ func TestReporterSpeaksOnChangeAndThenMoreSeldom(t *testing.T) {
 	}
 }
 
+// What fails is counted each time, whatever the log says of it.
+func TestErrorsAreCountedByReason(t *testing.T) {
+	got, pods := map[ErrorReason]int{}, schema.GroupResource{Resource: "pods"}
+	r := newReporter(quietly(), "", "pods", "https://api")
+	r.count = func(reason ErrorReason) { got[reason]++ }
+	for reason, err := range map[ErrorReason]error{
+		ErrorForbidden:    apierrors.NewForbidden(pods, "", nil),
+		ErrorUnauthorized: apierrors.NewUnauthorized("who are you"),
+		ErrorUnreachable:  errors.New("connection refused"),
+		ErrorRefused:      apierrors.NewTooManyRequests("later", 1),
+		ErrorBroken: &apierrors.StatusError{ErrStatus: metav1.Status{Reason: metav1.StatusReasonInternalError,
+			Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: watchBroke}}}}},
+	} {
+		before := got[reason]
+		r.result(t.Context(), err)
+		r.result(t.Context(), err)
+		r.result(t.Context(), nil)
+		r.result(t.Context(), apierrors.NewResourceExpired("old")) // so watches end
+		if got[reason] != before+2 {
+			t.Errorf("of %v the counts are %v, want 2 of %s", err, got, reason)
+		}
+	}
+	if len(got) != 5 {
+		t.Errorf("the counts are %v", got)
+	}
+}
+
 func TestForbiddenNamesTheMissingRule(t *testing.T) {
 	s := newAPIServer(t)
 	s.setRefuse("networkpolicies", http.StatusForbidden)
