@@ -31,9 +31,9 @@ func newBenchControl(version string, s Streams) *cobra.Command {
 		Use:   "control",
 		Short: "Measure what a change of the cluster costs the agent of a node",
 		Long: `control runs podwall-agent on a node of a lab and changes the cluster around it:
-the time from a change until the kernel has it, one at a time and at 100 changes a
-second; the first sync; a full verification; processor time idle and under load;
-memory of the agent and of the kernel.
+the time from a change until the kernel has it, one at a time and at 100 changes
+a second; the first sync; a full verification; processor time idle and under
+load; memory of the agent and of the kernel.
 
 api      the real API server, 8,000 pods, 1,000 services, 500 policies
 large    100,000 pods, 10,000 policies, from a small API server in this process

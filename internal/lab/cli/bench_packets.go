@@ -47,8 +47,8 @@ type benchPackets struct {
 func newBenchPackets(version string, s Streams) *cobra.Command {
 	var b benchPackets
 	cmd := &cobra.Command{
-		Use:   "packets [" + strings.Join(packets.Groups[:], "|") + "]…",
-		Short: "What packets and requests cost: CPU time, with and without the agent's rules",
+		Use:   "packets [GROUP]…",
+		Short: "Measure the CPU time of packets and requests",
 		Long: `packets measures CPU time: of a packet of an established flow, of the first
 packet of a flow, of a request with and without a connection of its own, and of
 a stream. Client, server and both nodes are counted.
@@ -58,12 +58,16 @@ are then switched off and on, in random order, round by round; the base of a row
 is the same stage in the same round with the rules off. Without a group all are
 measured, which takes about ten minutes.
 
-With the programs that "make kubeapi" builds beside this one, the real kube-proxy
-is beside the agent in most rows; else a stand-in is. The report says which.`,
+With the programs that "make kubeapi" builds beside this one, the real
+kube-proxy is beside the agent in most rows; else a stand-in is. The report says
+which.
+
+The groups are ` + strings.Join(packets.Groups[:], ", ") + ".",
 		Example: `  podwall-lab bench packets
   podwall-lab bench packets pods --rounds 40 --out bench
   podwall-lab bench packets datapath wiring -o markdown
-  podwall-lab bench packets peers --peer 'other=exec other-agent --kubeconfig=$KUBECONFIG --hostname-override=$NODE_NAME'`,
+  podwall-lab bench packets peers \
+    --peer 'other=exec other-agent --kubeconfig=$KUBECONFIG'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return b.run(cmd, version, s, args)
 		},

@@ -33,11 +33,11 @@ func newBenchWeb(version string, s Streams) *cobra.Command {
 	b := &benchWeb{streams: s, bed: bedFlags{datapath: "nat"}}
 	cmd := &cobra.Command{
 		Use:   "web",
-		Short: "The seed document's own scheme: ab, two nginx, 1,000 services, QPS with and without an agent",
-		Long: `web measures as the seed document does: ab asks one Service with two nginx pods,
-among 1,000 Services of 2, 6 and 8 pods that do nothing, under one policy of
-three rules that selects every pod. All objects are in a real API server, and a
-real kube-proxy in nftables mode runs on both nodes. It shows requests per
+		Short: "Measure ab against a Service among 1,000, as kube-router was",
+		Long: `web measures as kube-router was measured: ab asks one Service with two nginx
+pods, among 1,000 Services of 2, 6 and 8 pods that do nothing, under one policy
+of three rules that selects every pod. All objects are in a real API server, and
+a real kube-proxy in nftables mode runs on both nodes. It shows requests per
 second and the CPU time of a request, without an agent, with podwall, and with
 each peer. All of it is in network namespaces with no way out.
 
@@ -49,8 +49,9 @@ network namespace of each node, with KUBECONFIG and NODE_NAME set; SIGTERM goes
 to all its processes at the end of its turn, SIGKILL ten seconds later. It must
 then have taken away what it put into the kernel: see the example.`,
 		Example: `  podwall-lab bench web
-  podwall-lab bench web --pods 2000,8000 --concurrency 10,100 --rounds 12 --out bench
-  podwall-lab bench web --peer 'other=trap : TERM; other-agent; other-agent --cleanup'`,
+  podwall-lab bench web --pods 2000,8000 --concurrency 10,100 --out bench
+  podwall-lab bench web \
+    --peer 'other=trap : TERM; other-agent; other-agent --cleanup'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd, version) },
 	}

@@ -32,15 +32,16 @@ func newDemo(s Streams) *cobra.Command {
 	d := &demo{streams: s}
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Run the five example policies of the seed document and its functional table",
+		Short: "Run five example policies, and the table of what they must do",
 		Long: `demo builds two nodes with pods in three namespaces and two hosts outside, runs
-podwall-agent in both nodes, applies the five example policies of the seed
-document one after another, and shows who reaches whom before and after each.
+podwall-agent in both nodes, applies five example policies one after another,
+and shows who reaches whom before and after each.
 
 ✓ arrived   ✗ dropped   4 only IPv4 arrived   [ ] changed by the policy
 
-It ends with the seed's functional table. Every verdict is a real packet that
-arrived in the destination's namespace, or that a drop counter accounts for.`,
+It ends with a table of what these policies must do, beside what was reported
+for kube-router. Every verdict is a real packet that arrived in the namespace of
+its destination, or that a drop counter accounts for.`,
 		Example: `  podwall-lab demo
   podwall-lab demo --wiring bridge --datapath filter
   podwall-lab demo -o json > demo.json`,

@@ -121,10 +121,10 @@ and nothing can leave the lab: it has no way out and goes away with the process.
 Exit status: 0 all as it should be, 1 something differs, 2 wrong command line or
 this machine cannot run it, 3 an object of the manifests could not be read, or a
 policy is not enforced as it is written, 130 interrupted.`,
-		Example: `  podwall-lab demo                                  the five example policies of the seed document
-  podwall-lab run -f ./manifests                    who reaches whom under your own policies
-  podwall-lab check testdata/cases/recipes.jsonl    expected connectivity against the kernel
-  podwall-lab ruleset -f ./manifests --node node1   the nftables rules that a node would load`,
+		Example: `  podwall-lab demo
+  podwall-lab run -f ./manifests
+  podwall-lab check testdata/cases/recipes.jsonl
+  podwall-lab ruleset -f ./manifests --node node1`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -135,6 +135,9 @@ policy is not enforced as it is written, 130 interrupted.`,
 	root.SuggestionsMinimumDistance = 2
 	root.SetOut(s.Out)
 	root.SetErr(s.Err)
+	// The flags' help wraps too.
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ",
+		fmt.Sprintf("Flags.FlagUsagesWrapped %d ", columns)))
 	root.SetVersionTemplate("podwall-lab {{.Version}}\n")
 	root.AddCommand(newDemo(s), newRun(s), newCheck(s), newRuleset(s), newBench(version, s, newBenchPackets, newBenchWeb, newBenchControl), newMeter())
 	return root

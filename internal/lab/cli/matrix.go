@@ -62,6 +62,8 @@ func glyph(verdict string) string {
 		return "✓"
 	case trial.Denied.String():
 		return "✗"
+	case someBackends:
+		return verdict
 	}
 	return "?"
 }

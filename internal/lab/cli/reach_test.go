@@ -7,6 +7,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -187,5 +188,47 @@ func TestRunWarnsOfWhatWasProbablyNotMeant(t *testing.T) {
 		if len(said) != 2 || !strings.Contains(said[i], part) {
 			t.Errorf("said %q, want two with %q", said, part)
 		}
+	}
+}
+
+// testdata/kubectl.yaml is what kubectl get ns,pods,netpol,svc -A -o yaml --show-managed-fields
+// printed of a real API server.
+func TestRunReadsWhatKubectlPrints(t *testing.T) {
+	file, err := os.Open("testdata/kubectl.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var out, errs strings.Builder
+	args := withAgentFlag("run", "-f", "-", "-o", "json", "--to", "shop", "--wiring", "bridge")
+	if status := Run(t.Context(), "test", args, Streams{In: file, Out: &out, Err: &errs}); status != 0 || errs.Len() > 0 {
+		t.Fatalf("exit status %d\n%s%s", status, &out, &errs)
+	}
+	var r runReport
+	if err := json.Unmarshal([]byte(out.String()), &r); err != nil {
+		t.Fatal(err)
+	}
+	ends := []string{"monitoring/prometheus-0", "shop/db-0", "shop/web-7d9c8b5f4-abcde", "shop/web-7d9c8b5f4-fghij",
+		"203.0.113.10", "2001:db8:cafe::a", "192.0.2.2"}
+	if diff := cmp.Diff(ends, r.Endpoints); diff != "" {
+		t.Errorf("endpoints (-want +got):\n%s", diff)
+	}
+	// tcp:5432 to the database, tcp:8080 to the first web pod.
+	if got := column(r.Probes[0].After, 1) + " " + column(r.Probes[2].After, 2); got != "0-110-0 10-00-1" {
+		t.Errorf("to the database and to web: %s", got)
+	}
+	left := map[string]string{}
+	for _, l := range r.LeftOut {
+		left[strings.Join(l.Objects, " ")] = l.Kind
+	}
+	want := map[string]string{"kube-system/kube-proxy-x7k2p": "Pod", "shop/migrate-9hx4n": "Pod",
+		"default/kubernetes": "Service", "shop/db": "Service"}
+	if diff := cmp.Diff(want, left); diff != "" {
+		t.Errorf("left out (-want +got):\n%s", diff)
+	}
+	from := map[string]string{"monitoring/prometheus-0": "1", "shop/db-0": "0",
+		"shop/web-7d9c8b5f4-abcde": "~", "shop/web-7d9c8b5f4-fghij": "~"}
+	if len(r.Services) != 1 || !cmp.Equal(r.Services[0].From, from) {
+		t.Errorf("services %+v", r.Services)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/examples"
+	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/trial"
 )
 
@@ -137,6 +138,47 @@ func TestARowWithoutPacketsFails(t *testing.T) {
 	for _, r := range seedRows() {
 		if res := r.judge("routed", nil); res.Result != "Fail" {
 			t.Errorf("row %d passes without a measurement", r.Number)
+		}
+	}
+}
+
+func TestTheDemoIsNotWiderThanATerminal(t *testing.T) {
+	var out strings.Builder
+	p := printer{Streams: Streams{Out: &out, Err: &out}}
+	base, err := examples.Files.ReadFile("demo/cluster.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stage, err := newStage(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cast(stage)
+	r := &demoReport{}
+	for _, w := range []lab.Wiring{lab.Routed, lab.Bridge, lab.CNIBridge, lab.CNIPtp} {
+		shown := ideal(t)
+		for i := range shown {
+			for f, a := range shown[i].after.answers {
+				a.Packets = 10 // more than there are
+				if w == lab.CNIBridge {
+					a.Verdict = trial.Allowed // rows fail
+				}
+				shown[i].after.answers[f] = a
+			}
+			p.example(shown[i], r.view(shown[i].Number))
+		}
+		r.add(wiringReport{Wiring: string(w), shown: shown,
+			totals: trial.Totals{Sent: 1_000_000, Arrived: 500_000, Dropped: 500_000}})
+	}
+	r.finish()
+	if err := p.summary(r); err != nil {
+		t.Fatal(err)
+	}
+	notWider(t, "demo", out.String())
+	for _, part := range []string{"after: 18 changed", "the same verdicts", "Not all pass",
+		"kube-router Fail routed Pass (", "cni-bridge: example 2: LEAK"} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("the demo does not say %q:\n%s", part, &out)
 		}
 	}
 }

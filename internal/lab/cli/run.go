@@ -35,10 +35,11 @@ func newRun(s Streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Show who reaches whom under your own manifests",
-		Long: `run puts the Pods of your manifests into the lab, runs podwall-agent on them, and
-shows who reaches whom with your NetworkPolicies, and what they changed.
+		Long: `run puts the Pods of your manifests into the lab, runs podwall-agent on them,
+and shows who reaches whom with your NetworkPolicies, and what they changed.
 
 ✓ arrived   ✗ dropped   4 only IPv4 arrived   [ ] changed by the policies
+~ reaches some pods of a Service, others not
 
 Pods without a node or an address get them. Of a Deployment, StatefulSet,
 ReplicaSet, Job or CronJob two pods are made at most, of a DaemonSet one for
@@ -59,7 +60,7 @@ nothing but warnings it is 0.`,
   podwall-lab run -f app.yaml --wiring bridge --probe tcp:80,udp:53
   podwall-lab run -f ./manifests --host 192.0.2.7 --ruleset
   podwall-lab run -R -f ./deploy -f extra-policy.yaml
-  podwall-lab run -f ./manifests --to shop/app=web --from outside --from monitoring
+  podwall-lab run -f ./manifests --to shop/app=web --from outside
   kubectl get ns,pods,netpol,svc -A -o yaml | podwall-lab run -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) },

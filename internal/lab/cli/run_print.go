@@ -170,9 +170,9 @@ func (r *runReport) from(s serviceView, verdict string) []string {
 
 func (r *runReport) printService(out io.Writer, p paint, s serviceView) {
 	fmt.Fprintf(out, "\n%s\n", p.in(bold, wrap(logging.Plain(fmt.Sprintf("Service %s, %s", s.Service, s.Front)), "  ")))
-	for _, verdict := range []trial.Verdict{trial.Allowed, trial.Denied, trial.Unknown} {
-		if names := r.from(s, verdict.String()); len(names) > 0 {
-			mark := strings.TrimSpace(p.cell(glyph(verdict.String()), ""))
+	for _, verdict := range []string{trial.Allowed.String(), trial.Denied.String(), someBackends, trial.Unknown.String()} {
+		if names := r.from(s, verdict); len(names) > 0 {
+			mark := strings.TrimSpace(p.cell(glyph(verdict), ""))
 			fmt.Fprintf(out, "  %s %s\n", mark, strings.TrimPrefix(wrap("    "+strings.Join(names, ", "), "    "), "    "))
 		}
 	}

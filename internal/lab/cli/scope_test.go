@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -168,11 +167,7 @@ func TestNoLineOfAReportIsWiderThanATerminal(t *testing.T) {
 	} {
 		var out strings.Builder
 		r.print(&out, false)
-		for line := range strings.Lines(out.String()) {
-			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > columns {
-				t.Errorf("%s: %d columns: %s", name, n, line)
-			}
-		}
+		notWider(t, name, out.String())
 	}
 }
 

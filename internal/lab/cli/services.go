@@ -112,9 +112,10 @@ func targetPort(p corev1.ServicePort, proto cluster.Protocol, pod *cluster.Pod) 
 
 // serviceView is who reaches a Service.
 type serviceView struct {
-	Service string            `json:"service"`
-	Front   string            `json:"front"` // as in tcp 10.96.0.10:80
-	From    map[string]string `json:"from"`  // by pod: 1 arrived, 0 dropped, ? not known
+	Service string `json:"service"`
+	Front   string `json:"front"` // as in tcp 10.96.0.10:80
+	// From is by pod: 1 arrived, 0 dropped, ? not known, ~ reaches some of the Service's pods.
+	From map[string]string `json:"from"`
 
 	wrong []string
 }
@@ -142,6 +143,9 @@ func measureServices(ctx context.Context, t *trial.Trial, p *plan) ([]serviceVie
 		}
 		for i, a := range answers {
 			v.From[from[i].name] = a.Verdict.String()
+			if len(f.expected(from[i], p.snap)) > 1 {
+				v.From[from[i].name] = someBackends
+			}
 			if text := f.wrong(from[i], a, p.snap); text != "" {
 				v.wrong = append(v.wrong, text)
 			}
@@ -151,12 +155,22 @@ func measureServices(ctx context.Context, t *trial.Trial, p *plan) ([]serviceVie
 	return views, nil
 }
 
-func (f front) wrong(src end, a trial.Answer, snap *cluster.Snapshot) string {
+// someBackends marks a Service of which a pod reaches some backends and others not: one
+// packet meets one of them.
+const someBackends = "~"
+
+// expected are the verdicts that a packet may get, by what the policies say.
+func (f front) expected(src end, snap *cluster.Snapshot) map[bool]bool {
 	verdicts := map[bool]bool{}
 	for _, b := range f.Backends {
 		verdicts[oracle.Judge(snap, oracle.Flow{Protocol: cluster.Protocol(f.Proto), Port: b.Port(),
 			Src: src.oracle(b.Addr().Is6()), Dst: oracle.Addr(b.Addr())}).Allowed] = true
 	}
+	return verdicts
+}
+
+func (f front) wrong(src end, a trial.Answer, snap *cluster.Snapshot) string {
+	verdicts := f.expected(src, snap)
 	what := fmt.Sprintf("%s → %s (%s %s)", src.name, f.name, f.Proto, f.Front)
 	switch {
 	case a.Problem != "":

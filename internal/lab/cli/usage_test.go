@@ -5,9 +5,13 @@
 package cli
 
 import (
+	"io"
 	"os"
 	"strings"
 	"testing"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
 )
 
 func TestBadInputIsOneClearLine(t *testing.T) {
@@ -67,10 +71,39 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 }
 
 func TestEveryCommandHasHelpWithExamples(t *testing.T) {
-	for _, name := range []string{"demo", "run", "check", "ruleset", "bench packets", "bench web"} {
+	for _, name := range []string{"demo", "run", "check", "ruleset", "bench packets", "bench web", "bench control"} {
 		status, out, _ := command(t, append(strings.Fields(name), "--help")...)
 		if status != 0 || !strings.Contains(out, "Examples:\n  podwall-lab "+name) {
 			t.Errorf("%s --help: exit status %d\n%s", name, status, out)
+		}
+	}
+}
+
+// helps returns the command lines that print the help of a command and of all below it.
+func helps(cmd *cobra.Command) [][]string {
+	list := [][]string{append(strings.Fields(cmd.CommandPath())[1:], "--help")}
+	for _, c := range cmd.Commands() {
+		list = append(list, helps(c)...)
+	}
+	return list
+}
+
+func TestNoHelpIsWiderThanATerminal(t *testing.T) {
+	for _, args := range helps(newRoot("test", Streams{Out: io.Discard, Err: io.Discard})) {
+		status, out, _ := command(t, args...)
+		if status != 0 {
+			t.Errorf("%v: exit status %d", args, status)
+		}
+		notWider(t, strings.Join(args, " "), out)
+	}
+}
+
+// notWider reports lines that a terminal would wrap.
+func notWider(t *testing.T, name, out string) {
+	t.Helper()
+	for line := range strings.Lines(out) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > columns {
+			t.Errorf("%s: %d columns: %s", name, n, line)
 		}
 	}
 }

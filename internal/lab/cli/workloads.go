@@ -92,7 +92,15 @@ func (in *input) addWorkload(o manifest.Object) error {
 
 // invent makes the pods of the workloads, and notes what was made.
 func (in *input) invent() {
+	real := slices.Clone(in.pods)
 	for _, w := range in.workloads {
+		if in.owned(w) {
+			continue // whoever owns it makes the pods
+		}
+		if slices.ContainsFunc(real, w.has) {
+			in.invented = append(in.invented, w.title()+"its pods are in the input")
+			continue
+		}
 		n := min(w.replicas, maxInvented)
 		if w.replicas < 0 {
 			n = len(in.nodes)
@@ -111,6 +119,29 @@ func (in *input) invent() {
 	}
 }
 
+// owned reports whether the workload belongs to another one of the input, as a ReplicaSet
+// to its Deployment.
+func (in *input) owned(w workload) bool {
+	owner := metav1.GetControllerOf(&w.meta)
+	return owner != nil && slices.ContainsFunc(in.workloads, func(o workload) bool {
+		return o.kind == owner.Kind && o.meta.Name == owner.Name && o.meta.Namespace == w.meta.Namespace
+	})
+}
+
+// has reports whether a pod was made of the workload's template by a controller.
+func (w workload) has(p *corev1.Pod) bool {
+	for k, v := range w.template.Labels {
+		if p.Labels[k] != v {
+			return false
+		}
+	}
+	return p.Namespace == w.meta.Namespace && metav1.GetControllerOf(p) != nil
+}
+
+func (w workload) title() string {
+	return fmt.Sprintf("%s %s/%s: ", w.kind, w.meta.Namespace, w.meta.Name)
+}
+
 // pod returns the workload's pod of that number.
 func (w workload) pod(number int) *corev1.Pod {
 	p := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}, Spec: *w.template.Spec.DeepCopy()}
@@ -121,7 +152,7 @@ func (w workload) pod(number int) *corev1.Pod {
 
 // said tells which pods were invented.
 func (w workload) said(names []string) string {
-	text := fmt.Sprintf("%s %s/%s: ", w.kind, w.meta.Namespace, w.meta.Name)
+	text := w.title()
 	switch {
 	case len(names) == 0:
 		return text + "no pods, since it wants none"

@@ -67,3 +67,41 @@ func TestRunTakesWorkloadsFromTheStandardInput(t *testing.T) {
 		t.Errorf("answer\n%s\nand\n%s", &out, &errs)
 	}
 }
+
+// A cluster has the workload, what it owns and the pods.
+const owned = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec: {replicas: 2, template: {metadata: {labels: {app: web}}}}
+---
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: web-1, ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: web, uid: a, controller: true}]}
+spec: {replicas: 2, template: {metadata: {labels: {app: web, hash: "1"}}}}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web-1-x
+  labels: {app: web, hash: "1"}
+  ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web-1, uid: b, controller: true}]
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: other}, spec: {template: {metadata: {labels: {app: other}}}}}
+`
+
+func TestPodsThatAreThereAreNotInvented(t *testing.T) {
+	in, err := readInput(manifest.From{Paths: []string{"-"}, Text: []byte(owned)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, p := range in.pods {
+		names = append(names, p.Name)
+	}
+	want := []string{"Deployment default/web: its pods are in the input",
+		"Deployment default/other: invented the pods other-0"}
+	if !cmp.Equal(names, []string{"web-1-x", "other-0"}) || !cmp.Equal(in.invented, want) {
+		t.Errorf("pods %v, said %q", names, in.invented)
+	}
+}
