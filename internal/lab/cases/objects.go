@@ -16,6 +16,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/cluster/convert"
+	"github.com/podwall/podwall/internal/lab/kubelet"
 )
 
 // Snapshot returns the step's cluster, converted from API objects as the agent
@@ -87,30 +88,32 @@ func (s *Step) pods() []*corev1.Pod {
 }
 
 func (p *Pod) object() *corev1.Pod {
-	status := corev1.PodStatus{Phase: cmp.Or(corev1.PodPhase(p.Phase), corev1.PodRunning)}
-	for _, a := range p.Addrs() {
-		status.PodIPs = append(status.PodIPs, corev1.PodIP{IP: a.String()})
-	}
-	if len(status.PodIPs) > 0 {
-		status.PodIP = status.PodIPs[0].IP
-	}
 	pod := &corev1.Pod{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: p.Namespace, Name: p.Name, Labels: p.Labels,
 			// A pod that comes back with another address is another pod.
-			UID: types.UID(fmt.Sprintf("%s/%s@%s", p.Namespace, p.Name, status.PodIP)),
+			UID: types.UID(fmt.Sprintf("%s/%s@%s", p.Namespace, p.Name, p.first())),
 		},
 		Spec: corev1.PodSpec{
 			NodeName: p.Node, HostNetwork: p.HostNetwork,
 			Containers: []corev1.Container{{Name: "main", Image: "none", Ports: p.containerPorts()}},
 		},
-		Status: status,
 	}
+	kubelet.Run(pod, nil, p.Addrs()) // a case has no addresses of nodes
+	pod.Status.Phase = cmp.Or(corev1.PodPhase(p.Phase), corev1.PodRunning)
 	if p.Terminating {
 		pod.DeletionTimestamp = &metav1.Time{Time: metav1.Unix(1, 0).UTC()}
 	}
 	return pod
+}
+
+// first is the pod's first address; empty if it has none.
+func (p *Pod) first() string {
+	if p.IP.IsValid() {
+		return p.IP.String()
+	}
+	return ""
 }
 
 func (p *Pod) containerPorts() []corev1.ContainerPort {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/kubelet"
 	"github.com/podwall/podwall/internal/lab/trial"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
@@ -71,31 +72,32 @@ func usedAddresses(in *input, loaded *manifest.Result, hosts []trial.Host) addre
 // place gives pods what they lack: a node in turn, and addresses that follow
 // from the node and that nobody uses. Pods of the node's network have its addresses.
 func (in *input) place(used addressBook) {
+	chosen := map[*corev1.Pod][]netip.Addr{}
 	for i, p := range in.pods {
 		if p.Spec.NodeName == "" {
 			p.Spec.NodeName = in.nodes[i%len(in.nodes)]
 		}
 		if !p.Spec.HostNetwork && len(addresses(p)) == 0 {
-			in.locate(p, in.choose(p.Spec.NodeName, used))
+			chosen[p] = in.choose(p.Spec.NodeName, used)
 		}
 	}
 	network := lab.FreeNetwork(used.list())
 	for _, p := range in.pods {
+		host := network.Node(slices.Index(in.nodes, p.Spec.NodeName))
+		if addrs, lacks := chosen[p]; lacks {
+			locate(p, host, addrs)
+		}
 		if p.Spec.HostNetwork {
-			in.locate(p, network.Node(slices.Index(in.nodes, p.Spec.NodeName)))
+			locate(p, host, host)
 		}
 	}
 }
 
-func (in *input) locate(p *corev1.Pod, addrs []netip.Addr) {
-	p.Status.PodIP, p.Status.PodIPs = "", nil
-	for _, a := range addrs {
-		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: a.String()})
-	}
-	if len(addrs) > 0 {
-		p.Status.PodIP = addrs[0].String()
-	}
-	p.Status.Phase = cmp.Or(p.Status.Phase, corev1.PodRunning)
+// locate gives a pod its addresses. One that has a phase keeps it.
+func locate(p *corev1.Pod, host, addrs []netip.Addr) {
+	phase := p.Status.Phase
+	kubelet.Run(p, host, addrs)
+	p.Status.Phase = cmp.Or(phase, p.Status.Phase)
 }
 
 func addresses(p *corev1.Pod) []string {

@@ -12,6 +12,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/kubelet"
 )
 
 // shape is the size of a cluster. Its objects follow from it, always the same.
@@ -120,7 +123,7 @@ func (s shape) local() []netip.Addr {
 // newPod is a running pod with what pods usually carry, about 2 kB: the size is
 // what a client reads and throws away.
 func newPod(ns, name, node string, ip netip.Addr, labels map[string]string) *corev1.Pod {
-	yes, now := corev1.ConditionTrue, metav1.Unix(1_700_000_000, 0)
+	now := metav1.Unix(1_700_000_000, 0)
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name, UID: types.UID("6f1c2d3e-0000-4000-8000-" + ip.String()), Labels: labels, CreationTimestamp: now}}
 	p.Spec = corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{
 		Name: "main", Image: "registry.example/team/application:1.2.3", ImagePullPolicy: corev1.PullIfNotPresent,
@@ -128,12 +131,11 @@ func newPod(ns, name, node string, ip netip.Addr, labels map[string]string) *cor
 		Env:          []corev1.EnvVar{{Name: "MODE", Value: "production"}, {Name: "DATABASE", Value: "postgres://db.example:5432/app"}},
 		VolumeMounts: []corev1.VolumeMount{{Name: "token", MountPath: "/var/run/secrets/kubernetes.io/serviceaccount", ReadOnly: true}},
 	}}, Volumes: []corev1.Volume{{Name: "token", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}}
-	p.Status = corev1.PodStatus{Phase: corev1.PodRunning, PodIP: ip.String(), PodIPs: []corev1.PodIP{{IP: ip.String()}}, HostIP: "172.31.0.1", HostIPs: []corev1.HostIP{{IP: "172.31.0.1"}}, StartTime: &now,
-		ContainerStatuses: []corev1.ContainerStatus{{Name: "main", Ready: true, Image: "registry.example/team/application:1.2.3", ImageID: "registry.example/team/application@sha256:" + fmt.Sprintf("%064d", 1),
-			ContainerID: "containerd://" + fmt.Sprintf("%064d", 2), State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}}}}
-	for _, c := range []corev1.PodConditionType{corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled} {
-		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: c, Status: yes, LastTransitionTime: now})
+	host := []netip.Addr{netip.AddrFrom4([4]byte{172, 31, 0, 1})} // nobody has it
+	if node == nodeName {
+		host = lab.FreeNetwork(nil).Node(0)
 	}
+	kubelet.Run(p, host, []netip.Addr{ip})
 	fields := `{"f:metadata":{"f:labels":{".":{},"f:app":{},"f:tier":{}}},"f:spec":{"f:containers":{"k:{\"name\":\"main\"}":{".":{},"f:env":{".":{},"k:{\"name\":\"MODE\"}":{".":{},"f:name":{},"f:value":{}}},"f:image":{},"f:imagePullPolicy":{},"f:name":{},"f:ports":{".":{},"k:{\"containerPort\":8080,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{},"f:name":{},"f:protocol":{}}}}}}}`
 	p.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kube-controller-manager", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", Time: &now, FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields)}}
 	return p

@@ -70,3 +70,12 @@ func TestPoliciesSelectPodsOfTheNode(t *testing.T) {
 		t.Errorf("%d of %d policies select a pod of the node, want 30 or more", selecting, len(s.listPolicies()))
 	}
 }
+
+func TestPodsHaveTheStatusThatTheirKubeletWrites(t *testing.T) {
+	for node, host := range map[string]string{nodeName: "172.30.0.11", "node-1": "172.31.0.1"} {
+		s := newPod("x", "y", node, ofLocal(0), nil).Status
+		if s.HostIP != host || len(s.Conditions) == 0 || len(s.ContainerStatuses) != 1 {
+			t.Errorf("on %s: %+v", node, s)
+		}
+	}
+}

@@ -6,12 +6,18 @@ package packets
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/kubelet"
 )
 
 const (
@@ -48,35 +54,69 @@ func realPods() []lab.PodSpec {
 }
 
 // manifests are the nodes and all objects as the agents read them.
-func (s shape) manifests(bed *lab.Bed) []byte {
+func (s shape) manifests(bed *lab.Bed) ([]byte, error) {
+	objects, err := s.objects()
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "{apiVersion: v1, kind: Namespace, metadata: {name: %s}}\n", namespace)
 	b.Write(nodeObjects(bed))
 	b.WriteString("---\n")
-	b.Write(s.objects())
-	return b.Bytes()
+	b.Write(objects)
+	return b.Bytes(), err
 }
 
 // objects are the pods and policies.
-func (s shape) objects() []byte {
+func (s shape) objects() ([]byte, error) {
 	var b bytes.Buffer
+	for _, p := range s.list() {
+		text, err := json.Marshal(p) // JSON is YAML too and read faster
+		if err != nil {
+			return nil, fmt.Errorf("writing pod %s: %w", p.Name, err)
+		}
+		b.WriteString("---\n")
+		b.Write(append(text, '\n'))
+	}
+	s.writePolicies(&b)
+	return bytes.TrimPrefix(b.Bytes(), []byte("---\n")), nil
+}
+
+// list are the pods: those that packets run between, others of the same nodes, and
+// those of nodes that are a name only.
+func (s shape) list() []*corev1.Pod {
+	var list []*corev1.Pod
 	for _, p := range realPods() {
 		app := map[string]string{"client": "client", "closed": "closed"}[p.Key.Name]
 		if app == "" {
 			app = "server"
 		}
-		writePod(&b, p.Key.Name, p.Node, app, p.IPs)
+		list = append(list, newPod(p.Key.Name, p.Node, app, realAddrs(p.Node), p.IPs))
 	}
 	for i := range localOthers {
 		for n, node := range nodeNames() {
-			writePod(&b, fmt.Sprintf("other-%d-%d", n, i), node, fmt.Sprintf("other-%d", i), s.addrs(1<<20+n<<8+i))
+			list = append(list, newPod(fmt.Sprintf("other-%d-%d", n, i), node, fmt.Sprintf("other-%d", i),
+				realAddrs(node), s.addrs(1<<20+n<<8+i)))
 		}
 	}
 	for i := range s.pods {
-		writePod(&b, fmt.Sprintf("peer-%d", i), fmt.Sprintf("elsewhere-%d", i/perNode), "none", s.addrs(i))
+		n := i / perNode
+		nobodys := []netip.Addr{netip.AddrFrom4([4]byte{172, 31, byte(n >> 8), byte(n)})}
+		list = append(list, newPod(fmt.Sprintf("peer-%d", i), fmt.Sprintf("elsewhere-%d", n), "none", nobodys, s.addrs(i)))
 	}
-	s.writePolicies(&b)
-	return bytes.TrimPrefix(b.Bytes(), []byte("---\n"))
+	return list
+}
+
+// realAddrs are the addresses of a node of the bed.
+func realAddrs(node string) []netip.Addr {
+	return lab.FreeNetwork(nil).Node(slices.Index(nodeNames(), node))
+}
+
+// newPod is a pod that runs; host are the addresses of its node.
+func newPod(name, node, app string, host, addrs []netip.Addr) *corev1.Pod {
+	p := &corev1.Pod{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name,
+			Labels: map[string]string{"tier": "peer", "app": app}},
+		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "c", Image: "c"}}}}
+	kubelet.Run(p, host, addrs)
+	return p
 }
 
 // nodeObjects are the nodes, each after the end of another document.
@@ -99,16 +139,6 @@ func (s shape) addrs(i int) []netip.Addr {
 		list = append(list, netip.AddrFrom16([16]byte{0: 0xfd, 3: 0x01, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}))
 	}
 	return list
-}
-
-// writePod writes JSON, which is YAML too and read faster.
-func writePod(b *bytes.Buffer, name, node, app string, ips []netip.Addr) {
-	var list []string
-	for _, a := range ips {
-		list = append(list, fmt.Sprintf(`{"ip":%q}`, a))
-	}
-	fmt.Fprintf(b, "---\n"+`{"apiVersion":"v1","kind":"Pod","metadata":{"name":%q,"namespace":%q,"labels":{"tier":"peer","app":%q}},"spec":{"nodeName":%q,"containers":[{"name":"c","image":"c"}]},"status":{"phase":"Running","podIPs":[%s]}}`+"\n",
-		name, namespace, app, node, strings.Join(list, ","))
 }
 
 const (

@@ -131,8 +131,11 @@ func (run *runner) server(ctx context.Context, bed *lab.Bed) (*apiserver.Server,
 	run.api = api
 	objects := proxyObjects(bed)
 	if len(run.cfg.Peers) > 0 {
-		objects = append(objects, "---\n"...)
-		objects = append(objects, run.peerShape().objects()...)
+		seen, err := run.peerShape().objects()
+		if err != nil {
+			return api, err
+		}
+		objects = append(append(objects, "---\n"...), seen...)
 	}
 	return api, api.Apply(ctx, objects)
 }

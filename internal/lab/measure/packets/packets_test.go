@@ -223,6 +223,22 @@ func TestThePodsAreInTheKernel(t *testing.T) {
 	}
 }
 
+// kube-router, to name one, takes the pods of a node by status.hostIP.
+func TestPodsHaveTheStatusThatTheirKubeletWrites(t *testing.T) {
+	bed, err := lab.NewBed(lab.Config{Wiring: lab.Routed, Nodes: nodeNames()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bed.Close()
+	for _, p := range small().list() {
+		node, s := bed.Node(p.Spec.NodeName), p.Status
+		if node != nil && s.HostIP != node.Addrs[0].String() || s.HostIP == "" ||
+			len(s.Conditions) == 0 || len(s.ContainerStatuses) != 1 {
+			t.Errorf("%s on %s: %+v", p.Name, p.Spec.NodeName, s)
+		}
+	}
+}
+
 func TestTheManifestsHaveWhatTheShapeSays(t *testing.T) {
 	bed, err := lab.NewBed(lab.Config{Wiring: lab.Routed, Nodes: nodeNames()})
 	if err != nil {
@@ -230,7 +246,11 @@ func TestTheManifestsHaveWhatTheShapeSays(t *testing.T) {
 	}
 	defer bed.Close()
 	s := shape{pods: 300, policies: 50, onPod: 10, cidrs: 20, v6: true}
-	r, err := manifest.Parse("bench.yaml", s.manifests(bed))
+	text, err := s.manifests(bed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := manifest.Parse("bench.yaml", text)
 	if err != nil {
 		t.Fatal(err)
 	}

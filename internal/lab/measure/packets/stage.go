@@ -164,7 +164,11 @@ func (s *stage) program(ctx context.Context, agent string, p plan) error {
 	if err := os.Mkdir(manifests, 0o700); err != nil {
 		return fmt.Errorf("making a directory for manifests: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(manifests, "cluster.yaml"), p.shape.manifests(s.bed), 0o600); err != nil {
+	text, err := p.shape.manifests(s.bed)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(manifests, "cluster.yaml"), text, 0o600); err != nil {
 		return fmt.Errorf("writing manifests: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)

@@ -13,6 +13,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/podwall/podwall/internal/lab/kubelet"
 )
 
 // The cluster of the seed document. Two of its nodes are real here.
@@ -76,20 +78,18 @@ func stranger() pod {
 	return pod{namespace: abroad, name: "stranger", node: 1, addr: netip.AddrFrom4([4]byte{14, 216, 0, 5})}
 }
 
-func (p pod) object() *corev1.Pod {
-	return &corev1.Pod{
+// object is the pod as the API has it; host are the addresses of its node.
+func (p pod) object(host []netip.Addr) *corev1.Pod {
+	o := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: p.name, Labels: map[string]string{"app": p.name}},
 		Spec:       corev1.PodSpec{NodeName: nodeName(p.node), Containers: []corev1.Container{{Name: "nginx", Image: "nginx"}}},
-		Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIP: p.addr.String(), PodIPs: []corev1.PodIP{{IP: p.addr.String()}}},
 	}
+	kubelet.Run(o, host, []netip.Addr{p.addr})
+	return o
 }
 
-// nodeObject is a node with its addresses; one that is a name only gets one
-// that nobody has.
+// nodeObject is a node with its addresses.
 func nodeObject(n int, addrs []netip.Addr) *corev1.Node {
-	if len(addrs) == 0 {
-		addrs = []netip.Addr{netip.AddrFrom4([4]byte{172, 31, 0, byte(n)})}
-	}
 	o := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName(n)}, Spec: corev1.NodeSpec{PodCIDR: fmt.Sprintf("10.244.%d.0/24", n)}}
 	o.Spec.PodCIDRs = []string{o.Spec.PodCIDR}
 	for _, a := range addrs {

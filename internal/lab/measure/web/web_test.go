@@ -210,3 +210,11 @@ func TestThePageIsAsLongAsThatOfAFreshNginx(t *testing.T) {
 		t.Errorf("%d bytes, want 615", n)
 	}
 }
+
+func TestPodsHaveTheStatusThatTheirKubeletWrites(t *testing.T) {
+	host := []netip.Addr{netip.MustParseAddr("172.30.0.11"), netip.MustParseAddr("fd00:172:30::11")}
+	s := servers()[0].object(host).Status
+	if s.HostIP != "172.30.0.11" || len(s.HostIPs) != 2 || len(s.Conditions) == 0 || len(s.ContainerStatuses) != 1 {
+		t.Errorf("%+v", s)
+	}
+}

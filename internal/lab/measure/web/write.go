@@ -7,6 +7,7 @@ package web
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -23,7 +24,7 @@ func (s *stage) writeCluster(ctx context.Context) (err error) {
 	}
 	objects := s.nodeObjects()
 	for _, p := range append(servers(), client(), stranger()) {
-		objects = append(objects, p.object())
+		objects = append(objects, p.object(s.nodeAddrs(p.node)))
 	}
 	return s.server.Fill(ctx, append(objects, serviceObject(tested, testedAddress), sliceObject(tested, "0", servers()), policy()))
 }
@@ -31,16 +32,21 @@ func (s *stage) writeCluster(ctx context.Context) (err error) {
 // nodeObjects are nodes and namespaces.
 func (s *stage) nodeObjects() (list []metav1.Object) {
 	for i := range nodes {
-		o := nodeObject(i+1, nil)
-		if e := s.bed.Node(o.Name); e != nil {
-			o = nodeObject(i+1, e.Addrs)
-		}
-		list = append(list, o)
+		list = append(list, nodeObject(i+1, s.nodeAddrs(i+1)))
 	}
 	for _, name := range []string{home, abroad} {
 		list = append(list, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	}
 	return list
+}
+
+// nodeAddrs are the addresses of a node; one that is a name only has one that nobody
+// has.
+func (s *stage) nodeAddrs(n int) []netip.Addr {
+	if e := s.bed.Node(nodeName(n)); e != nil {
+		return e.Addrs
+	}
+	return []netip.Addr{netip.AddrFrom4([4]byte{172, 31, 0, byte(n)})}
 }
 
 // grow makes the pods that do nothing up to a number: those of the real nodes
@@ -52,7 +58,7 @@ func (s *stage) grow(ctx context.Context, pods int) error {
 		if _, err := s.wire(p); err != nil {
 			return err
 		}
-		objects = append(objects, p.object())
+		objects = append(objects, p.object(s.nodeAddrs(p.node)))
 	}
 	if err := s.server.Fill(ctx, append(objects, s.services(fresh, strconv.Itoa(pods))...)); err != nil {
 		return err
