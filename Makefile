@@ -146,9 +146,12 @@ soak: build image cni containerd ## the long runs: random cases by programs and 
 	$(MAKE) --no-print-directory mutants
 	@if [ -d bin/vm/bookworm ]; then $(MAKE) --no-print-directory vm-ipvs; else echo "IPVS skipped: no kernels in bin/vm, see hack/vm/README.md"; fi
 
+# The tests that write something with -update; test/docs holds them complete.
+GOLDENS := ^Test(Golden.*|TheReferencePageIsCurrent|TheDocumentHasEveryHookAndSet|Costs.*DoNotGrow|Inputs)$$
+
 golden: ## write the golden rulesets, the baselines of costs and the generated references anew
 	go test ./internal/netpol/ruleset ./internal/config ./internal/observe ./internal/netpol/policy \
-		./internal/source/manifest -update
+		./internal/source/manifest -run '$(GOLDENS)' -update
 
 clean: ## remove what was built
 	rm -rf bin
