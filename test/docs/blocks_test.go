@@ -73,7 +73,31 @@ func wrongValues(text string) (list []error) {
 	if err := errors.Join(err, yaml.Unmarshal(values, &all)); err != nil {
 		return []error{err}
 	}
+	if _, ok := got["groups"]; ok {
+		return wrongRules(text)
+	}
 	return unknownKeys("", got, all)
+}
+
+// wrongRules checks alerting rules of Prometheus; TestMetricsThatAreNamedExist has their
+// metrics.
+func wrongRules(text string) []error {
+	var file struct {
+		Groups []struct {
+			Name  string `json:"name"`
+			Rules []struct {
+				Alert       string            `json:"alert"`
+				Expr        string            `json:"expr"`
+				For         string            `json:"for"`
+				Labels      map[string]string `json:"labels"`
+				Annotations map[string]string `json:"annotations"`
+			} `json:"rules"`
+		} `json:"groups"`
+	}
+	if err := yaml.UnmarshalStrict([]byte(text), &file); err != nil {
+		return []error{fmt.Errorf("not rules of Prometheus: %w", err)}
+	}
+	return nil
 }
 
 func unknownKeys(path string, got, all map[string]any) (list []error) {

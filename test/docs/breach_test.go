@@ -39,6 +39,8 @@ func TestTheChecksSeeALie(t *testing.T) {
 		{"yaml", "metrics: {enabled: true}", ""},
 		{"yaml", "metrics: {enable: true}", "no value metrics.enable"},
 		{"yaml", "a: 1\na: 2", "already set"},
+		{"yaml", "groups: [{name: a, rules: [{alert: b, expr: c}]}]", ""},
+		{"yaml", "groups: [{name: a, rules: [{alert: b, exp: c}]}]", "exp"},
 		{"json", `{"type": "podwall-gate", "timeout": "5s"}`, ""},
 		{"json", `{"type": "podwall-gate", "timeOut": "5 apples"}`, "apples"},
 		{"json", `{"type": "podwall-gate", "time": "5s"}`, "unknown field"},
