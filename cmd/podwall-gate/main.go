@@ -12,6 +12,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -119,7 +120,8 @@ func installer(ctx context.Context, command string, args []string, stdout, stder
 	f.StringVar(&i.ConfDir, "conf-dir", cni.DefaultConfDir, "directory of network configurations")
 	f.StringVar(&i.BinDir, "bin-dir", cni.DefaultBinDir, "directory of CNI plugins")
 	if command == "uninstall" {
-		f.StringVar(&i.CacheDir, "cache-dir", cni.DefaultCacheDir, "directory in which runtimes note what sandboxes were started with")
+		f.StringVar(&i.CacheDir, "cache-dir", cni.DefaultCacheDir,
+			"directory in which runtimes note what sandboxes were started with")
 	}
 	watch := new(bool)
 	if command == "install" {
@@ -133,7 +135,7 @@ func installer(ctx context.Context, command string, args []string, stdout, stder
 	i.Entry.Socket = *socket
 	switch {
 	case command == "uninstall":
-		return i.Uninstall()
+		return uninstall(ctx, i)
 	case command == "status":
 		return i.Status(ctx)
 	}
@@ -144,6 +146,18 @@ func installer(ctx context.Context, command string, args []string, stdout, stder
 		return i.Watch(ctx)
 	}
 	return i.Install()
+}
+
+// uninstall tells the agent too: else pods that start without the gate are a problem. An
+// agent that does not answer has none.
+func uninstall(ctx context.Context, i cni.Installer) error {
+	if err := i.Uninstall(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = gate.Client{Socket: cmp.Or(i.Entry.Socket, gate.DefaultSocket)}.Off(ctx)
+	return nil
 }
 
 func list(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -158,7 +172,8 @@ func list(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	defer cancel()
 	known, err := gate.Client{Socket: *socket}.List(ctx)
 	for _, k := range known {
-		fmt.Fprintf(stdout, "%-12.12s %-11s %s/%s %v %s\n", k.Pod.Sandbox, k.State, k.Pod.Namespace, k.Pod.Name, k.Pod.IPs, k.Text)
+		fmt.Fprintf(stdout, "%-12.12s %-11s %s/%s %v %s\n", k.Pod.Sandbox, k.State, k.Pod.Namespace, k.Pod.Name,
+			k.Pod.IPs, k.Text)
 	}
 	return err
 }

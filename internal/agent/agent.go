@@ -74,6 +74,8 @@ type Loop struct {
 	counts   counts          // what can reach a limit
 	full     map[string]bool // subjects of the limits that have a problem
 	held     withheld
+	starts   podStarts
+	bypassed bool // the gate is; there is a problem
 	holding  holding
 	findings findings
 	waited   int64    // since when the oldest change waits that is not in force; 0 for none
@@ -191,6 +193,7 @@ func (l *Loop) pass(ctx context.Context) error {
 	taken := l.Store.Take()
 	l.nameChanges(taken)
 	l.waited = cmp.Or(l.waited, taken.Since)
+	l.noteStarts(taken)
 	first, rest := l.fair.admit(taken, time.Now()), cluster.Delta{}
 	if l.ready { // else everything is needed at once
 		first, rest = localFirst(first, l.Node, l.OpenUnknown)

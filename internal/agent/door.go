@@ -26,8 +26,9 @@ type Door struct {
 	// hurry holds at most one wish that the loop does not wait for more changes.
 	hurry wake.Signal
 
-	mu   sync.Mutex          // guards pods
-	pods map[string]gate.Pod // as announced, by sandbox
+	mu    sync.Mutex          // guards everything below
+	pods  map[string]gate.Pod // as announced, by sandbox
+	heard attendance
 }
 
 var _ gate.Keeper = (*Door)(nil)
@@ -69,6 +70,7 @@ func (d *Door) Announce(ctx context.Context, p gate.Pod) error {
 func (d *Door) put(p gate.Pod) {
 	d.mu.Lock()
 	d.pods[p.Sandbox] = p
+	d.heard.used, d.heard.count = true, 0
 	d.mu.Unlock()
 	s := cluster.Sandbox{ID: p.Sandbox, Pod: podKey(p), UID: p.UID, Node: d.node, IPs: unmapped(p.IPs), Links: p.Links}
 	d.store.Update(func(tx *cluster.Tx) { tx.Announce(s) })
@@ -105,6 +107,9 @@ func unmapped(ips []netip.Addr) []netip.Addr {
 // Withdraw takes a sandbox out of the store.
 func (d *Door) Withdraw(sandbox string) {
 	d.mu.Lock()
+	if p, ok := d.pods[sandbox]; ok {
+		d.heard.withdrawn(podKey(p), p.UID)
+	}
 	delete(d.pods, sandbox)
 	d.mu.Unlock()
 	d.store.Update(func(tx *cluster.Tx) { tx.Withdraw(sandbox) })

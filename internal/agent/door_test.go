@@ -20,6 +20,7 @@ import (
 	"github.com/podwall/podwall/internal/datapath"
 	"github.com/podwall/podwall/internal/gate"
 	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/observe"
 )
 
 // slow is a kernel that takes its time, and fails as long as it is told to.
@@ -67,8 +68,9 @@ func (k *slow) has(ip string) (names []string) {
 // house is a running loop with a door.
 type house struct {
 	*agent.Door
-	kernel *slow
-	store  *cluster.Store
+	kernel   *slow
+	store    *cluster.Store
+	observer *observe.Observer
 }
 
 // inHouse runs a test in a bubble of its own time.
@@ -77,7 +79,7 @@ func inHouse(t *testing.T, synced bool, test func(t *testing.T, h house)) {
 		h := house{kernel: &slow{}}
 		loop := newLoop(&h.kernel.kernel)
 		loop.Kernel = h.kernel
-		h.store = loop.Store
+		h.store, h.observer = loop.Store, loop.Observer
 		loop.Door = agent.NewDoor(loop.Node, loop.Store)
 		h.Door = loop.Door
 		if synced {

@@ -77,6 +77,12 @@ func (c Client) List(ctx context.Context) ([]Known, error) {
 	return r.Pods, err
 }
 
+// Off says that the gate was uninstalled. It does not wait for an agent.
+func (c Client) Off(ctx context.Context) error {
+	_, err := c.once(ctx, Request{Op: Off})
+	return err
+}
+
 func (c Client) once(ctx context.Context, r Request) (Reply, error) {
 	reply, err := c.ask(ctx, r)
 	if err != nil && !errors.Is(err, errRefused) {
@@ -109,7 +115,8 @@ func (c Client) ask(ctx context.Context, r Request) (Reply, error) {
 	case reply.Error != "":
 		return Reply{}, fmt.Errorf("%w: %s", errRefused, reply.Error)
 	case reply.Version != Version:
-		return Reply{}, fmt.Errorf("%w: it speaks version %d of the protocol, not %d; install podwall-gate and podwall-agent of one release", errRefused, reply.Version, Version)
+		return Reply{}, fmt.Errorf("%w: it speaks version %d of the protocol, not %d; "+
+			"install podwall-gate and podwall-agent of one release", errRefused, reply.Version, Version)
 	}
 	return reply, nil
 }

@@ -46,12 +46,14 @@ const (
 type Op string
 
 // The operations. Add announces a pod and waits for the kernel, Check asks for
-// the state without waiting, Del withdraws, List names all announced pods.
+// the state without waiting, Del withdraws, List names all announced pods. Off says
+// that the gate was uninstalled, so that pods which are not announced are no problem.
 const (
 	Add   Op = "add"
 	Check Op = "check"
 	Del   Op = "del"
 	List  Op = "list"
+	Off   Op = "off"
 )
 
 // Pod is a pod as the runtime sees it.
@@ -124,6 +126,8 @@ type Keeper interface {
 	Withdraw(sandbox string)
 	// Announced returns all announced pods, sorted by sandbox.
 	Announced() []Known
+	// Off notes that the gate was uninstalled; the next announcement ends that.
+	Off()
 }
 
 // ErrUnknown says that the agent does not know the pod.
@@ -139,24 +143,27 @@ const (
 func (r Request) check() error {
 	switch {
 	case r.Version != Version:
-		return fmt.Errorf("version: %d is not supported, this side speaks %d; install podwall-gate and podwall-agent of one release", r.Version, Version)
+		return fmt.Errorf("version: %d is not supported, this side speaks %d; "+
+			"install podwall-gate and podwall-agent of one release", r.Version, Version)
 	case r.WaitMillis < 0 || r.WaitMillis > MaxWait.Milliseconds():
 		return fmt.Errorf("waitMillis: %d is not between 0 and %d", r.WaitMillis, MaxWait.Milliseconds())
 	}
 	switch r.Op {
-	case List:
+	case List, Off:
 		return nil
 	case Del, Check:
 		return checkText("pod.sandbox", r.Pod.Sandbox)
 	case Add:
 		return r.Pod.check()
 	}
-	return fmt.Errorf("op: %q is none of add, check, del, list", r.Op)
+	return fmt.Errorf("op: %q is none of add, check, del, list, off", r.Op)
 }
 
 func (p Pod) check() error {
-	err := errors.Join(checkText("pod.sandbox", p.Sandbox), checkText("pod.namespace", p.Namespace), checkText("pod.name", p.Name))
-	for field, text := range map[string]string{"pod.uid": p.UID, "pod.network": p.Network, "pod.netns": p.Netns, "pod.links": strings.Join(p.Links, "")} {
+	err := errors.Join(checkText("pod.sandbox", p.Sandbox), checkText("pod.namespace", p.Namespace),
+		checkText("pod.name", p.Name))
+	for field, text := range map[string]string{"pod.uid": p.UID, "pod.network": p.Network, "pod.netns": p.Netns,
+		"pod.links": strings.Join(p.Links, "")} {
 		if len(text) > 8*maxText {
 			err = errors.Join(err, fmt.Errorf("%s: is too long", field))
 		}

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type keeper struct {
 	mu       sync.Mutex
 	pods     map[string]gate.Pod
+	off      int
 	announce func(ctx context.Context, p gate.Pod) error
 }
 
@@ -60,6 +61,12 @@ func (k *keeper) Announced() []gate.Known {
 	}
 	slices.SortFunc(list, func(a, b gate.Known) int { return strings.Compare(a.Pod.Sandbox, b.Pod.Sandbox) })
 	return list
+}
+
+func (k *keeper) Off() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.off++
 }
 
 // until waits for the end of ctx, as an agent does that does not know a pod.
@@ -113,8 +120,8 @@ func within(t *testing.T, d time.Duration) context.Context {
 }
 
 func web() gate.Pod {
-	return gate.Pod{Sandbox: "s1", Namespace: "shop", Name: "web", UID: "u", Network: "pods", Netns: "/run/netns/x", Links: []string{"veth1"},
-		IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}}
+	return gate.Pod{Sandbox: "s1", Namespace: "shop", Name: "web", UID: "u", Network: "pods", Netns: "/run/netns/x",
+		Links: []string{"veth1"}, IPs: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}}
 }
 
 func TestWhatIsAnnouncedArrivesWhole(t *testing.T) {
@@ -140,6 +147,9 @@ func TestWhatIsAnnouncedArrivesWhole(t *testing.T) {
 	}
 	if r, err := c.Check(within(t, time.Minute), "s1"); err != nil || r.State != gate.Unknown {
 		t.Errorf("check after del: %+v, %v", r, err)
+	}
+	if err := c.Off(within(t, time.Minute)); err != nil || k.off != 1 {
+		t.Errorf("the gate is uninstalled: %v, the agent heard it %d times", err, k.off)
 	}
 	if err := c.Del(within(t, time.Minute), "s1"); err != nil {
 		t.Errorf("a second del: %v", err)
@@ -259,7 +269,8 @@ func TestOnlyTheOwnerMayAsk(t *testing.T) {
 		s.Run(ctx)
 		close(done)
 	}()
-	if _, err := (gate.Client{Socket: path}).List(t.Context()); err == nil || !strings.Contains(err.Error(), "refusing user") {
+	_, err = (gate.Client{Socket: path}).List(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "refusing user") {
 		t.Errorf("error %v, want a refusal", err)
 	}
 	cancel()

@@ -72,7 +72,8 @@ func removeDead(path string) error {
 	case err != nil:
 		return fmt.Errorf("looking at the gate's socket: %w", err)
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("opening the gate's socket: %s is there and is no socket; remove it or name another with --gate-socket", path)
+		return fmt.Errorf("opening the gate's socket: %s is there and is no socket; "+
+			"remove it or name another with --gate-socket", path)
 	}
 	if conn, err := net.DialTimeout("unix", path, ioTime); err == nil {
 		return errors.Join(fmt.Errorf("opening the gate's socket: another agent answers on %s", path), conn.Close())
@@ -147,8 +148,8 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 		s.tell(answerOf(reply.State), start)
 	}
 	s.send(conn, reply, start)
-	s.Log.Debug("gate request", "op", request.Op, "pod", request.Pod.Namespace+"/"+request.Pod.Name, "sandbox", request.Pod.Sandbox,
-		"state", reply.State, "text", reply.Text, "elapsed", time.Since(start))
+	s.Log.Debug("gate request", "op", request.Op, "pod", request.Pod.Namespace+"/"+request.Pod.Name,
+		"sandbox", request.Pod.Sandbox, "state", reply.State, "text", reply.Text, "elapsed", time.Since(start))
 }
 
 // Answer is what became of a pod that was announced. It is the value of a label, too.
@@ -188,7 +189,9 @@ func (s *Server) admit(conn *net.UnixConn) error {
 	}
 	var cred *unix.Ucred
 	var credErr error
-	err = raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
 	if err = errors.Join(err, credErr); err != nil {
 		return fmt.Errorf("asking who connected: %w", err)
 	}
@@ -224,6 +227,9 @@ func (s *Server) answer(ctx context.Context, r Request) Reply {
 		return Reply{State: Isolated, Text: err.Error()}
 	case Del:
 		s.Keeper.Withdraw(r.Pod.Sandbox)
+		return Reply{}
+	case Off:
+		s.Keeper.Off()
 		return Reply{}
 	case List:
 		return Reply{Pods: s.Keeper.Announced()}

@@ -30,6 +30,7 @@ type metrics struct {
 	gateWait      prometheus.Histogram
 	events        *prometheus.CounterVec
 	sourceErrors  *prometheus.CounterVec
+	unannounced   prometheus.Counter
 	applies       *prometheus.CounterVec
 	lastApply     prometheus.Gauge
 	snapshot      prometheus.Gauge
@@ -85,6 +86,8 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 		events: b.counters("policy_events_total", "Events about findings, for the authors of policies. "+
 			"written: by this node. exists: another node wrote it, or this one before a restart. failed: the API server refused it. "+
 			"dropped: too many waited, or the policy was gone.", "result", EventResults()...),
+		unannounced: b.counter("gate_unannounced_pods_total", "Pods of this node that started and were not announced at the start gate. "+
+			"Where the gate is used it stays at 0: else the runtime's configuration was changed. podwall-gate status on the node says which file it uses."),
 		applyDuration: b.histograms("apply_duration_seconds", "Time that a pass took, from the change taken to the kernel's answer. Kind full compares the whole table, delta writes a change.",
 			durations(), "kind", "delta", "full"),
 		applies:     b.counters("apply_total", "Passes by result.", "result", "ok", "error"),

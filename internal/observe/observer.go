@@ -199,6 +199,9 @@ func (o *Observer) AddSourceError(reason string) {
 	o.metrics.sourceErrors.WithLabelValues(reason).Inc()
 }
 
+// AddUnannounced counts pods that started without the gate.
+func (o *Observer) AddUnannounced(pods int) { o.metrics.unannounced.Add(float64(pods)) }
+
 // Cuts are connections that were ended, and what it took to find them.
 type Cuts struct {
 	// Ingress and Egress were ended because the policies of that direction deny

@@ -55,10 +55,7 @@ func (n *installed) kubeRouter() {
 // gate runs a command of podwall-gate.
 func (n *installed) gate(command string, flags ...string) {
 	n.t.Helper()
-	args := append([]string{command, "--conf-dir", n.confDir, "--bin-dir", n.binDir}, flags...)
-	if command != "uninstall" {
-		args = append(args, "--socket", n.socket)
-	}
+	args := append([]string{command, "--conf-dir", n.confDir, "--bin-dir", n.binDir, "--socket", n.socket}, flags...)
 	out, err := exec.Command(os.Getenv(gateVariable), args...).CombinedOutput()
 	if err != nil {
 		n.t.Fatalf("%s: %v\n%s", command, err, out)
@@ -99,13 +96,37 @@ func (n *installed) start(s sandbox) (announced bool) {
 	return n.state(s) == "enforced"
 }
 
+// bypassed removes the gate's list, as a program does that tidies the directory, and wants
+// the agent to notice by the next pod.
+func (n *installed) bypassed(a *agent) {
+	n.t.Helper()
+	lists, err := filepath.Glob(filepath.Join(n.confDir, "*-with-podwall-gate.conflist"))
+	if err != nil || len(lists) != 1 {
+		n.t.Fatalf("the gate's lists are %v, %v", lists, err)
+	}
+	check(n.t, os.Remove(lists[0]))
+	n.load()
+	pod := n.sandbox("s-bypass", "bypass", "5")
+	if n.start(pod) {
+		n.t.Error("a pod is announced without the gate's list")
+	}
+	n.publish(object("after", "4"), strings.Replace(object("bypass", "5"), "{phase: Pending}",
+		"{phase: Running, podIP: 10.88.0.99, podIPs: [{ip: 10.88.0.99}]}", 1))
+	n.await(func() bool {
+		return strings.Contains(a.Log(), "pods start without the start gate") && strings.Contains(a.Log(), "pod=shop/bypass")
+	})
+	n.gate("install")
+	n.load()
+	n.del(pod)
+}
+
 // kube-router's own file has no cniVersion, and its init container writes it again. Pods
 // are announced all the same, and those that ran before the gate came, and those that run
 // when it goes, end under the configuration that is there then.
 func TestTheGateBesideKubeRoutersOwnFile(t *testing.T) {
 	n := newInstalled(t)
 	n.publish(object("before", "1"), object("web", "2"), object("again", "3"), object("after", "4"))
-	n.startAgent()
+	agent := n.startAgent()
 	n.kubeRouter()
 	n.load()
 	before := n.sandbox("s-before", "before", "1")
@@ -122,12 +143,14 @@ func TestTheGateBesideKubeRoutersOwnFile(t *testing.T) {
 		}
 	}
 	n.gate("status")
+	n.bypassed(agent)
 	n.del(before)
 	n.del(web)
 	n.gate("uninstall", "--cache-dir", filepath.Join(n.dir, "cache"))
 	if got := n.load(); !slices.Equal(got, []string{"bridge"}) {
 		t.Errorf("after uninstall the plugins are %v", got)
 	}
+	n.await(func() bool { return strings.Contains(agent.Log(), "op=off") }) // the agent expects no announcement now
 	n.del(again)
 	if n.start(after) {
 		t.Error("a pod is announced after uninstall")

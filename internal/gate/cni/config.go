@@ -67,7 +67,8 @@ func (c *config) check() error {
 		return types.NewError(types.ErrInvalidNetworkConfig, "podwall-gate: "+field+": "+problem, cure)
 	}
 	if !filepath.IsAbs(c.Socket) {
-		return bad("socket", fmt.Sprintf("%q is no absolute path", c.Socket), "write the agent's --gate-socket, or leave it out for "+gate.DefaultSocket)
+		return bad("socket", fmt.Sprintf("%q is no absolute path", c.Socket),
+			"write the agent's --gate-socket, or leave it out for "+gate.DefaultSocket)
 	}
 	if c.OnTimeout != onTimeoutIsolated && c.OnTimeout != onTimeoutRefuse {
 		return bad("onTimeout", fmt.Sprintf("%q is unknown", c.OnTimeout), `write "isolated" or "refuse"`)
@@ -77,7 +78,8 @@ func (c *config) check() error {
 	}
 	d, err := time.ParseDuration(c.Timeout)
 	if err != nil || d <= 0 || d > gate.MaxWait {
-		return bad("timeout", fmt.Sprintf("%q is no duration between 0 and %s", c.Timeout, gate.MaxWait), `write for example "5s"`)
+		return bad("timeout", fmt.Sprintf("%q is no duration between 0 and %s", c.Timeout, gate.MaxWait),
+			`write for example "5s"`)
 	}
 	c.wait = d
 	return nil
@@ -87,7 +89,8 @@ func (c *config) check() error {
 func (c *config) result() (*current.Result, error) {
 	if len(c.Previous) == 0 || string(c.Previous) == "null" {
 		return nil, types.NewError(types.ErrInvalidNetworkConfig, "podwall-gate: prevResult: is missing",
-			"put podwall-gate into the list of plugins, after the one that gives pods their addresses; podwall-gate install does that")
+			"put podwall-gate into the list of plugins, after the one that gives pods their addresses; "+
+				"podwall-gate install does that")
 	}
 	if err := version.ParsePrevResult(&c.PluginConf); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "podwall-gate: reading prevResult", err.Error())
@@ -142,7 +145,8 @@ func podOf(c config, args *skel.CmdArgs, r *current.Result) (p gate.Pod, ok bool
 	if id.name == "" || id.namespace == "" || args.IfName != interfaceOfPod {
 		return p, false, nil
 	}
-	p = gate.Pod{Sandbox: args.ContainerID, Namespace: id.namespace, Name: id.name, UID: id.uid, Network: c.Name, Netns: args.Netns}
+	p = gate.Pod{Sandbox: args.ContainerID, Namespace: id.namespace, Name: id.name, UID: id.uid, Network: c.Name,
+		Netns: args.Netns}
 	inside := make([]bool, len(r.Interfaces))
 	for i, link := range r.Interfaces {
 		if inside[i] = link.Sandbox != ""; !inside[i] {
@@ -155,7 +159,8 @@ func podOf(c config, args *skel.CmdArgs, r *current.Result) (p gate.Pod, ok bool
 		}
 		a, valid := netip.AddrFromSlice(ip.Address.IP)
 		if !valid {
-			return p, false, types.NewError(types.ErrDecodingFailure, "podwall-gate: prevResult.ips: "+ip.Address.String()+" is no address", "")
+			return p, false, types.NewError(types.ErrDecodingFailure,
+				"podwall-gate: prevResult.ips: "+ip.Address.String()+" is no address", "")
 		}
 		p.IPs = append(p.IPs, a.Unmap())
 	}

@@ -50,8 +50,8 @@ func TestThePodIsReadFromTheResultAndTheArguments(t *testing.T) {
 	if err != nil || !ok {
 		t.Fatalf("ok %t, %v", ok, err)
 	}
-	want := gate.Pod{Sandbox: "s1", Namespace: "shop", Name: "web", UID: "u", Network: "pods", Netns: "/run/netns/x", Links: []string{"cni0", "veth1"},
-		IPs: []netip.Addr{netip.MustParseAddr("10.88.0.5"), netip.MustParseAddr("fd00::5")}}
+	want := gate.Pod{Sandbox: "s1", Namespace: "shop", Name: "web", UID: "u", Network: "pods", Netns: "/run/netns/x",
+		Links: []string{"cni0", "veth1"}, IPs: []netip.Addr{netip.MustParseAddr("10.88.0.5"), netip.MustParseAddr("fd00::5")}}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("pod (-want +got):\n%s", diff)
 	}
@@ -123,6 +123,7 @@ type keeper func(p gate.Pod)
 func (k keeper) Announce(_ context.Context, p gate.Pod) error { k(p); return nil }
 func (k keeper) Withdraw(string)                              {}
 func (k keeper) Announced() []gate.Known                      { return nil }
+func (k keeper) Off()                                         {}
 
 // What the agent allows after it was told must not be touched: the skeleton comes
 // first, whether or not there is an agent. One that fails is made good by an agent
@@ -135,7 +136,8 @@ func TestThePodIsClosedBeforeTheAgentIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = os.RemoveAll(dir) }) // a directory for temporary files
-		s := &gate.Server{Keeper: keeper(func(gate.Pod) { order = append(order, "told") }), Log: slog.New(slog.DiscardHandler), Owner: uint32(os.Getuid())}
+		s := &gate.Server{Keeper: keeper(func(gate.Pod) { order = append(order, "told") }),
+			Log: slog.New(slog.DiscardHandler), Owner: uint32(os.Getuid())}
 		if err := s.Listen(filepath.Join(dir, "sock")); err != nil {
 			t.Fatal(err)
 		}
@@ -146,8 +148,12 @@ func TestThePodIsClosedBeforeTheAgentIsTold(t *testing.T) {
 			close(done)
 		}()
 		var out, log bytes.Buffer
-		p := Plugin{Out: &out, Log: &log, Skeleton: func(context.Context, []string, []netip.Addr) error { order = append(order, "closed"); return broken }}
-		err = p.add(arguments(`{"cniVersion": "1.0.0", "name": "n", "type": "podwall-gate", "timeout": "10s", "socket": "` + filepath.Join(dir, "sock") + `", "prevResult": ` + previous + `}`))
+		p := Plugin{Out: &out, Log: &log, Skeleton: func(context.Context, []string, []netip.Addr) error {
+			order = append(order, "closed")
+			return broken
+		}}
+		err = p.add(arguments(`{"cniVersion": "1.0.0", "name": "n", "type": "podwall-gate", "timeout": "10s", "socket": "` +
+			filepath.Join(dir, "sock") + `", "prevResult": ` + previous + `}`))
 		stop()
 		<-done
 		if got := strings.Join(order, " "); err != nil || got != "closed told" {
@@ -177,7 +183,8 @@ func TestConfigurationsThatAreRefusedNameFieldAndCure(t *testing.T) {
 		{"a number for a time", `{"timeout": 5}`, "reading the configuration", "timeout"},
 		{"an unknown choice", `{"onTimeout": "open"}`, `onTimeout: "open" is unknown`, `"refuse"`},
 		{"no result", `{}`, "prevResult: is missing", "after the one that gives pods their addresses"},
-		{"no address", `{"cniVersion": "1.0.0", "prevResult": {"cniVersion": "1.0.0", "ips": []}}`, "prevResult.ips: the pod has no address", "after the plugin"},
+		{"no address", `{"cniVersion": "1.0.0", "prevResult": {"cniVersion": "1.0.0", "ips": []}}`,
+			"prevResult.ips: the pod has no address", "after the plugin"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -100,8 +100,8 @@ func (p Plugin) announce(c config, pod gate.Pod) error {
 		p.logf("pod %s starts closed: not enforced after %s: %s", name, c.wait, d.Why())
 		return nil
 	case gate.TooLate:
-		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s is not enforced after %s (onTimeout is %q)", name, c.wait,
-			onTimeoutRefuse), d.Why())
+		return types.NewError(types.ErrTryAgainLater,
+			fmt.Sprintf("pod %s is not enforced after %s (onTimeout is %q)", name, c.wait, onTimeoutRefuse), d.Why())
 	}
 	return types.NewError(types.ErrTryAgainLater,
 		fmt.Sprintf("pod %s would start open: it is not enforced (%s), and it could not be closed", name, d.Why()),
@@ -160,7 +160,8 @@ func (p Plugin) check(args *skel.CmdArgs) error {
 	case err != nil:
 		return types.NewError(types.ErrTryAgainLater, "asking whether the pod is enforced", err.Error())
 	case reply.State != gate.Enforced:
-		return types.NewError(types.ErrTryAgainLater, fmt.Sprintf("pod %s/%s is closed: %s", pod.Namespace, pod.Name, reply.State), reply.Text)
+		return types.NewError(types.ErrTryAgainLater,
+			fmt.Sprintf("pod %s/%s is closed: %s", pod.Namespace, pod.Name, reply.State), reply.Text)
 	}
 	return nil
 }
@@ -196,7 +197,9 @@ func (p Plugin) gc(args *skel.CmdArgs) error {
 	}
 	var errs []error
 	for _, k := range known {
-		valid := slices.ContainsFunc(c.ValidAttachments, func(a types.GCAttachment) bool { return a.ContainerID == k.Pod.Sandbox })
+		valid := slices.ContainsFunc(c.ValidAttachments, func(a types.GCAttachment) bool {
+			return a.ContainerID == k.Pod.Sandbox
+		})
 		if k.Pod.Network == c.Name && !valid {
 			errs = append(errs, client.Del(ctx, k.Pod.Sandbox))
 		}

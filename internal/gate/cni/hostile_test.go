@@ -16,6 +16,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// list writes a list of these plugins.
+func (y yard) list(name, plugins string) {
+	y.t.Helper()
+	text := `{"cniVersion": "1.0.0", "name": "x", "plugins": [` + plugins + `]}`
+	y.check(os.WriteFile(y.path(name), []byte(text), 0o644))
+}
+
 // A link stays what it is, and so does what it leads to.
 func TestALinkToAConfigurationStays(t *testing.T) {
 	for _, file := range []string{"flannel.conflist", "ptp.conf"} {
@@ -110,7 +117,7 @@ func TestAnEntryThatWasWrittenWronglyIsPutRight(t *testing.T) {
 		"last":  `{"type": "bridge"}, ` + twice + gate,
 	} {
 		y := newYard(t)
-		y.check(os.WriteFile(y.path("10-x.conflist"), []byte(`{"cniVersion": "1.0.0", "name": "x", "plugins": [`+plugins+`]}`), 0o644))
+		y.list("10-x.conflist", plugins)
 		y.check(y.Install())
 		if used := y.used(); !slices.Equal(used, []string{"bridge", Name}) {
 			t.Errorf("%s: the plugins are %v", name, used)
@@ -129,10 +136,11 @@ func TestAnEntryThatWasWrittenWronglyIsPutRight(t *testing.T) {
 // after the list, so an entry in the list would not be the last.
 func TestPluginsInADirectory(t *testing.T) {
 	y := newYard(t)
-	y.check(os.WriteFile(y.path("10-x.conflist"), []byte(`{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "bridge"}]}`), 0o644))
+	y.list("10-x.conflist", `{"type": "bridge"}`)
 	y.check(os.Mkdir(y.path("x"), 0o755))
 	y.check(os.WriteFile(y.path("x/50-more.conf"), []byte(`{"type": "portmap"}`), 0o644))
-	if err := y.Install(); err == nil || !strings.Contains(err.Error(), "files in the directory x; write the entry by hand") {
+	err := y.Install()
+	if err == nil || !strings.Contains(err.Error(), "files in the directory x; write the entry by hand") {
 		t.Errorf("error %v", err)
 	}
 	y.check(os.WriteFile(y.path("x/99-gate.conf"), []byte(`{"type": "podwall-gate"}`), 0o644))

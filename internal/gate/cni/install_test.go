@@ -326,9 +326,10 @@ func TestWhatCannotBeInstalled(t *testing.T) {
 		{"addresses of an old plugin", "10-x.conf", `{"name": "x", "type": "bridge", "ipam": {"type": "old"}}`, "old speaks"},
 		{"a plugin that fails", "10-x.conf", `{"name": "x", "type": "dead"}`, `write "cniVersion": "0.3.1" into the file's source`},
 		{"a program elsewhere", "10-x.conf", `{"name": "x", "type": "../../x"}`, "invalid plugin name"},
-		{"a list in a file for one plugin", "10-x.conf", `{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "bridge"}]}`, "no pod network"},
-		{"nothing but the gate", "10-x.conflist", `{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "podwall-gate"}]}`,
-			"10-x.conflist: plugins: there is none but podwall-gate"},
+		{"a list in a file for one plugin", "10-x.conf",
+			`{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "bridge"}]}`, "no pod network"},
+		{"nothing but the gate", "10-x.conflist",
+			`{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "podwall-gate"}]}`, "10-x.conflist: plugins: there is none but podwall-gate"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

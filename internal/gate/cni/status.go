@@ -41,8 +41,8 @@ func (i Installer) statusOfDirectory() error {
 	}
 	f := d.files[0] // the one that runtimes use
 	if !f.list.has() {
-		return fmt.Errorf("pods start without the gate: runtimes use %s, which has no entry %s; run podwall-gate install; "+
-			"install --watch keeps the entry there", f.name, Name)
+		return fmt.Errorf("pods start without the gate: runtimes use %s, which has no entry %s; "+
+			"run podwall-gate install; install --watch keeps the entry there", f.name, Name)
 	}
 	i.say("configuration: %s has the entry", f.name)
 	r, known := d.records[f.name]
@@ -85,7 +85,8 @@ func (i Installer) statusOfProgram() error {
 		return fmt.Errorf("reading this program: %w", err)
 	}
 	if !bytes.Equal(have, mine) {
-		return fmt.Errorf("%s is of another release than this program; run podwall-gate install", filepath.Join(i.BinDir, Name))
+		return fmt.Errorf("%s is of another release than this program; run podwall-gate install",
+			filepath.Join(i.BinDir, Name))
 	}
 	i.say("plugin: %s is this release", filepath.Join(i.BinDir, Name))
 	return nil

@@ -118,8 +118,8 @@ func (s *session) run(ctx context.Context) error {
 		return c, err
 	}
 	var err error
-	s.stub, err = stub.New(s, stub.WithPluginName("podwall-gate"), stub.WithPluginIdx("90"), stub.WithSocketPath(s.Socket),
-		stub.WithDialer(dial), stub.WithOnClose(func() {}), stub.WithLogger(logger{s.Log}))
+	s.stub, err = stub.New(s, stub.WithPluginName("podwall-gate"), stub.WithPluginIdx("90"),
+		stub.WithSocketPath(s.Socket), stub.WithDialer(dial), stub.WithOnClose(func() {}), stub.WithLogger(logger{s.Log}))
 	if err != nil {
 		return fmt.Errorf("making the NRI plugin: %w", err)
 	}
@@ -161,7 +161,8 @@ func (s *session) Configure(_ context.Context, _, runtime, version string) (api.
 // Synchronize says which sandboxes run already. They are announced without
 // waiting: they have started long ago. Stopped ones are among them; those have
 // no network namespace any more.
-func (s *session) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
+func (s *session) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api.Container) (
+	[]*api.ContainerUpdate, error) {
 	running := map[string]sandbox{}
 	for _, p := range pods {
 		if missing(netnsOf(p)) {
@@ -239,7 +240,8 @@ func (p *Plugin) announce(pod gate.Pod, limit time.Duration) error {
 	case gate.TooLate:
 		return fmt.Errorf("pod %s is not enforced yet (%s): %w", name, d.Why(), errors.Join(errLate, d.Err))
 	}
-	return fmt.Errorf("pod %s would start open: it is not enforced (%s), and it could not be closed: %w", name, d.Why(), d.NotClosed)
+	return fmt.Errorf("pod %s would start open: it is not enforced (%s), and it could not be closed: %w",
+		name, d.Why(), d.NotClosed)
 }
 
 // errLate says why a pod does not start.

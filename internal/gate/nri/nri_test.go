@@ -44,6 +44,8 @@ func (k *keeper) Announce(ctx context.Context, p gate.Pod) error {
 	return nil
 }
 
+func (k *keeper) Off() {}
+
 func (k *keeper) Withdraw(sandbox string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

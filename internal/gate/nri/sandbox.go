@@ -29,7 +29,8 @@ func podOf(s *api.PodSandbox) (p gate.Pod, ok bool, err error) {
 	if path == "" {
 		return p, false, nil
 	}
-	p = gate.Pod{Sandbox: s.GetId(), Namespace: s.GetNamespace(), Name: s.GetName(), UID: s.GetUid(), Network: Network, Netns: path}
+	p = gate.Pod{Sandbox: s.GetId(), Namespace: s.GetNamespace(), Name: s.GetName(), UID: s.GetUid(),
+		Network: Network, Netns: path}
 	for _, text := range s.GetIps() {
 		ip, err := netip.ParseAddr(text)
 		if err != nil {
