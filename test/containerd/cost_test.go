@@ -6,6 +6,7 @@ package containerd_test
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"syscall"
 	"testing"
@@ -13,11 +14,19 @@ import (
 )
 
 // What the gate adds to a pod's start: RunPodSandbox without it and with each of
-// its fronts, in turns, on one node with a quiet agent. The figures are printed;
-// only something gross fails.
+// its fronts, in turns, on one node with a quiet agent, on a bridge and routed. The
+// figures are printed with their quartiles; only something gross fails.
 func TestWhatTheGateAddsToAStart(t *testing.T) {
+	for _, wiring := range []string{"bridge", "ptp"} {
+		t.Run(wiring, func(t *testing.T) { addsToAStart(t, wiring) })
+	}
+}
+
+func addsToAStart(t *testing.T, wiring string) {
 	const rounds, starts = 4, 6
-	n := newNode(t, none)
+	n := newNodeWith(t, none, wiring)
+	load, _ := os.ReadFile("/proc/loadavg") // for the reader only
+	t.Logf("load %s", load)
 	var objects []string
 	for i := range starts {
 		objects = append(objects, object(fmt.Sprintf("pod%d", i)))
@@ -32,7 +41,9 @@ func TestWhatTheGateAddsToAStart(t *testing.T) {
 	}
 	for _, f := range []front{none, byCNI, byNRI} {
 		slices.Sort(took[f])
-		t.Logf("%-5s: median %s, %s to %s (%d starts)", f, median(took[f]), took[f][0], took[f][len(took[f])-1], len(took[f]))
+		all := took[f]
+		t.Logf("%-5s: median %s, quartiles %s and %s, %s to %s (%d starts)", f, median(all), median(all[:len(all)/2]),
+			median(all[len(all)/2:]), all[0], all[len(all)-1], len(all))
 	}
 	for _, f := range []front{byCNI, byNRI} {
 		if added := median(took[f]) - median(took[none]); added > time.Second {

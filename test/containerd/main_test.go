@@ -56,8 +56,9 @@ func built() error {
 	}
 	for program, target := range map[string]string{
 		"containerd/containerd": "containerd", "containerd/containerd-shim-runc-v2": "containerd", "containerd/ctr": "containerd",
-		"containerd/runc": "containerd", "containerd/probe": "containerd", "cni/bridge": "cni", "cni/host-local": "cni",
-		"podwall-agent": "build", "podwall-gate": "build"} {
+		"containerd/runc": "containerd", "containerd/probe": "containerd", "cni/bridge": "cni", "cni/ptp": "cni",
+		"cni/host-local": "cni",
+		"podwall-agent":  "build", "podwall-gate": "build"} {
 		if _, err := os.Stat(filepath.Join(bin, program)); err != nil {
 			return fmt.Errorf("run `make %s`: %w", target, err)
 		}

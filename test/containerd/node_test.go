@@ -43,6 +43,7 @@ func (f front) handler() string {
 type node struct {
 	t          *testing.T
 	front      front
+	wiring     string // the CNI plugin that wires pods
 	ns         *netns.NS
 	dir        string
 	socket     string // of the agent's gate
@@ -53,9 +54,14 @@ type node struct {
 // newNode returns a node with a runtime that is ready for pods.
 func newNode(t *testing.T, f front) *node {
 	t.Helper()
+	return newNodeWith(t, f, "bridge")
+}
+
+func newNodeWith(t *testing.T, f front, wiring string) *node {
+	t.Helper()
 	dir, err := os.MkdirTemp("/run", "node-")
 	check(t, err)
-	n := &node{t: t, front: f, ns: newNetwork(t), dir: dir, socket: filepath.Join(dir, "gate.sock")}
+	n := &node{t: t, front: f, wiring: wiring, ns: newNetwork(t), dir: dir, socket: filepath.Join(dir, "gate.sock")}
 	// Without the gate nobody knows a pod on the bridge, so nobody switches it.
 	shown := map[front]string{none: "1"}[f]
 	check(t, n.ns.SetSysctls([]netns.Sysctl{{Path: "bridge/bridge-nf-call-iptables", Value: cmp.Or(shown, "0"), Optional: true}}))
@@ -121,7 +127,7 @@ plugin_config_path = %q
 	for name, text := range files {
 		err = errors.Join(err, os.WriteFile(n.path(name), []byte(text), 0o600))
 	}
-	for _, program := range []string{"cni/bridge", "cni/host-local", "podwall-gate"} {
+	for _, program := range []string{"cni/bridge", "cni/ptp", "cni/host-local", "podwall-gate"} {
 		err = errors.Join(err, os.Symlink(absolute(n.t, program), n.path("cni/"+filepath.Base(program))))
 	}
 	return err
@@ -130,8 +136,9 @@ plugin_config_path = %q
 // network is the pod network, with a further plugin.
 func (n *node) network(more string) string {
 	return fmt.Sprintf(`{"cniVersion": "1.1.0", "name": "pods", "plugins": [
-{"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false,
- "ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}}%s]}`, n.path("ipam"), more)
+{"type": %q, %s "ipMasq": false,
+ "ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}}%s]}`,
+		n.wiring, map[string]string{"bridge": `"bridge": "cni0", "isGateway": true,`}[n.wiring], n.path("ipam"), more)
 }
 
 // startContainerd returns when the runtime answers.
