@@ -5,7 +5,9 @@
 package cni
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -127,6 +129,36 @@ func TestTheListGoesWithItsFile(t *testing.T) {
 		if len(y.files()) > 0 && !slices.Contains(y.used(), Name) {
 			t.Errorf("%s: the plugins are %v", name, y.used())
 		}
+	}
+}
+
+// While its file is written, a list of ours is all that a runtime has.
+func TestTheListStaysWhileItsFileIsWritten(t *testing.T) {
+	y := newYard(t, "kuberouter.conf")
+	y.check(y.Install())
+	y.check(os.WriteFile(y.path("10-kuberouter.conf"), []byte("{"), 0o640))
+	if err := y.Install(); !errors.Is(err, ErrNoNetwork) || !strings.Contains(y.out.String(), "runtimes cannot read 10-kuberouter.conf") {
+		t.Errorf("error %v; said is\n%s", err, y.out)
+	}
+	if used := y.used(); !slices.Equal(used, []string{"bridge", Name}) {
+		t.Errorf("the plugins are %v", used)
+	}
+	y.check(y.Uninstall())
+	if files := y.files(); len(files) != 1 {
+		t.Errorf("after uninstall there are %v", files)
+	}
+}
+
+// Looking again says and runs nothing when all is as it should be.
+func TestInstallAgainRunsNoPlugin(t *testing.T) {
+	y := newYard(t, "kuberouter.conf")
+	y.check(y.Install())
+	y.check(os.Remove(filepath.Join(y.BinDir, "bridge")))
+	y.out.Reset()
+	y.check(y.Install())
+	y.check(y.statusOfDirectory())
+	if text := y.out.String(); strings.Contains(text, "cniVersion") {
+		t.Errorf("said is\n%s", text)
 	}
 }
 

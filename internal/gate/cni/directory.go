@@ -7,6 +7,7 @@ package cni
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,8 +25,8 @@ type found struct {
 
 // directory is what a directory of configurations holds.
 type directory struct {
-	files   []found // that wire pods, in the order in which runtimes prefer them
-	broken  []error // of files that runtimes cannot read, with their names
+	files   []found          // that wire pods, in the order in which runtimes prefer them
+	broken  map[string]error // of files that runtimes cannot read, by name
 	records map[string]record
 }
 
@@ -39,6 +40,7 @@ func (i Installer) look() (d directory, err error) {
 	if d.records, err = i.readRecords(entries); err != nil {
 		return d, err
 	}
+	d.broken = map[string]error{}
 	for _, e := range entries { // sorted by name
 		if e.IsDir() || !isConf(e.Name()) {
 			continue
@@ -46,7 +48,7 @@ func (i Installer) look() (d directory, err error) {
 		f, err := read(i.path(e.Name()))
 		switch {
 		case err != nil:
-			d.broken = append(d.broken, fmt.Errorf("%s: %w", e.Name(), err))
+			d.broken[e.Name()] = err
 		case !f.list.loopbackOnly():
 			d.files = append(d.files, f)
 		}
@@ -67,6 +69,15 @@ func (d directory) source() (f found, ok bool) {
 		}
 	}
 	return f, false
+}
+
+// complaints returns what to say of files that runtimes cannot read.
+func (d directory) complaints() (list []string) {
+	for _, name := range slices.Sorted(maps.Keys(d.broken)) {
+		list = append(list, fmt.Sprintf("runtimes cannot read %s: %v; mend or remove it: containerd starts no pod if it is the "+
+			"first file by name", name, d.broken[name]))
+	}
+	return list
 }
 
 // read reads a file as runtimes do: a list from a .conflist, a single plugin from any

@@ -47,16 +47,26 @@ var ErrNoNetwork = errors.New("no pod network is configured")
 // runtimes use. Doing it again changes nothing. An error that wraps
 // ErrNoNetwork means that there is nothing to add it to, yet.
 func (i Installer) Install() error {
+	complaints, err := i.install()
+	for _, c := range complaints {
+		i.say("%s", c)
+	}
+	return err
+}
+
+// install returns what is wrong with files that are not ours, too.
+func (i Installer) install() (complaints []string, err error) {
 	if err := i.installProgram(); err != nil {
-		return err
+		return nil, err
 	}
 	d, err := i.look()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, b := range d.broken {
-		i.say("runtimes cannot read %v; containerd starts no pod if a file is before it", b)
-	}
+	return d.complaints(), i.installInto(d)
+}
+
+func (i Installer) installInto(d directory) (err error) {
 	f, ok := d.source()
 	if !ok {
 		return errors.Join(i.removeUnused(d, ""),
@@ -101,6 +111,9 @@ func (i Installer) installInPlace(d directory, f found) error {
 	if err != nil {
 		return err
 	}
+	if err := i.mayChain(f); err != nil {
+		return err
+	}
 	r, known := d.records[f.name]
 	changed := f.list.has()
 	switch {
@@ -141,6 +154,9 @@ func (i Installer) installBeside(f found) error {
 	if err != nil || bytes.Equal(there.data, data) {
 		return err
 	}
+	if err := i.mayChain(f); err != nil {
+		return err
+	}
 	if _, err := i.write(i.path(name), data, f.mode); err != nil {
 		return err
 	}
@@ -165,7 +181,7 @@ func (i Installer) extended(f found, earlier list) ([]byte, error) {
 	if ours := earlier.ours(); i.Entry.bare() && len(ours) > 0 {
 		entry = ours[len(ours)-1]
 	}
-	l, err := i.chained(f)
+	l, err := f.list.chained()
 	if err != nil {
 		return nil, err
 	}
@@ -175,10 +191,19 @@ func (i Installer) extended(f found, earlier list) ([]byte, error) {
 }
 
 // removeUnused removes lists of ours beside files that runtimes would not use, or that
-// are gone.
+// are gone. One whose file cannot be read now stays: somebody may be writing it.
 func (i Installer) removeUnused(d directory, used string) error {
+	keep := map[string]bool{used: true}
+	for name := range d.broken {
+		keep[besideName(name)] = true
+	}
+	return i.removeBeside(d, keep)
+}
+
+// removeBeside removes lists of ours beside files, but for some.
+func (i Installer) removeBeside(d directory, keep map[string]bool) error {
 	for _, f := range d.files {
-		if !f.beside() || f.name == used {
+		if !f.beside() || keep[f.name] {
 			continue
 		}
 		if err := i.remove(i.path(f.name)); err != nil {

@@ -9,7 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -33,11 +32,14 @@ func (i Installer) Status(ctx context.Context) error {
 
 func (i Installer) statusOfDirectory() error {
 	d, err := i.look()
+	for _, c := range d.complaints() {
+		i.say("%s", c)
+	}
 	switch {
 	case err != nil:
 		return err
 	case len(d.files) == 0:
-		return errors.Join(append(d.broken, fmt.Errorf("%w in %s", ErrNoNetwork, i.ConfDir))...)
+		return fmt.Errorf("%w in %s", ErrNoNetwork, i.ConfDir)
 	}
 	f := d.files[0] // the one that runtimes use
 	if !f.list.has() {
@@ -61,9 +63,8 @@ func (i Installer) statusBeside(d directory, f found) error {
 	if !ok || besideName(source.name) != f.name {
 		return fmt.Errorf("%s is beside a file that is gone; run podwall-gate install", f.name)
 	}
-	quiet := i
-	quiet.Out, quiet.Entry = io.Discard, Entry{Type: Name}
-	want, err := quiet.extended(source, f.list)
+	i.Entry = Entry{Type: Name} // whatever the settings are
+	want, err := i.extended(source, f.list)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%s: %w", source.name, err)

@@ -24,7 +24,7 @@ func (i Installer) Uninstall() error {
 	if err != nil {
 		return err
 	}
-	if err := i.removeUnused(d, ""); err != nil {
+	if err := i.removeBeside(d, nil); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.records)) {

@@ -23,22 +23,31 @@ const chainVersion = "0.3.1"
 // askTime is how long a plugin may take to say which versions it speaks.
 const askTime = 10 * time.Second
 
-// chained returns the list in a version in which plugins are chained. The version is
-// only raised if each plugin of the list speaks the new one: else no pod could start.
-func (i Installer) chained(f found) (list, error) {
+// chained returns the list in a version in which plugins are chained.
+func (l list) chained() (list, error) {
+	ok, err := l.chains()
+	if err != nil || ok {
+		return l, err
+	}
+	return l.withVersion(chainVersion), nil
+}
+
+// mayChain wants each plugin of a list to speak the version to which chained raises it:
+// else no pod could start.
+func (i Installer) mayChain(f found) error {
 	ok, err := f.list.chains()
 	if err != nil || ok {
-		return f.list, err
+		return err
 	}
 	for _, name := range programs(f.list) {
 		if err := i.speaks(name); err != nil {
-			return f.list, fmt.Errorf("cniVersion: %q has no chained plugins, and %s cannot be used instead: %w",
+			return fmt.Errorf("cniVersion: %q has no chained plugins, and %s cannot be used instead: %w",
 				f.list.version, chainVersion, err)
 		}
 	}
 	i.say("%s: cniVersion: %q has no chained plugins; %s is used, which its plugins speak", f.name, f.list.version,
 		chainVersion)
-	return f.list.withVersion(chainVersion), nil
+	return nil
 }
 
 // programs returns the programs that a list runs, those that give addresses included.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -73,15 +74,17 @@ func settle(since, now time.Time) (wait time.Duration, first time.Time) {
 
 // installAgain returns what stood in the way; the same is said once.
 func (i Installer) installAgain(w *fsnotify.Watcher, said string) string {
+	var complaints []string
 	err := w.Add(i.ConfDir) // no change, unless the directory is another one
 	if err == nil {
-		err = i.Install()
+		complaints, err = i.install()
 	}
-	if err == nil {
-		return ""
+	if err != nil {
+		complaints = append(complaints, err.Error())
 	}
-	if text := err.Error(); text != said {
+	text := strings.Join(complaints, "\n")
+	if text != "" && text != said {
 		i.say("%s", text)
 	}
-	return err.Error()
+	return text
 }
