@@ -46,7 +46,8 @@ func TestEveryCounterOfTheRulesHasItsReason(t *testing.T) {
 // do not know each other.
 func TestEveryAnswerOfTheGateIsCounted(t *testing.T) {
 	var all []string
-	for _, a := range []gate.Answer{gate.AnsweredEnforced, gate.AnsweredIsolated, gate.AnsweredUnknown, gate.AnsweredNot, gate.AnsweredNobody} {
+	for _, a := range []gate.Answer{gate.AnsweredEnforced, gate.AnsweredIsolated, gate.AnsweredUnknown,
+		gate.AnsweredNone, gate.AnsweredRefused} {
 		all = append(all, string(a))
 	}
 	if can := observe.GateAnswers(); !slices.Equal(can, all) {

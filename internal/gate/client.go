@@ -13,14 +13,13 @@ import (
 	"time"
 )
 
-// Client asks at a gate.
+// Client sends requests to the gate of an agent.
 type Client struct{ Socket string }
 
 // ErrNoAnswer says that no agent answered in time.
 var ErrNoAnswer = errors.New("no podwall-agent answers")
 
-// again is the wait before the next try while no agent answers: it may be
-// starting again.
+// again is the wait before the next try while no agent answers: it may be restarting.
 const again = 50 * time.Millisecond
 
 // margin is how much earlier than the caller the agent gives up, so that its

@@ -7,10 +7,9 @@
 // the pod's verdicts: a Unix socket, one request and one reply in JSON for each
 // connection, read and written by root only.
 //
-// It owns the protocol, the server that the agent runs and the client of the
-// CNI plugin and the NRI plugin. It knows nothing of policies, of the kernel or
-// of the cluster: the Keeper does. It never decides what happens to a pod that
-// is not known in time; that pod is closed in the kernel.
+// It owns the protocol, the server that the agent runs, the client of the CNI plugin
+// and the NRI plugin, and the decision whether a pod may start (Admission). It knows
+// nothing of policies, of the kernel or of the cluster: the Keeper does.
 package gate
 
 import (

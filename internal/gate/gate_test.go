@@ -275,7 +275,7 @@ func TestOnlyTheOwnerMayAsk(t *testing.T) {
 	}
 	cancel()
 	<-done
-	if !slices.Equal(answers, []gate.Answer{gate.AnsweredNobody}) {
+	if !slices.Equal(answers, []gate.Answer{gate.AnsweredRefused}) {
 		t.Errorf("answered were %v", answers)
 	}
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {

@@ -40,8 +40,8 @@ type Server struct {
 // the kernel's queue.
 const slots = 256
 
-// Listen makes the socket, with mode 0600, and its directory. A socket that
-// nobody answers on any more, after an agent was killed, is replaced.
+// Listen makes the socket, with mode 0600, and its directory. The socket of an agent
+// that was killed is replaced.
 func (s *Server) Listen(path string) error {
 	dir := filepath.Dir(path)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
@@ -124,8 +124,8 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	start := time.Now()
 	request, err := receive(conn)
 	if refused := s.admit(conn); refused != nil { // after reading, so that the answer is not lost
-		s.Log.Warn("a stranger asked at the gate", "err", refused)
-		s.tell(AnsweredNobody, start)
+		s.Log.Warn("request at the gate refused", "err", refused)
+		s.tell(AnsweredRefused, start)
 		s.send(conn, Reply{Error: refused.Error()}, start)
 		return
 	}
@@ -141,7 +141,7 @@ func (s *Server) serve(ctx context.Context, conn *net.UnixConn) {
 	}()
 	reply := s.answer(limit, request)
 	if ctx.Err() != nil && request.Op == Add && reply.State != Enforced {
-		s.tell(AnsweredNot, start)
+		s.tell(AnsweredNone, start)
 		return // without an answer the client asks the next agent
 	}
 	if request.Op == Add {
@@ -161,8 +161,8 @@ const (
 	AnsweredEnforced Answer = "enforced"
 	AnsweredIsolated Answer = "isolated"
 	AnsweredUnknown  Answer = "unknown"
-	AnsweredNot      Answer = "none"
-	AnsweredNobody   Answer = "refused"
+	AnsweredNone     Answer = "none"
+	AnsweredRefused  Answer = "refused"
 )
 
 func answerOf(s State) Answer {
@@ -181,11 +181,11 @@ func (s *Server) tell(a Answer, start time.Time) {
 	}
 }
 
-// admit asks the kernel who is at the other end.
+// admit wants the peer to be the owner, by the credentials that the kernel has of it.
 func (s *Server) admit(conn *net.UnixConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("asking who connected: %w", err)
+		return fmt.Errorf("reading the peer's credentials: %w", err)
 	}
 	var cred *unix.Ucred
 	var credErr error
@@ -193,7 +193,7 @@ func (s *Server) admit(conn *net.UnixConn) error {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
 	if err = errors.Join(err, credErr); err != nil {
-		return fmt.Errorf("asking who connected: %w", err)
+		return fmt.Errorf("reading the peer's credentials: %w", err)
 	}
 	if cred.Uid != s.Owner {
 		return fmt.Errorf("refusing user %d (process %d): only user %d may ask", cred.Uid, cred.Pid, s.Owner)
@@ -249,7 +249,7 @@ func (s *Server) send(conn *net.UnixConn, r Reply, start time.Time) {
 		err = json.NewEncoder(conn).Encode(r)
 	}
 	if err != nil {
-		s.Log.Debug("nobody took the gate's answer", "err", err)
+		s.Log.Debug("client did not read the gate's answer", "err", err)
 	}
 }
 

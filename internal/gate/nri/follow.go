@@ -62,13 +62,13 @@ func (p *Plugin) reconcile(ctx context.Context) {
 		}
 	}
 	if err != nil {
-		p.Log.Warn("announcing what runs", "err", err)
+		p.Log.Warn("announcing running sandboxes failed", "err", err)
 	}
 }
 
-// living forgets the sandboxes whose network namespace has gone and returns the
-// others. containerd (seen with 2.4) says nothing of the end of a sandbox that
-// ran before it was started again; its address may be another pod's by then.
+// living drops the sandboxes whose network namespace is gone and returns the others.
+// containerd (seen with 2.4) does not report the end of a sandbox that ran before
+// containerd was restarted; its address may be another pod's by then.
 func (p *Plugin) living() map[string]sandbox {
 	p.mu.Lock()
 	running := maps.Clone(p.running)
