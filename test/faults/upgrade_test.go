@@ -139,9 +139,8 @@ func TestUpgradesUnderTraffic(t *testing.T) {
 		{"an older release", strings.NewReplacer()},
 		{"a newer release", strings.NewReplacer("chain tracking { ct state new return; }", newer)},
 		{"chains of other names", strings.NewReplacer("chain postrouting", "chain judge", "chain input", "chain node", "to-pod", "deliver", "antispoof", "who")},
-		{"the names before ADR 0028", strings.NewReplacer("antispoof", "known-source", "drop-spoofed", "drop-source",
-			"drop-unknown-pod", "drop-unlisted", "drop-invalid", "drop-guard", "hairpin", "self", "local-pods", "local",
-			"pod-egress", "from", "pod-ingress", "to")},
+		{"the names before ADR 0028", strings.NewReplacer("chain antispoof", "chain known-source",
+			"jump antispoof", "jump known-source", "hairpin", "self", "local-pods", "local", "pod-egress", "from", "pod-ingress", "to")},
 		{"a set of another type", strings.NewReplacer("set local-pods4 { type ipv4_addr;", "set local-pods4 { type ipv4_addr; flags interval;")},
 		{"a base chain at another place", strings.NewReplacer("hook postrouting priority -190", "hook postrouting priority -180")},
 	}
