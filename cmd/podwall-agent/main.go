@@ -7,10 +7,11 @@
 // line; see docs/configuration.md.
 //
 // Exit status: 0 stopped by a signal or done, 1 failed while running (among
-// them: the first sync did not complete in time), 2 wrong command line, 3 this
-// machine cannot enforce (no right, no nftables, kernel too old), 4 wrong place
-// (not the node's network namespace, or another agent runs in it), 5 a one-off
-// command was refused because of the state of the node; nothing was changed.
+// them: the first sync did not complete in time), or --probe says no, 2 wrong
+// command line, 3 this machine cannot enforce (no right, no nftables, kernel too
+// old), 4 wrong place (not the node's network namespace, or another agent runs in
+// it), 5 a one-off command was refused because of the state of the node; nothing
+// was changed.
 package main
 
 import (
@@ -53,6 +54,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "podwall-agent %s\n", version)
 		return 0
 	}
+	if cfg.Probe != config.ProbeNone {
+		return probe(ctx, cfg, stdout)
+	}
 	log := logging.New(string(cfg.LogFormat), cfg.Verbosity, stderr, term.IsTerminal(int(os.Stderr.Fd())))
 	klog.SetSlogLogger(log)
 	for _, n := range notices {
@@ -77,6 +81,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		log.Error("podwall-agent stops", "err", err)
 	}
 	return status(err)
+}
+
+// probe asks the agent of this node.
+func probe(ctx context.Context, cfg config.Config, stdout io.Writer) int {
+	text, ok := agent.Probe(ctx, cfg)
+	fmt.Fprintln(stdout, text)
+	if !ok {
+		return 1
+	}
+	return 0
 }
 
 func status(err error) int {

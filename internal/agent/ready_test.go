@@ -9,64 +9,145 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/datapath"
 	"github.com/podwall/podwall/internal/lab/testkit/apart"
+	"github.com/podwall/podwall/internal/observe"
 )
 
-// Who removes another firewall's rules must know that the agent of this node
-// enforces everything. Only an answer "ready" of the agent itself says so.
+// states are an agent that starts, one that is ready, one that is not.
+func states() (starting, ready, not *self) {
+	starting, ready, not = &self{}, &self{}, &self{}
+	for _, s := range []*self{ready, not} {
+		o := observe.New(observe.NewRegistry(), observe.Info{Node: "n1", Period: time.Hour})
+		o.SetMissing(nil)
+		o.Record(observe.Pass{})
+		s.observer.Store(o)
+	}
+	not.observer.Load().SetProblem(observe.Problem{Subject: "bridge cni0", Text: "line one\nline two", Blocking: true})
+	return starting, ready, not
+}
+
+func probed(t *testing.T, what config.Probe, health string) (string, bool) {
+	t.Helper()
+	cfg := config.Config{Probe: what}
+	if host, port, err := net.SplitHostPort(health); err == nil {
+		n, _ := strconv.ParseUint(port, 10, 16)
+		cfg.HealthAddr, cfg.HealthPort = host, uint16(n)
+	}
+	return Probe(t.Context(), cfg)
+}
+
+// The agent says at its lock how it is. Who removes another firewall's rules, and a
+// probe, believe nobody else, and take no answer for a no.
 func TestOnlyTheAgentsOwnAnswerCountsAsReady(t *testing.T) {
 	apart.Run(t, func(t *testing.T) {
-		status, text := http.StatusOK, "ready"
-		page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path != "/readyz" {
-				status = http.StatusNotFound
-			}
-			http.Error(w, text, status)
-		}))
-		defer page.Close()
-		at := page.Listener.Addr().String()
-		asked := func(health string) string {
-			release, usurper, err := lock(t.Context(), health)
+		starting, ready, not := states()
+		for _, tt := range []struct {
+			name  string
+			state *self
+			live  bool
+			why   string // not ready
+		}{
+			{"an agent that starts", starting, true, "the agent starts"},
+			{"an agent that is ready", ready, true, ""},
+			{"an agent that is not", not, true, "bridge cni0: line one\nline two"},
+			{"a cleanup", nil, false, "does not say how it is"},
+		} {
+			release, usurper, err := lock(t.Context(), "127.0.0.1:1", tt.state)
 			if err != nil || usurper != "" {
 				t.Fatal(err, usurper)
 			}
-			defer release()
-			return notReady(t.Context())
-		}
-		_, port, _ := net.SplitHostPort(at)
-		for _, health := range []string{at, ":" + port, "0.0.0.0:" + port, "localhost:" + port} {
-			if why := asked(health); why != "" {
-				t.Errorf("an agent that is ready at %s: %q", health, why)
+			if why := notReady(t.Context()); (why == "") != (tt.why == "") || !strings.Contains(why, tt.why) {
+				t.Errorf("%s: not ready %q, want %q", tt.name, why, tt.why)
 			}
-		}
-		status, text = http.StatusServiceUnavailable, "not ready: limit sets"
-		users := listenAs(t, 65534)
-		for health, want := range map[string]string{
-			at: "not ready: limit sets", "": "--health-port", "127.0.0.1:1": "refused", users: "a user's process",
-		} {
-			if why := asked(health); !strings.Contains(why, want) {
-				t.Errorf("%q: %q, want %q", health, why, want)
+			text, ok := probed(t, config.ProbeReady, "")
+			if ok != (tt.why == "") || !strings.Contains(text, tt.why) {
+				t.Errorf("%s: the probe says %t %q", tt.name, ok, text)
 			}
+			if text, ok := probed(t, config.ProbeLive, ""); ok != tt.live || ok != (text == "live") {
+				t.Errorf("%s: the probe says %t %q", tt.name, ok, text)
+			}
+			release()
 		}
-		if why := notReady(t.Context()); !strings.Contains(why, "does not say where") {
+		if why := notReady(t.Context()); !strings.Contains(why, "no podwall-agent runs") {
 			t.Errorf("without an agent: %q", why)
 		}
-		mute, _, err := datapath.Lock(context.Background(), datapath.AgentLock)
+		if text, ok := probed(t, config.ProbeLive, ""); ok || !strings.Contains(text, "no podwall-agent runs") {
+			t.Errorf("without an agent: %t %q", ok, text)
+		}
+	})
+}
+
+// To another user the agent says where it answers, and nothing else: why it is not
+// ready names pods.
+func TestAnotherUserLearnsNothingAtTheLock(t *testing.T) {
+	apart.Run(t, func(t *testing.T) {
+		_, _, not := states()
+		release, _, err := lock(t.Context(), "127.0.0.1:1", not)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer mute.Close()
-		go func() {
-			if conn, err := mute.Accept(); err == nil {
-				_ = conn.Close()
+		defer release()
+		var answer answered
+		apart.AsUser(t, 65534, func() { answer, err = ask(context.Background()) })
+		if err == nil || answer.condition != nil {
+			t.Errorf("another user is told %+v, %v", answer, err)
+		}
+	})
+}
+
+// Another user's process that has the lock is not believed. The probe asks the page of
+// the agent then, unless another user has that, too.
+func TestAProbeBelievesNoOtherUser(t *testing.T) {
+	apart.Run(t, func(t *testing.T) {
+		apart.AsUser(t, 65534, func() {
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Error(err)
+				return
 			}
-		}()
-		if why := notReady(t.Context()); !strings.Contains(why, "update it first") {
-			t.Errorf("an agent that says nothing: %q", why)
+			t.Cleanup(func() { _ = unix.Close(fd) })
+			if err := unix.Bind(fd, &unix.SockaddrUnix{Name: datapath.AgentLock}); err != nil {
+				t.Error(err)
+			}
+			if err := unix.Listen(fd, 16); err != nil {
+				t.Error(err)
+			}
+		})
+		status := http.StatusOK
+		page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/healthz" {
+				return
+			}
+			http.Error(w, "not ready: limit sets", status)
+		}))
+		defer page.Close()
+		at := page.Listener.Addr().String()
+		if text, ok := probed(t, config.ProbeReady, at); !ok {
+			t.Errorf("the agent is ready: %q", text)
+		}
+		status = http.StatusServiceUnavailable
+		if text, ok := probed(t, config.ProbeReady, at); ok || !strings.Contains(text, "limit sets") {
+			t.Errorf("the agent is not ready: %t %q", ok, text)
+		}
+		if text, ok := probed(t, config.ProbeLive, at); !ok {
+			t.Errorf("the agent is live: %q", text)
+		}
+		for health, want := range map[string]string{listenAs(t, 65534): "and one the port", "": "no --health-port", "127.0.0.1:1": "refused"} {
+			if text, ok := probed(t, config.ProbeLive, health); ok || !strings.Contains(text, want) {
+				t.Errorf("%q: %t %q, want %q", health, ok, text, want)
+			}
+		}
+		if why := notReady(t.Context()); !strings.Contains(why, "another user's process") {
+			t.Errorf("who removes rules is told %q", why)
 		}
 	})
 }

@@ -37,7 +37,8 @@ var ErrPlacement = errors.New("cannot run here")
 
 // Run runs the agent until ctx ends. Rules stay in the kernel when it returns.
 func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) error {
-	release, usurper, err := lock(ctx, cfg.HealthListen())
+	state := &self{}
+	release, usurper, err := lock(ctx, cfg.HealthListen(), state)
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,8 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		observer.SetProblem(*unshown)
 	}
 	endpoints := observe.Endpoints{Health: cfg.HealthListen(), Metrics: cfg.MetricsListen(), MetricsPath: cfg.MetricsPath, Log: log}
-	server, err := openPorts(func() (*observe.Server, error) { return observer.Listen(endpoints) }, observer, endpoints.Health, endpoints.Metrics)
+	state.observer.Store(observer)
+	servers, err := openPorts(observer, endpoints)
 	if err != nil {
 		return err
 	}
@@ -89,11 +91,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		OpenUnknown: options.OpenUnknown,
 		Ready:       ready,
 	}
-	if a, ok := source.(announcer); ok {
-		a.CountEvents(observer.AddEvent)
-		a.CountErrors(observer.AddSourceError)
-		loop.findings.announce = a.Announce
-	}
+	loop.reach(source)
 	opened := openGate(cfg.GateSocket, loop.Door, observer, log)
 	g, ctx := errgroup.WithContext(ctx)
 	if opened != nil {
@@ -102,7 +100,9 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 			return nil
 		})
 	}
-	g.Go(func() error { return server.Run(ctx) })
+	for _, s := range servers {
+		g.Go(func() error { return s.Run(ctx) })
+	}
 	g.Go(func() error {
 		NewFeeds(source, observer, log).Run(ctx)
 		return nil
@@ -181,6 +181,16 @@ type announcer interface {
 	Announce(policy cluster.Key, findings []cluster.Diagnostic)
 	CountEvents(count func(result string))
 	CountErrors(count func(reason string))
+}
+
+// reach has a source that can do so tell the authors of policies what is found, and
+// count how that and its connection go.
+func (l *Loop) reach(s source) {
+	if a, ok := s.(announcer); ok {
+		a.CountEvents(l.Observer.AddEvent)
+		a.CountErrors(l.Observer.AddSourceError)
+		l.findings.announce = a.Announce
+	}
 }
 
 // newSource returns the source and its name in the status.

@@ -7,6 +7,7 @@ package agent
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,8 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/datapath"
 	"github.com/podwall/podwall/internal/observe"
@@ -27,10 +26,11 @@ import (
 // count as another agent, or as a program that the operator put on the port.
 
 // lock makes sure that there is one agent in a network namespace. Whoever connects
-// to the lock is told where the agent answers health. usurper names a process of
+// to the lock is told where the agent answers health, and who is root how it is; state
+// may be nil. usurper names a process of
 // another user that keeps us from the lock; release gives it back, and waits until
 // nobody is answered any more.
-func lock(ctx context.Context, health string) (release func(), usurper string, err error) {
+func lock(ctx context.Context, health string, state *self) (release func(), usurper string, err error) {
 	l, usurper, err := datapath.Lock(ctx, datapath.AgentLock)
 	switch {
 	case errors.Is(err, datapath.ErrLocked):
@@ -43,7 +43,7 @@ func lock(ctx context.Context, health string) (release func(), usurper string, e
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		answer(l, health)
+		answer(l, health, state)
 	}()
 	return func() {
 		_ = l.Close() // it goes away with the process
@@ -52,14 +52,20 @@ func lock(ctx context.Context, health string) (release func(), usurper string, e
 }
 
 // answer lets those go who connect to learn whether an agent lives (the start gate,
-// with each pod) or where it answers, until the lock is given back.
-func answer(l net.Listener, health string) {
+// with each pod), where it answers or how it is, until the lock is given back.
+func answer(l net.Listener, health string, state *self) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
 			return
 		}
-		_, _ = io.WriteString(conn, health+"\n") // most have hung up
+		text := health + "\n"
+		if ours, _, err := datapath.Peer(conn); err == nil && ours && state != nil {
+			said, _ := json.Marshal(state.condition()) // two texts
+			text += string(said) + "\n"
+		}
+		_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // who does not read keeps nobody waiting
+		_, _ = io.WriteString(conn, text)                      // most have hung up
 		_ = conn.Close()
 	}
 }
@@ -67,45 +73,6 @@ func answer(l net.Listener, health string) {
 func lockProblem(usurper string) observe.Problem {
 	return observe.Problem{Subject: "agent lock", Text: usurper + " holds the agent's lock (abstract socket " + datapath.AgentLock + "): a second agent would not be noticed",
 		Cure: "end that process; no program of a user may run in the node's network namespace"}
-}
-
-// tryPorts is the pause before ports are tried again that a user holds.
-const tryPorts = 2 * time.Second
-
-// ports are where the agent answers.
-type ports struct {
-	listen   func() (*observe.Server, error)
-	observer *observe.Observer
-	server   *observe.Server // nil while another user holds a port
-}
-
-// openPorts opens the ports. A port that a process of root holds is an error, as is
-// everything else that stands in the way.
-func openPorts(listen func() (*observe.Server, error), o *observe.Observer, addrs ...string) (*ports, error) {
-	server, err := listen()
-	switch {
-	case errors.Is(err, unix.EADDRINUSE) && heldByUser(addrs):
-		o.SetProblem(observe.Problem{Subject: "ports", Text: "a user's process holds a port, so nobody is answered there: " + err.Error(),
-			Cure: "end that process; no program of a user may run in the node's network namespace"})
-	case err != nil:
-		return nil, err
-	}
-	return &ports{listen, o, server}, nil
-}
-
-// Run answers until ctx ends.
-func (p *ports) Run(ctx context.Context) error {
-	for p.server == nil && ctx.Err() == nil {
-		pause(ctx, tryPorts)
-		if server, err := p.listen(); err == nil {
-			p.server = server
-			p.observer.ClearProblem("ports")
-		}
-	}
-	if p.server == nil {
-		return nil
-	}
-	return p.server.Run(ctx)
 }
 
 // heldByUser reports whether a process that is not root's listens on the port of one

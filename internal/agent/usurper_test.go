@@ -14,6 +14,11 @@ import (
 // listenAs listens on a free port of the loopback interface as a user.
 func listenAs(t *testing.T, uid uintptr) string {
 	t.Helper()
+	return listener(t, uid).Addr().String()
+}
+
+func listener(t *testing.T, uid uintptr) net.Listener {
+	t.Helper()
 	var l net.Listener
 	var err error
 	apart.AsUser(t, uid, func() { l, err = net.Listen("tcp", "127.0.0.1:0") })
@@ -21,7 +26,7 @@ func listenAs(t *testing.T, uid uintptr) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	return l.Addr().String()
+	return l
 }
 
 func TestAPortOfAUserIsToldFromOneOfRoot(t *testing.T) {

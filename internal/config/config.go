@@ -84,6 +84,16 @@ const (
 	RemovalNowBesideBridge Removal = "now-beside-kube-bridge"
 )
 
+// Probe is a question to the agent of the node.
+type Probe string
+
+// The probes.
+const (
+	ProbeNone  Probe = ""
+	ProbeLive  Probe = "live"
+	ProbeReady Probe = "ready"
+)
+
 // LogFormat is the form of log lines.
 type LogFormat string
 
@@ -138,6 +148,8 @@ type Config struct {
 	Uninstall Step
 	// UninstallTimeout is how long that may take.
 	UninstallTimeout time.Duration
+	// Probe makes the agent ask the one that runs on this node, and exit.
+	Probe Probe
 	// Version makes the agent print its version and exit. Nothing else is
 	// checked then.
 	Version bool

@@ -84,7 +84,7 @@ func TestEveryFlagOfKubeRouterIsKnownAndNoOtherExceptOurOwn(t *testing.T) {
 		t.Errorf("kube-router's flags (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"close-node", "datapath", "extra-addresses", "gate-socket", "invalid-guard", "log-format", "manifests",
-		"on-policy-change", "open-node", "remove-kube-router-firewall", "sysctl-root",
+		"on-policy-change", "open-node", "probe", "remove-kube-router-firewall", "sysctl-root",
 		"uninstall", "uninstall-timeout", "unknown-pods", "uplink-interfaces", "wait-after-cleanup"}, own); diff != "" {
 		t.Errorf("own flags (-want +got):\n%s", diff)
 	}

@@ -36,7 +36,7 @@ func Usage(out io.Writer) {
 func exitCodes() []string {
 	return []string{
 		"0  stopped by a signal, or done",
-		"1  failed while running; among others: the first sync did not complete in time",
+		"1  failed while running, also when the first sync took too long; --probe: no",
 		"2  a command line that cannot be run",
 		"3  this machine cannot enforce: no right, no nftables, or the kernel is too old",
 		"4  the wrong place: not the node's network namespace, or an agent is there",

@@ -51,6 +51,9 @@ func (c Config) commands() (list []string) {
 	if c.CloseNode {
 		list = append(list, "--close-node")
 	}
+	if c.Probe != ProbeNone {
+		list = append(list, "--probe")
+	}
 	if c.Uninstall != StepNone {
 		list = append(list, "--uninstall")
 	}

@@ -59,7 +59,8 @@ func holder(ctx context.Context, name string) (ours bool, who string, err error)
 		conn, err := dialer.DialContext(ctx, "unix", name)
 		switch {
 		case err == nil:
-			return credentials(conn)
+			defer func() { _ = conn.Close() }() // nothing is said
+			return Peer(conn)
 		case errors.Is(err, unix.ECONNREFUSED):
 			return false, "", nil
 		case !errors.Is(err, unix.EAGAIN): // its backlog is full of other callers
@@ -73,9 +74,9 @@ func holder(ctx context.Context, name string) (ours bool, who string, err error)
 	}
 }
 
-// credentials reads the credentials of the listener, and closes the connection.
-func credentials(conn net.Conn) (ours bool, who string, err error) {
-	defer func() { _ = conn.Close() }() // no data was sent
+// Peer returns who is at the other end of a connection of a Unix socket, and whether
+// that is a process of ours: of root, or of the same user.
+func Peer(conn net.Conn) (ours bool, who string, err error) {
 	raw, err := conn.(*net.UnixConn).SyscallConn()
 	if err != nil {
 		return false, "", err

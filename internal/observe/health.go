@@ -30,6 +30,12 @@ func (o *Observer) healthy() (ok bool, why string) {
 	return true, ""
 }
 
+// Stalled says why the loop does not turn; empty if it does.
+func (o *Observer) Stalled() string {
+	_, why := o.healthy()
+	return why
+}
+
 func (o *Observer) isReady() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()

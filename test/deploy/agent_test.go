@@ -116,6 +116,12 @@ func TestProbesAskThePortOfTheArguments(t *testing.T) {
 	for _, file := range []string{plainFile, tkeFile, takeOver, everyOption} {
 		cfg, _ := parse(t, file)
 		c := daemonSet(t, file).Spec.Template.Spec.Containers[0]
+		if p := c.LivenessProbe.Exec; file == everyOption && p != nil {
+			if asks, _, err := config.Parse(p.Command[1:], func(string) string { return "" }, io.Discard); err != nil || asks.Probe != config.ProbeLive {
+				t.Errorf("%s: the probe runs %q: %v", file, p.Command, err)
+			}
+			continue
+		}
 		port := c.LivenessProbe.HTTPGet.Port
 		for _, p := range c.Ports {
 			if p.Name == port.StrVal {

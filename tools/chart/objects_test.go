@@ -197,6 +197,16 @@ func TestProbesAskWhereTheAgentAnswers(t *testing.T) {
 	}
 }
 
+func TestProbesCanBeProcesses(t *testing.T) {
+	c := agents(t, at("health.probe", "exec")).Spec.Template.Spec.Containers[0]
+	for what, p := range map[string]*corev1.Probe{"live": c.StartupProbe, "live ": c.LivenessProbe, "ready": c.ReadinessProbe} {
+		want := []string{"/usr/bin/podwall-agent", "--probe=" + strings.TrimSpace(what)}
+		if p.HTTPGet != nil || p.Exec == nil || !slices.Equal(p.Exec.Command, want) {
+			t.Errorf("the probe is %+v, want %q", p.ProbeHandler, want)
+		}
+	}
+}
+
 func TestTheDefaultsAreSafe(t *testing.T) {
 	objects := mustDecode(t, mustRender(t, map[string]any{}).Objects)
 	for name := range objects {

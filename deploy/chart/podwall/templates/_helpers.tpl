@@ -38,15 +38,25 @@ runAsUser: 0
 runAsGroup: 0
 {{- end }}
 
-{{/* An HTTP probe of a path. Without an address of its own the agent answers on the pod's, which is the node's. */}}
-{{- define "podwall.get" -}}
+{{/*
+A probe of live or ready. By HTTP: without an address of its own the agent answers on the pod's, which is the
+node's.
+*/}}
+{{- define "podwall.probe" -}}
 {{- $root := index . 0 -}}
+{{- if eq $root.Values.health.probe "exec" -}}
+exec:
+  command:
+    - /usr/bin/podwall-agent
+    - --probe={{ index . 1 }}
+{{- else -}}
 httpGet:
   {{- with $root.Values.health.address }}
   host: {{ . | quote }}
   {{- end }}
-  path: {{ index . 1 }}
+  path: {{ ternary "/healthz" "/readyz" (eq (index . 1) "live") }}
   port: health
+{{- end }}
 {{- end }}
 
 {{/* What the pod as a whole may not. */}}
