@@ -40,14 +40,15 @@ func compilePolicy(p *policy.Resolved, f inet.Family, d program.Direction) *comp
 	}
 	c := &compiled{sets: map[string]*setRef{}}
 	for i := range list {
-		comment := fmt.Sprintf("%s %s[%d]", p.Policy.Key, d, list[i].Index)
-		c.rule(&list[i], f, d, comment)
+		from := []program.Origin{{Policy: p.Policy.Key.String(), Index: list[i].Index}}
+		c.rule(&list[i], f, d, from)
 	}
 	return c
 }
 
 // rule compiles a rule of the API.
-func (c *compiled) rule(r *policy.Rule, f inet.Family, d program.Direction, comment string) {
+func (c *compiled) rule(r *policy.Rule, f inet.Family, d program.Direction, from []program.Origin) {
+	comment := fmt.Sprintf("%s %s[%d]", from[0].Policy, d, from[0].Index)
 	outside := c.blockPeers(f, d, r.Blocks)
 	if r.AnyPeer {
 		outside = anyPeer()
@@ -57,12 +58,12 @@ func (c *compiled) rule(r *policy.Rule, f inet.Family, d program.Direction, comm
 	if !r.AnyPort {
 		ports = c.portConditions(r.Ports, len(peers))
 	}
-	c.pairs(peers, ports, comment)
+	c.pairs(peers, ports, comment, from)
 	if d == program.Egress {
 		peers = slices.DeleteFunc(slices.Clone(outside), placed) // for pods the named port is the whole condition
 	}
-	c.pairs(peers, named, comment)
-	c.pairs(anyPeer(), c.namedPorts(f, r.Direct), comment)
+	c.pairs(peers, named, comment, from)
+	c.pairs(anyPeer(), c.namedPorts(f, r.Direct), comment, from)
 }
 
 // placed reports whether the condition is for link-local addresses. No pod with such an address
@@ -70,12 +71,12 @@ func (c *compiled) rule(r *policy.Rule, f inet.Family, d program.Direction, comm
 func placed(r program.Rule) bool { return r.Place != program.Anywhere }
 
 // pairs adds a rule for each pair of a peer and a port.
-func (c *compiled) pairs(peers, ports []program.Rule, comment string) {
+func (c *compiled) pairs(peers, ports []program.Rule, comment string, from []program.Origin) {
 	for _, peer := range peers {
 		for _, port := range ports {
 			r := peer
 			r.Protocol, r.Ports, r.PortSet, r.DestSet = port.Protocol, port.Ports, port.PortSet, port.DestSet
-			r.Comment = comment
+			r.Comment, r.Origins = comment, from
 			c.rules = append(c.rules, textRule{r, r.String()})
 		}
 	}
@@ -94,8 +95,12 @@ func merge(list []textRule) []textRule {
 		}
 		if n := len(merged); n > 0 && merged[n-1].text == r.text {
 			merged[n-1].Comment = joinComments(merged[n-1].Comment, r.Comment)
+			if last := merged[n-1].Origins; last[len(last)-1] != r.Origins[0] {
+				merged[n-1].Origins = append(last, r.Origins...)
+			}
 			continue
 		}
+		r.Origins = slices.Clip(r.Origins) // shared with other chains: to append copies it
 		merged = append(merged, r)
 	}
 	return merged

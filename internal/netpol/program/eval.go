@@ -79,18 +79,27 @@ func (p *Program) allows(chain string, f Flow) bool {
 }
 
 func (p *Program) matches(c *Chain, r Rule, f Flow) bool {
+	return p.matchesPort(r, f) && p.matchesPeer(c, r, f)
+}
+
+// matchesPort reports whether the flow meets a rule's conditions on protocol and port.
+func (p *Program) matchesPort(r Rule, f Flow) bool {
+	return (r.Protocol == inet.AnyProtocol || r.Protocol == f.Protocol) &&
+		r.Ports.Contains(f.DstPort) &&
+		p.inSet(r.PortSet, netip.Addr{}, f) &&
+		p.inSet(r.DestSet, f.Dst, f)
+}
+
+// matchesPeer reports whether the flow meets a rule's conditions on the peer.
+func (p *Program) matchesPeer(c *Chain, r Rule, f Flow) bool {
 	peer, elsewhere := f.Src, f.SrcElsewhere
 	if c.Direction == Egress {
 		peer, elsewhere = f.Dst, f.DstElsewhere
 	}
-	return (r.Protocol == inet.AnyProtocol || r.Protocol == f.Protocol) &&
-		r.Ports.Contains(f.DstPort) &&
-		r.Block.Contains(peer) &&
+	return r.Block.Contains(peer) &&
 		(r.Place != Elsewhere || elsewhere) &&
 		(r.Place != OnNode || f.ToNode) &&
-		p.inSet(r.PortSet, netip.Addr{}, f) &&
-		p.inSet(r.PeerSet, peer, f) &&
-		p.inSet(r.DestSet, f.Dst, f)
+		p.inSet(r.PeerSet, peer, f)
 }
 
 // inSet reports whether the packet is in the named set. An empty name is no condition; a name

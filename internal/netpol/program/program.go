@@ -95,6 +95,9 @@ type Rule struct {
 	DestSet string
 	// Comment names the origin of the rule, for people.
 	Comment string
+	// Origins are the rules of the API that it was compiled from. They change no
+	// verdict and are not in the rule's text.
+	Origins []Origin
 }
 
 // Place is where a peer is. Rules use it for link-local addresses only: on each link these belong

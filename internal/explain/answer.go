@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/netpol/program"
+)
+
+// Explanation is the answer to a question about a flow.
+type Explanation struct {
+	Flow    Flow       `json:"-"`
+	Src     netip.Addr `json:"source"`
+	Dst     netip.Addr `json:"destination"`
+	Allowed bool       `json:"allowed"`
+	Egress  Side       `json:"egress"`
+	Ingress Side       `json:"ingress"`
+}
+
+// Cause is what decided one side.
+type Cause string
+
+// The causes. The zero value denies.
+const (
+	// NoRule: the pod is isolated, and no rule allows the flow.
+	NoRule Cause = ""
+	// NoSubject: this end is not a pod that policies apply to.
+	NoSubject Cause = "not a pod that policies apply to"
+	// NotIsolated: no policy selects the pod for this direction.
+	NotIsolated Cause = "not isolated"
+	// Self: a pod always reaches itself.
+	Self Cause = "a pod to itself"
+	// OwnNode: a node always reaches its own pods.
+	OwnNode Cause = "the pod's own node"
+	// AllowedByRule: see Side.Rule.
+	AllowedByRule Cause = "a rule allows it"
+)
+
+// Side is the decision of one direction: egress of the source or ingress of the
+// destination.
+type Side struct {
+	Cause Cause `json:"cause,omitempty"`
+	// Isolating are the policies that select the pod for this direction, by name.
+	Isolating []cluster.Key `json:"isolating,omitempty"`
+	// Others are the policies of the namespace and direction that do not select it.
+	Others []Other `json:"others,omitempty"`
+	// Rules allow the flow: the rules of the API behind the first compiled rule that
+	// matches. More than one if they say the same.
+	Rules []RuleRef `json:"rules,omitempty"`
+	// Nearest is the rule that came nearest, for a denied flow; nil if the policies
+	// have no rules in this direction.
+	Nearest *Miss `json:"nearest,omitempty"`
+	// Change is one change of one object that would allow this side; empty if the side
+	// allows the flow.
+	Change string `json:"change,omitempty"`
+	// Findings are about isolating policies that were not enforced whole.
+	Findings []cluster.Diagnostic `json:"findings,omitempty"`
+}
+
+// Allowed reports whether this side lets the flow pass.
+func (s Side) Allowed() bool { return s.Cause != NoRule }
+
+// Other is a policy that does not select the pod, and why.
+type Other struct {
+	Policy cluster.Key `json:"policy"`
+	Why    string      `json:"why"`
+}
+
+// RuleRef names a rule of a policy.
+type RuleRef struct {
+	Policy cluster.Key `json:"policy"`
+	// Path is the field of the rule, as in spec.ingress[0].
+	Path string `json:"path"`
+}
+
+// Miss is a rule that does not allow the flow.
+type Miss struct {
+	RuleRef
+	// PeerMatches and PortMatches say which half of the rule the flow meets.
+	PeerMatches bool `json:"peerMatches"`
+	PortMatches bool `json:"portMatches"`
+	// Why says field by field what is not met.
+	Why []string `json:"why"`
+}
+
+// question is one side of a flow.
+type question struct {
+	f             Flow
+	subject, peer party
+}
+
+// side turns the trace of one direction into an answer.
+func (c *Cluster) side(d program.Direction, t program.Side, q question) Side {
+	if q.subject.pod == nil {
+		return Side{Cause: NoSubject}
+	}
+	s := Side{}
+	var isolating []*cluster.Policy
+	for _, p := range c.policies[q.subject.pod.Key.Namespace] {
+		switch {
+		case d == program.Ingress && !p.IsolatesIngress, d == program.Egress && !p.IsolatesEgress:
+		case p.Subject.Matches(q.subject.pod.Labels):
+			isolating = append(isolating, p)
+			s.Isolating = append(s.Isolating, p.Key)
+		default:
+			s.Others = append(s.Others, Other{p.Key, whyNot("spec.podSelector", p.Subject, q.subject.pod.Labels)})
+		}
+	}
+	slices.SortFunc(s.Isolating, cluster.Key.Compare)
+	slices.SortFunc(s.Others, func(a, b Other) int { return a.Policy.Compare(b.Policy) })
+	switch {
+	case len(isolating) == 0:
+		s.Cause = NotIsolated
+	case d == program.Ingress && q.peer.host != "" && q.peer.host == q.subject.pod.Node:
+		s.Cause = OwnNode
+	case t.Allows != nil:
+		s.Cause = AllowedByRule
+		s.Rules = refs(d, t.Allows)
+	default:
+		s.Findings = c.findings(q.subject.pod.Node, isolating)
+		c.deny(&s, d, t, q, isolating)
+	}
+	return s
+}
+
+// refs names the rules of the API behind a compiled rule.
+func refs(d program.Direction, r *program.Rule) (list []RuleRef) {
+	for _, o := range r.Origins {
+		list = append(list, ref(d, o))
+	}
+	return list
+}
+
+// findings returns what was reported about policies on a node.
+func (c *Cluster) findings(name string, policies []*cluster.Policy) (list []cluster.Diagnostic) {
+	for _, d := range c.node(name).findings {
+		if slices.ContainsFunc(policies, func(p *cluster.Policy) bool { return p.Key == d.Object }) {
+			list = append(list, d)
+		}
+	}
+	return list
+}

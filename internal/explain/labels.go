@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/selection"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// whyNot says which requirement of a selector the labels do not meet.
+func whyNot(field string, s cluster.Selector, l cluster.Labels) string {
+	if !s.Valid() {
+		return field + ": it was not understood"
+	}
+	missed := misses(s, l)
+	if len(missed) == 0 {
+		return field + ": does not match"
+	}
+	why := make([]string, len(missed))
+	for i, r := range missed {
+		why[i] = fmt.Sprintf("needs %s, has %s", requirement(r), has(l, r.Key()))
+	}
+	return field + ": " + strings.Join(why, "; ")
+}
+
+// misses returns the requirements that the labels do not meet.
+func misses(s cluster.Selector, l cluster.Labels) (list []labels.Requirement) {
+	parsed, err := labels.Parse(s.Text())
+	if err != nil { // it was parsed before
+		return nil
+	}
+	requirements, _ := parsed.Requirements()
+	for _, r := range requirements {
+		if !r.Matches(l) {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// maxValues is how many values of a requirement are shown.
+const maxValues = 5
+
+func requirement(r labels.Requirement) string {
+	values := slices.Sorted(slices.Values(r.ValuesUnsorted()))
+	more := ""
+	if n := len(values) - maxValues; n > 0 {
+		values, more = values[:maxValues], fmt.Sprintf(" and %d more", n)
+	}
+	list := strings.Join(values, ",") + more
+	switch r.Operator() {
+	case selection.Exists:
+		return "the label " + r.Key()
+	case selection.DoesNotExist:
+		return "no label " + r.Key()
+	case selection.NotIn, selection.NotEquals:
+		return fmt.Sprintf("%s not in (%s)", r.Key(), list)
+	}
+	if len(r.ValuesUnsorted()) == 1 {
+		return r.Key() + "=" + list
+	}
+	return fmt.Sprintf("%s in (%s)", r.Key(), list)
+}
+
+func has(l cluster.Labels, key string) string {
+	if value, ok := l.Lookup(key); ok {
+		return key + "=" + value
+	}
+	return "no " + key
+}
+
+// labelChange proposes the smallest change of a selector: one value, if only one is
+// wrong.
+func labelChange(field string, s cluster.Selector, l cluster.Labels) string {
+	missed := misses(s, l)
+	if len(missed) == 1 && len(missed[0].ValuesUnsorted()) == 1 {
+		if value, ok := l.Lookup(missed[0].Key()); ok && missed[0].Operator() != selection.NotIn && missed[0].Operator() != selection.NotEquals {
+			return fmt.Sprintf("set %s of %s to %q", missed[0].Key(), field, value)
+		}
+	}
+	text := make([]string, 0, len(l))
+	for _, e := range l {
+		text = append(text, fmt.Sprintf("%s: %s", e.Key, e.Value))
+	}
+	return fmt.Sprintf("add {podSelector: {matchLabels: {%s}}} next to %s", strings.Join(text, ", "), strings.TrimSuffix(field, ".podSelector"))
+}
