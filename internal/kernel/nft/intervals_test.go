@@ -51,3 +51,22 @@ func TestIntervalsAreReadAsTheyWereWritten(t *testing.T) {
 		})
 	}
 }
+
+// A range up to the last port or address has no end: an end at 0 would be one without a start.
+func TestTheLastOfAKindHasNoNext(t *testing.T) {
+	for _, tt := range []struct {
+		key        KeyType
+		last, next inet.Element
+	}{
+		{Port, inet.Element{Port: 65535}, inet.Element{}},
+		{Port, inet.Element{Port: 65534}, inet.Element{Port: 65535}},
+		{Addr4, inet.Element{Addr: netip.MustParseAddr("255.255.255.255")}, inet.Element{}},
+		{Addr4, inet.Element{Addr: netip.MustParseAddr("10.255.255.255")}, inet.Element{Addr: netip.MustParseAddr("11.0.0.0")}},
+		{Addr6, inet.Element{Addr: netip.MustParseAddr("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")}, inet.Element{}},
+	} {
+		got, ok := tt.key.next(tt.last)
+		if want := tt.next != (inet.Element{}); ok != want || ok && got != tt.next {
+			t.Errorf("after %v comes %v, %t; want %v, %t", tt.last, got, ok, tt.next, want)
+		}
+	}
+}
