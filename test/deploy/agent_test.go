@@ -95,7 +95,7 @@ func TestTheSeedsFileStaysWhatItWas(t *testing.T) {
 	}
 	one, other := documents(t, seedFile)[0], documents(t, takeOver)[0]
 	if one.Kind != "ConfigMap" || object[map[string]any](t, seedFile, "ConfigMap")["data"] == nil {
-		t.Fatalf("the seed begins with %s", one.Kind)
+		t.Fatalf("the example begins with %s", one.Kind)
 	}
 	if diff := cmp.Diff(object[map[string]any](t, seedFile, "ConfigMap"), object[map[string]any](t, takeOver, "ConfigMap")); diff != "" {
 		t.Errorf("%s %s: -seed +ours:\n%s", other.Kind, other.Name, diff)

@@ -18,7 +18,7 @@ import (
 	"github.com/podwall/podwall/internal/observe"
 )
 
-// seedArguments is the command line of the seed document, and nothing else.
+// seedArguments is the command line of the reference setup, and nothing else.
 func seedArguments(kubeconfig string) []string {
 	return []string{
 		"--run-router=false", "--run-firewall=true", "--run-service-proxy=false",

@@ -142,7 +142,7 @@ func (w *world) connect(s *kubeapi.Server) {
 	w.server, w.api = s, client
 }
 
-// agent starts the node's agent with the seed's own arguments. Further ones
+// agent starts the node's agent with the reference setup's own arguments. Further ones
 // win over them.
 func (w *world) agent(node string, more ...string) *agent {
 	w.t.Helper()

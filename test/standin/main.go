@@ -5,7 +5,7 @@
 // Command standin puts rules of another shape into a lab node, for
 // `podwall-lab bench --peer`: a chain for each pod of the node, reached by a list
 // of jumps, and a chain for each policy of the cluster, with ipsets. It is a
-// stand-in for the enforcer of the seed document (its iptables backend, firewall
+// stand-in for the enforcer of the reference setup (its iptables backend, firewall
 // only), written from a description of that shape, and shares no code with it.
 //
 // It owns nothing of podwall's data path and is no part of the product: only

@@ -80,7 +80,7 @@ func TestTheRenderedFilesAreCurrent(t *testing.T) {
 	}
 }
 
-// The seed's file is no part of the chart, and names its image.
+// The file of kube-router is no part of the chart, and names its image.
 func TestTheImageOfTheSeedsFileIsCurrent(t *testing.T) {
 	const file = "../../deploy/tke/kube-router-firewall-daemonset.yaml"
 	text, err := os.ReadFile(file)

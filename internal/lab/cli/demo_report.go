@@ -65,7 +65,7 @@ type probeReport struct {
 }
 
 type tableRow struct {
-	// Row is the number in the seed's table, 0 for what is beside it.
+	// Row is the number in the functional table, 0 for what is beside it.
 	Row     int      `json:"row"`
 	Title   string   `json:"title"`
 	Seed    string   `json:"seed,omitempty"`

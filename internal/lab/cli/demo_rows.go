@@ -10,7 +10,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/packet"
 )
 
-// example is one of the five policies of the seed document.
+// example is one of the five policies of the reference setup.
 type example struct {
 	Number int
 	Title  string
@@ -40,12 +40,12 @@ func inCIDR(e end, v6 bool) bool {
 	return !v6 && netip.MustParsePrefix("14.215.0.0/16").Contains(a)
 }
 
-// row is a row of the seed's functional table. Its expectations are written by
+// row is a row of the functional table of the reference setup. Its expectations are written by
 // hand and know neither the policy objects nor any code that reads them.
 type row struct {
 	Number int
 	Title  string
-	Seed   string // what the seed document reports for kube-router
+	Seed   string // what is reported for kube-router
 	// claims say, by example number, which flows the row is about and what must
 	// become of them.
 	claims map[int]claim
@@ -53,7 +53,7 @@ type row struct {
 
 type claim func(src, dst end, p port, v6 bool) (asked, want bool)
 
-// seedRows returns the six rows of the seed's table and, as row 0, the fifth
+// seedRows returns the six rows of the functional table and, as row 0, the fifth
 // example, which has no row of its own there.
 func seedRows() []row {
 	rows := []row{

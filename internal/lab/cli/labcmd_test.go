@@ -66,7 +66,7 @@ func TestTheDemoPassesOnBothWirings(t *testing.T) {
 		}
 	}
 	if !slices.Equal(numbers, []int{1, 2, 3, 4, 5, 6, 0}) {
-		t.Errorf("rows %v, want the six of the seed and the one beside", numbers)
+		t.Errorf("rows %v, want six and the one beside", numbers)
 	}
 	if got := uint64(r.Packets.Sent); got != uint64(r.Packets.Arrived)+r.Packets.Dropped {
 		t.Errorf("packets %+v do not add up", r.Packets)

@@ -3,7 +3,7 @@
 //go:build linux
 
 // Package measure says what machine a measurement ran on. The packages below it
-// measure: packets (what a packet and a request cost), web (the seed document's
+// measure: packets (what a packet and a request cost), web (the reference setup's
 // own scheme), control (what a change of the cluster costs). They return rows
 // and plots of package bench; command lines and printing are package cli's.
 package measure

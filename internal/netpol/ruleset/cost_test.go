@@ -80,7 +80,7 @@ func (l *line) pass(t *testing.T) (costs map[string]int) {
 	return map[string]int{"messages": l.wire.messages, "bytes": l.wire.bytes, "elements": elements}
 }
 
-// What goes to the kernel for a change in the cluster of the seed document, and
+// What goes to the kernel for a change in the cluster of the reference setup, and
 // what the whole table is, must not grow. Rewrite with make golden.
 func TestCostsInTheKernelDoNotGrow(t *testing.T) {
 	l := &line{Shape: scale.Seed(), store: cluster.NewStore(), index: policy.NewIndex(scale.NodeName(0)), in: convert.NewInterner(), wire: newWire(t)}

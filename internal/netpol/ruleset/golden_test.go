@@ -43,7 +43,7 @@ func scenarios(t *testing.T) map[string]scenario {
 	}
 	seeds, err := filepath.Glob("../../../examples/seed/*.yaml")
 	if err != nil || len(seeds) != 5 {
-		t.Fatalf("%d examples of the seed, want 5 (%v)", len(seeds), err)
+		t.Fatalf("%d examples, want 5 (%v)", len(seeds), err)
 	}
 	for _, file := range seeds {
 		name := "seed-" + strings.TrimSuffix(filepath.Base(file), ".yaml")

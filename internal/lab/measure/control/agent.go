@@ -20,7 +20,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/process"
 )
 
-// program is an agent as it is started on a node: the seed document's own
+// program is an agent as it is started on a node: the reference setup's own
 // arguments, and where to find the cluster.
 type program struct {
 	path, kubeconfig, dir string

@@ -26,7 +26,7 @@ import (
 type Config struct {
 	// Agent is the path of podwall-agent.
 	Agent string
-	// AgentArgs are added to the seed document's own arguments.
+	// AgentArgs are added to the reference setup's own arguments.
 	AgentArgs []string
 	// KubeAPI is the path of the test API server; without it the part "api" is
 	// left out.

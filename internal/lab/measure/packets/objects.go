@@ -147,7 +147,7 @@ const (
 )
 
 // writePolicies isolates the client for egress, and those whom it calls for
-// ingress, with three rules as in the seed document; the last one matches.
+// ingress, with three rules as in the reference setup; the last one matches.
 func (s shape) writePolicies(b *bytes.Buffer) {
 	rules := func(direction, peers string) string {
 		return fmt.Sprintf(`[{%[1]s: %[2]s, ports: [{port: 9090}]}, {%[1]s: %[2]s, ports: [{port: 8080}]}, {%[1]s: %[2]s, ports: %[3]s}]`, direction, peers, callable)

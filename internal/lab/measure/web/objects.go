@@ -17,7 +17,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/kubelet"
 )
 
-// The cluster of the seed document. Two of its nodes are real here.
+// The cluster of the reference setup. Two of its nodes are real here.
 const (
 	nodes = 100
 	port  = 80
@@ -126,7 +126,7 @@ func sliceObject(service, suffix string, pods []pod) *discoveryv1.EndpointSlice 
 	return o
 }
 
-// policy is the seed document's, with its three rules, in the API version of
+// policy is the reference setup's, with its three rules, in the API version of
 // today.
 func policy() *networkingv1.NetworkPolicy {
 	o := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: home, Name: "npd"},

@@ -98,7 +98,7 @@ func total(round []sample) (t sample) {
 	return t
 }
 
-// plot is the seed's own curve.
+// plot is the reference setup's own curve.
 func (l *level) plot(concurrency []int) bench.Plot {
 	p := bench.Plot{Name: fmt.Sprintf("web-%d", l.pods), Title: fmt.Sprintf("Requests per second, %s pods", thousands(l.pods)),
 		X: "ab concurrency", Y: "QPS", LogX: true}

@@ -78,7 +78,7 @@ func (s *stage) begin(ctx context.Context, set setting) (off func() error, err e
 	return set.on(ctx)
 }
 
-// arguments are the command line of the seed document. The nodes share a file
+// arguments are the command line of the reference setup. The nodes share a file
 // system here, unlike real ones, so each agent needs a socket of its own.
 func (s *stage) arguments(node string) []string {
 	return []string{"--run-router=false", "--run-firewall=true", "--run-service-proxy=false",

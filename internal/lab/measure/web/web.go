@@ -2,7 +2,7 @@
 
 //go:build linux
 
-// Package web measures by the seed document's own scheme: ab asks one Service
+// Package web measures by the reference setup's own scheme: ab asks one Service
 // with two nginx pods, among 1,000 Services that do nothing, under a policy that
 // selects every pod, with and without an agent.
 //
@@ -127,7 +127,7 @@ func Run(ctx context.Context, c Config) (res Result, err error) {
 			return res, fmt.Errorf("measuring with %d pods: %w", pods, err)
 		}
 		res.Rows = append(res.Rows, l.rows(c.Concurrency)...)
-		if i == 0 || i == len(c.Pods)-1 { // the ends of the seed's own range
+		if i == 0 || i == len(c.Pods)-1 { // the ends of the reference setup's own range
 			res.Plots = append(res.Plots, l.plot(c.Concurrency))
 		}
 	}
