@@ -151,7 +151,7 @@ func TestRoutesThatWaitAreBounded(t *testing.T) {
 	for range 2 {
 		a.take(func(int) bool { return true })
 	}
-	if waiting != maxFresh || strings.Count(log.String(), "more routes") != 1 {
+	if waiting != maxFresh || strings.Count(log.String(), "too many new host routes") != 1 {
 		t.Errorf("%d wait, want %d; log %q", waiting, maxFresh, log.String())
 	}
 }

@@ -38,8 +38,10 @@ func TestBenchControlMeasuresEverything(t *testing.T) {
 		kind, _, _ := strings.Cut(row.Section, ":")
 		measured[kind]++
 		// An agent that has nothing to do may need less than can be measured.
-		small := strings.HasPrefix(row.Name, "kernel") || strings.HasPrefix(row.Name, "bytes") || strings.Contains(row.Name, "idle")
-		if row.Value.Median < 0 || row.Value.Median == 0 && !small {
+		small := strings.HasPrefix(row.Name, "kernel") || strings.Contains(row.Name, "idle")
+		// The memory of two agents with nearly as many pods differs by chance.
+		difference := strings.HasPrefix(row.Name, "bytes for each further remote pod")
+		if !difference && (row.Value.Median < 0 || row.Value.Median == 0 && !small) {
 			t.Errorf("%s, %s: %v", row.Section, row.Name, row.Value)
 		}
 	}
