@@ -3,6 +3,7 @@
 package explain
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -35,7 +36,11 @@ const (
 	Self Cause = "a pod to itself"
 	// OwnNode: a node always reaches its own pods.
 	OwnNode Cause = "the pod's own node"
-	// AllowedByRule: see Side.Rule.
+	// Contested: another pod claims the address too, so it is closed for both.
+	Contested Cause = "another pod has the same address"
+	// NotInForce: a rule allows the flow, and is not in force; see Side.Findings.
+	NotInForce Cause = "a rule that allows it is not in force"
+	// AllowedByRule: see Side.Rules.
 	AllowedByRule Cause = "a rule allows it"
 )
 
@@ -47,8 +52,7 @@ type Side struct {
 	Isolating []cluster.Key `json:"isolating,omitempty"`
 	// Others are the policies of the namespace and direction that do not select it.
 	Others []Other `json:"others,omitempty"`
-	// Rules allow the flow: the rules of the API behind the first compiled rule that
-	// matches. More than one if they say the same.
+	// Rules are the rules of the API that allow the flow.
 	Rules []RuleRef `json:"rules,omitempty"`
 	// Nearest is the rule that came nearest, for a denied flow; nil if the policies
 	// have no rules in this direction.
@@ -56,12 +60,16 @@ type Side struct {
 	// Change is one change of one object that would allow this side; empty if the side
 	// allows the flow.
 	Change string `json:"change,omitempty"`
+	// Claimants are the pods with the address, if it is contested.
+	Claimants []cluster.Key `json:"claimants,omitempty"`
 	// Findings are about isolating policies that were not enforced whole.
 	Findings []cluster.Diagnostic `json:"findings,omitempty"`
 }
 
 // Allowed reports whether this side lets the flow pass.
-func (s Side) Allowed() bool { return s.Cause != NoRule }
+func (s Side) Allowed() bool {
+	return s.Cause != NoRule && s.Cause != Contested && s.Cause != NotInForce
+}
 
 // Other is a policy that does not select the pod, and why.
 type Other struct {
@@ -112,25 +120,37 @@ func (c *Cluster) side(d program.Direction, t program.Side, q question) Side {
 	slices.SortFunc(s.Isolating, cluster.Key.Compare)
 	slices.SortFunc(s.Others, func(a, b Other) int { return a.Policy.Compare(b.Policy) })
 	switch {
-	case len(isolating) == 0:
-		s.Cause = NotIsolated
-	case d == program.Ingress && q.peer.host != "" && q.peer.host == q.subject.pod.Node:
-		s.Cause = OwnNode
-	case t.Allows != nil:
-		s.Cause = AllowedByRule
-		s.Rules = refs(d, t.Allows)
-	default:
+	case t.Drops() && (len(c.claimants[q.subject.addr]) > 1 || len(isolating) == 0):
+		s.Cause, s.Claimants = Contested, c.claimants[q.subject.addr]
+		s.Change = "delete one of the pods, or wait until one is gone"
+	case t.Drops():
 		s.Findings = c.findings(q.subject.pod.Node, isolating)
 		c.deny(&s, d, t, q, isolating)
+	case len(isolating) == 0:
+		s.Cause = NotIsolated
+	case t.Allows == nil: // the node to its own pod meets no chain
+		s.Cause = OwnNode
+	default:
+		s.Cause, s.Rules = AllowedByRule, c.allowing(d, t.Allows, q, isolating)
 	}
 	return s
 }
 
-// refs names the rules of the API behind a compiled rule.
-func refs(d program.Direction, r *program.Rule) (list []RuleRef) {
-	for _, o := range r.Origins {
-		list = append(list, ref(d, o))
+// allowing names the rules of isolating policies that allow the flow. Pods whose
+// policies compile to the same rules share a chain, so an origin may be a policy of
+// another pod, and one that says the same may be missing.
+func (c *Cluster) allowing(d program.Direction, r *program.Rule, q question, isolating []*cluster.Policy) (list []RuleRef) {
+	for _, p := range isolating {
+		for _, rule := range rulesOf(p, d) {
+			o := program.Origin{Policy: p.Key.String(), Index: rule.Index}
+			at := ref(d, o)
+			if slices.Contains(r.Origins, o) ||
+				c.peerMiss(d, at.Path, p, rule, q).matches && portMiss(at.Path, rule, q, d).matches {
+				list = append(list, at)
+			}
+		}
 	}
+	slices.SortFunc(list, func(a, b RuleRef) int { return cmp.Or(a.Policy.Compare(b.Policy), cmp.Compare(a.Path, b.Path)) })
 	return list
 }
 

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/inet"
@@ -27,6 +28,7 @@ import (
 type Cluster struct {
 	pods       map[cluster.Key]*cluster.Pod
 	owners     map[netip.Addr]*cluster.Pod
+	claimants  map[netip.Addr][]cluster.Key // that are not being deleted
 	namespaces map[string]*cluster.Namespace
 	policies   map[string][]*cluster.Policy // by namespace
 	snapshot   *cluster.Snapshot
@@ -43,6 +45,7 @@ type node struct {
 // New returns a Cluster for a snapshot, which must not change afterwards.
 func New(snap *cluster.Snapshot) *Cluster {
 	c := &Cluster{snapshot: snap, pods: map[cluster.Key]*cluster.Pod{}, owners: map[netip.Addr]*cluster.Pod{},
+		claimants:  map[netip.Addr][]cluster.Key{},
 		namespaces: map[string]*cluster.Namespace{}, policies: map[string][]*cluster.Policy{}, nodes: map[string]*node{}}
 	for _, n := range snap.Namespaces {
 		c.namespaces[n.Name] = n
@@ -58,6 +61,9 @@ func New(snap *cluster.Snapshot) *Cluster {
 		for _, a := range p.IPs { // a pod that is being deleted gives way to its address's next owner
 			if o := c.owners[a]; o == nil || o.Terminating && !p.Terminating {
 				c.owners[a] = p
+			}
+			if !p.Terminating {
+				c.claimants[a] = append(c.claimants[a], p.Key)
 			}
 		}
 	}
@@ -116,7 +122,9 @@ func (c *Cluster) Explain(f Flow) (*Explanation, error) {
 type party struct {
 	pod  *cluster.Pod // with a network of its own
 	host string       // the node whose own address this is
-	addr netip.Addr
+	addr netip.Addr   // zero: to be chosen of addrs, of the other end's family
+	// addrs are the addresses that the end has, if it was named without one.
+	addrs []netip.Addr
 }
 
 // node returns the node that judges this end; "" for an address outside.
@@ -135,7 +143,7 @@ func (c *Cluster) parties(f Flow) (src, dst party, err error) {
 		return src, dst, err
 	}
 	src.addr, dst.addr = addresses(src, dst)
-	if !src.addr.IsValid() || !dst.addr.IsValid() {
+	if !src.addr.IsValid() || !dst.addr.IsValid() || src.addr.Is4() != dst.addr.Is4() {
 		return src, dst, fmt.Errorf("%w: %s and %s have no address of one family", ErrNoAddress, f.Src, f.Dst)
 	}
 	return src, dst, nil
@@ -156,29 +164,28 @@ func (c *Cluster) find(e End) (party, error) {
 	switch {
 	case pod == nil:
 		return party{}, fmt.Errorf("%w: %s", ErrUnknownPod, e.Pod)
-	case pod.HostNetwork && len(pod.IPs) > 0: // its traffic is the node's
-		if !addr.IsValid() {
-			addr = pod.IPs[0]
-		}
-		return party{host: pod.Node, addr: addr}, nil
-	case !pod.Networked():
+	case pod.Finished || len(pod.IPs) == 0:
 		return party{}, fmt.Errorf("%w: pod %s is finished or has none yet", ErrNoAddress, e.Pod)
+	case addr.IsValid() && !slices.Contains(pod.IPs, addr):
+		return party{}, fmt.Errorf("%w: pod %s does not have %s", ErrNoAddress, e.Pod, addr)
+	case pod.HostNetwork: // its traffic is the node's
+		return party{host: pod.Node, addr: addr, addrs: pod.IPs}, nil
 	}
-	return party{pod: pod, addr: addr}, nil
+	return party{pod: pod, addr: addr, addrs: pod.IPs}, nil
 }
 
-// addresses completes the addresses of pods that were named without one.
+// addresses completes the addresses of ends that were named without one.
 func addresses(src, dst party) (s, d netip.Addr) {
 	s, d = src.addr, dst.addr
 	switch {
 	case s.IsValid() && d.IsValid():
 	case s.IsValid():
-		d = ofFamily(dst.pod, s)
+		d = ofFamily(dst.addrs, s)
 	case d.IsValid():
-		s = ofFamily(src.pod, d)
+		s = ofFamily(src.addrs, d)
 	default:
-		for _, s := range src.pod.IPs {
-			if d := ofFamily(dst.pod, s); d.IsValid() {
+		for _, s := range src.addrs {
+			if d := ofFamily(dst.addrs, s); d.IsValid() {
 				return s, d
 			}
 		}
@@ -186,8 +193,8 @@ func addresses(src, dst party) (s, d netip.Addr) {
 	return s, d
 }
 
-func ofFamily(p *cluster.Pod, like netip.Addr) netip.Addr {
-	for _, a := range p.IPs {
+func ofFamily(list []netip.Addr, like netip.Addr) netip.Addr {
+	for _, a := range list {
 		if a.Is4() == like.Is4() {
 			return a
 		}

@@ -4,6 +4,7 @@ package explain_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -104,8 +105,12 @@ func sideAgrees(t *rapid.T, q question, direction string, got explain.Side, want
 		fail("verdict")
 	case !slices.Equal(got.Isolating, want.Isolating) && want.Cause != oracle.Self:
 		fail("isolating policies")
-	case got.Cause == explain.AllowedByRule && len(got.Rules) == 0:
-		fail("no rule is named")
+	case got.Cause == explain.AllowedByRule && !slices.ContainsFunc(got.Rules, func(r explain.RuleRef) bool {
+		return r.Policy == want.Match.Policy && r.Path == fmt.Sprintf("spec.%s[%d]", want.Match.Direction, want.Match.Rule)
+	}):
+		fail("the rule that allows is not named")
+	case slices.ContainsFunc(got.Rules, func(r explain.RuleRef) bool { return !slices.Contains(got.Isolating, r.Policy) }):
+		fail("a rule of a policy that does not select the pod")
 	case !got.Allowed() && (got.Nearest == nil) != (want.Nearest == nil):
 		fail("nearest rule")
 	case !got.Allowed() && got.Change == "":
@@ -121,8 +126,48 @@ func sameHalves(got *explain.Miss, want *oracle.Miss) bool {
 	return got.PeerMatches == want.PeerMatches && got.PortMatches == want.PortMatches
 }
 
+// Where pods share an address the verdict is that of the programs: closed, as soon as
+// one of them is isolated.
+func TestAnAddressOfTwoPodsIsContested(t *testing.T) {
+	twin := strings.NewReplacer("name: db", "name: twin", "app: db", "app: twin").Replace(podDB)
+	c := world(t, twin, policy("p", `{podSelector: {matchLabels: {app: twin}}, ingress: [{from: [{podSelector: {}}]}]}`))
+	for _, dst := range []string{"db", "twin"} {
+		e, err := c.Explain(explain.Flow{Src: pod("shop", "web"), Dst: pod("shop", dst), Protocol: inet.TCP, Port: 80})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Allowed || e.Ingress.Cause != explain.Contested || len(e.Ingress.Claimants) != 2 {
+			t.Errorf("%s: %s", dst, e)
+		}
+	}
+}
+
+// Each rule that allows a flow is named: to delete one of them closes nothing.
+func TestAllRulesThatAllowAreNamed(t *testing.T) {
+	c := world(t, policy("p", `{podSelector: {}, ingress: [{}]}`), policy("q", `{podSelector: {}, ingress: [{}]}`),
+		policy("r", `{podSelector: {}, ingress: [{ports: [{port: 80}]}]}`), policy("s", `{podSelector: {}, ingress: [{ports: [{port: 81}]}]}`))
+	e, err := c.Explain(explain.Flow{Src: pod("other", "web"), Dst: pod("shop", "db"), Protocol: inet.TCP, Port: 80})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range e.Ingress.Rules {
+		got = append(got, r.Policy.Name)
+	}
+	if !slices.Equal(got, []string{"p", "q", "r"}) {
+		t.Errorf("rules of %v, want p, q and r:\n%s", got, e)
+	}
+}
+
 // world is a cluster made by hand: shop/web (10.0.0.1), shop/db (10.0.0.2), and
 // other/web (10.0.0.3) on another node.
+const podDB = `apiVersion: v1
+kind: Pod
+metadata: {name: db, namespace: shop, labels: {app: db}}
+spec: {nodeName: one, containers: [{name: c, image: i, ports: [{name: sql, containerPort: 5432}]}]}
+status: {phase: Running, podIPs: [{ip: 10.0.0.2}]}
+`
+
 func world(t *testing.T, policies ...string) *explain.Cluster {
 	t.Helper()
 	return explain.New(read(t, append([]string{`
@@ -132,7 +177,7 @@ metadata: {name: shop}
 ---
 apiVersion: v1
 kind: Namespace
-metadata: {name: other, labels: {team: b}}
+metadata: {name: other, labels: {team: b, kubernetes.io/metadata.name: other}}
 ---
 apiVersion: v1
 kind: Pod
@@ -140,12 +185,7 @@ metadata: {name: web, namespace: shop, labels: {app: web}}
 spec: {nodeName: one, containers: [{name: c, image: i}]}
 status: {phase: Running, podIPs: [{ip: 10.0.0.1}]}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {name: db, namespace: shop, labels: {app: db}}
-spec: {nodeName: one, containers: [{name: c, image: i, ports: [{name: sql, containerPort: 5432}]}]}
-status: {phase: Running, podIPs: [{ip: 10.0.0.2}]}
----
+` + podDB + `---
 apiVersion: v1
 kind: Pod
 metadata: {name: web, namespace: other, labels: {app: web}}
@@ -235,11 +275,29 @@ func TestAnEndThatDoesNotExistIsNamed(t *testing.T) {
 		end  explain.End
 		want error
 	}{{pod("shop", "webb"), explain.ErrUnknownPod}, {explain.End{}, explain.ErrNoAddress},
-		{explain.End{Addr: netip.MustParseAddr("fd00::1")}, explain.ErrNoAddress}} {
+		{explain.End{Addr: netip.MustParseAddr("fd00::1")}, explain.ErrNoAddress},
+		{explain.End{Pod: cluster.Key{Namespace: "shop", Name: "db"}, Addr: netip.MustParseAddr("10.0.0.9")}, explain.ErrNoAddress}} {
 		_, err := c.Explain(explain.Flow{Src: pod("shop", "web"), Dst: tt.end, Protocol: inet.TCP, Port: 80})
 		if !errors.Is(err, tt.want) {
 			t.Errorf("%v: %v, want %v", tt.end, err, tt.want)
 		}
+	}
+}
+
+// An item that is proposed for a peer means this peer.
+func TestAProposedItemMeansThePeer(t *testing.T) {
+	const spec = `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: b}}, podSelector: {matchLabels: {app: x, tier: z}}}%s]}]}`
+	flow := explain.Flow{Src: pod("other", "web"), Dst: pod("shop", "db"), Protocol: inet.TCP, Port: 80}
+	e, err := world(t, policy("p", fmt.Sprintf(spec, ""))).Explain(flow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	item, _, ok := strings.Cut(strings.TrimPrefix(e.Ingress.Change, "add "), " next to ")
+	if e.Allowed || !ok {
+		t.Fatal(e)
+	}
+	if e, err = world(t, policy("p", fmt.Sprintf(spec, ", "+item))).Explain(flow); err != nil || !e.Allowed {
+		t.Errorf("with %s: %v %v", item, err, e)
 	}
 }
 

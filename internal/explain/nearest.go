@@ -40,6 +40,10 @@ func (c *Cluster) deny(s *Side, d program.Direction, t program.Side, q question,
 		return
 	}
 	s.Nearest, s.Change = &best.miss, best.change
+	if best.rank == rankInForce {
+		s.Cause, s.Nearest, s.Rules = NotInForce, nil, []RuleRef{best.miss.RuleRef}
+		s.Change = "split the policy or remove entries, see findings"
+	}
 }
 
 func rulesOf(p *cluster.Policy, d program.Direction) []cluster.Rule {
@@ -63,8 +67,9 @@ type candidate struct {
 }
 
 const (
-	rankPeer = 200
-	rankPort = 100
+	rankInForce = 1000 // a match: the rule found no room
+	rankPeer    = 200
+	rankPort    = 100
 )
 
 func (c *Cluster) candidate(d program.Direction, p *cluster.Policy, r cluster.Rule, h halves, q question) *candidate {
@@ -88,6 +93,9 @@ func (c *Cluster) candidate(d program.Direction, p *cluster.Policy, r cluster.Ru
 		next.miss.Why = append(next.miss.Why, port.why...)
 	}
 	switch {
+	case h.peer && h.port:
+		next.rank = rankInForce
+		return next
 	case h.peer:
 		next.change = port.change
 	case h.port:
@@ -152,13 +160,13 @@ func (c *Cluster) itemMiss(field string, p *cluster.Policy, item cluster.Peer, q
 	}
 	peer := q.peer.pod
 	if why := c.namespaceMiss(field, p, item, peer.Key.Namespace); why != "" {
-		return half{near: nearNamespace, why: []string{why}, change: c.namespaceChange(field, peer)}
+		return half{near: nearNamespace, why: []string{why}, change: c.namespaceChange(field, p, peer)}
 	}
 	if item.Pods.Matches(peer.Labels) {
 		return half{matches: true, near: matching}
 	}
 	why := whyNot(field+".podSelector", item.Pods, peer.Labels)
-	return half{near: nearLabels, why: []string{why}, change: labelChange(field+".podSelector", item.Pods, peer.Labels)}
+	return half{near: nearLabels, why: []string{why}, change: labelChange(field, p, item, peer)}
 }
 
 func blockMiss(field string, b *cluster.IPBlock, q question) half {
@@ -201,9 +209,8 @@ func (c *Cluster) namespaceMiss(field string, p *cluster.Policy, item cluster.Pe
 	return whyNot(field+".namespaceSelector", *item.Namespaces, n.Labels)
 }
 
-func (c *Cluster) namespaceChange(field string, peer *cluster.Pod) string {
-	return fmt.Sprintf("add {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: %s}}, podSelector: {}} next to %s",
-		peer.Key.Namespace, field)
+func (c *Cluster) namespaceChange(field string, p *cluster.Policy, peer *cluster.Pod) string {
+	return fmt.Sprintf("add %s next to %s", itemFor(p, peer), field)
 }
 
 // portMiss describes why no port matches.

@@ -35,6 +35,9 @@ func (s Side) write(b *strings.Builder, what string) {
 	if len(s.Isolating) > 0 {
 		fmt.Fprintf(b, "    isolated by %s\n", names(s.Isolating))
 	}
+	if len(s.Claimants) > 0 {
+		fmt.Fprintf(b, "    claimed by %s\n", names(s.Claimants))
+	}
 	for _, r := range s.Rules {
 		fmt.Fprintf(b, "    allowed by %s %s\n", r.Policy, r.Path)
 	}

@@ -82,6 +82,16 @@ func (c *compiled) pairs(peers, ports []program.Rule, comment string, from []pro
 	}
 }
 
+// originsOf returns the origins of all rules with a text.
+func originsOf(list []textRule, text string) (all []program.Origin) {
+	for _, r := range list {
+		if r.text == text {
+			all = append(all, r.Origins...)
+		}
+	}
+	return all
+}
+
 // merge sorts rules and joins equal ones, with the comments of all. If one allows everything it is
 // the only one. Rules for link-local addresses come last: few packets need them.
 func merge(list []textRule) []textRule {
@@ -91,6 +101,7 @@ func merge(list []textRule) []textRule {
 	var merged []textRule
 	for _, r := range list {
 		if r.text == "any" {
+			r.Origins = originsOf(list, r.text)
 			return []textRule{r} // the others add nothing to it
 		}
 		if n := len(merged); n > 0 && merged[n-1].text == r.text {
