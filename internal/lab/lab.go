@@ -59,6 +59,9 @@ type Config struct {
 	// known. The lab then keeps away from them: without it, a pod on a bridge cannot
 	// have the first address of its subnet.
 	Used []netip.Addr
+	// Pods are those of Used that pods will have: an IPv4 subnet of a bridge is wider than
+	// a /24 where a pod has the first or the last address of the /24.
+	Pods []netip.Addr
 	// CNIBin is the directory of the plugins, for the CNI wirings.
 	CNIBin string
 	// Hairpin lets a bridge send a frame back to the pod that it came from, as network
@@ -103,7 +106,7 @@ func NewBed(cfg Config) (*Bed, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	b := &Bed{cfg: cfg, plan: newPlan(cfg.Used),
+	b := &Bed{cfg: cfg, plan: newPlan(cfg.Used, cfg.Pods),
 		nodes: map[string]*node{}, pods: map[string]*pod{}, hosts: map[string]*host{}}
 	if err := b.build(); err != nil {
 		return nil, errors.Join(fmt.Errorf("building the lab: %w", err), b.Close())

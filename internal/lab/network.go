@@ -67,12 +67,14 @@ type plan struct {
 	gateways map[netip.Prefix]netip.Addr
 }
 
-func newPlan(used []netip.Addr) *plan {
+// newPlan keeps away from the used addresses. Bridges have subnets in which the pods can
+// have theirs.
+func newPlan(used, pods []netip.Addr) *plan {
 	p := &plan{network: FreeNetwork(used), bits: 24, used: map[netip.Addr]bool{}, gateways: map[netip.Prefix]netip.Addr{}}
 	for _, a := range used {
 		p.used[a] = true
 	}
-	for p.bits > 8 && slices.ContainsFunc(used, p.atEdge) {
+	for p.bits > 8 && slices.ContainsFunc(pods, p.atEdge) {
 		p.bits--
 	}
 	return p

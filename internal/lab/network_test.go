@@ -42,7 +42,7 @@ func TestAddressesAndNamesThatUsersHave(t *testing.T) {
 		"fd00:244:1::1", "fd00:172:30::11"})
 	for _, w := range wirings(t) {
 		t.Run(string(w), func(t *testing.T) {
-			b := newBed(t, lab.Config{Wiring: w, Nodes: []string{long, "node2"}, Used: used,
+			b := newBed(t, lab.Config{Wiring: w, Nodes: []string{long, "node2"}, Used: used, Pods: used,
 				CNIBin: os.Getenv("PODWALL_CNI_BIN")})
 			b.pod(strings.Repeat("s", 63)+"/"+long, long, "10.244.1.1", "fd00:244:1::1")
 			b.pod("x/plain", long, "10.244.1.5", "10.200.0.7", "fd00:244:1::5", "fd00:200::7")

@@ -168,13 +168,14 @@ func (c *check) openKernel(ctx context.Context, list []cases.Case) (cases.Backen
 		return nil, nil, err
 	}
 	var nodes []string
-	used := addressBook{}
+	used, pods := addressBook{}, addressBook{}
 	for _, c := range list {
 		for _, step := range c.Steps {
 			nodes = append(nodes, step.Nodes()...)
 			for i := range step.Pods {
 				if p := &step.Pods[i]; !p.HostNetwork {
 					used.add(p.Addrs()...)
+					pods.add(p.Addrs()...)
 				}
 			}
 			for _, e := range step.Externals {
@@ -182,7 +183,7 @@ func (c *check) openKernel(ctx context.Context, list []cases.Case) (cases.Backen
 			}
 		}
 	}
-	t, err := c.start(ctx, wirings[0], sortedUnique(nodes), used.list())
+	t, err := c.start(ctx, wirings[0], sortedUnique(nodes), used.list(), pods.list())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -107,7 +107,7 @@ func (d *demo) wiring(ctx context.Context, w lab.Wiring, report *demoReport, p p
 	if len(report.wirings) == 0 {
 		p.cast(stage)
 	}
-	t, err := d.start(ctx, w, stage.nodes, nil)
+	t, err := d.start(ctx, w, stage.nodes, nil, nil)
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,8 @@ type input struct {
 	invented  []string // what to say of the pods that workloads got
 	// namespaces are those that have an object.
 	namespaces map[string]bool
+	// found is about workloads that no pods can be made of.
+	found []cluster.Diagnostic
 	// made has the workload, without namespace, of a pod that was invented.
 	made map[cluster.Key]string
 }
@@ -58,7 +60,11 @@ func readInput(from manifest.From) (*input, error) {
 	}
 	in.invent()
 	if len(in.pods) == 0 {
-		return nil, fmt.Errorf("no pods in %s: the lab needs Pods, or workloads with a template of them", from)
+		err := fmt.Errorf("no pods in %s: the lab needs Pods, or workloads with a template of them", from)
+		for _, d := range in.found {
+			err = fmt.Errorf("%w; %s %s: %s", err, d.Kind, d.Object, d.Message)
+		}
+		return nil, err
 	}
 	return in, nil
 }
@@ -70,7 +76,11 @@ func (in *input) add(o manifest.Object) error {
 	case o.Kind == "Pod" && o.APIVersion == "v1":
 		return in.addPod(o.JSON)
 	case isWorkload(o):
-		return in.addWorkload(o)
+		if err := in.addWorkload(o); err != nil {
+			key := cluster.Key{Namespace: cmp.Or(o.Key.Namespace, corev1.NamespaceDefault), Name: o.Key.Name}
+			in.found = append(in.found, cluster.Diagnostic{Severity: cluster.Error, Kind: o.Kind, Object: key,
+				Message: fmt.Sprintf("no pods are made of it: %v", err), Cure: "correct the field; the API refuses the object too"})
+		}
 	default:
 		if o.Kind == "Namespace" {
 			in.namespaces[o.Key.Name] = true

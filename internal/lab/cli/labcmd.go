@@ -30,6 +30,7 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/logging"
 )
 
 // Streams are where the commands write: answers to Out, everything else to Err.
@@ -72,7 +73,9 @@ func Run(ctx context.Context, version string, args []string, s Streams) int {
 	case errors.As(err, &e):
 		return e.status
 	}
-	fmt.Fprintf(s.Err, "podwall-lab: %v\n", err)
+	for line := range strings.SplitSeq("podwall-lab: "+err.Error(), "\n") {
+		fmt.Fprintln(s.Err, logging.Plain(line))
+	}
 	return statusUsage
 }
 
@@ -184,13 +187,13 @@ func (b *bedFlags) ready(wirings []lab.Wiring) error {
 }
 
 // start builds a bed and starts its agents; ready must have succeeded.
-// The states to come have the used addresses.
-func (b *bedFlags) start(ctx context.Context, w lab.Wiring, nodes []string, used []netip.Addr) (*trial.Trial, error) {
+// The states to come have the used addresses, their pods some of them.
+func (b *bedFlags) start(ctx context.Context, w lab.Wiring, nodes []string, used, pods []netip.Addr) (*trial.Trial, error) {
 	args := []string{"--datapath=" + b.datapath}
 	if b.extra.text != "" {
 		args = append(args, "--extra-addresses="+b.extra.text)
 	}
-	t, err := trial.New(ctx, trial.Config{Wiring: w, Nodes: nodes, CNIBin: b.cniBin, Used: used, Hairpin: true,
+	t, err := trial.New(ctx, trial.Config{Wiring: w, Nodes: nodes, CNIBin: b.cniBin, Used: used, Pods: pods, Hairpin: true,
 		Agent: b.agent, AgentArgs: args})
 	if err != nil {
 		return nil, fmt.Errorf("starting the lab with wiring %s: %w", w, err)

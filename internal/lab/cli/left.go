@@ -109,9 +109,12 @@ func whyNot(s *corev1.Service, pods []*cluster.Pod) string {
 	return ""
 }
 
+// hasBridge reports whether a bridge of the node carries its pods.
+func hasBridge(w lab.Wiring) bool { return w == lab.Bridge || w == lab.CNIBridge }
+
 // hairpinNotes says what the lab's bridges do that others may not.
 func hairpinNotes(w lab.Wiring, services []front, pods []*cluster.Pod) []string {
-	if w != lab.Bridge && w != lab.CNIBridge {
+	if !hasBridge(w) {
 		return nil
 	}
 	var names []string

@@ -7,6 +7,7 @@ package cli
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab"
@@ -55,7 +56,7 @@ func (r *run) planned(in *input, loaded *manifest.Result, ports []port, hosts []
 		nodeList = append(nodeList, &cluster.Node{Name: name, Addrs: nodes.Node(i)})
 	}
 	p.snap, p.found = r.extra.settle(m, nodeList)
-	p.found = append(p.found, in.questions(p.snap)...)
+	p.found = slices.Concat(in.found, p.found, newIn(m.Diagnostics, loaded.Diagnostics), in.questions(p.snap))
 	p.connect(m, used, nodes, hosts)
 	if err := p.point(in, r.scopeFlags); err != nil {
 		return nil, err
@@ -65,6 +66,16 @@ func (r *run) planned(in *input, loaded *manifest.Result, ports []port, hosts []
 	}
 	p.notes = hairpinNotes(lab.Wiring(r.wiring), p.services, p.snap.Pods)
 	return p, nil
+}
+
+// newIn returns what is found in the manifests of the lab and was not found in those of the
+// user: about pods that were made of workloads, say.
+func newIn(now, before []cluster.Diagnostic) []cluster.Diagnostic {
+	return slices.DeleteFunc(slices.Clone(now), func(d cluster.Diagnostic) bool {
+		return ofUnused(d) || ofWorkload(d) || slices.ContainsFunc(before, func(known cluster.Diagnostic) bool {
+			return known.Kind == d.Kind && known.Object == d.Object
+		})
+	})
 }
 
 // connect says which wires there are.
@@ -94,6 +105,15 @@ func (p *plan) connect(m *manifest.Result, used addressBook, nodes lab.Network, 
 func (p *plan) point(in *input, s scopeFlags) (err error) {
 	p.ends, p.scope, err = s.narrow(endsOf(p.snap.Pods, p.state.Hosts, in.made))
 	return err
+}
+
+// podAddrs returns the addresses that pods have.
+func (p *plan) podAddrs() []netip.Addr {
+	book := addressBook{}
+	for _, pod := range p.state.Pods {
+		book.add(pod.IPs...)
+	}
+	return book.list()
 }
 
 // mine reports whether a Service leads to an end of the scope.

@@ -156,7 +156,7 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.leftOut = whatIsLeftOut(unused, p.snap, loaded.Services)
+	p.leftOut = append(whatIsLeftOut(unused, p.snap, loaded.Services), in.unusable()...)
 	report := r.newReport(in, loaded, p)
 	if r.ruleset {
 		r.printRulesets(p)
@@ -185,13 +185,14 @@ func (r *run) newReport(in *input, loaded *manifest.Result, p *plan) *runReport 
 
 func (r *run) printRulesets(p *plan) {
 	for _, node := range p.nodes {
-		fmt.Fprintf(r.streams.Out, "# node %s\n%s\n", node, rulesetOf(p.snap, node, r.datapath, false))
+		text := rulesetOf(p.snap, node, r.datapath, hasBridge(lab.Wiring(r.wiring)))
+		fmt.Fprintf(r.streams.Out, "# node %s\n%s\n", logging.Plain(node), text)
 	}
 }
 
 // measure builds the lab and brings it to the manifests, without and with their policies.
 func (r *run) measure(ctx context.Context, w lab.Wiring, p *plan, report *runReport) error {
-	t, err := r.start(ctx, w, p.nodes, p.used)
+	t, err := r.start(ctx, w, p.nodes, p.used, p.podAddrs())
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/podwall/podwall/internal/cluster"
 )
 
 // shop is a cluster as users write it: no nodes, no addresses.
@@ -200,5 +202,53 @@ func TestWhatIsNotEnforcedAsWrittenHasAnExitStatus(t *testing.T) {
 		if status != statusNotWritten || stderr == "" {
 			t.Errorf("%s: exit status %d, %s", name, status, stderr)
 		}
+	}
+}
+
+// crowded has a policy with an address at the end of every subnet, two workloads and a pod
+// that want one name, and a workload that cannot be read.
+const crowded = shop + `
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: edge, namespace: shop}
+spec: {podSelector: {matchLabels: {app: web}}, ingress: [{from: [{ipBlock: {cidr: 255.255.255.255/32}}]}]}
+---
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: apps/v1, kind: Deployment, metadata: {name: job, namespace: shop}, spec: {template: &pod {metadata: {labels: {app: job}}, spec: {containers: [{name: c, image: i}]}}}}
+- {apiVersion: batch/v1, kind: CronJob, metadata: {name: job, namespace: shop}, spec: {jobTemplate: {spec: {template: *pod}}}}
+- {apiVersion: apps/v1, kind: Deployment, metadata: {name: bad}, spec: {template: {spec: {containers: [{name: c, image: i, ports: [{containerPort: "80"}]}]}}}}
+- {apiVersion: v1, kind: Pod, metadata: {name: job-1, namespace: shop}, spec: {containers: [{name: c, image: x}]}}
+`
+
+func TestRunTriesAllThatCanBeRead(t *testing.T) {
+	status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, crowded), "--wiring", "bridge", "--ruleset", "--probe", "tcp:8080")...)
+	if status != statusNotWritten {
+		t.Errorf("exit status %d\n%s\n%s", status, out, stderr)
+	}
+	for _, part := range []string{"table bridge podwall {", "hook prerouting priority -190", "every verdict is what the policies say",
+		"Left out: 1 Deployment without a template of pods that can be read: default/bad", "shop/job-0 ×2 (machine): job-0, job-2"} {
+		if !strings.Contains(out, part) {
+			t.Errorf("the output does not say %q:\n%s", part, out)
+		}
+	}
+	if !strings.Contains(stderr, "error: Deployment default/bad: no pods are made of it: ") || !strings.Contains(stderr, "containerPort") {
+		t.Errorf("nothing is said of the workload that cannot be read:\n%s", stderr)
+	}
+}
+
+func TestNamesOfNodesDoNotReachTheTerminalRaw(t *testing.T) {
+	const name = "a\x1b[2J\ntable inet other {"
+	var out strings.Builder
+	r := &run{streams: Streams{Out: &out}, wiring: "routed", bedFlags: bedFlags{datapath: "nat"}}
+	r.printRulesets(&plan{nodes: []string{name}, snap: &cluster.Snapshot{}})
+	if strings.Contains(out.String(), "\x1b") || strings.Contains(out.String(), "\ntable inet other") {
+		t.Errorf("run --ruleset prints %q", out.String())
+	}
+	pod := "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {nodeName: \"a\\e[2Jb\"}}"
+	if status, _, stderr := command(t, "ruleset", "-f", manifests(t, pod)); status != statusUsage || strings.Contains(stderr, "\x1b") {
+		t.Errorf("ruleset: exit status %d, %q", status, stderr)
 	}
 }

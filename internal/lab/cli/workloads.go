@@ -92,7 +92,10 @@ func (in *input) addWorkload(o manifest.Object) error {
 
 // invent makes the pods of the workloads, and notes what was made.
 func (in *input) invent() {
-	real := slices.Clone(in.pods)
+	real, taken := slices.Clone(in.pods), map[cluster.Key]bool{}
+	for _, p := range real {
+		taken[podKey(p)] = true
+	}
 	for _, w := range in.workloads {
 		if in.owned(w) {
 			continue // whoever owns it makes the pods
@@ -106,17 +109,32 @@ func (in *input) invent() {
 			n = len(in.nodes)
 		}
 		var names []string
+		number := 0
 		for i := range n {
-			p := w.pod(i)
+			p := w.pod(number)
+			for ; taken[podKey(p)]; p = w.pod(number) { // two workloads may have one name
+				number++
+			}
+			taken[podKey(p)] = true
 			if w.replicas < 0 {
 				p.Spec.NodeName = in.nodes[i]
 			}
 			in.pods, in.items = append(in.pods, p), append(in.items, item{pod: p})
-			in.made[cluster.Key{Namespace: p.Namespace, Name: p.Name}] = w.meta.Name
+			in.made[podKey(p)] = w.meta.Name
 			names = append(names, p.Name)
 		}
 		in.invented = append(in.invented, w.said(names))
 	}
+}
+
+func podKey(p *corev1.Pod) cluster.Key { return cluster.Key{Namespace: p.Namespace, Name: p.Name} }
+
+// unusable lists the workloads that no pods can be made of.
+func (in *input) unusable() (list []leftOut) {
+	for _, d := range in.found {
+		list = append(list, leftOut{d.Kind, []string{d.Object.String()}, "without a template of pods that can be read"})
+	}
+	return list
 }
 
 // owned reports whether the workload belongs to another one of the input, as a ReplicaSet

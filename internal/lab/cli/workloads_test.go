@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
@@ -103,5 +104,40 @@ func TestPodsThatAreThereAreNotInvented(t *testing.T) {
 		"Deployment default/other: invented the pods other-0"}
 	if !cmp.Equal(names, []string{"web-1-x", "other-0"}) || !cmp.Equal(in.invented, want) {
 		t.Errorf("pods %v, said %q", names, in.invented)
+	}
+}
+
+// Objects of different kinds may have one name; their pods may not.
+func TestInventedPodsHaveNamesOfTheirOwn(t *testing.T) {
+	const text = `apiVersion: v1
+kind: List
+items:
+- {apiVersion: apps/v1, kind: StatefulSet, metadata: {name: web}, spec: {replicas: 2, template: &pod {metadata: {labels: {app: web}}}}}
+- {apiVersion: batch/v1, kind: CronJob, metadata: {name: web}, spec: {jobTemplate: {spec: {template: *pod}}}}
+- {apiVersion: v1, kind: Pod, metadata: {name: web-0}}
+`
+	in, err := readInput(manifest.From{Paths: []string{"-"}, Text: []byte(text)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, p := range in.pods {
+		names = append(names, p.Name)
+	}
+	want := []string{"StatefulSet default/web: invented the pods web-1, web-2", "CronJob default/web: invented the pods web-3"}
+	if !cmp.Equal(names, []string{"web-0", "web-1", "web-2", "web-3"}) || !cmp.Equal(in.invented, want) {
+		t.Errorf("pods %v, said %q", names, in.invented)
+	}
+}
+
+// What is found in the manifests of the lab is printed where the user's had no such finding.
+func TestFindingsAboutInventedPodsArePrinted(t *testing.T) {
+	of := func(kind, name, message string) cluster.Diagnostic {
+		return cluster.Diagnostic{Severity: cluster.Warning, Kind: kind, Object: cluster.Key{Name: name}, Field: "f", Message: message}
+	}
+	user := []cluster.Diagnostic{of("NetworkPolicy", "a", "in file x")}
+	lab := []cluster.Diagnostic{of("NetworkPolicy", "a", "in cluster.yaml"), of("Pod", "web-0", "a label")}
+	if diff := cmp.Diff([]cluster.Diagnostic{lab[1]}, newIn(lab, user)); diff != "" {
+		t.Errorf("findings (-want +got):\n%s", diff)
 	}
 }

@@ -37,8 +37,9 @@ type Config struct {
 	Nodes  []string
 	// CNIBin is the directory of the plugins, for the CNI wirings.
 	CNIBin string
-	// Used are addresses that the states to come have, see lab.Config.
-	Used []netip.Addr
+	// Used are addresses that the states to come have, Pods those of pods among them, see
+	// lab.Config.
+	Used, Pods []netip.Addr
 	// Hairpin is that of lab.Config.
 	Hairpin  bool
 	Services lab.ServiceOptions
@@ -115,7 +116,7 @@ func (t *Trial) build(ctx context.Context) (err error) {
 		return err
 	}
 	t.bed, err = lab.NewBed(lab.Config{Wiring: t.cfg.Wiring, Nodes: t.cfg.Nodes, CNIBin: t.cfg.CNIBin,
-		Used: t.cfg.Used, Hairpin: t.cfg.Hairpin,
+		Used: t.cfg.Used, Pods: t.cfg.Pods, Hairpin: t.cfg.Hairpin,
 		Services: t.cfg.Services, Log: t.cfg.Log})
 	if err != nil {
 		return err
