@@ -12,7 +12,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -151,12 +150,15 @@ func installer(ctx context.Context, command string, args []string, stdout, stder
 // uninstall tells the agent too: else pods that start without the gate are a problem. An
 // agent that does not answer has none.
 func uninstall(ctx context.Context, i cni.Installer) error {
+	agent := gate.Client{Socket: i.Socket()} // read before the entry goes
 	if err := i.Uninstall(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	_ = gate.Client{Socket: cmp.Or(i.Entry.Socket, gate.DefaultSocket)}.Off(ctx)
+	if err := agent.Off(ctx); err != nil {
+		fmt.Fprintf(i.Out, "no agent was told of it on %s: %v\n", agent.Socket, err)
+	}
 	return nil
 }
 

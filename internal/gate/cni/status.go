@@ -6,7 +6,9 @@ package cni
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -19,15 +21,33 @@ import (
 // error names what is missing.
 func (i Installer) Status(ctx context.Context) error {
 	errs := []error{i.statusOfDirectory()}
-	socket := i.Entry.Socket
-	if socket == "" {
-		socket = gate.DefaultSocket
-	}
+	socket := i.Socket()
 	known, err := (gate.Client{Socket: socket}).List(ctx)
 	if err == nil {
 		i.say("agent: answers on %s, %d pods announced", socket, len(known))
 	}
 	return errors.Join(append(errs, err, i.statusOfProgram())...)
+}
+
+// Socket returns the agent's socket: the one that Entry names, else that of the installed
+// entry, else the default.
+func (i Installer) Socket() string {
+	if i.Entry.Socket != "" {
+		return i.Entry.Socket
+	}
+	d, err := i.look()
+	if err != nil {
+		return gate.DefaultSocket
+	}
+	for _, f := range d.files { // runtimes use the first
+		for _, raw := range f.list.ours() {
+			var e Entry
+			if json.Unmarshal(raw, &e) == nil {
+				return cmp.Or(e.Socket, gate.DefaultSocket)
+			}
+		}
+	}
+	return gate.DefaultSocket
 }
 
 func (i Installer) statusOfDirectory() error {
@@ -45,6 +65,15 @@ func (i Installer) statusOfDirectory() error {
 	if !f.list.has() {
 		return fmt.Errorf("pods start without the gate: runtimes use %s, which has no entry %s; "+
 			"run podwall-gate install; install --watch keeps the entry there", f.name, Name)
+	}
+	for name := range d.broken {
+		if name < f.name {
+			return fmt.Errorf("%s comes before %s and cannot be read: containerd starts no pod; mend or remove it", name, f.name)
+		}
+	}
+	if !f.list.settled(Entry{Type: Name}) {
+		return fmt.Errorf("no pod starts with %s: its entry %s must be there once, behind another plugin; "+
+			"run podwall-gate install", f.name, Name)
 	}
 	i.say("configuration: %s has the entry", f.name)
 	r, known := d.records[f.name]

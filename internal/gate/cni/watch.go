@@ -27,6 +27,10 @@ const longestSettle = 10 * settleTime
 // elsewhere, and the directory may have been replaced.
 const checkPeriod = time.Minute
 
+// retryPeriod is how often we look after an error: its cause may be elsewhere, as a
+// plugin that is missing, and pods start without the gate meanwhile.
+const retryPeriod = time.Second
+
 // Watch installs, and installs again whenever the pod network's own program
 // wrote its configuration anew, until ctx ends. A directory without
 // configuration is waited for; one that cannot be watched is an error.
@@ -58,8 +62,9 @@ func (i Installer) Watch(ctx context.Context) error {
 			due.Reset(wait)
 		case <-due.C:
 			since = time.Time{}
-			said = i.installAgain(w, said)
-			due.Reset(checkPeriod)
+			var wait time.Duration
+			wait, said = i.installAgain(w, said)
+			due.Reset(wait)
 		}
 	}
 }
@@ -72,19 +77,21 @@ func settle(since, now time.Time) (wait time.Duration, first time.Time) {
 	return min(settleTime, max(0, since.Add(longestSettle).Sub(now))), since
 }
 
-// installAgain returns what stood in the way; the same is said once.
-func (i Installer) installAgain(w *fsnotify.Watcher, said string) string {
+// installAgain returns when to look again, and what stood in the way; the same is said
+// once.
+func (i Installer) installAgain(w *fsnotify.Watcher, said string) (wait time.Duration, text string) {
+	wait = checkPeriod
 	var complaints []string
 	err := w.Add(i.ConfDir) // no change, unless the directory is another one
 	if err == nil {
 		complaints, err = i.install()
 	}
 	if err != nil {
-		complaints = append(complaints, err.Error())
+		complaints, wait = append(complaints, err.Error()), retryPeriod
 	}
-	text := strings.Join(complaints, "\n")
+	text = strings.Join(complaints, "\n")
 	if text != "" && text != said {
 		i.say("%s", text)
 	}
-	return text
+	return wait, text
 }

@@ -7,10 +7,13 @@ package cni
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 )
 
 // A runtime looks at the directory at every moment: there is always exactly one
@@ -117,4 +120,21 @@ func TestWatchFollowsKubeRouterFromOneFileToTheOther(t *testing.T) {
 	y.check(os.Remove(y.path("10-kuberouter.conf")))
 	y.copyAs("10-kuberouter.conflist", "kuberouter.conflist")
 	await("10-kuberouter.conflist")
+}
+
+// What an error is about may be where no change is seen.
+func TestWatchTriesAgainSoonAfterAnError(t *testing.T) {
+	y := newYard(t, "kuberouter.conf")
+	y.check(os.Remove(filepath.Join(y.BinDir, "bridge")))
+	w, err := fsnotify.NewWatcher()
+	y.check(err)
+	defer w.Close()
+	wait, said := y.installAgain(w, "")
+	if wait != retryPeriod || !strings.Contains(said, "bridge") {
+		t.Errorf("without the plugin it says %q and looks again after %v", said, wait)
+	}
+	y.plugin("bridge", "0.3.1")
+	if wait, said := y.installAgain(w, said); wait != checkPeriod || said != "" {
+		t.Errorf("with the plugin it says %q and looks again after %v", said, wait)
+	}
 }
