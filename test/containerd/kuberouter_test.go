@@ -57,17 +57,14 @@ func TestContainerdTakesTheGatesListAndNotKubeRoutersFile(t *testing.T) {
 	initContainer()
 	check(t, os.Remove(n.path("plain/net.conflist")))
 	await(t, "containerd takes kube-router's file", func() bool { return slices.Equal(n.plugins(), []string{"bridge"}) })
-	gate := func(command string) {
+	gate := func(command string, more ...string) {
 		t.Helper()
-		out, err := exec.Command(absolute(t, "podwall-gate"), command, "--conf-dir", n.path("plain"), "--bin-dir", n.path("cni")).CombinedOutput()
-		if err != nil {
+		args := append([]string{command, "--conf-dir", n.path("plain"), "--bin-dir", n.path("cni"), "--socket", n.socket}, more...)
+		if out, err := exec.Command(absolute(t, "podwall-gate"), args...).CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", command, err, out)
 		}
 	}
-	install := exec.Command(absolute(t, "podwall-gate"), "install", "--conf-dir", n.path("plain"), "--bin-dir", n.path("cni"), "--socket", n.socket)
-	if out, err := install.CombinedOutput(); err != nil {
-		t.Fatalf("installing: %v\n%s", err, out)
-	}
+	gate("install")
 	gated := func() bool { return slices.Equal(n.plugins(), []string{"bridge", "podwall-gate"}) }
 	await(t, "containerd takes the gate's list", gated)
 	check(t, os.Remove(file))
@@ -81,7 +78,7 @@ func TestContainerdTakesTheGatesListAndNotKubeRoutersFile(t *testing.T) {
 	web, err := n.tryRun("web", none)
 	check(t, err)
 	n.wantAnnounced("web")
-	gate("uninstall")
+	gate("uninstall", "--cache-dir", "/var/lib/cni") // where containerd writes; memory of this world, see furnish
 	await(t, "containerd takes kube-router's file again", func() bool { return slices.Equal(n.plugins(), []string{"bridge"}) })
 	n.stop(web) // which was started with the gate's list
 }

@@ -95,12 +95,16 @@ func labTakes(args []string) error {
 	return nil
 }
 
+// built is the directory of the programs; empty until they are built.
+var built string
+
 // programs builds the programs once, and returns their directory.
 var programs = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "podwall-docs-")
 	if err != nil {
 		return "", err
 	}
+	built = dir
 	out, err := exec.Command("go", "build", "-o", dir+"/", root+"/cmd/...").CombinedOutput()
 	if err != nil {
 		return dir, fmt.Errorf("building the programs: %w\n%s", err, out)
@@ -110,8 +114,10 @@ var programs = sync.OnceValues(func() (string, error) {
 
 // removePrograms removes what was built, if anything was.
 func removePrograms() error {
-	dir, err := programs()
-	return errors.Join(err, os.RemoveAll(dir))
+	if built == "" {
+		return nil
+	}
+	return os.RemoveAll(built)
 }
 
 // gateTakes has podwall-gate read a command line and print its help instead of doing it.

@@ -42,7 +42,7 @@ func TestTheCommandsOfTheReadmeRun(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, script, out)
 	}
-	for _, part := range []string{"table inet podwall {", "0 "} {
+	for _, part := range []string{"table inet podwall {", "every verdict is what the policies say"} {
 		if !strings.Contains(out, part) {
 			t.Errorf("it does not print %q:\n%s", part, out)
 		}
