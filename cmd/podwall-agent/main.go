@@ -22,6 +22,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"golang.org/x/term"
@@ -86,7 +87,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // probe asks the agent of this node.
 func probe(ctx context.Context, cfg config.Config, stdout io.Writer) int {
 	text, ok := agent.Probe(ctx, cfg)
-	fmt.Fprintln(stdout, text)
+	fmt.Fprintln(stdout, logging.Plain(strings.ReplaceAll(text, "\n", "; "))) // names of pods and of processes are in it
 	if !ok {
 		return 1
 	}

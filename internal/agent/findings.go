@@ -29,6 +29,8 @@ type findings struct {
 	left  int            // that wait
 	// announce tells the author of a policy all that is found about it; nil if nobody can.
 	announce func(policy cluster.Key, findings []cluster.Diagnostic)
+	// amend corrects what the author is about to be told, after some of it is gone.
+	amend func(policy cluster.Key, findings []cluster.Diagnostic)
 }
 
 const (
@@ -44,6 +46,7 @@ func (f *findings) say(now time.Time, list []cluster.Diagnostic, log *slog.Logge
 	if slices.Equal(f.last, list) && f.left == 0 {
 		return
 	}
+	before := f.last
 	f.last, f.left = list, 0
 	holds := make(map[cluster.Diagnostic]bool, len(list))
 	fresh := map[cluster.Key]bool{}
@@ -56,7 +59,7 @@ func (f *findings) say(now time.Time, list []cluster.Diagnostic, log *slog.Logge
 			fresh[d.Object] = fresh[d.Object] || holds[d] && d.Kind == convert.KindPolicy
 		}
 	}
-	f.tell(list, fresh)
+	f.tell(list, fresh, lost(before, holds))
 	gone := 0
 	for d := range f.known {
 		if _, still := holds[d]; !still {
@@ -70,19 +73,38 @@ func (f *findings) say(now time.Time, list []cluster.Diagnostic, log *slog.Logge
 	f.known = holds
 }
 
-// tell tells the authors of these policies what is found about them.
-func (f *findings) tell(list []cluster.Diagnostic, policies map[cluster.Key]bool) {
+// lost returns the policies about which something is not found any more.
+func lost(before []cluster.Diagnostic, holds map[cluster.Diagnostic]bool) map[cluster.Key]bool {
+	policies := map[cluster.Key]bool{}
+	for _, d := range before {
+		if _, still := holds[d]; !still && d.Kind == convert.KindPolicy {
+			policies[d.Object] = true
+		}
+	}
+	return policies
+}
+
+// tell tells the authors of policies with something fresh what is found about them. Where
+// something is lost, what they were not told yet is corrected.
+func (f *findings) tell(list []cluster.Diagnostic, fresh, lost map[cluster.Key]bool) {
 	if f.announce == nil {
 		return
 	}
 	found := map[cluster.Key][]cluster.Diagnostic{}
 	for _, d := range list {
-		if d.Kind == convert.KindPolicy && policies[d.Object] {
+		if d.Kind == convert.KindPolicy && (fresh[d.Object] || lost[d.Object]) {
 			found[d.Object] = append(found[d.Object], d)
 		}
 	}
 	for policy, all := range found {
-		f.announce(policy, all)
+		if fresh[policy] {
+			f.announce(policy, all)
+		}
+	}
+	for policy := range lost {
+		if !fresh[policy] {
+			f.amend(policy, found[policy])
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,7 +66,9 @@ func TestFindingsAreSaidOnce(t *testing.T) {
 func TestAuthorsAreToldWhatTheLogSays(t *testing.T) {
 	told := map[string]int{}
 	times := 0
-	f := findings{announce: func(policy cluster.Key, all []cluster.Diagnostic) { told[policy.String()], times = len(all), times+1 }}
+	var amended []int
+	f := findings{announce: func(policy cluster.Key, all []cluster.Diagnostic) { told[policy.String()], times = len(all), times+1 },
+		amend: func(policy cluster.Key, all []cluster.Diagnostic) { amended = append(amended, len(all)) }}
 	log, now := slog.New(slog.DiscardHandler), time.Unix(1_000_000, 0)
 	finding := func(kind, name, message string) cluster.Diagnostic {
 		return cluster.Diagnostic{Severity: cluster.Error, Kind: kind, Object: cluster.Key{Namespace: "shop", Name: name}, Message: message}
@@ -83,6 +86,11 @@ func TestAuthorsAreToldWhatTheLogSays(t *testing.T) {
 	f.say(now, []cluster.Diagnostic{b}, log)
 	if times != 2 {
 		t.Errorf("told %d times: %v, although nothing is new", times, told)
+	}
+	f.say(now, []cluster.Diagnostic{finding("Pod", "web", "a pod's")}, log)
+	f.say(now, nil, log)
+	if !slices.Equal(amended, []int{1, 0}) { // findings left of two, then of one
+		t.Errorf("what the author is not told yet was corrected to %d findings", amended)
 	}
 	for i := range 500 {
 		f.say(now, []cluster.Diagnostic{finding("NetworkPolicy", "web", fmt.Sprint("number ", i))}, log)

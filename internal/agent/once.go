@@ -51,7 +51,7 @@ func Cleanup(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 }
 
 func cleanupOnce(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-	release, _, err := lock(ctx, "", nil)
+	release, _, err := lock(ctx, "", nil, log)
 	if err != nil {
 		return fmt.Errorf("%w; stop it first (delete the DaemonSet, not only the pod)", err)
 	}

@@ -7,6 +7,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,7 @@ func openPorts(o *observe.Observer, e observe.Endpoints) (list []*ports, err err
 func (p *ports) open() error {
 	server, err := p.observer.Listen(p.endpoints)
 	switch {
-	case errors.Is(err, unix.EADDRINUSE), errors.Is(err, unix.EADDRNOTAVAIL):
+	case canPass(err):
 		problem := p.problem(err)
 		if p.endpoints.Log != nil {
 			logProblem(p.endpoints.Log, problem)
@@ -65,11 +66,18 @@ func (p *ports) open() error {
 	return nil
 }
 
+// canPass reports whether the port may be had later. A name may have an address when DNS
+// answers.
+func canPass(err error) bool {
+	var name *net.DNSError
+	return errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.As(err, &name)
+}
+
 func (p *ports) problem(err error) observe.Problem {
 	problem := observe.Problem{Subject: p.subject, Text: "nobody is answered there, policies are enforced all the same: " + err.Error(),
 		Cure: "end the program that has the port, or choose another one; it is tried again until then"}
 	switch {
-	case errors.Is(err, unix.EADDRNOTAVAIL):
+	case !errors.Is(err, unix.EADDRINUSE):
 		problem.Cure = "give the node the address, or correct the flag; it is tried again until then"
 	case heldByUser([]string{p.endpoints.Health, p.endpoints.Metrics}):
 		problem.Text = "a user's process has it, so " + problem.Text

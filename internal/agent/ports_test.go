@@ -7,6 +7,7 @@ package agent
 import (
 	"context"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -85,6 +86,9 @@ func TestAnAddressThatIsNotThereYetStopsNothing(t *testing.T) {
 	}
 	if p := o.Status().Problems; len(p) != 1 || !strings.Contains(p[0].Cure, "give the node the address") {
 		t.Errorf("the problems are %+v", p)
+	}
+	if name := (&net.OpError{Op: "listen", Err: &net.DNSError{Err: "server misbehaving", Name: "node"}}); !canPass(name) {
+		t.Error("a name that DNS does not know yet is not waited for")
 	}
 	if _, err := openPorts(o, observe.Endpoints{Health: "127.0.0.1:99999"}); err == nil {
 		t.Error("a port that cannot be is no error")

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -54,6 +56,8 @@ type answered struct {
 // errNotOurs says that another user holds the agent's lock.
 var errNotOurs = errors.New("another user's process holds the agent's lock")
 
+var errNotRoot = errors.New("the agent says how it is to root only: run it as root")
+
 // askAgent is how long the agent of this node may take to say how it is.
 const askAgent = 4 * time.Second
 
@@ -61,6 +65,10 @@ const askAgent = 4 * time.Second
 func ask(ctx context.Context) (answered, error) {
 	conn, err := dialLock(ctx)
 	switch {
+	case errors.Is(err, unix.ECONNREFUSED) && bound(datapath.AgentLock): // an agent listens
+		return answered{}, fmt.Errorf("%w and does not listen", errNotOurs)
+	case errors.Is(err, unix.EAGAIN): // an agent accepts
+		return answered{}, fmt.Errorf("%w and does not accept connections", errNotOurs)
 	case errors.Is(err, unix.ECONNREFUSED):
 		return answered{}, errors.New("no podwall-agent runs in this network namespace")
 	case err != nil:
@@ -81,6 +89,9 @@ func ask(ctx context.Context) (answered, error) {
 	first, second, _ := bytes.Cut(said, []byte("\n"))
 	a := answered{health: string(first)}
 	if json.Unmarshal(second, &a.condition) != nil || a.condition == nil {
+		if os.Geteuid() != 0 {
+			return answered{}, errNotRoot
+		}
 		return answered{}, errors.New("it does not say how it is: it is a cleanup, or of an older release; update it first")
 	}
 	return a, nil
@@ -88,18 +99,27 @@ func ask(ctx context.Context) (answered, error) {
 
 // dialLock connects to the lock. While its queue is full it tries again.
 func dialLock(ctx context.Context) (net.Conn, error) {
-	for {
+	for end := time.Now().Add(askAgent / 2); ; { // the rest is for the page
 		var dialer net.Dialer
 		conn, err := dialer.DialContext(ctx, "unix", datapath.AgentLock)
-		if !errors.Is(err, unix.EAGAIN) || ctx.Err() != nil {
+		if !errors.Is(err, unix.EAGAIN) || ctx.Err() != nil || time.Now().After(end) {
 			return conn, err
 		}
 		pause(ctx, 10*time.Millisecond)
 	}
 }
 
+// bound reports whether a process of this network namespace has the abstract socket.
+func bound(name string) bool {
+	sockets, err := os.ReadFile("/proc/self/net/unix")
+	return err == nil && slices.ContainsFunc(strings.Split(string(sockets), "\n"),
+		func(line string) bool { return strings.HasSuffix(line, " "+name) })
+}
+
 // Probe asks the agent of this node how it is, for exec probes of the kubelet and for
-// people. text is one line; ok is true if the agent is live, or ready, as asked.
+// people. ok is true if the agent is live, or ready, as asked. It is also live if another
+// user keeps us from asking: only a user without rights would have it restarted. Reasons
+// may have several lines.
 func Probe(ctx context.Context, cfg config.Config) (text string, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, askAgent)
 	defer cancel()
@@ -107,7 +127,12 @@ func Probe(ctx context.Context, cfg config.Config) (text string, ok bool) {
 	why := ""
 	switch {
 	case errors.Is(err, errNotOurs): // the agent runs without its lock
-		why = probePage(ctx, cfg)
+		if why, err = probePage(ctx, cfg, err); err != nil && cfg.Probe == config.ProbeLive {
+			return "live, as far as can be known: " + err.Error(), true
+		}
+		if err != nil {
+			why = err.Error()
+		}
 	case err != nil:
 		why = err.Error()
 	case cfg.Probe == config.ProbeLive:
@@ -121,21 +146,21 @@ func Probe(ctx context.Context, cfg config.Config) (text string, ok bool) {
 	return string(cfg.Probe), true
 }
 
-// probePage asks the page that says the same, where the command line says that it is.
-func probePage(ctx context.Context, cfg config.Config) (why string) {
+// probePage asks the page that says the same, where the command line says that it is. The
+// error says why nobody answers who can be believed.
+func probePage(ctx context.Context, cfg config.Config, held error) (why string, err error) {
 	at, path := cfg.HealthListen(), "/readyz"
 	if cfg.Probe == config.ProbeLive {
 		path = "/healthz"
 	}
 	switch {
 	case at == "":
-		return errNotOurs.Error() + ", and no --health-port is given"
+		return "", fmt.Errorf("%w, and no --health-port is given", held)
 	case heldByUser([]string{at}):
-		return errNotOurs.Error() + ", and one the port for health"
+		return "", fmt.Errorf("%w, and one the port for health", held)
 	}
-	why, err := page(ctx, at, path)
-	if err != nil {
-		return errNotOurs.Error() + ", and " + err.Error()
+	if why, err = page(ctx, at, path); err != nil {
+		return "", fmt.Errorf("%w, and %w", held, err)
 	}
-	return why
+	return why, nil
 }

@@ -6,6 +6,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -61,7 +63,7 @@ func TestOnlyTheAgentsOwnAnswerCountsAsReady(t *testing.T) {
 			{"an agent that is not", not, true, "bridge cni0: line one\nline two"},
 			{"a cleanup", nil, false, "does not say how it is"},
 		} {
-			release, usurper, err := lock(t.Context(), "127.0.0.1:1", tt.state)
+			release, usurper, err := lock(t.Context(), "127.0.0.1:1", tt.state, slog.New(slog.DiscardHandler))
 			if err != nil || usurper != "" {
 				t.Fatal(err, usurper)
 			}
@@ -91,37 +93,56 @@ func TestOnlyTheAgentsOwnAnswerCountsAsReady(t *testing.T) {
 func TestAnotherUserLearnsNothingAtTheLock(t *testing.T) {
 	apart.Run(t, func(t *testing.T) {
 		_, _, not := states()
-		release, _, err := lock(t.Context(), "127.0.0.1:1", not)
+		release, _, err := lock(t.Context(), "127.0.0.1:1", not, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer release()
 		var answer answered
 		apart.AsUser(t, 65534, func() { answer, err = ask(context.Background()) })
-		if err == nil || answer.condition != nil {
+		if err == nil || answer.condition != nil || !strings.Contains(err.Error(), "run it as root") {
 			t.Errorf("another user is told %+v, %v", answer, err)
 		}
 	})
 }
 
-// Another user's process that has the lock is not believed. The probe asks the page of
-// the agent then, unless another user has that, too.
-func TestAProbeBelievesNoOtherUser(t *testing.T) {
-	apart.Run(t, func(t *testing.T) {
+// squat takes the agent's lock as a user. It listens when listen is called.
+func squat(t *testing.T) (listen func()) {
+	t.Helper()
+	fd := 0
+	apart.AsUser(t, 65534, func() {
+		var err error
+		if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			t.Error(err)
+			return
+		}
+		t.Cleanup(func() { _ = unix.Close(fd) })
+		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: datapath.AgentLock}); err != nil {
+			t.Error(err)
+		}
+	})
+	return func() {
 		apart.AsUser(t, 65534, func() {
-			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			t.Cleanup(func() { _ = unix.Close(fd) })
-			if err := unix.Bind(fd, &unix.SockaddrUnix{Name: datapath.AgentLock}); err != nil {
-				t.Error(err)
-			}
 			if err := unix.Listen(fd, 16); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// Another user's process that has the lock is not believed. The probe asks the page of
+// the agent then, unless another user has that, too: it is live then, since no user may
+// have an agent restarted, and not ready.
+func TestAProbeBelievesNoOtherUser(t *testing.T) {
+	apart.Run(t, func(t *testing.T) {
+		listen := squat(t)
+		if _, err := ask(t.Context()); !errors.Is(err, errNotOurs) {
+			t.Errorf("who has the lock and does not listen: %v", err)
+		}
+		if text, ok := probed(t, config.ProbeLive, ""); !ok || !strings.Contains(text, "does not listen") {
+			t.Errorf("who has the lock and does not listen: %t %q", ok, text)
+		}
+		listen()
 		status := http.StatusOK
 		page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/healthz" {
@@ -138,12 +159,14 @@ func TestAProbeBelievesNoOtherUser(t *testing.T) {
 		if text, ok := probed(t, config.ProbeReady, at); ok || !strings.Contains(text, "limit sets") {
 			t.Errorf("the agent is not ready: %t %q", ok, text)
 		}
-		if text, ok := probed(t, config.ProbeLive, at); !ok {
+		if text, ok := probed(t, config.ProbeLive, at); !ok || text != "live" {
 			t.Errorf("the agent is live: %q", text)
 		}
 		for health, want := range map[string]string{listenAs(t, 65534): "and one the port", "": "no --health-port", "127.0.0.1:1": "refused"} {
-			if text, ok := probed(t, config.ProbeLive, health); ok || !strings.Contains(text, want) {
-				t.Errorf("%q: %t %q, want %q", health, ok, text, want)
+			for _, what := range []config.Probe{config.ProbeLive, config.ProbeReady} {
+				if text, ok := probed(t, what, health); ok != (what == config.ProbeLive) || !strings.Contains(text, want) {
+					t.Errorf("%s, %q: %t %q, want %q", what, health, ok, text, want)
+				}
 			}
 		}
 		if why := notReady(t.Context()); !strings.Contains(why, "another user's process") {

@@ -38,7 +38,7 @@ var ErrPlacement = errors.New("cannot run here")
 // Run runs the agent until ctx ends. Rules stay in the kernel when it returns.
 func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) error {
 	state := &self{}
-	release, usurper, err := lock(ctx, cfg.HealthListen(), state)
+	release, usurper, err := lock(ctx, cfg.HealthListen(), state, log)
 	if err != nil {
 		return err
 	}
@@ -179,6 +179,7 @@ type source interface {
 // announcer is a source that reaches the authors of policies, over a connection.
 type announcer interface {
 	Announce(policy cluster.Key, findings []cluster.Diagnostic)
+	Amend(policy cluster.Key, findings []cluster.Diagnostic)
 	CountEvents(count func(result string))
 	CountErrors(count func(reason string))
 }
@@ -189,7 +190,7 @@ func (l *Loop) reach(s source) {
 	if a, ok := s.(announcer); ok {
 		a.CountEvents(l.Observer.AddEvent)
 		a.CountErrors(l.Observer.AddSourceError)
-		l.findings.announce = a.Announce
+		l.findings.announce, l.findings.amend = a.Announce, a.Amend
 	}
 }
 

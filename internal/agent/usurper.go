@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"strconv"
@@ -30,7 +31,7 @@ import (
 // may be nil. usurper names a process of
 // another user that keeps us from the lock; release gives it back, and waits until
 // nobody is answered any more.
-func lock(ctx context.Context, health string, state *self) (release func(), usurper string, err error) {
+func lock(ctx context.Context, health string, state *self, log *slog.Logger) (release func(), usurper string, err error) {
 	l, usurper, err := datapath.Lock(ctx, datapath.AgentLock)
 	switch {
 	case errors.Is(err, datapath.ErrLocked):
@@ -41,28 +42,45 @@ func lock(ctx context.Context, health string, state *self) (release func(), usur
 		return func() {}, usurper, nil
 	}
 	done := make(chan struct{})
+	answering, stop := context.WithCancel(context.WithoutCancel(ctx)) // also while the agent ends
 	go func() {
 		defer close(done)
-		answer(l, health, state)
+		answer(answering, l, health, state, log)
 	}()
 	return func() {
+		stop()
 		_ = l.Close() // it goes away with the process
 		<-done
 	}, "", nil
 }
 
-// answer lets those go who connect to learn whether an agent lives (the start gate,
-// with each pod), where it answers or how it is, until the lock is given back.
-func answer(l net.Listener, health string, state *self) {
+// answerAgain is the pause after a failure at the lock.
+const answerAgain = 100 * time.Millisecond
+
+// answer accepts and closes connections of processes that probe the lock to learn whether
+// an agent runs (the start gate does, for each pod), and tells them the health address and,
+// if they are root's, the agent's condition, until the lock is released. A failure to
+// accept, for want of file descriptors for example, is retried: a client that gets no
+// answer takes the agent for dead.
+func answer(ctx context.Context, l net.Listener, health string, state *self, log *slog.Logger) {
+	said := false
 	for {
 		conn, err := l.Accept()
-		if err != nil {
+		switch {
+		case errors.Is(err, net.ErrClosed):
 			return
+		case err != nil:
+			if !said {
+				log.Warn("accepting at the agent lock failed, retrying", "err", err)
+			}
+			said = true
+			pause(ctx, answerAgain)
+			continue
 		}
 		text := health + "\n"
 		if ours, _, err := datapath.Peer(conn); err == nil && ours && state != nil {
-			said, _ := json.Marshal(state.condition()) // two texts
-			text += string(said) + "\n"
+			how, _ := json.Marshal(state.condition()) // two texts
+			text += string(how) + "\n"
 		}
 		_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // who does not read keeps nobody waiting
 		_, _ = io.WriteString(conn, text)                      // most have hung up

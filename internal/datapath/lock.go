@@ -34,19 +34,29 @@ const askHolder = time.Second
 // Lock takes a lock. If a process of another user holds it, usurper names that process and there is no
 // error; the listener is then nil, and no process of ours holds the lock.
 func Lock(ctx context.Context, name string) (l net.Listener, usurper string, err error) {
-	var config net.ListenConfig
-	l, err = config.Listen(ctx, "unix", name)
-	if !errors.Is(err, unix.EADDRINUSE) {
-		return l, "", err
+	for end := time.Now().Add(askHolder); ; {
+		var config net.ListenConfig
+		l, err = config.Listen(ctx, "unix", name)
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return l, "", err
+		}
+		ours, who, err := holder(ctx, name)
+		switch {
+		case err != nil:
+			return nil, "", err
+		case ours:
+			return nil, "", fmt.Errorf("%w by %s", ErrLocked, who)
+		case who != "":
+			return nil, who, nil
+		case time.Now().After(end): // ours listen at once
+			return nil, "a process that has it and does not listen", nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, "", fmt.Errorf("taking the lock %s: %w", name, ctx.Err())
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
-	ours, who, err := holder(ctx, name)
-	switch {
-	case err != nil:
-		return nil, "", err
-	case ours:
-		return nil, "", fmt.Errorf("%w by %s", ErrLocked, who)
-	}
-	return nil, who, nil
 }
 
 // holder describes the process that listens on an abstract socket, and reports whether it is ours: of root

@@ -49,6 +49,28 @@ func TestALockOfAnotherUserIsNoLock(t *testing.T) {
 	})
 }
 
+// A user's socket that does not listen has nobody to ask who it is. It is no lock either.
+func TestALockThatDoesNotListenIsNoLock(t *testing.T) {
+	inOwnNamespace(t, func(t *testing.T) {
+		for _, name := range []string{AgentLock, skeletonLock} {
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err := errors.Join(err, unix.Bind(fd, &unix.SockaddrUnix{Name: name})); err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+		}
+		l, usurper, err := Lock(t.Context(), AgentLock)
+		if l != nil || err != nil || !strings.Contains(usurper, "does not listen") {
+			t.Errorf("lock %v, usurper %q, %v", l, usurper, err)
+		}
+		release, err := lockSkeleton(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+	})
+}
+
 func TestALockOfOursIsHeld(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {
 		if alive, err := agentLives(t.Context()); alive || err != nil {

@@ -159,7 +159,7 @@ func referenceAlerts() string {
 		{prefix + "snapshot_revision > " + prefix + "applied_revision", "Changes are seen but not enforced; passes fail."},
 		{"max_over_time(" + prefix + "source_connected[5m]) == 0", "Changes of a kind were not seen for a while; what was known before stays enforced. `/statusz` has the cause."},
 		{"time() - " + prefix + "source_last_word_timestamp_seconds{kind!=\"manifests\"} > 900", "Nothing at all was heard of a kind for a quarter of an hour, although a watch is open."},
-		{"increase(" + prefix + `source_errors_total{reason=~"forbidden|unauthorized"}[15m]) > 3`, "The API server refuses the agent; its log has the cure."},
+		{"increase(" + prefix + `source_errors_total{reason=~"forbidden|unauthorized"}[5m]) > 0`, "For ten minutes: the API server refuses the agent; its log has the cure. One that was just started refuses everybody for a moment."},
 		{"time() - " + prefix + "last_apply_timestamp_seconds > 1200", "No pass has succeeded for 20 minutes; take four times `--iptables-sync-period`."},
 		{"increase(" + prefix + "drift_repairs_total[1h]) > 0", "Another program changes what this agent made in the kernel."},
 		{prefix + `policy_diagnostics{severity="error"} > 0`, "A part of a policy was not understood and matches nothing; `/statusz` names it."},

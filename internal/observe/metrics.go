@@ -85,7 +85,7 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 			"broken: the connection of a watch was lost.", "reason", SourceErrors()...),
 		events: b.counters("policy_events_total", "Events about findings, for the authors of policies. "+
 			"written: by this node. exists: another node wrote it, or this one before a restart. failed: the API server refused it. "+
-			"dropped: too many waited, or the policy was gone.", "result", EventResults()...),
+			"dropped: too many waited, or the policy or what was found was gone.", "result", EventResults()...),
 		unannounced: b.counter("gate_unannounced_pods_total", "Pods of this node that started and were not announced at the start gate. "+
 			"Where the gate is used it stays at 0: else the runtime's configuration was changed. podwall-gate status on the node says which file it uses."),
 		applyDuration: b.histograms("apply_duration_seconds", "Time that a pass took, from the change taken to the kernel's answer. Kind full compares the whole table, delta writes a change.",

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"sigs.k8s.io/yaml"
 )
@@ -155,4 +156,19 @@ func wrongSpan(flags []string, span string) error {
 		return exists(strings.TrimSuffix(span, "/"))
 	}
 	return nil
+}
+
+// An API server that was just started refuses everybody for a moment. The alert about
+// refusals waits longer than the window in which it still sees them.
+func TestARestartOfTheServerFiresNoAlert(t *testing.T) {
+	rule := regexp.MustCompile(`expr: increase\(podwall_source_errors_total\{[^}]*\}\[(\w+)\]\).*\n *for: (\w+)`).
+		FindStringSubmatch(read(t, "docs/operate.md"))
+	if rule == nil {
+		t.Fatal("the alert is not there, or fires at once")
+	}
+	window, err := time.ParseDuration(rule[1])
+	wait, bad := time.ParseDuration(rule[2])
+	if err := errors.Join(err, bad); err != nil || wait <= window {
+		t.Errorf("the alert looks back %s and waits %s, %v", window, wait, err)
+	}
 }

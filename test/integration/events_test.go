@@ -62,7 +62,7 @@ func TestAuthorsReadWhatIsFoundAboutTheirPolicies(t *testing.T) {
 	}
 	w.createPolicy(w.parsePolicy(fmt.Appendf(nil, odd, "nsb")))
 	a.await("the Event of another namespace", func() bool { return len(w.events("nsb")) > 0 })
-	if n, limit := len(w.events("nsa")), 2*(2+int(time.Since(began)/time.Minute)); n > limit { // one a minute, of each node
+	if n, limit := len(w.events("nsa")), 2*(2+int(time.Since(began)/time.Minute)); n > limit { // of each of the two nodes one a minute
 		t.Errorf("%d Events about a policy that was edited 50 times, want %d at most", n, limit)
 	}
 }

@@ -198,9 +198,9 @@ func TestProbesAskWhereTheAgentAnswers(t *testing.T) {
 }
 
 func TestProbesCanBeProcesses(t *testing.T) {
-	c := agents(t, at("health.probe", "exec")).Spec.Template.Spec.Containers[0]
+	c := agents(t, map[string]any{"health": map[string]any{"probe": "exec", "address": "::1", "port": 20300}}).Spec.Template.Spec.Containers[0]
 	for what, p := range map[string]*corev1.Probe{"live": c.StartupProbe, "live ": c.LivenessProbe, "ready": c.ReadinessProbe} {
-		want := []string{"/usr/bin/podwall-agent", "--probe=" + strings.TrimSpace(what)}
+		want := []string{"/usr/bin/podwall-agent", "--probe=" + strings.TrimSpace(what), "--health-addr=::1", "--health-port=20300"}
 		if p.HTTPGet != nil || p.Exec == nil || !slices.Equal(p.Exec.Command, want) {
 			t.Errorf("the probe is %+v, want %q", p.ProbeHandler, want)
 		}

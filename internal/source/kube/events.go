@@ -32,7 +32,7 @@ const (
 type EventResult string
 
 // The results. An Event that exists was written by another node's agent, or before a
-// restart. One that was dropped found no room, or a policy that is gone.
+// restart. One that was dropped found no room, or a policy or findings that are gone.
 const (
 	EventWritten EventResult = "written"
 	EventExists  EventResult = "exists"
@@ -58,6 +58,7 @@ type notices struct {
 	woken  wake.Signal
 	mu     sync.Mutex // guards what follows
 	queue  map[cluster.Key]*notice
+	taken  map[cluster.Key]*notice   // what is being written; it may wait again
 	spoken map[cluster.Key]time.Time // when an Event about the policy was written last
 	count  func(EventResult)
 
@@ -67,7 +68,7 @@ type notices struct {
 
 func newNotices(log *slog.Logger) *notices {
 	return &notices{log: log, turn: eventTurn, pause: eventPause, gap: eventGap, retry: eventRetry, woken: wake.New(),
-		queue: map[cluster.Key]*notice{}, spoken: map[cluster.Key]time.Time{}, count: func(EventResult) {}}
+		queue: map[cluster.Key]*notice{}, taken: map[cluster.Key]*notice{}, spoken: map[cluster.Key]time.Time{}, count: func(EventResult) {}}
 }
 
 // add has all findings about a policy written, in the place of what waits about it.
@@ -85,6 +86,24 @@ func (n *notices) add(policy cluster.Key, findings []cluster.Diagnostic) {
 		n.queue[policy] = &notice{findings: findings}
 	}
 	n.woken.Set()
+}
+
+// amend puts these findings, which may be none, in the place of what waits about a
+// policy, or is tried in vain at this moment. Nothing is written because of it alone.
+func (n *notices) amend(policy cluster.Key, findings []cluster.Diagnostic) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if one := n.taken[policy]; one != nil {
+		one.findings = findings
+	}
+	switch one := n.queue[policy]; {
+	case one == nil:
+	case len(findings) == 0:
+		delete(n.queue, policy)
+		n.count(EventDropped)
+	default:
+		one.findings = findings
+	}
 }
 
 // speaker is who writes Events: a node with its connection.
@@ -161,6 +180,7 @@ func (s *speaker) next(now time.Time) (policy cluster.Key, one *notice, wait tim
 		return policy, nil, wait
 	}
 	delete(s.queue, policy)
+	s.taken[policy] = one
 	return policy, one, 0
 }
 
@@ -205,15 +225,18 @@ func (s *speaker) blocked(now time.Time) time.Duration {
 
 // write writes one Event. What fails waits again, unless there is something newer.
 func (s *speaker) write(ctx context.Context, policy cluster.Key, one *notice) {
+	s.mu.Lock()
+	findings := one.findings // amend may change them meanwhile
+	s.mu.Unlock()
 	p := s.store.Policy(policy)
-	if p == nil {
-		s.count(EventDropped)
+	if p == nil || len(findings) == 0 {
+		s.drop(policy)
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	now := time.Now()
-	event := eventAbout(p, one.findings, s.node, now)
+	event := eventAbout(p, findings, s.node, now)
 	err := s.client.Post().Namespace(policy.Namespace).Resource("events").Body(event).Do(ctx).Error()
 	switch s.settle(policy, one, err, now) {
 	case rightMissing:
@@ -224,6 +247,13 @@ func (s *speaker) write(ctx context.Context, policy cluster.Key, one *notice) {
 	case givenUp:
 		s.log.Debug("an Event cannot be written", "policy", policy.String(), "err", err)
 	}
+}
+
+func (s *speaker) drop(policy cluster.Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.taken, policy)
+	s.count(EventDropped)
 }
 
 // outcome is what the log says of a request.
@@ -241,6 +271,7 @@ const (
 func (s *speaker) settle(policy cluster.Key, one *notice, err error, now time.Time) outcome {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	delete(s.taken, policy)
 	if missesRight(err) {
 		s.again(policy, one, now)
 		return s.refuse(now)
@@ -266,9 +297,9 @@ func resultOf(err error) EventResult {
 	return EventExists
 }
 
-// again puts back what could not be written.
+// again puts back what could not be written, unless the findings are gone.
 func (s *speaker) again(policy cluster.Key, one *notice, at time.Time) {
-	if s.queue[policy] == nil && len(s.queue) < maxNotices {
+	if len(one.findings) > 0 && s.queue[policy] == nil && len(s.queue) < maxNotices {
 		one.at = at
 		s.queue[policy] = one
 	}

@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -306,16 +308,71 @@ func TestManyAnnouncementsOfAPolicyAreOneEvent(t *testing.T) {
 // Announcing never waits: not for a server that does not answer, and not when too
 // much waits.
 func TestAnnouncingNeverWaits(t *testing.T) {
-	s := newAPIServer(t)
-	s.setRefuse("events", http.StatusServiceUnavailable)
-	source := New(s.cfg, quietly()).OnNode("n1")
-	dropped := 0
-	source.CountEvents(func(string) { dropped++ })
+	s, asked, answer := newAPIServer(t), make(chan struct{}, 1), make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			asked <- struct{}{}
+			<-answer
+		}
+		s.serve(w, r)
+	}))
+	t.Cleanup(slow.Close)
+	web := policy("web")
+	s.put("nodes", nodeObject("n1", "192.0.2.1"))
+	s.put("networkpolicies", web)
+	store, source := cluster.NewStore(), New(&rest.Config{Host: slow.URL}, quietly()).OnNode("n1")
+	source.notices.gap = time.Hour // one request
+	var dropped atomic.Int32
+	source.CountEvents(func(result string) {
+		if result == string(EventDropped) {
+			dropped.Add(1)
+		}
+	})
+	run(t, source, store)
+	t.Cleanup(sync.OnceFunc(func() { close(answer) })) // before the source ends
+	await(t, store, "web")
+	found := []cluster.Diagnostic{about(cluster.Error, "wrong")}
+	source.Announce(cluster.Key{Namespace: web.Namespace, Name: web.Name}, found)
+	<-asked
 	for i := range 2 * maxNotices {
-		source.Announce(cluster.Key{Namespace: "shop", Name: fmt.Sprint("p", i)}, nil)
+		source.Announce(cluster.Key{Namespace: "shop", Name: fmt.Sprint("p", i)}, found)
+		source.Amend(cluster.Key{Namespace: "shop", Name: "web"}, found)
 	}
-	if dropped != maxNotices || len(source.notices.queue) != maxNotices {
-		t.Errorf("%d wait, %d were dropped, want %d of each", len(source.notices.queue), dropped, maxNotices)
+	source.notices.mu.Lock()
+	defer source.notices.mu.Unlock()
+	if waits := len(source.notices.queue); int(dropped.Load()) != maxNotices || waits != maxNotices {
+		t.Errorf("%d wait, %d were dropped, want %d of each", waits, dropped.Load(), maxNotices)
+	}
+}
+
+// What an author corrects before a node's turn that node does not write, neither what
+// waits nor what failed and would be tried again.
+func TestWhatIsCorrectedIsNotWritten(t *testing.T) {
+	web, now := cluster.Key{Namespace: "shop", Name: "web"}, time.Unix(1_000_000, 0)
+	one, two := about(cluster.Error, "one"), about(cluster.Warning, "two")
+	store := cluster.NewStore()
+	store.Update(func(tx *cluster.Tx) { tx.SetNode(&cluster.Node{Name: "n1"}) })
+	n := newNotices(quietly())
+	s := &speaker{notices: n, store: store, node: "n1", alone: func() bool { return false }}
+	n.add(web, []cluster.Diagnostic{one, two})
+	n.amend(web, []cluster.Diagnostic{two})
+	if got := n.queue[web].findings; len(got) != 1 || got[0] != two {
+		t.Errorf("a half is corrected: %v waits", got)
+	}
+	n.amend(web, nil)
+	if _, got, _ := s.next(now); got != nil {
+		t.Errorf("all is corrected: %v is written", got.findings)
+	}
+	n.amend(web, []cluster.Diagnostic{two})
+	if len(n.queue) != 0 {
+		t.Error("what was written already is written again because a half of it is gone")
+	}
+	n.add(web, []cluster.Diagnostic{one})
+	_, taken, _ := s.next(now)
+	n.amend(web, nil)
+	s.settle(web, taken, os.ErrDeadlineExceeded, now)
+	if len(n.queue) != 0 || len(n.taken) != 0 {
+		t.Errorf("corrected while it was tried: %v waits", n.queue[web].findings)
 	}
 }
 
@@ -326,7 +383,7 @@ func TestAnAgentThatSeesNoOtherNodesWritesNothing(t *testing.T) {
 	store.Update(func(tx *cluster.Tx) { tx.SetNode(&cluster.Node{Name: "n1"}) })
 	for _, alone := range []bool{true, false} {
 		n := newNotices(quietly())
-		n.add(web, nil)
+		n.add(web, []cluster.Diagnostic{about(cluster.Error, "wrong")})
 		s := &speaker{notices: n, store: store, node: "n1", alone: func() bool { return alone }}
 		if _, one, _ := s.next(time.Now()); (one == nil) != alone || len(n.queue) != 0 {
 			t.Errorf("alone %t: notice %v, %d wait", alone, one, len(n.queue))
@@ -339,7 +396,7 @@ func TestAnAgentThatSeesNoOtherNodesWritesNothing(t *testing.T) {
 func TestAnEventThatFailsIsTriedAgain(t *testing.T) {
 	web, now := cluster.Key{Namespace: "shop", Name: "web"}, time.Unix(1_000_000, 0)
 	n := newNotices(quietly())
-	s, one := &speaker{notices: n}, &notice{}
+	s, one := &speaker{notices: n}, &notice{findings: []cluster.Diagnostic{about(cluster.Error, "wrong")}}
 	for i := range eventTries - 1 {
 		if got := s.settle(web, one, os.ErrDeadlineExceeded, now); got != nothing || n.queue[web] != one {
 			t.Fatalf("try %d: outcome %d, waits %v", i, got, n.queue[web])

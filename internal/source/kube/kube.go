@@ -75,6 +75,12 @@ func (s *Source) Announce(policy cluster.Key, findings []cluster.Diagnostic) {
 	}
 }
 
+// Amend has these findings, none if there are none any more, written in the place of
+// what Announce was given about a policy and is not written yet. It never waits.
+func (s *Source) Amend(policy cluster.Key, findings []cluster.Diagnostic) {
+	s.notices.amend(policy, findings)
+}
+
 // CountEvents has what becomes of each Event counted. It is to be called before Run.
 func (s *Source) CountEvents(count func(result string)) {
 	s.notices.count = func(r EventResult) { count(string(r)) }
@@ -178,7 +184,7 @@ func (s *Source) follow(ctx context.Context, cfg *rest.Config, store *cluster.St
 }
 
 // seesOneNode reports whether the Node of this agent alone may be read.
-func (s *Source) seesOneNode() bool { return s.reports[cluster.Nodes.String()].state().Seldom }
+func (s *Source) seesOneNode() bool { return s.reports[cluster.Nodes.String()].seesOwnOnly() }
 
 func kinds(store *cluster.Store, node string) []watched {
 	interner := convert.NewInterner().OnNode(node) // used by the goroutine of the pods only

@@ -46,6 +46,7 @@ type reporter struct {
 	told  time.Time     // it was logged last
 	wait  time.Duration // until it is logged again
 	from  time.Time     // this kind of failure began
+	own   bool          // the own Node alone may be read, whatever failed since
 }
 
 func newReporter(log *slog.Logger, group, kind, server string) *reporter {
@@ -58,6 +59,14 @@ func (r *reporter) state() feed.Feed {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.feed
+}
+
+// seesOwnOnly reports whether the own Node alone may be read. Another failure does not
+// end that, only a watch of all Nodes does.
+func (r *reporter) seesOwnOnly() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.own
 }
 
 // heard records a sign of life of the server.
@@ -98,7 +107,7 @@ func (r *reporter) good(now time.Time) {
 	if r.bad != "" {
 		r.log.Info("the API server answers again", "elapsed", now.Sub(r.since))
 	}
-	r.bad = ""
+	r.bad, r.own = "", false
 	if !r.feed.Connected {
 		r.feed.Connected, r.feed.Since = true, now
 	}
@@ -116,10 +125,12 @@ func (r *reporter) failed(ctx context.Context, err error, now time.Time) {
 		r.feed.Connected, r.feed.Since = false, now
 	}
 	if r.feed.Seldom = errors.Is(err, errOwnOnly); r.feed.Seldom {
-		r.feed.Heard = now
+		r.feed.Heard, r.own = now, true
 	}
 	f := r.classify(err)
-	r.count(f.reason)
+	if !r.feed.Seldom { // else a narrow role would count for ever
+		r.count(f.reason)
+	}
 	changed := r.bad != f.message
 	if changed {
 		r.bad, r.from, r.wait = f.message, now, firstRepeat

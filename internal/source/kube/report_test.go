@@ -5,6 +5,7 @@ package kube
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -81,6 +82,33 @@ func TestErrorsAreCountedByReason(t *testing.T) {
 	}
 	if len(got) != 5 {
 		t.Errorf("the counts are %v", got)
+	}
+	forbidden := got[ErrorForbidden]
+	r.result(t.Context(), fmt.Errorf("%w; %w", apierrors.NewForbidden(pods, "", nil), errOwnOnly))
+	if got[ErrorForbidden] != forbidden {
+		t.Error("where the own Node alone may be read its refusals are counted")
+	}
+}
+
+// An agent that may read its own Node alone goes on being that while the API server is
+// away, or it would write about every policy.
+func TestAnotherFailureGivesNoRightToTheNodes(t *testing.T) {
+	s := New(&rest.Config{}, quietly()).OnNode("n1")
+	r := s.reports[cluster.Nodes.String()]
+	for i, step := range []struct {
+		err  error
+		want bool
+	}{
+		{nil, false},
+		{fmt.Errorf("%w; %w", apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "", nil), errOwnOnly), true},
+		{errors.New("connection refused"), true},
+		{apierrors.NewUnauthorized("who are you"), true},
+		{nil, false},
+		{errors.New("connection refused"), false},
+	} {
+		if r.result(t.Context(), step.err); s.seesOneNode() != step.want {
+			t.Errorf("step %d: the own Node alone: %t", i, !step.want)
+		}
 	}
 }
 

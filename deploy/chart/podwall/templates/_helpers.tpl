@@ -40,7 +40,7 @@ runAsGroup: 0
 
 {{/*
 A probe of live or ready. By HTTP: without an address of its own the agent answers on the pod's, which is the
-node's.
+node's. A process is told the page, too: it asks there while a user's process holds the agent's lock.
 */}}
 {{- define "podwall.probe" -}}
 {{- $root := index . 0 -}}
@@ -49,6 +49,8 @@ exec:
   command:
     - /usr/bin/podwall-agent
     - --probe={{ index . 1 }}
+    - {{ printf "--health-addr=%s" $root.Values.health.address | quote }}
+    - --health-port={{ $root.Values.health.port }}
 {{- else -}}
 httpGet:
   {{- with $root.Values.health.address }}
