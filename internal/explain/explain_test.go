@@ -159,8 +159,6 @@ func TestAllRulesThatAllowAreNamed(t *testing.T) {
 	}
 }
 
-// world is a cluster made by hand: shop/web (10.0.0.1), shop/db (10.0.0.2), and
-// other/web (10.0.0.3) on another node.
 const podDB = `apiVersion: v1
 kind: Pod
 metadata: {name: db, namespace: shop, labels: {app: db}}
@@ -168,6 +166,8 @@ spec: {nodeName: one, containers: [{name: c, image: i, ports: [{name: sql, conta
 status: {phase: Running, podIPs: [{ip: 10.0.0.2}]}
 `
 
+// world is a cluster made by hand: shop/web (10.0.0.1), shop/db (10.0.0.2), and
+// other/web (10.0.0.3) on another node.
 func world(t *testing.T, policies ...string) *explain.Cluster {
 	t.Helper()
 	return explain.New(read(t, append([]string{`
