@@ -32,7 +32,8 @@ type ports struct {
 func openPorts(o *observe.Observer, e observe.Endpoints) (list []*ports, err error) {
 	health, metrics := e, e
 	health.Metrics, metrics.Health = "", ""
-	all := []*ports{{endpoints: health, observer: o, subject: "port for health"}, {endpoints: metrics, observer: o, subject: "port for metrics"}}
+	all := []*ports{{endpoints: health, observer: o, subject: "port for health"},
+		{endpoints: metrics, observer: o, subject: "port for metrics"}}
 	if e.Health == e.Metrics {
 		all = []*ports{{endpoints: e, observer: o, subject: "port for health"}}
 	}

@@ -65,7 +65,8 @@ func (l *Loop) report(pass observe.Pass, r datapath.Report) {
 		l.Log.Info("policies are enforced", "revision", pass.Revision, "pods", pass.Pods, "isolated", pass.IsolatedPods, "elapsed", pass.Elapsed)
 		return
 	}
-	l.Log.Debug("apply complete", "revision", pass.Revision, "full", pass.Full, "changes", r.Changes, "count", r.Elements, "elapsed", pass.Elapsed)
+	l.Log.Debug("apply complete", "revision", pass.Revision, "full", pass.Full, "changes", r.Changes,
+		"count", r.Elements, "elapsed", pass.Elapsed)
 }
 
 // count adds what the kernel holds; the table is nil after a failure.

@@ -87,7 +87,8 @@ func TestTheSkeletonBringsTheChainsOfABridge(t *testing.T) {
 		if err := Skeleton(t.Context(), []string{"br0"}, nil, slog.New(slog.DiscardHandler)); err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{"type nat hook prerouting", "iifname @pod-bridges jump multicast", "chain multicast-to-pods", "ingress4-web"} {
+		for _, want := range []string{"type nat hook prerouting", "iifname @pod-bridges jump multicast",
+			"chain multicast-to-pods", "ingress4-web"} {
 			if !strings.Contains(listing(t), want) {
 				t.Errorf("the table lacks %q:\n%s", want, listing(t))
 			}

@@ -98,7 +98,8 @@ func TestExplanationsAgreeWithTheOracle(t *testing.T) {
 
 func sideAgrees(t *rapid.T, q question, direction string, got explain.Side, want oracle.Reason) {
 	fail := func(what string) {
-		t.Fatalf("%s of %s to %s %s:%d: %s: got %+v, the oracle says %s", direction, q.flow.Src, q.flow.Dst, q.flow.Protocol, q.flow.Port, what, got, want)
+		t.Fatalf("%s of %s to %s %s:%d: %s: got %+v, the oracle says %s", direction, q.flow.Src,
+			q.flow.Dst, q.flow.Protocol, q.flow.Port, what, got, want)
 	}
 	switch {
 	case got.Allowed() != want.Allowed():
@@ -211,7 +212,8 @@ func TestADenyNamesFieldAndChange(t *testing.T) {
 			"spec.ingress[0].from[0].podSelector: needs app=webb, has app=web", `set app of spec.ingress[0].from[0].podSelector to "web"`},
 		{"another port", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}, {port: sql}]}]}`,
 			pod("shop", "web"), pod("shop", "db"), 443,
-			"spec.ingress[0].ports: tcp:80, tcp:sql (5432 on shop/db), the flow has tcp:443", "add {protocol: TCP, port: 443} to spec.ingress[0].ports"},
+			"spec.ingress[0].ports: tcp:80, tcp:sql (5432 on shop/db), the flow has tcp:443",
+			"add {protocol: TCP, port: 443} to spec.ingress[0].ports"},
 		{"another namespace", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}]}]}`,
 			pod("other", "web"), pod("shop", "db"), 5432,
 			"without namespaceSelector it means namespace shop, the peer is in other", "kubernetes.io/metadata.name: other"},
@@ -304,7 +306,8 @@ func TestAProposedItemMeansThePeer(t *testing.T) {
 // A policy that was meant to select the pod and does not is named with the reason:
 // the typo of a subject opens.
 func TestAnAllowNamesPoliciesThatDoNotSelect(t *testing.T) {
-	c := world(t, policy("p", `{podSelector: {matchLabels: {app: dbb}}}`), policy("q", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}]}]}`))
+	c := world(t, policy("p", `{podSelector: {matchLabels: {app: dbb}}}`),
+		policy("q", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}]}]}`))
 	e, err := c.Explain(explain.Flow{Src: pod("shop", "web"), Dst: pod("shop", "db"), Protocol: inet.TCP, Port: 80})
 	if err != nil {
 		t.Fatal(err)

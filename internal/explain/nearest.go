@@ -155,7 +155,8 @@ func (c *Cluster) itemMiss(field string, p *cluster.Policy, item cluster.Peer, q
 		return blockMiss(field, item.Block, q)
 	}
 	if q.peer.pod == nil {
-		return half{near: nearNoPod, why: []string{fmt.Sprintf("%s: selects pods, and %s is not a pod with a network of its own", field, q.peer.addr)},
+		return half{near: nearNoPod, why: []string{fmt.Sprintf("%s: selects pods, and %s is not a pod with a network of its own",
+			field, q.peer.addr)},
 			change: fmt.Sprintf("add {ipBlock: {cidr: %s}} next to %s", single(q), field)}
 	}
 	peer := q.peer.pod

@@ -77,7 +77,8 @@ func agentTakes(args []string) error {
 // labTakes has podwall-lab read a command line and print its help instead of doing it.
 func labTakes(args []string) error {
 	var out, stderr bytes.Buffer
-	if status := cli.Run(context.Background(), "test", append(slices.Clone(args), "--help"), cli.Streams{In: strings.NewReader(""), Out: &out, Err: &stderr}); status != 0 {
+	if status := cli.Run(context.Background(), "test", append(slices.Clone(args), "--help"),
+		cli.Streams{In: strings.NewReader(""), Out: &out, Err: &stderr}); status != 0 {
 		return errors.New(strings.TrimSpace(stderr.String()))
 	}
 	usage := regexp.MustCompile(`(?m)^  podwall-lab[a-z ]*`).FindString(out.String())

@@ -93,7 +93,8 @@ func (w *world) older() string {
 		links = fmt.Sprintf("%q, %q", w.bed.Pod(key(victim)).HostDevice, w.bed.Pod(key(jailed)).HostDevice)
 	}
 	for family, names := range [][]string{{"4", "ipv4_addr", "ip", "192.0.2.254"}, {"6", "ipv6_addr", "ip6", "2001:db8:706f:6477:616c:6c00:0:1"}} {
-		words := []string{"local-podsN", "local-pods" + names[0], "hairpinN", "hairpin" + names[0], "podsN", "pods" + names[0], "egressN", "egress" + names[0],
+		words := []string{"local-podsN", "local-pods" + names[0], "hairpinN", "hairpin" + names[0],
+			"podsN", "pods" + names[0], "egressN", "egress" + names[0],
 			"ingressN", "ingress" + names[0], "pod-egressN", "pod-egress" + names[0], "pod-ingressN", "pod-ingress" + names[0],
 			"IPTYPE", names[1], "IP saddr", names[2] + " saddr", "SELFTEST", names[3]}
 		for _, a := range cast() {
@@ -138,7 +139,8 @@ func TestUpgradesUnderTraffic(t *testing.T) {
 	}{
 		{"an older release", strings.NewReplacer()},
 		{"a newer release", strings.NewReplacer("chain tracking { ct state new return; }", newer)},
-		{"chains of other names", strings.NewReplacer("chain postrouting", "chain judge", "chain input", "chain node", "to-pod", "deliver", "antispoof", "who")},
+		{"chains of other names", strings.NewReplacer("chain postrouting", "chain judge", "chain input", "chain node",
+			"to-pod", "deliver", "antispoof", "who")},
 		{"the names before ADR 0028", strings.NewReplacer("chain antispoof", "chain known-source",
 			"jump antispoof", "jump known-source", "hairpin", "self", "local-pods", "local", "pod-egress", "from", "pod-ingress", "to")},
 		{"a set of another type", strings.NewReplacer("set local-pods4 { type ipv4_addr;", "set local-pods4 { type ipv4_addr; flags interval;")},

@@ -72,7 +72,8 @@ func (w *world) meddle(times int) error {
 	defer func() { _ = c.CloseLasting() }()
 	refused := 0
 	for n := range times {
-		set, err := c.GetSetByName(&nftables.Table{Name: "podwall", Family: nftables.TableFamilyINet}, []string{"local-pods4", "non-pod-links", "ingress-links"}[n%3])
+		set, err := c.GetSetByName(&nftables.Table{Name: "podwall", Family: nftables.TableFamilyINet},
+			[]string{"local-pods4", "non-pod-links", "ingress-links"}[n%3])
 		if err != nil {
 			return fmt.Errorf("finding a set of podwall's: %w", err)
 		}

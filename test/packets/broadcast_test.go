@@ -36,7 +36,8 @@ func TestADHCPAnswerComesFromTheNodeOnly(t *testing.T) {
 					t.Errorf("the node's answer did not arrive at %s", pod)
 				}
 			}
-			answer := packet.Packet{Src: w.Addr(t, near, false), Dst: broadcast.Addr(), Proto: packet.UDP, SrcPort: 67, DstPort: 68, Payload: w.Marks.Next()}
+			answer := packet.Packet{Src: w.Addr(t, near, false), Dst: broadcast.Addr(), Proto: packet.UDP,
+				SrcPort: 67, DstPort: 68, Payload: w.Marks.Next()}
 			frame := packet.Ethernet(net.HardwareAddr{255, 255, 255, 255, 255, 255}, w.Prober().HardwareAddr(near), nil, answer.Bytes())
 			w.Stopped(t, stage.Drops{ruleset.CounterUnknownPod: 1}, stage.Shot{Name: "a pod's answer", To: victim, Mark: answer.Payload,
 				Send: func() error { return w.Prober().SendFrame(near, frame) }})

@@ -224,7 +224,8 @@ items:
 `
 
 func TestRunTriesAllThatCanBeRead(t *testing.T) {
-	status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, crowded), "--wiring", "bridge", "--ruleset", "--probe", "tcp:8080")...)
+	status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, crowded), "--wiring", "bridge", "--ruleset",
+		"--probe", "tcp:8080")...)
 	if status != statusNotWritten {
 		t.Errorf("exit status %d\n%s\n%s", status, out, stderr)
 	}

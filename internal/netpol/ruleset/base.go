@@ -263,7 +263,8 @@ func guard(n program.Node) []*nft.Chain {
 		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily(setGuardIngress, f)}, nft.Count{Counter: CounterInvalid},
 			nft.Verdict{Kind: nft.Drop})
 		unlisted := nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily(setLocalPods, f), Negate: true}
-		c.Add("unknown destination", nft.MatchFamily{Family: f}, behind, unlisted, nft.Count{Counter: CounterInvalid}, nft.Verdict{Kind: nft.Drop})
+		c.Add("unknown destination", nft.MatchFamily{Family: f}, behind, unlisted,
+			nft.Count{Counter: CounterInvalid}, nft.Verdict{Kind: nft.Drop})
 		if !n.OpenUnknown {
 			from := nft.Lookup{Field: nft.InputInterface, Set: setNonPodLinks, Negate: true}
 			unlisted.Field = nft.Source

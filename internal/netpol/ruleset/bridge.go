@@ -118,7 +118,8 @@ func addressSets(n program.Node, f inet.Family) []*nft.Set {
 func atPort() *nft.Chain {
 	c := &nft.Chain{Name: chainPrerouting, Base: &nft.Base{Type: "filter", Hook: "prerouting", Priority: priorityFrames}}
 	c.Add("the pod's own address", ip, portSource(nft.InputHardwareSource, inet.IPv4), accept)
-	c.Add("the pod's own address", ip6, nft.MatchProtocol{Protocol: icmpv6, Negate: true}, portSource(nft.InputHardwareSource, inet.IPv6), accept)
+	c.Add("the pod's own address", ip6, nft.MatchProtocol{Protocol: icmpv6, Negate: true},
+		portSource(nft.InputHardwareSource, inet.IPv6), accept)
 	c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setNonPodPorts, Negate: true}, nft.GoTo(chainFrames))
 	return c
 }

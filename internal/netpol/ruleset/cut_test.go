@@ -19,7 +19,8 @@ import (
 
 // cutting are the variants with the sets of cut connections.
 func cutting() map[string]program.Node {
-	return map[string]program.Node{"nat": {Cut: true, NoGuard: true, OpenUnknown: true}, "guard": {Cut: true}, "filter": {Cut: true, FilterHook: true}}
+	return map[string]program.Node{"nat": {Cut: true, NoGuard: true, OpenUnknown: true},
+		"guard": {Cut: true}, "filter": {Cut: true, FilterHook: true}}
 }
 
 func refused(p inet.Protocol, src, dst string) program.Refused {

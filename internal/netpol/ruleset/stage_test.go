@@ -33,7 +33,8 @@ func TestAPodMaySpeakWhenItIsJudgedAndNotBefore(t *testing.T) {
 			}
 		}
 		if stages["iface-source4"] != stages["pod-egress4"] || stages["pod-egress4"] != 1 {
-			t.Errorf("%s: iface-source4 changes in stage %d, pod-egress4 in stage %d, want 1 for both", name, stages["iface-source4"], stages["pod-egress4"])
+			t.Errorf("%s: iface-source4 changes in stage %d, pod-egress4 in stage %d, want 1 for both",
+				name, stages["iface-source4"], stages["pod-egress4"])
 		}
 	}
 }

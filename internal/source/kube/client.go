@@ -127,7 +127,8 @@ func restClient(cfg *rest.Config, client *http.Client, gv schema.GroupVersion) (
 	if err := networkingv1.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("registering API types: %w", err)
 	}
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Namespace{}, &corev1.NamespaceList{}, &corev1.NodeList{}, &corev1.PodList{}, &corev1.Event{})
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Namespace{}, &corev1.NamespaceList{}, &corev1.NodeList{},
+		&corev1.PodList{}, &corev1.Event{})
 	scheme.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("Pod"), &prunedPod{})
 	scheme.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("Node"), &prunedNode{})
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)

@@ -59,7 +59,8 @@ func newAuthors(t *testing.T, nodes ...string) *authors {
 		a.must(err)
 	}
 	for _, namespace := range []string{"shop", "other"} {
-		_, err := a.api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
+		_, err := a.api.CoreV1().Namespaces().Create(t.Context(),
+			&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
 		a.must(err)
 	}
 	a.grant("reading", rbacv1.PolicyRule{APIGroups: []string{"", "networking.k8s.io"}, Verbs: []string{"list", "watch"},

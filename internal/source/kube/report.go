@@ -203,8 +203,9 @@ func (r *reporter) classify(err error) failure {
 		return failure{reason: ErrorForbidden, message: "not allowed to list and watch", level: slog.LevelError, passing: true,
 			cure: fmt.Sprintf("bind a ClusterRole with the rule apiGroups: [%s], resources: [%s], verbs: [list, watch]", group, r.kind)}
 	case apierrors.IsUnauthorized(err):
-		return failure{reason: ErrorUnauthorized, message: "the API server does not accept the credentials", level: slog.LevelError, credentials: true,
-			cure: "replace them in the kubeconfig, which is read again, or check the service account"}
+		return failure{reason: ErrorUnauthorized, message: "the API server does not accept the credentials", level: slog.LevelError,
+			credentials: true,
+			cure:        "replace them in the kubeconfig, which is read again, or check the service account"}
 	case apierrors.HasStatusCause(err, watchBroke):
 		return failure{reason: ErrorBroken, message: "the connection of a watch broke", level: slog.LevelWarn}
 	case apierrors.ReasonForError(err) != metav1.StatusReasonUnknown:
