@@ -18,6 +18,7 @@ import (
 // egress list counts as no section.
 func (r *reader) directions(s *networkingv1.NetworkPolicySpec) (ingress, egress bool) {
 	if len(s.PolicyTypes) == 0 {
+		r.unlisted("spec.egress", "egress", "Egress", s.Egress != nil && len(s.Egress) == 0)
 		return true, len(s.Egress) > 0
 	}
 	understood := true
@@ -40,7 +41,19 @@ func (r *reader) directions(s *networkingv1.NetworkPolicySpec) (ingress, egress 
 	}
 	r.unused("spec.ingress", "Ingress", !ingress && len(s.Ingress) > 0)
 	r.unused("spec.egress", "Egress", !egress && len(s.Egress) > 0)
+	r.unlisted("spec.ingress", "ingress", "Ingress", !ingress && s.Ingress != nil && len(s.Ingress) == 0)
+	r.unlisted("spec.egress", "egress", "Egress", !egress && s.Egress != nil && len(s.Egress) == 0)
 	return ingress, egress
+}
+
+// unlisted warns of an empty list, which looks as if it denied everything. Only text that
+// a person wrote has one: the API server does not keep it.
+func (r *reader) unlisted(field, direction, word string, unlisted bool) {
+	if unlisted {
+		r.warn(field, "the empty list denies nothing: policyTypes does not list "+word+
+			", so "+direction+" is not isolated",
+			"add "+word+" to spec.policyTypes, or remove the list")
+	}
 }
 
 func (r *reader) unused(field, direction string, unused bool) {
