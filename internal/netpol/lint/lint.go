@@ -5,6 +5,10 @@
 // pod declares. Everything is enforced as it is written; these are questions to its
 // author.
 //
+// Check asks what concerns every cluster: selectors and names that lead nowhere. All also
+// asks what is often meant as it is written: numbers of ports that no container declares,
+// except ranges that another block allows again, egress without DNS.
+//
 // It is a function of the cluster at one moment. Some findings are normal in a cluster
 // that lives: a policy may come before its pods, and one that isolates all pods of an
 // empty namespace waits for them. So each finding says of what kind it is, and who shows
@@ -35,7 +39,30 @@ const (
 	NoPeer
 	// UndeclaredPort: a named port that none of the pods that it is for declares.
 	UndeclaredPort
+	// UndeclaredNumber: a port number that none of the pods that it is for declares, though
+	// each of them declares ports. Only All reports it.
+	UndeclaredNumber
+	// EmptyBlock: except ranges that together cover their block. Only All reports it.
+	EmptyBlock
+	// RefilledExcept: an except range that another block of the same rule allows again. Only
+	// All reports it.
+	RefilledExcept
+	// NoDNS: pods whose egress policies allow something, and no DNS. Only All reports it.
+	NoDNS
 )
+
+// String returns the word of the kind in machine-readable output.
+func (k Kind) String() string {
+	words := [...]string{"none", "empty-namespace", "absent-namespace", "no-subject", "no-peer", "undeclared-port",
+		"undeclared-number", "empty-block", "refilled-except", "no-dns"}
+	if int(k) < len(words) {
+		return words[k]
+	}
+	return fmt.Sprintf("kind-%d", k)
+}
+
+// MarshalText returns the word that String returns.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 // Finding is one finding. The diagnostic is a warning.
 type Finding struct {
@@ -43,10 +70,27 @@ type Finding struct {
 	cluster.Diagnostic
 }
 
+// Facts are what a snapshot does not hold.
+type Facts struct {
+	// ContainerPorts are the ports that the containers of each pod declare, with a name or
+	// without. Nothing is asked about numbers for a pod that is not in the map.
+	ContainerPorts map[cluster.Key][]cluster.NamedPort
+}
+
 // Check returns the findings about all policies, in the order of the policies, rules and
 // kinds. Every selector is asked about pods until one matches: it is for a person's
 // question, not for every change of a big cluster.
-func Check(snap *cluster.Snapshot) []Finding {
+func Check(snap *cluster.Snapshot) []Finding { return newChecker(snap).run() }
+
+// All returns the findings of Check and those of all other kinds.
+func All(snap *cluster.Snapshot, f Facts) []Finding {
+	c := newChecker(snap)
+	c.facts = &f
+	c.dns = c.withoutDNS()
+	return c.run()
+}
+
+func newChecker(snap *cluster.Snapshot) *checker {
 	c := &checker{snap: snap, pods: map[string][]*cluster.Pod{}, namespaces: map[string]*cluster.Namespace{}}
 	for _, n := range snap.Namespaces {
 		c.namespaces[n.Name] = n
@@ -56,7 +100,11 @@ func Check(snap *cluster.Snapshot) []Finding {
 			c.pods[p.Key.Namespace] = append(c.pods[p.Key.Namespace], p)
 		}
 	}
-	for _, p := range snap.Policies {
+	return c
+}
+
+func (c *checker) run() []Finding {
+	for _, p := range c.snap.Policies {
 		c.policy(p)
 	}
 	return c.found
@@ -64,6 +112,8 @@ func Check(snap *cluster.Snapshot) []Finding {
 
 // checker collects findings.
 type checker struct {
+	facts      *Facts                       // nil for the kinds of Check only
+	dns        map[cluster.Key][]withoutDNS // by the policy that is asked about them
 	snap       *cluster.Snapshot
 	pods       map[string][]*cluster.Pod // by namespace; those that run or will
 	namespaces map[string]*cluster.Namespace
@@ -92,13 +142,31 @@ func (c *checker) policy(p *cluster.Policy) {
 	for _, r := range p.Ingress {
 		field := fmt.Sprintf("spec.ingress[%d]", r.Index)
 		c.peers(field+".from", r.Peers)
-		c.ports(field+".ports", r.Ports, subjects, "pod that the policy selects")
+		c.ports(field+".ports", r.Ports, subjects, ofSubjects)
+		if c.facts != nil {
+			c.blocks(field+".from", r.Peers)
+			c.numbers(field+".ports", r.Ports, subjects, ofSubjects)
+		}
 	}
 	for _, r := range p.Egress {
 		field := fmt.Sprintf("spec.egress[%d]", r.Index)
-		c.ports(field+".ports", r.Ports, c.peers(field+".to", r.Peers), "pod that the rule leads to")
+		peers := c.peers(field+".to", r.Peers)
+		c.ports(field+".ports", r.Ports, peers, ofPeers)
+		if c.facts != nil {
+			c.blocks(field+".to", r.Peers)
+			if onlyPods(r.Peers) { // addresses outside declare nothing
+				c.numbers(field+".ports", r.Ports, peers, ofPeers)
+			}
+		}
 	}
+	c.noDNS(p)
 }
+
+// The pods that declare the ports of a rule.
+const (
+	ofSubjects = "pod that the policy selects"
+	ofPeers    = "pod that the rule leads to"
+)
 
 // peers checks the peers of a rule and returns the pods among them. A block of addresses
 // may hold any pod.
