@@ -44,7 +44,7 @@ func layers() []layer {
 	k8s := []string{"k8s.io/api", "k8s.io/apimachinery"}
 	kernel := []string{"github.com/google/nftables", "github.com/mdlayher/netlink",
 		"github.com/vishvananda/netlink", "golang.org/x/sys", "golang.org/x/sync"}
-	return []layer{
+	return append(labLayers(k8s), []layer{
 		{pkg: "internal/cluster", pure: true, may: append(ours("inet", "wake"), "k8s.io/apimachinery/pkg/labels",
 			"k8s.io/apimachinery/pkg/selection"), reason: "it is the vocabulary of all others"},
 		{pkg: "internal/immutable", pure: true, may: []string{}, reason: "a container knows nothing of what it holds"},
@@ -67,19 +67,14 @@ func layers() []layer {
 			reason: "questions about a policy are a function of the cluster; whoever shows them decides which"},
 		{pkg: "internal/cluster/convert", pure: true, may: append(ours("cluster", "inet"), k8s...),
 			reason: "API objects become cluster values here and nothing else happens"},
-		{pkg: "internal/lab/kubelet", pure: true, may: k8s,
+		{pkg: "internal/complete", never: append(ours("lab", "agent", "datapath", "kernel", "source/kube", "netpol"), "k8s.io/client-go"),
+			reason: "it adds to manifests what a cluster adds, for whoever asks about them"},
+		{pkg: "internal/complete/kubelet", pure: true, may: k8s,
 			reason: "what a kubelet writes about a pod is a function of the pod"},
-		{pkg: "internal/lab/cases", pure: true, may: append(ours("cluster", "cluster/convert", "inet", "netpol/program",
-			"netpol/oracle", "lab/kubelet"), append(k8s, "sigs.k8s.io/yaml")...),
-			reason: "a case is data; the backends are given to it"},
 		{pkg: "internal/netpol/decide", pure: true, timed: true, may: ours("inet", "netpol/program", "netpol/cut"),
 			reason: "a decision is a function of what was read and what was decided before"},
 		{pkg: "internal/netpol/cut", pure: true, may: ours("inet", "netpol/program"),
 			reason: "which connections end is a function of the program and of what the table says"},
-		{pkg: "internal/lab/bench", pure: true, may: []string{"golang.org/x/perf"},
-			reason: "how values are summed up does not depend on what they measure"},
-		{pkg: "internal/lab/bench/plot", pure: true, may: append(ours("lab/bench"), "gonum.org/v1/plot"),
-			reason: "a picture shows what it is given"},
 		{pkg: "internal/kernel/conntrack", may: append(ours("inet"), kernel...), reason: "it reads and deletes what it is told to"},
 		{pkg: "internal/kernel/nft", may: append(ours("immutable", "inet"), kernel...), reason: "a driver serves every ruleset and knows none"},
 		{pkg: "internal/netpol/ruleset", may: ours("immutable", "inet", "netpol/program", "kernel/nft"),
@@ -108,6 +103,19 @@ func layers() []layer {
 		{pkg: "internal/uninstall", may: []string{"k8s.io/apimachinery", "k8s.io/client-go/rest"},
 			reason: "it asks the API server about nodes and touches none"},
 		{pkg: "internal/agent", never: ours("lab", "netpol/oracle", "lab/cases", "lab/testkit"), reason: "what serves tests is not in the agent"},
+	}...)
+}
+
+// labLayers are those of tests and tools.
+func labLayers(k8s []string) []layer {
+	return []layer{
+		{pkg: "internal/lab/cases", pure: true, may: append(ours("cluster", "cluster/convert", "inet", "netpol/program",
+			"netpol/oracle", "complete/kubelet"), append(k8s, "sigs.k8s.io/yaml")...),
+			reason: "a case is data; the backends are given to it"},
+		{pkg: "internal/lab/bench", pure: true, may: []string{"golang.org/x/perf"},
+			reason: "how values are summed up does not depend on what they measure"},
+		{pkg: "internal/lab/bench/plot", pure: true, may: append(ours("lab/bench"), "gonum.org/v1/plot"),
+			reason: "a picture shows what it is given"},
 		{pkg: "internal/lab/trial", never: append(ours("agent", "datapath", "netpol/policy", "netpol/compile", "observe"),
 			"k8s.io/client-go"), reason: "it runs agents as processes and believes packets only"},
 		{pkg: "internal/lab/measure", never: ours("agent", "datapath", "netpol/policy", "netpol/compile", "observe"),

@@ -110,7 +110,7 @@ func (b *Bed) addNode(index int, name string) error {
 	n := &node{member: member{Endpoint: e, space: space}, index: index, table: table, proxied: map[netip.Addr]bool{}}
 	b.nodes[name] = n
 	var prefixes []netip.Prefix
-	for i, p := range b.plan.network.prefixes() {
+	for i, p := range b.plan.network.Prefixes() {
 		prefixes = append(prefixes, netip.PrefixFrom(addrs[i], p.Bits()))
 	}
 	if err := b.plug(&n.member, prefixes); err != nil {
@@ -149,7 +149,7 @@ func (b *Bed) introduceHost(h *host) error {
 	if err := b.plug(&h.member, prefixes); err != nil {
 		return err
 	}
-	for _, p := range b.plan.network.prefixes() {
+	for _, p := range b.plan.network.Prefixes() {
 		if err := h.route(h.link, p, netip.Addr{}); err != nil {
 			return err
 		}

@@ -52,7 +52,7 @@ const BridgeName = "kube-bridge"
 // Config describes a bed.
 type Config struct {
 	Wiring Wiring
-	// Nodes are the names of the nodes; their addresses are those of FreeNetwork(Used),
+	// Nodes are the names of the nodes; their addresses are those of complete.FreeNetwork(Used),
 	// in this order.
 	Nodes []string
 	// Used are addresses that pods, hosts and Services will have, as far as they are

@@ -5,31 +5,12 @@
 package lab_test
 
 import (
-	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/podwall/podwall/internal/lab"
 )
-
-func TestTheNodesKeepAwayFromUsedAddresses(t *testing.T) {
-	plain := addrs([]string{"172.30.0.11", "fd00:172:30::11"})
-	if got := lab.FreeNetwork(nil).Node(0); !slices.Equal(got, plain) {
-		t.Errorf("first node %v, want %v", got, plain)
-	}
-	later := addrs([]string{"172.30.0.109", "fd00:172:30::109"})
-	if got := lab.FreeNetwork(nil).Node(98); !slices.Equal(got, later) {
-		t.Errorf("node 98 %v, want %v", got, later)
-	}
-	used := addrs([]string{"172.30.0.200", "172.30.1.1", "fd00:172:30::abcd"})
-	n := lab.FreeNetwork(used)
-	foreign := func(a netip.Addr) bool { return !n.Contains(a) }
-	if slices.ContainsFunc(used, n.Contains) || slices.ContainsFunc(n.Node(0), foreign) {
-		t.Errorf("network %v with node %v beside %v", n, n.Node(0), used)
-	}
-}
 
 // Users have pods at the first and the last address of a /24, at the addresses of
 // the lab's own nodes, and nodes with names as long as names can be.

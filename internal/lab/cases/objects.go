@@ -16,7 +16,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/cluster/convert"
-	"github.com/podwall/podwall/internal/lab/kubelet"
+	"github.com/podwall/podwall/internal/complete/kubelet"
 )
 
 // Snapshot returns the step's cluster, converted from API objects as the agent

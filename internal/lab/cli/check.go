@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/complete"
 	"github.com/podwall/podwall/internal/lab/cases"
 	"github.com/podwall/podwall/internal/lab/trial"
 	"github.com/podwall/podwall/internal/netpol/compile"
@@ -168,22 +169,22 @@ func (c *check) openKernel(ctx context.Context, list []cases.Case) (cases.Backen
 		return nil, nil, err
 	}
 	var nodes []string
-	used, pods := addressBook{}, addressBook{}
+	used, pods := complete.Addresses{}, complete.Addresses{}
 	for _, c := range list {
 		for _, step := range c.Steps {
 			nodes = append(nodes, step.Nodes()...)
 			for i := range step.Pods {
 				if p := &step.Pods[i]; !p.HostNetwork {
-					used.add(p.Addrs()...)
-					pods.add(p.Addrs()...)
+					used.Add(p.Addrs()...)
+					pods.Add(p.Addrs()...)
 				}
 			}
 			for _, e := range step.Externals {
-				used.add(e.Addrs()...)
+				used.Add(e.Addrs()...)
 			}
 		}
 	}
-	t, err := c.start(ctx, wirings[0], sortedUnique(nodes), used.list(), pods.list())
+	t, err := c.start(ctx, wirings[0], sortedUnique(nodes), used.List(), pods.List())
 	if err != nil {
 		return nil, nil, err
 	}

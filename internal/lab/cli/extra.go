@@ -11,7 +11,6 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/config"
-	"github.com/podwall/podwall/internal/source/manifest"
 )
 
 // extraFlags are the ranges from which pods may have further addresses.
@@ -32,17 +31,6 @@ func (x *extraFlags) parse() (err error) {
 	return nil
 }
 
-// settle returns the cluster as an agent sees it that knows these nodes: pods have the
-// further addresses that they may have. The findings are about those that they do not
-// get.
-func (x *extraFlags) settle(m *manifest.Result, nodes []*cluster.Node) (*cluster.Snapshot, []cluster.Diagnostic) {
-	store := cluster.NewStore()
-	store.Allow(cluster.Allowance{Prefixes: x.ranges.Prefixes, Hardware: x.ranges.Hardware})
-	store.Update(func(tx *cluster.Tx) {
-		tx.ReplaceNodes(nodes)
-		tx.ReplacePods(m.Pods)
-	})
-	snap := m.Snapshot()
-	snap.Pods = store.Snapshot().Pods
-	return snap, store.Take().Diagnostics
+func (x *extraFlags) allowance() cluster.Allowance {
+	return cluster.Allowance{Prefixes: x.ranges.Prefixes, Hardware: x.ranges.Hardware}
 }

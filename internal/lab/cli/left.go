@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/complete"
 	"github.com/podwall/podwall/internal/lab"
 )
 
@@ -84,10 +85,12 @@ func whatIsLeftOut(unused map[string][]string, snap *cluster.Snapshot, services 
 	return list
 }
 
-// ofUnused reports whether a finding says no more than that an object is of a kind that
-// nobody uses here. They are told in sum.
-func ofUnused(d cluster.Diagnostic) bool {
-	return d.Severity == cluster.Warning && d.Field == "" && strings.Contains(d.Message, " is not used")
+// unusable lists the workloads that no pods can be made of.
+func unusable(in *complete.Input) (list []leftOut) {
+	for _, d := range in.Found {
+		list = append(list, leftOut{d.Kind, []string{d.Object.String()}, "without a template of pods that can be read"})
+	}
+	return list
 }
 
 // Why a Service is not tried.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/cluster/convert"
+	"github.com/podwall/podwall/internal/complete"
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/logging"
 	"github.com/podwall/podwall/internal/netpol/decide"
@@ -80,7 +81,7 @@ func (r *rulesetCommand) run() error {
 	case !slices.Contains(nodesOf(loaded.Pods), r.node):
 		fmt.Fprintf(r.streams.Err, "no pod is on node %s; the pods are on %s\n", logging.Plain(r.node), logging.Plain(nodes))
 	}
-	snap, found := r.extra.settle(loaded, clusterNodes(loaded))
+	snap, found := complete.Settle(loaded, clusterNodes(loaded), r.extra.allowance())
 	tell(r.streams, found)
 	if _, err := fmt.Fprint(r.streams.Out, rulesetOf(snap, r.node, r.datapath, r.bridge)); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/complete"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/trial"
 	"github.com/podwall/podwall/internal/logging"
@@ -138,17 +139,17 @@ func (r *run) run(ctx context.Context) (err error) {
 	}
 	unused := map[string][]string{}
 	idle := func(d cluster.Diagnostic) bool {
-		if ofUnused(d) {
+		if complete.IsUnused(d) {
 			unused[d.Kind] = append(unused[d.Kind], d.Object.String())
 			return true
 		}
-		return ofWorkload(d)
+		return complete.IsWorkload(d)
 	}
 	loaded, err := loadManifests(from, r.streams, idle)
 	if err != nil {
 		return err
 	}
-	in, err := readInput(from)
+	in, err := complete.Read(from)
 	if err != nil {
 		return err
 	}
@@ -156,7 +157,7 @@ func (r *run) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.leftOut = append(whatIsLeftOut(unused, p.snap, loaded.Services), in.unusable()...)
+	p.leftOut = append(whatIsLeftOut(unused, p.snap, loaded.Services), unusable(in)...)
 	report := r.newReport(in, loaded, p)
 	if r.ruleset {
 		r.printRulesets(p)
@@ -169,13 +170,13 @@ func (r *run) run(ctx context.Context) (err error) {
 
 // newReport returns the report with all that is known before something was measured,
 // and says on stderr what is not in the answer itself.
-func (r *run) newReport(in *input, loaded *manifest.Result, p *plan) *runReport {
+func (r *run) newReport(in *complete.Input, loaded *manifest.Result, p *plan) *runReport {
 	report := &runReport{Schema: runSchema, Wiring: r.wiring, Datapath: r.datapath,
 		Services: []serviceView{}, Differences: []string{}, Groups: [][]string{},
 		LeftOut: p.leftOut, Notes: append([]string{}, p.notes...),
-		Invented: append([]string{}, in.invented...), Diagnostics: append([]cluster.Diagnostic{}, loaded.Diagnostics...),
+		Invented: append([]string{}, in.Invented...), Diagnostics: append([]cluster.Diagnostic{}, loaded.Diagnostics...),
 		asWritten: loaded.AsWritten() && !hasErrors(p.found)}
-	for _, text := range in.invented {
+	for _, text := range in.Invented {
 		fmt.Fprintln(r.streams.Err, logging.Plain(text))
 	}
 	tell(r.streams, p.found)

@@ -130,7 +130,7 @@ func TestRunPrintsMatricesAndRulesets(t *testing.T) {
 
 func TestRunNeedsPods(t *testing.T) {
 	status, _, stderr := command(t, withAgentFlag("run", "-f", manifests(t, "kind: Namespace\napiVersion: v1\nmetadata: {name: x}\n"))...)
-	if status != statusUsage || !strings.Contains(stderr, "the lab needs Pods, or workloads") {
+	if status != statusUsage || !strings.Contains(stderr, "Pods are needed, or workloads") {
 		t.Errorf("exit status %d, %s", status, stderr)
 	}
 }

@@ -5,17 +5,14 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/complete"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/trial"
@@ -28,86 +25,13 @@ type front struct {
 	lab.Service
 }
 
-// fronts returns what the Services with a selector lead to. A Service without
-// an address gets one that is not taken; a headless one has none.
+// fronts are complete.Fronts, for the lab.
 func fronts(services []*corev1.Service, pods []*cluster.Pod, taken func(netip.Addr) bool) []front {
 	var list []front
-	free := numbered(taken)
-	for _, s := range services {
-		if len(s.Spec.Selector) == 0 || s.Spec.ClusterIP == corev1.ClusterIPNone {
-			continue
-		}
-		for _, a := range clusterIPs(s, free) {
-			for _, p := range s.Spec.Ports {
-				proto, ok := cluster.ParseProtocol(cmp.Or(string(p.Protocol), "TCP"))
-				if !ok || p.Port < 1 || p.Port > 65535 {
-					continue
-				}
-				list = append(list, front{name: s.Namespace + "/" + s.Name, Service: lab.Service{
-					Front: netip.AddrPortFrom(a, uint16(p.Port)), Proto: packet.Protocol(proto), Backends: backends(s, p, proto, a.Is6(), pods)}})
-			}
-		}
-	}
-	return slices.DeleteFunc(list, func(f front) bool { return len(f.Backends) == 0 })
-}
-
-func clusterIPs(s *corev1.Service, free func() []netip.Addr) []netip.Addr {
-	var list []netip.Addr
-	for _, text := range append(slices.Clone(s.Spec.ClusterIPs), s.Spec.ClusterIP) {
-		if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(list, a.Unmap()) {
-			list = append(list, a.Unmap())
-		}
-	}
-	if len(list) > 0 {
-		return list
-	}
-	return free()
-}
-
-// numbered returns a function that gives the next addresses of Services.
-func numbered(taken func(netip.Addr) bool) func() []netip.Addr {
-	next := 0
-	return func() []netip.Addr {
-		for ; ; next++ {
-			third, fourth := byte(next/200), byte(next%200+10)
-			four := netip.AddrFrom4([4]byte{10, 96, third, fourth})
-			six := netip.AddrFrom16([16]byte{0: 0xfd, 3: 0x10, 5: 0x96, 14: third, 15: fourth})
-			if !taken(four) && !taken(six) {
-				next++
-				return []netip.Addr{four, six}
-			}
-		}
-	}
-}
-
-func backends(s *corev1.Service, p corev1.ServicePort, proto cluster.Protocol, v6 bool, pods []*cluster.Pod) []netip.AddrPort {
-	selector := labels.SelectorFromSet(s.Spec.Selector)
-	var list []netip.AddrPort
-	for _, pod := range pods {
-		number := targetPort(p, proto, pod)
-		if !pod.Networked() || pod.Key.Namespace != s.Namespace || !selector.Matches(pod.Labels) || number == 0 {
-			continue
-		}
-		for _, a := range pod.IPs {
-			if a.Is6() == v6 {
-				list = append(list, netip.AddrPortFrom(a, number))
-			}
-		}
+	for _, f := range complete.Fronts(services, pods, taken) {
+		list = append(list, front{name: f.Name, Service: lab.Service{Front: f.Front, Proto: packet.Protocol(f.Protocol), Backends: f.Backends}})
 	}
 	return list
-}
-
-// targetPort resolves a name by the pod's container ports.
-func targetPort(p corev1.ServicePort, proto cluster.Protocol, pod *cluster.Pod) uint16 {
-	if p.TargetPort.Type == intstr.String {
-		for _, n := range pod.NamedPorts() {
-			if n.Name == p.TargetPort.StrVal && n.Protocol == proto {
-				return n.Port
-			}
-		}
-		return 0
-	}
-	return uint16(cmp.Or(p.TargetPort.IntVal, p.Port))
 }
 
 // serviceView is who reaches a Service.

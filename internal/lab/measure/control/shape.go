@@ -13,8 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/podwall/podwall/internal/lab"
-	"github.com/podwall/podwall/internal/lab/kubelet"
+	"github.com/podwall/podwall/internal/complete"
+	"github.com/podwall/podwall/internal/complete/kubelet"
 )
 
 // shape is the size of a cluster. Its objects follow from it, always the same.
@@ -133,7 +133,7 @@ func newPod(ns, name, node string, ip netip.Addr, labels map[string]string) *cor
 	}}, Volumes: []corev1.Volume{{Name: "token", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}}
 	host := []netip.Addr{netip.AddrFrom4([4]byte{172, 31, 0, 1})} // nobody has it
 	if node == nodeName {
-		host = lab.FreeNetwork(nil).Node(0)
+		host = complete.FreeNetwork(nil).Node(0)
 	}
 	kubelet.Run(p, host, []netip.Addr{ip})
 	fields := `{"f:metadata":{"f:labels":{".":{},"f:app":{},"f:tier":{}}},"f:spec":{"f:containers":{"k:{\"name\":\"main\"}":{".":{},"f:env":{".":{},"k:{\"name\":\"MODE\"}":{".":{},"f:name":{},"f:value":{}}},"f:image":{},"f:imagePullPolicy":{},"f:name":{},"f:ports":{".":{},"k:{\"containerPort\":8080,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{},"f:name":{},"f:protocol":{}}}}}}}`

@@ -16,8 +16,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/complete"
+	"github.com/podwall/podwall/internal/complete/kubelet"
 	"github.com/podwall/podwall/internal/lab"
-	"github.com/podwall/podwall/internal/lab/kubelet"
 )
 
 const (
@@ -106,7 +107,7 @@ func (s shape) list() []*corev1.Pod {
 
 // realAddrs are the addresses of a node of the bed.
 func realAddrs(node string) []netip.Addr {
-	return lab.FreeNetwork(nil).Node(slices.Index(nodeNames(), node))
+	return complete.FreeNetwork(nil).Node(slices.Index(nodeNames(), node))
 }
 
 // newPod is a pod that runs; host are the addresses of its node.

@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
-	"github.com/podwall/podwall/internal/lab/kubelet"
+	"github.com/podwall/podwall/internal/complete/kubelet"
 )
 
 // The cluster of the reference setup. Two of its nodes are real here.

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build linux
-
-package cli
+package complete
 
 import (
 	"cmp"
@@ -44,13 +42,7 @@ func isWorkload(o manifest.Object) bool {
 	return o.Kind == "ReplicationController" && o.APIVersion == "v1"
 }
 
-// ofWorkload reports whether a finding says that a workload makes no pods, which is not
-// so here.
-func ofWorkload(d cluster.Diagnostic) bool {
-	return d.Severity == cluster.Warning && d.Field == "" && slices.Contains(manifest.Workloads(), d.Kind)
-}
-
-func (in *input) addWorkload(o manifest.Object) error {
+func (in *Input) addWorkload(o manifest.Object) error {
 	type spec struct {
 		Replicas    *int                    `json:"replicas"`
 		Parallelism *int                    `json:"parallelism"`
@@ -85,14 +77,14 @@ func (in *input) addWorkload(o manifest.Object) error {
 	w.meta.Namespace = cmp.Or(w.meta.Namespace, corev1.NamespaceDefault)
 	in.workloads = append(in.workloads, w)
 	if node := w.template.Spec.NodeName; node != "" {
-		in.nodes = append(in.nodes, node)
+		in.Nodes = append(in.Nodes, node)
 	}
 	return nil
 }
 
 // invent makes the pods of the workloads, and notes what was made.
-func (in *input) invent() {
-	real, taken := slices.Clone(in.pods), map[cluster.Key]bool{}
+func (in *Input) invent() {
+	real, taken := slices.Clone(in.Pods), map[cluster.Key]bool{}
 	for _, p := range real {
 		taken[podKey(p)] = true
 	}
@@ -101,12 +93,12 @@ func (in *input) invent() {
 			continue // whoever owns it makes the pods
 		}
 		if slices.ContainsFunc(real, w.has) {
-			in.invented = append(in.invented, w.title()+"its pods are in the input")
+			in.Invented = append(in.Invented, w.title()+"its pods are in the input")
 			continue
 		}
 		n := min(w.replicas, maxInvented)
 		if w.replicas < 0 {
-			n = len(in.nodes)
+			n = len(in.Nodes)
 		}
 		var names []string
 		number := 0
@@ -117,29 +109,21 @@ func (in *input) invent() {
 			}
 			taken[podKey(p)] = true
 			if w.replicas < 0 {
-				p.Spec.NodeName = in.nodes[i]
+				p.Spec.NodeName = in.Nodes[i]
 			}
-			in.pods, in.items = append(in.pods, p), append(in.items, item{pod: p})
-			in.made[podKey(p)] = w.meta.Name
+			in.Pods, in.items = append(in.Pods, p), append(in.items, item{pod: p})
+			in.Made[podKey(p)] = w.meta.Name
 			names = append(names, p.Name)
 		}
-		in.invented = append(in.invented, w.said(names))
+		in.Invented = append(in.Invented, w.said(names))
 	}
 }
 
 func podKey(p *corev1.Pod) cluster.Key { return cluster.Key{Namespace: p.Namespace, Name: p.Name} }
 
-// unusable lists the workloads that no pods can be made of.
-func (in *input) unusable() (list []leftOut) {
-	for _, d := range in.found {
-		list = append(list, leftOut{d.Kind, []string{d.Object.String()}, "without a template of pods that can be read"})
-	}
-	return list
-}
-
 // owned reports whether the workload belongs to another one of the input, as a ReplicaSet
 // to its Deployment.
-func (in *input) owned(w workload) bool {
+func (in *Input) owned(w workload) bool {
 	owner := metav1.GetControllerOf(&w.meta)
 	return owner != nil && slices.ContainsFunc(in.workloads, func(o workload) bool {
 		return o.kind == owner.Kind && o.meta.Name == owner.Name && o.meta.Namespace == w.meta.Namespace

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build linux
-
-package cli
+package complete
 
 import (
 	"cmp"
@@ -13,17 +11,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/lab"
-	"github.com/podwall/podwall/internal/lab/kubelet"
-	"github.com/podwall/podwall/internal/lab/trial"
+	"github.com/podwall/podwall/internal/complete/kubelet"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
-// addressBook has the addresses that the input uses, which the lab must not use for
-// itself.
-type addressBook map[netip.Addr]bool
+// Addresses is a set of addresses that are taken.
+type Addresses map[netip.Addr]bool
 
-func (b addressBook) list() []netip.Addr {
+// List returns the addresses in order.
+func (b Addresses) List() []netip.Addr {
 	var list []netip.Addr
 	for a := range b {
 		list = append(list, a)
@@ -32,24 +28,25 @@ func (b addressBook) list() []netip.Addr {
 	return list
 }
 
-func (b addressBook) add(list ...netip.Addr) {
+// Add adds addresses.
+func (b Addresses) Add(list ...netip.Addr) {
 	for _, a := range list {
 		b[a] = true
 	}
 }
 
-func (b addressBook) addText(list ...string) {
+func (b Addresses) addText(list ...string) {
 	for _, s := range list {
 		if a, err := netip.ParseAddr(strings.TrimSpace(s)); err == nil {
-			b.add(a.WithZone("").Unmap())
+			b.Add(a.WithZone("").Unmap())
 		}
 	}
 }
 
-// usedAddresses collects what pods, Services, policies and hosts have or name.
-func usedAddresses(in *input, loaded *manifest.Result, hosts []trial.Host) addressBook {
-	used := addressBook{}
-	for _, p := range in.pods {
+// used collects what pods, Services, policies and hosts have or name.
+func (in *Input) used(loaded *manifest.Result, hosts []netip.Addr) Addresses {
+	used := Addresses{}
+	for _, p := range in.Pods {
 		used.addText(strings.Split(p.Annotations[cluster.ExtraAnnotation], ",")...)
 		if !p.Spec.HostNetwork {
 			used.addText(addresses(p)...)
@@ -60,30 +57,33 @@ func usedAddresses(in *input, loaded *manifest.Result, hosts []trial.Host) addre
 	}
 	for _, b := range blocks(loaded.Policies) {
 		if b.CIDR.IsSingleIP() {
-			used.add(b.CIDR.Addr())
+			used.Add(b.CIDR.Addr())
 		}
 	}
-	for _, h := range hosts {
-		used.add(h.Addrs...)
-	}
+	used.Add(hosts...)
 	return used
 }
 
-// place gives pods what they lack: a node in turn, and addresses that follow
-// from the node and that nobody uses. Pods of the node's network have its addresses.
-func (in *input) place(used addressBook) {
+// assign gives pods what they lack: a node in turn, and addresses that follow from the
+// node and that nobody uses.
+func (in *Input) assign(used Addresses) map[*corev1.Pod][]netip.Addr {
 	chosen := map[*corev1.Pod][]netip.Addr{}
-	for i, p := range in.pods {
+	for i, p := range in.Pods {
 		if p.Spec.NodeName == "" {
-			p.Spec.NodeName = in.nodes[i%len(in.nodes)]
+			p.Spec.NodeName = in.Nodes[i%len(in.Nodes)]
 		}
 		if !p.Spec.HostNetwork && len(addresses(p)) == 0 {
 			chosen[p] = in.choose(p.Spec.NodeName, used)
 		}
 	}
-	network := lab.FreeNetwork(used.list())
-	for _, p := range in.pods {
-		host := network.Node(slices.Index(in.nodes, p.Spec.NodeName))
+	return chosen
+}
+
+// locateAll writes the chosen addresses into the pods' status. Pods of the node's
+// network have its addresses.
+func (in *Input) locateAll(chosen map[*corev1.Pod][]netip.Addr, nodes []*cluster.Node) {
+	for _, p := range in.Pods {
+		host := nodes[slices.Index(in.Nodes, p.Spec.NodeName)].Addrs
 		if addrs, lacks := chosen[p]; lacks {
 			locate(p, host, addrs)
 		}
@@ -113,15 +113,15 @@ func addresses(p *corev1.Pod) []string {
 
 // choose returns the next free pair of addresses of a node's ranges: 10.244.N.0/24,
 // then 10.245.N.0/24 and so on.
-func (in *input) choose(node string, used addressBook) []netip.Addr {
-	n := byte(slices.Index(in.nodes, node) + 1)
+func (in *Input) choose(node string, used Addresses) []netip.Addr {
+	n := byte(slices.Index(in.Nodes, node) + 1)
 	for second := range byte(12) {
 		for host := byte(10); host < 250; host++ {
 			four := netip.AddrFrom4([4]byte{10, 244 + second, n, host})
 			six := netip.AddrFrom16([16]byte{0: 0xfd, 2: 0x02, 3: 0x44 + second, 5: n,
 				14: host / 100, 15: host/10%10<<4 | host%10})
 			if !used[four] && !used[six] {
-				used.add(four, six)
+				used.Add(four, six)
 				return []netip.Addr{four, six}
 			}
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/podwall/podwall/internal/lab/kubelet"
+	"github.com/podwall/podwall/internal/complete/kubelet"
 )
 
 // recorded reads a pod with the status that a kubelet writes, see testdata/README.md.

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package complete
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// Front is one port of a Service at one of its addresses.
+type Front struct {
+	Name     string // namespace/name
+	Front    netip.AddrPort
+	Protocol cluster.Protocol
+	// NodePort is the port of the nodes that leads to the same pods; 0 if there is none.
+	NodePort uint16
+	// LocalOnly is true if the node port leads to pods of the same node only
+	// (externalTrafficPolicy: Local).
+	LocalOnly bool
+	Backends  []netip.AddrPort
+}
+
+// Fronts returns where the Services with a selector lead to. A Service without an
+// address gets one that is not taken; a headless one has none. A port that no pod serves
+// is left out.
+func Fronts(services []*corev1.Service, pods []*cluster.Pod, taken func(netip.Addr) bool) []Front {
+	var list []Front
+	free := numbered(taken)
+	for _, s := range services {
+		if len(s.Spec.Selector) == 0 || s.Spec.ClusterIP == corev1.ClusterIPNone {
+			continue
+		}
+		for _, a := range clusterIPs(s, free) {
+			for _, p := range s.Spec.Ports {
+				if f, ok := front(s, p, a, pods); ok {
+					list = append(list, f)
+				}
+			}
+		}
+	}
+	return list
+}
+
+func front(s *corev1.Service, p corev1.ServicePort, a netip.Addr, pods []*cluster.Pod) (Front, bool) {
+	protocol, ok := cluster.ParseProtocol(cmp.Or(string(p.Protocol), "TCP"))
+	if !ok || p.Port < 1 || p.Port > 65535 {
+		return Front{}, false
+	}
+	f := Front{Name: s.Namespace + "/" + s.Name, Front: netip.AddrPortFrom(a, uint16(p.Port)), Protocol: protocol,
+		LocalOnly: s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
+		Backends:  backends(s, p, protocol, a.Is6(), pods)}
+	if p.NodePort > 0 && p.NodePort <= 65535 {
+		f.NodePort = uint16(p.NodePort)
+	}
+	return f, len(f.Backends) > 0
+}
+
+func clusterIPs(s *corev1.Service, free func() []netip.Addr) []netip.Addr {
+	var list []netip.Addr
+	for _, text := range append(slices.Clone(s.Spec.ClusterIPs), s.Spec.ClusterIP) {
+		if a, err := netip.ParseAddr(text); err == nil && !slices.Contains(list, a.Unmap()) {
+			list = append(list, a.Unmap())
+		}
+	}
+	if len(list) > 0 {
+		return list
+	}
+	return free()
+}
+
+// numbered returns a function that gives the next addresses of Services.
+func numbered(taken func(netip.Addr) bool) func() []netip.Addr {
+	next := 0
+	return func() []netip.Addr {
+		for ; ; next++ {
+			third, fourth := byte(next/200), byte(next%200+10)
+			four := netip.AddrFrom4([4]byte{10, 96, third, fourth})
+			six := netip.AddrFrom16([16]byte{0: 0xfd, 3: 0x10, 5: 0x96, 14: third, 15: fourth})
+			if !taken(four) && !taken(six) {
+				next++
+				return []netip.Addr{four, six}
+			}
+		}
+	}
+}
+
+func backends(s *corev1.Service, p corev1.ServicePort, protocol cluster.Protocol, v6 bool, pods []*cluster.Pod) []netip.AddrPort {
+	selector := labels.SelectorFromSet(s.Spec.Selector)
+	var list []netip.AddrPort
+	for _, pod := range pods {
+		number := targetPort(p, protocol, pod)
+		if !pod.Networked() || pod.Key.Namespace != s.Namespace || !selector.Matches(pod.Labels) || number == 0 {
+			continue
+		}
+		for _, a := range pod.IPs {
+			if a.Is6() == v6 {
+				list = append(list, netip.AddrPortFrom(a, number))
+			}
+		}
+	}
+	return list
+}
+
+// targetPort resolves a name by the pod's container ports.
+func targetPort(p corev1.ServicePort, protocol cluster.Protocol, pod *cluster.Pod) uint16 {
+	if p.TargetPort.Type == intstr.String {
+		for _, n := range pod.NamedPorts() {
+			if n.Name == p.TargetPort.StrVal && n.Protocol == protocol {
+				return n.Port
+			}
+		}
+		return 0
+	}
+	return uint16(cmp.Or(p.TargetPort.IntVal, p.Port))
+}
