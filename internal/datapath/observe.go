@@ -51,7 +51,8 @@ func (d *Datapath) observeWiring(ctx context.Context, all *program.Program, node
 		NodePorts: d.links.NodePorts(), UplinkPorts: d.links.UplinkPorts(), Ports: d.links.Ports(),
 		Bridges: d.links.Bridges(), AnyBridge: d.links.AnyBridge(), Own: node.own, AskPorts: d.links.AskAgain(),
 		Hardware: d.extraHardware(all.Pods),
-		Others:   decide.Others{NATBefore: d.survey.Before, DropsInvalid: d.survey.DropsInvalid, KubeRouter: d.survey.Known},
+		Others: decide.Others{NATBefore: d.survey.Before, NATBeforeRouting: d.survey.BeforeRouting,
+			DropsInvalid: d.survey.DropsInvalid, KubeRouter: d.survey.Known},
 	}
 	if d.decider.Fresh() {
 		w.Recorded = ruleset.LocalPods(d.table.actual, all)

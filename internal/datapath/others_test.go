@@ -51,6 +51,46 @@ func TestANatChainBeforeOursMeansFilterChains(t *testing.T) {
 	}
 }
 
+// On a node with a bridge, chains of ours judge multicast at prerouting: a nat chain before them counts
+// there, too, from the first bridge on.
+func TestANatChainBeforeOursAtPreroutingCountsWithABridge(t *testing.T) {
+	for name, c := range map[string]struct {
+		family, priority string
+		filter           bool
+	}{
+		"IPv4": {"ip", "-190", true}, "IPv6": {"ip6", "-195", true}, "Inet": {"inet", "-191", true},
+		"Later": {"inet", "-189", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inOwnNamespace(t, func(t *testing.T) {
+				d := open(t, Options{})
+				watch(t, d)
+				nftRun(t, "add table "+c.family+" theirs", "add chain "+c.family+" theirs early { type nat hook prerouting "+
+					"priority "+c.priority+"; }")
+				if r := healthy(t, d, isolated()); r.Filter {
+					t.Errorf("report = %s, want nat chains without a bridge", brief(r))
+				}
+				run(t, "ip", "link", "add", "br0", "type", "bridge")
+				want := "prerouting"
+				if c.filter {
+					want = "prerouting-filter"
+				}
+				var r Report
+				for end := time.Now().Add(patience); time.Now().Before(end); {
+					if r = apply(t, d, isolated()); strings.Contains(listing(t), "chain "+want+" {") {
+						break
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+				if r.Filter != c.filter || (len(r.Problems) > 0) != c.filter ||
+					!strings.Contains(listing(t), "chain "+want+" {") {
+					t.Errorf("report = %s; want filter chains: %t\n%s", brief(r), c.filter, listing(t))
+				}
+			})
+		})
+	}
+}
+
 // Usual nat chains come after ours and are no problem.
 func TestLaterNatChainsAreNoProblem(t *testing.T) {
 	inOwnNamespace(t, func(t *testing.T) {

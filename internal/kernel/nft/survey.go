@@ -15,9 +15,10 @@ import (
 
 // Survey describes the effect of other programs' rules on ours.
 type Survey struct {
-	// Before are nat chains of other programs that run before ours at the same hook: a source translation
-	// there ends the evaluation of the hook's nat chains, so ours does not see the packet.
-	Before []string
+	// Before are nat chains of other programs that run before ours at postrouting or input: a translation
+	// there ends the evaluation of the hook's nat chains, so ours does not see the packet. BeforeRouting are
+	// those at prerouting.
+	Before, BeforeRouting []string
 	// DropsInvalid is true if other rules drop invalid packets at forward, in both families, so that our
 	// guard is not needed. Rules of iptables-legacy are not visible over netlink and do not count.
 	DropsInvalid bool
@@ -46,9 +47,7 @@ func (c *Conn) Survey(ours int32, known func(chain string) bool) (Survey, error)
 		if own || k.Hooknum == nil || k.Priority == nil || dormant[tableKey{k.Table.Family, k.Table.Name}] {
 			continue
 		}
-		if precedes(k, ours) {
-			s.Before = append(s.Before, fmt.Sprintf("%s %s priority %d", k.Table.Name, k.Name, *k.Priority))
-		}
+		s.order(k, ours)
 		if !drops[k.Table.Family] && *k.Hooknum == *nftables.ChainHookForward && ipFamily(k.Table.Family) {
 			found, err := c.follow(k, chains, 0)
 			if err != nil && !IsMissing(err) { // a table may be deleted during the survey
@@ -58,6 +57,7 @@ func (c *Conn) Survey(ours int32, known func(chain string) bool) (Survey, error)
 		}
 	}
 	slices.Sort(s.Before)
+	slices.Sort(s.BeforeRouting)
 	s.DropsInvalid = drops[nftables.TableFamilyINet] || drops[nftables.TableFamilyIPv4] && drops[nftables.TableFamilyIPv6]
 	return s, nil
 }
@@ -84,11 +84,19 @@ func ipFamily(f nftables.TableFamily) bool {
 	return f == nftables.TableFamilyINet || f == nftables.TableFamilyIPv4 || f == nftables.TableFamilyIPv6
 }
 
-// precedes reports whether a chain runs before ours. Of two chains with equal priority the one loaded later
-// runs first, so equal counts.
-func precedes(k *nftables.Chain, ours int32) bool {
-	hook := *k.Hooknum == *nftables.ChainHookPostrouting || *k.Hooknum == *nftables.ChainHookInput
-	return k.Type == nftables.ChainTypeNAT && hook && ipFamily(k.Table.Family) && int32(*k.Priority) <= ours
+// order records a chain that runs before ours. Of two chains with equal priority the one loaded later
+// runs first, so equal counts. The fourth hook of nat chains, output, has none of ours.
+func (s *Survey) order(k *nftables.Chain, ours int32) {
+	if k.Type != nftables.ChainTypeNAT || !ipFamily(k.Table.Family) || int32(*k.Priority) > ours {
+		return
+	}
+	name := fmt.Sprintf("%s %s priority %d", k.Table.Name, k.Name, *k.Priority)
+	switch *k.Hooknum {
+	case *nftables.ChainHookPostrouting, *nftables.ChainHookInput:
+		s.Before = append(s.Before, name)
+	case *nftables.ChainHookPrerouting:
+		s.BeforeRouting = append(s.BeforeRouting, name)
+	}
 }
 
 // maxJumps bounds the depth of jumps followed from a forward chain.

@@ -54,8 +54,9 @@ type Wiring struct {
 
 // Others holds the relevant facts about the rules of other programs.
 type Others struct {
-	// NATBefore are nat chains that run before ours, for people.
-	NATBefore []string
+	// NATBefore are nat chains that run before ours at postrouting or input, for people. NATBeforeRouting
+	// are those at prerouting, where ours is only on a node with a bridge.
+	NATBefore, NATBeforeRouting []string
 	// DropsInvalid is true if another program drops invalid packets at forward.
 	DropsInvalid bool
 	// KubeRouter are the chains of kube-router's firewall.

@@ -18,7 +18,8 @@ import (
 // those that are not programmed yet: their interfaces are closed like those of the others.
 func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	n := &out.Node
-	n.FilterHook = d.options.FilterHook || d.Forced || len(w.Others.NATBefore) > 0
+	before := natBefore(w)
+	n.FilterHook = d.options.FilterHook || d.Forced || len(before) > 0
 	var guard bool
 	guard, out.GuardWhy = d.guard(all, w.Others)
 	n.NoGuard = !guard
@@ -26,9 +27,9 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	if n.FilterHook {
 		out.GuardWhy = "not needed: filter chains see every packet"
 	}
-	if len(w.Others.NATBefore) > 0 && !d.options.FilterHook {
+	if len(before) > 0 && !d.options.FilterHook {
 		out.Problems = append(out.Problems, Problem{Subject: "nat chain before ours", Blocking: true,
-			Text: strings.Join(w.Others.NATBefore, ", ") +
+			Text: strings.Join(before, ", ") +
 				" runs before podwall's and could end the walk; judging in filter chains instead",
 			Cure: "give that chain a priority above -190, or run with --datapath=filter"})
 	}
@@ -46,6 +47,15 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	d.wiring(out.Program, w, n)
 	n.Ported = append(attached(all, w), d.extraHardware(all, w, out)...)
 	isolatedLinks(all, w, n)
+}
+
+// natBefore returns the nat chains of other programs that run before ours. Ours is at prerouting
+// only on a node with a bridge.
+func natBefore(w Wiring) []string {
+	if !w.AnyBridge && len(w.Carried) == 0 {
+		return w.Others.NATBefore
+	}
+	return slices.Concat(w.Others.NATBefore, w.Others.NATBeforeRouting)
 }
 
 // guard decides whether the guard is on. The guard is also the only check of ICMP errors for

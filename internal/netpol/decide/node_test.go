@@ -50,12 +50,17 @@ func TestWhichChainsJudgeAndWhetherTheyAreGuarded(t *testing.T) {
 			[]string{"nat chain before ours"}},
 		{"the same where filter chains are wanted", Options{FilterHook: true}, Others{NATBefore: []string{"theirs"}},
 			false, true, false, "not needed", nil},
+		{"a nat chain at prerouting, on a bridge", Options{}, Others{NATBeforeRouting: []string{"theirs"}}, false, true,
+			false, "not needed", []string{"nat chain before ours"}},
+		{"a nat chain at prerouting", Options{}, Others{NATBeforeRouting: []string{"theirs"}}, false, false, true,
+			"no other table", nil},
 		{"kube-router", Options{}, Others{KubeRouter: []string{"KUBE-POD-FW-A", "KUBE-NWPLCY-B"}}, false, false, true,
 			"no other table", []string{"kube-router"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newScene(c.options)
 			s.w.Others, s.d.Forced = c.others, c.forced
+			s.w.AnyBridge = strings.HasSuffix(c.name, "on a bridge")
 			p := letting(nil)
 			if strings.Contains(c.name, "for egress") {
 				jailed := openPod("10.0.0.9", "jailed")
