@@ -51,11 +51,14 @@ func Cleanup(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 }
 
 func cleanupOnce(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-	release, _, err := lock(ctx, "", nil, log)
-	if err != nil {
+	lock := newAgentLock("", nil, log)
+	if err := lock.take(ctx); err != nil {
 		return fmt.Errorf("%w; stop it first (delete the DaemonSet, not only the pod)", err)
 	}
-	defer release()
+	defer lock.release()
+	if lock.failure != nil {
+		return lock.failure // an agent may run
+	}
 	kernel, err := datapath.Open(onceOptions(cfg, log), log)
 	if err != nil {
 		return err

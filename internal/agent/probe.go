@@ -15,7 +15,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,43 +24,36 @@ import (
 	"github.com/podwall/podwall/internal/observe"
 )
 
-// An agent says how it is at its lock, too: no other process can have that while the
+// The agent reports its condition at its lock, too: no other process can have that while the
 // agent lives, as it can have the port for health.
 
-// condition is how an agent is: why it is not live and not ready, both empty if it is.
+// condition is the state of an agent: why it is not live and not ready, both empty if it is. An
+// agent that hangs is not live, also before it serves anything: the observer exists before the
+// lock is taken, and its time runs from then on.
 type condition struct {
 	NotLive  string `json:"notLive"`
 	NotReady string `json:"notReady"`
 }
 
-// self is what the agent says of itself. The zero value is an agent that starts.
-type self struct {
-	observer atomic.Pointer[observe.Observer]
-}
-
-func (s *self) condition() condition {
-	o := s.observer.Load()
-	if o == nil {
-		return condition{NotReady: "the agent starts"}
-	}
+func conditionOf(o *observe.Observer) condition {
 	return condition{NotLive: o.Stalled(), NotReady: strings.Join(o.Status().NotReady, "; ")}
 }
 
-// answered is what an agent says at its lock.
+// answered is an agent's answer at its lock.
 type answered struct {
 	health string // where it serves health; empty if nowhere
 	*condition
 }
 
-// errNotOurs says that another user holds the agent's lock.
+// errNotOurs means that another user holds the agent's lock.
 var errNotOurs = errors.New("another user's process holds the agent's lock")
 
-var errNotRoot = errors.New("the agent says how it is to root only: run it as root")
+var errNotRoot = errors.New("the agent reports its state to root only: run it as root")
 
-// askAgent is how long the agent of this node may take to say how it is.
+// askAgent is how long the agent of this node may take to report its state.
 const askAgent = 4 * time.Second
 
-// ask asks whoever holds the agent's lock how it is.
+// ask reads the agent's condition at its lock.
 func ask(ctx context.Context) (answered, error) {
 	conn, err := dialLock(ctx)
 	switch {
@@ -92,7 +84,7 @@ func ask(ctx context.Context) (answered, error) {
 		if os.Geteuid() != 0 {
 			return answered{}, errNotRoot
 		}
-		return answered{}, errors.New("it does not say how it is: it is a cleanup, or of an older release; update it first")
+		return answered{}, errors.New("it does not report its state: it is a cleanup, or of an older release; update it first")
 	}
 	return a, nil
 }
@@ -116,10 +108,10 @@ func bound(name string) bool {
 		func(line string) bool { return strings.HasSuffix(line, " "+name) })
 }
 
-// Probe asks the agent of this node how it is, for exec probes of the kubelet and for
-// people. ok is true if the agent is live, or ready, as asked. It is also live if another
-// user keeps us from asking: only a user without rights would have it restarted. Reasons
-// may have several lines.
+// Probe reads the condition of this node's agent, for exec probes of the kubelet and for
+// people. ok is true if the agent is live, or ready, by cfg.Probe. It also counts as live while
+// another user's processes hold both the lock and the port: no user without rights may have it
+// restarted. Reasons may have several lines.
 func Probe(ctx context.Context, cfg config.Config) (text string, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, askAgent)
 	defer cancel()
@@ -146,8 +138,8 @@ func Probe(ctx context.Context, cfg config.Config) (text string, ok bool) {
 	return string(cfg.Probe), true
 }
 
-// probePage asks the page that says the same, where the command line says that it is. The
-// error says why nobody answers who can be believed.
+// probePage reads the health page instead, at the address that the command line gives. The
+// error is why no answer can be trusted.
 func probePage(ctx context.Context, cfg config.Config, held error) (why string, err error) {
 	at, path := cfg.HealthListen(), "/readyz"
 	if cfg.Probe == config.ProbeLive {

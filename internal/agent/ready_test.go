@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,16 +26,26 @@ import (
 )
 
 // states are an agent that starts, one that is ready, one that is not.
-func states() (starting, ready, not *self) {
-	starting, ready, not = &self{}, &self{}, &self{}
-	for _, s := range []*self{ready, not} {
-		o := observe.New(observe.NewRegistry(), observe.Info{Node: "n1", Period: time.Hour})
+func states() (starting, ready, not *observe.Observer) {
+	info := observe.Info{Node: "n1", Period: time.Hour}
+	starting, ready, not = observe.New(observe.NewRegistry(), info), observe.New(observe.NewRegistry(), info),
+		observe.New(observe.NewRegistry(), info)
+	for _, o := range []*observe.Observer{ready, not} {
 		o.SetMissing(nil)
 		o.Record(observe.Pass{})
-		s.observer.Store(o)
 	}
-	not.observer.Load().SetProblem(observe.Problem{Subject: "bridge cni0", Text: "line one\nline two", Blocking: true})
+	not.SetProblem(observe.Problem{Subject: "bridge cni0", Text: "line one\nline two", Blocking: true})
 	return starting, ready, not
+}
+
+// locked takes the lock for a test.
+func locked(t *testing.T, o *observe.Observer) *agentLock {
+	t.Helper()
+	lock := newAgentLock("127.0.0.1:1", o, slog.New(slog.DiscardHandler))
+	if err := lock.take(t.Context()); err != nil || !lock.taken {
+		t.Fatal(err, "taken:", lock.taken)
+	}
+	return lock
 }
 
 func probed(t *testing.T, what config.Probe, health string) (string, bool) {
@@ -54,19 +65,16 @@ func TestOnlyTheAgentsOwnAnswerCountsAsReady(t *testing.T) {
 		starting, ready, not := states()
 		for _, tt := range []struct {
 			name  string
-			state *self
+			state *observe.Observer
 			live  bool
 			why   string // not ready
 		}{
-			{"an agent that starts", starting, true, "the agent starts"},
+			{"an agent that starts", starting, true, "waiting for the first complete list"},
 			{"an agent that is ready", ready, true, ""},
 			{"an agent that is not", not, true, "bridge cni0: line one\nline two"},
-			{"a cleanup", nil, false, "does not say how it is"},
+			{"a cleanup", nil, false, "does not report its state"},
 		} {
-			release, usurper, err := lock(t.Context(), "127.0.0.1:1", tt.state, slog.New(slog.DiscardHandler))
-			if err != nil || usurper != "" {
-				t.Fatal(err, usurper)
-			}
+			lock := locked(t, tt.state)
 			if why := notReady(t.Context()); (why == "") != (tt.why == "") || !strings.Contains(why, tt.why) {
 				t.Errorf("%s: not ready %q, want %q", tt.name, why, tt.why)
 			}
@@ -77,7 +85,7 @@ func TestOnlyTheAgentsOwnAnswerCountsAsReady(t *testing.T) {
 			if text, ok := probed(t, config.ProbeLive, ""); ok != tt.live || ok != (text == "live") {
 				t.Errorf("%s: the probe says %t %q", tt.name, ok, text)
 			}
-			release()
+			lock.release()
 		}
 		if why := notReady(t.Context()); !strings.Contains(why, "no podwall-agent runs") {
 			t.Errorf("without an agent: %q", why)
@@ -93,12 +101,9 @@ func TestOnlyTheAgentsOwnAnswerCountsAsReady(t *testing.T) {
 func TestAnotherUserLearnsNothingAtTheLock(t *testing.T) {
 	apart.Run(t, func(t *testing.T) {
 		_, _, not := states()
-		release, _, err := lock(t.Context(), "127.0.0.1:1", not, slog.New(slog.DiscardHandler))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer release()
+		defer locked(t, not).release()
 		var answer answered
+		var err error
 		apart.AsUser(t, 65534, func() { answer, err = ask(context.Background()) })
 		if err == nil || answer.condition != nil || !strings.Contains(err.Error(), "run it as root") {
 			t.Errorf("another user is told %+v, %v", answer, err)
@@ -106,8 +111,8 @@ func TestAnotherUserLearnsNothingAtTheLock(t *testing.T) {
 	})
 }
 
-// squat takes the agent's lock as a user. It listens when listen is called.
-func squat(t *testing.T) (listen func()) {
+// squat takes the agent's lock as a user. It listens when listen is called, and ends with leave.
+func squat(t *testing.T) (listen, leave func()) {
 	t.Helper()
 	fd := 0
 	apart.AsUser(t, 65534, func() {
@@ -116,7 +121,8 @@ func squat(t *testing.T) (listen func()) {
 			t.Error(err)
 			return
 		}
-		t.Cleanup(func() { _ = unix.Close(fd) })
+		leave = sync.OnceFunc(func() { _ = unix.Close(fd) })
+		t.Cleanup(leave)
 		if err := unix.Bind(fd, &unix.SockaddrUnix{Name: datapath.AgentLock}); err != nil {
 			t.Error(err)
 		}
@@ -127,7 +133,7 @@ func squat(t *testing.T) (listen func()) {
 				t.Error(err)
 			}
 		})
-	}
+	}, leave
 }
 
 // Another user's process that has the lock is not believed. The probe asks the page of
@@ -135,7 +141,7 @@ func squat(t *testing.T) (listen func()) {
 // have an agent restarted, and not ready.
 func TestAProbeBelievesNoOtherUser(t *testing.T) {
 	apart.Run(t, func(t *testing.T) {
-		listen := squat(t)
+		listen, _ := squat(t)
 		if _, err := ask(t.Context()); !errors.Is(err, errNotOurs) {
 			t.Errorf("who has the lock and does not listen: %v", err)
 		}

@@ -31,18 +31,19 @@ import (
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
-// ErrPlacement says that this process is in the wrong place: in a network
-// namespace that is not the node's, or beside another agent.
+// ErrPlacement means that this process is in the wrong place: in a network
+// namespace that is not the node's, or in that of another agent.
 var ErrPlacement = errors.New("cannot run here")
 
 // Run runs the agent until ctx ends. Rules stay in the kernel when it returns.
 func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) error {
-	state := &self{}
-	release, usurper, err := lock(ctx, cfg.HealthListen(), state, log)
-	if err != nil {
+	observer := observe.New(observe.NewRegistry(), observe.Info{Node: cfg.NodeName, Version: version,
+		Source: sourceName(cfg), Period: cfg.SyncPeriod})
+	lock := newAgentLock(cfg.HealthListen(), observer, log)
+	if err := lock.take(ctx); err != nil {
 		return err
 	}
-	defer release()
+	defer lock.release()
 	ready := thrift(os.Getenv)
 	store, options := cluster.NewStore(), datapathOptions(cfg)
 	options.Announced, options.ExtraHardware = store.Announced, store.ExtraHardware
@@ -55,7 +56,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		return err
 	}
 	defer kernel.Close()
-	source, kind, err := newSource(cfg, log)
+	source, err := newSource(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -66,17 +67,11 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	if err := reserved.start(); err != nil {
 		return err
 	}
-	observer := observe.New(observe.NewRegistry(), observe.Info{Node: cfg.NodeName, Version: version, Source: kind, Period: cfg.SyncPeriod})
-	if usurper != "" {
-		log.Error("another user holds the agent's lock, going on without it", "holder", usurper)
-		observer.SetProblem(lockProblem(usurper))
-	}
 	if unshown != nil {
 		logProblem(log, *unshown)
 		observer.SetProblem(*unshown)
 	}
 	endpoints := observe.Endpoints{Health: cfg.HealthListen(), Metrics: cfg.MetricsListen(), MetricsPath: cfg.MetricsPath, Log: log}
-	state.observer.Store(observer)
 	servers, err := openPorts(observer, endpoints)
 	if err != nil {
 		return err
@@ -107,6 +102,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		NewFeeds(source, observer, log).Run(ctx)
 		return nil
 	})
+	g.Go(func() error { return lock.Run(ctx) })
 	g.Go(func() error { return source.Run(ctx, store) })
 	g.Go(func() error { return kernel.Watch(ctx) })
 	g.Go(func() error { return reserved.watch(ctx) })
@@ -194,16 +190,23 @@ func (l *Loop) reach(s source) {
 	}
 }
 
-// newSource returns the source and its name in the status.
-func newSource(cfg config.Config, log *slog.Logger) (source, string, error) {
+// sourceName is the name of the source in the status.
+func sourceName(cfg config.Config) string {
 	if cfg.Manifests != "" {
-		return manifest.New(cfg.Manifests, log), "manifests", nil
+		return "manifests"
+	}
+	return "kubernetes"
+}
+
+func newSource(cfg config.Config, log *slog.Logger) (source, error) {
+	if cfg.Manifests != "" {
+		return manifest.New(cfg.Manifests, log), nil
 	}
 	rest, err := kube.LoadConfig(cfg.Kubeconfig, cfg.Master)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	return kube.New(rest, log).OnNode(cfg.NodeName).Reloading(cfg.Kubeconfig, cfg.Master), "kubernetes", nil
+	return kube.New(rest, log).OnNode(cfg.NodeName).Reloading(cfg.Kubeconfig, cfg.Master), nil
 }
 
 func join(list []netip.Addr) string {

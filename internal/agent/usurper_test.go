@@ -5,15 +5,8 @@
 package agent
 
 import (
-	"bytes"
-	"context"
-	"log/slog"
 	"net"
-	"os"
-	"strings"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/lab/testkit/apart"
 )
@@ -52,49 +45,5 @@ func TestAPortOfAUserIsToldFromOneOfRoot(t *testing.T) {
 		if got := heldByUser(tt.addrs); got != tt.want {
 			t.Errorf("%s: held by a user: %t", tt.name, got)
 		}
-	}
-}
-
-// tired is a listener that fails so often before it works.
-type tired struct {
-	net.Listener
-	fails int
-}
-
-func (l *tired) Accept() (net.Conn, error) {
-	if l.fails--; l.fails >= 0 {
-		return nil, &net.OpError{Op: "accept", Net: "unix", Err: os.NewSyscallError("accept4", unix.EMFILE)}
-	}
-	return l.Listener.Accept()
-}
-
-// An agent that had no file descriptors for a moment is asked at its lock after that. The
-// log says it once.
-func TestALockThatFailedAnswersAgain(t *testing.T) {
-	inner, err := net.Listen("unix", t.TempDir()+"/lock")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		answer(ctx, &tired{inner, 3}, "127.0.0.1:1", nil, slog.New(slog.NewTextHandler(&out, nil)))
-	}()
-	conn, err := net.Dial("unix", inner.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	said := make([]byte, 64)
-	if n, err := conn.Read(said); err != nil || string(said[:n]) != "127.0.0.1:1\n" {
-		t.Errorf("the answer is %q, %v", said[:n], err)
-	}
-	_ = conn.Close()
-	cancel()
-	_ = inner.Close()
-	<-done
-	if strings.Count(out.String(), "level=WARN") != 1 {
-		t.Errorf("the log says\n%s", &out)
 	}
 }
