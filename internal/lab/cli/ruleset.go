@@ -16,6 +16,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster/convert"
 	"github.com/podwall/podwall/internal/complete"
 	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/logging"
 	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
@@ -103,7 +104,7 @@ func clusterNodes(m *manifest.Result) []*cluster.Node {
 func rulesetOf(snap *cluster.Snapshot, node, datapath string, bridge bool) string {
 	p, w := compileFor(snap, node), decide.Wiring{}
 	if bridge {
-		w.AnyBridge, w.Bridges = true, []inet.Path{{Link: "cni0", Index: 1, Bridge: true}}
+		w.AnyBridge, w.Bridges = true, []inet.Path{{Link: lab.BridgeName, Index: 1, Bridge: true}}
 	}
 	n := decide.New(decide.Options{FilterHook: datapath == "filter"}).Wire(p, p, w).Node
 	text := ruleset.Render(p, n).String()

@@ -128,7 +128,7 @@ func TestRulesetPrintsTheTableOfANode(t *testing.T) {
 func TestRulesetPrintsWhatADefaultNodeLoads(t *testing.T) {
 	args := []string{"ruleset", "-f", "../../../examples/demo", "--node", "node1"}
 	closed := []string{"elements = { \"lo\" }", "iifname != @non-pod-links jump antispoof", "chain guarded {", "chain unjudged-input {"}
-	onBridge := []string{"hook prerouting priority -190", "table bridge podwall {", "elements = { \"cni0\" }"}
+	onBridge := []string{"hook prerouting priority -190", "table bridge podwall {", "elements = { \"kube-bridge\" }"}
 	_, plain, _ := command(t, args...)
 	_, bridged, _ := command(t, append(args, "--bridge")...)
 	for _, part := range closed {
