@@ -126,7 +126,7 @@ func installer(ctx context.Context, command string, args []string, stdout, stder
 	if command == "install" {
 		f.StringVar(&i.Entry.Timeout, "timeout", "", "how long a pod's start waits (default "+cni.DefaultTimeout.String()+")")
 		f.StringVar(&i.Entry.OnTimeout, "on-timeout", "", "isolated: the pod starts closed (default); refuse: it does not start")
-		f.BoolVar(watch, "watch", false, "go on, and install again whenever the pod network writes its configuration anew")
+		f.BoolVar(watch, "watch", false, "go on, and install again whenever the pod network writes its configuration again")
 	}
 	if err := parse(f, args); err != nil {
 		return err
@@ -157,7 +157,7 @@ func uninstall(ctx context.Context, i cni.Installer) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	if err := agent.Off(ctx); err != nil {
-		fmt.Fprintf(i.Out, "no agent was told of it on %s: %v\n", agent.Socket, err)
+		fmt.Fprintf(i.Out, "no agent was notified on %s: %v\n", agent.Socket, err)
 	}
 	return nil
 }

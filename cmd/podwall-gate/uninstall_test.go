@@ -46,7 +46,7 @@ func TestUninstallTellsTheAgentOfTheInstalledEntry(t *testing.T) {
 	if got := <-heard; !strings.Contains(got, `"off"`) {
 		t.Errorf("the agent heard %q", got)
 	}
-	if !strings.Contains(out.String(), "no agent was told of it on "+socket) {
+	if !strings.Contains(out.String(), "no agent was notified on "+socket) {
 		t.Errorf("nothing is said of the answer that did not come:\n%s", &out)
 	}
 }

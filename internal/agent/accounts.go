@@ -87,7 +87,7 @@ func (a *accounts) spend(namespace string, cost time.Duration, now time.Time) {
 }
 
 // until returns how long it takes to fill an account that has so much left up to zero,
-// if nobody spends anything meanwhile.
+// if no namespace spends anything meanwhile.
 func (a *accounts) until(left time.Duration) (wait time.Duration) {
 	goal, clock := a.clock-left, a.clock
 	dues := slices.Sorted(maps.Values(a.full))

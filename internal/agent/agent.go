@@ -56,7 +56,7 @@ type Loop struct {
 	SyncPeriod  time.Duration // between two verifications against the kernel
 	SyncTimeout time.Duration // for the first complete list of every kind
 	Place       *Place        // must be right before anything is enforced; nil in tests only
-	Door        *Door         // is told what the kernel enforces; may be nil
+	Door        *Door         // receives what the kernel enforces; may be nil
 	OpenUnknown bool          // addresses that no known pod has are open
 	Ready       func()        // is called once, after the first pass that succeeded; may be nil
 	Clock       func() int64  // that of the store; nil: nothing is timed
@@ -96,7 +96,7 @@ const (
 	longestRest = 20 * time.Millisecond
 )
 
-// countEach is how often the kernel's counters are read beside passes.
+// countEach is how often the kernel's counters are read between passes.
 const countEach = time.Second
 
 // The wait after a failed pass doubles from the first to the last.
@@ -322,7 +322,7 @@ func (l *Loop) gather(ctx context.Context) {
 	}
 }
 
-// hurry receives when somebody waits at the gate.
+// hurry receives when a pod waits at the gate.
 func (l *Loop) hurry() <-chan struct{} {
 	if l.Door == nil {
 		return nil
@@ -335,7 +335,7 @@ func (l *Loop) hurry() <-chan struct{} {
 func (l *Loop) compile(m *policy.Model) *program.Program {
 	if l.chains == nil || l.layout != m.Layout {
 		l.layout, l.chains = m.Layout, l.compiler.Layout(m.Layout)
-		if l.ready { // the first pass is everybody's
+		if l.ready { // the first pass concerns all pods
 			l.fair.charge(l.chains.Work, time.Now())
 			l.fair.charge(membersWork(m.Filled), time.Now())
 		}

@@ -27,9 +27,9 @@ type findings struct {
 	said  int            // in it
 	by    map[string]int // in it, by namespace
 	left  int            // that wait
-	// announce tells the author of a policy all that is found about it; nil if nobody can.
+	// announce reports all findings about a policy to its author; nil if the source cannot.
 	announce func(policy cluster.Key, findings []cluster.Diagnostic)
-	// amend corrects what the author is about to be told, after some of it is gone.
+	// amend corrects a report that is not sent yet, after some findings are gone.
 	amend func(policy cluster.Key, findings []cluster.Diagnostic)
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// muchWork is how much a delta has to hold beside pods of this node before those
+// muchWork is how much a delta has to hold in addition to pods of this node before those
 // are committed first: below that, two commits take longer than one. A pod of
 // another node and an entry of a policy (cluster.Policy.Size) count as one each.
 const muchWork = 500

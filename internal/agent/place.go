@@ -23,13 +23,13 @@ import (
 type Place struct {
 	// Local returns the addresses of this network namespace.
 	Local func() ([]netip.Addr, error)
-	// Found is told the addresses of the node, each time that they changed.
+	// Found receives the addresses of the node, each time that they changed.
 	Found func([]netip.Addr)
 	// Optional: the source need not know any Node. A directory of manifests may
 	// hold none, the API of a cluster always does.
 	Optional bool
 
-	addrs  []netip.Addr // as Found was told
+	addrs  []netip.Addr // as Found received them
 	told   bool         // Found was called
 	passed bool         // the check has passed once
 	said   string       // what the log said last

@@ -15,11 +15,11 @@ import (
 	"github.com/podwall/podwall/internal/observe"
 )
 
-// tryPorts is the pause before a port is tried again that somebody else has.
+// tryPorts is the pause before a port of another program is tried again.
 const tryPorts = 2 * time.Second
 
-// ports are where the agent answers. One that somebody else has keeps the agent from
-// answering there and from nothing else: it is a problem, and tried again.
+// ports are what the agent serves on one address. If another program has the port, only this is not
+// served: it is a problem, and tried again.
 type ports struct {
 	endpoints observe.Endpoints
 	observer  *observe.Observer
@@ -75,7 +75,7 @@ func canPass(err error) bool {
 }
 
 func (p *ports) problem(err error) observe.Problem {
-	problem := observe.Problem{Subject: p.subject, Text: "nobody is answered there, policies are enforced all the same: " + err.Error(),
+	problem := observe.Problem{Subject: p.subject, Text: "the port is not served, policies are enforced anyway: " + err.Error(),
 		Cure: "end the program that has the port, or choose another one; it is tried again until then"}
 	switch {
 	case !errors.Is(err, unix.EADDRINUSE):

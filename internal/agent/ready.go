@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// notReady says why the agent that runs in this network namespace does not enforce
+// notReady returns why the agent that runs in this network namespace does not enforce
 // everything, in the words of its /readyz; empty if it does. A table in the kernel
 // and an agent that lives are not enough: the table may be an earlier agent's.
 func notReady(ctx context.Context) (why string) {
@@ -22,14 +22,14 @@ func notReady(ctx context.Context) (why string) {
 	a, err := ask(ctx)
 	switch {
 	case err != nil:
-		return "its agent cannot be asked: " + err.Error()
+		return "the state of its agent cannot be read: " + err.Error()
 	case a.NotReady != "":
 		return "its agent is not ready: " + a.NotReady
 	}
 	return ""
 }
 
-// page returns what a page of health says at an address, empty if all is well.
+// page returns the reasons on a health page, empty if there are none.
 func page(ctx context.Context, at, path string) (why string, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+here(at)+path, nil)
 	if err != nil {
@@ -49,7 +49,7 @@ func page(ctx context.Context, at, path string) (why string, err error) {
 	return path + " answers " + response.Status + ": " + strings.TrimSpace(string(text)), nil
 }
 
-// here is where to reach who listens at an address: every address is also this one.
+// here returns where to reach a listener of this host: every address is also a loopback one.
 func here(at string) string {
 	host, port, err := net.SplitHostPort(at)
 	if err != nil {

@@ -55,7 +55,7 @@ func (l *Loop) report(pass observe.Pass, r datapath.Report) {
 		return // the caller logs it; a problem says it
 	}
 	if r.Drift > 0 {
-		l.Log.Warn("somebody else changed podwall's table, repaired", "count", r.Drift)
+		l.Log.Warn("another program changed podwall's table, repaired", "count", r.Drift)
 	}
 	if !l.ready {
 		l.ready = true

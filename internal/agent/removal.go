@@ -71,7 +71,7 @@ func inspect(ctx context.Context) (kuberouter.Inventory, error) {
 }
 
 // lookAgain makes a second inventory after a while. If the chains have other names
-// then, somebody wrote them.
+// then, another program wrote them.
 func lookAgain(ctx context.Context, before kuberouter.Inventory) (kuberouter.Inventory, error) {
 	pause(ctx, watchKubeRouter)
 	after, err := inspect(ctx)

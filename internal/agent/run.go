@@ -61,7 +61,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		return err
 	}
 	if err := kernel.ReleaseNode(); err != nil {
-		log.Warn("what an earlier process knew of pods with this node's addresses may still judge the node", "err", err)
+		log.Warn("rules of an earlier process may still judge the node's own addresses as a pod's", "err", err)
 	}
 	reserved := newReserver(cfg, store, os.Getenv, log)
 	if err := reserved.start(); err != nil {
@@ -111,27 +111,27 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	return loop.ended(g.Wait())
 }
 
-// ended says what stays behind when the agent was told to stop.
+// ended logs what stays in the kernel when the agent stops.
 func (l *Loop) ended(err error) error {
 	switch {
 	case err != nil:
 	case l.ready:
-		l.Log.Info("podwall-agent stops as it was told; what it loaded stays in the kernel")
+		l.Log.Info("podwall-agent stops on a signal; its rules stay in the kernel")
 	default:
-		l.Log.Info("podwall-agent stops as it was told; it had not loaded anything")
+		l.Log.Info("podwall-agent stops on a signal; it had loaded no rules")
 	}
 	return err
 }
 
-// ticks returns a clock that nobody sets: nanoseconds since now, and never 0.
+// ticks returns a clock that is never set: nanoseconds since now, and never 0.
 func ticks() func() int64 {
 	begin := time.Now()
 	return func() int64 { return int64(time.Since(begin)) + 1 }
 }
 
-// openGate opens the gate for the container runtime. Without one the agent works
-// as well: pods are closed until the API names their addresses. So what stands
-// in the way is a problem, and no reason to stop.
+// openGate opens the gate for the container runtime. The agent works without it, too:
+// pods are closed until the API names their addresses. So a failure is a problem, and no
+// reason to stop.
 func openGate(socket string, door *Door, observer *observe.Observer, log *slog.Logger) *gate.Server {
 	if socket == "" {
 		return nil
@@ -166,7 +166,7 @@ func datapathOptions(cfg config.Config) datapath.Options {
 	}
 }
 
-// source is a Source that can say how it stands.
+// source is a Source that reports the state of its connection.
 type source interface {
 	Source
 	Feeder
@@ -180,8 +180,8 @@ type announcer interface {
 	CountErrors(count func(reason string))
 }
 
-// reach has a source that can do so tell the authors of policies what is found, and
-// count how that and its connection go.
+// reach connects the findings with a source that can report them to the authors of policies, and
+// counts its Events and errors.
 func (l *Loop) reach(s source) {
 	if a, ok := s.(announcer); ok {
 		a.CountEvents(l.Observer.AddEvent)

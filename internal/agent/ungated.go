@@ -74,7 +74,7 @@ func (l *Loop) noteStarts(d cluster.Delta) {
 
 // attendance is what the gate heard. The zero value has heard nothing.
 type attendance struct {
-	used  bool        // a pod was announced, and nobody said that the gate was taken away
+	used  bool        // a pod was announced, and the gate was not reported as removed
 	gone  []departed  // withdrawn last, the oldest first
 	count int         // pods without the gate, since one was announced
 	last  cluster.Key // the last of them

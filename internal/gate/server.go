@@ -28,7 +28,7 @@ type Server struct {
 	Log    *slog.Logger
 	// Owner is the user who may ask; the zero value is root.
 	Owner uint32
-	// Answered is told what became of each pod that was announced, and after how long.
+	// Answered receives the answer about each pod that was announced, and after how long.
 	// May be nil; it is called by several goroutines.
 	Answered func(a Answer, took time.Duration)
 
@@ -90,7 +90,7 @@ func (s *Server) Run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { _ = s.listener.Close() }) // Accept reports it
 	defer stop()
 	if s.made != "" {
-		defer func() { _ = os.Remove(s.made) }() // unless somebody else uses it
+		defer func() { _ = os.Remove(s.made) }() // unless another process uses it
 	}
 	var busy sync.WaitGroup
 	defer busy.Wait()

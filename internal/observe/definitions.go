@@ -38,7 +38,7 @@ func (b *builder) gauge(name, help string) prometheus.Gauge {
 	return g
 }
 
-// predicate is a gauge of 0 or 1 that is asked for at each reading.
+// predicate is a gauge of 0 or 1 that is computed at each scrape.
 func (b *builder) predicate(name, help string, holds func() bool) {
 	b.define(name, "gauge", help, "")
 	b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: prefix + name, Help: help}, func() float64 {
@@ -49,16 +49,16 @@ func (b *builder) predicate(name, help string, holds func() bool) {
 	}))
 }
 
-// asked are gauges that are asked for at each reading.
-func (b *builder) asked(name, help, label string, values []string, ask func(value string) float64) {
+// computed are gauges that are computed at each scrape.
+func (b *builder) computed(name, help, label string, values []string, compute func(value string) float64) {
 	b.define(name, "gauge", help, closed(label, values))
 	for _, value := range values {
 		b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: prefix + name, Help: help, ConstLabels: prometheus.Labels{label: value}},
-			func() float64 { return ask(value) }))
+			func() float64 { return compute(value) }))
 	}
 }
 
-// info is a gauge that is always 1 and says something by its labels.
+// info is a gauge that is always 1; its labels hold the information.
 func (b *builder) info(name, help string, labels prometheus.Labels) {
 	b.define(name, "gauge", help, "`"+strings.Join(slices.Sorted(maps.Keys(labels)), "`, `")+"`")
 	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + name, Help: help, ConstLabels: labels})
@@ -155,18 +155,18 @@ func referenceHead() string {
 
 func referenceAlerts() string {
 	rows := []struct{ expression, meaning string }{
-		{prefix + "ready == 0", "The node does not enforce everything; `/readyz` and `/statusz` say why."},
+		{prefix + "ready == 0", "The node does not enforce everything; `/readyz` and `/statusz` have the reasons."},
 		{prefix + "snapshot_revision > " + prefix + "applied_revision", "Changes are seen but not enforced; passes fail."},
-		{"max_over_time(" + prefix + "source_connected[5m]) == 0", "Changes of a kind were not seen for a while; what was known before stays enforced. `/statusz` has the cause."},
-		{"time() - " + prefix + "source_last_word_timestamp_seconds{kind!=\"manifests\"} > 900", "Nothing at all was heard of a kind for a quarter of an hour, although a watch is open."},
-		{"increase(" + prefix + `source_errors_total{reason=~"forbidden|unauthorized"}[5m]) > 0`, "For ten minutes: the API server refuses the agent; its log has the cure. One that was just started refuses everybody for a moment."},
+		{"max_over_time(" + prefix + "source_connected[5m]) == 0", "Changes of a kind have not arrived for five minutes; the last known state stays enforced. `/statusz` has the cause."},
+		{"time() - " + prefix + "source_last_word_timestamp_seconds{kind!=\"manifests\"} > 900", "No list, event or bookmark of a kind for a quarter of an hour, although a watch is open."},
+		{"increase(" + prefix + `source_errors_total{reason=~"forbidden|unauthorized"}[5m]) > 0`, "For ten minutes: the API server refuses the agent; its log has the cure. A server that has just started refuses all clients for a moment."},
 		{"time() - " + prefix + "last_apply_timestamp_seconds > 1200", "No pass has succeeded for 20 minutes; take four times `--iptables-sync-period`."},
-		{"increase(" + prefix + "drift_repairs_total[1h]) > 0", "Another program changes what this agent made in the kernel."},
-		{prefix + `policy_diagnostics{severity="error"} > 0`, "A part of a policy was not understood and matches nothing; `/statusz` names it."},
-		{prefix + "limit_used_ratio >= 0.8", "The node comes close to a limit; `/statusz` names what fills it, and `docs/limits.md` says what happens above."},
-		{"sum(" + prefix + `pods_unsure{missing=~"bypassed|unclear|unreached"}) > 0`, "Traffic of isolated pods may pass beside the rules; `/statusz` names them after 30 s."},
-		{prefix + "node_open > 0", "Somebody opened the node in an emergency and has not closed it; `/statusz` has the reason, docs/emergency.md the way back."},
-		{prefix + `problems{blocking="true"} > 0`, "Something about the node keeps policies from being enforced; `/statusz` has the cure."},
+		{"increase(" + prefix + "drift_repairs_total[1h]) > 0", "Another program changes podwall's objects in the kernel."},
+		{prefix + `policy_diagnostics{severity="error"} > 0`, "A part of a policy cannot be parsed and matches nothing; `/statusz` names it."},
+		{prefix + "limit_used_ratio >= 0.8", "The node is close to a limit; `/statusz` names what fills it, and `docs/limits.md` has what happens above."},
+		{"sum(" + prefix + `pods_unsure{missing=~"bypassed|unclear|unreached"}) > 0`, "Traffic of isolated pods may bypass the rules; `/statusz` names them after 30 s."},
+		{prefix + "node_open > 0", "The node was opened in an emergency and is not closed yet; `/statusz` has the reason, docs/emergency.md the way back."},
+		{prefix + `problems{blocking="true"} > 0`, "A problem of the node prevents enforcement of policies; `/statusz` has the cure."},
 	}
 	var b strings.Builder
 	b.WriteString("\n## What to alert on\n\n| expression | meaning |\n|---|---|\n")

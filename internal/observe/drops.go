@@ -17,7 +17,7 @@ const (
 	DropUnknownPod    DropReason = "unknown-pod"    // to an address that no known pod has
 	DropSource        DropReason = "spoofed-source" // from an address that its pod does not have
 	DropInvalid       DropReason = "invalid"        // of no valid connection, or with stacked VLAN tags
-	DropBroadcast     DropReason = "broadcast"      // to one pod, in a frame for everybody
+	DropBroadcast     DropReason = "broadcast"      // to one pod, in a broadcast frame
 	DropCut           DropReason = "cut"            // would revive a connection that was cut
 )
 
@@ -37,7 +37,7 @@ func dropReasons() (names []string) {
 type Drops map[DropReason]uint64
 
 // SetDrops records the kernel's counters. A counter that went back was made
-// anew by the kernel, so its value is new drops as a whole.
+// from 0 by the kernel, so its value is new drops as a whole.
 func (o *Observer) SetDrops(now Drops) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 const maxWaiting = 64
 
 // waiting closes the connections that wait longest when there are too many. It
-// refuses nobody: a probe that comes last is answered.
+// refuses no client: a probe that comes last is answered.
 type waiting struct {
 	mu    sync.Mutex // guards what follows
 	order list.List  // of net.Conn, the one that waits longest first

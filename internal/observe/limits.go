@@ -27,8 +27,8 @@ type Use struct {
 	Limit Limit
 	// Object is what is measured, or what takes the most of it, for people.
 	Object string
-	// Used is a count, and Max what it should not pass; 0 for no bound, and where
-	// nobody knows.
+	// Used is a count, and Max the most that it should be; 0 for no bound, and if it
+	// is not known.
 	Used, Max int
 }
 
@@ -67,7 +67,7 @@ func (u Use) Problem(before bool) (Problem, bool) {
 func (l Limit) advice() (consequence, cure string) {
 	switch l {
 	case LimitConnections:
-		return "when it is full the kernel drops new connections, before any policy is asked",
+		return "when it is full the kernel drops new connections, before any policy applies",
 			"raise net.netfilter.nf_conntrack_max, or look for who opens so many"
 	case LimitElements:
 		return "more than that were never measured: a start and a repair may take longer than half a minute",

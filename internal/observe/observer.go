@@ -42,7 +42,7 @@ type Pass struct {
 
 	Pods, IsolatedPods, Policies  int
 	Chains, Sets, Rules, Elements int
-	// Repairs is the number of differences found that nobody here made.
+	// Repairs is the number of differences found that the agent did not make.
 	Repairs int
 	// Diagnostics are all that hold now. The slice must not be changed later.
 	Diagnostics []cluster.Diagnostic

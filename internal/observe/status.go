@@ -41,8 +41,8 @@ type Status struct {
 	Revision     uint64 `json:"revision"`
 	SeenRevision uint64 `json:"seenRevision"`
 
-	// Ready is true when the kernel enforces Revision and nothing is known that
-	// speaks against it. NotReady holds the reasons otherwise, sorted by
+	// Ready is true when the kernel enforces Revision and no problem blocks
+	// readiness. NotReady holds the reasons otherwise, sorted by
 	// importance.
 	Ready    bool     `json:"ready"`
 	NotReady []string `json:"notReady,omitempty"`

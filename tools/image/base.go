@@ -15,7 +15,7 @@ import (
 	"github.com/podwall/podwall/tools/internal/sbom"
 )
 
-// Users that files and processes of the image can have. Nobody logs in.
+// Users that files and processes of the image can have. None can log in.
 const (
 	passwd = "root:x:0:0:root:/:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
 	group  = "root:x:0:\nnogroup:x:65534:\n"

@@ -103,7 +103,7 @@ func (c *config) result() (*current.Result, error) {
 }
 
 // pass prints the result as it came. Only one in another version than that of
-// the configuration is written anew.
+// the configuration is written again.
 func (c *config) pass(out io.Writer, r *current.Result) error {
 	var v struct {
 		Version string `json:"cniVersion"`

@@ -113,7 +113,7 @@ func (p Plugin) announce(c config, pod gate.Pod) error {
 const pluginNotAvailable = 50
 
 // shortWait is the time for what must not hold a pod up: it is going away, or
-// nobody waits for an answer.
+// no caller waits for an answer.
 const shortWait = 2 * time.Second
 
 // del withdraws. It never fails: without an agent nothing is announced.

@@ -124,7 +124,7 @@ func (i Installer) installInPlace(d directory, f found) error {
 		}
 	case known && r.wrote(f.data): // the original stays what it was
 		r.Previous = digest(f.data)
-	default: // somebody changed it, or wrote the entry by hand
+	default: // another program changed it, or the entry was written by hand
 		known = false
 	}
 	if r.Digest = digest(data); known || !changed {
@@ -191,7 +191,7 @@ func (i Installer) extended(f found, earlier list) ([]byte, error) {
 }
 
 // removeUnused removes lists of ours beside files that runtimes would not use, or that
-// are gone. One whose file cannot be read now stays: somebody may be writing it.
+// are gone. One whose file cannot be read now stays: its writer may not have finished.
 func (i Installer) removeUnused(d directory, used string) error {
 	keep := map[string]bool{used: true}
 	for name := range d.broken {

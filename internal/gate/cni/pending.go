@@ -55,13 +55,13 @@ func (i Installer) removeProgram() error {
 	n, err := i.pending()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		i.say("%s stays: %s has no notes of sandboxes, and some may need it once more when they end; "+
+		i.say("%s stays: %s has no notes of sandboxes, and some may need it again when they end; "+
 			"remove it when they are gone", program, i.CacheDir)
 		return nil
 	case err != nil:
 		return err
 	case n > 0:
-		i.say("%s stays: %d sandboxes were started with it and need it once more when they end; "+
+		i.say("%s stays: %d sandboxes were started with it and need it again when they end; "+
 			"uninstall again when they are gone", program, n)
 		return nil
 	}

@@ -81,7 +81,7 @@ func (i Installer) statusOfDirectory() error {
 	case f.beside():
 		return i.statusBeside(d, f)
 	case known && !r.wrote(f.data):
-		i.say("configuration: somebody changed %s since; uninstall will remove the entry only", f.name)
+		i.say("configuration: another program changed %s since; uninstall will remove the entry only", f.name)
 	}
 	return nil
 }
@@ -90,7 +90,7 @@ func (i Installer) statusOfDirectory() error {
 func (i Installer) statusBeside(d directory, f found) error {
 	source, ok := d.source()
 	if !ok || besideName(source.name) != f.name {
-		return fmt.Errorf("%s is beside a file that is gone; run podwall-gate install", f.name)
+		return fmt.Errorf("%s belongs to a file that is gone; run podwall-gate install", f.name)
 	}
 	i.Entry = Entry{Type: Name} // whatever the settings are
 	want, err := i.extended(source, f.list)

@@ -16,9 +16,9 @@ import (
 )
 
 // Uninstall takes the entry out again. A configuration that is as Install wrote
-// it becomes the original, byte for byte. From one that somebody changed since,
+// it becomes the original, byte for byte. From one that was changed since,
 // only our entry goes. A list of ours beside a file goes. The program stays for as
-// long as runtimes may run it once more, for a sandbox that was started with it.
+// long as runtimes may run it again, for a sandbox that was started with it.
 func (i Installer) Uninstall() error {
 	d, err := i.look()
 	if err != nil {
@@ -41,7 +41,7 @@ func (i Installer) Uninstall() error {
 	return i.removeProgram()
 }
 
-// restore puts the original back, unless somebody changed what we wrote.
+// restore puts the original back, unless it was changed since we wrote it.
 func (i Installer) restore(r record) error {
 	data, err := readOwn(i.path(r.Installed))
 	if err != nil || !r.wrote(data) {

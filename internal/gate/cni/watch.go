@@ -23,7 +23,7 @@ const settleTime = 200 * time.Millisecond
 // must not keep us from looking.
 const longestSettle = 10 * settleTime
 
-// checkPeriod is how often we look without being told: a link may lead to a file
+// checkPeriod is how often we look without a notification: a link may lead to a file
 // elsewhere, and the directory may have been replaced.
 const checkPeriod = time.Minute
 
@@ -32,7 +32,7 @@ const checkPeriod = time.Minute
 const retryPeriod = time.Second
 
 // Watch installs, and installs again whenever the pod network's own program
-// wrote its configuration anew, until ctx ends. A directory without
+// wrote its configuration again, until ctx ends. A directory without
 // configuration is waited for; one that cannot be watched is an error.
 func (i Installer) Watch(ctx context.Context) error {
 	w, err := fsnotify.NewWatcher()
@@ -48,7 +48,7 @@ func (i Installer) Watch(ctx context.Context) error {
 	}
 	due, said := time.NewTimer(0), ""
 	defer due.Stop()
-	var since time.Time // of the first change that was not looked at
+	var since time.Time // of the first change that was not read
 	for {
 		select {
 		case <-ctx.Done():

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// shortWait is the time for what nobody must wait for.
+// shortWait is the time for calls that no pod may wait for.
 const shortWait = time.Second
 
 // closeWait is the time for closing a pod; a runtime waits two seconds in all.

@@ -62,7 +62,7 @@ func netnsOf(s *api.PodSandbox) string {
 	return ""
 }
 
-// missing reports whether there is no such file. One that cannot be looked at is
+// missing reports whether there is no such file. One that cannot be examined is
 // there.
 func missing(path string) bool {
 	_, err := os.Stat(path)
@@ -76,7 +76,7 @@ func look(path string) (ips []netip.Addr, links []string, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the sandbox's network namespace: %w", err)
 	}
-	defer func() { _ = ns.Close() }() // only looked at
+	defer func() { _ = ns.Close() }() // it was only read
 	inside, err := netlink.NewHandleAt(ns)
 	if err != nil {
 		return nil, nil, fmt.Errorf("looking into the sandbox's network namespace: %w", err)

@@ -299,7 +299,7 @@ func guardSets(p *program.Program) []*nft.Set {
 }
 
 // untrackedInput judges what never enters the nat chain at input: packets that
-// somebody's notrack rule (a node-local DNS cache brings one) keeps from being
+// another program's notrack rule (a node-local DNS cache brings one) keeps from being
 // tracked, invalid ones, and errors.
 func untrackedInput() []*nft.Chain {
 	base := &nft.Chain{Name: chainUntracked, Base: &nft.Base{Type: "filter", Hook: "input", Priority: priorityGuard}}

@@ -81,8 +81,8 @@ func bridgeSets(n program.Node) []*nft.Set {
 	return sets
 }
 
-// addressSets returns which addresses belong to which port, and those that nobody
-// else may have.
+// addressSets returns which addresses belong to which port, and those that no other
+// port may have.
 func addressSets(n program.Node, f inet.Family) []*nft.Set {
 	v6 := f == inet.IPv6
 	portSource := &nft.Set{Name: perFamily(setPortSource, f), Key: either(v6, nft.InterfaceHardwareAddr6, nft.InterfaceHardwareAddr4),
@@ -126,7 +126,7 @@ func atPort() *nft.Chain {
 
 // frames sorts what is not a packet of a known pod. A bridge shows packets behind one
 // VLAN tag to the IP hooks, while a receiver takes off any number of tags with VLAN 0:
-// nobody has a use for a tag behind one of those.
+// no protocol uses a tag behind one of those.
 func frames() *nft.Chain {
 	c := &nft.Chain{Name: chainFrames}
 	for _, etherType := range []uint16{0x8100, 0x88a8} { // 802.1Q, 802.1ad
@@ -137,8 +137,8 @@ func frames() *nft.Chain {
 	return c
 }
 
-// boundPort judges what a known pod sends: only its own addresses, and those that are
-// nobody's while it has none yet (DHCP, duplicate address detection) or that every
+// boundPort judges what a known pod sends: only its own addresses, and unassigned
+// ones while it has none yet (DHCP, duplicate address detection) or that every
 // interface makes up for its link.
 func podPort() *nft.Chain {
 	c := &nft.Chain{Name: chainPodPort}

@@ -77,9 +77,9 @@ func portChain(c *program.Chain, key nft.Key, rules []program.Rule, closed bool)
 // finish ends the chain of some pods: a pod always reaches itself, and the node
 // its own pods; the rest is dropped. That comes last, since most packets are
 // allowed by a rule and need not be asked. A packet with the node's address that
-// came in by an interface is forged; IPv6 would forward it. No egress chain judges
+// came in by an interface is spoofed; IPv6 would forward it. No egress chain judges
 // the node's address, even if a pod claims it: otherwise the node could lose the
-// way to its API server. Forged, it was dropped before (antispoof).
+// way to its API server. A spoofed one was dropped before (antispoof).
 func finish(c *nft.Chain, of *program.Chain) {
 	c.Add("hairpin", nft.Lookup{Field: nft.SourceDestination, Family: of.Family, Set: perFamily(setHairpin, of.Family)},
 		nft.Verdict{Kind: nft.Accept})

@@ -34,7 +34,7 @@ func WithMemory(t *nft.Table, carried []string, restore []program.Saved) *nft.Ta
 	return &with
 }
 
-// withEverybody adds the chains of a node with bridges to those of a table that
+// withPrerouting adds the chains of a node with bridges to those of a table that
 // was written when there was none.
 func withPrerouting(t *nft.Table, bridged bool) []*nft.Chain {
 	n := program.Node{FilterHook: t.Chain(chainPostrouting+"-filter") != nil}

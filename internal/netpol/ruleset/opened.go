@@ -28,7 +28,7 @@ func Opened(c *nft.Conn) (why string, opened bool, err error) {
 			}
 		}
 	}
-	return "no reason was given", true, nil // somebody made the table by hand
+	return "no reason was given", true, nil // the table was made by hand
 }
 
 // MarkOpen says that the node is open on purpose, in place of what was said before.

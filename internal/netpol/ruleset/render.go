@@ -72,7 +72,7 @@ const (
 	CounterUnknownPod = "drop-unknown-pod" // to an address that no pod has
 	CounterSpoofed    = "drop-spoofed"     // from an address that no pod has there
 	CounterInvalid    = "drop-invalid"     // invalid or untracked
-	// CounterBroadcast counts packets to one receiver in frames to everybody.
+	// CounterBroadcast counts packets to one receiver in broadcast frames.
 	CounterBroadcast = "drop-broadcast"
 	CounterSelfTest  = "drop-self-test"
 )
@@ -204,7 +204,7 @@ func podSets(p *program.Program) []*nft.Set {
 			e := nft.Entry{Key: addrKey(pod.Addr), Comment: podComment(pod)}
 			self.Entries = append(self.Entries, nft.Entry{Key: e.Key})
 			local.Elements = local.Elements.With(e.Key.Element)
-			// Jump: if a chain let somebody fall through, what follows drops it.
+			// Jump: if a packet falls through a chain, what follows drops it.
 			ingress.Entries = append(ingress.Entries, judge(e, pod.Ingress, nft.Jump))
 			if pod.Egress != "" {
 				egress.Entries = append(egress.Entries, judge(e, pod.Egress, nft.Jump))

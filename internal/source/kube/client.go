@@ -98,7 +98,7 @@ const (
 func pinged(rt http.RoundTripper) http.RoundTripper {
 	t := transportOf(rt)
 	if t == http.DefaultTransport {
-		return rt // everybody's; it is used without encryption, and so without HTTP/2
+		return rt // shared; it is used without encryption, and so without HTTP/2
 	}
 	if t != nil && t.HTTP2 == nil { // client-go shares transports
 		t.HTTP2 = &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout}

@@ -212,7 +212,7 @@ func (s *speaker) turns() map[cluster.Key]int {
 }
 
 // blocked says how long nothing is written since the right is missing. A server that
-// was just started refuses everybody for a moment, so the first wait is short.
+// was just started refuses all clients for a moment, so the first wait is short.
 func (s *speaker) blocked(now time.Time) time.Duration {
 	switch {
 	case s.refused.IsZero():

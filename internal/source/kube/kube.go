@@ -9,7 +9,7 @@
 // quarter. That is why this is client-go's Reflector with a store of our own,
 // and no informer.
 //
-// It stands at the start of the data path, beside package manifest, and is the
+// It stands at the start of the data path, next to package manifest, and is the
 // only package that imports client-go. It writes nothing to the API but Events.
 package kube
 
@@ -60,7 +60,7 @@ func New(cfg *rest.Config, log *slog.Logger) *Source {
 }
 
 // OnNode returns the source, for an agent of that node: pods of other nodes are
-// delivered without UID, which nobody asks for there, and where the Nodes may not
+// delivered without UID, which no code needs there, and where the Nodes may not
 // be listed and watched this one is read alone.
 func (s *Source) OnNode(name string) *Source {
 	s.node = name

@@ -122,7 +122,7 @@ func statusFields(n protowire.Number) (kept, bool) {
 	return kept{}, n == 1 || n == 6 || n == 12 // phase, podIP, podIPs
 }
 
-// knownAnnotation reports whether an annotation may be one that somebody reads.
+// knownAnnotation reports whether an annotation may be one that podwall reads.
 func knownAnnotation(entry []byte) bool {
 	return bytes.Contains(entry, []byte(corev1.MirrorPodAnnotationKey)) || bytes.Contains(entry, []byte(metav1.InitialEventsAnnotationKey)) ||
 		bytes.Contains(entry, []byte(cluster.ExtraAnnotation))

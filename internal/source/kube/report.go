@@ -25,7 +25,7 @@ const (
 )
 
 // certain is how long a server must have refused before the cure says that a
-// right is missing. One that was just started refuses everybody for a moment,
+// right is missing. A server that has just started refuses all clients for a moment,
 // until it has read its own roles.
 const certain = 5 * time.Second
 

@@ -13,7 +13,7 @@ import (
 	"github.com/podwall/podwall/internal/wake"
 )
 
-// streamed is a watch of which somebody sees each event first, and may take it. A
+// streamed is a watch whose events a filter sees first, and may take. A
 // list that a watch begins with is taken by the sink instead of the Reflector:
 // that one would collect it in a table of its own, and the table takes as much as
 // what is kept of the pods. The Reflector gets what comes after.
@@ -21,7 +21,7 @@ type streamed struct {
 	inner  watch.Interface
 	take   func(watch.Event) (taken bool)
 	result chan watch.Event
-	stop   wake.Signal // holds at most one word that nobody listens any more
+	stop   wake.Signal // holds at most one signal that the receiver is gone
 	ended  chan struct{}
 }
 
@@ -63,7 +63,7 @@ func (s *streamed) run() {
 	}
 }
 
-// pass hands an event on. listened is false if nobody listens any more.
+// pass hands an event on. listened is false if the receiver is gone.
 func (s *streamed) pass(e watch.Event) (listened bool) {
 	select {
 	case s.result <- e:
