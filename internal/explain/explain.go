@@ -38,6 +38,7 @@ type Cluster struct {
 // node is what the agent of a node enforces.
 type node struct {
 	program *program.Program
+	judge   *program.Judge
 	// findings are about policies that allow nothing, or not all, for lack of room.
 	findings []cluster.Diagnostic
 }
@@ -207,18 +208,24 @@ func (c *Cluster) trace(name string, f Flow, src, dst party) program.Trace {
 	if name == "" {
 		return program.Trace{Verdict: program.Accept}
 	}
-	return program.Explain(c.node(name).program, program.Flow{
+	return program.Explain(c.node(name).program, seenBy(name, f, src, dst))
+}
+
+// seenBy is the flow as a node sees it.
+func seenBy(name string, f Flow, src, dst party) program.Flow {
+	return program.Flow{
 		Protocol: f.Protocol, Src: src.addr, Dst: dst.addr, DstPort: f.Port,
 		FromNode: src.host == name, ToNode: dst.host == name,
 		SrcElsewhere: src.host != "" && src.host != name, DstElsewhere: dst.host != "" && dst.host != name,
-	})
+	}
 }
 
 func (c *Cluster) node(name string) *node {
 	if c.nodes[name] == nil {
 		m := policy.Resolve(c.snapshot, name)
 		layout := compile.NewLayout(m.Layout, compile.Options{})
-		c.nodes[name] = &node{program: layout.Program(m.Sets), findings: append(m.Diagnostics, layout.Diagnostics...)}
+		p := layout.Program(m.Sets)
+		c.nodes[name] = &node{program: p, judge: program.NewJudge(p), findings: append(m.Diagnostics, layout.Diagnostics...)}
 	}
 	return c.nodes[name]
 }
