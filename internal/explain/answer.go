@@ -4,6 +4,7 @@ package explain
 
 import (
 	"cmp"
+	"encoding/json"
 	"net/netip"
 	"slices"
 
@@ -66,6 +67,15 @@ type Side struct {
 	Findings []cluster.Diagnostic `json:"findings,omitempty"`
 }
 
+// MarshalJSON adds whether this side lets the flow pass.
+func (s Side) MarshalJSON() ([]byte, error) {
+	type fields Side
+	return json.Marshal(struct {
+		Allowed bool `json:"allowed"`
+		fields
+	}{s.Allowed(), fields(s)})
+}
+
 // Allowed reports whether this side lets the flow pass.
 func (s Side) Allowed() bool {
 	return s.Cause != NoRule && s.Cause != Contested && s.Cause != NotInForce
@@ -105,20 +115,11 @@ func (c *Cluster) side(d program.Direction, t program.Side, q question) Side {
 	if q.subject.pod == nil {
 		return Side{Cause: NoSubject}
 	}
-	s := Side{}
-	var isolating []*cluster.Policy
-	for _, p := range c.policies[q.subject.pod.Key.Namespace] {
-		switch {
-		case d == program.Ingress && !p.IsolatesIngress, d == program.Egress && !p.IsolatesEgress:
-		case p.Subject.Matches(q.subject.pod.Labels):
-			isolating = append(isolating, p)
-			s.Isolating = append(s.Isolating, p.Key)
-		default:
-			s.Others = append(s.Others, Other{p.Key, whyNot("spec.podSelector", p.Subject, q.subject.pod.Labels)})
-		}
+	isolating, others := c.selecting(d, q.subject.pod)
+	s := Side{Others: others}
+	for _, p := range isolating {
+		s.Isolating = append(s.Isolating, p.Key)
 	}
-	slices.SortFunc(s.Isolating, cluster.Key.Compare)
-	slices.SortFunc(s.Others, func(a, b Other) int { return a.Policy.Compare(b.Policy) })
 	switch {
 	case t.Drops() && (len(c.claimants[q.subject.addr]) > 1 || len(isolating) == 0):
 		s.Cause, s.Claimants = Contested, c.claimants[q.subject.addr]
@@ -134,6 +135,23 @@ func (c *Cluster) side(d program.Direction, t program.Side, q question) Side {
 		s.Cause, s.Rules = AllowedByRule, c.allowing(d, t.Allows, q, isolating)
 	}
 	return s
+}
+
+// selecting returns the policies of a direction that select the pod, in the order of their
+// names, and those that do not.
+func (c *Cluster) selecting(d program.Direction, pod *cluster.Pod) (isolating []*cluster.Policy, others []Other) {
+	for _, p := range c.policies[pod.Key.Namespace] {
+		switch {
+		case d == program.Ingress && !p.IsolatesIngress, d == program.Egress && !p.IsolatesEgress:
+		case p.Subject.Matches(pod.Labels):
+			isolating = append(isolating, p)
+		default:
+			others = append(others, Other{p.Key, whyNot("spec.podSelector", p.Subject, pod.Labels)})
+		}
+	}
+	slices.SortFunc(isolating, func(a, b *cluster.Policy) int { return a.Key.Compare(b.Key) })
+	slices.SortFunc(others, func(a, b Other) int { return a.Policy.Compare(b.Policy) })
+	return isolating, others
 }
 
 // allowing names the rules of isolating policies that allow the flow. Pods whose

@@ -3,6 +3,7 @@
 package explain
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -64,4 +65,55 @@ func names(keys []cluster.Key) string {
 		list[i] = k.String()
 	}
 	return strings.Join(list, ", ")
+}
+
+// String returns the isolation for people, in lines that are indented by two.
+func (i *Isolation) String() string {
+	var b strings.Builder
+	at := make([]string, len(i.Addresses))
+	for n, a := range i.Addresses {
+		at[n] = a.String()
+	}
+	fmt.Fprintf(&b, "%s on %s, %s\n", i.Pod, cmp.Or(i.Node, "no node yet"), cmp.Or(strings.Join(at, ", "), "no address"))
+	if !i.Network {
+		b.WriteString("  it has no network of its own, or none yet: no policy applies to it\n")
+	}
+	i.Ingress.write(&b, "ingress", "from")
+	i.Egress.write(&b, "egress", "to")
+	return b.String()
+}
+
+func (s Selected) write(b *strings.Builder, direction, toward string) {
+	if len(s.Policies) == 0 {
+		fmt.Fprintf(b, "  %s: not isolated, everything is allowed\n", direction)
+	} else {
+		fmt.Fprintf(b, "  %s: isolated, only this is allowed:\n", direction)
+	}
+	for _, p := range s.Policies {
+		if len(p.Rules) == 0 {
+			fmt.Fprintf(b, "    %s: nothing, it has no rules\n", p.Policy)
+		}
+		for _, r := range p.Rules {
+			fmt.Fprintf(b, "    %s %s: %s %s, %s (%s now)\n", p.Policy, r.Path, toward, words(r.Peers), words(r.Ports),
+				count(r.Pods, "pod"))
+		}
+	}
+	for _, o := range s.Others {
+		fmt.Fprintf(b, "    not selected by %s: %s\n", o.Policy, o.Why)
+	}
+}
+
+// words joins alternatives.
+func words(list []string) string {
+	if len(list) == 0 {
+		return "nothing that was understood"
+	}
+	return strings.Join(list, " or ")
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
