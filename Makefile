@@ -25,9 +25,9 @@ CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-build: bin/podwall-agent bin/podwall-gate bin/podwall-lab ## build the programs into bin/
+build: bin/podwall-agent bin/podwall-gate bin/podwall-lab bin/kubectl-podwall ## build the programs into bin/
 
-bin/podwall-agent bin/podwall-gate bin/podwall-lab: bin/%: FORCE
+bin/podwall-agent bin/podwall-gate bin/podwall-lab bin/kubectl-podwall: bin/%: FORCE
 	@mkdir -p bin
 	$(GO_BUILD) -ldflags '$(LDFLAGS)' -o $@ ./cmd/$*
 
@@ -151,7 +151,7 @@ GOLDENS := ^Test(Golden.*|TheReferencePageIsCurrent|TheDocumentHasEveryHookAndSe
 
 golden: ## write the golden rulesets, the baselines of costs and the generated references anew
 	go test ./internal/netpol/ruleset ./internal/config ./internal/observe ./internal/netpol/policy \
-		./internal/source/manifest -run '$(GOLDENS)' -update
+		./internal/source/manifest ./internal/kubectl -run '$(GOLDENS)' -update
 
 clean: ## remove what was built
 	rm -rf bin

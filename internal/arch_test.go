@@ -100,6 +100,9 @@ func layers() []layer {
 			"datapath", "agent"), "k8s.io"), reason: "it announces pods and decides nothing"},
 		{pkg: "internal/spelling", pure: true, may: []string{}, reason: "it compares words"},
 		{pkg: "internal/config", may: ours("inet", "spelling"), reason: "settings are values; those who use them are told by the agent"},
+		{pkg: "internal/terminal", pure: true, may: []string{}, reason: "it breaks lines"},
+		{pkg: "internal/kubectl", never: ours("lab", "agent", "datapath", "observe", "netpol/oracle", "source/kube"),
+			reason: "it answers from the rules that agents load, and from what it reads itself"},
 		{pkg: "internal/uninstall", may: []string{"k8s.io/apimachinery", "k8s.io/client-go/rest"},
 			reason: "it asks the API server about nodes and touches none"},
 		{pkg: "internal/agent", never: ours("lab", "netpol/oracle", "lab/cases", "lab/testkit"), reason: "what serves tests is not in the agent"},
@@ -133,8 +136,9 @@ func labLayers(k8s []string) []layer {
 func owners() map[string][]string {
 	return map[string][]string{
 		"github.com/google/nftables": {"internal/kernel/nft", "internal/datapath", "internal/lab", "internal/kuberouter/host"},
-		"k8s.io/client-go": {"internal/source/kube", "internal/uninstall", "internal/lab/kubeapi",
-			"internal/lab/measure", "test/cluster"},
+		"k8s.io/client-go": {"internal/source/kube", "internal/uninstall", "internal/kubectl",
+			"internal/lab/kubeapi", "internal/lab/measure", "test/cluster"},
+		"k8s.io/cli-runtime": {"internal/kubectl"},
 		"github.com/prometheus":              {"internal/observe"},
 		"github.com/fsnotify/fsnotify":       {"internal/source/manifest", "internal/gate/cni"},
 		"github.com/containernetworking/cni": {"internal/gate/cni"},

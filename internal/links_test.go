@@ -28,6 +28,8 @@ func closures() []closure {
 			"it must start in milliseconds, and asks nobody but the agent"},
 		{"podwall-lab", append(ours("lab/testkit"), "testing", "pgregory.net/rapid", "github.com/google/go-cmp"),
 			"it is a program for people and not a test"},
+		{"kubectl-podwall", append(ours("lab", "netpol/oracle", "agent", "datapath"), "testing", "pgregory.net/rapid",
+			"github.com/google/go-cmp", "github.com/vishvananda"), "it answers questions and touches no kernel"},
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 // Front is one port of a Service at one of its addresses.
 type Front struct {
 	Name     string // namespace/name
+	PortName string // empty if the port has none
 	Front    netip.AddrPort
 	Protocol cluster.Protocol
 	// NodePort is the port of the nodes that leads to the same pods; 0 if there is none.
@@ -53,7 +54,7 @@ func front(s *corev1.Service, p corev1.ServicePort, a netip.Addr, pods []*cluste
 	if !ok || p.Port < 1 || p.Port > 65535 {
 		return Front{}, false
 	}
-	f := Front{Name: s.Namespace + "/" + s.Name, Front: netip.AddrPortFrom(a, uint16(p.Port)), Protocol: protocol,
+	f := Front{Name: s.Namespace + "/" + s.Name, PortName: p.Name, Front: netip.AddrPortFrom(a, uint16(p.Port)), Protocol: protocol,
 		LocalOnly: s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 		Backends:  backends(s, p, protocol, a.Is6(), pods)}
 	if p.NodePort > 0 && p.NodePort <= 65535 {

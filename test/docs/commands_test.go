@@ -19,13 +19,14 @@ import (
 	"sync"
 
 	"github.com/podwall/podwall/internal/config"
+	"github.com/podwall/podwall/internal/kubectl"
 	"github.com/podwall/podwall/internal/lab/cli"
 )
 
 // ours says how a command line of a program of this repository is judged.
 func ours() map[string]func(args []string) error {
 	return map[string]func([]string) error{"podwall-agent": agentTakes, "podwall-lab": labTakes, "podwall-gate": gateTakes,
-		"make": makeTakes, "helm": helmTakes}
+		"kubectl-podwall": pluginTakes, "make": makeTakes, "helm": helmTakes}
 }
 
 // others are the programs of others, each with the reason why its command line is not
@@ -72,6 +73,20 @@ func agentTakes(args []string) error {
 		return nil
 	}
 	return err
+}
+
+// pluginTakes has kubectl-podwall read a command line and print its help instead of doing
+// it.
+func pluginTakes(args []string) error {
+	var out, stderr bytes.Buffer
+	if len(args) > 0 && args[0] == "__complete" { // it has no help
+		return nil
+	}
+	if status := kubectl.Run(context.Background(), "test", append(slices.Clone(args), "--help"),
+		kubectl.Streams{Out: &out, Err: &stderr}); status != 0 || !strings.Contains(out.String(), "Usage:") {
+		return fmt.Errorf("%s%s", &stderr, &out)
+	}
+	return nil
 }
 
 // labTakes has podwall-lab read a command line and print its help instead of doing it.

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubectl
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/complete"
+	"github.com/podwall/podwall/internal/explain"
+	"github.com/podwall/podwall/internal/inet"
+)
+
+// answer says whether one path of a question is allowed, and why.
+type answer struct {
+	Source             string     `json:"source"`
+	Destination        string     `json:"destination"`
+	SourceAddress      netip.Addr `json:"sourceAddress"`
+	DestinationAddress netip.Addr `json:"destinationAddress"`
+	Protocol           string     `json:"protocol"`
+	Port               uint16     `json:"port,omitempty"`
+	Via                string     `json:"via,omitempty"`
+	// Families are those for which the answer holds; addresses are of the first.
+	Families []string     `json:"families"`
+	Allowed  bool         `json:"allowed"`
+	Egress   explain.Side `json:"egress"`
+	Ingress  explain.Side `json:"ingress"`
+
+	text string
+}
+
+// same reports whether two answers differ in nothing but the family of the addresses.
+func (a answer) same(b answer) bool {
+	return a.Source == b.Source && a.Destination == b.Destination && a.Port == b.Port && a.Via == b.Via &&
+		sameSide(a.Egress, b.Egress) && sameSide(a.Ingress, b.Ingress)
+}
+
+func sameSide(a, b explain.Side) bool {
+	nearest := func(s explain.Side) explain.RuleRef {
+		if s.Nearest == nil {
+			return explain.RuleRef{}
+		}
+		return s.Nearest.RuleRef
+	}
+	return a.Cause == b.Cause && a.Change == b.Change && slices.Equal(a.Rules, b.Rules) && nearest(a) == nearest(b)
+}
+
+// path is one way that a connection may take. A node port changes addresses between the
+// nodes: then the two sides see different flows.
+type path struct {
+	via             string
+	egress, ingress explain.Flow
+}
+
+// ask returns the answers to SRC DST[:PORT]: one for each family that both ends have and
+// each pod of a Service; equal ones of two families are one.
+func (sc *scene) ask(source, destination string) ([]answer, error) {
+	text, p, err := splitPort(destination)
+	if err != nil {
+		return nil, err
+	}
+	src, err := sc.target(source)
+	if err != nil {
+		return nil, err
+	}
+	dst, err := sc.target(text)
+	if err != nil {
+		return nil, err
+	}
+	if len(src.fronts) > 0 && len(src.pods) == 0 {
+		return nil, fmt.Errorf("%s is a Service: it sends nothing, name a pod as the source", src.name)
+	}
+	if dst.prober {
+		return nil, fmt.Errorf("%s is a source; name a node as node/NAME", kubelet)
+	}
+	paths, err := sc.paths(src, dst, p)
+	if err != nil {
+		return nil, err
+	}
+	var list []answer
+	for _, way := range paths {
+		a, err := sc.answer(way)
+		if err != nil {
+			return nil, err
+		}
+		if i := slices.IndexFunc(list, a.same); i >= 0 {
+			list[i].Families = append(list[i].Families, a.Families...)
+			continue
+		}
+		list = append(list, a)
+	}
+	return list, nil
+}
+
+func (sc *scene) answer(way path) (answer, error) {
+	e, err := sc.answers.Explain(way.egress)
+	if err != nil {
+		return answer{}, err
+	}
+	if way.ingress != way.egress {
+		there, err := sc.answers.Explain(way.ingress)
+		if err != nil {
+			return answer{}, err
+		}
+		e.Flow.Dst, e.Dst, e.Flow.Port = way.ingress.Dst, there.Dst, way.ingress.Port
+		e.Ingress, e.Allowed = there.Ingress, e.Egress.Allowed() && there.Ingress.Allowed()
+	}
+	family := "IPv4"
+	if e.Dst.Is6() {
+		family = "IPv6"
+	}
+	return answer{Families: []string{family}, Source: e.Flow.Src.String(), Destination: e.Flow.Dst.String(), SourceAddress: e.Src, DestinationAddress: e.Dst,
+		Protocol: e.Flow.Protocol.String(), Port: e.Flow.Port, Via: way.via, Allowed: e.Allowed, Egress: e.Egress,
+		Ingress: e.Ingress, text: e.String()}, nil
+}
+
+func (sc *scene) paths(src, dst target, p port) ([]path, error) {
+	switch {
+	case len(dst.fronts) > 0:
+		fronts, err := p.fronts(dst.name, dst.fronts)
+		if err != nil {
+			return nil, err
+		}
+		return sc.toService(src, fronts)
+	case dst.node != nil && p.given && len(sc.nodePorts(p)) > 0:
+		return sc.toNodePort(src, dst, sc.nodePorts(p))
+	}
+	p, err := p.resolve(dst)
+	if err != nil {
+		return nil, err
+	}
+	var list []path
+	for _, v6 := range []bool{false, true} {
+		to, ok := dst.end(v6)
+		if from, found := sc.from(src, to, v6); ok && found {
+			list = append(list, straight("", from, to, p.protocol, p.number))
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%s and %s have no address of one family", src.name, dst.name)
+	}
+	return list, nil
+}
+
+func straight(via string, from, to explain.End, protocol inet.Protocol, number uint16) path {
+	f := explain.Flow{Src: from, Dst: to, Protocol: protocol, Port: number}
+	return path{via: via, egress: f, ingress: f}
+}
+
+// from returns the source's end; that of the kubelet is on the node of the destination.
+func (sc *scene) from(src target, to explain.End, v6 bool) (explain.End, bool) {
+	if !src.prober {
+		return src.end(v6)
+	}
+	name := to.Node
+	if p := sc.owner(to); p != nil {
+		name = p.Node
+	}
+	n := sc.node(name)
+	if n == nil {
+		return explain.End{}, false
+	}
+	a := ofFamily(n.Addrs, v6)
+	return explain.End{Node: name, Addr: a}, a.IsValid()
+}
+
+// owner returns the pod at an end, or nil.
+func (sc *scene) owner(e explain.End) *cluster.Pod {
+	if e.Pod != (cluster.Key{}) {
+		return sc.pod(e.Pod)
+	}
+	i := slices.IndexFunc(sc.snap.Pods, func(p *cluster.Pod) bool { return p.Networked() && slices.Contains(p.IPs, e.Addr) })
+	if i < 0 {
+		return nil
+	}
+	return sc.snap.Pods[i]
+}
+
+// toService returns a path to every backend: policies are judged after the Service was
+// resolved, with the client as the source.
+func (sc *scene) toService(src target, fronts []complete.Front) ([]path, error) {
+	var list []path
+	for _, f := range fronts {
+		for _, b := range f.Backends {
+			to := sc.backend(b)
+			if from, ok := sc.from(src, to, b.Addr().Is6()); ok {
+				list = append(list, straight(via(f), from, to, inet.Protocol(f.Protocol), b.Port()))
+			}
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("%s has no address of the families of Service %s", src.name, fronts[0].Name)
+	}
+	return list, nil
+}
+
+func via(f complete.Front) string {
+	return fmt.Sprintf("Service %s port %d/%s", f.Name, f.Front.Port(), strings.ToLower(f.Protocol.String()))
+}
+
+// backend is the end at a backend's address, named by its pod.
+func (sc *scene) backend(b netip.AddrPort) explain.End {
+	e := explain.End{Addr: b.Addr()}
+	if p := sc.owner(e); p != nil {
+		e.Pod = p.Key
+	} else if n := sc.nodeAt(b.Addr()); n != nil {
+		e.Node = n.Name
+	}
+	return e
+}
+
+func (sc *scene) nodePorts(p port) (list []complete.Front) {
+	for _, f := range sc.fronts {
+		if f.NodePort != 0 && f.NodePort == p.number && inet.Protocol(f.Protocol) == p.protocol {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+// toNodePort returns a path to every backend of a node port. The node resolves it, and
+// sends to pods of other nodes with its own address as the source, unless the Service
+// keeps the client's (externalTrafficPolicy: Local), which reaches its own pods only.
+func (sc *scene) toNodePort(src, dst target, fronts []complete.Front) ([]path, error) {
+	var list []path
+	for _, f := range fronts {
+		for _, b := range f.Backends {
+			v6, to := b.Addr().Is6(), sc.backend(b)
+			own, has := dst.end(v6)
+			from, ok := sc.from(src, to, v6)
+			here := sc.nodeOf(to) == dst.node.Name
+			if !has || !ok || f.LocalOnly && !here {
+				continue
+			}
+			way := straight(fmt.Sprintf("port %d of node %s, %s", f.NodePort, dst.node.Name, via(f)), from, to, inet.Protocol(f.Protocol), b.Port())
+			if sc.nodeOf(from) != dst.node.Name { // another node resolves it
+				way.egress.Dst, way.egress.Port = own, f.NodePort
+			}
+			if !here {
+				way.ingress.Src = own
+				way.via += ", with the node's own address as the source,"
+			}
+			list = append(list, way)
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("port %d of %s leads nowhere: no pod of Service %s is on it (externalTrafficPolicy: Local), or none has its family",
+			fronts[0].NodePort, dst.name, fronts[0].Name)
+	}
+	return list, nil
+}
+
+func (sc *scene) nodeOf(e explain.End) string {
+	if p := sc.owner(e); p != nil {
+		return p.Node
+	}
+	return e.Node
+}

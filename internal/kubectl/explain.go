@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubectl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/podwall/podwall/internal/explain"
+)
+
+// explainSchema names the form of the JSON of explain and can.
+const explainSchema = "podwall.explain/v1"
+
+type explainCommand struct {
+	source *source
+	output output
+	probe  bool
+	lab    string
+}
+
+func newExplain(s Streams) *cobra.Command {
+	e := &explainCommand{source: newSource(s)}
+	cmd := &cobra.Command{
+		Use:   "explain POD | SRC DST[:PORT]",
+		Short: "Say why a flow is allowed or denied, or what applies to a pod",
+		Long: `explain with one name says which policies isolate a pod, what they allow, and why
+the others of its namespace do not select it.
+
+With two it says whether the first packet of a connection passes, by which
+policies each side is isolated, and which rule allows it; or, for a denied one,
+which rule comes nearest, which field of it is not met, and one change that
+would allow it. Answers to a connection that passed pass too.
+
+` + endHelp + `
+
+` + portHelp + `
+
+Through a Service every pod behind it is asked about. With --probe the packet is
+also sent between namespaces of this machine by podwall-lab, on the kernel, and
+a verdict that differs from the explanation is an error.
+
+Exit status: 0 explained; 1 the packet of --probe says something else;
+` + statusHelp,
+		Example: `  kubectl podwall explain -n shop web-0
+  kubectl podwall explain -n shop client web:8080
+  kubectl podwall explain -n shop outside web:http
+  kubectl podwall explain prod/api svc/shop/web
+  kubectl podwall explain -n shop kubelet web:8080
+  kubectl podwall explain 192.0.2.7 node/node1:30080
+  kubectl podwall explain -f ./manifests shop/client shop/web:53/udp --probe`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error { return e.run(cmd.Context(), args) },
+	}
+	e.source.bind(cmd)
+	e.output.bind(cmd)
+	cmd.ValidArgsFunction = e.source.complete
+	cmd.Flags().BoolVar(&e.probe, "probe", false, "also send the packet, with podwall-lab; needs -f")
+	cmd.Flags().StringVar(&e.lab, "lab", "", "podwall-lab `PROGRAM` of --probe; by default the one beside this program, else the one in PATH")
+	return cmd
+}
+
+// flowReport is the answer to a question about a flow.
+type flowReport struct {
+	Schema  string `json:"schema"`
+	Allowed bool   `json:"allowed"`
+	// Answers are several for a Service, and where IPv4 and IPv6 differ.
+	Answers []answer `json:"answers"`
+	Probe   *probe   `json:"probe,omitempty"`
+}
+
+// podReport is the answer to a question about pods.
+type podReport struct {
+	Schema string               `json:"schema"`
+	Pods   []*explain.Isolation `json:"pods"`
+}
+
+func (e *explainCommand) run(ctx context.Context, args []string) error {
+	if err := e.output.check(); err != nil {
+		return err
+	}
+	if e.probe && (len(args) == 1 || !e.source.files()) {
+		return errors.New("--probe needs a source, a destination and -f; for a cluster, pipe it: " +
+			"kubectl get ns,pods,netpol,svc -A -o yaml | kubectl podwall explain -f - SRC DST:PORT --probe")
+	}
+	sc, err := e.source.open(ctx)
+	if err != nil {
+		return err
+	}
+	if len(args) == 1 {
+		return e.pod(sc, args[0])
+	}
+	report, err := sc.report(args[0], args[1])
+	if err != nil {
+		return err
+	}
+	if e.probe {
+		if report.Probe, err = e.send(ctx, sc, report.Answers); err != nil {
+			return err
+		}
+	}
+	if err := e.output.print(e.source.streams, report.String(), report); err != nil {
+		return err
+	}
+	return sc.status(report.Probe != nil && report.Probe.Differs)
+}
+
+// report asks about a flow. It is allowed if every path is.
+func (sc *scene) report(src, dst string) (*flowReport, error) {
+	answers, err := sc.ask(src, dst)
+	if err != nil {
+		return nil, err
+	}
+	r := &flowReport{Schema: explainSchema, Allowed: true, Answers: answers}
+	for _, a := range answers {
+		r.Allowed = r.Allowed && a.Allowed
+	}
+	return r, nil
+}
+
+// String returns the report for people.
+func (r *flowReport) String() string {
+	var b strings.Builder
+	via := ""
+	for i, a := range r.Answers {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		if a.Via != "" && a.Via != via {
+			fmt.Fprintf(&b, "%s leads to:\n\n", a.Via)
+			via = a.Via
+		}
+		b.WriteString(a.text)
+		if both := slices.ContainsFunc(r.Answers, func(o answer) bool { return !slices.Equal(o.Families, a.Families) }); both {
+			fmt.Fprintf(&b, "  for %s\n", strings.Join(a.Families, " and "))
+		}
+	}
+	if r.Probe != nil {
+		b.WriteString("\n" + r.Probe.String() + "\n")
+	}
+	return b.String()
+}
+
+func (e *explainCommand) pod(sc *scene, name string) error {
+	t, err := sc.target(name)
+	if err != nil {
+		return err
+	}
+	if len(t.pods) == 0 {
+		return fmt.Errorf("%s is no pod; name a destination too, as in explain %s shop/web:80", t.name, t.name)
+	}
+	report := podReport{Schema: explainSchema}
+	text := ""
+	for _, p := range t.pods {
+		i, err := sc.answers.Isolation(p.Key)
+		if err != nil {
+			return err
+		}
+		report.Pods = append(report.Pods, i)
+		text += i.String()
+	}
+	if err := e.output.print(e.source.streams, text, report); err != nil {
+		return err
+	}
+	return sc.status(false)
+}

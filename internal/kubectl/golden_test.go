@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubectl
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the golden answers anew")
+
+// invented is said of testdata/shop.yaml each time.
+const invented = "Deployment shop/web: invented the pods web-0, web-1 instead of 3, which are all\n  alike\n"
+
+// command runs a command line and returns its exit status and what it printed.
+func command(t *testing.T, args ...string) (status int, out, err string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	status = Run(t.Context(), "test", args, Streams{In: strings.NewReader(""), Out: &o, Err: &e})
+	return status, o.String(), e.String()
+}
+
+// Each block of testdata/answers.txt is a command line on testdata/shop.yaml, what it
+// prints and, where it is not 0, its exit status.
+func TestGoldenAnswers(t *testing.T) {
+	const path = "testdata/answers.txt"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got strings.Builder
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSuffix(line, "\n")
+		args, found := strings.CutPrefix(line, "$ kubectl podwall ")
+		if !found {
+			continue
+		}
+		status, out, said := command(t, append(strings.Fields(args), "-f", "testdata/shop.yaml")...)
+		fmt.Fprintf(&got, "%s\n%s", line, out)
+		if said = strings.ReplaceAll(said, invented, ""); said != "" {
+			fmt.Fprintf(&got, "stderr:\n%s", said)
+		}
+		if status != 0 {
+			fmt.Fprintf(&got, "exit status %d\n", status)
+		}
+		got.WriteString("\n")
+	}
+	if *update {
+		if err := os.WriteFile(path, []byte(got.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(string(text), got.String()); diff != "" {
+		t.Errorf("answers (-want +got):\n%s", diff)
+	}
+	for line := range strings.Lines(got.String()) {
+		if n := len([]rune(line)) - 1; n > 80 && !strings.HasPrefix(line, "$ ") && !strings.Contains(line, "spec.") && !strings.Contains(line, "change:") {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+}
+
+// The page for users shows what the program prints.
+func TestThePageShowsRealAnswers(t *testing.T) {
+	page, err := os.ReadFile("../../docs/kubectl.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := 0
+	for _, block := range strings.Split(string(page), "```console\n")[1:] {
+		block, _, _ = strings.Cut(block, "```")
+		line, want, _ := strings.Cut(block, "\n")
+		args, ok := strings.CutPrefix(line, "$ kubectl podwall ")
+		if !ok || strings.Contains(args, " | ") { // the rest of a pipe is not ours
+			continue
+		}
+		shown++
+		status, out, _ := command(t, strings.Fields(strings.ReplaceAll(args, "-f shop.yaml", "-f testdata/shop.yaml"))...)
+		if status != 0 && !strings.Contains(want, "exit status") {
+			t.Errorf("%s: exit status %d", line, status)
+		}
+		if diff := cmp.Diff(want, out); diff != "" {
+			t.Errorf("%s (-page +answer):\n%s", line, diff)
+		}
+	}
+	if shown < 2 {
+		t.Errorf("the page shows %d answers", shown)
+	}
+}

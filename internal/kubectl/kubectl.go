@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kubectl holds the commands of kubectl-podwall: they answer questions about the
+// network policies of a cluster or of manifests. It owns flags, references to ends of a
+// flow, what is printed, and exit statuses.
+//
+// The answers come from pure packages: explain, netpol/lint. Its own effects are reading
+// files, reading the API server and printing; it writes to neither.
+package kubectl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/podwall/podwall/internal/logging"
+	"github.com/podwall/podwall/internal/terminal"
+)
+
+// Streams are where the commands write: answers to Out, everything else to Err.
+type Streams struct {
+	Out, Err io.Writer
+	In       io.Reader // of -f -
+	// Color is true if Out is a terminal that shows colors.
+	Color bool
+}
+
+// The exit statuses.
+const (
+	statusNo         = 1 // denied, or something was found
+	statusUsage      = 2 // wrong command line, or no answer
+	statusNotWritten = 3 // an object was not read, or is not enforced as written
+)
+
+// statusHelp documents the exit statuses in each command's help.
+const statusHelp = `3 an object could not be read, or a policy is not
+enforced as it is written (stderr says which), 2 no answer: wrong command line,
+no such pod, no connection.`
+
+// exit is the error of a command that has said everything already.
+type exit struct{ status int }
+
+func (e exit) Error() string { return fmt.Sprintf("exit status %d", e.status) }
+
+// Run runs one command line and returns the exit status.
+func Run(ctx context.Context, version string, args []string, s Streams) int {
+	root := newRoot(version, s)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	var e exit
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &e):
+		return e.status
+	}
+	for line := range strings.SplitSeq("kubectl-podwall: "+err.Error(), "\n") {
+		fmt.Fprintln(s.Err, terminal.Wrap(logging.Plain(line), "  "))
+	}
+	return statusUsage
+}
+
+func newRoot(version string, s Streams) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "kubectl-podwall",
+		Short: "Why network policies allow or deny, on a cluster or on files",
+		Long: `kubectl podwall answers questions about the NetworkPolicies of a cluster, or of
+manifests (-f), that no cluster has to have: who reaches whom, why, and what
+would change it. Answers come from the rules that podwall-agent loads into the
+kernel. They hold for every plugin that implements NetworkPolicy as the API
+says. Nothing is written anywhere.
+
+Exit status: 0 answered, and the answer is yes; 1 the answer is no (can), or
+something was found; ` + statusHelp,
+		Example: `  kubectl podwall explain -n shop web-0
+  kubectl podwall explain -n shop client web:8080
+  kubectl podwall explain -f ./manifests shop/client svc/shop/web:80
+  kubectl podwall can -n shop client web:8080 && echo reachable`,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetOut(s.Out)
+	root.SetErr(s.Err)
+	root.SuggestionsMinimumDistance = 2
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ",
+		fmt.Sprintf("Flags.FlagUsagesWrapped %d ", terminal.Columns)))
+	root.SetVersionTemplate("kubectl-podwall {{.Version}}\n")
+	root.AddCommand(newExplain(s), newCan(s))
+	return root
+}

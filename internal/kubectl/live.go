@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubectl
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/cluster/convert"
+	"github.com/podwall/podwall/internal/complete"
+	"github.com/podwall/podwall/internal/source/manifest"
+)
+
+// pageSize is how many objects one answer of the API server has.
+const pageSize = 500
+
+// lister reads lists from an API server.
+type lister struct {
+	config    *rest.Config
+	codecs    serializer.CodecFactory
+	param     runtime.ParameterCodec
+	namespace string
+	// limited are the resources of which only those of the namespace were read, for lack
+	// of a right.
+	limited []string
+}
+
+func newLister(config *rest.Config, namespace string) (*lister, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, networkingv1.AddToScheme, discoveryv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, fmt.Errorf("registering API types: %w", err)
+		}
+	}
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	return &lister{config: config, codecs: serializer.NewCodecFactory(scheme), param: runtime.NewParameterCodec(scheme),
+		namespace: namespace}, nil
+}
+
+// list is a list of the API.
+type list interface {
+	runtime.Object
+	metav1.ListInterface
+}
+
+// read calls add with each page of a resource: of all namespaces, or, where the right for
+// that is missing, of one. into is empty.
+func (l *lister) read(ctx context.Context, gv schema.GroupVersion, resource string, namespaced bool, into list, add func()) error {
+	c := rest.CopyConfig(l.config)
+	c.GroupVersion, c.APIPath = &gv, "/apis"
+	if gv.Group == "" {
+		c.APIPath = "/api"
+	}
+	c.NegotiatedSerializer = l.codecs.WithoutConversion()
+	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+	client, err := rest.RESTClientFor(c)
+	if err != nil {
+		return fmt.Errorf("setting up the client of %s: %w", resource, err)
+	}
+	err = l.pages(ctx, client, resource, "", into, add)
+	if apierrors.IsForbidden(err) && namespaced {
+		l.limited = append(l.limited, resource)
+		err = l.pages(ctx, client, resource, l.namespace, into, add)
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", resource, err)
+	}
+	return nil
+}
+
+func (l *lister) pages(ctx context.Context, client rest.Interface, resource, namespace string, into list, add func()) error {
+	o := metav1.ListOptions{Limit: pageSize}
+	for {
+		err := client.Get().NamespaceIfScoped(namespace, namespace != "").Resource(resource).
+			VersionedParams(&o, l.param).Do(ctx).Into(into)
+		if err != nil {
+			return err
+		}
+		add()
+		if o.Continue = into.GetContinue(); o.Continue == "" {
+			return nil
+		}
+		into.SetContinue("")
+	}
+}
+
+// openCluster reads the objects of a cluster at one moment. Of an answer in pages, later
+// ones are of the same moment.
+func (s *source) openCluster(ctx context.Context, namespace string) (*scene, error) {
+	config, err := s.cluster.ToRESTConfig()
+	if err != nil {
+		return nil, fmt.Errorf("finding the cluster: %w; name a kubeconfig with --kubeconfig, or files with -f", err)
+	}
+	l, err := newLister(config, namespace)
+	if err != nil {
+		return nil, err
+	}
+	r := &reading{result: &manifest.Result{}, workload: map[cluster.Key]string{}}
+	if err := l.everything(ctx, r); err != nil {
+		return nil, err
+	}
+	var nodes []*cluster.Node
+	for _, n := range r.result.Nodes {
+		nodes = append(nodes, convert.Node(n))
+	}
+	snap, found := complete.Settle(r.result, nodes, cluster.Allowance{})
+	sc := newScene(snap, nodes)
+	sc.fronts, sc.workload = r.fronts(), r.workload
+	sc.found = slices.Concat(r.result.Diagnostics, found)
+	sc.asWritten = !slices.ContainsFunc(sc.found, isError)
+	if len(l.limited) > 0 {
+		sc.notes = append(sc.notes, fmt.Sprintf("no right to list %s of all namespaces: only those of %s are known, "+
+			"others count as absent", strings.Join(l.limited, ", "), namespace))
+	}
+	return sc, nil
+}
+
+// reading is what was read of a cluster.
+type reading struct {
+	result   *manifest.Result
+	slices   []discoveryv1.EndpointSlice
+	workload map[cluster.Key]string
+}
+
+// everything reads all kinds. Those who may read neither Nodes nor Namespaces get answers
+// without them, and are told.
+func (l *lister) everything(ctx context.Context, r *reading) error {
+	namespaces, nodes := &corev1.NamespaceList{}, &corev1.NodeList{}
+	pods, policies := &corev1.PodList{}, &networkingv1.NetworkPolicyList{}
+	services, endpoints := &corev1.ServiceList{}, &discoveryv1.EndpointSliceList{}
+	core, net, discovery := corev1.SchemeGroupVersion, networkingv1.SchemeGroupVersion, discoveryv1.SchemeGroupVersion
+	for _, step := range []func() error{
+		func() error {
+			return l.read(ctx, core, "namespaces", false, namespaces, func() { r.addNamespaces(namespaces) })
+		},
+		func() error { return l.read(ctx, core, "nodes", false, nodes, func() { r.addNodes(nodes) }) },
+		func() error { return l.read(ctx, core, "pods", true, pods, func() { r.addPods(pods) }) },
+		func() error {
+			return l.read(ctx, net, "networkpolicies", true, policies, func() { r.addPolicies(policies) })
+		},
+		func() error { return l.read(ctx, core, "services", true, services, func() { r.addServices(services) }) },
+		func() error {
+			return l.read(ctx, discovery, "endpointslices", true, endpoints, func() { r.slices = append(r.slices, endpoints.Items...) })
+		},
+	} {
+		err := step()
+		if apierrors.IsForbidden(err) {
+			r.missing(err)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missing notes that a kind could not be read.
+func (r *reading) missing(err error) {
+	r.result.Diagnostics = append(r.result.Diagnostics, cluster.Diagnostic{Severity: cluster.Error, Kind: "API",
+		Message: err.Error() + ": the answer leaves these objects out", Cure: "ask for the right to list them"})
+}
+
+func (r *reading) addNamespaces(l *corev1.NamespaceList) {
+	for i := range l.Items {
+		r.result.Namespaces = append(r.result.Namespaces, convert.Namespace(&l.Items[i]))
+	}
+	l.Items = nil
+}
+
+func (r *reading) addNodes(l *corev1.NodeList) {
+	for i := range l.Items {
+		r.result.Nodes = append(r.result.Nodes, &l.Items[i])
+	}
+	l.Items = nil
+}
+
+func (r *reading) addPods(l *corev1.PodList) {
+	for i := range l.Items {
+		p := convert.Pod(&l.Items[i])
+		r.result.Pods = append(r.result.Pods, p)
+		if name := workloadOf(&l.Items[i]); name != "" {
+			r.workload[p.Key] = name
+		}
+	}
+	l.Items = nil
+}
+
+// workloadOf returns the name of the object that made a pod; of a ReplicaSet's, that of
+// its Deployment.
+func workloadOf(p *corev1.Pod) string {
+	owner := metav1.GetControllerOf(p)
+	if owner == nil {
+		return ""
+	}
+	if hash := p.Labels["pod-template-hash"]; hash != "" && owner.Kind == "ReplicaSet" {
+		return strings.TrimSuffix(owner.Name, "-"+hash)
+	}
+	return owner.Name
+}
+
+func (r *reading) addPolicies(l *networkingv1.NetworkPolicyList) {
+	for i := range l.Items {
+		p, found := convert.Policy(&l.Items[i])
+		r.result.Policies = append(r.result.Policies, p)
+		r.result.Diagnostics = append(r.result.Diagnostics, found...)
+	}
+	l.Items = nil
+}
+
+func (r *reading) addServices(l *corev1.ServiceList) {
+	for i := range l.Items {
+		r.result.Services = append(r.result.Services, &l.Items[i])
+	}
+	l.Items = nil
+}
+
+// fronts returns where Services lead to, by their EndpointSlices. Endpoints that are not
+// ready get no new connections.
+func (r *reading) fronts() (all []complete.Front) {
+	byService := map[string][]*discoveryv1.EndpointSlice{}
+	for i := range r.slices {
+		s := &r.slices[i]
+		key := s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]
+		byService[key] = append(byService[key], s)
+	}
+	for _, s := range r.result.Services {
+		name := s.Namespace + "/" + s.Name
+		for _, text := range s.Spec.ClusterIPs {
+			a, err := netip.ParseAddr(text)
+			if err != nil { // "None"
+				continue
+			}
+			for _, p := range s.Spec.Ports {
+				protocol, ok := cluster.ParseProtocol(cmp.Or(string(p.Protocol), "TCP"))
+				f := complete.Front{Name: name, PortName: p.Name, Front: netip.AddrPortFrom(a, uint16(p.Port)), Protocol: protocol,
+					NodePort:  uint16(p.NodePort),
+					LocalOnly: s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
+					Backends:  backends(byService[name], p, a.Is6())}
+				if ok && len(f.Backends) > 0 {
+					all = append(all, f)
+				}
+			}
+		}
+	}
+	return all
+}
+
+func backends(endpoints []*discoveryv1.EndpointSlice, p corev1.ServicePort, v6 bool) (list []netip.AddrPort) {
+	for _, s := range endpoints {
+		if (s.AddressType == discoveryv1.AddressTypeIPv6) != v6 {
+			continue
+		}
+		number := endpointPort(s, p)
+		for _, e := range s.Endpoints {
+			if number == 0 || e.Conditions.Ready != nil && !*e.Conditions.Ready {
+				continue
+			}
+			for _, text := range e.Addresses {
+				if a, err := netip.ParseAddr(text); err == nil {
+					list = append(list, netip.AddrPortFrom(a, number))
+				}
+			}
+		}
+	}
+	return list
+}
+
+// endpointPort returns the slice's port for a port of the Service; they have one name.
+func endpointPort(s *discoveryv1.EndpointSlice, p corev1.ServicePort) uint16 {
+	for _, e := range s.Ports {
+		if e.Port != nil && (e.Name == nil && p.Name == "" || e.Name != nil && *e.Name == p.Name) &&
+			(e.Protocol == nil || *e.Protocol == p.Protocol) {
+			return uint16(*e.Port)
+		}
+	}
+	return 0
+}

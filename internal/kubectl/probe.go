@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubectl
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/source/manifest"
+)
+
+// probe is what packets said that podwall-lab sent on this machine's kernel.
+type probe struct {
+	// Differs is true if a packet met another verdict than was explained.
+	Differs bool         `json:"differs"`
+	Packets []probedPath `json:"packets"`
+}
+
+type probedPath struct {
+	Source      string `json:"source"`
+	Destination string `json:"destination"`
+	Family      string `json:"family"`
+	// Verdict is arrived, dropped or unknown.
+	Verdict string `json:"verdict"`
+	Agrees  bool   `json:"agrees"`
+}
+
+// String returns one line for people.
+func (p *probe) String() string {
+	var list []string
+	for _, path := range p.Packets {
+		agrees := "as explained"
+		if !path.Agrees {
+			agrees = "NOT as explained"
+		}
+		list = append(list, fmt.Sprintf("probe: %s to %s, %s: the packet %s, %s", path.Source, path.Destination, path.Family,
+			path.Verdict, agrees))
+	}
+	return strings.Join(list, "\n")
+}
+
+// send has podwall-lab send the packets of the answers.
+func (e *explainCommand) send(ctx context.Context, sc *scene, answers []answer) (*probe, error) {
+	program, err := e.findLab()
+	if err != nil {
+		return nil, err
+	}
+	report := &probe{}
+	for _, a := range answers {
+		if err := sc.canProbe(a); err != nil {
+			return nil, err
+		}
+		path, err := e.sendOne(ctx, program, a)
+		if err != nil {
+			return nil, err
+		}
+		report.Packets = append(report.Packets, path)
+		report.Differs = report.Differs || !path.Agrees
+	}
+	return report, nil
+}
+
+// canProbe refuses what the lab has no end for.
+func (sc *scene) canProbe(a answer) error {
+	for _, name := range []string{a.Source, a.Destination} {
+		if strings.HasPrefix(name, "node/") {
+			return fmt.Errorf("--probe sends between pods and addresses outside, not from or to %s", name)
+		}
+	}
+	if a.Protocol != "tcp" && a.Protocol != "udp" && a.Protocol != "sctp" {
+		return fmt.Errorf("--probe sends TCP, UDP and SCTP, not %s", a.Protocol)
+	}
+	return nil
+}
+
+// labReport is the part of the answer of podwall-lab run that is read.
+type labReport struct {
+	Schema    string   `json:"schema"`
+	Endpoints []string `json:"endpoints"`
+	Probes    []struct {
+		Family string   `json:"family"`
+		After  []string `json:"after"`
+	} `json:"probes"`
+}
+
+// labSchema is the form of podwall-lab's answer that this program understands.
+const labSchema = "podwall.run/v1"
+
+func (e *explainCommand) sendOne(ctx context.Context, program string, a answer) (probedPath, error) {
+	args := []string{"run", "-o", "json", "--from", a.Source, "--to", a.Destination, "--probe", fmt.Sprintf("%s:%d", a.Protocol, a.Port)}
+	for _, name := range []string{a.Source, a.Destination} {
+		if _, err := netip.ParseAddr(name); err == nil {
+			args = append(args, "--host", name)
+		}
+	}
+	for _, path := range e.source.from.Paths {
+		args = append(args, "-f", path)
+	}
+	if e.source.from.Recursive {
+		args = append(args, "-R")
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
+	if slices.Contains(e.source.from.Paths, manifest.Stdin) {
+		cmd.Stdin = bytes.NewReader(e.source.from.Text)
+	}
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	err := cmd.Run()
+	var report labReport
+	if jsonErr := json.Unmarshal(out.Bytes(), &report); jsonErr != nil {
+		return probedPath{}, fmt.Errorf("sending with %s: %w", program, errors.Join(err, errors.New(strings.TrimSpace(said.String()))))
+	}
+	if report.Schema != labSchema {
+		return probedPath{}, fmt.Errorf("%s answers in the form %q, want %q: use the one of this release", program, report.Schema, labSchema)
+	}
+	return report.verdict(a), nil
+}
+
+// verdict reads the packet of an answer out of the lab's report.
+func (r *labReport) verdict(a answer) probedPath {
+	p := probedPath{Source: a.Source, Destination: a.Destination, Family: "IPv4", Verdict: "is unknown"}
+	if a.DestinationAddress.Is6() {
+		p.Family = "IPv6"
+	}
+	src, dst := slices.Index(r.Endpoints, a.Source), slices.Index(r.Endpoints, a.Destination)
+	for _, probe := range r.Probes {
+		if !strings.EqualFold(probe.Family, p.Family) || src < 0 || dst < 0 || src >= len(probe.After) || dst >= len(probe.After[src]) {
+			continue
+		}
+		switch probe.After[src][dst] {
+		case '1':
+			p.Verdict, p.Agrees = "arrived", a.Allowed
+		case '0':
+			p.Verdict, p.Agrees = "was dropped", !a.Allowed
+		}
+	}
+	return p
+}
+
+// findLab returns the path of podwall-lab.
+func (e *explainCommand) findLab() (string, error) {
+	const name = "podwall-lab"
+	if e.lab != "" {
+		return exec.LookPath(e.lab)
+	}
+	if self, err := os.Executable(); err == nil {
+		if path, err := exec.LookPath(filepath.Join(filepath.Dir(self), name)); err == nil {
+			return path, nil
+		}
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", errors.New("no podwall-lab beside this program and none in PATH: build it, or name it with --lab")
+	}
+	return path, nil
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubectl
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/complete"
+	"github.com/podwall/podwall/internal/explain"
+)
+
+// scene is what questions are about: the objects of a cluster at one moment.
+type scene struct {
+	snap    *cluster.Snapshot
+	nodes   []*cluster.Node
+	answers *explain.Cluster
+	fronts  []complete.Front
+	// workload has the name of the object that a pod was made of, without namespace.
+	workload map[cluster.Key]string
+	// namespace is that of names without one.
+	namespace string
+	// notes are what to know beside; found are findings about objects.
+	notes []string
+	found []cluster.Diagnostic
+	// asWritten is false if an object was not read, or is not enforced as written.
+	asWritten bool
+}
+
+func newScene(snap *cluster.Snapshot, nodes []*cluster.Node) *scene {
+	return &scene{snap: snap, nodes: nodes, answers: explain.New(snap), workload: map[cluster.Key]string{}}
+}
+
+// status is the error that ends a command with the exit status of its answer.
+func (sc *scene) status(no bool) error {
+	switch {
+	case no:
+		return exit{statusNo}
+	case !sc.asWritten:
+		return exit{statusNotWritten}
+	}
+	return nil
+}
+
+func (sc *scene) pod(k cluster.Key) *cluster.Pod {
+	i := slices.IndexFunc(sc.snap.Pods, func(p *cluster.Pod) bool { return p.Key == k })
+	if i < 0 {
+		return nil
+	}
+	return sc.snap.Pods[i]
+}
+
+// made returns the pods of a workload that have an address.
+func (sc *scene) made(namespace, workload string) (list []*cluster.Pod) {
+	for _, p := range sc.snap.Pods {
+		if p.Key.Namespace == namespace && sc.workload[p.Key] == workload && p.Networked() {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+func (sc *scene) node(name string) *cluster.Node {
+	i := slices.IndexFunc(sc.nodes, func(n *cluster.Node) bool { return n.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return sc.nodes[i]
+}
+
+// nodeAt returns the node that has the address, or nil.
+func (sc *scene) nodeAt(a netip.Addr) *cluster.Node {
+	i := slices.IndexFunc(sc.nodes, func(n *cluster.Node) bool { return slices.Contains(n.Addrs, a) })
+	if i < 0 {
+		return nil
+	}
+	return sc.nodes[i]
+}

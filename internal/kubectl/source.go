@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubectl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+
+	"github.com/podwall/podwall/internal/source/manifest"
+)
+
+// maxStdin bounds what is read of the standard input, in bytes.
+const maxStdin = 256 << 20
+
+// source are the flags that say where objects are read: a cluster, or manifests.
+type source struct {
+	streams Streams
+	cluster *genericclioptions.ConfigFlags
+	from    manifest.From
+}
+
+func newSource(s Streams) *source {
+	return &source{streams: s, cluster: genericclioptions.NewConfigFlags(true)}
+}
+
+func (s *source) bind(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVarP(&s.from.Paths, "filename", "f", nil,
+		"`PATH` of a file or directory with manifests instead of a cluster, - for the standard input; may be given again")
+	f.BoolVarP(&s.from.Recursive, "recursive", "R", false, "read the directories below -f too")
+	f.StringVar(s.cluster.KubeConfig, "kubeconfig", *s.cluster.KubeConfig, "`PATH` of the kubeconfig file")
+	f.StringVar(s.cluster.Context, "context", *s.cluster.Context, "`NAME` of the context of the kubeconfig")
+	f.StringVarP(s.cluster.Namespace, "namespace", "n", *s.cluster.Namespace,
+		"`NAME` of the namespace of names that have none")
+	f.StringVar(s.cluster.Timeout, "request-timeout", *s.cluster.Timeout, "`TIME` that one request may take, as in 30s")
+}
+
+// namespace returns the namespace of names without one.
+func (s *source) namespace() (string, error) {
+	if s.files() {
+		if *s.cluster.Namespace == "" {
+			return "default", nil
+		}
+		return *s.cluster.Namespace, nil
+	}
+	name, _, err := s.cluster.ToRawKubeConfigLoader().Namespace()
+	if err != nil {
+		return "", fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	return name, nil
+}
+
+func (s *source) files() bool { return len(s.from.Paths) > 0 }
+
+// open reads all objects. Findings about them are printed to Err.
+func (s *source) open(ctx context.Context) (*scene, error) {
+	namespace, err := s.namespace()
+	if err != nil {
+		return nil, err
+	}
+	var sc *scene
+	if s.files() {
+		if err = s.readStdin(); err == nil {
+			sc, err = openFiles(s.from)
+		}
+	} else {
+		sc, err = s.openCluster(ctx, namespace)
+	}
+	if err != nil {
+		return nil, err
+	}
+	sc.namespace = namespace
+	for _, text := range sc.notes {
+		s.say(text)
+	}
+	for _, d := range sc.found {
+		s.say(d.String())
+	}
+	return sc, nil
+}
+
+func (s *source) readStdin() error {
+	if !slices.Contains(s.from.Paths, manifest.Stdin) || s.from.Text != nil {
+		return nil
+	}
+	text, err := io.ReadAll(io.LimitReader(s.streams.In, maxStdin+1))
+	if err == nil && len(text) > maxStdin {
+		err = fmt.Errorf("it is larger than %d MiB", maxStdin>>20)
+	}
+	if err == nil && len(text) == 0 {
+		err = errors.New("it is empty")
+	}
+	if err != nil {
+		return fmt.Errorf("reading the standard input: %w", err)
+	}
+	s.from.Text = text
+	return nil
+}

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package terminal formats answers for terminals: lines of bounded width. The commands for
+// people use it. Widths are in characters.
+package terminal
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// Columns is how wide answers and help texts are: a terminal's usual width.
+const Columns = 80
+
+// Wrap breaks a text at blanks so that no line is wider than Columns. Lines after the
+// first one begin with the indent. A word that is wider stays whole.
+func Wrap(text, indent string) string {
+	var b strings.Builder
+	width := 0
+	for i, word := range strings.Split(text, " ") {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+		case width+1+n > Columns && strings.TrimSpace(word) != "":
+			b.WriteString("\n" + indent)
+			width = utf8.RuneCountInString(indent)
+		default:
+			b.WriteString(" ")
+			width++
+		}
+		b.WriteString(word)
+		width += n
+	}
+	return b.String()
+}
