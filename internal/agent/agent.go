@@ -56,7 +56,7 @@ type Loop struct {
 	SyncPeriod  time.Duration // between two verifications against the kernel
 	SyncTimeout time.Duration // for the first complete list of every kind
 	Place       *Place        // must be right before anything is enforced; nil in tests only
-	Door        *Door         // receives what the kernel enforces; may be nil
+	Gate        *Gate         // receives what the kernel enforces; may be nil
 	OpenUnknown bool          // addresses that no known pod has are open
 	Ready       func()        // is called once, after the first pass that succeeded; may be nil
 	Clock       func() int64  // that of the store; nil: nothing is timed
@@ -238,8 +238,8 @@ func (l *Loop) enforce(ctx context.Context, delta, later cluster.Delta) error {
 	}
 	l.record(start, model, report, err)
 	l.restAfter(start)
-	if err == nil && l.Door != nil {
-		l.Door.done.reach(delta.Revision, l.waiting(model, later, report.Held))
+	if err == nil && l.Gate != nil {
+		l.Gate.done.reach(delta.Revision, l.waiting(model, later, report.Held))
 	}
 	return err
 }
@@ -324,10 +324,10 @@ func (l *Loop) gather(ctx context.Context) {
 
 // hurry receives when a pod waits at the gate.
 func (l *Loop) hurry() <-chan struct{} {
-	if l.Door == nil {
+	if l.Gate == nil {
 		return nil
 	}
-	return l.Door.hurry
+	return l.Gate.hurry
 }
 
 // compile compiles a model. As long as only the members of sets changed, the

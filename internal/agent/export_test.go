@@ -4,8 +4,8 @@
 
 package agent
 
-// Remembered is how many sandboxes the door holds.
-func (d *Door) Remembered() int {
+// Remembered is how many sandboxes the gate holds.
+func (d *Gate) Remembered() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.pods)

@@ -108,7 +108,7 @@ func OpenNode(ctx context.Context, cfg config.Config, log *slog.Logger, out io.W
 // CloseNode takes OpenNode back.
 func CloseNode(ctx context.Context, out io.Writer) error {
 	err := datapath.CloseNode(ctx)
-	if errors.Is(err, datapath.ErrNobodyEnforces) {
+	if errors.Is(err, datapath.ErrNoAgent) {
 		return fmt.Errorf("%w: %w; start the agent, then close the node", ErrRefused, err)
 	}
 	if err == nil {

@@ -47,7 +47,7 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 func (l *Loop) countCuts(c datapath.Cuts) {
 	l.counts.refused = c.Refused
 	l.Observer.AddCuts(observe.Cuts{Ingress: c.Ingress, Egress: c.Egress, Reused: c.Reused, Gone: c.Gone, Refused: c.Refused,
-		Scans: c.Looked.Times, Entries: c.Looked.Entries, Elapsed: c.Looked.Duration})
+		Scans: c.Scans.Times, Entries: c.Scans.Entries, Elapsed: c.Scans.Duration})
 }
 
 func (l *Loop) report(pass observe.Pass, r datapath.Report) {
@@ -112,7 +112,8 @@ func logResolved(log *slog.Logger, subject string) {
 }
 
 func (l *Loop) datapath(r datapath.Report) observe.Datapath {
-	d := observe.Datapath{Datapath: "nat", Guard: "off", GuardReason: r.GuardWhy, Unsure: r.Unsure, Strangers: r.Strangers}
+	d := observe.Datapath{Datapath: "nat", Guard: "off", GuardReason: r.GuardWhy,
+		Unsure: r.Unsure, WithoutPod: r.WithoutPod}
 	switch {
 	case r.Open:
 		d.Datapath = "open"

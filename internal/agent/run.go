@@ -82,12 +82,12 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		Options:    compile.Options{ClosedIPv4: !cfg.IPv4, ClosedIPv6: !cfg.IPv6},
 		SyncPeriod: cfg.SyncPeriod, SyncTimeout: cfg.CacheSyncTimeout,
 		Place:       &Place{Local: links.LocalAddresses, Found: kernel.SetNodeAddresses, Optional: cfg.Manifests != ""},
-		Door:        NewDoor(cfg.NodeName, store),
+		Gate:        NewGate(cfg.NodeName, store),
 		OpenUnknown: options.OpenUnknown,
 		Ready:       ready,
 	}
 	loop.reach(source)
-	opened := openGate(cfg.GateSocket, loop.Door, observer, log)
+	opened := openGate(cfg.GateSocket, loop.Gate, observer, log)
 	g, ctx := errgroup.WithContext(ctx)
 	if opened != nil {
 		g.Go(func() error {
@@ -132,11 +132,12 @@ func ticks() func() int64 {
 // openGate opens the gate for the container runtime. The agent works without it, too:
 // pods are closed until the API names their addresses. So a failure is a problem, and no
 // reason to stop.
-func openGate(socket string, door *Door, observer *observe.Observer, log *slog.Logger) *gate.Server {
+func openGate(socket string, keeper *Gate, observer *observe.Observer, log *slog.Logger) *gate.Server {
 	if socket == "" {
 		return nil
 	}
-	s := &gate.Server{Keeper: door, Log: log, Answered: func(a gate.Answer, took time.Duration) { observer.AddGate(string(a), took) }}
+	s := &gate.Server{Keeper: keeper, Log: log,
+		Answered: func(a gate.Answer, took time.Duration) { observer.AddGate(string(a), took) }}
 	if err := s.Listen(socket); err != nil {
 		log.Error("the start gate is not open", "err", err)
 		observer.SetProblem(observe.Problem{Subject: "start gate", Text: err.Error(),

@@ -50,12 +50,12 @@ const gateBypassed = "start gate bypassed"
 // it is a problem: something else wrote the runtime's configuration. It goes with the
 // next pod that is announced.
 func (l *Loop) noteStarts(d cluster.Delta) {
-	if l.Door == nil {
+	if l.Gate == nil {
 		return
 	}
-	without := l.starts.judge(l.Node, !l.ready, d.Pods, l.Door.wasAnnounced)
+	without := l.starts.judge(l.Node, !l.ready, d.Pods, l.Gate.wasAnnounced)
 	l.Observer.AddUnannounced(len(without))
-	used, count, last := l.Door.missed(without)
+	used, count, last := l.Gate.missed(without)
 	switch {
 	case !used || count == 0:
 		if l.bypassed {
@@ -101,7 +101,7 @@ func (d departed) is(p *cluster.Pod) bool {
 }
 
 // wasAnnounced reports whether a pod has a sandbox that was announced, or had one lately.
-func (d *Door) wasAnnounced(p *cluster.Pod) bool {
+func (d *Gate) wasAnnounced(p *cluster.Pod) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, a := range d.pods {
@@ -119,7 +119,7 @@ func (d *Door) wasAnnounced(p *cluster.Pod) bool {
 
 // missed adds pods that were not announced, and returns whether the gate is used, and how
 // many there are since a pod was announced.
-func (d *Door) missed(pods []cluster.Key) (used bool, count int, last cluster.Key) {
+func (d *Gate) missed(pods []cluster.Key) (used bool, count int, last cluster.Key) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if n := len(pods); n > 0 {
@@ -130,7 +130,7 @@ func (d *Door) missed(pods []cluster.Key) (used bool, count int, last cluster.Ke
 
 // Off notes that the gate was taken out of the runtime's configuration on purpose: that
 // pods start without it is no problem then.
-func (d *Door) Off() {
+func (d *Gate) Off() {
 	d.mu.Lock()
 	d.heard.used = false
 	d.mu.Unlock()

@@ -208,7 +208,7 @@ func (a *arrivals) turn(open func(link int) bool) error {
 // hold queues the held addresses for a scan, after the commit that closed them.
 func (a *arrivals) hold(h decide.Held) {
 	a.mu.Lock()
-	for _, addr := range h.Came {
+	for _, addr := range h.Added {
 		a.newcomers.listed(addr)
 	}
 	ready := false

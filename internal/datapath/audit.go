@@ -38,12 +38,12 @@ type audit struct {
 	basis    decide.Basis
 	requests requests
 	found    backlog
-	looked   Looked
+	scans    Scans
 	failing  bool
 }
 
-// Looked sums up the scans of the connection table since the last report.
-type Looked struct {
+// Scans sums up the scans of the connection table since the last report.
+type Scans struct {
 	Times    int
 	Entries  int
 	Duration time.Duration
@@ -100,11 +100,11 @@ func (a *audit) look(list cut.Scopes) {
 }
 
 // take returns up to n denied connections, and the cost of the scans that found them.
-func (a *audit) take(n int) ([]cut.Cut, Looked) {
+func (a *audit) take(n int) ([]cut.Cut, Scans) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	l := a.looked
-	a.looked = Looked{Err: l.Err}
+	l := a.scans
+	a.scans = Scans{Err: l.Err}
 	return a.found.take(n), l
 }
 
@@ -192,8 +192,8 @@ func (a *audit) inspect(t turn, j *cut.Judge) {
 	a.hand(batch)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.looked.Times, a.looked.Entries, a.looked.Err = a.looked.Times+1, a.looked.Entries+entries, err
-	a.looked.Duration += time.Since(start)
+	a.scans.Times, a.scans.Entries, a.scans.Err = a.scans.Times+1, a.scans.Entries+entries, err
+	a.scans.Duration += time.Since(start)
 	if (err != nil) != a.failing {
 		a.wake() // to add or remove the reported problem
 	}

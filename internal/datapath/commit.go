@@ -24,7 +24,7 @@ import (
 // commit applies a decision to the kernel. After an error the kernel is unchanged, or holds part of a very
 // large change.
 func (d *Datapath) commit(ctx context.Context, out decide.Decision, report *Report) error {
-	d.lookAgain(out.LookAgain)
+	d.lookAgain(out.CheckAgain)
 	if out.Release {
 		d.cuts.release.Reset(d.decider.Lenience)
 	}

@@ -40,7 +40,7 @@ type Cuts struct {
 	Ingress, Egress, Reused, Gone int
 	// Refused is the size of the sets of packets that would revive them.
 	Refused int
-	Looked  Looked
+	Scans   Scans
 }
 
 func (c *cuts) open(o Options, log *slog.Logger, wake, denied func()) {

@@ -55,7 +55,7 @@ func TestAnIsolatedPodThatIsFoundOnABridgeEndsItsFlowsToGroups(t *testing.T) {
 		apply(t, d, pods)
 		connect(t, inet.UDP, "10.244.1.6", "224.0.0.251")
 		for end, looks := time.Now().Add(patience), 0; looks < 2; time.Sleep(10 * time.Millisecond) { // the first and the second of the start
-			if looks += apply(t, d, pods).Cuts.Looked.Times; time.Now().After(end) {
+			if looks += apply(t, d, pods).Cuts.Scans.Times; time.Now().After(end) {
 				t.Fatalf("%d looks at the connections in %s", looks, patience)
 			}
 		}

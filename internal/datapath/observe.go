@@ -47,9 +47,10 @@ func (d *Datapath) observeWiring(ctx context.Context, all *program.Program, node
 	w := decide.Wiring{
 		Now: d.now(), Paths: paths, Routed: map[netip.Addr]bool{}, Announced: map[netip.Addr]bool{},
 		Unclear: d.links.Unclear(),
-		Open:    append(d.links.Open(), testLink), Strangers: d.links.Strangers(), Carried: d.links.Carried(),
-		NodePorts: d.links.NodePorts(), UplinkPorts: d.links.UplinkPorts(), Ports: d.links.Ports(),
-		Bridges: d.links.Bridges(), AnyBridge: d.links.AnyBridge(), Own: node.own, AskPorts: d.links.AskAgain(),
+		Open:    append(d.links.Open(), testLink), WithoutPod: d.links.WithoutPod(),
+		RememberedBridges: d.links.RememberedBridges(),
+		NodePorts:         d.links.NodePorts(), UplinkPorts: d.links.UplinkPorts(), Ports: d.links.Ports(),
+		Bridges: d.links.Bridges(), AnyBridge: d.links.AnyBridge(), Own: node.own, RetryPorts: d.links.RetryAfter(),
 		Hardware: d.extraHardware(all.Pods),
 		Others: decide.Others{NATBefore: d.survey.Before, NATBeforeRouting: d.survey.BeforeRouting,
 			DropsInvalid: d.survey.DropsInvalid, KubeRouter: d.survey.Known},
@@ -66,10 +67,10 @@ func (d *Datapath) observeWiring(ctx context.Context, all *program.Program, node
 		_, w.Announced[pod.Addr] = d.announced(pod.Addr)
 	}
 	if w.Hardware != nil {
-		w.Whose = d.links.Hardware()
+		w.HardwareOwners = d.links.Hardware()
 	}
 	if d.cuts.conn != nil {
-		w.Beside, w.Clean = d.cuts.arrivals.clean()
+		w.Searching, w.Clean = d.cuts.arrivals.clean()
 	}
 	return w, nil
 }
@@ -124,9 +125,9 @@ func (d *Datapath) observeConnections(node addresses, report *Report) decide.Con
 		return c
 	}
 	c.Read, c.Refused = d.table.unheard, d.table.refused
-	c.Found, report.Cuts.Looked = d.cuts.audit.take(maxCuts)
+	c.Found, report.Cuts.Scans = d.cuts.audit.take(maxCuts)
 	c.More = len(c.Found) == maxCuts
-	c.Failed = report.Cuts.Looked.Err
+	c.Failed = report.Cuts.Scans.Err
 	report.Cuts.Reused += d.cuts.arrivals.ended()
 	return c
 }

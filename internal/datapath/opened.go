@@ -117,8 +117,8 @@ func OpenNode(ctx context.Context, why string, o Options, log *slog.Logger) erro
 	return nil
 }
 
-// ErrNobodyEnforces means that the node was not closed, because no agent runs.
-var ErrNobodyEnforces = errors.New("no podwall-agent runs on this node, so closing it would enforce nothing")
+// ErrNoAgent means that the node was not closed, because no agent runs.
+var ErrNoAgent = errors.New("no podwall-agent runs on this node, so closing it would enforce nothing")
 
 // CloseNode reverts OpenNode and returns when the agent enforces again. Without an agent it changes
 // nothing.
@@ -133,7 +133,7 @@ func CloseNode(ctx context.Context) error {
 	case err != nil:
 		return err
 	case !alive:
-		return ErrNobodyEnforces
+		return ErrNoAgent
 	}
 	if err := ruleset.UnmarkOpen(conn); err != nil {
 		return err

@@ -103,7 +103,7 @@ func load(ctx context.Context, pod []string, addrs []netip.Addr, log *slog.Logge
 		}
 		err = d.pass(ctx, &program.Program{}, &report)
 	} else {
-		with := ruleset.WithMemory(d.table.actual, d.links.Carried(), d.settings.saved())
+		with := ruleset.WithMemory(d.table.actual, d.links.RememberedBridges(), d.settings.saved())
 		err = errors.Join(d.transact(ctx, nft.Diff(d.table.actual, ruleset.WithoutPods(with, addrs))), d.disown(addrs))
 	}
 	report.add(problems...)

@@ -52,9 +52,9 @@ func wait(ctx context.Context) time.Duration {
 	return max(0, min(MaxWait, left-min(margin, left/4)))
 }
 
-// Tell announces a pod and does not wait, neither for the kernel nor for an
+// Announce announces a pod and does not wait, neither for the kernel nor for an
 // agent.
-func (c Client) Tell(ctx context.Context, p Pod) error {
+func (c Client) Announce(ctx context.Context, p Pod) error {
 	_, err := c.once(ctx, Request{Op: Add, Pod: p})
 	return err
 }

@@ -15,10 +15,10 @@ type Path struct {
 	Port      string
 	PortIndex int
 	Hardware  Hardware
-	// Beside is true if pods, or a bridge of pods, do not use the interface to pass packets to the
+	// Bypassed is true if pods, or a bridge of pods, do not use the interface to pass packets to the
 	// node's IP layer. Then pods may reach each other without it (macvlan, ipvlan, Open vSwitch,
 	// virtual functions of a network card).
-	Beside bool
+	Bypassed bool
 	// Sole is true if no route leads to the address, and only its bridge port was found.
 	Sole bool
 	// Elsewhere is true if no pod of this node can be behind the interface.

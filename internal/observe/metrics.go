@@ -45,7 +45,7 @@ type metrics struct {
 	drops         *prometheus.CounterVec
 	problems      *prometheus.GaugeVec
 	unsure        *prometheus.GaugeVec
-	strangers     prometheus.Gauge
+	withoutPod    prometheus.Gauge
 	open          prometheus.Gauge
 	cuts          *prometheus.CounterVec
 	refused       prometheus.Gauge
@@ -134,7 +134,7 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 			"lasts.", "blocking", "true", "false"),
 		open: b.gauge("node_open", "1 while the node is open on purpose (--open-node): no policy is enforced "+
 			"on it."),
-		strangers: b.gauge("interfaces_without_pod", "Interfaces that are closed because pods may be behind them, while no "+
+		withoutPod: b.gauge("interfaces_without_pod", "Interfaces that are closed because pods may be behind them, while no "+
 			"pod is known there, counted at once; after 30 s a problem names them."),
 		unsure: unsurePods(b),
 	}

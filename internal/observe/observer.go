@@ -104,11 +104,11 @@ func (o *Observer) SetMissing(missing []cluster.Kind) {
 func (o *Observer) SetDatapath(d Datapath) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	d.Families, d.Unsure, d.Strangers = slices.Clone(d.Families), maps.Clone(d.Unsure), slices.Clone(d.Strangers)
+	d.Families, d.Unsure, d.WithoutPod = slices.Clone(d.Families), maps.Clone(d.Unsure), slices.Clone(d.WithoutPod)
 	maps.DeleteFunc(d.Unsure, func(_ string, n int) bool { return n == 0 })
 	o.status.Datapath = d
 	o.metrics.setOpen(d.Datapath == "open")
-	o.metrics.strangers.Set(float64(len(d.Strangers)))
+	o.metrics.withoutPod.Set(float64(len(d.WithoutPod)))
 	for _, missing := range Unsures() {
 		o.metrics.unsure.WithLabelValues(missing).Set(float64(d.Unsure[missing]))
 	}

@@ -116,8 +116,8 @@ type Datapath struct {
 	// Unsure counts the addresses of pods of which it is not sure that policies hold,
 	// by what is missing.
 	Unsure map[string]int `json:"unsure,omitempty"`
-	// Strangers are interfaces that are closed and behind which no pod is known.
-	Strangers []string `json:"interfacesWithoutAPod,omitempty"`
+	// WithoutPod are interfaces that are closed and behind which no pod is known.
+	WithoutPod []string `json:"interfacesWithoutAPod,omitempty"`
 }
 
 // Apply is one pass that was meant to make the kernel agree.

@@ -82,7 +82,8 @@ func TestTheStatusIsReadAsItWasWritten(t *testing.T) {
 // A name from a file cannot make a terminal do anything, nor write lines of its own.
 func TestNamesReachATerminalPlainly(t *testing.T) {
 	bad := "a\x1b[31m\nready  yes\u202e\u009b2J"
-	s := Status{Node: bad, NotReady: []string{bad}, Datapath: Datapath{Strangers: []string{bad}}, Held: []Held{{Pod: bad}},
+	s := Status{Node: bad, NotReady: []string{bad},
+		Datapath: Datapath{WithoutPod: []string{bad}}, Held: []Held{{Pod: bad}},
 		Problems:    []Problem{{Subject: bad, Text: bad, Cure: bad}},
 		Diagnostics: []cluster.Diagnostic{{Kind: "Pod", Object: cluster.Key{Name: bad}, Field: bad, Message: bad, Cure: bad}}}
 	var out strings.Builder

@@ -37,8 +37,8 @@ func (s Status) WriteText(w io.Writer) error {
 	if len(s.Held) > 0 {
 		row("held back", "%s", heldText(s.Held))
 	}
-	if len(s.Strangers) > 0 {
-		row("no pod at", "%s (closed)", strings.Join(s.Strangers, ", "))
+	if len(s.WithoutPod) > 0 {
+		row("no pod at", "%s (closed)", strings.Join(s.WithoutPod, ", "))
 	}
 	row("policies", "%d", s.Policies)
 	row("kernel", "%d chains, %d rules, %d sets, %d elements", s.Chains, s.Rules, s.Sets, s.Elements)

@@ -58,7 +58,7 @@ func (p *Plugin) reconcile(ctx context.Context) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(unsaid)) {
 		if p.runs(name) {
-			err = errors.Join(err, p.Gate.Tell(ctx, unsaid[name].pod))
+			err = errors.Join(err, p.Gate.Announce(ctx, unsaid[name].pod))
 		}
 	}
 	if err != nil {

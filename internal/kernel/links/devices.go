@@ -97,9 +97,9 @@ func dull(devices map[int]device) map[int]bool {
 // pair reports whether interfaces of that kind come in pairs, with one end for a pod.
 func pair(kind string) bool { return kind == "veth" || kind == "netkit" }
 
-// beside reports whether pods behind the interface bypass the IP hooks. Both ends of Cilium's own pair are
+// bypassed reports whether pods behind the interface bypass the IP hooks. Both ends of Cilium's own pair are
 // on the node, for example.
-func (d device) beside() bool {
+func (d device) bypassed() bool {
 	return d.kind != "bridge" && d.kind != "tuntap" && !(pair(d.kind) && d.away)
 }
 
@@ -152,7 +152,7 @@ func (l *Links) Open() []string {
 	var names []string
 	carrying, open := map[int]bool{}, map[int]bool{}
 	for _, p := range l.known {
-		carrying[p.Index] = carrying[p.Index] || !p.Uplink && !p.Beside
+		carrying[p.Index] = carrying[p.Index] || !p.Uplink && !p.Bypassed
 	}
 	for _, d := range l.names {
 		port := pair(d.kind) && d.master != 0 // the IP hooks see the bridge instead
@@ -179,9 +179,9 @@ func (l *Links) Bridges() []inet.Path {
 	return list
 }
 
-// Strangers returns the interfaces that may lead to pods but had no known pod at the last Find, sorted:
+// WithoutPod returns the interfaces that may lead to pods but had no known pod at the last Find, sorted:
 // ends of pairs, including ports of pod bridges. A closed node drops all packets there.
-func (l *Links) Strangers() []string {
+func (l *Links) WithoutPod() []string {
 	known := map[string]bool{}
 	bridges := map[int]bool{}
 	for _, p := range l.known {
@@ -269,8 +269,8 @@ func (l *Links) LeadsElsewhere(index int) bool {
 	return open != nil && (*open)[index]
 }
 
-// Carried returns the bridges that have carried a pod since the memory began.
-func (l *Links) Carried() []string { return slices.Sorted(maps.Keys(l.carried)) }
+// RememberedBridges returns the bridges that have carried a pod since the memory began.
+func (l *Links) RememberedBridges() []string { return slices.Sorted(maps.Keys(l.carried)) }
 
 // Remember adds bridges that carried pods under an earlier process.
 func (l *Links) Remember(bridges []string) {

@@ -123,7 +123,7 @@ func (l *Links) find(ctx context.Context, pods []Pod) (found map[netip.Addr]inet
 				continue
 			}
 			p = inet.Path{Index: d.index, Link: d.name, Bridge: d.kind == "bridge",
-				Uplink: d.uplink, Beside: d.beside(), Elsewhere: d.elsewhere()}
+				Uplink: d.uplink, Bypassed: d.bypassed(), Elsewhere: d.elsewhere()}
 			if pair(d.kind) && d.away && !d.named {
 				p.Uplink = false // a pod that routes for others is still a pod
 			}

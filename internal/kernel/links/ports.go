@@ -122,9 +122,9 @@ func (p *ports) survey(now map[int]device, other *away) {
 	}
 }
 
-// AskAgain returns the delay until new ports without addresses are to be read again; 0 for never. Addresses
+// RetryAfter returns the delay until new ports without addresses are to be read again; 0 for never. Addresses
 // from the pod network count and addresses that the pod adds later do not, so the delay is short.
-func (l *Links) AskAgain() (after time.Duration) {
+func (l *Links) RetryAfter() (after time.Duration) {
 	for _, e := range l.ports.ends {
 		if len(e.addrs) == 0 && l.ports.now().Sub(e.since) < young {
 			if wait := e.pause(); after == 0 || wait < after {

@@ -333,13 +333,13 @@ func TestAPortIsAskedUntilItHasAnAddress(t *testing.T) {
 		if want := "0 10 20 40 80 160 320 640 1280 2280 3280 4280"; strings.Join(asked, " ") != want {
 			t.Errorf("asked after %s ms, want %s", strings.Join(asked, " "), want)
 		}
-		if got := l.AskAgain(); got != askEach {
+		if got := l.RetryAfter(); got != askEach {
 			t.Errorf("asks again after %v, want %v", got, askEach)
 		}
 		h.take("veth1", ofA)
 		now = now.Add(askEach)
 		h.at(map[netip.Addr]string{ofA: "veth1"})
-		if got := l.AskAgain(); got != 0 {
+		if got := l.RetryAfter(); got != 0 {
 			t.Errorf("a port that has an address is asked again after %v", got)
 		}
 	})

@@ -26,7 +26,7 @@ func (l *Links) findPorts(pods []Pod, paths map[netip.Addr]inet.Path) error {
 			wishes[pod.Addr] = wish{bridge: path.Index}
 		case !direct || path.Sole:
 			wishes[pod.Addr] = wish{other: l.routes.network(pod.Addr)}
-		case path.Beside:
+		case path.Bypassed:
 			under := l.bridgeUnder(path.Index)
 			wishes[pod.Addr] = wish{bridge: under}
 			if under == 0 {

@@ -170,9 +170,9 @@ func (s Lookup) encode(e *encoder) {
 		e.needFamily(s.Family)
 		e.add(&expr.Meta{Key: key, Register: register})
 		e.address(Source, s.Family, second(16))
-	case BeganSource, AnswerSource:
+	case CtOriginalSource, CtReplySource:
 		e.needFamily(s.Family)
-		n := e.ctSource(s.Family, s.Field == AnswerSource)
+		n := e.ctSource(s.Family, s.Field == CtReplySource)
 		e.address(Source, s.Family, second(n))
 	case HardwareSource, InputHardware, InputHardwareSource, InputHardwareARP, InputHardwareARPTarget,
 		InputHardwareNeighbour, ARPSource, ARPTarget, Neighbour:
@@ -221,7 +221,7 @@ func (s MatchPrefix) encode(e *encoder) {
 	e.cmp(equal(s.Negate), s.Prefix.Masked().Addr().AsSlice())
 }
 
-func (s MatchAnswerer) encode(e *encoder) {
+func (s MatchCtReplySource) encode(e *encoder) {
 	family := inet.FamilyOf(s.Prefix.Addr())
 	e.needFamily(family)
 	n := e.ctSource(family, true)

@@ -29,10 +29,10 @@ const (
 	ProtocolAndPort
 	InputInterface
 	OutputInterface
-	InputSource  // input interface . source address
-	OutputSource // output interface . source address
-	BeganSource  // source of the connection before any translation . source address
-	AnswerSource // replying end of the connection after any translation . source address
+	InputSource      // input interface . source address
+	OutputSource     // output interface . source address
+	CtOriginalSource // source of the connection before any translation . source address
+	CtReplySource    // replying end of the connection after any translation . source address
 	HardwareSource
 	InputHardware          // input interface . hardware source
 	InputHardwareSource    // input interface . hardware source . source address
@@ -73,8 +73,8 @@ type MatchPrefix struct {
 	Negate bool
 }
 
-// MatchAnswerer compares the address of the connection's replying end.
-type MatchAnswerer struct{ Prefix netip.Prefix }
+// MatchCtReplySource compares the address of the connection's replying end.
+type MatchCtReplySource struct{ Prefix netip.Prefix }
 
 // MatchFamily compares the family of the packet.
 type MatchFamily struct{ Family inet.Family }

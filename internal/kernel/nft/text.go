@@ -218,9 +218,9 @@ func (f Field) text(family inet.Family, p inet.Protocol) string {
 		return "iifname . " + ip + " saddr"
 	case OutputSource:
 		return "oifname . " + ip + " saddr"
-	case BeganSource:
+	case CtOriginalSource:
 		return "ct original " + ip + " saddr . " + ip + " saddr"
-	case AnswerSource:
+	case CtReplySource:
 		return "ct reply " + ip + " saddr . " + ip + " saddr"
 	case HardwareSource, InputHardware, InputHardwareSource, InputHardwareARP, InputHardwareARPTarget,
 		InputHardwareNeighbour, ARPSource, ARPTarget, Neighbour:
@@ -253,7 +253,7 @@ func (s MatchPrefix) text() string {
 	return what + " " + value
 }
 
-func (s MatchAnswerer) text() string {
+func (s MatchCtReplySource) text() string {
 	return fmt.Sprintf("ct reply %s saddr %s", FamilyFor(inet.FamilyOf(s.Prefix.Addr())), s.Prefix)
 }
 

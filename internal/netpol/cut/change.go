@@ -17,19 +17,19 @@ type Change struct {
 	// Denied are pods whose rules changed, so that traffic may be denied which was allowed. Shrunk
 	// are pods with the same rules of which a set lost a member: the change was in other pods.
 	Denied, Shrunk []netip.Addr
-	// Came are addresses that belonged to no pod before; Left belong to no pod any more; Moved
+	// Added are addresses that belonged to no pod before; Left belong to no pod any more; Moved
 	// belong to another pod now.
-	Came, Left, Moved []netip.Addr
+	Added, Left, Moved []netip.Addr
 }
 
 // None reports whether no existing connection can have become denied.
 func (c Change) None() bool {
-	return len(c.Denied)+len(c.Shrunk)+len(c.Came)+len(c.Left)+len(c.Moved) == 0
+	return len(c.Denied)+len(c.Shrunk)+len(c.Added)+len(c.Left)+len(c.Moved) == 0
 }
 
 // Touched returns all addresses of the change, sorted.
 func (c Change) Touched() []netip.Addr {
-	all := slices.Concat(c.Denied, c.Shrunk, c.Came, c.Left, c.Moved)
+	all := slices.Concat(c.Denied, c.Shrunk, c.Added, c.Left, c.Moved)
 	slices.SortFunc(all, netip.Addr.Compare)
 	return all
 }
@@ -45,7 +45,7 @@ func Compare(before, now *program.Program) Change {
 		case is == nil:
 			c.Left = append(c.Left, was.Addr)
 		case was == nil:
-			c.Came = append(c.Came, is.Addr)
+			c.Added = append(c.Added, is.Addr)
 		case was.Name != is.Name || was.ID != is.ID:
 			c.Moved = append(c.Moved, is.Addr)
 		default:

@@ -216,7 +216,7 @@ func TestWhatMayHaveBecomeWorse(t *testing.T) {
 		{"a pod is gone", func(p *program.Program) { p.Pods = p.Pods[1:] }, Change{Left: list(web)}},
 		{"the last pod is gone", func(p *program.Program) { p.Pods = p.Pods[:3] }, Change{Left: list(web6)}},
 		{"a pod came", func(p *program.Program) { p.Pods = append(p.Pods, program.Pod{Addr: addr("fd00::2")}) },
-			Change{Came: list(addr("fd00::2"))}},
+			Change{Added: list(addr("fd00::2"))}},
 		{"a later pod of the same name has the address", func(p *program.Program) { p.Pods[0].ID = "2" },
 			Change{Moved: list(web)}},
 		{"an address has another pod", func(p *program.Program) { p.Pods[2].Name = "shop/next" },

@@ -19,7 +19,7 @@ import (
 )
 
 func equal(a, b Change) bool {
-	return slices.Equal(a.Denied, b.Denied) && slices.Equal(a.Shrunk, b.Shrunk) && slices.Equal(a.Came, b.Came) &&
+	return slices.Equal(a.Denied, b.Denied) && slices.Equal(a.Shrunk, b.Shrunk) && slices.Equal(a.Added, b.Added) &&
 		slices.Equal(a.Left, b.Left) && slices.Equal(a.Moved, b.Moved)
 }
 

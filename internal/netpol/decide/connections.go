@@ -118,10 +118,10 @@ func (d *Decider) compare(p *program.Program, w Wiring, out *Decision) map[netip
 	reused := change.Moved
 	if !d.options.OpenUnknown {
 		// Otherwise a pod has connections of its own before it is known.
-		reused = slices.Concat(reused, change.Came)
+		reused = slices.Concat(reused, change.Added)
 	}
 	scan(out.Scan, before, p, change)
-	if !out.Held.Beside {
+	if !out.Held.Searching {
 		out.Moved, out.Former = change.Moved, reused
 	}
 	others := map[netip.Addr]bool{}
@@ -133,7 +133,7 @@ func (d *Decider) compare(p *program.Program, w Wiring, out *Decision) map[netip
 
 // scan adds the connections to scan because of a change, by payer.
 func scan(list cut.Scopes, before, now *program.Program, c cut.Change) {
-	for _, a := range slices.Concat(c.Denied, c.Came, c.Moved) {
+	for _, a := range slices.Concat(c.Denied, c.Added, c.Moved) {
 		list.Of(cut.Payer{Tenant: tenant(now, a)}).Touched[a] = true
 	}
 	for _, a := range c.Shrunk {

@@ -50,7 +50,7 @@ func TestWhatAChangeAsksToScan(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newScene(Options{}).settle(base)
-			s.w.Beside = c.beside
+			s.w.Searching = c.beside
 			out := s.wire(c.next).looked(c.next).commit(c.next)
 			if got := touched(out.Scan); !slices.Equal(got, c.scan) {
 				t.Errorf("scanned are %v, want %v", got, c.scan)
@@ -230,7 +230,7 @@ func TestARefusalGoesWithItsPod(t *testing.T) {
 		s := newScene(Options{}).settle(strict)
 		s.c.Found = []cut.Cut{connection(stranger, "10.0.0.1")}
 		s.commit(strict)
-		s.w.Beside = false
+		s.w.Searching = false
 		if out := s.commit(next); len(out.Admit) != 1 || out.Node.Cut {
 			t.Errorf("%s: %d are admitted", name, len(out.Admit))
 		}
@@ -292,7 +292,7 @@ func TestAClosedBridgeHasItsFlowsToGroupsScanned(t *testing.T) {
 	for _, pod := range p.Pods {
 		s.w.Paths[pod.Addr] = inet.Path{Index: 3, Link: "cni0", Bridge: true, Port: "p" + pod.ID}
 	}
-	s.w.Carried = []string{"cni0"}
+	s.w.RememberedBridges = []string{"cni0"}
 	s.looked(p).commit(p)
 	s.commit(p)
 	out := s.commit(isolated)

@@ -48,11 +48,11 @@ type Problem struct {
 
 // Decision lists the changes of one pass. Its fields are in the order in which they are committed.
 type Decision struct {
-	// LookAgain is when to check again for missing facts; 0 for never. Release is true if a refused
+	// CheckAgain is when to check again for missing facts; 0 for never. Release is true if a refused
 	// connection is allowed again, so that it can be released later. Both hold even if the rest
 	// fails.
-	LookAgain time.Duration
-	Release   bool
+	CheckAgain time.Duration
+	Release    bool
 	// Bridges must pass their packets to the IP hooks. This comes before Program, whose table saves
 	// the former settings.
 	Bridges []inet.Path
@@ -108,9 +108,9 @@ type Findings struct {
 	// Unsure counts the addresses of pods for which a fact is missing, by that fact: see Unsures.
 	// They are counted immediately; problems name them after a while.
 	Unsure map[string]int
-	// Strangers are closed interfaces without a known pod behind them, sorted. They are listed
+	// WithoutPod are closed interfaces without a known pod behind them, sorted. They are listed
 	// immediately; a problem names them after a while.
-	Strangers []string
+	WithoutPod []string
 	// Elsewhere are addresses of pods that are closed because their routes lead elsewhere.
 	Elsewhere []netip.Addr
 	// Lost names the tenants whose refused connections are dropped because there are too many.
@@ -176,7 +176,7 @@ func (d *Decider) Wire(all, p *program.Program, w Wiring) Decision {
 	out.Problems = append(out.Problems, d.lookForPods(all, w)...)
 	out.Problems = append(out.Problems, d.lookForStrangers(w, &out)...)
 	out.Unsure = d.unsure()
-	out.LookAgain = d.nextLook(w)
+	out.CheckAgain = d.nextLook(w)
 	p, out.Held = d.hold(p, w)
 	out.Program, out.Known = p, out.Held.known
 	out.Bridges = d.podBridges(all, w)

@@ -20,23 +20,23 @@ type Wiring struct {
 	Paths             map[netip.Addr]inet.Path
 	Routed, Announced map[netip.Addr]bool
 	// Unclear are addresses that a bridge port has but that are not trusted to be there, with the
-	// reason. AskPorts is when to query new ports for their addresses again; 0 for never.
-	Unclear  map[netip.Addr]string
-	AskPorts time.Duration
+	// reason. RetryPorts is when to query new ports for their addresses again; 0 for never.
+	Unclear    map[netip.Addr]string
+	RetryPorts time.Duration
 	// Hardware are hardware addresses that pods, by namespace/name, may have in addition to those
 	// of their interfaces.
 	Hardware map[string][]inet.Hardware
-	// Whose names the owners of hardware addresses: interfaces of the node, and hosts behind ports.
+	// HardwareOwners names the owners of hardware addresses: interfaces of the node, and hosts behind ports.
 	// It is filled only if Hardware is not empty.
-	Whose map[inet.Hardware]string
+	HardwareOwners map[inet.Hardware]string
 	// Own are the node's addresses.
 	Own []netip.Addr
-	// Open are interfaces without pods behind them, Strangers those that may lead to pods although
-	// none is known there, Carried bridges that carry pods or did so before. NodePorts are ports of
+	// Open are interfaces without pods behind them, WithoutPod those that may lead to pods although
+	// none is known there, RememberedBridges bridges that carry pods or did so before. NodePorts are ports of
 	// bridges behind which the node itself is, UplinkPorts those that lead out of the node, and
 	// Ports all ports, each by the index of the bridge.
-	Open, Strangers, Carried      []string
-	NodePorts, UplinkPorts, Ports map[int][]string
+	Open, WithoutPod, RememberedBridges []string
+	NodePorts, UplinkPorts, Ports       map[int][]string
 	// Bridges may get pods; AnyBridge is true if there is any bridge.
 	Bridges   []inet.Path
 	AnyBridge bool
@@ -45,11 +45,11 @@ type Wiring struct {
 	// Recorded are the pods recorded in the kernel's table; nil for none, or without a table. A
 	// Decider that is Fresh uses them.
 	Recorded []program.Pod
-	// Beside is true if connections older than a pod are searched for outside the loop. Clean are
+	// Searching is true if connections older than a pod are searched for outside the loop. Clean are
 	// the addresses for which none is left, with the index of the interface of their route at that
 	// time.
-	Beside bool
-	Clean  map[netip.Addr]int
+	Searching bool
+	Clean     map[netip.Addr]int
 }
 
 // Others holds the relevant facts about the rules of other programs.

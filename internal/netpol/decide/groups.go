@@ -21,7 +21,7 @@ type closure struct {
 func closureOf(n program.Node) closure {
 	c := closure{links: map[string]bool{}, pods: map[netip.Addr]bool{}, on: map[netip.Addr]string{}}
 	for _, link := range n.Ingress {
-		if slices.Contains(n.Carried, link) {
+		if slices.Contains(n.ClosedBridges, link) {
 			c.links[link] = true
 		}
 	}

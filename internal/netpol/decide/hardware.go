@@ -44,7 +44,7 @@ func hardwareClaims(all *program.Program, w Wiring) map[inet.Hardware]map[string
 				claims[h] = map[string]bool{}
 			}
 			claims[h][name] = true
-			if who := w.Whose[h]; who != "" {
+			if who := w.HardwareOwners[h]; who != "" {
 				claims[h][who] = true
 			}
 		}

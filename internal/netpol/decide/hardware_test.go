@@ -23,7 +23,7 @@ func TestFurtherHardwareAddressesBelongToOnePod(t *testing.T) {
 	extra := func(last byte) inet.Hardware { return inet.Hardware{0x52, 5: last} }
 	s.w.Hardware = map[string][]inet.Hardware{
 		"shop/a": {extra(1), extra(2), own(2), own(1), extra(7)}, "shop/b": {extra(2)}, "shop/c": {extra(3)}}
-	s.w.Whose = map[inet.Hardware]string{extra(7): "the interface cni0", own(1): "shop/a"}
+	s.w.HardwareOwners = map[inet.Hardware]string{extra(7): "the interface cni0", own(1): "shop/a"}
 	out := s.looked(p).commit(p)
 	var got []string
 	for _, at := range out.Node.Ported {

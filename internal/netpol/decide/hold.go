@@ -18,20 +18,20 @@ import (
 // Held lists the pods that must wait, and the new ones that need not.
 type Held struct {
 	Addrs []netip.Addr // closed for now
-	Came  []netip.Addr // of pods that are new and not held
+	Added []netip.Addr // of pods that are new and not held
 	// Link holds the interface index of each of Addrs.
 	Link map[netip.Addr]int
-	// Beside is false if no search runs outside the loop: then no pod is held, and the commit
+	// Searching is false if no search runs outside the loop: then no pod is held, and the commit
 	// searches itself.
-	Beside bool
+	Searching bool
 
 	known *program.Program // without the held pods
 }
 
 // hold returns the program with the pods closed that must wait.
 func (d *Decider) hold(p *program.Program, w Wiring) (*program.Program, Held) {
-	h := Held{known: p, Link: map[netip.Addr]int{}, Beside: w.Beside}
-	if !h.Beside {
+	h := Held{known: p, Link: map[netip.Addr]int{}, Searching: w.Searching}
+	if !h.Searching {
 		return p, h
 	}
 	before := &program.Program{Pods: d.before(p, w)}
@@ -47,7 +47,7 @@ func (d *Decider) hold(p *program.Program, w Wiring) (*program.Program, Held) {
 		}
 		link := w.Paths[pod.Addr].Index
 		if at, clean := w.Clean[pod.Addr]; !moved && clean && at == link {
-			h.Came = append(h.Came, pod.Addr)
+			h.Added = append(h.Added, pod.Addr)
 			continue
 		}
 		waits[pod.Addr], h.Link[pod.Addr] = true, link

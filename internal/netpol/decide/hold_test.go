@@ -31,7 +31,7 @@ func TestWhoIsHeld(t *testing.T) {
 		{"the same by another interface", without, next, Options{}, func(s *scene) { s.w.Clean[at(a)] = 7 }, true,
 			false},
 		{"a new pod where nobody looks beside the loop", without, next, Options{},
-			func(s *scene) { s.w.Beside = false }, false, true},
+			func(s *scene) { s.w.Searching = false }, false, true},
 		{"a new pod where unknown pods are open", without, next, Options{OpenUnknown: true}, nil, false, true},
 		{"a new pod on a bridge with an uplink", without, next, Options{}, uplink(a), false, true},
 		{"a pod that stays", before, letting(nil, pod("10.0.0.1", "db"), pod(a, "last")), Options{}, nil, false, true},
@@ -87,11 +87,11 @@ func TestAHeldPodComesAfterItsLook(t *testing.T) {
 		}
 	}
 	s.looked(p)
-	if out := s.commit(p); len(out.Held.Addrs) > 0 || !slices.Contains(out.Held.Came, at("10.0.0.1")) ||
+	if out := s.commit(p); len(out.Held.Addrs) > 0 || !slices.Contains(out.Held.Added, at("10.0.0.1")) ||
 		out.Program != p {
 		t.Errorf("after the look: %+v", out.Held)
 	}
-	if out := s.commit(p); len(out.Held.Addrs)+len(out.Held.Came) > 0 {
+	if out := s.commit(p); len(out.Held.Addrs)+len(out.Held.Added) > 0 {
 		t.Errorf("in the end: %+v", out.Held)
 	}
 

@@ -75,7 +75,7 @@ func (d *Decider) lookForPods(p *program.Program, w Wiring) []Problem {
 	}, w.Now)
 	d.bypassed.update(p, func(pod program.Pod) bool {
 		_, misled := d.misled[pod.Addr]
-		return w.Paths[pod.Addr].Beside && isolated(pod) && !misled
+		return w.Paths[pod.Addr].Bypassed && isolated(pod) && !misled
 	}, w.Now)
 	return slices.Concat(
 		d.bypassed.problems(w.Now, Problem{Subject: "bypassed", Blocking: true,
@@ -170,7 +170,7 @@ const firstLook = 100 * time.Millisecond
 // once per period.
 func (d *Decider) nextLook(w Wiring) (after time.Duration) {
 	now := w.Now
-	after = w.AskPorts
+	after = w.RetryPorts
 	for _, m := range d.lost() {
 		for _, pod := range m {
 			age := now.Sub(pod.since)

@@ -26,7 +26,7 @@ func TestPodsThatCannotBeFoundAreReportedAfterAWhile(t *testing.T) {
 	}}
 	bridge := inet.Path{Link: "cni0", Bridge: true}
 	paths := map[netip.Addr]inet.Path{addr("10.0.0.3"): {Link: "veth3"}, addr("10.0.0.4"): bridge,
-		addr("10.0.0.5"): {Link: "eth0", Beside: true}, addr("10.0.0.6"): {Link: "eth0", Beside: true}}
+		addr("10.0.0.5"): {Link: "eth0", Bypassed: true}, addr("10.0.0.6"): {Link: "eth0", Bypassed: true}}
 	d := New(Options{})
 	unclear := map[netip.Addr]string{addr("10.0.0.7"): "the ports a, b have it"}
 	look := func(now time.Time) []Problem {
@@ -101,7 +101,7 @@ func TestWhatIsMissingIsLookedForUntilTheEndOfTheGrace(t *testing.T) {
 func TestANewPortIsAskedAgainSoon(t *testing.T) {
 	start := time.Unix(0, 0)
 	d := &Decider{unreached: missing{netip.MustParseAddr("10.0.0.1"): lostPod{name: "a/b", since: start}}}
-	if after := d.nextLook(Wiring{Now: start, AskPorts: 10 * time.Millisecond}); after != 10*time.Millisecond {
+	if after := d.nextLook(Wiring{Now: start, RetryPorts: 10 * time.Millisecond}); after != 10*time.Millisecond {
 		t.Errorf("looks after %v, want 10 ms", after)
 	}
 }

@@ -52,7 +52,7 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 // natBefore returns the nat chains of other programs that run before ours. Ours is at prerouting
 // only on a node with a bridge.
 func natBefore(w Wiring) []string {
-	if !w.AnyBridge && len(w.Carried) == 0 {
+	if !w.AnyBridge && len(w.RememberedBridges) == 0 {
 		return w.Others.NATBefore
 	}
 	return slices.Concat(w.Others.NATBefore, w.Others.NATBeforeRouting)
@@ -97,12 +97,12 @@ func (d *Decider) wiring(p *program.Program, w Wiring, n *program.Node) {
 			n.Attached = append(n.Attached, at)
 		}
 	}
-	n.OpenUnknown, n.Open, n.Carried = d.options.OpenUnknown, w.Open, slices.Clone(w.Carried)
+	n.OpenUnknown, n.Open, n.ClosedBridges = d.options.OpenUnknown, w.Open, slices.Clone(w.RememberedBridges)
 	n.Bridges = w.AnyBridge
 	n.Owned = append(slices.Clone(w.Own), slices.SortedFunc(maps.Keys(w.Unclear), netip.Addr.Compare)...)
 	if !n.OpenUnknown {
 		for _, b := range w.Bridges {
-			n.Carried = append(n.Carried, b.Link)
+			n.ClosedBridges = append(n.ClosedBridges, b.Link)
 		}
 	}
 }

@@ -91,7 +91,8 @@ func wired(o Options) (*scene, *program.Program) {
 	s.w.Paths[at("10.0.1.1")] = inet.Path{Index: 3, Link: "cni0", Bridge: true, Port: "port1"}
 	s.w.Paths[at("10.0.2.1")] = inet.Path{Index: 4, Link: "br0", Bridge: true, Uplink: true, Port: "port2"}
 	s.w.Bridges = []inet.Path{{Index: 3, Link: "cni0", Bridge: true}, {Index: 5, Link: "cni1", Bridge: true}}
-	s.w.AnyBridge, s.w.Carried, s.w.NodePorts = true, []string{"cni9"}, map[int][]string{4: {"gw1"}, 3: {"gw0"}}
+	s.w.AnyBridge, s.w.RememberedBridges = true, []string{"cni9"}
+	s.w.NodePorts = map[int][]string{4: {"gw1"}, 3: {"gw0"}}
 	s.w.Ports = map[int][]string{3: {"gw0", "port1"}, 4: {"eth1", "gw1", "port2"}, 9: {"docker1"}}
 	s.w.UplinkPorts = map[int][]string{4: {"eth1"}, 9: {"eth9"}}
 	s.w.Own, s.w.Unclear = []netip.Addr{at("10.0.1.254")}, map[netip.Addr]string{at("10.0.1.9"): "two ports have it"}
@@ -118,7 +119,7 @@ func TestTheRulesKnowHowPodsAreWired(t *testing.T) {
 		"open":            {n.Open, {"eth0"}},
 		"ingress":         {n.Ingress, {"veth1", "cni0"}},
 		"egress":          {n.Egress, {"cni0"}},
-		"carried":         {n.Carried, {"cni9", "cni0", "cni1"}},
+		"carried":         {n.ClosedBridges, {"cni9", "cni0", "cni1"}},
 		"bridges of pods": {n.PodBridges, {"br0", "cni0", "cni1"}},
 		"other ports":     {n.OtherPorts, {"docker1", "gw0", "gw1"}},
 		"uplink ports":    {n.UplinkPorts, {"eth1"}},
@@ -131,12 +132,12 @@ func TestTheRulesKnowHowPodsAreWired(t *testing.T) {
 	if n.OpenUnknown || !n.Bridges || n.Cut {
 		t.Errorf("open %t, bridges %t, cut %t", n.OpenUnknown, n.Bridges, n.Cut)
 	}
-	if len(s.w.Carried) != 1 {
-		t.Errorf("the facts were changed: %v", s.w.Carried)
+	if len(s.w.RememberedBridges) != 1 {
+		t.Errorf("the facts were changed: %v", s.w.RememberedBridges)
 	}
 	s, p = wired(Options{OpenUnknown: true})
-	if n := s.commit(p).Node; !n.OpenUnknown || !slices.Equal(n.Carried, []string{"cni9"}) {
-		t.Errorf("where unknown pods are open: open %t, carried %v", n.OpenUnknown, n.Carried)
+	if n := s.commit(p).Node; !n.OpenUnknown || !slices.Equal(n.ClosedBridges, []string{"cni9"}) {
+		t.Errorf("where unknown pods are open: open %t, carried %v", n.OpenUnknown, n.ClosedBridges)
 	}
 }
 

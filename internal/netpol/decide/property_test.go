@@ -74,7 +74,7 @@ func (w *walk) happen(t *rapid.T) {
 	case 6:
 		w.w.Clean[a] = w.w.Paths[a].Index
 	case 7:
-		w.w.Beside = rapid.Bool().Draw(t, "beside")
+		w.w.Searching = rapid.Bool().Draw(t, "beside")
 	case 8:
 		w.c.Found = append(w.c.Found, connection(rapid.SampledFrom([]string{friend, stranger}).Draw(t, "from"),
 			a.String()))
@@ -141,7 +141,7 @@ func (w *walk) note(t *rapid.T, out Decision) {
 // copy is what a decision must not change.
 func (w *walk) copy() any {
 	return []any{w.w.Now, maps.Clone(w.w.Paths), maps.Clone(w.w.Clean), slices.Clone(w.w.Open),
-		slices.Clone(w.w.Carried),
+		slices.Clone(w.w.RememberedBridges),
 		slices.Clone(w.c.Found),
 		slices.Clone(w.program.Pods), slices.Clone(w.program.Chains), slices.Clone(w.program.Sets)}
 }
@@ -150,7 +150,7 @@ func (w *walk) copy() any {
 func text(d Decision) string {
 	d.Judge, d.Learn = nil, nil
 	return fmt.Sprintf("%+v %v %v %v", d.Findings, d.Node, addrsOf(d.Program), addrsOf(d.Known)) +
-		fmt.Sprintf("%v %v %v %v %v %v", d.Refuse, d.Admit, d.End, touched(d.Scan), d.Held.Addrs, d.Held.Came)
+		fmt.Sprintf("%v %v %v %v %v %v", d.Refuse, d.Admit, d.End, touched(d.Scan), d.Held.Addrs, d.Held.Added)
 }
 
 // wiring: every pod of the program that something leads to is bound to where it is,
@@ -188,8 +188,8 @@ func (w *walk) wiring(t *rapid.T, out Decision) {
 			t.Fatalf("%s leads elsewhere for %s and is a pod's", a, w.w.Now.Sub(since))
 		}
 	}
-	if out.LookAgain < 0 || out.LookAgain > Grace {
-		t.Fatalf("the next look is after %s", out.LookAgain)
+	if out.CheckAgain < 0 || out.CheckAgain > Grace {
+		t.Fatalf("the next look is after %s", out.CheckAgain)
 	}
 }
 
@@ -210,7 +210,7 @@ func (w *walk) holding(t *rapid.T, out Decision) {
 		switch {
 		case held[pod.Addr] && !closedByHold(pod):
 			t.Fatalf("%v is held and judged by %q", pod, pod.Ingress)
-		case held[pod.Addr], !w.w.Beside, w.committed == nil:
+		case held[pod.Addr], !w.w.Searching, w.committed == nil:
 			continue
 		}
 		was, known := podAt(w.committed, pod.Addr)

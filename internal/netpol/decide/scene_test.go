@@ -26,7 +26,7 @@ type scene struct {
 func newScene(o Options) *scene {
 	return &scene{d: New(o), w: Wiring{Now: time.Unix(1_000_000, 0), Paths: map[netip.Addr]inet.Path{},
 		Routed:    map[netip.Addr]bool{},
-		Announced: map[netip.Addr]bool{}, NodePorts: map[int][]string{}, Open: []string{"eth0"}, Beside: true,
+		Announced: map[netip.Addr]bool{}, NodePorts: map[int][]string{}, Open: []string{"eth0"}, Searching: true,
 		Clean: map[netip.Addr]int{}}}
 }
 

@@ -44,11 +44,11 @@ type Node struct {
 	// Ingress and Egress are the interfaces that lead to pods which are isolated in the direction.
 	// On them only listed addresses may send or receive.
 	Ingress, Egress []string
-	// Carried are bridges that carry pods or did so before; the kernel keeps them for the next
+	// ClosedBridges are bridges that carry pods or did so before; the kernel keeps them for the next
 	// process. They stay closed.
-	Carried []string
+	ClosedBridges []string
 	// Bridges is true if the node has a bridge, with pods or not: any bridge may show its packets
-	// to our chains. A bridge in Carried implies it.
+	// to our chains. A bridge in ClosedBridges implies it.
 	Bridges bool
 	// Cut is true while a connection is being cut: only then are the sets consulted that refuse
 	// packets which would revive it.

@@ -24,7 +24,8 @@ type variant struct {
 
 func variants() []variant {
 	bridged := func(filter bool) program.Node {
-		return program.Node{FilterHook: filter, Bridges: true, Carried: []string{"cni0"}, PodBridges: []string{"cni0"}, Cut: true}
+		return program.Node{FilterHook: filter, Bridges: true, ClosedBridges: []string{"cni0"},
+			PodBridges: []string{"cni0"}, Cut: true}
 	}
 	return []variant{{"`--datapath=nat`", program.Node{}}, {"`nat`, with a bridge", bridged(false)},
 		{"`--datapath=filter`", program.Node{FilterHook: true}}, {"`filter`, with a bridge", bridged(true)}}

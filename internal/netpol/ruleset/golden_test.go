@@ -32,8 +32,8 @@ func scenarios(t *testing.T) map[string]scenario {
 	list := map[string]scenario{
 		"dual-stack": {dualStack, program.Node{Open: []string{"eth0"}, Ingress: []string{"veth1"}, Egress: []string{"veth1"},
 			Attached: []program.Attachment{{Link: "veth1", Addr: netip.MustParseAddr("10.244.1.5")}}}},
-		"dual-stack-bridge":   {dualStack, program.Node{Bridges: true, Carried: []string{"cni0"}}},
-		"dual-stack-filter":   {dualStack, program.Node{FilterHook: true, Bridges: true, Carried: []string{"cni0"}}},
+		"dual-stack-bridge":   {dualStack, program.Node{Bridges: true, ClosedBridges: []string{"cni0"}}},
+		"dual-stack-filter":   {dualStack, program.Node{FilterHook: true, Bridges: true, ClosedBridges: []string{"cni0"}}},
 		"dual-stack-open":     {dualStack, program.Node{OpenUnknown: true, Ingress: []string{"veth1"}, Egress: []string{"veth1"}}},
 		"dual-stack-no-guard": {dualStack, program.Node{NoGuard: true}},
 		"many-ports":          {manifests: []string{"testdata/many-ports.yaml"}},

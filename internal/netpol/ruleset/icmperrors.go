@@ -40,7 +40,7 @@ func icmpErrors(n program.Node) *nft.Chain {
 	for _, f := range inet.Families { // a pod's link-local address is in no set
 		own := inet.LinkLocal(f)
 		c.Add("link-local error of the node itself", nft.MatchNoOutput{},
-			nft.MatchPrefix{Field: nft.Source, Prefix: own}, nft.MatchAnswerer{Prefix: own},
+			nft.MatchPrefix{Field: nft.Source, Prefix: own}, nft.MatchCtReplySource{Prefix: own},
 			nft.Verdict{Kind: nft.Return})
 	}
 	addAntispoofTo(c, n, chainErrorAntispoof)
@@ -48,7 +48,7 @@ func icmpErrors(n program.Node) *nft.Chain {
 		c.Add("bridged", nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}, nft.MatchNoInput{}, nft.JumpTo(chainErrorAntispoof))
 	}
 	for _, f := range inet.Families {
-		for _, end := range []nft.Field{nft.BeganSource, nft.AnswerSource} {
+		for _, end := range []nft.Field{nft.CtOriginalSource, nft.CtReplySource} {
 			c.Add("sender is an end of the connection",
 				nft.Lookup{Field: end, Family: f, Set: perFamily(setHairpin, f)}, nft.Verdict{Kind: nft.Return})
 		}

@@ -92,8 +92,8 @@ func nodes() map[string]program.Node {
 		"open": {NoGuard: true, OpenUnknown: true, Ingress: []string{"veth1"}, Egress: []string{"veth1", "kube-bridge"}},
 		"guard": {OpenUnknown: true, Ingress: []string{"veth1"},
 			Restore: []program.Saved{{Name: "kube-bridge", Text: "nf_call_iptables=0"}}},
-		"filter": {FilterHook: true, Carried: []string{"kube-bridge"}},
-		"closed": {Cut: true, Open: []string{"eth0", "docker0"}, Carried: []string{"kube-bridge"},
+		"filter": {FilterHook: true, ClosedBridges: []string{"kube-bridge"}},
+		"closed": {Cut: true, Open: []string{"eth0", "docker0"}, ClosedBridges: []string{"kube-bridge"},
 			Attached: []program.Attachment{
 				{Link: "veth1", Addr: netip.MustParseAddr("10.244.1.5")}, {Link: "veth1", Addr: netip.MustParseAddr("fd00:244:1::5")},
 				{Link: "kube-bridge", Addr: netip.MustParseAddr("10.244.1.6"), Port: "veth2"}}},

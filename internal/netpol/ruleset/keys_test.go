@@ -62,7 +62,7 @@ func TestNoKeyIsWrittenTwice(t *testing.T) {
 		disorder(t, p)
 		n.Attached = wired(t, p)
 		n.Ported = n.Attached
-		n.Carried = []string{"br0", "br0"}
+		n.ClosedBridges = []string{"br0", "br0"}
 		n.PodBridges = []string{"br0"}
 		tables := []*nft.Table{ruleset.Render(p, n), ruleset.RenderBridge(n)}
 		for _, table := range tables {

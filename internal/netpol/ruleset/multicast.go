@@ -17,7 +17,7 @@ import (
 
 // bridged reports whether the node has a bridge. Without one these chains are not
 // needed: the IP layer does not forward broadcast or multicast frames.
-func bridged(n program.Node) bool { return n.Bridges || len(n.Carried) > 0 }
+func bridged(n program.Node) bool { return n.Bridges || len(n.ClosedBridges) > 0 }
 
 // preroutingChains returns the chains at prerouting. They judge multicast, and drop
 // unicast packets in broadcast frames: hosts ignore those anyway (RFC 1122, 3.3.6).

@@ -97,7 +97,7 @@ func TestAGroupIsJudgedBeforeItsCopiesAreMade(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			f := program.Flow{Protocol: inet.UDP, Src: addr(tt.src), Dst: addr(tt.dst), DstPort: 5353}
 			for _, n := range []program.Node{{}, {OpenUnknown: true}, {FilterHook: true}} {
-				n.Open, n.Carried, n.Ingress, n.Attached = []string{uplink}, []string{quiet, shut}, []string{shut, "veth1"}, at
+				n.Open, n.ClosedBridges, n.Ingress, n.Attached = []string{uplink}, []string{quiet, shut}, []string{shut, "veth1"}, at
 				table, name, states := ruleset.Render(p, n), "prerouting", []nft.CtState{nft.CtNew}
 				if n.FilterHook {
 					name, states = "prerouting-filter", append(states, nft.CtEstablished)
@@ -131,12 +131,12 @@ func TestWithoutABridgeThereIsNoChainAtPrerouting(t *testing.T) {
 func TestAPodOnABridgeBringsTheChainsToAnOldTable(t *testing.T) {
 	for _, n := range []program.Node{{OpenUnknown: true}, {}, {FilterHook: true}} {
 		old := ruleset.Render(&program.Program{}, n)
-		n.Carried = []string{bridge}
-		want, got := ruleset.Render(&program.Program{}, n), ruleset.WithMemory(old, n.Carried, nil)
+		n.ClosedBridges = []string{bridge}
+		want, got := ruleset.Render(&program.Program{}, n), ruleset.WithMemory(old, n.ClosedBridges, nil)
 		if got.String() != want.String() {
 			t.Errorf("%+v:\n%s\nwant\n%s", n, got, want)
 		}
-		if again := ruleset.WithMemory(got, n.Carried, nil); again.String() != want.String() {
+		if again := ruleset.WithMemory(got, n.ClosedBridges, nil); again.String() != want.String() {
 			t.Errorf("%+v: a second time it is\n%s", n, again)
 		}
 		if none := ruleset.WithMemory(old, nil, nil); none.String() != old.String() {

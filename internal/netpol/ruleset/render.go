@@ -137,7 +137,7 @@ func (r *Renderer) Render(p *program.Program, n program.Node) *nft.Table {
 		&nft.Set{Name: setIngressLinks, Key: nft.Interface, Entries: interfaces(n.Ingress),
 			Comment: "interfaces of pods isolated for ingress"},
 		&nft.Set{Name: setEgressLinks, Key: nft.Interface, Entries: interfaces(n.Egress), Comment: "interfaces of pods isolated for egress"},
-		&nft.Set{Name: setPodBridges, Key: nft.Interface, Entries: interfaces(n.Carried),
+		&nft.Set{Name: setPodBridges, Key: nft.Interface, Entries: interfaces(n.ClosedBridges),
 			Comment: "bridges that carry or carried pods"},
 		&nft.Set{Name: setSavedSettings, Key: nft.Interface, Entries: saved(n.Restore), Comment: "settings to restore with --cleanup-config"},
 	)

@@ -94,7 +94,7 @@ func (w walker) matches(s nft.Statement) bool {
 	case nft.MatchPrefix:
 		a := map[nft.Field]netip.Addr{nft.Source: f.Src, nft.Destination: f.Dst}[s.Field]
 		return a.Is4() == s.Prefix.Addr().Is4() && s.Prefix.Contains(a) != s.Negate
-	case nft.MatchAnswerer:
+	case nft.MatchCtReplySource:
 		return s.Prefix.Contains(w.answers)
 	case nft.MatchFamily:
 		return inet.FamilyOf(f.Src) == s.Family
@@ -144,8 +144,8 @@ func (w walker) lookup(l nft.Lookup) (nft.Entry, bool) {
 		key.Addr = f.Src
 	case nft.Destination:
 		key.Addr = f.Dst
-	case nft.BeganSource, nft.AnswerSource:
-		if f.Src != map[nft.Field]netip.Addr{nft.BeganSource: w.began, nft.AnswerSource: w.answers}[l.Field] {
+	case nft.CtOriginalSource, nft.CtReplySource:
+		if f.Src != map[nft.Field]netip.Addr{nft.CtOriginalSource: w.began, nft.CtReplySource: w.answers}[l.Field] {
 			return nft.Entry{}, false
 		}
 		key.Addr = f.Src
@@ -293,7 +293,7 @@ func TestTablesMeanWhatTheProgramMeans(t *testing.T) {
 			OpenUnknown: rapid.Bool().Draw(t, "open"), Cut: rapid.Bool().Draw(t, "cut"),
 			Open: []string{uplink}, Attached: attached(p), Bridges: rapid.Bool().Draw(t, "bridges")}
 		if n.Bridges {
-			n.Carried = []string{bridge}
+			n.ClosedBridges = []string{bridge}
 		}
 		agree(t, p, n, flows(p))
 	})

@@ -39,16 +39,16 @@ func TestClosedInterfacesWithoutAKnownPodAreNamed(t *testing.T) {
 		run(t, "ip", "route", "add", "10.244.1.5", "dev", "known")
 		d := open(t, Options{})
 		r := healthy(t, d, isolated())
-		if want := []string{"port", "stranger"}; !slices.Equal(r.Strangers, want) {
-			t.Errorf("strangers %v, want %v", r.Strangers, want)
+		if want := []string{"port", "stranger"}; !slices.Equal(r.WithoutPod, want) {
+			t.Errorf("strangers %v, want %v", r.WithoutPod, want)
 		}
 		r = healthy(t, open(t, Options{Uplinks: []string{"stra*"}}), &program.Program{})
-		if want := []string{"known", "port"}; !slices.Equal(r.Strangers, want) {
-			t.Errorf("strangers %v, want %v", r.Strangers, want)
+		if want := []string{"known", "port"}; !slices.Equal(r.WithoutPod, want) {
+			t.Errorf("strangers %v, want %v", r.WithoutPod, want)
 		}
 		if r = healthy(t, open(t, Options{Options: decide.Options{OpenUnknown: true}}),
-			&program.Program{}); r.Strangers != nil {
-			t.Errorf("strangers %v where unknown pods are open, want none", r.Strangers)
+			&program.Program{}); r.WithoutPod != nil {
+			t.Errorf("strangers %v where unknown pods are open, want none", r.WithoutPod)
 		}
 	})
 }

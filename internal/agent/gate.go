@@ -17,9 +17,9 @@ import (
 	"github.com/podwall/podwall/internal/wake"
 )
 
-// Door is the agent's side of the gate: it puts what the runtime announces into
+// Gate is the agent's side of the gate: it puts what the runtime announces into
 // the store, and knows from the loop when the kernel has it.
-type Door struct {
+type Gate struct {
 	node  string
 	store *cluster.Store
 	done  *progress
@@ -31,12 +31,12 @@ type Door struct {
 	heard attendance
 }
 
-var _ gate.Keeper = (*Door)(nil)
+var _ gate.Keeper = (*Gate)(nil)
 
-// NewDoor returns the door of a node's agent. The loop that makes the answers
-// true gets it as Loop.Door.
-func NewDoor(node string, store *cluster.Store) *Door {
-	return &Door{node: node, store: store, done: newProgress(), hurry: wake.New(), pods: map[string]gate.Pod{}}
+// NewGate returns the gate of a node's agent. The loop that makes the answers
+// true gets it as Loop.Gate.
+func NewGate(node string, store *cluster.Store) *Gate {
+	return &Gate{node: node, store: store, done: newProgress(), hurry: wake.New(), pods: map[string]gate.Pod{}}
 }
 
 // errWithdrawn ends the wait for a sandbox that went meanwhile.
@@ -45,7 +45,7 @@ var errWithdrawn = errors.New("the sandbox was withdrawn")
 // Announce puts a pod's sandbox into the store and returns nil when a pass whose
 // model had it was committed by the kernel. It waits for the pod's object, which
 // the watch may bring later than the runtime starts the pod.
-func (d *Door) Announce(ctx context.Context, p gate.Pod) error {
+func (d *Gate) Announce(ctx context.Context, p gate.Pod) error {
 	d.put(p)
 	for late := false; ; late = ctx.Err() != nil {
 		next := d.done.later() // before asking, so that no pass is missed
@@ -67,7 +67,7 @@ func (d *Door) Announce(ctx context.Context, p gate.Pod) error {
 	}
 }
 
-func (d *Door) put(p gate.Pod) {
+func (d *Gate) put(p gate.Pod) {
 	d.mu.Lock()
 	d.pods[p.Sandbox] = p
 	d.heard.used, d.heard.count = true, 0
@@ -79,7 +79,7 @@ func (d *Door) put(p gate.Pod) {
 }
 
 // forget lets go of what the store has forgotten.
-func (d *Door) forget() {
+func (d *Gate) forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if len(d.pods) <= cluster.MaxAnnounced {
@@ -105,7 +105,7 @@ func unmapped(ips []netip.Addr) []netip.Addr {
 }
 
 // Withdraw takes a sandbox out of the store.
-func (d *Door) Withdraw(sandbox string) {
+func (d *Gate) Withdraw(sandbox string) {
 	d.mu.Lock()
 	if p, ok := d.pods[sandbox]; ok {
 		d.heard.withdrawn(podKey(p), p.UID)
@@ -117,7 +117,7 @@ func (d *Door) Withdraw(sandbox string) {
 }
 
 // Announced returns the announced pods and what the kernel does with them.
-func (d *Door) Announced() []gate.Known {
+func (d *Gate) Announced() []gate.Known {
 	var list []gate.Known
 	for _, s := range d.store.Sandboxes() {
 		d.mu.Lock()
@@ -141,7 +141,7 @@ func (d *Door) Announced() []gate.Known {
 }
 
 // why says what a sandbox waits for.
-func (d *Door) why(p gate.Pod, s cluster.SandboxStatus) error {
+func (d *Gate) why(p gate.Pod, s cluster.SandboxStatus) error {
 	missing := d.store.Missing()
 	switch {
 	case len(missing) > 0:

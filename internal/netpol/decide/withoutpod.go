@@ -14,8 +14,8 @@ func (d *Decider) lookForStrangers(w Wiring, out *Decision) []Problem {
 	if d.options.OpenUnknown {
 		return nil // they are open
 	}
-	out.Strangers = w.Strangers
-	return d.strange(w.Strangers, w.Now)
+	out.WithoutPod = w.WithoutPod
+	return d.strange(w.WithoutPod, w.Now)
 }
 
 // strange returns the problem with the interfaces that are strangers for longer than the grace.

@@ -65,9 +65,9 @@ func (k *slow) has(ip string) (names []string) {
 	return names
 }
 
-// house is a running loop with a door.
+// house is a running loop with a gate.
 type house struct {
-	*agent.Door
+	*agent.Gate
 	kernel   *slow
 	store    *cluster.Store
 	observer *observe.Observer
@@ -80,8 +80,8 @@ func inHouse(t *testing.T, synced bool, test func(t *testing.T, h house)) {
 		loop := newLoop(&h.kernel.kernel)
 		loop.Kernel = h.kernel
 		h.store, h.observer = loop.Store, loop.Observer
-		loop.Door = agent.NewDoor(loop.Node, loop.Store)
-		h.Door = loop.Door
+		loop.Gate = agent.NewGate(loop.Node, loop.Store)
+		h.Gate = loop.Gate
 		if synced {
 			h.sync()
 		}
@@ -288,7 +288,7 @@ func TestTheDoorForgetsWhatTheStoreForgets(t *testing.T) {
 			t.Errorf("%d sandboxes are announced, want %d", n, cluster.MaxAnnounced)
 		}
 		if n := h.Remembered(); n > cluster.MaxAnnounced {
-			t.Errorf("the door remembers %d sandboxes, want at most %d", n, cluster.MaxAnnounced)
+			t.Errorf("the gate remembers %d sandboxes, want at most %d", n, cluster.MaxAnnounced)
 		}
 	})
 }
