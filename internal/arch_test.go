@@ -6,13 +6,11 @@
 package internal_test
 
 import (
-	"bytes"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -138,7 +136,7 @@ func owners() map[string][]string {
 		"github.com/google/nftables": {"internal/kernel/nft", "internal/datapath", "internal/lab", "internal/kuberouter/host"},
 		"k8s.io/client-go": {"internal/source/kube", "internal/uninstall", "internal/kubectl",
 			"internal/lab/kubeapi", "internal/lab/measure", "test/cluster"},
-		"k8s.io/cli-runtime": {"internal/kubectl"},
+		"k8s.io/cli-runtime":                 {"internal/kubectl"},
 		"github.com/prometheus":              {"internal/observe"},
 		"github.com/fsnotify/fsnotify":       {"internal/source/manifest", "internal/gate/cni"},
 		"github.com/containernetworking/cni": {"internal/gate/cni"},
@@ -327,70 +325,6 @@ func TestListedPackagesExistAndExistingOnesAreListed(t *testing.T) {
 		if !exists[l.pkg] {
 			t.Errorf("package %s is listed and does not exist", l.pkg)
 		}
-	}
-}
-
-func TestEveryPackageHasOnePackageComment(t *testing.T) {
-	comments := map[string][]string{}
-	for _, s := range sources(t) {
-		if s.test() {
-			continue
-		}
-		list := comments[s.dir()]
-		if s.file.Doc != nil {
-			list = append(list, s.name)
-		}
-		comments[s.dir()] = list
-	}
-	for _, dir := range slices.Sorted(maps.Keys(comments)) {
-		if files := comments[dir]; len(files) != 1 {
-			t.Errorf("package %s has %d package comments, want 1: %v", dir, len(files), files)
-		}
-	}
-}
-
-func TestEveryFileBeginsWithTheLicence(t *testing.T) {
-	for _, s := range sources(t) {
-		if !bytes.HasPrefix(s.text, []byte(licence)) {
-			t.Errorf("%s does not begin with %q and an empty line", s.name, strings.TrimSpace(licence))
-		}
-	}
-}
-
-// sizes returns the lines of a file and of each of its functions, by the name
-// that exceptions uses.
-func sizes(s source) (file int, functions map[string]int) {
-	functions = map[string]int{}
-	for _, decl := range s.file.Decls {
-		if f, ok := decl.(*ast.FuncDecl); ok {
-			lines := s.set.Position(f.End()).Line - s.set.Position(f.Pos()).Line + 1
-			name := s.name + ":" + f.Name.Name
-			functions[name] = max(functions[name], lines)
-		}
-	}
-	return bytes.Count(s.text, []byte("\n")), functions
-}
-
-func TestFilesAndFunctionsStaySmall(t *testing.T) {
-	unused := exceptions()
-	check := func(name string, lines, limit int) {
-		if lines <= limit {
-			return
-		}
-		if _, ok := exceptions()[name]; !ok {
-			t.Errorf("%s has %d lines, more than %d; split it", name, lines, limit)
-		}
-		delete(unused, name)
-	}
-	for _, s := range sources(t) {
-		file, functions := sizes(s)
-		check(s.name, file, maxFileLines)
-		for _, name := range slices.Sorted(maps.Keys(functions)) {
-			check(name, functions[name], maxFuncLines)
-		}
-	}
-	for name := range unused {
-		t.Errorf("the exception for %s is not needed any more", name)
 	}
 }
 

@@ -3,7 +3,8 @@
 //go:build linux
 
 // Command podwall-lab tries network policies on this machine's kernel, without
-// a cluster: pods are network namespaces, nodes run podwall-agent.
+// a cluster: pods are network namespaces, nodes run podwall-agent. It owns the
+// process alone: signals, exit status, output; package lab/cli has the commands.
 package main
 
 import (

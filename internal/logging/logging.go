@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package logging makes the logger of podwall's programs.
+// Package logging makes the logger of podwall's programs. It owns the form of a line: levels, units,
+// and that names from outside cannot write control characters to a terminal.
 package logging
 
 import (

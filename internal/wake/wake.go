@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wake lets one goroutine signal another that there is work.
+// Package wake lets one goroutine signal another that there is work. It owns no queue: signals that
+// were not received yet are one.
 package wake
 
 // Signal holds at most one wake-up, which may stand for many: the receiver checks for itself what

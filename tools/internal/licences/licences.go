@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package licences finds the licences of all that a program is linked with.
+// Package licences finds the licences of all modules that a program is linked with. The modules
+// come from the build, their licences from the texts that they contain.
 package licences
 
 import (

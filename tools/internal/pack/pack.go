@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package pack writes archives that are the same bytes for the same files:
-// sorted, of root and of 1970.
+// sorted, of root and of 1970. It does not choose the files.
 package pack
 
 import (

@@ -2,6 +2,7 @@
 
 // Package programs builds podwall's programs, for the image and for a release,
 // so that the same source, version and Go give the same bytes on any machine.
+// It owns the list of programs and architectures that are released.
 package programs
 
 import (

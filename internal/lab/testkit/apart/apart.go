@@ -3,7 +3,7 @@
 //go:build linux
 
 // Package apart runs parts of tests in a process and network namespace of
-// their own, or as another user.
+// their own, or as another user. It owns these processes and threads: none outlives the test.
 package apart
 
 import (

@@ -2,7 +2,8 @@
 
 //go:build linux
 
-// Package kubeapitest starts an API server for a test.
+// Package kubeapitest starts an API server for a test. It owns the process and its data, which end
+// with the test.
 package kubeapitest
 
 import (

@@ -2,7 +2,8 @@
 
 //go:build linux
 
-// Package nftrun runs the nft program in network namespaces of tests.
+// Package nftrun runs the nft program in network namespaces of tests. It is a reference that is
+// independent of our own encoding, and never works in the root namespace.
 package nftrun
 
 import (
