@@ -67,6 +67,24 @@ type Side struct {
 	Findings []cluster.Diagnostic `json:"findings,omitempty"`
 }
 
+// Same reports whether two explanations give the same reasons: they may differ in
+// addresses.
+func (e *Explanation) Same(o *Explanation) bool {
+	return e.Egress.Same(o.Egress) && e.Ingress.Same(o.Ingress)
+}
+
+// Same reports whether two sides have the same cause, rules and proposed change.
+func (s Side) Same(o Side) bool {
+	return s.Cause == o.Cause && s.Change == o.Change && slices.Equal(s.Rules, o.Rules) && s.nearest() == o.nearest()
+}
+
+func (s Side) nearest() RuleRef {
+	if s.Nearest == nil {
+		return RuleRef{}
+	}
+	return s.Nearest.RuleRef
+}
+
 // MarshalJSON adds whether this side lets the flow pass.
 func (s Side) MarshalJSON() ([]byte, error) {
 	type fields Side

@@ -35,17 +35,7 @@ type answer struct {
 // same reports whether two answers differ in nothing but the family of the addresses.
 func (a answer) same(b answer) bool {
 	return a.Source == b.Source && a.Destination == b.Destination && a.Port == b.Port && a.Via == b.Via &&
-		sameSide(a.Egress, b.Egress) && sameSide(a.Ingress, b.Ingress)
-}
-
-func sameSide(a, b explain.Side) bool {
-	nearest := func(s explain.Side) explain.RuleRef {
-		if s.Nearest == nil {
-			return explain.RuleRef{}
-		}
-		return s.Nearest.RuleRef
-	}
-	return a.Cause == b.Cause && a.Change == b.Change && slices.Equal(a.Rules, b.Rules) && nearest(a) == nearest(b)
+		a.Egress.Same(b.Egress) && a.Ingress.Same(b.Ingress)
 }
 
 // path is one way that a connection may take. A node port changes addresses between the
@@ -112,9 +102,9 @@ func (sc *scene) answer(way path) (answer, error) {
 	if e.Dst.Is6() {
 		family = "IPv6"
 	}
-	return answer{Families: []string{family}, Source: e.Flow.Src.String(), Destination: e.Flow.Dst.String(), SourceAddress: e.Src, DestinationAddress: e.Dst,
-		Protocol: e.Flow.Protocol.String(), Port: e.Flow.Port, Via: way.via, Allowed: e.Allowed, Egress: e.Egress,
-		Ingress: e.Ingress, text: e.String()}, nil
+	return answer{Families: []string{family}, Source: e.Flow.Src.String(), Destination: e.Flow.Dst.String(),
+		SourceAddress: e.Src, DestinationAddress: e.Dst, Protocol: e.Flow.Protocol.String(), Port: e.Flow.Port,
+		Via: way.via, Allowed: e.Allowed, Egress: e.Egress, Ingress: e.Ingress, text: e.String()}, nil
 }
 
 func (sc *scene) paths(src, dst target, p port) ([]path, error) {
@@ -235,7 +225,8 @@ func (sc *scene) toNodePort(src, dst target, fronts []complete.Front) ([]path, e
 			if !has || !ok || f.LocalOnly && !here {
 				continue
 			}
-			way := straight(fmt.Sprintf("port %d of node %s, %s", f.NodePort, dst.node.Name, via(f)), from, to, inet.Protocol(f.Protocol), b.Port())
+			entry := fmt.Sprintf("port %d of node %s, %s", f.NodePort, dst.node.Name, via(f))
+			way := straight(entry, from, to, inet.Protocol(f.Protocol), b.Port())
 			if sc.nodeOf(from) != dst.node.Name { // another node resolves it
 				way.egress.Dst, way.egress.Port = own, f.NodePort
 			}

@@ -28,7 +28,7 @@ type run struct {
 	wiring        string
 	output        string
 	probes, hosts []string
-	ruleset       bool
+	ruleset, why  bool
 }
 
 func newRun(s Streams) *cobra.Command {
@@ -53,6 +53,9 @@ tried and shown. A REF is NAMESPACE, NAMESPACE/POD, NAMESPACE/WORKLOAD, a label
 (app=web or NAMESPACE/app=web), node:NAME, a host's address, or outside. Pods of
 one namespace and node with the same labels and verdicts are one row.
 
+--why explains the denied ones: the policies that isolate the pod, the nearest
+rule, each field of it that is not met, and one change that would allow it.
+
 Every verdict is compared with the text of the policies; a difference is
 reported and the exit status is 1. It is 3 where an object could not be read, or
 a policy is not enforced as it is written: stderr and -o json say which. With
@@ -61,7 +64,7 @@ nothing but warnings it is 0.`,
   podwall-lab run -f app.yaml --wiring bridge --probe tcp:80,udp:53
   podwall-lab run -f ./manifests --host 192.0.2.7 --ruleset
   podwall-lab run -R -f ./deploy -f extra-policy.yaml
-  podwall-lab run -f ./manifests --to shop/app=web --from outside
+  podwall-lab run -f ./manifests --to shop/app=web --from outside --why
   kubectl get ns,pods,netpol,svc -A -o yaml | podwall-lab run -f -`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) },
@@ -75,6 +78,7 @@ nothing but warnings it is 0.`,
 	f.StringVar(&r.wiring, "wiring", "routed", "how pods are wired: one `NAME` of "+wiringNames())
 	f.StringSliceVar(&r.probes, "probe", nil, "`PORTS` to try instead of those in the manifests, as in tcp:80,udp:53")
 	f.StringSliceVar(&r.hosts, "host", nil, "`ADDRS` of hosts outside, instead of chosen ones")
+	f.BoolVar(&r.why, "why", false, "also say why flows are denied: the nearest rule, and one change that would allow them")
 	f.BoolVar(&r.ruleset, "ruleset", false, "also print the nftables rules of each node")
 	return cmd
 }
@@ -90,6 +94,8 @@ type runReport struct {
 	// Groups are endpoints that are shown as one: pods of one namespace and node with the
 	// same labels and the same verdicts.
 	Groups [][]string `json:"groups"`
+	// Why has the reasons of denied flows; empty without --why.
+	Why []reason `json:"why"`
 	// Differences are verdicts that are not what the policies say.
 	Differences []string `json:"differences"`
 	// Invented says which pods were made of workloads.
@@ -172,7 +178,7 @@ func (r *run) run(ctx context.Context) (err error) {
 // and says on stderr what is not in the answer itself.
 func (r *run) newReport(in *complete.Input, loaded *manifest.Result, p *plan) *runReport {
 	report := &runReport{Schema: runSchema, Wiring: r.wiring, Datapath: r.datapath,
-		Services: []serviceView{}, Differences: []string{}, Groups: [][]string{},
+		Services: []serviceView{}, Differences: []string{}, Groups: [][]string{}, Why: []reason{},
 		LeftOut: p.leftOut, Notes: append([]string{}, p.notes...),
 		Invented: append([]string{}, in.Invented...), Diagnostics: append([]cluster.Diagnostic{}, loaded.Diagnostics...),
 		asWritten: loaded.AsWritten() && !hasErrors(p.found)}
@@ -198,6 +204,9 @@ func (r *run) measure(ctx context.Context, w lab.Wiring, p *plan, report *runRep
 		return err
 	}
 	err = report.compare(ctx, t, p)
+	if err == nil && r.why {
+		err = report.explain(p.snap)
+	}
 	if closeErr := t.Close(); err == nil {
 		err = closeErr
 	}
@@ -219,6 +228,13 @@ func (r *runReport) compare(ctx context.Context, t *trial.Trial, p *plan) (err e
 	r.Services = append(r.Services, views...)
 	r.finish(r.after.compare(p.snap))
 	return nil
+}
+
+// explain says why flows are denied.
+func (r *runReport) explain(snap *cluster.Snapshot) error {
+	reasons, differences, err := r.after.explain(snap)
+	r.Why, r.Differences = append(r.Why, reasons...), append(r.Differences, differences...)
+	return err
 }
 
 func applied(ctx context.Context, t *trial.Trial, p *plan, text []byte) (*view, error) {

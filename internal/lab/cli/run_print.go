@@ -43,6 +43,7 @@ func (r *runReport) print(out io.Writer, p paint) {
 	for _, text := range r.Notes {
 		say(text)
 	}
+	r.printWhy(out)
 	r.printVerdict(out, p)
 }
 
