@@ -26,6 +26,9 @@ import (
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
+// cureForCluster says what to do where no cluster is found.
+const cureForCluster = "name a kubeconfig with --kubeconfig, or files with -f"
+
 // pageSize is how many objects one answer of the API server has.
 const pageSize = 500
 
@@ -74,8 +77,9 @@ func (l *lister) read(ctx context.Context, gv schema.GroupVersion, resource stri
 	}
 	err = l.pages(ctx, client, resource, "", into, add)
 	if apierrors.IsForbidden(err) && namespaced {
-		l.limited = append(l.limited, resource)
-		err = l.pages(ctx, client, resource, l.namespace, into, add)
+		if err = l.pages(ctx, client, resource, l.namespace, into, add); err == nil {
+			l.limited = append(l.limited, resource)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", resource, err)
@@ -104,7 +108,7 @@ func (l *lister) pages(ctx context.Context, client rest.Interface, resource, nam
 func (s *source) openCluster(ctx context.Context, namespace string) (*scene, error) {
 	config, err := s.cluster.ToRESTConfig()
 	if err != nil {
-		return nil, fmt.Errorf("finding the cluster: %w; name a kubeconfig with --kubeconfig, or files with -f", err)
+		return nil, fmt.Errorf("finding the cluster: %w; "+cureForCluster, err)
 	}
 	l, err := newLister(config, namespace)
 	if err != nil {
@@ -122,7 +126,11 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 	sc := newScene(snap, nodes)
 	sc.fronts, sc.workload = r.fronts(), r.workload
 	sc.found = slices.Concat(r.result.Diagnostics, found)
-	sc.asWritten = !slices.ContainsFunc(sc.found, isError)
+	sc.asWritten = !slices.ContainsFunc(sc.found, isError) && len(r.missing) == 0
+	if len(r.missing) > 0 {
+		sc.notes = append(sc.notes, fmt.Sprintf("error: no right to list %s: the answer is without them; ask for the right",
+			strings.Join(r.missing, ", ")))
+	}
 	if len(l.limited) > 0 {
 		sc.notes = append(sc.notes, fmt.Sprintf("no right to list %s of all namespaces: only those of %s are known, "+
 			"others count as absent", strings.Join(l.limited, ", "), namespace))
@@ -135,32 +143,38 @@ type reading struct {
 	result   *manifest.Result
 	slices   []discoveryv1.EndpointSlice
 	workload map[cluster.Key]string
+	// missing are the kinds that could not be read, for lack of a right.
+	missing []string
 }
 
-// everything reads all kinds. Those who may read neither Nodes nor Namespaces get answers
-// without them, and are told.
+// kind is one kind of objects.
+type kind struct {
+	name   string
+	needed bool // without it there is no answer
+	read   func() error
+}
+
+// everything reads all kinds. Who may not read one that is not needed gets answers
+// without it, and is told.
 func (l *lister) everything(ctx context.Context, r *reading) error {
 	namespaces, nodes := &corev1.NamespaceList{}, &corev1.NodeList{}
 	pods, policies := &corev1.PodList{}, &networkingv1.NetworkPolicyList{}
 	services, endpoints := &corev1.ServiceList{}, &discoveryv1.EndpointSliceList{}
 	core, net, discovery := corev1.SchemeGroupVersion, networkingv1.SchemeGroupVersion, discoveryv1.SchemeGroupVersion
-	for _, step := range []func() error{
-		func() error {
-			return l.read(ctx, core, "namespaces", false, namespaces, func() { r.addNamespaces(namespaces) })
-		},
-		func() error { return l.read(ctx, core, "nodes", false, nodes, func() { r.addNodes(nodes) }) },
-		func() error { return l.read(ctx, core, "pods", true, pods, func() { r.addPods(pods) }) },
-		func() error {
-			return l.read(ctx, net, "networkpolicies", true, policies, func() { r.addPolicies(policies) })
-		},
-		func() error { return l.read(ctx, core, "services", true, services, func() { r.addServices(services) }) },
-		func() error {
-			return l.read(ctx, discovery, "endpointslices", true, endpoints, func() { r.slices = append(r.slices, endpoints.Items...) })
-		},
+	of := func(gv schema.GroupVersion, name string, namespaced, needed bool, into list, add func()) kind {
+		return kind{name, needed, func() error { return l.read(ctx, gv, name, namespaced, into, add) }}
+	}
+	for _, k := range []kind{
+		of(core, "pods", true, true, pods, func() { r.addPods(pods) }),
+		of(net, "networkpolicies", true, true, policies, func() { r.addPolicies(policies) }),
+		of(core, "namespaces", false, false, namespaces, func() { r.addNamespaces(namespaces) }),
+		of(core, "nodes", false, false, nodes, func() { r.addNodes(nodes) }),
+		of(core, "services", true, false, services, func() { r.addServices(services) }),
+		of(discovery, "endpointslices", true, false, endpoints, func() { r.addEndpoints(endpoints) }),
 	} {
-		err := step()
-		if apierrors.IsForbidden(err) {
-			r.missing(err)
+		err := k.read()
+		if apierrors.IsForbidden(err) && !k.needed {
+			r.missing = append(r.missing, k.name)
 			continue
 		}
 		if err != nil {
@@ -170,16 +184,15 @@ func (l *lister) everything(ctx context.Context, r *reading) error {
 	return nil
 }
 
-// missing notes that a kind could not be read.
-func (r *reading) missing(err error) {
-	r.result.Diagnostics = append(r.result.Diagnostics, cluster.Diagnostic{Severity: cluster.Error, Kind: "API",
-		Message: err.Error() + ": the answer leaves these objects out", Cure: "ask for the right to list them"})
-}
-
 func (r *reading) addNamespaces(l *corev1.NamespaceList) {
 	for i := range l.Items {
 		r.result.Namespaces = append(r.result.Namespaces, convert.Namespace(&l.Items[i]))
 	}
+	l.Items = nil
+}
+
+func (r *reading) addEndpoints(l *discoveryv1.EndpointSliceList) {
+	r.slices = append(r.slices, l.Items...)
 	l.Items = nil
 }
 

@@ -51,7 +51,7 @@ func (s *source) namespace() (string, error) {
 	}
 	name, _, err := s.cluster.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
-		return "", fmt.Errorf("reading the kubeconfig: %w", err)
+		return "", fmt.Errorf("reading the kubeconfig: %w; "+cureForCluster, err)
 	}
 	return name, nil
 }
