@@ -7,11 +7,17 @@ import "github.com/podwall/podwall/internal/netpol/program"
 // Allowed returns the verdict of Explain without the reasons, at a small part of its cost:
 // for questions about every pair of a cluster.
 func (c *Cluster) Allowed(f Flow) (bool, error) {
+	egress, ingress, err := c.Sides(f)
+	return egress && ingress, err
+}
+
+// Sides returns the verdicts of both sides as Explain has them.
+func (c *Cluster) Sides(f Flow) (egress, ingress bool, err error) {
 	src, dst, err := c.parties(f)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
-	return c.passes(program.Egress, src, f, src, dst) && c.passes(program.Ingress, dst, f, src, dst), nil
+	return c.passes(program.Egress, src, f, src, dst), c.passes(program.Ingress, dst, f, src, dst), nil
 }
 
 // passes reports whether the policies of one end let the flow pass.

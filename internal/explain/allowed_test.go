@@ -44,6 +44,10 @@ func TestAllowedIsTheVerdictOfExplain(t *testing.T) {
 				f := explain.Flow{Src: src, Dst: dst, Protocol: inet.TCP, Port: port}
 				e, want := one.Explain(f)
 				got, err := other.Allowed(f)
+				if egress, ingress, _ := other.Sides(f); err == nil &&
+					(egress != e.Egress.Allowed() || ingress != e.Ingress.Allowed()) {
+					t.Fatalf("%s to %s tcp:%d: egress %t, ingress %t, Explain says %v", src, dst, port, egress, ingress, e)
+				}
 				if fmt.Sprint(want) != fmt.Sprint(err) || !errors.Is(err, errors.Unwrap(want)) || err == nil && got != e.Allowed {
 					t.Fatalf("%s to %s tcp:%d: %t %v, Explain says %v %v\n%s", src, dst, port, got, err, e, want, gen.Describe(snap))
 				}
