@@ -74,6 +74,7 @@ func layers() []layer {
 		{pkg: "internal/netpol/cut", pure: true, may: ours("inet", "netpol/program"),
 			reason: "which connections end is a function of the program and of what the table says"},
 		{pkg: "internal/kernel/conntrack", may: append(ours("inet"), kernel...), reason: "it reads and deletes what it is told to"},
+		{pkg: "internal/kernel/nflog", may: kernel, reason: "it receives packets and does not know what they mean"},
 		{pkg: "internal/kernel/nft", may: append(ours("immutable", "inet"), kernel...), reason: "a driver serves every ruleset and knows none"},
 		{pkg: "internal/netpol/ruleset", may: ours("immutable", "inet", "netpol/program", "kernel/nft"),
 			reason: "it says the program in the statements of the driver, and knows no policy"},

@@ -53,6 +53,9 @@ type Node struct {
 	// Cut is true while a connection is being cut: only then are the sets consulted that refuse
 	// packets which would revive it.
 	Cut bool
+	// DeniedGroup is the NFLOG group to which denied packets are recorded, 0 to record none. The
+	// kernel has a group 0 too, which is the default of other programs.
+	DeniedGroup uint16
 	// Restore are the node's settings before the agent changed them, kept in the kernel for
 	// --cleanup-config.
 	Restore []Saved

@@ -17,11 +17,19 @@ import (
 // this a dispatch on protocol and port is cheaper, and flat.
 const maxWalk = 16
 
+// look is what chains of pods look like beyond the program; see program.Node.
+type look struct {
+	closed   bool // unknown pods are closed
+	recorded bool // denied packets are recorded
+}
+
+func lookOf(n program.Node) look { return look{closed: !n.OpenUnknown, recorded: n.DeniedGroup != 0} }
+
 // renderChain renders the chain of some pods and direction. A long chain is
 // split by protocol and port: rules for other ports come first, then a verdict
 // map picks the rules of the one port. The order does not change the verdict,
 // since rules only allow.
-func renderChain(c *program.Chain, closed bool) (chains []*nft.Chain, dispatch *nft.Set) {
+func renderChain(c *program.Chain, l look) (chains []*nft.Chain, dispatch *nft.Set) {
 	main := &nft.Chain{Name: c.Name}
 	single := map[nft.Key][]program.Rule{}
 	count := 0
@@ -33,17 +41,17 @@ func renderChain(c *program.Chain, closed bool) (chains []*nft.Chain, dispatch *
 	}
 	for _, r := range c.Rules {
 		if _, ok := singlePort(r); !ok || count <= maxWalk {
-			main.Rules = append(main.Rules, renderRule(c, r, closed))
+			main.Rules = append(main.Rules, renderRule(c, r, l.closed))
 		}
 	}
 	chains = []*nft.Chain{main}
 	if count > maxWalk {
 		rest := &nft.Chain{Name: c.Name + "-rest"}
-		finish(rest, c)
+		finish(rest, c, l)
 		chains = append(chains, rest)
 		dispatch = &nft.Set{Name: "ports-" + c.Name, Key: nft.ProtocolPort, Map: true, Comment: "rules by port"}
 		for key, rules := range single {
-			sub := portChain(c, key, rules, closed)
+			sub := portChain(c, key, rules, l.closed)
 			sub.Add("", nft.GoTo(rest.Name))
 			chains = append(chains, sub)
 			dispatch.Entries = append(dispatch.Entries, nft.Entry{Key: key, Verdict: nft.GoTo(sub.Name)})
@@ -52,7 +60,7 @@ func renderChain(c *program.Chain, closed bool) (chains []*nft.Chain, dispatch *
 		slices.SortFunc(chains, func(a, b *nft.Chain) int { return cmp.Compare(a.Name, b.Name) })
 		main.Add("", nft.Lookup{Field: nft.ProtocolAndPort, Set: dispatch.Name, Map: true})
 	}
-	finish(main, c)
+	finish(main, c, l)
 	return chains, dispatch
 }
 
@@ -80,16 +88,16 @@ func portChain(c *program.Chain, key nft.Key, rules []program.Rule, closed bool)
 // came in by an interface is spoofed; IPv6 would forward it. No egress chain judges
 // the node's address, even if a pod claims it: otherwise the node could lose the
 // way to its API server. A spoofed one was dropped before (antispoof).
-func finish(c *nft.Chain, of *program.Chain) {
+func finish(c *nft.Chain, of *program.Chain, l look) {
 	c.Add("hairpin", nft.Lookup{Field: nft.SourceDestination, Family: of.Family, Set: perFamily(setHairpin, of.Family)},
 		nft.Verdict{Kind: nft.Accept})
 	if of.Direction == program.Egress {
 		c.Add("from the node itself", nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Return})
-		c.Rules = append(c.Rules, dropped(CounterEgress, ""))
+		c.Rules = append(c.Rules, l.deny(of.Direction))
 		return
 	}
 	c.Add("from the node to its own pod", nft.MatchNoInput{}, nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Accept})
-	c.Rules = append(c.Rules, dropped(CounterIngress, ""))
+	c.Rules = append(c.Rules, l.deny(of.Direction))
 }
 
 // renderRule renders the conditions, port before peer since a compare is

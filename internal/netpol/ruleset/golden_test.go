@@ -36,6 +36,7 @@ func scenarios(t *testing.T) map[string]scenario {
 		"dual-stack-filter":   {dualStack, program.Node{FilterHook: true, Bridges: true, ClosedBridges: []string{"cni0"}}},
 		"dual-stack-open":     {dualStack, program.Node{OpenUnknown: true, Ingress: []string{"veth1"}, Egress: []string{"veth1"}}},
 		"dual-stack-no-guard": {dualStack, program.Node{NoGuard: true}},
+		"dual-stack-denied":   {dualStack, program.Node{DeniedGroup: 100}},
 		"many-ports":          {manifests: []string{"testdata/many-ports.yaml"}},
 		"many-policies":       {manifests: []string{"testdata/many-policies.yaml"}},
 		"many-blocks":         {manifests: []string{"testdata/many-blocks.yaml"}},

@@ -67,10 +67,11 @@ func FindInForce(t *nft.Table, p *program.Program) InForce {
 }
 
 // allows reports whether a chain has a rule that is not at the end of every such
-// chain.
+// chain, with denied packets recorded or not.
 func allows(c *nft.Chain, like *program.Chain) bool {
 	var end nft.Chain
-	finish(&end, like)
+	finish(&end, like, look{})
+	finish(&end, like, look{recorded: true})
 	return slices.ContainsFunc(c.Rules, func(r nft.Rule) bool {
 		return !slices.ContainsFunc(end.Rules, func(e nft.Rule) bool { return r.Equal(e) })
 	})

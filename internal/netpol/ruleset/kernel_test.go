@@ -93,6 +93,7 @@ func nodes() map[string]program.Node {
 		"guard": {OpenUnknown: true, Ingress: []string{"veth1"},
 			Restore: []program.Saved{{Name: "kube-bridge", Text: "nf_call_iptables=0"}}},
 		"filter": {FilterHook: true, ClosedBridges: []string{"kube-bridge"}},
+		"denied": {DeniedGroup: 100},
 		"closed": {Cut: true, Open: []string{"eth0", "docker0"}, ClosedBridges: []string{"kube-bridge"},
 			Attached: []program.Attachment{
 				{Link: "veth1", Addr: netip.MustParseAddr("10.244.1.5")}, {Link: "veth1", Addr: netip.MustParseAddr("fd00:244:1::5")},

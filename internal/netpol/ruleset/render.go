@@ -94,7 +94,7 @@ func Render(p *program.Program, n program.Node) *nft.Table { return new(Renderer
 // that are identical.
 type Renderer struct {
 	chains map[*program.Chain]rendered
-	closed bool          // what they were rendered for
+	look   look          // what they were rendered for
 	pods   []program.Pod // those of the sets below
 	sets   []*nft.Set    // see podSets
 	guard  []*nft.Set    // see guardSets
@@ -106,11 +106,11 @@ type rendered struct {
 }
 
 // chain renders a chain of the program, or finds it.
-func (r *Renderer) chain(c *program.Chain, closed bool) rendered {
-	if done, ok := r.chains[c]; ok && r.closed == closed {
+func (r *Renderer) chain(c *program.Chain, l look) rendered {
+	if done, ok := r.chains[c]; ok && r.look == l {
 		return done
 	}
-	chains, dispatch := renderChain(c, closed)
+	chains, dispatch := renderChain(c, l)
 	return rendered{chains, dispatch}
 }
 
@@ -149,16 +149,18 @@ func (r *Renderer) Render(p *program.Program, n program.Node) *nft.Table {
 		t.Counters = slices.Sorted(slices.Values(append(t.Counters, CounterCut)))
 	}
 	t.Chains = baseChains(p, n)
+	chains, sets := deniedParts(n)
+	t.Chains, t.Sets = append(t.Chains, chains...), append(t.Sets, sets...)
 	kept := make(map[*program.Chain]rendered, len(p.Chains))
 	for _, c := range p.Chains {
-		done := r.chain(c, !n.OpenUnknown)
+		done := r.chain(c, lookOf(n))
 		kept[c] = done
 		t.Chains = append(t.Chains, done.chains...)
 		if done.dispatch != nil {
 			t.Sets = append(t.Sets, done.dispatch)
 		}
 	}
-	r.chains, r.closed = kept, !n.OpenUnknown
+	r.chains, r.look = kept, lookOf(n)
 	t.Sort()
 	return t
 }

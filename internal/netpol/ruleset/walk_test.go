@@ -112,8 +112,10 @@ func (w walker) matches(s nft.Statement) bool {
 		return w.state&s.States != 0
 	case nft.MatchICMPAny:
 		return f.Protocol == map[inet.Family]inet.Protocol{inet.IPv4: 1, inet.IPv6: 58}[s.Family]
-	case nft.Count:
+	case nft.Count, nft.Log:
 		return true
+	case nft.LimitPerAddress:
+		return false // above the rate; below it the packet is recorded, and goes on to the next rule
 	case nft.MatchUnderWay, nft.FlowIn:
 		return false // first packets, and no flow is cut
 	case nft.MatchLooped:
@@ -291,6 +293,7 @@ func TestTablesMeanWhatTheProgramMeans(t *testing.T) {
 		p := programOf(gen.Snapshot(t))
 		n := program.Node{FilterHook: rapid.Bool().Draw(t, "filter hook"), NoGuard: rapid.Bool().Draw(t, "no guard"),
 			OpenUnknown: rapid.Bool().Draw(t, "open"), Cut: rapid.Bool().Draw(t, "cut"),
+			DeniedGroup: uint16(rapid.IntRange(0, 1).Draw(t, "denied")),
 			Open: []string{uplink}, Attached: attached(p), Bridges: rapid.Bool().Draw(t, "bridges")}
 		if n.Bridges {
 			n.ClosedBridges = []string{bridge}
