@@ -93,10 +93,9 @@ func finish(c *nft.Chain, of *program.Chain, l look) {
 		nft.Verdict{Kind: nft.Accept})
 	if of.Direction == program.Egress {
 		c.Add("from the node itself", nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Return})
-		c.Rules = append(c.Rules, l.deny(of.Direction))
-		return
+	} else {
+		c.Add("from the node to its own pod", nft.MatchNoInput{}, nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Accept})
 	}
-	c.Add("from the node to its own pod", nft.MatchNoInput{}, nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Accept})
 	c.Rules = append(c.Rules, l.deny(of.Direction))
 }
 
