@@ -59,6 +59,8 @@ func layers() []layer {
 		{pkg: "internal/explain", pure: true, may: append(ours("cluster", "inet", "netpol/policy", "netpol/compile", "netpol/program"),
 			"k8s.io/apimachinery/pkg/labels", "k8s.io/apimachinery/pkg/selection"),
 			reason: "reasons come from what the agents enforce, not from the oracle, which judges them in tests"},
+		{pkg: "internal/netpol/denied", pure: true, timed: true, may: ours("cluster", "inet", "netpol/policy", "netpol/program"),
+			reason: "why a packet was denied is a function of what is enforced"},
 		{pkg: "internal/netpol/oracle", pure: true, may: ours("cluster"),
 			reason: "a witness that shares code with policy, compile or program repeats their mistakes"},
 		{pkg: "internal/netpol/lint", pure: true, may: ours("cluster", "spelling"),
