@@ -19,7 +19,7 @@ CNI_PLUGINS := github.com/containernetworking/plugins/plugins
 CONTAINERD := github.com/containerd/containerd/v2/cmd
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
-.PHONY: help build image release vulncheck demo test test-go fuzz lint vet staticcheck errcheck deploy bench
+.PHONY: help build image release vulncheck demo test test-go fuzz lint vet golangci deploy bench
 .PHONY: prepare kubeapi kube netpol standin cni containerd e2e check vm vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
@@ -64,20 +64,16 @@ fuzz: ## run every fuzz target for FUZZTIME (20s); their seeds also run in every
 prepare: ## install what the tests need beside Go (Debian, as root; else says what is missing)
 	@hack/prepare
 
-lint: vet staticcheck errcheck ## run the linters, versions pinned in tools/go.mod
+lint: vet golangci ## run the linters, versions pinned in tools/lint/go.mod
 	@test -z "$$(gofmt -l cmd internal examples test tools)" || { echo "gofmt is needed:"; gofmt -l cmd internal examples test tools; exit 1; }
 
 vet: ## run go vet
 	go vet ./...
 	go vet -C tools ./...
 
-staticcheck: ## run staticcheck
-	go tool -modfile=tools/go.mod staticcheck ./...
-	cd tools && go tool staticcheck ./...
-
-errcheck: ## find errors that nobody looks at
-	go tool -modfile=tools/go.mod errcheck -ignoretests -exclude tools/errcheck.txt ./...
-	cd tools && go tool errcheck -ignoretests -exclude errcheck.txt ./...
+golangci: ## run golangci-lint with the linters of .golangci.yml
+	go tool -modfile=tools/lint/go.mod golangci-lint run ./...
+	cd tools && go tool -modfile=lint/go.mod golangci-lint run ./...
 
 kubeapi: ## build the API server and kube-proxy for integration tests (about 6 CPU minutes the first time)
 	@mkdir -p bin

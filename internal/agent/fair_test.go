@@ -180,7 +180,7 @@ func TestWhatWaitsIsNeitherLostNorRepeated(t *testing.T) {
 				seenPolicies[k] = c.New
 			}
 			for _, c := range d.Pods {
-				k := cluster.Key{}
+				var k cluster.Key
 				if c.New != nil {
 					k = c.New.Key
 				} else {

@@ -50,7 +50,7 @@ func (a *agentLock) take(ctx context.Context) error {
 	l, usurper, err := a.bind(ctx)
 	switch {
 	case errors.Is(err, datapath.ErrLocked):
-		return fmt.Errorf("%w: another podwall-agent runs in this network namespace (%v)", ErrPlacement, err)
+		return fmt.Errorf("%w: another podwall-agent runs in this network namespace (%w)", ErrPlacement, err)
 	case ctx.Err() != nil && err != nil:
 		return err
 	case err != nil:

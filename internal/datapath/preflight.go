@@ -54,11 +54,11 @@ func (d *Datapath) explainFirst(err error) error {
 func unsupported(err error) error {
 	switch {
 	case denied(err):
-		return fmt.Errorf("%w: no right to use nftables; %s (%v)", ErrUnsupported, cureForRights(hasAdmin()), err)
+		return fmt.Errorf("%w: no right to use nftables; %s (%w)", ErrUnsupported, cureForRights(hasAdmin()), err)
 	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EINVAL),
 		errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EAFNOSUPPORT):
 		return fmt.Errorf("%w: the kernel has no nftables; "+
-			"load nf_tables or use a kernel with CONFIG_NF_TABLES_INET (%v)", ErrUnsupported, err)
+			"load nf_tables or use a kernel with CONFIG_NF_TABLES_INET (%w)", ErrUnsupported, err)
 	}
 	return err
 }

@@ -68,11 +68,11 @@ func (r requests) pick(a *accounts, entries uint32, now time.Time) (t turn, unti
 		}
 	}
 	for _, p := range t.paying {
-		t.scopes[p] = r.take(p, now)
+		t.scopes[p] = r.take(p)
 	}
 	if len(t.paying) > 0 && everything(t.scopes.All(), entries) {
 		for _, p := range owing {
-			t.scopes[p] = r.take(p, now)
+			t.scopes[p] = r.take(p)
 		}
 	}
 	return t, until
@@ -87,7 +87,7 @@ func (q *request) due(now time.Time) time.Time {
 }
 
 // take takes the scope that is due for a payer.
-func (r requests) take(p cut.Payer, now time.Time) (s *cut.Scope) {
+func (r requests) take(p cut.Payer) (s *cut.Scope) {
 	q := r[p]
 	if s = q.now; s == nil {
 		s, q.later = q.later, nil

@@ -73,7 +73,7 @@ func (o *Observer) Listen(e Endpoints) (*Server, error) {
 
 func (s *Server) open(addr, purpose string, handler http.Handler, log *slog.Logger) error {
 	// Nothing here outlives the call, so the listener needs no context.
-	listener, err := net.Listen("tcp", addr) //nolint:noctx // see above
+	listener, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("listening on %s for %s: the port is in use by another program; stop it or choose another port with --%s-port: %w", addr, purpose, purpose, err)
 	}
@@ -139,6 +139,6 @@ func (s *Server) shutdown() {
 // Close closes the ports of a server that does not run.
 func (s *Server) Close() {
 	for _, p := range s.parts {
-		p.listener.Close() //nolint:errcheck // nothing was written
+		_ = p.listener.Close() // nothing was written
 	}
 }

@@ -139,7 +139,7 @@ func openMouth(t *testing.T, name string, ns *netns.NS, src []netip.Addr) *mouth
 // counted either.
 func (m *mouth) say(dst netip.Addr, from, to uint16) error {
 	i := 0
-	var at unix.Sockaddr = &unix.SockaddrInet4{}
+	var at unix.Sockaddr
 	if dst.Is4() {
 		at = &unix.SockaddrInet4{Addr: dst.As4()}
 	} else {

@@ -72,11 +72,9 @@ func (n *installed) load() (plugins []string) {
 		n.networks, err = libcni.ConfListFromFile(files[0])
 	} else {
 		var conf *libcni.PluginConfig
-		//lint:ignore SA1019 containerd reads such files this way
-		conf, err = libcni.ConfFromFile(files[0])
+		conf, err = libcni.ConfFromFile(files[0]) //nolint:staticcheck // containerd reads such files this way
 		check(n.t, err)
-		//lint:ignore SA1019 containerd reads such files this way
-		n.networks, err = libcni.ConfListFromConf(conf)
+		n.networks, err = libcni.ConfListFromConf(conf) //nolint:staticcheck // containerd reads such files this way
 	}
 	check(n.t, err)
 	for _, p := range n.networks.Plugins {

@@ -105,7 +105,7 @@ func connect(kubeconfig string) (a api, err error) {
 		} `json:"users"`
 	}
 	if err := yaml.Unmarshal(text, &file); err != nil || len(file.Clusters) != 1 || len(file.Users) != 1 {
-		return a, fmt.Errorf("reading the kubeconfig: want one cluster and one user (%v)", err)
+		return a, fmt.Errorf("reading the kubeconfig: want one cluster and one user (%v)", err) //nolint:errorlint // it may be nil
 	}
 	cert, err := tls.X509KeyPair(file.Users[0].User.Cert, file.Users[0].User.Key)
 	if err != nil {

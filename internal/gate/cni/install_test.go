@@ -132,13 +132,11 @@ func load(name string) (*libcni.NetworkConfigList, error) {
 	if strings.HasSuffix(name, ".conflist") {
 		return libcni.ConfListFromFile(name)
 	}
-	//lint:ignore SA1019 containerd reads such files this way
-	conf, err := libcni.ConfFromFile(name)
+	conf, err := libcni.ConfFromFile(name) //nolint:staticcheck // containerd reads such files this way
 	if err != nil {
 		return nil, err
 	}
-	//lint:ignore SA1019 containerd reads such files this way
-	return libcni.ConfListFromConf(conf)
+	return libcni.ConfListFromConf(conf) //nolint:staticcheck // containerd reads such files this way
 }
 
 func networks() map[string][]string {

@@ -5,6 +5,7 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -89,7 +90,8 @@ func (p *Prober) nextPort() uint16 {
 // lostOnTheWay reports the errors by which a kernel says that a packet went
 // nowhere: no route, or dropped by a rule at its own output or postrouting.
 func lostOnTheWay(err error) bool {
-	return err == unix.EPERM || err == unix.EHOSTUNREACH || err == unix.ENETUNREACH || err == unix.EACCES
+	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.ENETUNREACH) ||
+		errors.Is(err, unix.EACCES)
 }
 
 func sendIP(fd int, dst netip.Addr, b []byte) error {

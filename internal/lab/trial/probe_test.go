@@ -109,7 +109,7 @@ func TestAnAgentThatDoesNotStartIsShownWithItsLog(t *testing.T) {
 	tr, err := trial.New(t.Context(), trial.Config{Wiring: lab.Routed, Nodes: []string{"node1"},
 		Agent: os.Getenv(agentVariable), AgentArgs: []string{"--run-router=true"}})
 	if err == nil {
-		tr.Close() //nolint:errcheck // the test has failed already
+		_ = tr.Close() // the test has failed already
 		t.Fatal("a wrong command line went unnoticed")
 	}
 	for _, part := range []string{"node1", "exit status 2", "--run-router"} {

@@ -41,9 +41,9 @@ func FindInForce(t *nft.Table, p *program.Program) InForce {
 		}
 	}
 	for _, pod := range p.Pods {
-		want := [2]nft.Verdict{judge(nft.Entry{}, pod.Ingress, nft.Jump).Verdict}
+		want := [2]nft.Verdict{judge(nft.Entry{}, pod.Ingress).Verdict}
 		if pod.Egress != "" {
-			want[1] = judge(nft.Entry{}, pod.Egress, nft.Jump).Verdict
+			want[1] = judge(nft.Entry{}, pod.Egress).Verdict
 		}
 		if verdicts[addrKey(pod.Addr)] == want {
 			found.Pods[pod] = true

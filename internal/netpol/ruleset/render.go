@@ -207,9 +207,9 @@ func podSets(p *program.Program) []*nft.Set {
 			self.Entries = append(self.Entries, nft.Entry{Key: e.Key})
 			local.Elements = local.Elements.With(e.Key.Element)
 			// Jump: if a packet falls through a chain, what follows drops it.
-			ingress.Entries = append(ingress.Entries, judge(e, pod.Ingress, nft.Jump))
+			ingress.Entries = append(ingress.Entries, judge(e, pod.Ingress))
 			if pod.Egress != "" {
-				egress.Entries = append(egress.Entries, judge(e, pod.Egress, nft.Jump))
+				egress.Entries = append(egress.Entries, judge(e, pod.Egress))
 			}
 		}
 		for _, s := range []*nft.Set{self, ingress, egress} {
@@ -290,10 +290,10 @@ func podComment(pod program.Pod) string {
 	return pod.Name + " " + pod.ID
 }
 
-func judge(e nft.Entry, chain string, kind nft.VerdictKind) nft.Entry {
+func judge(e nft.Entry, chain string) nft.Entry {
 	e.Verdict = nft.Verdict{Kind: nft.Accept}
 	if chain != "" {
-		e.Verdict = nft.Verdict{Kind: kind, Chain: chain}
+		e.Verdict = nft.JumpTo(chain)
 	}
 	return e
 }

@@ -333,7 +333,7 @@ func missesRight(err error) bool {
 	if !apierrors.IsForbidden(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return false
 	}
-	status, ok := err.(apierrors.APIStatus) //nolint:errorlint // the client returns it unwrapped
+	status, ok := err.(apierrors.APIStatus) // the client returns it unwrapped
 	return ok && (status.Status().Details == nil || status.Status().Details.Name == "")
 }
 

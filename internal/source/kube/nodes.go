@@ -31,7 +31,7 @@ func (o *ownNode) read(ctx context.Context, refused error) error {
 	var node prunedNode
 	err := o.client.Get().Resource("nodes").Name(o.name).Do(ctx).Into(&node)
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("%w; reading the own Node: %v", refused, err)
+		return fmt.Errorf("%w; reading the own Node: %v", refused, err) //nolint:errorlint // refused alone is the reason
 	}
 	o.store.Update(func(tx *cluster.Tx) {
 		if err != nil {

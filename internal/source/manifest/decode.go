@@ -3,6 +3,7 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -186,7 +187,7 @@ func (d *document) decode(into any) (unknown []string, err error) {
 		if err := d.twice(e); err != nil {
 			return nil, err
 		}
-		if field, ok := e.(kjson.FieldError); ok {
+		if field, ok := errors.AsType[kjson.FieldError](e); ok {
 			unknown = append(unknown, field.FieldPath())
 		}
 	}
@@ -199,7 +200,7 @@ const maxStrict = 100
 // twice returns an error if the decoder reports a duplicate field. In YAML that was an error
 // already.
 func (d *document) twice(found error) error {
-	field, ok := found.(kjson.FieldError)
+	field, ok := errors.AsType[kjson.FieldError](found)
 	if !ok || !strings.HasPrefix(found.Error(), "duplicate field") {
 		return nil
 	}

@@ -108,7 +108,7 @@ func Fresh(variable, dir string) Need {
 		build := exec.Command("go", "build", "-o", program, dir)
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
-			return nil, errors.Join(fmt.Errorf("building %s: %v\n%s", name, err, out), remove())
+			return nil, errors.Join(fmt.Errorf("building %s: %w\n%s", name, err, out), remove())
 		}
 		return remove, os.Setenv(variable, program)
 	}

@@ -27,11 +27,15 @@ type Shape struct {
 	Namespaces, Pods, Policies, Nodes, Apps int
 }
 
-// The shapes that the bars of docs/performance.md speak of.
+// Seed is the small shape of the bars in docs/performance.md.
 func Seed() Shape { return Shape{Namespaces: 100, Pods: 8_000, Policies: 500, Nodes: 100, Apps: 10} }
+
+// Large is the large shape of these bars.
 func Large() Shape {
 	return Shape{Namespaces: 1_000, Pods: 100_000, Policies: 10_000, Nodes: 1_000, Apps: 10}
 }
+
+// Profile is the shape with more policies than pods, of these bars as well.
 func Profile() Shape {
 	return Shape{Namespaces: 604, Pods: 5_413, Policies: 13_678, Nodes: 60, Apps: 5}
 }
