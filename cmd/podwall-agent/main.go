@@ -87,7 +87,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // probe asks the agent of this node.
 func probe(ctx context.Context, cfg config.Config, stdout io.Writer) int {
 	text, ok := agent.Probe(ctx, cfg)
-	fmt.Fprintln(stdout, logging.Plain(strings.ReplaceAll(text, "\n", "; "))) // names of pods and of processes are in it
+	// names of pods and of processes are in it
+	fmt.Fprintln(stdout, logging.Plain(strings.ReplaceAll(text, "\n", "; ")))
 	if !ok {
 		return 1
 	}

@@ -124,9 +124,12 @@ func installer(ctx context.Context, command string, args []string, stdout, stder
 	}
 	watch := new(bool)
 	if command == "install" {
-		f.StringVar(&i.Entry.Timeout, "timeout", "", "how long a pod's start waits (default "+cni.DefaultTimeout.String()+")")
-		f.StringVar(&i.Entry.OnTimeout, "on-timeout", "", "isolated: the pod starts closed (default); refuse: it does not start")
-		f.BoolVar(watch, "watch", false, "go on, and install again whenever the pod network writes its configuration again")
+		f.StringVar(&i.Entry.Timeout, "timeout", "", "how long a pod's start waits (default "+
+			cni.DefaultTimeout.String()+")")
+		f.StringVar(&i.Entry.OnTimeout, "on-timeout", "", "isolated: the pod starts closed (default); refuse: it "+
+			"does not start")
+		f.BoolVar(watch, "watch", false, "go on, and install again whenever the pod network writes its "+
+			"configuration again")
 	}
 	if err := parse(f, args); err != nil {
 		return err

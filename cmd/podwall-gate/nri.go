@@ -23,7 +23,8 @@ func serveNRI(ctx context.Context, args []string, stderr io.Writer) error {
 	f, socket := newFlags("nri", stderr)
 	p := nri.Plugin{Skeleton: skeleton}
 	f.StringVar(&p.Socket, "nri-socket", nri.DefaultSocket, "the runtime's socket")
-	f.DurationVar(&p.Timeout, "timeout", nri.DefaultTimeout, "how long a pod's start waits; other pods' starts wait as long")
+	f.DurationVar(&p.Timeout, "timeout", nri.DefaultTimeout,
+		"how long a pod's start waits; other pods' starts wait as long")
 	onTimeout := f.String("on-timeout", "isolated", "isolated: the pod starts closed; refuse: it does not start")
 	format := f.String("log-format", "auto", "auto, text or json")
 	if err := parse(f, args); err != nil {

@@ -115,7 +115,8 @@ func (l *Loop) Run(ctx context.Context) error {
 	if err := l.awaitPlace(ctx); err != nil || ctx.Err() != nil {
 		return err
 	}
-	l.fair, l.index, l.compiler = newFair(l.Node, l.OpenUnknown), policy.NewIndex(l.Node), compile.NewCompiler(l.Options)
+	l.fair, l.index, l.compiler = newFair(l.Node, l.OpenUnknown), policy.NewIndex(l.Node),
+		compile.NewCompiler(l.Options)
 	verify := time.NewTicker(l.SyncPeriod)
 	defer verify.Stop()
 	again, retry := time.NewTimer(0), firstRetry
@@ -179,7 +180,8 @@ func (l *Loop) awaitSync(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			if errors.Is(context.Cause(ctx), ErrNotSynced) {
-				return fmt.Errorf("%w: no complete list of %v after %s%s", ErrNotSynced, missing, l.SyncTimeout, l.Observer.Causes())
+				return fmt.Errorf("%w: no complete list of %v after %s%s", ErrNotSynced, missing, l.SyncTimeout,
+					l.Observer.Causes())
 			}
 			return nil
 		case <-l.Store.Changed():
@@ -301,7 +303,8 @@ func (l *Loop) waiting(m *policy.Model, later cluster.Delta, held []netip.Addr) 
 		addrs[a] = true
 	}
 	for _, w := range m.Layout.Workloads {
-		if behind[w.Pod.Key.Namespace] != nil || slices.ContainsFunc(w.Pod.IPs, func(a netip.Addr) bool { return addrs[a] }) {
+		if behind[w.Pod.Key.Namespace] != nil || slices.ContainsFunc(w.Pod.IPs,
+			func(a netip.Addr) bool { return addrs[a] }) {
 			keys[w.Pod.Key] = true
 		}
 	}

@@ -31,27 +31,33 @@ func (l *Loop) nameChanges(d cluster.Delta) {
 		return
 	}
 	if !l.ready {
-		l.Log.Log(ctx, logging.LevelObjects, "objects at the start", "revision", d.Revision, "namespaces", len(d.Namespaces),
+		l.Log.Log(ctx, logging.LevelObjects, "objects at the start", "revision", d.Revision,
+			"namespaces", len(d.Namespaces),
 			"nodes", len(d.Nodes), "pods", len(d.Pods), "policies", len(d.Policies))
 		return
 	}
 	list, more := changesOf(d, maxNamed)
 	for _, c := range list {
-		l.Log.Log(ctx, logging.LevelObjects, "object changed", "revision", d.Revision, "kind", c.kind, "object", c.object,
+		l.Log.Log(ctx, logging.LevelObjects, "object changed", "revision", d.Revision, "kind", c.kind,
+			"object", c.object,
 			"change", c.what, "fields", strings.Join(c.fields, ","))
 	}
 	if more > 0 {
-		l.Log.Log(ctx, logging.LevelObjects, "more objects changed than are named", "revision", d.Revision, "count", more)
+		l.Log.Log(ctx, logging.LevelObjects, "more objects changed than are named", "revision", d.Revision,
+			"count", more)
 	}
 }
 
 // changesOf returns what changed, up to a limit, and how many more there are.
 func changesOf(d cluster.Delta, limit int) (list []change, more int) {
 	limit = max(limit, 0)
-	list = appendChanges(list, limit, "Namespace", d.Namespaces, func(n *cluster.Namespace) string { return n.Name }, namespaceFields)
+	list = appendChanges(list, limit, "Namespace", d.Namespaces, func(n *cluster.Namespace) string { return n.Name },
+		namespaceFields)
 	list = appendChanges(list, limit, "Node", d.Nodes, func(n *cluster.Node) string { return n.Name }, nodeFields)
-	list = appendChanges(list, limit, cluster.KindPod, d.Pods, func(p *cluster.Pod) string { return p.Key.String() }, podFields)
-	list = appendChanges(list, limit, convert.KindPolicy, d.Policies, func(p *cluster.Policy) string { return p.Key.String() },
+	list = appendChanges(list, limit, cluster.KindPod, d.Pods, func(p *cluster.Pod) string { return p.Key.String() },
+		podFields)
+	list = appendChanges(list, limit, convert.KindPolicy, d.Policies,
+		func(p *cluster.Policy) string { return p.Key.String() },
 		func(_, _ *cluster.Policy) []string { return []string{"spec"} })
 	return list, len(d.Namespaces) + len(d.Nodes) + len(d.Pods) + len(d.Policies) - len(list)
 }

@@ -65,7 +65,8 @@ func (f *fair) admit(d cluster.Delta, now time.Time) cluster.Delta {
 	for _, ns := range slices.Sorted(maps.Keys(fresh)) {
 		list := fresh[ns]
 		n := entries(list)
-		if f.waiting[ns] == nil && f.accounts.left(ns, now) >= 0 && !(others && n > giant) && (sum == 0 || sum+n <= onePass) {
+		if f.waiting[ns] == nil && f.accounts.left(ns, now) >= 0 && !(others && n > giant) &&
+			(sum == 0 || sum+n <= onePass) {
 			d.Policies, sum = append(d.Policies, list...), sum+n
 			continue
 		}
@@ -106,7 +107,8 @@ func (f *fair) pod(c cluster.Change[cluster.Pod]) (cluster.Change[cluster.Pod], 
 func (f *fair) hold(namespace string, list []cluster.Change[cluster.Policy], now time.Time) {
 	w := f.waiting[namespace]
 	if w == nil {
-		w = &waiting{policies: map[cluster.Key]cluster.Change[cluster.Policy]{}, pods: map[cluster.Key]cluster.Change[cluster.Pod]{}, since: now}
+		w = &waiting{policies: map[cluster.Key]cluster.Change[cluster.Policy]{},
+			pods: map[cluster.Key]cluster.Change[cluster.Pod]{}, since: now}
 		f.waiting[namespace] = w
 	}
 	for _, c := range list {

@@ -82,7 +82,8 @@ func staleness(f feed.Feed, now time.Time) *observe.Problem {
 		}
 		return &observe.Problem{Text: text, Cure: f.Cure}
 	case f.Connected && f.Kind != "manifests" && silent >= silentAfter:
-		return &observe.Problem{Text: fmt.Sprintf("nothing was heard since %s, although a watch is open%s", f.Heard.UTC().Format(time.RFC3339), consequence),
+		return &observe.Problem{Text: fmt.Sprintf("nothing was heard since %s, although a watch is open%s",
+			f.Heard.UTC().Format(time.RFC3339), consequence),
 			Cure: "look at the proxies between this node and the API server"}
 	}
 	return nil

@@ -139,7 +139,8 @@ func (f *findings) period(now time.Time, log *slog.Logger) {
 		return
 	}
 	if f.left > 0 {
-		log.Warn("more findings about objects than are said in a minute, going on with them; see /statusz", "count", f.left)
+		log.Warn("more findings about objects than are said in a minute, going on with them; see /statusz",
+			"count", f.left)
 	}
 	f.since, f.said, f.by = now, 0, map[string]int{}
 }

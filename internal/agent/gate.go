@@ -147,9 +147,11 @@ func (d *Gate) why(p gate.Pod, s cluster.SandboxStatus) error {
 	case len(missing) > 0:
 		return fmt.Errorf("the agent has no complete list of %v yet: is the API server reachable?", missing)
 	case s.Phase == cluster.Waiting:
-		return fmt.Errorf("%w: no pod %s/%s with UID %q on node %s has come from the API", gate.ErrUnknown, p.Namespace, p.Name, p.UID, d.node)
+		return fmt.Errorf("%w: no pod %s/%s with UID %q on node %s has come from the API", gate.ErrUnknown,
+			p.Namespace, p.Name, p.UID, d.node)
 	case s.Phase == cluster.Superseded:
-		return fmt.Errorf("a newer sandbox has the addresses or the pod, or the API says that the pod has others or is finished, or the addresses are reserved; see /statusz of the agent")
+		return fmt.Errorf("a newer sandbox has the addresses or the pod, or the API says that the pod has others " +
+			"or is finished, or the addresses are reserved; see /statusz of the agent")
 	case s.Phase == cluster.Unannounced:
 		return errWithdrawn
 	}

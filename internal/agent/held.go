@@ -38,7 +38,10 @@ func (h *holding) update(now time.Time, pods []heldPod) []observe.Held {
 		list = append(list, observe.Held{Pod: p.key.String(), Why: p.why, Since: since})
 	}
 	*h = next
-	slices.SortFunc(list, func(a, b observe.Held) int { return cmp.Or(cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Why, b.Why)) })
+	slices.SortFunc(list, func(a, b observe.Held) int {
+		return cmp.Or(cmp.Compare(a.Pod, b.Pod),
+			cmp.Compare(a.Why, b.Why))
+	})
 	return list
 }
 

@@ -63,11 +63,16 @@ func describe(s *nft.Set) string {
 // uses sets the counts against the limits, in the order of their names.
 func (c *counts) uses() []observe.Use {
 	return []observe.Use{
-		{Limit: observe.LimitConnections, Object: "entries of the connection table", Used: c.connections.Entries, Max: c.connections.Limit},
-		{Limit: observe.LimitElements, Object: "elements of all sets, most of them in " + cmp.Or(c.largest, "none"), Used: c.elements, Max: maxElements},
-		{Limit: observe.LimitPrefixes, Object: "prefixes in set " + cmp.Or(c.widest, "none"), Used: c.prefixes, Max: maxPrefixes},
-		{Limit: observe.LimitRefused, Object: "connections that were cut and are refused a revival", Used: c.refused, Max: decide.MaxRefused},
-		{Limit: observe.LimitRules, Object: "rules of all chains, most of them in " + cmp.Or(c.longest, "none"), Used: c.rules, Max: maxRules},
+		{Limit: observe.LimitConnections, Object: "entries of the connection table", Used: c.connections.Entries,
+			Max: c.connections.Limit},
+		{Limit: observe.LimitElements, Object: "elements of all sets, most of them in " + cmp.Or(c.largest, "none"),
+			Used: c.elements, Max: maxElements},
+		{Limit: observe.LimitPrefixes, Object: "prefixes in set " + cmp.Or(c.widest, "none"), Used: c.prefixes,
+			Max: maxPrefixes},
+		{Limit: observe.LimitRefused, Object: "connections that were cut and are refused a revival", Used: c.refused,
+			Max: decide.MaxRefused},
+		{Limit: observe.LimitRules, Object: "rules of all chains, most of them in " + cmp.Or(c.longest, "none"),
+			Used: c.rules, Max: maxRules},
 	}
 }
 

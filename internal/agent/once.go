@@ -101,7 +101,8 @@ func OpenNode(ctx context.Context, cfg config.Config, log *slog.Logger, out io.W
 	if err := datapath.OpenNode(ctx, why, onceOptions(cfg, log), log); err != nil {
 		return err
 	}
-	fmt.Fprintln(out, "this node is open: no policy is enforced on it until podwall-agent --close-node, or until it is rebooted")
+	fmt.Fprintln(out, "this node is open: no policy is enforced on it until podwall-agent --close-node, or until "+
+		"it is rebooted")
 	return nil
 }
 

@@ -43,7 +43,8 @@ const placeSubject = "node"
 // returns all that there are. It returns the node's addresses if the check passed,
 // a problem if it cannot be made yet, and an error if the Node is another machine's.
 // Without any Node a check that is optional passes.
-func judgePlace(node string, own *cluster.Node, known func() []*cluster.Node, local []netip.Addr, optional bool) ([]netip.Addr, *observe.Problem, error) {
+func judgePlace(node string, own *cluster.Node, known func() []*cluster.Node, local []netip.Addr,
+	optional bool) ([]netip.Addr, *observe.Problem, error) {
 	if own == nil {
 		all := known()
 		if len(all) == 0 && optional {
@@ -53,10 +54,12 @@ func judgePlace(node string, own *cluster.Node, known func() []*cluster.Node, lo
 	}
 	if len(own.Addrs) == 0 {
 		return nil, &observe.Problem{Subject: placeSubject, Text: fmt.Sprintf("Node %s has no addresses yet", node),
-			Cure: "nothing, if it was just made; else let the kubelet or the cloud provider write its status.addresses"}, nil
+			Cure: "nothing, if it was just made; else let the kubelet or the cloud provider write its " +
+				"status.addresses"}, nil
 	}
 	if !slices.ContainsFunc(own.Addrs, func(a netip.Addr) bool { return slices.Contains(local, a) }) {
-		return nil, nil, fmt.Errorf("none of the addresses of node %s (%s) is in this network namespace", node, join(own.Addrs))
+		return nil, nil, fmt.Errorf("none of the addresses of node %s (%s) is in this network namespace", node,
+			join(own.Addrs))
 	}
 	return own.Addrs, nil, nil
 }
@@ -110,15 +113,19 @@ func (l *Loop) checkPlace() error {
 	}
 	local, err := l.Place.Local()
 	if err != nil {
-		l.placeProblem(&observe.Problem{Subject: placeSubject, Text: "the addresses of this network namespace cannot be read: " + err.Error(), Cure: "nothing, it is tried again"})
+		l.placeProblem(&observe.Problem{Subject: placeSubject,
+			Text: "the addresses of this network namespace cannot be read: " + err.Error(),
+			Cure: "nothing, it is tried again"})
 		return nil
 	}
 	addrs, problem, err := judgePlace(l.Node, l.Store.Node(l.Node), l.Store.Nodes, local, l.Place.Optional)
 	switch {
 	case err != nil && !l.Place.passed:
-		return fmt.Errorf("%w: %w; run with hostNetwork, or correct NODE_NAME or --hostname-override", ErrPlacement, err)
+		return fmt.Errorf("%w: %w; run with hostNetwork, or correct NODE_NAME or --hostname-override", ErrPlacement,
+			err)
 	case err != nil:
-		problem = &observe.Problem{Subject: placeSubject, Text: err.Error(), Cure: "correct the Node's status.addresses, or restart the agent in the right place"}
+		problem = &observe.Problem{Subject: placeSubject, Text: err.Error(),
+			Cure: "correct the Node's status.addresses, or restart the agent in the right place"}
 	case problem == nil:
 		l.placed(addrs)
 	}

@@ -75,7 +75,8 @@ func canPass(err error) bool {
 }
 
 func (p *ports) problem(err error) observe.Problem {
-	problem := observe.Problem{Subject: p.subject, Text: "the port is not served, policies are enforced anyway: " + err.Error(),
+	problem := observe.Problem{Subject: p.subject, Text: "the port is not served, policies are enforced anyway: " +
+		err.Error(),
 		Cure: "end the program that has the port, or choose another one; it is tried again until then"}
 	switch {
 	case !errors.Is(err, unix.EADDRINUSE):

@@ -84,7 +84,8 @@ func ask(ctx context.Context) (answered, error) {
 		if os.Geteuid() != 0 {
 			return answered{}, errNotRoot
 		}
-		return answered{}, errors.New("it does not report its state: it is a cleanup, or of an older release; update it first")
+		return answered{}, errors.New("it does not report its state: it is a cleanup, or of an older release; " +
+			"update it first")
 	}
 	return a, nil
 }

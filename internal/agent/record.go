@@ -46,8 +46,9 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 
 func (l *Loop) countCuts(c datapath.Cuts) {
 	l.counts.refused = c.Refused
-	l.Observer.AddCuts(observe.Cuts{Ingress: c.Ingress, Egress: c.Egress, Reused: c.Reused, Gone: c.Gone, Refused: c.Refused,
-		Scans: c.Scans.Times, Entries: c.Scans.Entries, Elapsed: c.Scans.Duration})
+	l.Observer.AddCuts(observe.Cuts{Ingress: c.Ingress, Egress: c.Egress, Reused: c.Reused, Gone: c.Gone,
+		Refused: c.Refused,
+		Scans:   c.Scans.Times, Entries: c.Scans.Entries, Elapsed: c.Scans.Duration})
 }
 
 func (l *Loop) report(pass observe.Pass, r datapath.Report) {
@@ -62,7 +63,8 @@ func (l *Loop) report(pass observe.Pass, r datapath.Report) {
 		if l.Ready != nil {
 			l.Ready()
 		}
-		l.Log.Info("policies are enforced", "revision", pass.Revision, "pods", pass.Pods, "isolated", pass.IsolatedPods, "elapsed", pass.Elapsed)
+		l.Log.Info("policies are enforced", "revision", pass.Revision, "pods", pass.Pods,
+			"isolated", pass.IsolatedPods, "elapsed", pass.Elapsed)
 		return
 	}
 	l.Log.Debug("apply complete", "revision", pass.Revision, "full", pass.Full, "changes", r.Changes,

@@ -94,7 +94,8 @@ func staysGone(ctx context.Context, removed kuberouter.Plan) error {
 	case len(left.Chains)+len(left.Jumps)+len(left.Tables) > 0:
 		return errors.New("kube-router's chains are back, so it runs: stop it, then do this again")
 	case len(left.Legacy) > 0:
-		return fmt.Errorf("the chains in iptables-legacy are still there (%d tables): remove them as shown, then do this again for the ipsets that they use", len(removed.Legacy))
+		return fmt.Errorf("the chains in iptables-legacy are still there (%d tables): remove them as shown, then "+
+			"do this again for the ipsets that they use", len(removed.Legacy))
 	}
 	return nil
 }

@@ -71,7 +71,8 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		logProblem(log, *unshown)
 		observer.SetProblem(*unshown)
 	}
-	endpoints := observe.Endpoints{Health: cfg.HealthListen(), Metrics: cfg.MetricsListen(), MetricsPath: cfg.MetricsPath, Log: log}
+	endpoints := observe.Endpoints{Health: cfg.HealthListen(), Metrics: cfg.MetricsListen(),
+		MetricsPath: cfg.MetricsPath, Log: log}
 	servers, err := openPorts(observer, endpoints)
 	if err != nil {
 		return err
@@ -150,7 +151,8 @@ func openGate(socket string, keeper *Gate, observer *observe.Observer, log *slog
 func cureForGate(socket string, err error) string {
 	cure := "correct --gate-socket, or switch the gate off with --gate-socket="
 	if errors.Is(err, unix.EROFS) {
-		cure = fmt.Sprintf("mount the node's %s into the agent's container, writable (hostPath, DirectoryOrCreate); or ",
+		cure = fmt.Sprintf("mount the node's %s into the agent's container, writable (hostPath, "+
+			"DirectoryOrCreate); or ",
 			filepath.Dir(socket)) + cure
 	}
 	return cure
@@ -162,7 +164,8 @@ func datapathOptions(cfg config.Config) datapath.Options {
 	}
 	return datapath.Options{
 		Options: decide.Options{FilterHook: cfg.Datapath == config.DatapathFilter, Guard: guards[cfg.Guard],
-			OpenUnknown: cfg.UnknownPods == config.UnknownOpen, KeepConnections: cfg.OnPolicyChange == config.OnChangeKeep},
+			OpenUnknown:     cfg.UnknownPods == config.UnknownOpen,
+			KeepConnections: cfg.OnPolicyChange == config.OnChangeKeep},
 		Uplinks: cfg.Uplinks, Sysctls: sysctl.Dir(cfg.SysctlRoot),
 	}
 }

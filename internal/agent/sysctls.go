@@ -20,8 +20,10 @@ func checkSysctls(o *datapath.Options) *observe.Problem {
 	if err == nil {
 		return nil
 	}
-	p := &observe.Problem{Subject: "sysctls", Text: fmt.Sprintf("--sysctl-root=%s does not show the kernel's settings, using %s: %v", o.Sysctls, sysctl.Default, err),
-		Cure: fmt.Sprintf("mount the node's /proc/sys/net at %s (hostPath, not read-only), or leave --sysctl-root out", o.Sysctls.Path("net"))}
+	p := &observe.Problem{Subject: "sysctls", Text: fmt.Sprintf("--sysctl-root=%s does not show the kernel's "+
+		"settings, using %s: %v", o.Sysctls, sysctl.Default, err),
+		Cure: fmt.Sprintf("mount the node's /proc/sys/net at %s (hostPath, not read-only), "+
+			"or leave --sysctl-root out", o.Sysctls.Path("net"))}
 	o.Sysctls = sysctl.Default
 	return p
 }

@@ -64,7 +64,8 @@ func (l *Loop) noteStarts(d cluster.Delta) {
 		l.bypassed = false
 	case len(without) > 0:
 		p := observe.Problem{Subject: gateBypassed,
-			Text: fmt.Sprintf("pod %s started without the start gate, the last of %d since one was announced", last, count),
+			Text: fmt.Sprintf("pod %s started without the start gate, the last of %d since one was announced", last,
+				count),
 			Cure: "run podwall-gate status on the node, then podwall-gate install; install --watch keeps it installed"}
 		l.bypassed = true
 		l.Observer.SetProblem(p)

@@ -66,7 +66,8 @@ func foreignFlags() []foreign {
 }
 
 func foreignFirewall() []foreign {
-	const serviceRanges = "packets are judged by the pod that they reach, after Service addresses are resolved, so Service ranges need no exemption"
+	const serviceRanges = "packets are judged by the pod that they reach, after Service addresses are resolved, " +
+		"so Service ranges need no exemption"
 	return []foreign{
 		{name: "netpol-default-deny", kind: kindBool,
 			answer: "a pod that is not programmed yet is closed unless --unknown-pods=open says otherwise"},

@@ -137,7 +137,8 @@ func isSwitch(f *flag.Flag) bool {
 func (p *parser) unexpected(arg string) error {
 	if n := len(p.order); n > 0 && isSwitch(p.flags.Lookup(p.order[n-1])) {
 		name := p.order[n-1]
-		return fmt.Errorf("unexpected argument %q; a switch takes its value with an equals sign, as in %s=false", arg, dashed(name))
+		return fmt.Errorf("unexpected argument %q; a switch takes its value with an equals sign, as in %s=false", arg,
+			dashed(name))
 	}
 	return fmt.Errorf("unexpected argument %q; this program takes flags only, see --help", arg)
 }

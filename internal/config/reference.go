@@ -15,7 +15,8 @@ import (
 func Reference(out io.Writer) error {
 	var b strings.Builder
 	b.WriteString("# Configuration of podwall-agent\n\n")
-	b.WriteString("<!-- Generated from internal/config. Change it there, then run: go test ./internal/config -update -->\n\n")
+	b.WriteString("<!-- Generated from internal/config. Change it there, then run: go test ./internal/config " +
+		"-update -->\n\n")
 	b.WriteString(referenceIntro())
 	for _, g := range groups() {
 		fmt.Fprintf(&b, "\n## %s\n", g.title)
@@ -23,7 +24,8 @@ func Reference(out io.Writer) error {
 			writeReference(&b, o)
 		}
 	}
-	b.WriteString("\n## The environment\n\n`NODE_NAME` names the node when `--hostname-override` is not given. A DaemonSet fills it from `spec.nodeName`.\n")
+	b.WriteString("\n## The environment\n\n`NODE_NAME` names the node when `--hostname-override` is not given. A " +
+		"DaemonSet fills it from `spec.nodeName`.\n")
 	writeForeign(&b)
 	_, err := io.WriteString(out, b.String())
 	return err
@@ -61,7 +63,8 @@ func code(s string) string {
 }
 
 func writeForeign(b *strings.Builder) {
-	b.WriteString("\n## Other flags of kube-router\n\nThey are recognised, so that parsing goes on, and their values are checked.\n")
+	b.WriteString("\n## Other flags of kube-router\n\nThey are recognised, so that parsing goes on, and their " +
+		"values are checked.\n")
 	b.WriteString("\n| flag | value | answer |\n|---|---|---|\n")
 	list := foreignFlags()
 	slices.SortFunc(list, func(a, b foreign) int { return strings.Compare(a.name, b.name) })

@@ -13,7 +13,9 @@ import (
 func Usage(out io.Writer) {
 	var b strings.Builder
 	b.WriteString("Usage: podwall-agent [flags]\n\n")
-	wrap(&b, "", "Enforces Kubernetes network policies on this node. Without flags the policies come from the API server that the pod's service account names. The flags are those of kube-router's firewall, with the same meaning, and a few more.")
+	wrap(&b, "", "Enforces Kubernetes network policies on this node. Without flags the policies come from the API "+
+		"server that the pod's service account names. The flags are those of kube-router's firewall, with the same "+
+		"meaning, and a few more.")
 	defaults := Default()
 	for _, g := range groups() {
 		fmt.Fprintf(&b, "\n%s:\n", g.title)

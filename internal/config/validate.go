@@ -14,25 +14,34 @@ import (
 // Validate returns all problems of the settings, joined, or nil. Each is
 // written in terms of the flags, with the cure.
 func (c Config) Validate() error {
-	return errors.Join(c.checkParts(), c.checkSource(), c.checkTimes(), c.checkChoices(), c.checkSysctls(), c.checkServing())
+	return errors.Join(c.checkParts(), c.checkSource(), c.checkTimes(), c.checkChoices(), c.checkSysctls(),
+		c.checkServing())
 }
 
 func (c Config) checkParts() error {
 	var problems []error
 	if c.RunRouter {
-		problems = append(problems, errors.New("--run-router=true: not supported yet: this program does not wire pods together; leave the flag out (its default is false here, while it is true in kube-router)"))
+		problems = append(problems,
+			errors.New("--run-router=true: not supported yet: this program does not wire pods together; leave the "+
+				"flag out (its default is false here, while it is true in kube-router)"))
 	}
 	if c.RunServiceProxy {
-		problems = append(problems, errors.New("--run-service-proxy=true: not supported yet: this program does not handle Services, keep kube-proxy; leave the flag out (its default is false here, while it is true in kube-router)"))
+		problems = append(problems,
+			errors.New("--run-service-proxy=true: not supported yet: this program does not handle Services, keep "+
+				"kube-proxy; leave the flag out (its default is false here, while it is true in kube-router)"))
 	}
 	if !c.RunFirewall && !c.Cleanup {
-		problems = append(problems, errors.New("--run-firewall=false leaves nothing to run; leave it out, or remove what is in the kernel with --cleanup-config"))
+		problems = append(problems,
+			errors.New("--run-firewall=false leaves nothing to run; leave it out, or remove what is in the kernel "+
+				"with --cleanup-config"))
 	}
 	if c.CleanupWait && !c.Cleanup {
-		problems = append(problems, errors.New("--wait-after-cleanup without --cleanup-config: there is nothing to wait after"))
+		problems = append(problems,
+			errors.New("--wait-after-cleanup without --cleanup-config: there is nothing to wait after"))
 	}
 	if once := c.commands(); len(once) > 1 {
-		problems = append(problems, fmt.Errorf("%s: each does one thing and exits; give one of them", strings.Join(once, ", ")))
+		problems = append(problems, fmt.Errorf("%s: each does one thing and exits; give one of them",
+			strings.Join(once, ", ")))
 	}
 	return errors.Join(problems...)
 }
@@ -86,7 +95,9 @@ func (c Config) checkTimes() error {
 func (c Config) checkChoices() error {
 	var problems []error
 	if !c.IPv4 && !c.IPv6 {
-		problems = append(problems, errors.New("--enable-ipv4=false with --enable-ipv6=false would close isolated pods completely; enable at least one family"))
+		problems = append(problems,
+			errors.New("--enable-ipv4=false with --enable-ipv6=false would close isolated pods completely; enable "+
+				"at least one family"))
 	}
 	if c.Verbosity < 0 {
 		problems = append(problems, fmt.Errorf("-v=%d: must not be negative", c.Verbosity))
@@ -103,7 +114,8 @@ func (c Config) checkSysctls() error {
 	if strings.HasPrefix(c.SysctlRoot, "/") {
 		return nil
 	}
-	return fmt.Errorf("--sysctl-root=%s: must be the absolute path of a directory; leave the flag out for /proc/sys", c.SysctlRoot)
+	return fmt.Errorf("--sysctl-root=%s: must be the absolute path of a directory; leave the flag out for /proc/sys",
+		c.SysctlRoot)
 }
 
 func among[T ~string](name string, got T, choices ...T) error {
@@ -114,14 +126,19 @@ func among[T ~string](name string, got T, choices ...T) error {
 }
 
 func (c Config) checkServing() error {
-	problems := []error{checkAddr("health-addr", c.HealthAddr), checkAddr("metrics-addr", c.MetricsAddr), checkPagePath(c.MetricsPath)}
+	problems := []error{checkAddr("health-addr", c.HealthAddr), checkAddr("metrics-addr", c.MetricsAddr),
+		checkPagePath(c.MetricsPath)}
 	shared := c.HealthPort != 0 && c.HealthPort == c.MetricsPort
 	sameAddr := unbracket(c.HealthAddr) == unbracket(c.MetricsAddr)
 	switch {
 	case shared && sameAddr && slices.Contains([]string{"/healthz", "/readyz", "/statusz"}, c.MetricsPath):
-		problems = append(problems, fmt.Errorf("--metrics-path=%s: is taken on this port; choose another path or another --metrics-port", c.MetricsPath))
+		problems = append(problems,
+			fmt.Errorf("--metrics-path=%s: is taken on this port; choose another path or another --metrics-port",
+				c.MetricsPath))
 	case shared && !sameAddr && (everyAddr(c.HealthAddr) || everyAddr(c.MetricsAddr)):
-		problems = append(problems, fmt.Errorf("--health-port and --metrics-port are both %d, and one of them listens on every address; give both the same address, or different ports", c.HealthPort))
+		problems = append(problems,
+			fmt.Errorf("--health-port and --metrics-port are both %d, and one of them listens on every address; "+
+				"give both the same address, or different ports", c.HealthPort))
 	}
 	return errors.Join(problems...)
 }

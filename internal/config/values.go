@@ -160,7 +160,8 @@ func (r *Ranges) add(entry string) error {
 	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("%q is no range; write for example 10.200.0.0/24, fd00:200::/64 or 52:54:00:00:00:00/24", entry)
+		return fmt.Errorf("%q is no range; write for example 10.200.0.0/24, fd00:200::/64 or 52:54:00:00:00:00/24",
+			entry)
 	case p.Addr().Is4In6():
 		return fmt.Errorf("%q is an IPv4 address in IPv6 form; write the IPv4 address", entry)
 	case p != p.Masked():

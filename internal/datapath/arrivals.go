@@ -189,7 +189,8 @@ func (a *arrivals) turn(open func(link int) bool) error {
 		deleted, err = forget(a.conn, addrs, node, known, found)
 	}
 	if deleted > 0 {
-		a.log.Info("cut connections older than a pod", "count", deleted, "addresses", len(addrs), "after", time.Since(since))
+		a.log.Info("cut connections older than a pod", "count", deleted, "addresses", len(addrs),
+			"after", time.Since(since))
 	}
 	a.mu.Lock()
 	a.count += deleted

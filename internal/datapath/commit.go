@@ -70,7 +70,8 @@ func (d *Datapath) Cut(ctx context.Context) (Cuts, error) {
 		return Cuts{}, err
 	}
 	t := &d.table
-	if !t.known || t.actual == nil || t.actual != t.decided || d.opening.open || d.othersChanged() || !d.decider.Judges() {
+	if !t.known || t.actual == nil || t.actual != t.decided || d.opening.open || d.othersChanged() ||
+		!d.decider.Judges() {
 		d.awake()
 		return Cuts{Refused: d.decider.CountRefused()}, nil
 	}
@@ -213,7 +214,8 @@ func (c *cuts) end(list []cut.Cut, sum *Cuts) error {
 			first = l
 		}
 		if i < maxLogged {
-			c.log.Debug("connection cut", "flow", l.String(), "reason", l.Reason.String(), "pod", l.Pod, "chain", l.Chain)
+			c.log.Debug("connection cut", "flow", l.String(), "reason", l.Reason.String(), "pod", l.Pod,
+				"chain", l.Chain)
 		}
 	}
 	if first != nil {

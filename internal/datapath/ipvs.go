@@ -27,7 +27,8 @@ const (
 func (d *Datapath) ipvs(report *Report) {
 	d.untracked = untrackedIPVS(d.options.Sysctls)
 	if d.untracked != "" {
-		report.add(decide.Problem{Subject: "ipvs", Text: d.untracked, Cure: "sysctl net.ipv4.vs.conntrack=1", Blocking: true})
+		report.add(decide.Problem{Subject: "ipvs", Text: d.untracked, Cure: "sysctl net.ipv4.vs.conntrack=1",
+			Blocking: true})
 	}
 }
 

@@ -33,7 +33,8 @@ func checkRelease(release string) error {
 		return nil // an unknown scheme: the self-test decides
 	}
 	if major < minMajor || major == minMajor && minor < minMinor {
-		return fmt.Errorf("%w: kernel %s is too old; %d.%d or newer is needed", ErrUnsupported, release, minMajor, minMinor)
+		return fmt.Errorf("%w: kernel %s is too old; %d.%d or newer is needed", ErrUnsupported, release, minMajor,
+			minMinor)
 	}
 	return nil
 }

@@ -25,7 +25,8 @@ func (d *Datapath) ReleaseNode() error {
 		return errors.Join(d.trust(err), d.renew())
 	}
 	if elements > 0 {
-		d.log.Warn("removed addresses of this node that the table of an earlier process listed as a pod's", "count", elements)
+		d.log.Warn("removed addresses of this node that the table of an earlier process listed as a pod's",
+			"count", elements)
 	}
 	return nil
 }

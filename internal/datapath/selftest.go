@@ -123,7 +123,8 @@ func (d *Datapath) selfTest(ctx context.Context) (passed []decide.Problem, err e
 		}
 		verdict, err := d.mustDrop(ctx, link, ruleset.SelfTest(f))
 		if verdict != "" {
-			passed = append(passed, decide.Problem{Subject: fmt.Sprintf("self-test ipv%d", f), Text: verdict, Blocking: true})
+			passed = append(passed, decide.Problem{Subject: fmt.Sprintf("self-test ipv%d", f), Text: verdict,
+				Blocking: true})
 		}
 		failed = append(failed, err)
 	}

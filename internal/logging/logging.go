@@ -36,7 +36,8 @@ func New(format string, verbosity int, w io.Writer, isTerminal bool) *slog.Logge
 
 // plainLevel writes what is below DEBUG as DEBUG: log collectors know no DEBUG-4.
 func plainLevel(groups []string, a slog.Attr) slog.Attr {
-	if level, ok := a.Value.Any().(slog.Level); ok && len(groups) == 0 && a.Key == slog.LevelKey && level < slog.LevelDebug {
+	if level, ok := a.Value.Any().(slog.Level); ok && len(groups) == 0 && a.Key == slog.LevelKey &&
+		level < slog.LevelDebug {
 		return slog.Any(slog.LevelKey, slog.LevelDebug)
 	}
 	return a

@@ -23,7 +23,8 @@ const (
 
 // DropReasons returns all reasons.
 func DropReasons() []DropReason {
-	return []DropReason{DropPolicyIngress, DropPolicyEgress, DropUnknownPod, DropSource, DropInvalid, DropBroadcast, DropCut}
+	return []DropReason{DropPolicyIngress, DropPolicyEgress, DropUnknownPod, DropSource, DropInvalid, DropBroadcast,
+		DropCut}
 }
 
 func dropReasons() (names []string) {

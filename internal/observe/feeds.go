@@ -45,7 +45,8 @@ func (o *Observer) causes(now time.Time) string {
 	}
 	var b strings.Builder
 	for i, c := range order {
-		fmt.Fprintf(&b, "%s%s: %s (for %s)", []string{": ", "; "}[min(i, 1)], strings.Join(kinds[c], ", "), c.err, now.Sub(since[c]).Round(time.Second))
+		fmt.Fprintf(&b, "%s%s: %s (for %s)", []string{": ", "; "}[min(i, 1)], strings.Join(kinds[c], ", "), c.err,
+			now.Sub(since[c]).Round(time.Second))
 		if c.cure != "" {
 			b.WriteString("; " + c.cure)
 		}

@@ -19,7 +19,8 @@ const (
 
 // limits returns all of them, sorted.
 func limits() []string {
-	return []string{string(LimitConnections), string(LimitElements), string(LimitPrefixes), string(LimitRefused), string(LimitRules)}
+	return []string{string(LimitConnections), string(LimitElements), string(LimitPrefixes), string(LimitRefused),
+		string(LimitRules)}
 }
 
 // Use says how much of a limit is used.

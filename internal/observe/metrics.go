@@ -67,12 +67,13 @@ func Unsures() []string {
 func newMetrics(b *builder, version string, ready func() bool, held func(why string) float64) *metrics {
 	b.info("build_info", "Always 1; the labels are the versions of the agent and of Go.",
 		prometheus.Labels{"version": version, "goversion": runtime.Version()})
-	b.predicate("ready", "1 when the kernel enforces the last revision and no problem blocks readiness, as in /readyz.", ready)
+	b.predicate("ready", "1 when the kernel enforces the last revision and no problem blocks readiness, as in "+
+		"/readyz.", ready)
 	b.computed("pods_held", "Pods of this node that have been closed for more than a second and wait, by what they "+
 		"wait for; /statusz names them. connections: the search for connections that are older than the pod. "+
 		"elsewhere: a route of its address that leads to the pod. policies: its namespace has used up its share of "+
 		"the agent's time.", "why", heldWhys(), held)
-	return &metrics{
+	m := &metrics{
 		programming: b.histogram("programming_duration_seconds", "Time from a change that the agent "+
 			"received to the kernel's answer, with every wait in between. Changes that arrive together count once, "+
 			"from the first on.",
@@ -82,66 +83,93 @@ func newMetrics(b *builder, version string, ready func() bool, held func(why str
 			"isolated, unknown: not in time; they start closed, or not at all. none: the agent stopped meanwhile, and "+
 			"the gate waits for the next one. refused: announced by a user without the right.",
 			"answer", GateAnswers()...),
-		gateWait: b.histogram("gate_wait_seconds", "Time that a pod waited at the start gate for the agent's answer.", durations()),
-		sourceErrors: b.counters("source_errors_total", "Requests to the API server that failed, and watches that broke. "+
-			"unreachable: no answer. unauthorized: the credentials are not accepted. forbidden: the role is missing. "+
-			"refused: another error of the server. broken: the connection of a watch was lost.", "reason", SourceErrors()...),
+		gateWait: b.histogram("gate_wait_seconds", "Time that a pod waited at the start gate for the agent's answer.",
+			durations()),
+		sourceErrors: b.counters("source_errors_total",
+			"Requests to the API server that failed, and watches that broke. "+
+				"unreachable: no answer. unauthorized: the credentials are not accepted. forbidden: the role is "+
+				"missing. "+
+				"refused: another error of the server. broken: the connection of a watch was lost.",
+			"reason", SourceErrors()...),
 		events: b.counters("policy_events_total", "Events about findings, for the authors of policies. "+
 			"written: by this node. exists: another node wrote it, or this one before a restart. failed: the API "+
-			"server refused it. dropped: the queue was full, or the policy or the finding no longer existed.", "result", EventResults()...),
-		unannounced: b.counter("gate_unannounced_pods_total", "Pods of this node that started and were not announced at the start gate. "+
-			"Where the gate is used it stays at 0, unless the runtime's configuration was changed. podwall-gate status "+
-			"on the node prints which file the runtime uses."),
-		applyDuration: b.histograms("apply_duration_seconds", "Duration of a pass, from the change taken to the kernel's "+
-			"answer. Kind full compares the whole table, delta writes a change.",
+			"server refused it. dropped: the queue was full, or the policy or the finding no longer existed.",
+			"result", EventResults()...),
+		unannounced: b.counter("gate_unannounced_pods_total",
+			"Pods of this node that started and were not announced at the start gate. "+
+				"Where the gate is used it stays at 0, unless the runtime's configuration was changed. "+
+				"podwall-gate status "+
+				"on the node prints which file the runtime uses."),
+		applyDuration: b.histograms("apply_duration_seconds",
+			"Duration of a pass, from the change taken to the kernel's "+
+				"answer. Kind full compares the whole table, delta writes a change.",
 			durations(), "kind", "delta", "full"),
 		applies:   b.counters("apply_total", "Passes by result.", "result", "ok", "error"),
 		lastApply: b.gauge("last_apply_timestamp_seconds", "Unix time of the last pass that succeeded; 0 before it."),
-		snapshot: b.gauge("snapshot_revision", "Revision of the cluster that the last pass tried to enforce. It counts "+
-			"changes since the agent started."),
-		applied: b.gauge("applied_revision", "Revision of the cluster that the kernel enforces. Less than snapshot_revision "+
+		snapshot: b.gauge("snapshot_revision",
+			"Revision of the cluster that the last pass tried to enforce. It counts "+
+				"changes since the agent started."),
+		applied: b.gauge("applied_revision", "Revision of the cluster that the kernel enforces. Less than "+
+			"snapshot_revision "+
 			"after an error."),
 		workloads: b.gauge("workloads", "Pods of this node that policies can select."),
 		isolated:  b.gauge("isolated_workloads", "Pods of this node that a policy isolates in a direction or in both."),
 		policies:  b.gauge("policies", "Policies that isolate a pod of this node."),
-		diagnostics: b.gauges("policy_diagnostics", "Findings about users' objects. Severity error: a part cannot be parsed and "+
+		diagnostics: b.gauges("policy_diagnostics", "Findings about users' objects. Severity error: a part cannot "+
+			"be parsed and "+
 			"matches nothing.", "severity", cluster.Warning.String(), cluster.Error.String()),
 		elements: b.gauge("set_elements", "Elements of all sets and maps in the kernel."),
 		objects:  b.gauges("kernel_objects", "Objects in the kernel by type.", "type", "chain", "rule", "set"),
-		repairs:  b.counter("drift_repairs_total", "Differences in the kernel that this agent did not make and repaired."),
-		drops:    droppedPackets(b),
-		cuts: b.counters("connections_cut_total", "Connections that were ended. ingress, egress: the policies of that "+
-			"direction deny them now. reused: one of the addresses belongs to another pod now. gone: the pod was "+
-			"deleted. Finished connections do not count.",
-			"reason", "ingress", "egress", "reused", "gone"),
-		refused: b.gauge("connections_refused", "Connections that were cut and that the replying end cannot revive."),
-		scans: b.counter("conntrack_scans_total", "Scans of the kernel's connection table for connections that a change "+
-			"denies."),
-		scanned:     b.counter("conntrack_entries_scanned_total", "Entries of the connection table that these scans read."),
-		scanSeconds: b.counter("conntrack_scan_seconds_total", "Time that these scans took."),
-		entries: b.gauge("conntrack_entries", "Entries of the kernel's connection table, read once per verification; 0 where "+
-			"it cannot be read."),
-		entriesLimit: b.gauge("conntrack_limit", "Size of the connection table (nf_conntrack_max); 0 for no bound, and where it "+
-			"cannot be read."),
-		used: b.gauges("limit_used_ratio", "Used part of a limit: 1 is all, and soft limits can be exceeded. docs/limits.md "+
-			"has the figures.", "limit", limits()...),
-		connected: b.laterGauges("source_connected", "1 while changes of the kind arrive as they happen; 0: the last known state "+
-			"stays enforced. It stays 0 for nodes while the role allows only get: the own Node is then read "+
-			"periodically.", "kind", feedKinds()...),
-		heard: b.laterGauges("source_last_word_timestamp_seconds", "Unix time of the last list, event or bookmark of the kind; 0 "+
-			"before it. API servers send a bookmark about once a minute.", "kind", feedKinds()...),
-		problems: b.gauges("problems", "Problems of the node. Blocking true: policies are not fully enforced while it "+
-			"lasts.", "blocking", "true", "false"),
-		open: b.gauge("node_open", "1 while the node is open on purpose (--open-node): no policy is enforced "+
-			"on it."),
-		withoutPod: b.gauge("interfaces_without_pod", "Interfaces that are closed because pods may be behind them, while no "+
-			"pod is known there, counted at once; after 30 s a problem names them."),
-		unsure: unsurePods(b),
+		repairs: b.counter("drift_repairs_total", "Differences in the kernel that this agent did not make and "+
+			"repaired."),
 	}
+	m.addPackets(b)
+	return m
+}
+
+// addPackets adds the metrics of packets, connections, limits and problems.
+func (m *metrics) addPackets(b *builder) {
+	m.drops = droppedPackets(b)
+	m.cuts = b.counters("connections_cut_total", "Connections that were ended. ingress, egress: the policies of that "+
+		"direction deny them now. reused: one of the addresses belongs to another pod now. gone: the pod was "+
+		"deleted. Finished connections do not count.",
+		"reason", "ingress", "egress", "reused", "gone")
+	m.refused = b.gauge("connections_refused", "Connections that were cut and that the replying end cannot revive.")
+	m.scans = b.counter("conntrack_scans_total",
+		"Scans of the kernel's connection table for connections that a change "+
+			"denies.")
+	m.scanned = b.counter("conntrack_entries_scanned_total",
+		"Entries of the connection table that these scans read.")
+	m.scanSeconds = b.counter("conntrack_scan_seconds_total", "Time that these scans took.")
+	m.entries = b.gauge("conntrack_entries", "Entries of the kernel's connection table, read once per "+
+		"verification; 0 where "+
+		"it cannot be read.")
+	m.entriesLimit = b.gauge("conntrack_limit", "Size of the connection table (nf_conntrack_max); 0 for no bound, "+
+		"and where it "+
+		"cannot be read.")
+	m.used = b.gauges("limit_used_ratio", "Used part of a limit: 1 is all, and soft limits can be exceeded. "+
+		"docs/limits.md "+
+		"has the figures.", "limit", limits()...)
+	m.connected = b.laterGauges("source_connected", "1 while changes of the kind arrive as they happen; 0: the "+
+		"last known state "+
+		"stays enforced. It stays 0 for nodes while the role allows only get: the own Node is then read "+
+		"periodically.", "kind", feedKinds()...)
+	m.heard = b.laterGauges("source_last_word_timestamp_seconds",
+		"Unix time of the last list, event or bookmark of the kind; 0 "+
+			"before it. API servers send a bookmark about once a minute.", "kind", feedKinds()...)
+	m.problems = b.gauges("problems", "Problems of the node. Blocking true: policies are not fully enforced while it "+
+		"lasts.", "blocking", "true", "false")
+	m.open = b.gauge("node_open", "1 while the node is open on purpose (--open-node): no policy is enforced "+
+		"on it.")
+	m.withoutPod = b.gauge("interfaces_without_pod", "Interfaces that are closed because pods may be behind them, "+
+		"while no "+
+		"pod is known there, counted at once; after 30 s a problem names them.")
+	m.unsure = unsurePods(b)
 }
 
 func unsurePods(b *builder) *prometheus.GaugeVec {
-	return b.gauges("pods_unsure", "Addresses of pods of this node for which enforcement cannot be verified, counted at "+
+	return b.gauges("pods_unsure", "Addresses of pods of this node for which enforcement cannot be verified, "+
+		"counted at "+
 		"once; after 30 s a problem names them. bypassed: packets of the interface do not traverse the IP hooks. "+
 		"unreached: neither a route nor a bridge's port leads to it. unclear: a port has it that is not trusted, "+
 		"and no route leads to it. contested: the port of its bridge is not trusted, so no port may use it. "+

@@ -75,7 +75,8 @@ func (s *Server) open(addr, purpose string, handler http.Handler, log *slog.Logg
 	// Nothing here outlives the call, so the listener needs no context.
 	listener, err := net.Listen("tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("listening on %s for %s: the port is in use by another program; stop it or choose another port with --%s-port: %w", addr, purpose, purpose, err)
+		return fmt.Errorf("listening on %s for %s: the port is in use by another program; stop it or choose "+
+			"another port with --%s-port: %w", addr, purpose, purpose, err)
 	}
 	if err != nil {
 		return fmt.Errorf("listening on %s for %s: %w", addr, purpose, err)

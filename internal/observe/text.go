@@ -44,7 +44,8 @@ func (s Status) WriteText(w io.Writer) error {
 	row("kernel", "%d chains, %d rules, %d sets, %d elements", s.Chains, s.Rules, s.Sets, s.Elements)
 	row("last apply", "%s", s.LastApply)
 	if s.Programming > 0 {
-		row("last change", "in force after %s", time.Duration(s.Programming*float64(time.Second)).Round(time.Microsecond))
+		row("last change", "in force after %s",
+			time.Duration(s.Programming*float64(time.Second)).Round(time.Microsecond))
 	}
 	row("repairs", "%d", s.DriftRepairs)
 	row("drops", "%d packets%s", s.Drops, s.DropsByReason)

@@ -151,7 +151,8 @@ func (t *tester) overlay(number int, m mutant) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("writing the overlay: %w", err)
 	}
-	return base + ".json", errors.Join(os.WriteFile(base+".go", []byte(mutated), 0o600), os.WriteFile(base+".json", replace, 0o600))
+	return base + ".json", errors.Join(os.WriteFile(base+".go", []byte(mutated), 0o600),
+		os.WriteFile(base+".json", replace, 0o600))
 }
 
 // test runs the tests of a package and returns the name of one that failed. A
@@ -177,7 +178,8 @@ func (t *tester) test(ctx context.Context, pkg, overlay string) (failed string, 
 }
 
 func (t *tester) goTest(ctx context.Context, pkg, overlay, skip string) (out string, err error) {
-	args := []string{"test", "-p=1", "-vet=off", "-count=1", "-failfast", "-timeout=3m", "-overlay=" + overlay, "-skip=" + skip, "./internal/" + pkg}
+	args := []string{"test", "-p=1", "-vet=off", "-count=1", "-failfast", "-timeout=3m", "-overlay=" + overlay,
+		"-skip=" + skip, "./internal/" + pkg}
 	if slices.Contains(randomised(), pkg) {
 		args = append(args, "-rapid.nofailfile", "-rapid.shrinktime=1ms", fmt.Sprintf("-rapid.seed=%d", t.seed))
 	}
@@ -197,7 +199,8 @@ func failure(out string) string {
 		return found[1]
 	}
 	// The go command names the test that ran when the time was over.
-	if found := regexp.MustCompile(`(?m)^panic: test timed out[^\n]*\n\s*running tests:\n\s*(\S+)`).FindStringSubmatch(out); found != nil {
+	if found := regexp.MustCompile(
+		`(?m)^panic: test timed out[^\n]*\n\s*running tests:\n\s*(\S+)`).FindStringSubmatch(out); found != nil {
 		return found[1] + " (time)"
 	}
 	return ""

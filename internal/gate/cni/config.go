@@ -165,7 +165,8 @@ func podOf(c config, args *skel.CmdArgs, r *current.Result) (p gate.Pod, ok bool
 		p.IPs = append(p.IPs, a.Unmap())
 	}
 	if len(p.IPs) == 0 {
-		return p, false, types.NewError(types.ErrInvalidNetworkConfig, "podwall-gate: prevResult.ips: the pod has no address",
+		return p, false, types.NewError(types.ErrInvalidNetworkConfig,
+			"podwall-gate: prevResult.ips: the pod has no address",
 			"put podwall-gate after the plugin that gives pods their addresses")
 	}
 	return p, true, nil

@@ -74,7 +74,8 @@ func (d directory) source() (f found, ok bool) {
 // complaints returns what to say of files that runtimes cannot read.
 func (d directory) complaints() (list []string) {
 	for _, name := range slices.Sorted(maps.Keys(d.broken)) {
-		list = append(list, fmt.Sprintf("runtimes cannot read %s: %v; mend or remove it: containerd starts no pod if it is the "+
+		list = append(list, fmt.Sprintf("runtimes cannot read %s: %v; mend or remove it: containerd starts no pod "+
+			"if it is the "+
 			"first file by name", name, d.broken[name]))
 	}
 	return list

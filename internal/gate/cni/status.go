@@ -68,7 +68,8 @@ func (i Installer) statusOfDirectory() error {
 	}
 	for name := range d.broken {
 		if name < f.name {
-			return fmt.Errorf("%s comes before %s and cannot be read: containerd starts no pod; mend or remove it", name, f.name)
+			return fmt.Errorf("%s comes before %s and cannot be read: containerd starts no pod; mend or remove it",
+				name, f.name)
 		}
 	}
 	if !f.list.settled(Entry{Type: Name}) {

@@ -119,7 +119,8 @@ func (s *session) run(ctx context.Context) error {
 	}
 	var err error
 	s.stub, err = stub.New(s, stub.WithPluginName("podwall-gate"), stub.WithPluginIdx("90"),
-		stub.WithSocketPath(s.Socket), stub.WithDialer(dial), stub.WithOnClose(func() {}), stub.WithLogger(logger{s.Log}))
+		stub.WithSocketPath(s.Socket), stub.WithDialer(dial), stub.WithOnClose(func() {}),
+		stub.WithLogger(logger{s.Log}))
 	if err != nil {
 		return fmt.Errorf("making the NRI plugin: %w", err)
 	}
@@ -190,7 +191,8 @@ func (s *session) RunPodSandbox(_ context.Context, p *api.PodSandbox) error {
 	case err != nil: // its addresses are not known: it is closed, whatever we do
 		s.Log.Warn("a pod starts closed", "pod", p.GetNamespace()+"/"+p.GetName(), "err", err)
 		if err := s.admission(0).CloseNow(gate.Pod{}); err != nil {
-			return fmt.Errorf("pod %s/%s would start open: it could not be closed: %w", p.GetNamespace(), p.GetName(), err)
+			return fmt.Errorf("pod %s/%s would start open: it could not be closed: %w", p.GetNamespace(), p.GetName(),
+				err)
 		}
 		if s.Refuse {
 			return err

@@ -91,7 +91,8 @@ func look(path string) (ips []netip.Addr, links []string, err error) {
 		return nil, nil, fmt.Errorf("listing the sandbox's addresses: %w", err)
 	}
 	for _, a := range list {
-		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap().IsGlobalUnicast() && !slices.Contains(ips, ip.Unmap()) {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && ip.Unmap().IsGlobalUnicast() && !slices.Contains(ips,
+			ip.Unmap()) {
 			ips = append(ips, ip.Unmap())
 		}
 	}

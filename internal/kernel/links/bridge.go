@@ -49,7 +49,8 @@ func (b Bridged) String() string {
 // ParseBridged reads what String wrote.
 func ParseBridged(s string) (Bridged, error) {
 	var v4, v6, learn int
-	if n, err := fmt.Sscanf(s, "nf_call_iptables=%d nf_call_ip6tables=%d no_linklocal_learn=%d", &v4, &v6, &learn); n < 2 {
+	if n, err := fmt.Sscanf(s, "nf_call_iptables=%d nf_call_ip6tables=%d no_linklocal_learn=%d", &v4, &v6,
+		&learn); n < 2 {
 		return Bridged{}, fmt.Errorf("parsing bridge settings %q: %w", s, err)
 	} // the third is missing in settings stored before 2026-11-29, when it was not changed
 	return Bridged{v4 == 1, v6 == 1, learn == 1}, nil

@@ -146,7 +146,8 @@ func overlaps4(list []netip.Prefix) []bpf.Instruction {
 	if len(list) > mostPrefixes {
 		return []bpf.Instruction{bpf.RetConstant{Val: passes}}
 	}
-	f := []bpf.Instruction{bpf.LoadIndirect{Off: unix.SizeofRtAttr, Size: 4}, bpf.StoreScratch{Src: bpf.RegA, N: slotHigh}}
+	f := []bpf.Instruction{bpf.LoadIndirect{Off: unix.SizeofRtAttr, Size: 4}, bpf.StoreScratch{Src: bpf.RegA,
+		N: slotHigh}}
 	f = append(f, shift(slotShiftHigh, 32, coarse4)...)
 	for _, p := range list {
 		a := p.Addr().As4()

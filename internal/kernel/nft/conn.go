@@ -245,7 +245,8 @@ func (c *Conn) queue(op Op) error {
 	case AddTable:
 		c.nl.AddTable(c.table)
 	case AddCounter:
-		c.nl.AddObj(&nftables.NamedObj{Table: c.table, Name: op.Counter, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
+		c.nl.AddObj(&nftables.NamedObj{Table: c.table, Name: op.Counter, Type: nftables.ObjTypeCounter,
+			Obj: &expr.Counter{}})
 	case AddSet:
 		return c.nl.AddSet(c.set(op.Set), nil)
 	case AddElements:

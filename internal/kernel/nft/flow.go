@@ -40,7 +40,8 @@ func (s MatchUnderWay) encode(e *encoder) {
 		return
 	}
 	e.add(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlags, Len: 1},
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{tcpBeginMask}, Xor: []byte{0}})
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{tcpBeginMask},
+			Xor: []byte{0}})
 	e.cmp(expr.CmpOpNeq, []byte{tcpBegin})
 }
 

@@ -132,7 +132,8 @@ type MatchNeighbourLinkLocal struct{ Negate bool }
 
 func (s MatchNeighbourLinkLocal) encode(e *encoder) {
 	e.add(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: ndTarget, Len: 2},
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 2, Mask: []byte{0xff, 0xc0}, Xor: []byte{0, 0}})
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 2, Mask: []byte{0xff, 0xc0},
+			Xor: []byte{0, 0}})
 	e.cmp(equal(s.Negate), []byte{0xfe, 0x80})
 }
 

@@ -151,10 +151,12 @@ func (k KeyType) datatype() nftables.SetDatatype {
 		Flow6: nftables.MustConcatSetType(
 			nftables.TypeIP6Addr, nftables.TypeInetService, nftables.TypeIP6Addr, nftables.TypeInetService),
 
-		Hardware:               nftables.TypeEtherAddr,
-		InterfaceHardware:      nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr),
-		InterfaceHardwareAddr4: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIPAddr),
-		InterfaceHardwareAddr6: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIP6Addr),
+		Hardware:          nftables.TypeEtherAddr,
+		InterfaceHardware: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr),
+		InterfaceHardwareAddr4: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr,
+			nftables.TypeIPAddr),
+		InterfaceHardwareAddr6: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr,
+			nftables.TypeIP6Addr),
 	}[k]
 }
 

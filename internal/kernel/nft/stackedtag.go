@@ -20,7 +20,8 @@ func (s MatchTagBehind) encode(e *encoder) {
 	e.add(&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: register})
 	e.cmp(expr.CmpOpEq, binary.BigEndian.AppendUint16(nil, s.EtherType))
 	e.add(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseLLHeader, Offset: outerTag, Len: 2},
-		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 2, Mask: []byte{0x0f, 0xff}, Xor: []byte{0, 0}})
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 2, Mask: []byte{0x0f, 0xff},
+			Xor: []byte{0, 0}})
 	e.cmp(expr.CmpOpEq, []byte{0, 0})
 }
 

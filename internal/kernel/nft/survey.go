@@ -58,7 +58,8 @@ func (c *Conn) Survey(ours int32, known func(chain string) bool) (Survey, error)
 	}
 	slices.Sort(s.Before)
 	slices.Sort(s.BeforeRouting)
-	s.DropsInvalid = drops[nftables.TableFamilyINet] || drops[nftables.TableFamilyIPv4] && drops[nftables.TableFamilyIPv6]
+	s.DropsInvalid = drops[nftables.TableFamilyINet] || drops[nftables.TableFamilyIPv4] &&
+		drops[nftables.TableFamilyIPv6]
 	return s, nil
 }
 

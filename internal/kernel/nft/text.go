@@ -117,7 +117,8 @@ func (k KeyType) String() string {
 		Flow4:    "ipv4_addr . inet_service . ipv4_addr . inet_service",
 		Flow6:    "ipv6_addr . inet_service . ipv6_addr . inet_service",
 		Hardware: "ether_addr", InterfaceHardware: "ifname . ether_addr",
-		InterfaceHardwareAddr4: "ifname . ether_addr . ipv4_addr", InterfaceHardwareAddr6: "ifname . ether_addr . ipv6_addr",
+		InterfaceHardwareAddr4: "ifname . ether_addr . ipv4_addr",
+		InterfaceHardwareAddr6: "ifname . ether_addr . ipv6_addr",
 	}[k]
 }
 

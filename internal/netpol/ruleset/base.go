@@ -61,13 +61,15 @@ func isolatesEgress(p *program.Program) bool {
 func postrouting(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainPostrouting, Base: &nft.Base{Type: "nat", Hook: "postrouting", Priority: PriorityNAT}}
 	if n.FilterHook {
-		c.Name, c.Base = chainPostrouting+"-filter", &nft.Base{Type: "filter", Hook: "postrouting", Priority: priorityFilterPostrouting}
+		c.Name, c.Base = chainPostrouting+"-filter", &nft.Base{Type: "filter", Hook: "postrouting",
+			Priority: priorityFilterPostrouting}
 		c.Rules = trackedFirst()
 	}
 	addCut(c, n)
 	addAntispoof(c, n)
 	if n.OpenUnknown {
-		c.Add("bridged", nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}, nft.MatchNoInput{}, nft.JumpTo(chainAntispoof))
+		c.Add("bridged", nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}, nft.MatchNoInput{},
+			nft.JumpTo(chainAntispoof))
 	}
 	addEgress(c)
 	c.Add("", nft.GoTo(chainToPod))
@@ -116,9 +118,11 @@ func toPod(n program.Node) *nft.Chain {
 		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily(setPodIngress, f), Map: true})
 	}
 	if !n.OpenUnknown {
-		c.Add("non-pod interface", nft.Lookup{Field: nft.OutputInterface, Set: setNonPodLinks}, nft.Verdict{Kind: nft.Accept})
+		c.Add("non-pod interface", nft.Lookup{Field: nft.OutputInterface, Set: setNonPodLinks},
+			nft.Verdict{Kind: nft.Accept})
 	} else {
-		c.Add("no isolated pod behind", nft.Lookup{Field: nft.OutputInterface, Set: setIngressLinks, Negate: true}, nft.Verdict{Kind: nft.Accept})
+		c.Add("no isolated pod behind", nft.Lookup{Field: nft.OutputInterface, Set: setIngressLinks, Negate: true},
+			nft.Verdict{Kind: nft.Accept})
 	}
 	c.Add("from the node to an unknown pod", nft.MatchNoInput{}, nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Accept})
 	if !n.OpenUnknown {
@@ -132,7 +136,8 @@ func toPod(n program.Node) *nft.Chain {
 // multicast, broadcast. With further conditions, a packet with a link-local address of
 // IPv4 must also meet one of them (Linux forwards none of IPv6).
 func addLinkScope(c *nft.Chain, f, iface nft.Field, isolated string, v nft.Verdict, oneOf ...nft.Statement) {
-	of := []nft.Statement{nft.Lookup{Field: iface, Set: setPodLinks}, nft.Lookup{Field: iface, Set: isolated, Negate: true}}
+	of := []nft.Statement{nft.Lookup{Field: iface, Set: setPodLinks}, nft.Lookup{Field: iface, Set: isolated,
+		Negate: true}}
 	add := func(match ...nft.Statement) {
 		c.Add("link-local traffic of unisolated pods", slices.Concat(match, of, []nft.Statement{v})...)
 	}
@@ -198,7 +203,8 @@ func antispoof(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainAntispoof}
 	c.Add("", nft.MatchNoInput{}, nft.GoTo(chainAntispoofBridged))
 	for _, f := range inet.Families {
-		c.Add("", nft.Lookup{Field: nft.InputSource, Family: f, Set: perFamily(setIfaceSource, f)}, nft.Verdict{Kind: nft.Return})
+		c.Add("", nft.Lookup{Field: nft.InputSource, Family: f, Set: perFamily(setIfaceSource, f)},
+			nft.Verdict{Kind: nft.Return})
 	}
 	addLinkScope(c, nft.Source, nft.InputInterface, setEgressLinks, nft.Verdict{Kind: nft.Return}, stays(n)...)
 	c.Rules = append(c.Rules, dropped(CounterSpoofed, "unknown source"))
@@ -220,10 +226,12 @@ func stays(n program.Node) []nft.Statement {
 func antispoofBridged(n program.Node) *nft.Chain {
 	c := &nft.Chain{Name: chainAntispoofBridged}
 	if !n.OpenUnknown {
-		c.Add("non-pod interface", nft.Lookup{Field: nft.OutputInterface, Set: setNonPodLinks}, nft.Verdict{Kind: nft.Return})
+		c.Add("non-pod interface", nft.Lookup{Field: nft.OutputInterface, Set: setNonPodLinks},
+			nft.Verdict{Kind: nft.Return})
 	}
 	for _, f := range inet.Families {
-		c.Add("", nft.Lookup{Field: nft.OutputSource, Family: f, Set: perFamily(setIfaceSource, f)}, nft.Verdict{Kind: nft.Return})
+		c.Add("", nft.Lookup{Field: nft.OutputSource, Family: f, Set: perFamily(setIfaceSource, f)},
+			nft.Verdict{Kind: nft.Return})
 	}
 	c.Add("from the node itself", nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Return})
 	addLinkScope(c, nft.Source, nft.OutputInterface, setEgressLinks, nft.Verdict{Kind: nft.Return})
@@ -232,7 +240,8 @@ func antispoofBridged(n program.Node) *nft.Chain {
 }
 
 func dropped(counter, comment string) nft.Rule {
-	return nft.Rule{Statements: []nft.Statement{nft.Count{Counter: counter}, nft.Verdict{Kind: nft.Drop}}, Comment: comment}
+	return nft.Rule{Statements: []nft.Statement{nft.Count{Counter: counter}, nft.Verdict{Kind: nft.Drop}},
+		Comment: comment}
 }
 
 // tracking is a chain that no rule jumps to. A nat chain does not enable connection
@@ -258,9 +267,11 @@ func guard(n program.Node) []*nft.Chain {
 		behind = nft.Lookup{Field: nft.OutputInterface, Set: setNonPodLinks, Negate: true}
 	}
 	for _, f := range inet.Families {
-		c.Add("", nft.Lookup{Field: nft.Source, Family: f, Set: perFamily(setGuardEgress, f)}, nft.Count{Counter: CounterInvalid},
+		c.Add("", nft.Lookup{Field: nft.Source, Family: f, Set: perFamily(setGuardEgress, f)},
+			nft.Count{Counter: CounterInvalid},
 			nft.Verdict{Kind: nft.Drop})
-		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily(setGuardIngress, f)}, nft.Count{Counter: CounterInvalid},
+		c.Add("", nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily(setGuardIngress, f)},
+			nft.Count{Counter: CounterInvalid},
 			nft.Verdict{Kind: nft.Drop})
 		unlisted := nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily(setLocalPods, f), Negate: true}
 		c.Add("unknown destination", nft.MatchFamily{Family: f}, behind, unlisted,
@@ -268,7 +279,8 @@ func guard(n program.Node) []*nft.Chain {
 		if !n.OpenUnknown {
 			from := nft.Lookup{Field: nft.InputInterface, Set: setNonPodLinks, Negate: true}
 			unlisted.Field = nft.Source
-			c.Add("unknown source", nft.MatchFamily{Family: f}, from, unlisted, nft.Count{Counter: CounterInvalid}, nft.Verdict{Kind: nft.Drop})
+			c.Add("unknown source", nft.MatchFamily{Family: f}, from, unlisted, nft.Count{Counter: CounterInvalid},
+				nft.Verdict{Kind: nft.Drop})
 		}
 	}
 	return []*nft.Chain{base, c}

@@ -50,7 +50,8 @@ func RenderBridge(n program.Node) *nft.Table {
 	if len(n.PodBridges) == 0 {
 		return nil
 	}
-	t := &nft.Table{TableID: BridgeTable(), Counters: []string{CounterSpoofedFrame, CounterStacked}, Sets: bridgeSets(n),
+	t := &nft.Table{TableID: BridgeTable(), Counters: []string{CounterSpoofedFrame, CounterStacked},
+		Sets: bridgeSets(n),
 		Chains: []*nft.Chain{atPort(), frames(), podPort(), neighbourDiscovery(), unknownPort(),
 			{Name: chainSpoofed, Rules: []nft.Rule{dropped(CounterSpoofedFrame, "")}}}}
 	t.Sort()
@@ -73,8 +74,10 @@ func bridgeSets(n program.Node) []*nft.Set {
 	hardware.Entries, owned.Entries = oneEach(hardware.Entries), oneEach(owned.Entries)
 	sets := []*nft.Set{hardware, owned,
 		{Name: setPodPorts, Key: nft.Interface, Entries: interfaces(ports), Comment: "ports with a known pod"},
-		{Name: setNonPodPorts, Key: nft.Interface, Entries: interfaces(n.OtherPorts), Comment: "ports of other bridges and of the node"},
-		{Name: setUplinkPorts, Key: nft.Interface, Entries: interfaces(n.UplinkPorts), Comment: "ports that lead out of the node"}}
+		{Name: setNonPodPorts, Key: nft.Interface, Entries: interfaces(n.OtherPorts),
+			Comment: "ports of other bridges and of the node"},
+		{Name: setUplinkPorts, Key: nft.Interface, Entries: interfaces(n.UplinkPorts),
+			Comment: "ports that lead out of the node"}}
 	for _, f := range inet.Families {
 		sets = append(sets, addressSets(n, f)...)
 	}
@@ -85,9 +88,11 @@ func bridgeSets(n program.Node) []*nft.Set {
 // port may have.
 func addressSets(n program.Node, f inet.Family) []*nft.Set {
 	v6 := f == inet.IPv6
-	portSource := &nft.Set{Name: perFamily(setPortSource, f), Key: either(v6, nft.InterfaceHardwareAddr6, nft.InterfaceHardwareAddr4),
+	portSource := &nft.Set{Name: perFamily(setPortSource, f), Key: either(v6, nft.InterfaceHardwareAddr6,
+		nft.InterfaceHardwareAddr4),
 		Comment: "allowed addresses per port"}
-	owned := &nft.Set{Name: perFamily(setPodAddress, f), Key: either(v6, nft.Addr6, nft.Addr4), Comment: "addresses of pods and of the node"}
+	owned := &nft.Set{Name: perFamily(setPodAddress, f), Key: either(v6, nft.Addr6, nft.Addr4),
+		Comment: "addresses of pods and of the node"}
 	add := func(at program.Attachment, a netip.Addr, comment string) {
 		key := nft.Key{Element: inet.Element{Addr: a}, Iface: at.Port, Hardware: at.Hardware}
 		portSource.Entries = append(portSource.Entries, nft.Entry{Key: key, Comment: comment})
@@ -116,7 +121,8 @@ func addressSets(n program.Node, f inet.Family) []*nft.Set {
 // atPort meets every frame that comes in by a port of a bridge. The kernel shows the
 // packet behind one VLAN tag here.
 func atPort() *nft.Chain {
-	c := &nft.Chain{Name: chainPrerouting, Base: &nft.Base{Type: "filter", Hook: "prerouting", Priority: priorityFrames}}
+	c := &nft.Chain{Name: chainPrerouting,
+		Base: &nft.Base{Type: "filter", Hook: "prerouting", Priority: priorityFrames}}
 	c.Add("the pod's own address", ip, portSource(nft.InputHardwareSource, inet.IPv4), accept)
 	c.Add("the pod's own address", ip6, nft.MatchProtocol{Protocol: icmpv6, Negate: true},
 		portSource(nft.InputHardwareSource, inet.IPv6), accept)
@@ -130,7 +136,8 @@ func atPort() *nft.Chain {
 func frames() *nft.Chain {
 	c := &nft.Chain{Name: chainFrames}
 	for _, etherType := range []uint16{0x8100, 0x88a8} { // 802.1Q, 802.1ad
-		c.Add("", nft.MatchTagBehind{EtherType: etherType}, nft.Count{Counter: CounterStacked}, nft.Verdict{Kind: nft.Drop})
+		c.Add("", nft.MatchTagBehind{EtherType: etherType}, nft.Count{Counter: CounterStacked},
+			nft.Verdict{Kind: nft.Drop})
 	}
 	c.Add("", nft.Lookup{Field: nft.InputInterface, Set: setPodPorts}, nft.GoTo(chainPodPort))
 	c.Add("", nft.GoTo(chainUnknownPort))
@@ -209,9 +216,10 @@ func unknownPort() *nft.Chain {
 
 // Statements that several chains use.
 var (
-	arp, ip, ip6 = nft.MatchEtherType{Type: nft.EtherARP}, nft.MatchEtherType{Type: nft.EtherIP}, nft.MatchEtherType{Type: nft.EtherIPv6}
-	accept       = nft.Verdict{Kind: nft.Accept}
-	spoofed      = nft.GoTo(chainSpoofed)
+	arp, ip, ip6 = nft.MatchEtherType{Type: nft.EtherARP}, nft.MatchEtherType{Type: nft.EtherIP},
+		nft.MatchEtherType{Type: nft.EtherIPv6}
+	accept  = nft.Verdict{Kind: nft.Accept}
+	spoofed = nft.GoTo(chainSpoofed)
 )
 
 func source(prefix string) nft.MatchPrefix {
@@ -254,7 +262,8 @@ func PortsInForce(t *nft.Table) (list []program.Attachment) {
 			number, ours := strings.CutPrefix(e.Comment, portPrefix)
 			index, err := strconv.Atoi(number)
 			if ours && err == nil && e.Key.Addr.IsValid() {
-				list = append(list, program.Attachment{Addr: e.Key.Addr, Port: e.Key.Iface, PortIndex: index, Hardware: e.Key.Hardware})
+				list = append(list, program.Attachment{Addr: e.Key.Addr, Port: e.Key.Iface, PortIndex: index,
+					Hardware: e.Key.Hardware})
 			}
 		}
 	}

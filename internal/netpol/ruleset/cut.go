@@ -39,7 +39,8 @@ func cutProtocols() []inet.Protocol {
 
 // cutSet returns the set, without elements.
 func cutSet(f inet.Family, p inet.Protocol) *nft.Set {
-	s := &nft.Set{Name: perFamily("cut", f) + "-" + p.String(), Key: either(f == inet.IPv6, nft.Flow6, nft.Flow4), Kept: true,
+	s := &nft.Set{Name: perFamily("cut", f) + "-" + p.String(), Key: either(f == inet.IPv6, nft.Flow6, nft.Flow4),
+		Kept:    true,
 		Comment: "packets that would revive a cut connection"}
 	switch p {
 	case inet.UDP:
@@ -171,7 +172,8 @@ func JoinOps(a, b []nft.Op) []nft.Op {
 }
 
 func entryOf(r program.Refused) nft.Entry {
-	return nft.Entry{Key: nft.Key{Element: inet.Element{Addr: r.Src, Port: r.SrcPort}, Dst: netip.AddrPortFrom(r.Dst, r.DstPort)}}
+	return nft.Entry{Key: nft.Key{Element: inet.Element{Addr: r.Src, Port: r.SrcPort}, Dst: netip.AddrPortFrom(r.Dst,
+		r.DstPort)}}
 }
 
 // Refusals returns what the sets of a table hold.
@@ -184,7 +186,8 @@ func Refusals(t *nft.Table) (list []program.Refused) {
 				continue
 			}
 			for _, e := range s.Entries {
-				list = append(list, program.Refused{Protocol: p, Src: e.Key.Addr, Dst: e.Key.Dst.Addr(), SrcPort: e.Key.Port,
+				list = append(list, program.Refused{Protocol: p, Src: e.Key.Addr, Dst: e.Key.Dst.Addr(),
+					SrcPort: e.Key.Port,
 					DstPort: e.Key.Dst.Port()})
 			}
 		}

@@ -45,7 +45,8 @@ func icmpErrors(n program.Node) *nft.Chain {
 	}
 	addAntispoofTo(c, n, chainErrorAntispoof)
 	if n.OpenUnknown {
-		c.Add("bridged", nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}, nft.MatchNoInput{}, nft.JumpTo(chainErrorAntispoof))
+		c.Add("bridged", nft.Lookup{Field: nft.OutputInterface, Set: setPodLinks}, nft.MatchNoInput{},
+			nft.JumpTo(chainErrorAntispoof))
 	}
 	for _, f := range inet.Families {
 		for _, end := range []nft.Field{nft.CtOriginalSource, nft.CtReplySource} {
@@ -66,7 +67,8 @@ func errorAntispoof() *nft.Chain {
 		if f == nft.OutputInterface {
 			open = append(open, nft.MatchNoInput{})
 		}
-		open = append(open, nft.Lookup{Field: f, Set: setPodLinks}, nft.Lookup{Field: f, Set: setEgressLinks, Negate: true})
+		open = append(open, nft.Lookup{Field: f, Set: setPodLinks}, nft.Lookup{Field: f, Set: setEgressLinks,
+			Negate: true})
 		c.Add("unisolated pods", append(open, nft.Verdict{Kind: nft.Return})...)
 	}
 	c.Add("", nft.GoTo(chainAntispoof))

@@ -25,7 +25,8 @@ func WithMemory(t *nft.Table, carried []string, restore []program.Saved) *nft.Ta
 		case setSavedSettings:
 			s = &nft.Set{Name: s.Name, Key: s.Key, Comment: s.Comment, Entries: saved(restore)}
 		case setNonPodLinks:
-			open := slices.DeleteFunc(slices.Clone(s.Entries), func(e nft.Entry) bool { return slices.Contains(carried, e.Key.Iface) })
+			open := slices.DeleteFunc(slices.Clone(s.Entries),
+				func(e nft.Entry) bool { return slices.Contains(carried, e.Key.Iface) })
 			s = &nft.Set{Name: s.Name, Key: s.Key, Comment: s.Comment, Entries: open}
 		}
 		with.Sets[i] = s
@@ -85,7 +86,8 @@ func ofPods() (names []string) {
 // ofLocal returns the names of all sets with addresses of local pods.
 func ofLocal() (names []string) {
 	for _, f := range inet.Families {
-		for _, name := range []string{setPodEgress, setGuardEgress, setGuardIngress, setLocalPods, setHairpin, setIfaceSource, setPodIngress} {
+		for _, name := range []string{setPodEgress, setGuardEgress, setGuardIngress, setLocalPods, setHairpin,
+			setIfaceSource, setPodIngress} {
 			names = append(names, perFamily(name, f))
 		}
 	}

@@ -31,12 +31,15 @@ func preroutingChains(n program.Node) []*nft.Chain {
 	c.Add("", nft.MatchToHost{}, nft.Verdict{Kind: nft.Return})
 	for _, f := range inet.Families {
 		known := nft.Lookup{Field: nft.Destination, Family: f, Set: perFamily(setLocalPods, f)}
-		c.Add("unicast IP in a broadcast frame", known, nft.Count{Counter: CounterBroadcast}, nft.Verdict{Kind: nft.Drop})
+		c.Add("unicast IP in a broadcast frame", known, nft.Count{Counter: CounterBroadcast},
+			nft.Verdict{Kind: nft.Drop})
 	}
 	if !n.OpenUnknown {
-		c.Add("non-pod interface", nft.Lookup{Field: nft.InputInterface, Set: setNonPodLinks}, nft.Verdict{Kind: nft.Return})
+		c.Add("non-pod interface", nft.Lookup{Field: nft.InputInterface, Set: setNonPodLinks},
+			nft.Verdict{Kind: nft.Return})
 		for _, p := range multicastPrefixes() {
-			c.Add("multicast or broadcast address", nft.MatchPrefix{Field: nft.Destination, Prefix: p}, nft.Verdict{Kind: nft.Return})
+			c.Add("multicast or broadcast address", nft.MatchPrefix{Field: nft.Destination, Prefix: p},
+				nft.Verdict{Kind: nft.Return})
 		}
 		c.Add("multicast or broadcast address", nft.MatchBroadcast{}, nft.Verdict{Kind: nft.Return})
 		c.Rules = append(c.Rules, dropped(CounterBroadcast, "unicast IP in a broadcast frame"))
@@ -46,7 +49,8 @@ func preroutingChains(n program.Node) []*nft.Chain {
 
 // multicastPrefixes are the multicast and broadcast addresses of every link.
 func multicastPrefixes() []netip.Prefix {
-	return []netip.Prefix{netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("ff00::/8")}
+	return []netip.Prefix{netip.MustParsePrefix("255.255.255.255/32"), netip.MustParsePrefix("224.0.0.0/4"),
+		netip.MustParsePrefix("ff00::/8")}
 }
 
 // multicast selects multicast and broadcast by IP address, not by frame: the frame may

@@ -123,7 +123,8 @@ func (r *Renderer) renderPods(p *program.Program) {
 
 // Render returns what the function of that name returns.
 func (r *Renderer) Render(p *program.Program, n program.Node) *nft.Table {
-	t := &nft.Table{TableID: Table(), Counters: []string{CounterBroadcast, CounterEgress, CounterIngress, CounterInvalid,
+	t := &nft.Table{TableID: Table(), Counters: []string{CounterBroadcast, CounterEgress, CounterIngress,
+		CounterInvalid,
 		CounterSelfTest, CounterSpoofed, CounterUnknownPod}}
 	for _, s := range p.Sets {
 		t.Sets = append(t.Sets, renderSet(s))
@@ -132,14 +133,18 @@ func (r *Renderer) Render(p *program.Program, n program.Node) *nft.Table {
 	t.Sets = append(t.Sets, r.sets...)
 	t.Sets = append(t.Sets, sourceSets(n.Attached)...)
 	t.Sets = append(t.Sets,
-		&nft.Set{Name: setNonPodLinks, Key: nft.Interface, Entries: interfaces(nonPodLinks(n)), Comment: "interfaces that do not lead to pods"},
-		&nft.Set{Name: setPodLinks, Key: nft.Interface, Entries: interfaces(podLinks(n)), Comment: "interfaces that lead to pods"},
+		&nft.Set{Name: setNonPodLinks, Key: nft.Interface, Entries: interfaces(nonPodLinks(n)),
+			Comment: "interfaces that do not lead to pods"},
+		&nft.Set{Name: setPodLinks, Key: nft.Interface, Entries: interfaces(podLinks(n)),
+			Comment: "interfaces that lead to pods"},
 		&nft.Set{Name: setIngressLinks, Key: nft.Interface, Entries: interfaces(n.Ingress),
 			Comment: "interfaces of pods isolated for ingress"},
-		&nft.Set{Name: setEgressLinks, Key: nft.Interface, Entries: interfaces(n.Egress), Comment: "interfaces of pods isolated for egress"},
+		&nft.Set{Name: setEgressLinks, Key: nft.Interface, Entries: interfaces(n.Egress),
+			Comment: "interfaces of pods isolated for egress"},
 		&nft.Set{Name: setPodBridges, Key: nft.Interface, Entries: interfaces(n.ClosedBridges),
 			Comment: "bridges that carry or carried pods"},
-		&nft.Set{Name: setSavedSettings, Key: nft.Interface, Entries: saved(n.Restore), Comment: "settings to restore with --cleanup-config"},
+		&nft.Set{Name: setSavedSettings, Key: nft.Interface, Entries: saved(n.Restore),
+			Comment: "settings to restore with --cleanup-config"},
 	)
 	if !n.NoGuard && !n.FilterHook {
 		t.Sets = append(t.Sets, r.guard...)
@@ -196,9 +201,12 @@ func podSets(p *program.Program) []*nft.Set {
 		addr, pair := either(v6, nft.Addr6, nft.Addr4), either(v6, nft.Pair6, nft.Pair4)
 		self := &nft.Set{Name: perFamily(setHairpin, f), Key: pair, Comment: "a local pod to itself (hairpin)"}
 		local := &nft.Set{Name: perFamily(setLocalPods, f), Key: addr, Comment: "addresses of local pods"}
-		ingress := &nft.Set{Name: perFamily(setPodIngress, f), Key: addr, Map: true, Comment: "ingress verdict per local pod"}
-		egress := &nft.Set{Name: perFamily(setPodEgress, f), Key: addr, Map: true, Comment: "egress verdict per isolated local pod"}
-		ingress.Entries = []nft.Entry{{Key: addrKey(SelfTest(f)), Verdict: nft.JumpTo(chainSelfTest), Comment: "self-test"}}
+		ingress := &nft.Set{Name: perFamily(setPodIngress, f), Key: addr, Map: true,
+			Comment: "ingress verdict per local pod"}
+		egress := &nft.Set{Name: perFamily(setPodEgress, f), Key: addr, Map: true,
+			Comment: "egress verdict per isolated local pod"}
+		ingress.Entries = []nft.Entry{{Key: addrKey(SelfTest(f)), Verdict: nft.JumpTo(chainSelfTest),
+			Comment: "self-test"}}
 		for _, pod := range p.Pods {
 			if inet.FamilyOf(pod.Addr) != f {
 				continue
@@ -240,11 +248,13 @@ func podLinks(n program.Node) []string {
 func sourceSets(list []program.Attachment) []*nft.Set {
 	var sets []*nft.Set
 	for _, f := range inet.Families {
-		s := &nft.Set{Name: perFamily(setIfaceSource, f), Key: either(f == inet.IPv6, nft.InterfaceAddr6, nft.InterfaceAddr4), Late: true,
+		s := &nft.Set{Name: perFamily(setIfaceSource, f), Key: either(f == inet.IPv6, nft.InterfaceAddr6,
+			nft.InterfaceAddr4), Late: true,
 			Comment: "allowed source addresses per interface"}
 		for _, from := range list {
 			if inet.FamilyOf(from.Addr) == f {
-				s.Entries = append(s.Entries, nft.Entry{Key: nft.Key{Element: inet.Element{Addr: from.Addr}, Iface: from.Link}})
+				s.Entries = append(s.Entries, nft.Entry{Key: nft.Key{Element: inet.Element{Addr: from.Addr},
+					Iface: from.Link}})
 			}
 		}
 		s.Entries = oneEach(s.Entries)

@@ -32,10 +32,12 @@ const accept = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 func LoadConfig(kubeconfig, master string) (*rest.Config, error) {
 	cfg, err := loadConfig(kubeconfig, master)
 	if clientcmd.IsEmptyConfig(err) {
-		return nil, fmt.Errorf("loading the API server's address and credentials: %s names no server; write a kubeconfig there, or give another one with --kubeconfig", kubeconfig)
+		return nil, fmt.Errorf("loading the API server's address and credentials: %s names no server; write a "+
+			"kubeconfig there, or give another one with --kubeconfig", kubeconfig)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("loading the API server's address and credentials: %w%s", err, cureForLogin(err, kubeconfig, master))
+		return nil, fmt.Errorf("loading the API server's address and credentials: %w%s", err,
+			cureForLogin(err, kubeconfig, master))
 	}
 	cfg.UserAgent = userAgent()
 	return cfg, nil
@@ -52,7 +54,8 @@ func cureForLogin(err error, kubeconfig, master string) string {
 	case errors.Is(err, rest.ErrNotInCluster):
 		return "; outside a cluster give a file with --kubeconfig, or a directory of policies and pods with --manifests"
 	}
-	return "; mount the service account's token there (automountServiceAccountToken, or a projected volume), or give a file with --kubeconfig"
+	return "; mount the service account's token there (automountServiceAccountToken, or a projected volume), " +
+		"or give a file with --kubeconfig"
 }
 
 func loadConfig(kubeconfig, master string) (*rest.Config, error) {

@@ -68,7 +68,8 @@ type notices struct {
 
 func newNotices(log *slog.Logger) *notices {
 	return &notices{log: log, turn: eventTurn, pause: eventPause, gap: eventGap, retry: eventRetry, woken: wake.New(),
-		queue: map[cluster.Key]*notice{}, taken: map[cluster.Key]*notice{}, spoken: map[cluster.Key]time.Time{}, count: func(EventResult) {}}
+		queue: map[cluster.Key]*notice{}, taken: map[cluster.Key]*notice{}, spoken: map[cluster.Key]time.Time{},
+		count: func(EventResult) {}}
 }
 
 // add has all findings about a policy written, in the place of what waits about it.
@@ -339,7 +340,8 @@ func missesRight(err error) bool {
 
 // mayPass reports whether the same request may succeed later.
 func mayPass(err error) bool {
-	never := []func(error) bool{apierrors.IsForbidden, apierrors.IsNotFound, apierrors.IsInvalid, apierrors.IsBadRequest,
+	never := []func(error) bool{apierrors.IsForbidden, apierrors.IsNotFound, apierrors.IsInvalid,
+		apierrors.IsBadRequest,
 		apierrors.IsMethodNotSupported, apierrors.IsRequestEntityTooLargeError}
 	return !slices.ContainsFunc(never, func(is func(error) bool) bool { return is(err) })
 }

@@ -146,7 +146,8 @@ func (s *Source) Run(ctx context.Context, store *cluster.Store) error {
 
 // follow follows all kinds until ctx ends, or until another configuration takes
 // the place of this one, which it then returns.
-func (s *Source) follow(ctx context.Context, cfg *rest.Config, store *cluster.Store, all []watched) (*rest.Config, error) {
+func (s *Source) follow(ctx context.Context, cfg *rest.Config, store *cluster.Store, all []watched) (*rest.Config,
+	error) {
 	client, err := newHTTPClient(cfg)
 	if err != nil {
 		return nil, err
@@ -213,7 +214,8 @@ func kinds(store *cluster.Store, node string) []watched {
 	}
 }
 
-func (s *Source) reflector(cfg *rest.Config, client *http.Client, store *cluster.Store, w watched) (*cache.Reflector, error) {
+func (s *Source) reflector(cfg *rest.Config, client *http.Client, store *cluster.Store, w watched) (*cache.Reflector,
+	error) {
 	c, err := restClient(cfg, client, w.gv)
 	if err != nil {
 		return nil, err

@@ -15,7 +15,8 @@ import (
 )
 
 // errOwnOnly says what is lost where the Nodes may not be listed and watched.
-var errOwnOnly = errors.New("only the own Node can be read, again after each refusal: its changes are seen late, and addresses of other Nodes are not known")
+var errOwnOnly = errors.New("only the own Node can be read, again after each refusal: its changes are seen late, " +
+	"and addresses of other Nodes are not known")
 
 // ownNode reads the one Node that this agent cannot do without.
 type ownNode struct {
@@ -31,7 +32,7 @@ func (o *ownNode) read(ctx context.Context, refused error) error {
 	var node prunedNode
 	err := o.client.Get().Resource("nodes").Name(o.name).Do(ctx).Into(&node)
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("%w; reading the own Node: %v", refused, err) //nolint:errorlint // refused alone is the reason
+		return fmt.Errorf("%w; reading the own Node: %v", refused, err) //nolint:errorlint // refused is the reason
 	}
 	o.store.Update(func(tx *cluster.Tx) {
 		if err != nil {

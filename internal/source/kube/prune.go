@@ -124,7 +124,8 @@ func statusFields(n protowire.Number) (kept, bool) {
 
 // knownAnnotation reports whether an annotation may be one that podwall reads.
 func knownAnnotation(entry []byte) bool {
-	return bytes.Contains(entry, []byte(corev1.MirrorPodAnnotationKey)) || bytes.Contains(entry, []byte(metav1.InitialEventsAnnotationKey)) ||
+	return bytes.Contains(entry, []byte(corev1.MirrorPodAnnotationKey)) || bytes.Contains(entry,
+		[]byte(metav1.InitialEventsAnnotationKey)) ||
 		bytes.Contains(entry, []byte(cluster.ExtraAnnotation))
 }
 

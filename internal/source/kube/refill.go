@@ -57,7 +57,8 @@ func pause(ctx context.Context, d time.Duration) {
 func reread(ctx context.Context, c rest.Interface, store *cluster.Store, k cluster.Key) error {
 	one := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", k.Name).String()}
 	var list networkingv1.NetworkPolicyList
-	err := c.Get().Namespace(k.Namespace).Resource("networkpolicies").VersionedParams(&one, metav1.ParameterCodec).Do(ctx).Into(&list)
+	err := c.Get().Namespace(k.Namespace).Resource("networkpolicies").VersionedParams(&one,
+		metav1.ParameterCodec).Do(ctx).Into(&list)
 	if err != nil {
 		return err
 	}

@@ -50,8 +50,9 @@ type reporter struct {
 }
 
 func newReporter(log *slog.Logger, group, kind, server string) *reporter {
-	return &reporter{log: log.With("kind", kind, "server", server), group: group, kind: kind, now: time.Now, count: func(ErrorReason) {},
-		feed: feed.Feed{Kind: kind, Since: time.Now()}}
+	return &reporter{log: log.With("kind", kind, "server", server), group: group, kind: kind, now: time.Now,
+		count: func(ErrorReason) {},
+		feed:  feed.Feed{Kind: kind, Since: time.Now()}}
 }
 
 // state returns how the kind stands at this moment.
@@ -200,10 +201,14 @@ func (r *reporter) classify(err error) failure {
 		if group == "" {
 			group = `""`
 		}
-		return failure{reason: ErrorForbidden, message: "not allowed to list and watch", level: slog.LevelError, passing: true,
-			cure: fmt.Sprintf("bind a ClusterRole with the rule apiGroups: [%s], resources: [%s], verbs: [list, watch]", group, r.kind)}
+		return failure{reason: ErrorForbidden, message: "not allowed to list and watch", level: slog.LevelError,
+			passing: true,
+			cure: fmt.Sprintf(
+				"bind a ClusterRole with the rule apiGroups: [%s], resources: [%s], verbs: [list, watch]", group,
+				r.kind)}
 	case apierrors.IsUnauthorized(err):
-		return failure{reason: ErrorUnauthorized, message: "the API server does not accept the credentials", level: slog.LevelError,
+		return failure{reason: ErrorUnauthorized, message: "the API server does not accept the credentials",
+			level:       slog.LevelError,
 			credentials: true,
 			cure:        "replace them in the kubeconfig, which is read again, or check the service account"}
 	case apierrors.HasStatusCause(err, watchBroke):

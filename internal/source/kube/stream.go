@@ -26,7 +26,8 @@ type streamed struct {
 }
 
 func newStreamed(inner watch.Interface, take func(watch.Event) bool) *streamed {
-	s := &streamed{inner: inner, take: take, result: make(chan watch.Event), stop: wake.New(), ended: make(chan struct{})}
+	s := &streamed{inner: inner, take: take, result: make(chan watch.Event), stop: wake.New(),
+		ended: make(chan struct{})}
 	go s.run()
 	return s
 }
