@@ -25,7 +25,8 @@ type plan struct {
 // newPlan keeps away from the used addresses. Bridges have subnets in which the pods can
 // have theirs.
 func newPlan(used, pods []netip.Addr) *plan {
-	p := &plan{network: complete.FreeNetwork(used), bits: 24, used: map[netip.Addr]bool{}, gateways: map[netip.Prefix]netip.Addr{}}
+	p := &plan{network: complete.FreeNetwork(used), bits: 24, used: map[netip.Addr]bool{},
+		gateways: map[netip.Prefix]netip.Addr{}}
 	for _, a := range used {
 		p.used[a] = true
 	}

@@ -57,7 +57,8 @@ func (b *Bed) addPod(spec PodSpec) (*pod, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Endpoint{Kind: PodEndpoint, Name: name, Node: spec.Node, Addrs: slices.Clone(spec.IPs), NS: space.ns, HostDevice: hostDevice(name)}
+	e := &Endpoint{Kind: PodEndpoint, Name: name, Node: spec.Node, Addrs: slices.Clone(spec.IPs), NS: space.ns,
+		HostDevice: hostDevice(name)}
 	p := &pod{member: member{Endpoint: e, space: space}, node: n}
 	b.pods[name] = p
 	if err := b.introducePod(p); err != nil {
@@ -253,5 +254,6 @@ func (n *node) proxy(want map[netip.Addr]bool) error {
 }
 
 func (n *node) proxyEntry(a netip.Addr) *netlink.Neigh {
-	return &netlink.Neigh{LinkIndex: n.bridge.Attrs().Index, Family: addressFamily(a), Flags: netlink.NTF_PROXY, IP: a.AsSlice()}
+	return &netlink.Neigh{LinkIndex: n.bridge.Attrs().Index, Family: addressFamily(a), Flags: netlink.NTF_PROXY,
+		IP: a.AsSlice()}
 }

@@ -100,7 +100,8 @@ func dnat(to netip.AddrPort) []expr.Any {
 	return []expr.Any{
 		&expr.Immediate{Register: first, Data: to.Addr().AsSlice()},
 		&expr.Immediate{Register: second, Data: binaryutil.BigEndian.PutUint16(to.Port())},
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(nfproto(to.Addr())), RegAddrMin: first, RegProtoMin: second, Specified: true},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(nfproto(to.Addr())), RegAddrMin: first,
+			RegProtoMin: second, Specified: true},
 	}
 }
 

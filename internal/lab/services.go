@@ -143,7 +143,8 @@ func (t *serviceTable) addNAT(services []Service, o ServiceOptions) {
 }
 
 func (t *serviceTable) nat(name string, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
-	return t.conn.AddChain(&nftables.Chain{Table: t.table, Name: name, Type: nftables.ChainTypeNAT, Hooknum: hook, Priority: priority})
+	return t.conn.AddChain(&nftables.Chain{Table: t.table, Name: name, Type: nftables.ChainTypeNAT, Hooknum: hook,
+		Priority: priority})
 }
 
 func backendAddrs(services []Service) []netip.Addr {

@@ -36,7 +36,8 @@ const enough = 6
 
 // Summarize returns the interval of the median. There must be a value.
 func Summarize(values []float64) Interval {
-	s := benchmath.AssumeNothing.Summary(benchmath.NewSample(slices.Clone(values), &benchmath.DefaultThresholds), Confidence)
+	s := benchmath.AssumeNothing.Summary(benchmath.NewSample(slices.Clone(values), &benchmath.DefaultThresholds),
+		Confidence)
 	i := Interval{Median: s.Center, Low: s.Lo, High: s.Hi, N: len(values)}
 	if len(values) < enough {
 		i.Low, i.High = slices.Min(values), slices.Max(values)
@@ -91,7 +92,8 @@ func (b Bar) Met(r Row) bool {
 	case r.Ratio == nil:
 		return false
 	}
-	return (b.Ratio == 0 || r.Ratio.Median <= b.Ratio) && (b.End == 0 || r.Ratio.High <= b.End) && (!b.One || r.Ratio.Low <= 1)
+	return (b.Ratio == 0 || r.Ratio.Median <= b.Ratio) && (b.End == 0 || r.Ratio.High <= b.End) &&
+		(!b.One || r.Ratio.Low <= 1)
 }
 
 // Row is one line of a report: one setting in one section.

@@ -79,7 +79,8 @@ func (r *Report) WriteJSON(w io.Writer) error {
 // WriteTable writes the report for people, one table for each section.
 func (r *Report) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(t, "%s\n%s, %d cores, kernel %s, load %.1f, %s\n", r.Command, r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Load, r.Version)
+	fmt.Fprintf(t, "%s\n%s, %d cores, kernel %s, load %.1f, %s\n", r.Command, r.Machine.CPU, r.Machine.Cores,
+		r.Machine.Kernel, r.Machine.Load, r.Version)
 	section := ""
 	for _, row := range r.Rows {
 		if row.Section != section {

@@ -87,7 +87,8 @@ func nodesOf(ends ...End) []string {
 func flowOn(node string, p cluster.Protocol, port uint16, src, dst End) program.Flow {
 	return program.Flow{
 		Protocol: inet.Protocol(p), Src: src.Addr, Dst: dst.Addr, DstPort: port,
-		FromNode: src.isNode(node), ToNode: dst.isNode(node), SrcElsewhere: src.elsewhere(node), DstElsewhere: dst.elsewhere(node),
+		FromNode: src.isNode(node), ToNode: dst.isNode(node), SrcElsewhere: src.elsewhere(node),
+		DstElsewhere: dst.elsewhere(node),
 	}
 }
 

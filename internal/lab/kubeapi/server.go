@@ -109,7 +109,8 @@ func (s *Server) start(program string, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	s.process, err = process.Start(cmd, process.Options{Name: "the API server", Log: s.Log, NS: s.netns, Ask: lifeline.Close})
+	s.process, err = process.Start(cmd, process.Options{Name: "the API server", Log: s.Log, NS: s.netns,
+		Ask: lifeline.Close})
 	return err
 }
 

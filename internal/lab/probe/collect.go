@@ -30,7 +30,8 @@ type Outcome struct {
 // packets of others. Dropped returns how far the drop counters have moved
 // since before the probes were sent; nil means that no drop is expected. The
 // deadline passing is no error: the outcome is then not exact.
-func (p *Prober) Collect(ctx context.Context, ids []uint32, dropped func() (uint64, error), deadline time.Time) (Outcome, error) {
+func (p *Prober) Collect(ctx context.Context, ids []uint32, dropped func() (uint64, error),
+	deadline time.Time) (Outcome, error) {
 	limit, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	out, read, settled := Outcome{Missing: ids}, true, time.Time{}

@@ -99,7 +99,8 @@ func (p *Prober) Add(e Endpoint) error {
 	p.endpoints[e.Name] = ep
 	for _, s := range ep.sockets {
 		p.sockets[int32(s.fd)] = s
-		if err := unix.EpollCtl(p.poll, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(s.fd)}); err != nil {
+		if err := unix.EpollCtl(p.poll, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: unix.EPOLLIN,
+			Fd: int32(s.fd)}); err != nil {
 			p.remove(ep)
 			return fmt.Errorf("watching endpoint %s: %w", e.Name, err)
 		}

@@ -57,7 +57,8 @@ func (p *Prober) prepare(probe *Probe) (fd int, err error) {
 		probe.Src = ep.address(probe.Dst)
 	}
 	if !probe.Src.IsValid() || probe.Src.Is4() != probe.Dst.Is4() {
-		return -1, fmt.Errorf("sending probe %d from %s to %s: no source address of that family", probe.ID, probe.From, probe.Dst)
+		return -1, fmt.Errorf("sending probe %d from %s to %s: no source address of that family", probe.ID,
+			probe.From, probe.Dst)
 	}
 	if probe.SrcPort == 0 {
 		probe.SrcPort = p.nextPort()

@@ -109,7 +109,8 @@ func (ep *endpoint) openRaw(family, number int) error {
 	if err != nil {
 		return fmt.Errorf("opening a raw socket: %w", err)
 	}
-	ep.sockets = append(ep.sockets, &socket{endpoint: ep.Name, fd: fd, number: byte(number), v6: family == unix.AF_INET6})
+	ep.sockets = append(ep.sockets, &socket{endpoint: ep.Name, fd: fd, number: byte(number),
+		v6: family == unix.AF_INET6})
 	if err := enlarge(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF); err != nil {
 		return err
 	}

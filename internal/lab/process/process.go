@@ -105,7 +105,8 @@ func Start(cmd *exec.Cmd, o Options) (*Process, error) {
 		return nil, fmt.Errorf("making the log of %s: %w", o.Name, err)
 	}
 	defer log.Close() // the process has its own descriptor
-	p := &Process{options: o, cmd: cmd, log: log.Name(), pages: client(o.NS), ended: make(chan struct{}), started: time.Now()}
+	p := &Process{options: o, cmd: cmd, log: log.Name(), pages: client(o.NS), ended: make(chan struct{}),
+		started: time.Now()}
 	cmd.Stdout, cmd.Stderr = log, log
 	if o.Group {
 		o.ownGroup(cmd)

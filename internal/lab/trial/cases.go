@@ -90,7 +90,8 @@ func (k KernelBackend) questions(step *cases.Step, ends []cases.End) asked {
 				if from.Pod == nil && to.Pod == nil {
 					continue // nobody's business
 				}
-				q := Question{From: k.place(from), To: k.place(to), Src: from.Addr, Dst: to.Addr, Proto: packet.Protocol(proto), Port: p.Port}
+				q := Question{From: k.place(from), To: k.place(to), Src: from.Addr, Dst: to.Addr,
+					Proto: packet.Protocol(proto), Port: p.Port}
 				if q.From == "" || q.To == "" {
 					continue
 				}

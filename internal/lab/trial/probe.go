@@ -140,7 +140,8 @@ func (t *Trial) ask(ctx context.Context, questions []Question, answers []Answer,
 		case out.Exact:
 			a.Verdict, a.Problem = Denied, ""
 		default:
-			a.Problem = fmt.Sprintf("not seen, and of %d packets sent %d arrived and %d were counted as dropped", len(list), out.Arrived, out.Dropped)
+			a.Problem = fmt.Sprintf("not seen, and of %d packets sent %d arrived and %d were counted as dropped",
+				len(list), out.Arrived, out.Dropped)
 			open = append(open, i)
 		}
 	}
@@ -236,7 +237,8 @@ func (t *Trial) Drops() (uint64, error) {
 		if err != nil {
 			return 0, fmt.Errorf("on node %s: %w", n.name, err)
 		}
-		for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterUnknownPod, ruleset.CounterSpoofed,
+		for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterUnknownPod,
+			ruleset.CounterSpoofed,
 			ruleset.CounterBroadcast, ruleset.CounterSpoofedFrame, ruleset.CounterInvalid} {
 			sum += counters[name]
 		}

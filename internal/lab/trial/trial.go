@@ -154,7 +154,8 @@ func (t *Trial) startNode(name, files string) error {
 func (t *Trial) agentOf(n *node, log string) (*agent, error) {
 	args := []string{"--manifests", t.manifests.dir, "--hostname-override", n.name, "--iptables-sync-period=1s",
 		"--log-format=text", "--gate-socket=" + t.Gate(n.name)}
-	return startAgent(t.bed.Node(n.name), t.cfg.Agent, filepath.Join(t.dir, n.files+log), append(args, t.cfg.AgentArgs...))
+	return startAgent(t.bed.Node(n.name), t.cfg.Agent, filepath.Join(t.dir, n.files+log),
+		append(args, t.cfg.AgentArgs...))
 }
 
 // Restart ends the agent of a node, does what is to be done between, and returns when

@@ -230,7 +230,8 @@ func palette(index int) color.NRGBA {
 }
 
 func shape(index int) draw.GlyphDrawer {
-	list := [...]draw.GlyphDrawer{draw.CircleGlyph{}, draw.SquareGlyph{}, draw.TriangleGlyph{}, draw.PyramidGlyph{}, draw.BoxGlyph{}, draw.RingGlyph{}, draw.CrossGlyph{}}
+	list := [...]draw.GlyphDrawer{draw.CircleGlyph{}, draw.SquareGlyph{}, draw.TriangleGlyph{}, draw.PyramidGlyph{},
+		draw.BoxGlyph{}, draw.RingGlyph{}, draw.CrossGlyph{}}
 	return list[index%len(list)]
 }
 

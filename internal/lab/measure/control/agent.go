@@ -29,9 +29,11 @@ type program struct {
 }
 
 func (p program) command(more ...string) *exec.Cmd {
-	args := []string{"--run-router=false", "--run-firewall=true", "--run-service-proxy=false", "--kubeconfig=" + p.kubeconfig,
+	args := []string{"--run-router=false", "--run-firewall=true", "--run-service-proxy=false",
+		"--kubeconfig=" + p.kubeconfig,
 		"--iptables-sync-period=1s", "--cache-sync-timeout=5m",
-		"--hostname-override=" + nodeName, "--gate-socket=" + filepath.Join(p.dir, "gate.sock")} // nodes of a lab share a file system
+		// nodes of a lab share a file system
+		"--hostname-override=" + nodeName, "--gate-socket=" + filepath.Join(p.dir, "gate.sock")}
 	args = append(append(args, p.extra...), more...)
 	return exec.Command(p.path, args...)
 }
@@ -41,7 +43,8 @@ type agent struct{ *process.Process }
 
 // start starts the agent; it is not ready yet.
 func (p program) start() (*agent, error) {
-	a, err := process.Start(p.command(), process.Options{Name: "the agent", Log: filepath.Join(p.dir, "*.log"), NS: p.ns, Group: true})
+	a, err := process.Start(p.command(), process.Options{Name: "the agent", Log: filepath.Join(p.dir, "*.log"),
+		NS: p.ns, Group: true})
 	if err != nil {
 		return nil, err
 	}

@@ -39,7 +39,10 @@ func cycles() []cycle {
 		{effort.often, labelSteps},
 		{effort.often, localSteps},
 		{effort.often, policySteps},
-		{effort.often, func(w *world, _ int) []step { return w.relabel("namespace of 8 pods", smallNS, w.shape.big, small) }},
+		{effort.often, func(w *world, _ int) []step {
+			return w.relabel("namespace of 8 pods", smallNS, w.shape.big,
+				small)
+		}},
 		{effort.seldom, func(w *world, _ int) []step { return w.relabel(bigName(w.shape.big), bigNS, 0, w.shape.big) }},
 	}
 }
@@ -109,7 +112,8 @@ func policySteps(w *world, turn int) []step {
 	before, after := ofPolicy(2*turn), ofPolicy(2*turn+1)
 	write := func(ip netip.Addr) *networkingv1.NetworkPolicy {
 		cidr := netip.PrefixFrom(ip, ip.BitLen()).String()
-		return policyFor(benchNS, "written", "target", ingress(networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: cidr}}))
+		return policyFor(benchNS,
+			"written", "target", ingress(networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: cidr}}))
 	}
 	return []step{
 		{"policy added", false, []netip.Addr{before}, w.src.create, write(before)},

@@ -75,7 +75,8 @@ func Run(ctx context.Context, cfg Config, r *bench.Report) error {
 		}
 		if p.name == "api" && cfg.KubeAPI == "" {
 			if len(cfg.Only) > 0 {
-				return errors.New("the part api needs the test API server: build it with make kubeapi and name it with --kubeapi")
+				return errors.New("the part api needs the test API server: build it with make kubeapi and name it " +
+					"with --kubeapi")
 			}
 			r.Notes = append(r.Notes, "The part api was left out: there is no test API server.")
 			continue
@@ -104,15 +105,18 @@ func (e effort) seldom() int { return e.rare }
 // effort shares half a minute of rest and a minute of load between the rounds.
 func (c Config) effort() effort {
 	if c.Quick {
-		return effort{turns: 3, rare: 1, rest: 200 * time.Millisecond, changes: 40, lag: 25, settle: 100 * time.Millisecond}
+		return effort{turns: 3, rare: 1, rest: 200 * time.Millisecond, changes: 40, lag: 25,
+			settle: 100 * time.Millisecond}
 	}
-	return effort{turns: 100, rare: 10, rest: 30 * time.Second / time.Duration(c.Rounds), changes: 60 * rate / c.Rounds, lag: 5 * rate / 4, settle: 2 * time.Second}
+	return effort{turns: 100, rare: 10, rest: 30 * time.Second / time.Duration(c.Rounds),
+		changes: 60 * rate / c.Rounds, lag: 5 * rate / 4, settle: 2 * time.Second}
 }
 
 // size returns the shape, or a small one of the same kind.
 func (c Config) size(s shape) shape {
 	if c.Quick {
-		return shape{nodes: 10, pods: 160, namespaces: min(s.namespaces, 10), policies: min(s.policies, 20), services: min(s.services, 5), big: 40}
+		return shape{nodes: 10, pods: 160, namespaces: min(s.namespaces, 10), policies: min(s.policies, 20),
+			services: min(s.services, 5), big: 40}
 	}
 	return s
 }
@@ -121,7 +125,8 @@ func (c Config) size(s shape) shape {
 // one of many small tenants that write many policies.
 func api(ctx context.Context, cfg Config, r *bench.Report) error {
 	s := cfg.size(shape{nodes: 100, pods: 8_000, namespaces: 100, policies: 500, services: 1_000, big: 2_000})
-	return cfg.measure(ctx, r, "API server, "+s.String(), s, true, bars{policy: 100, sync: 1000, idle: 0.5, peak: 60 << 20})
+	return cfg.measure(ctx, r, "API server, "+s.String(), s, true, bars{policy: 100, sync: 1000, idle: 0.5,
+		peak: 60 << 20})
 }
 
 func large(ctx context.Context, cfg Config, r *bench.Report) error {

@@ -60,7 +60,8 @@ func (t *table) report(r *bench.Report, bar func(row) *bench.Bar) {
 	for _, s := range sections {
 		for _, k := range t.order {
 			if k.section == s {
-				r.Rows = append(r.Rows, bench.Alone(k.section, k.unit, bench.Series{Name: k.name, Values: t.rows[k]}, bar(k)))
+				r.Rows = append(r.Rows, bench.Alone(k.section, k.unit, bench.Series{Name: k.name, Values: t.rows[k]},
+					bar(k)))
 			}
 		}
 	}

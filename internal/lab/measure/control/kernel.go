@@ -46,7 +46,8 @@ const buffer = 256 << 20
 
 // watchKernel begins to listen in the namespace of the descriptor.
 func watchKernel(fd int) (*witness, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: 1 << (unix.NFNLGRP_NFTABLES - 1), NetNS: fd})
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: 1 << (unix.NFNLGRP_NFTABLES - 1),
+		NetNS: fd})
 	if err != nil {
 		return nil, fmt.Errorf("listening to nftables: %w", err)
 	}

@@ -48,9 +48,11 @@ func weighed(r *bench.Report, sizes []int, perPod float64, peak, now []bench.Ser
 	last := len(sizes) - 1
 	more := float64(sizes[last] - sizes[0])
 	r.Rows = append(r.Rows,
-		bench.Alone(section, "MiB", slope("bytes for each further remote pod, highest", peak[0], peak[last], more), upTo(perPod, "< 300 B")),
+		bench.Alone(section, "MiB", slope("bytes for each further remote pod, highest", peak[0], peak[last], more),
+			upTo(perPod, "< 300 B")),
 		bench.Alone(section, "MiB", slope("bytes for each further remote pod, resident", now[0], now[last], more), nil))
-	r.Plots = append(r.Plots, bench.Plot{Name: "control-memory", Title: "Memory of the agent", X: "pods of the cluster", Y: "MiB",
+	r.Plots = append(r.Plots, bench.Plot{Name: "control-memory", Title: "Memory of the agent",
+		X: "pods of the cluster", Y: "MiB",
 		Lines: []bench.Line{curve("highest (VmHWM)", sizes, peak), curve("resident", sizes, now)}})
 }
 

@@ -149,7 +149,8 @@ func (m *meter) load(ctx context.Context) error {
 			return err
 		}
 		m.quantiles(sectionLoad+m.name, map[string][]float64{"pods and labels of another node": times})
-		m.table.add(sectionCost+m.name, "", "under load, CPU s for 1,000 changes", 1000*cpu.Seconds()/float64(len(times)))
+		m.table.add(sectionCost+m.name, "", "under load, CPU s for 1,000 changes",
+			1000*cpu.Seconds()/float64(len(times)))
 		m.table.add(sectionCost+m.name, "", "under load, % of a core", 100*cpu.Seconds()/took.Seconds())
 	}
 	now, _, err := m.agent.memory()
@@ -233,7 +234,9 @@ func (m *meter) kernelMemory(ctx context.Context) error {
 	}
 	pause(ctx, m.effort.settle)
 	after, err := slab()
-	m.table.add(sectionMemory+m.name, "MiB", fmt.Sprintf("kernel, %d elements, %d sets, %d rules (noise: about 0.5 MiB)", s.Elements, s.Sets, s.Rules), (before-after)/mebi)
+	m.table.add(sectionMemory+m.name,
+		"MiB", fmt.Sprintf("kernel, %d elements, %d sets, %d rules (noise: about 0.5 MiB)", s.Elements, s.Sets,
+			s.Rules), (before-after)/mebi)
 	return err
 }
 

@@ -47,8 +47,10 @@ func (s server) fill(ctx context.Context, sh shape, own []netip.Addr) error {
 	}
 	for i := range sh.services {
 		app := i % sh.apps()
-		objects = append(objects, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: sh.namespaceOf(app), Name: fmt.Sprintf("svc-%d", i)}, Spec: corev1.ServiceSpec{
-			Selector: map[string]string{"app": fmt.Sprintf("app-%d", app)}, Ports: []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromString("http")}},
+		objects = append(objects, &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: sh.namespaceOf(app),
+			Name: fmt.Sprintf("svc-%d", i)}, Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": fmt.Sprintf("app-%d", app)},
+			Ports:    []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromString("http")}},
 		}})
 	}
 	return s.Fill(ctx, objects)

@@ -62,7 +62,8 @@ func (w *world) build(ctx context.Context, cfg Config, real bool) (err error) {
 	}
 	cfg.say("wiring %d pods of the node", len(w.shape.local()))
 	for i, ip := range w.shape.local() {
-		if _, err := w.bed.AddPod(lab.PodSpec{Key: cluster.Key{Namespace: "local", Name: fmt.Sprintf("p%d", i)}, Node: nodeName, IPs: []netip.Addr{ip}}); err != nil {
+		if _, err := w.bed.AddPod(lab.PodSpec{Key: cluster.Key{Namespace: "local", Name: fmt.Sprintf("p%d", i)},
+			Node: nodeName, IPs: []netip.Addr{ip}}); err != nil {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -73,7 +74,8 @@ func (w *world) build(ctx context.Context, cfg Config, real bool) (err error) {
 	if err := w.openSource(ctx, cfg, host, real); err != nil {
 		return err
 	}
-	w.program = program{path: cfg.Agent, kubeconfig: w.src.kubeconfig(), dir: w.dir, ns: w.node.NS, extra: cfg.AgentArgs}
+	w.program = program{path: cfg.Agent, kubeconfig: w.src.kubeconfig(), dir: w.dir, ns: w.node.NS,
+		extra: cfg.AgentArgs}
 	return w.src.fill(ctx, w.shape, w.node.Addrs)
 }
 
@@ -146,12 +148,14 @@ func (w *world) remote(role, tier string) (*corev1.Pod, netip.Addr, int) {
 // policy knows the tier "none": with it the role alone decides whether the kernel
 // sees the address.
 func client(n int, role, tier string) *corev1.Pod {
-	return newPod(clientNS, fmt.Sprintf("c%d", n), "node-1", ofEvent(n), map[string]string{"app": "client", "tier": tier, "role": role})
+	return newPod(clientNS, fmt.Sprintf("c%d", n), "node-1", ofEvent(n),
+		map[string]string{"app": "client", "tier": tier, "role": role})
 }
 
 // timed makes a change and returns the time until the kernel has come to all of
 // the addresses, or has let them go.
-func (w *world) timed(ctx context.Context, gone bool, list []netip.Addr, act func() (time.Time, error)) (time.Duration, error) {
+func (w *world) timed(ctx context.Context, gone bool, list []netip.Addr,
+	act func() (time.Time, error)) (time.Duration, error) {
 	seen := w.witness.expect(gone, list...)
 	start, err := act()
 	if err != nil {
@@ -176,7 +180,8 @@ func (w *world) await(ctx context.Context, seen *arrival) (time.Time, error) {
 	case <-w.agent.Ended():
 		return time.Time{}, fmt.Errorf("waiting for a change: %w", process.Lives(w.agent.Process))
 	case <-limit.C:
-		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s", process.Patience),
+		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s",
+			process.Patience),
 			w.witness.failure())
 	}
 }

@@ -52,5 +52,6 @@ func Start(node *lab.Endpoint, c Config) (*process.Process, error) {
 		return nil, fmt.Errorf("configuring kube-proxy: %w", err)
 	}
 	return process.Start(exec.Command(c.Program, append([]string{"--config=" + name}, c.Flags...)...),
-		process.Options{Name: "kube-proxy of " + node.Name, Log: filepath.Join(c.Dir, "*.log"), NS: node.NS, Group: true})
+		process.Options{Name: "kube-proxy of " + node.Name, Log: filepath.Join(c.Dir, "*.log"), NS: node.NS,
+			Group: true})
 }

@@ -28,7 +28,8 @@ func (s *sockets) receiver(r Request) (fd int, err error) {
 // anything.
 func deaf(fd int) error {
 	drop := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K}}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop[0]}); err != nil {
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: 1, Filter: &drop[0]}); err != nil {
 		return fmt.Errorf("making a socket deaf: %w", err)
 	}
 	return nil

@@ -36,14 +36,16 @@ func settle() (realTime bool, err error) {
 	if err := unix.SchedSetaffinity(0, &one); err != nil {
 		return false, fmt.Errorf("binding the thread to a CPU: %w", err)
 	}
-	err = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: priority}, 0)
+	err = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO,
+		Priority: priority}, 0)
 	return err == nil, nil
 }
 
 // cpuTime is what the thread has used so far, in nanoseconds.
 func cpuTime() int64 {
 	var t unix.Timespec
-	_, _, _ = unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_THREAD_CPUTIME_ID, uintptr(unsafe.Pointer(&t)), 0) // cannot fail
+	// cannot fail
+	_, _, _ = unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_THREAD_CPUTIME_ID, uintptr(unsafe.Pointer(&t)), 0)
 	return t.Nano()
 }
 
@@ -72,9 +74,11 @@ func newAddr(a netip.AddrPort) *addr {
 	port := [2]byte{byte(a.Port() >> 8), byte(a.Port())}
 	order := *(*uint16)(unsafe.Pointer(&port))
 	if a.Addr().Is4() {
-		return &addr{family: unix.AF_INET, v4: unix.RawSockaddrInet4{Family: unix.AF_INET, Port: order, Addr: a.Addr().As4()}}
+		return &addr{family: unix.AF_INET, v4: unix.RawSockaddrInet4{Family: unix.AF_INET, Port: order,
+			Addr: a.Addr().As4()}}
 	}
-	return &addr{family: unix.AF_INET6, v6: unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: order, Addr: a.Addr().As16()}}
+	return &addr{family: unix.AF_INET6, v6: unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: order,
+		Addr: a.Addr().As16()}}
 }
 
 func (a *addr) raw() (unsafe.Pointer, uintptr) {
@@ -95,7 +99,8 @@ func failed(what string, errno unix.Errno) error {
 }
 
 func socket(family, kind, protocol int) (int, error) {
-	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family), uintptr(kind|unix.SOCK_CLOEXEC), uintptr(protocol))
+	fd, _, errno := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family), uintptr(kind|unix.SOCK_CLOEXEC),
+		uintptr(protocol))
 	return int(fd), failed("making a socket", errno)
 }
 
@@ -117,7 +122,8 @@ func accept(fd int) (int, error) {
 }
 
 func send(fd int, b []byte) error {
-	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+		unix.MSG_NOSIGNAL, 0, 0)
 	if errno == 0 && int(n) != len(b) {
 		return errShort
 	}
@@ -127,7 +133,8 @@ func send(fd int, b []byte) error {
 // receive reads what is there, at most one buffer, and waits for the first byte
 // only. It returns 0 when the other side has closed.
 func receive(fd int, b []byte) (int, error) {
-	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+		0, 0, 0)
 	return int(n), failed("receiving", errno)
 }
 
@@ -169,6 +176,7 @@ func newParcel(size int) *parcel {
 // What the kernel refuses (a full buffer, a policy that the sender is told of) is
 // counted by the caller.
 func (p *parcel) send(fd, n int) (int, error) {
-	sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&p.messages[0])), uintptr(n), 0, 0, 0)
+	sent, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&p.messages[0])),
+		uintptr(n), 0, 0, 0)
 	return int(sent), failed("sending", errno)
 }

@@ -17,7 +17,8 @@ import (
 // program runs the agent of a node until it enforces what the manifests say,
 // and ends it. What it wrote into the kernel stays.
 func program(ctx context.Context, at *lab.Endpoint, agent, dir, manifests string, args []string) (err error) {
-	args = append([]string{"--manifests", manifests, "--hostname-override", at.Name, "--iptables-sync-period=1h", "--log-format=text", "--gate-socket="}, args...)
+	args = append([]string{"--manifests", manifests, "--hostname-override", at.Name, "--iptables-sync-period=1h",
+		"--log-format=text", "--gate-socket="}, args...)
 	p, err := process.Start(exec.Command(agent, args...),
 		process.Options{Name: "the agent of " + at.Name, Log: filepath.Join(dir, "*.log"), NS: at.NS, Group: true})
 	if err != nil {

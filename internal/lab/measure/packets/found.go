@@ -13,14 +13,16 @@ import (
 // switch on something that was off, and packets that are denied.
 func found() []group {
 	onBridge := setting("podwall", usual()).on(lab.Bridge)
-	onBridge.modes = []mode{{name: "bridge passes its packets unseen", unfiltered: true}, {name: "bridge shows its packets, no agent"}, {name: "podwall", awake: true}}
+	onBridge.modes = []mode{{name: "bridge passes its packets unseen", unfiltered: true},
+		{name: "bridge shows its packets, no agent"}, {name: "podwall", awake: true}}
 	noNAT := setting("podwall", usual())
 	noNAT.plan.found, noNAT.modes[0].name = tracked, "connections tracked, nobody translates addresses"
 	denied := measurement{meter.Unanswered, "packet of a flood that is denied", "ns", "closed", 10_000, 3}
 	deny := setting("denied by podwall", usual())
 	deny.modes[0].name = "delivered, no agent"
 	return []group{
-		{name: "found", title: "bridge as found", measurements: []measurement{established(), first()}, subjects: unjudged(onBridge)},
+		{name: "found", title: "bridge as found", measurements: []measurement{established(), first()},
+			subjects: unjudged(onBridge)},
 		{name: "found", title: "no NAT as found", measurements: everything(), subjects: unjudged(noNAT)},
 		{name: "found", title: "IPv6 as found", measurements: everything(), subjects: unjudged(untracked()...)},
 		{name: "found", title: "deny", measurements: []measurement{denied}, subjects: unjudged(deny)},
@@ -33,7 +35,8 @@ func found() []group {
 func untracked() []subject {
 	six := usual()
 	six.v6 = true
-	asFound := subject{name: "bare", plan: plan{wiring: lab.Routed, shape: six, found: bare}, modes: []mode{{name: "nothing tracks connections"}}}
+	asFound := subject{name: "bare", plan: plan{wiring: lab.Routed, shape: six, found: bare},
+		modes: []mode{{name: "nothing tracks connections"}}}
 	others := asFound
 	others.sharedBase, others.modes = true, []mode{{name: "the same on other nodes"}}
 	agents := setting("podwall", six)

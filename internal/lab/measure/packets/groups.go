@@ -144,8 +144,10 @@ func allGroups() []group {
 }
 
 func pods() group {
-	g := group{name: "pods", title: "pods", proxied: true, measurements: everything(), plot: &bench.Plot{Name: "packets-pods",
-		Title: "Cost against the size of the cluster", X: "pods in the cluster", Y: "ratio to no agent", LogX: true}}
+	g := group{name: "pods", title: "pods", proxied: true, measurements: everything(),
+		plot: &bench.Plot{Name: "packets-pods",
+			Title: "Cost against the size of the cluster", X: "pods in the cluster", Y: "ratio to no agent",
+			LogX: true}}
 	for _, n := range []int{100, 2000, 8000, 100_000} {
 		s := usual()
 		s.pods = n
@@ -160,12 +162,13 @@ func pods() group {
 func datapaths() group {
 	big := usual()
 	big.pods = 100_000
-	return group{name: "datapath", title: "datapath", proxied: true, measurements: everything(), subjects: twice([]subject{
-		setting("nat, guard off", usual()),
-		setting("nat, guard on", usual()).with("nat", "on"),
-		setting("nat, guard on, 100,000 pods", big).with("nat", "on"),
-		setting("filter", usual()).with("filter", "auto"),
-	})}
+	return group{name: "datapath", title: "datapath", proxied: true, measurements: everything(),
+		subjects: twice([]subject{
+			setting("nat, guard off", usual()),
+			setting("nat, guard on", usual()).with("nat", "on"),
+			setting("nat, guard on, 100,000 pods", big).with("nat", "on"),
+			setting("filter", usual()).with("filter", "auto"),
+		})}
 }
 
 func policies() group {

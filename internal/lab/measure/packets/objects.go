@@ -44,7 +44,8 @@ func podKey(name string) cluster.Key { return cluster.Key{Namespace: namespace, 
 
 func realPods() []lab.PodSpec {
 	pod := func(name, node, v4, v6 string) lab.PodSpec {
-		return lab.PodSpec{Key: podKey(name), Node: node, IPs: []netip.Addr{netip.MustParseAddr(v4), netip.MustParseAddr(v6)}}
+		return lab.PodSpec{Key: podKey(name), Node: node, IPs: []netip.Addr{netip.MustParseAddr(v4),
+			netip.MustParseAddr(v6)}}
 	}
 	return []lab.PodSpec{
 		pod("client", "node1", "10.244.1.5", "fd00:244:1::5"),
@@ -100,7 +101,8 @@ func (s shape) list() []*corev1.Pod {
 	for i := range s.pods {
 		n := i / perNode
 		nobodys := []netip.Addr{netip.AddrFrom4([4]byte{172, 31, byte(n >> 8), byte(n)})}
-		list = append(list, newPod(fmt.Sprintf("peer-%d", i), fmt.Sprintf("elsewhere-%d", n), "none", nobodys, s.addrs(i)))
+		list = append(list, newPod(fmt.Sprintf("peer-%d", i), fmt.Sprintf("elsewhere-%d", n), "none", nobodys,
+			s.addrs(i)))
 	}
 	return list
 }
@@ -128,7 +130,8 @@ func nodeObjects(bed *lab.Bed) []byte {
 		for _, a := range bed.Node(name).Addrs {
 			addrs = append(addrs, fmt.Sprintf("{type: InternalIP, address: %q}", a))
 		}
-		fmt.Fprintf(&b, "---\n{apiVersion: v1, kind: Node, metadata: {name: %s}, status: {addresses: [%s]}}\n", name, strings.Join(addrs, ","))
+		fmt.Fprintf(&b, "---\n{apiVersion: v1, kind: Node, metadata: {name: %s}, status: {addresses: [%s]}}\n", name,
+			strings.Join(addrs, ","))
 	}
 	return b.Bytes()
 }
@@ -137,7 +140,8 @@ func nodeObjects(bed *lab.Bed) []byte {
 func (s shape) addrs(i int) []netip.Addr {
 	list := []netip.Addr{netip.AddrFrom4([4]byte{10, byte(128 + i>>16), byte(i >> 8), byte(i)})}
 	if s.v6 {
-		list = append(list, netip.AddrFrom16([16]byte{0: 0xfd, 3: 0x01, 13: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)}))
+		list = append(list, netip.AddrFrom16([16]byte{0: 0xfd, 3: 0x01, 13: byte(i >> 16), 14: byte(i >> 8),
+			15: byte(i)}))
 	}
 	return list
 }
@@ -151,7 +155,8 @@ const (
 // ingress, with three rules as in the reference setup; the last one matches.
 func (s shape) writePolicies(b *bytes.Buffer) {
 	rules := func(direction, peers string) string {
-		return fmt.Sprintf(`[{%[1]s: %[2]s, ports: [{port: 9090}]}, {%[1]s: %[2]s, ports: [{port: 8080}]}, {%[1]s: %[2]s, ports: %[3]s}]`, direction, peers, callable)
+		return fmt.Sprintf(`[{%[1]s: %[2]s, ports: [{port: 9090}]}, {%[1]s: %[2]s, ports: [{port: 8080}]}, `+
+			`{%[1]s: %[2]s, ports: %[3]s}]`, direction, peers, callable)
 	}
 	writePolicy(b, "client", "client", `policyTypes: [Egress], egress: `+rules("to", anyPeer))
 	writePolicy(b, "server", "server", `policyTypes: [Ingress], ingress: `+rules("from", s.peers()))
@@ -178,6 +183,7 @@ func (s shape) peers() string {
 }
 
 func writePolicy(b *bytes.Buffer, name, app, rest string) {
-	fmt.Fprintf(b, "---\n{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: %s, namespace: %s}, spec: {podSelector: {matchLabels: {app: %s}}, %s}}\n",
+	fmt.Fprintf(b, "---\n{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: %s, namespace: "+
+		"%s}, spec: {podSelector: {matchLabels: {app: %s}}, %s}}\n",
 		name, namespace, app, rest)
 }

@@ -86,7 +86,8 @@ func Run(ctx context.Context, cfg Config, r *bench.Report) (err error) {
 
 func (run *runner) notes(groups []group) []string {
 	list := []string{"Base of a row: the same stage with the agent's tables dormant, in the same round. " +
-		"It tracks connections and has a Service, by a stand-in for kube-proxy that drops invalid packets too, unless the row says otherwise."}
+		"It tracks connections and has a Service, by a stand-in for kube-proxy that drops invalid packets too, " +
+		"unless the row says otherwise."}
 	var real []string
 	for _, g := range groups {
 		if g.proxied && run.realProxy() {
@@ -94,7 +95,8 @@ func (run *runner) notes(groups []group) []string {
 		}
 	}
 	if len(real) > 0 {
-		list = append(list, "Instead of the stand-in these have the rules of the real kube-proxy, nftables mode: "+strings.Join(real, ", ")+".")
+		list = append(list, "Instead of the stand-in these have the rules of the real kube-proxy, nftables mode: "+
+			strings.Join(real, ", ")+".")
 	}
 	if !run.meter.RealTime() {
 		list = append(list, "The meter had no real time priority: intervals are wider than need be.")
@@ -258,7 +260,8 @@ func (g group) report(all values, r *bench.Report) {
 					r.Rows = append(r.Rows, bench.Alone(section, m.unit, series, nil))
 				case base == place{i, j}: // its ratio is 1
 				default:
-					r.Rows = append(r.Rows, bench.Against(section, m.unit, series, all[base][k], s.barOf(m.kind, s.modes[j])))
+					r.Rows = append(r.Rows, bench.Against(section, m.unit, series, all[base][k],
+						s.barOf(m.kind, s.modes[j])))
 				}
 			}
 		}

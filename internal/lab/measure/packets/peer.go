@@ -54,7 +54,8 @@ func startPeers(ctx context.Context, p Peer, api *apiserver.Server, bed *lab.Bed
 		all.relays = append(all.relays, relay)
 		cmd := exec.Command("sh", "-c", p.Command)
 		cmd.Env = append(os.Environ(), "KUBECONFIG="+api.Kubeconfig, "NODE_NAME="+name)
-		proc, err := process.Start(cmd, process.Options{Name: p.Name + " of " + name, Log: filepath.Join(dir, "*.log"), NS: node.NS, Group: true})
+		proc, err := process.Start(cmd, process.Options{Name: p.Name + " of " + name,
+			Log: filepath.Join(dir, "*.log"), NS: node.NS, Group: true})
 		if err != nil {
 			return all, err
 		}
@@ -114,7 +115,8 @@ func (p *peers) stop() error {
 func besides(list []Peer) group {
 	g := group{name: peersGroup, title: "beside peers", measurements: everything(), proxied: true}
 	ours := setting("podwall", usual())
-	null := subject{name: "nodes without an agent", plan: ours.plan, sharedBase: true, modes: []mode{{name: "no agent, other nodes"}}}
+	null := subject{name: "nodes without an agent", plan: ours.plan, sharedBase: true,
+		modes: []mode{{name: "no agent, other nodes"}}}
 	null.plan.agent = nil
 	g.subjects = twice([]subject{ours, null})
 	for _, p := range list {

@@ -46,7 +46,8 @@ func kubeProxy(ctx context.Context, program string, api *apiserver.Server, node 
 		return err
 	}
 	defer func() { err = errors.Join(err, relay.Close()) }()
-	p, err := kubeproxy.Start(node, kubeproxy.Config{Program: program, Kubeconfig: api.Kubeconfig, Dir: dir, Flags: []string{"-v=4"},
+	p, err := kubeproxy.Start(node, kubeproxy.Config{Program: program, Kubeconfig: api.Kubeconfig, Dir: dir,
+		Flags: []string{"-v=4"},
 		Local: "detectLocalMode: ClusterCIDR\nclusterCIDR: 10.244.0.0/16,fd00:244::/32"})
 	if err != nil {
 		return err
@@ -66,10 +67,13 @@ func proxyObjects(bed *lab.Bed) []byte {
 	b.WriteString("{apiVersion: v1, kind: Namespace, metadata: {name: " + namespace + "}}\n")
 	b.Write(nodeObjects(bed))
 	for i := range services {
-		fmt.Fprintf(&b, "---\n{apiVersion: v1, kind: Service, metadata: {name: s%d, namespace: %s}, spec: {ipFamilyPolicy: PreferDualStack, ports: [{port: 80}]}}\n", i, namespace)
+		fmt.Fprintf(&b, "---\n{apiVersion: v1, kind: Service, metadata: {name: s%d, namespace: %s}, spec: "+
+			"{ipFamilyPolicy: PreferDualStack, ports: [{port: 80}]}}\n", i, namespace)
 		for family, a := range realPods()[1].IPs {
-			fmt.Fprintf(&b, "---\n{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: s%d-%d, namespace: %s, labels: {kubernetes.io/service-name: s%d}}, "+
-				"addressType: IPv%d, ports: [{port: 80, protocol: TCP, name: ''}], endpoints: [{addresses: [%q], nodeName: node1, conditions: {ready: true}}]}\n",
+			fmt.Fprintf(&b, "---\n{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: s%d-%d, "+
+				"namespace: %s, labels: {kubernetes.io/service-name: s%d}}, "+
+				"addressType: IPv%d, ports: [{port: 80, protocol: TCP, name: ''}], endpoints: [{addresses: [%q], "+
+				"nodeName: node1, conditions: {ready: true}}]}\n",
 				i, family, namespace, i, 4+2*family, a)
 		}
 	}

@@ -82,7 +82,8 @@ func newStage(ctx context.Context, cfg Config, p plan) (s *stage, err error) {
 	if s.dir, err = os.MkdirTemp("", "podwall-bench-"); err != nil {
 		return s, fmt.Errorf("making a directory: %w", err)
 	}
-	s.bed, err = lab.NewBed(lab.Config{Wiring: p.wiring, Nodes: nodeNames(), CNIBin: cfg.CNIBin, Services: lab.ServiceOptions{DropInvalid: p.found != bare}})
+	s.bed, err = lab.NewBed(lab.Config{Wiring: p.wiring, Nodes: nodeNames(), CNIBin: cfg.CNIBin,
+		Services: lab.ServiceOptions{DropInvalid: p.found != bare}})
 	if err != nil {
 		return s, err
 	}
@@ -123,7 +124,8 @@ func services() []lab.Service {
 	var list []lab.Service
 	for i, front := range []string{"10.96.0.10", "fd96::10"} {
 		backend := netip.AddrPortFrom(realPods()[0].IPs[i], port)
-		list = append(list, lab.Service{Front: netip.AddrPortFrom(netip.MustParseAddr(front), port), Proto: packet.TCP, Backends: []netip.AddrPort{backend}})
+		list = append(list, lab.Service{Front: netip.AddrPortFrom(netip.MustParseAddr(front), port),
+			Proto: packet.TCP, Backends: []netip.AddrPort{backend}})
 	}
 	return list
 }
@@ -144,7 +146,8 @@ func (s *stage) openNode(name string) error {
 	if n.tables, err = lab.NewTables(n.Endpoint); err != nil {
 		return err
 	}
-	if n.flows, err = netlink.NewHandleAt(vnetns.NsHandle(n.NS.FD()), unix.NETLINK_NETFILTER, unix.NETLINK_ROUTE); err != nil {
+	if n.flows, err = netlink.NewHandleAt(vnetns.NsHandle(n.NS.FD()), unix.NETLINK_NETFILTER,
+		unix.NETLINK_ROUTE); err != nil {
 		return fmt.Errorf("opening netlink: %w", err)
 	}
 	link, err := n.flows.LinkByName(lab.BridgeName)
@@ -240,7 +243,8 @@ func (s *stage) observe(p *meter.Process, m mode, list []measurement) ([]float64
 }
 
 // beside measures while a peer runs.
-func (s *stage) beside(ctx context.Context, p *meter.Process, m mode, api *apiserver.Server, list []measurement) (values []float64, err error) {
+func (s *stage) beside(ctx context.Context, p *meter.Process, m mode, api *apiserver.Server,
+	list []measurement) (values []float64, err error) {
 	all, err := startPeers(ctx, *m.peer, api, s.bed, s.dir)
 	if err != nil {
 		return nil, err

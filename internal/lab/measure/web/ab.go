@@ -38,7 +38,8 @@ func (s *stage) ask(ctx context.Context, requests, concurrency int) (sample, err
 	defer cancel()
 	requests = max(requests, concurrency) // ab wants it so
 	// -t sets the number of requests too, so -n comes after it.
-	cmd := exec.CommandContext(ctx, s.AB, "-q", "-t", strconv.Itoa(int(s.Limit.Seconds())), "-n", strconv.Itoa(requests),
+	cmd := exec.CommandContext(ctx, s.AB, "-q", "-t", strconv.Itoa(int(s.Limit.Seconds())),
+		"-n", strconv.Itoa(requests),
 		"-c", strconv.Itoa(concurrency), "http://"+testedAddress+"/")
 	var out strings.Builder
 	cmd.Stdout = &out

@@ -66,7 +66,8 @@ func (s *stage) startServers(context.Context) error {
 			return fmt.Errorf("configuring %s: %w", p.name, err)
 		}
 		cmd := exec.Command(s.Nginx, "-p", dir, "-c", config, "-e", filepath.Join(dir, "error.log"))
-		n, err := process.Start(cmd, process.Options{Name: p.name, Log: filepath.Join(dir, "*.log"), NS: e.NS, Group: true})
+		n, err := process.Start(cmd, process.Options{Name: p.name, Log: filepath.Join(dir, "*.log"), NS: e.NS,
+			Group: true})
 		if err != nil {
 			return err
 		}

@@ -82,7 +82,8 @@ func stranger() pod {
 func (p pod) object(host []netip.Addr) *corev1.Pod {
 	o := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: p.namespace, Name: p.name, Labels: map[string]string{"app": p.name}},
-		Spec:       corev1.PodSpec{NodeName: nodeName(p.node), Containers: []corev1.Container{{Name: "nginx", Image: "nginx"}}},
+		Spec: corev1.PodSpec{NodeName: nodeName(p.node),
+			Containers: []corev1.Container{{Name: "nginx", Image: "nginx"}}},
 	}
 	kubelet.Run(o, host, []netip.Addr{p.addr})
 	return o
@@ -90,10 +91,12 @@ func (p pod) object(host []netip.Addr) *corev1.Pod {
 
 // nodeObject is a node with its addresses.
 func nodeObject(n int, addrs []netip.Addr) *corev1.Node {
-	o := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName(n)}, Spec: corev1.NodeSpec{PodCIDR: fmt.Sprintf("10.244.%d.0/24", n)}}
+	o := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName(n)},
+		Spec: corev1.NodeSpec{PodCIDR: fmt.Sprintf("10.244.%d.0/24", n)}}
 	o.Spec.PodCIDRs = []string{o.Spec.PodCIDR}
 	for _, a := range addrs {
-		o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a.String()})
+		o.Status.Addresses = append(o.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP,
+			Address: a.String()})
 	}
 	return o
 }

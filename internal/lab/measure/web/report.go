@@ -54,11 +54,13 @@ func cpuBar() *bench.Bar {
 func (l *level) rows(concurrency []int) (list []bench.Row) {
 	for i, c := range concurrency {
 		section := fmt.Sprintf("QPS, %s pods, concurrency %d (ratio: loss)", thousands(l.pods), c)
-		list = append(list, l.section(section, "requests/s", nil, true, func(r []sample) float64 { return r[i].perSecond })...)
+		list = append(list, l.section(section, "requests/s", nil, true,
+			func(r []sample) float64 { return r[i].perSecond })...)
 	}
 	for i, c := range concurrency {
 		section := fmt.Sprintf("CPU of nginx and ab, %s pods, concurrency %d", thousands(l.pods), c)
-		list = append(list, l.section(section, "µs/request", nil, false, func(r []sample) float64 { return r[i].cpu() })...)
+		list = append(list, l.section(section, "µs/request", nil, false,
+			func(r []sample) float64 { return r[i].cpu() })...)
 	}
 	list = append(list, l.section(fmt.Sprintf("CPU of nginx and ab, %s pods, all requests", thousands(l.pods)),
 		"µs/request", cpuBar(), false, func(r []sample) float64 { return total(r).cpu() })...)
@@ -100,7 +102,8 @@ func total(round []sample) (t sample) {
 
 // plot is the reference setup's own curve.
 func (l *level) plot(concurrency []int) bench.Plot {
-	p := bench.Plot{Name: fmt.Sprintf("web-%d", l.pods), Title: fmt.Sprintf("Requests per second, %s pods", thousands(l.pods)),
+	p := bench.Plot{Name: fmt.Sprintf("web-%d", l.pods), Title: fmt.Sprintf("Requests per second, %s pods",
+		thousands(l.pods)),
 		X: "ab concurrency", Y: "QPS", LogX: true}
 	for _, setting := range l.settings {
 		line := bench.Line{Name: setting}
@@ -115,12 +118,17 @@ func (l *level) plot(concurrency []int) bench.Plot {
 
 func notes() []string {
 	return []string{
-		"All ratios are above 1 where something is lost: that of a rate is base / setting, that of a cost is setting / base.",
+		"All ratios are above 1 where something is lost: that of a rate is base / setting, that of a cost is " +
+			"setting / base.",
 		"QPS is ab's own figure. All runs on one machine: ab, both nginx and both nodes share its processors.",
-		"CPU of nginx and ab is what the kernel accounted to these processes. It holds the network stack's work as far as it was done in " +
-			"their name, with softirqs on return from a send; what ksoftirqd and other processes did for them is missing. Kernels with CONFIG_IRQ_TIME_ACCOUNTING leave softirqs out of it.",
-		"CPU of the whole machine has all of that, and the agents, kube-proxy, the API server and everything else that ran; it is counted in ticks of 10 ms.",
-		"The pods that do nothing are objects, and namespaces with an address on the two real nodes; no nginx runs in them.",
+		"CPU of nginx and ab is what the kernel accounted to these processes. It holds the network stack's work as " +
+			"far as it was done in " +
+			"their name, with softirqs on return from a send; what ksoftirqd and other processes did for them is " +
+			"missing. Kernels with CONFIG_IRQ_TIME_ACCOUNTING leave softirqs out of it.",
+		"CPU of the whole machine has all of that, and the agents, kube-proxy, the API server and everything else " +
+			"that ran; it is counted in ticks of 10 ms.",
+		"The pods that do nothing are objects, and namespaces with an address on the two real nodes; no nginx runs " +
+			"in them.",
 	}
 }
 

@@ -107,7 +107,10 @@ func (s *stage) runBoth(name string, command func(node string) *exec.Cmd) (list 
 
 // podwall runs our agents, and takes away what they put into the kernel.
 func (s *stage) podwall(ctx context.Context) (func() error, error) {
-	agents, err := s.runBoth(podwall, func(node string) *exec.Cmd { return exec.Command(s.Agent, s.arguments(node)...) })
+	agents, err := s.runBoth(podwall, func(node string) *exec.Cmd {
+		return exec.Command(s.Agent,
+			s.arguments(node)...)
+	})
 	off := func() error { return errors.Join(process.StopAll(agents), s.cleanUp()) }
 	if err != nil {
 		return off, err
@@ -156,7 +159,8 @@ func (s *stage) peer(ctx context.Context, p Peer) (func() error, error) {
 			return off, ctx.Err()
 		}
 	}
-	s.remark(fmt.Sprintf("%s did not enforce the policy within %s: a stranger still passed. It was measured so.", p.Name, settled))
+	s.remark(fmt.Sprintf("%s did not enforce the policy within %s: a stranger still passed. It was measured so.",
+		p.Name, settled))
 	return off, nil
 }
 
@@ -208,12 +212,18 @@ func (s *stage) reached(ctx context.Context, from *lab.Endpoint) int {
 // nothing, and the servers serve.
 func (s *stage) open(ctx context.Context) error {
 	const what = "a stranger to pass without an agent (what did the last one leave in the kernel?)"
-	return process.Until(ctx, what, func(ctx context.Context) (bool, error) { return s.strangers(ctx) == len(targets()), nil }, s.servers...)
+	return process.Until(ctx, what, func(ctx context.Context) (bool,
+		error) {
+		return s.strangers(ctx) == len(targets()), nil
+	}, s.servers...)
 }
 
 // served returns when the client that the policy allows reaches everything.
 func (s *stage) served(ctx context.Context) error {
-	return process.Until(ctx, "the client to pass", func(ctx context.Context) (bool, error) { return s.reached(ctx, s.client) == len(targets()), nil }, s.servers...)
+	return process.Until(ctx, "the client to pass", func(ctx context.Context) (bool, error) {
+		return s.reached(ctx,
+			s.client) == len(targets()), nil
+	}, s.servers...)
 }
 
 // forget empties the connection tables of the nodes, so that each turn begins

@@ -88,7 +88,8 @@ func (s *stage) startProxies(context.Context) error {
 		local = "detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: " + lab.BridgeName + "}"
 	}
 	for _, node := range realNodes() {
-		p, err := kubeproxy.Start(s.bed.Node(node), kubeproxy.Config{Program: s.KubeProxy, Kubeconfig: s.server.Kubeconfig, Dir: s.dir, Local: local})
+		p, err := kubeproxy.Start(s.bed.Node(node), kubeproxy.Config{Program: s.KubeProxy,
+			Kubeconfig: s.server.Kubeconfig, Dir: s.dir, Local: local})
 		if err != nil {
 			return err
 		}
@@ -125,5 +126,6 @@ func (s *stage) wire(p pod) (*lab.Endpoint, error) {
 	if !slices.Contains(realNodes(), nodeName(p.node)) {
 		return nil, nil
 	}
-	return s.bed.AddPod(lab.PodSpec{Key: cluster.Key{Namespace: p.namespace, Name: p.name}, Node: nodeName(p.node), IPs: []netip.Addr{p.addr}})
+	return s.bed.AddPod(lab.PodSpec{Key: cluster.Key{Namespace: p.namespace, Name: p.name}, Node: nodeName(p.node),
+		IPs: []netip.Addr{p.addr}})
 }

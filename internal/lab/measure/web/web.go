@@ -76,7 +76,8 @@ func (c Config) Check() error {
 	last := 0
 	for _, n := range c.Pods {
 		if n <= last || n%c.Services != 0 || n > maxPods {
-			return fmt.Errorf("%d pods: the numbers must grow, be multiples of the %d services, and end at %d", n, c.Services, maxPods)
+			return fmt.Errorf("%d pods: the numbers must grow, be multiples of the %d services, and end at %d", n,
+				c.Services, maxPods)
 		}
 		last = n
 	}
@@ -147,7 +148,8 @@ func (s *stage) level(ctx context.Context, pods int) (*level, error) {
 				return nil, fmt.Errorf("round %d, %s: %w", round+1, set.name, err)
 			}
 			l.add(set.name, samples)
-			s.Say(fmt.Sprintf("%s pods, round %d of %d, %s: %s", thousands(pods), round+1, s.Rounds, set.name, inWords(s.Concurrency, samples)))
+			s.Say(fmt.Sprintf("%s pods, round %d of %d, %s: %s", thousands(pods), round+1, s.Rounds, set.name,
+				inWords(s.Concurrency, samples)))
 		}
 	}
 	return l, nil

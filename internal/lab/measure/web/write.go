@@ -26,7 +26,8 @@ func (s *stage) writeCluster(ctx context.Context) (err error) {
 	for _, p := range append(servers(), client(), stranger()) {
 		objects = append(objects, p.object(s.nodeAddrs(p.node)))
 	}
-	return s.server.Fill(ctx, append(objects, serviceObject(tested, testedAddress), sliceObject(tested, "0", servers()), policy()))
+	return s.server.Fill(ctx, append(objects, serviceObject(tested, testedAddress),
+		sliceObject(tested, "0", servers()), policy()))
 }
 
 // nodeObjects are nodes and namespaces.
@@ -64,7 +65,8 @@ func (s *stage) grow(ctx context.Context, pods int) error {
 		return err
 	}
 	s.pods = pods
-	s.Say(fmt.Sprintf("%s pods of %s services are written, waiting for kube-proxy", thousands(pods), thousands(s.Services)))
+	s.Say(fmt.Sprintf("%s pods of %s services are written, waiting for kube-proxy", thousands(pods),
+		thousands(s.Services)))
 	return s.proxied(ctx)
 }
 

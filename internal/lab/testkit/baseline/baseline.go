@@ -72,9 +72,12 @@ func compare(text string, costs map[string]Cost) (problems []string) {
 		case !measured:
 			problems = append(problems, name+" is not measured any more")
 		case now.Count > was*(1+now.Margin):
-			problems = append(problems, fmt.Sprintf("%s grew from %.0f to %.0f; find out why, or run make golden if it must", name, was, now.Count))
+			problems = append(problems,
+				fmt.Sprintf("%s grew from %.0f to %.0f; find out why, or run make golden if it must", name, was,
+					now.Count))
 		case now.Count < was*(shrunk-now.Margin):
-			problems = append(problems, fmt.Sprintf("%s shrank from %.0f to %.0f; run make golden, so that it stays so", name, was, now.Count))
+			problems = append(problems,
+				fmt.Sprintf("%s shrank from %.0f to %.0f; run make golden, so that it stays so", name, was, now.Count))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(costs)) {

@@ -30,7 +30,8 @@ type TB interface {
 // It returns the number of steps that changed something.
 func Check(t TB, r Replay, node string) int {
 	t.Helper()
-	p := player{store: cluster.NewStore(), index: policy.NewIndex(node), node: node, kernel: fakenft.Kernel{ID: ruleset.Table()}}
+	p := player{store: cluster.NewStore(), index: policy.NewIndex(node), node: node,
+		kernel: fakenft.Kernel{ID: ruleset.Table()}}
 	changed := 0
 	for i, s := range r.Steps {
 		p.store.Update(func(tx *cluster.Tx) {
@@ -43,8 +44,10 @@ func Check(t TB, r Replay, node string) int {
 		}
 	}
 	snap := p.store.Snapshot()
-	if len(snap.Pods) != len(r.Last.Pods) || len(snap.Policies) != len(r.Last.Policies) || len(snap.Namespaces) != len(r.Last.Namespaces) {
-		t.Fatalf("%s ends with %d namespaces, %d pods, %d policies: not the last cluster", r.Name, len(snap.Namespaces), len(snap.Pods), len(snap.Policies))
+	if len(snap.Pods) != len(r.Last.Pods) || len(snap.Policies) != len(r.Last.Policies) ||
+		len(snap.Namespaces) != len(r.Last.Namespaces) {
+		t.Fatalf("%s ends with %d namespaces, %d pods, %d policies: not the last cluster", r.Name,
+			len(snap.Namespaces), len(snap.Pods), len(snap.Policies))
 	}
 	want := compile.Program(policy.Resolve(r.Last, node), compile.Options{})
 	same(t, r.Name, "at the end, program", want.String(), p.program.String())

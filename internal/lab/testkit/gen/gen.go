@@ -72,7 +72,8 @@ func Namespace(t *rapid.T) *cluster.Namespace {
 // a small world, so that pods sometimes share one.
 func Pod(t *rapid.T) *cluster.Pod {
 	p := &cluster.Pod{
-		Key:         cluster.Key{Namespace: pick(t, "pod namespace", namespaceNames()...), Name: pick(t, "pod", podNames()...)},
+		Key: cluster.Key{Namespace: pick(t, "pod namespace", namespaceNames()...),
+			Name: pick(t, "pod", podNames()...)},
 		UID:         pick(t, "uid", "1", "2"),
 		Labels:      cluster.NewLabels(Labels(t)),
 		Node:        pick(t, "node", "one", "one", "one", "two", "two", ""),
@@ -86,7 +87,8 @@ func Pod(t *rapid.T) *cluster.Pod {
 	}
 	n := byte(rapid.IntRange(1, 12).Draw(t, "address"))
 	v4, v6 := netip.AddrFrom4([4]byte{10, 0, 0, n}), netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x10, 15: n})
-	p.IPs = pick(t, "families", []netip.Addr{v4}, []netip.Addr{v4, v6}, []netip.Addr{v4, v6}, []netip.Addr{v6, v4}, []netip.Addr{v6}, nil)
+	p.IPs = pick(t, "families", []netip.Addr{v4}, []netip.Addr{v4, v6}, []netip.Addr{v4, v6}, []netip.Addr{v6, v4},
+		[]netip.Addr{v6}, nil)
 	p.Declared = &cluster.Declared{Ports: ports(t)}
 	return p
 }
@@ -115,7 +117,8 @@ func Change(t *rapid.T) func(*cluster.Tx) {
 }
 
 func change(t *rapid.T, tx *cluster.Tx) {
-	switch pick(t, "change", "namespace", "pod", "pod", "pod", "pod", "policy", "policy", "-namespace", "-pod", "-policy") {
+	switch pick(t, "change", "namespace", "pod", "pod", "pod", "pod", "policy", "policy", "-namespace", "-pod",
+		"-policy") {
 	case "namespace":
 		tx.SetNamespace(Namespace(t))
 	case "pod":
@@ -125,9 +128,11 @@ func change(t *rapid.T, tx *cluster.Tx) {
 	case "-namespace":
 		tx.DeleteNamespace(pick(t, "gone", namespaceNames()...))
 	case "-pod":
-		tx.DeletePod(cluster.Key{Namespace: pick(t, "gone in", namespaceNames()...), Name: pick(t, "gone", podNames()...)})
+		tx.DeletePod(cluster.Key{Namespace: pick(t, "gone in", namespaceNames()...),
+			Name: pick(t, "gone", podNames()...)})
 	case "-policy":
-		tx.DeletePolicy(cluster.Key{Namespace: pick(t, "gone in", namespaceNames()...), Name: pick(t, "gone", policyNames()...)})
+		tx.DeletePolicy(cluster.Key{Namespace: pick(t, "gone in", namespaceNames()...),
+			Name: pick(t, "gone", policyNames()...)})
 	}
 }
 
@@ -164,7 +169,8 @@ func Describe(s *cluster.Snapshot) string {
 		text += fmt.Sprintf("pod %+v\n", *p)
 	}
 	for _, p := range s.Policies {
-		text += fmt.Sprintf("policy %s subject %s ingress %t egress %t\n", p.Key, p.Subject, p.IsolatesIngress, p.IsolatesEgress)
+		text += fmt.Sprintf("policy %s subject %s ingress %t egress %t\n", p.Key, p.Subject, p.IsolatesIngress,
+			p.IsolatesEgress)
 		text += describeRules("ingress", p.Ingress) + describeRules("egress", p.Egress)
 	}
 	return text
@@ -173,7 +179,8 @@ func Describe(s *cluster.Snapshot) string {
 func describeRules(direction string, rules []cluster.Rule) string {
 	text := ""
 	for _, r := range rules {
-		text += fmt.Sprintf("  %s[%d] ports any %t %v, peers any %t\n", direction, r.Index, r.Ports.Any, r.Ports.List, r.Peers.Any)
+		text += fmt.Sprintf("  %s[%d] ports any %t %v, peers any %t\n", direction, r.Index, r.Ports.Any, r.Ports.List,
+			r.Peers.Any)
 		for _, p := range r.Peers.List {
 			switch {
 			case p.Block != nil:

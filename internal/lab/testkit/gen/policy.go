@@ -34,13 +34,15 @@ func APIPolicy(t *rapid.T) *networkingv1.NetworkPolicy {
 	if n := rapid.IntRange(-1, 3).Draw(t, "ingress"); n >= 0 { // -1 is absent, 0 is empty
 		p.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{}
 		for range n {
-			p.Spec.Ingress = append(p.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{Ports: policyPorts(t), From: peers(t)})
+			p.Spec.Ingress = append(p.Spec.Ingress, networkingv1.NetworkPolicyIngressRule{Ports: policyPorts(t),
+				From: peers(t)})
 		}
 	}
 	if n := rapid.IntRange(-1, 3).Draw(t, "egress"); n >= 0 {
 		p.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{}
 		for range n {
-			p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{Ports: policyPorts(t), To: peers(t)})
+			p.Spec.Egress = append(p.Spec.Egress, networkingv1.NetworkPolicyEgressRule{Ports: policyPorts(t),
+				To: peers(t)})
 		}
 	}
 	return p
@@ -57,8 +59,10 @@ func selector(t *rapid.T) *metav1.LabelSelector {
 		s.MatchLabels = map[string]string{pick(t, "key", "app", "tier", "team"): pick(t, "value", "x", "y", "")}
 	}
 	for range rapid.IntRange(0, 2).Draw(t, "expressions") {
-		e := metav1.LabelSelectorRequirement{Key: pick(t, "expression key", "app", "tier", "team", "kubernetes.io/metadata.name")}
-		e.Operator = pick(t, "operator", metav1.LabelSelectorOpIn, metav1.LabelSelectorOpNotIn, metav1.LabelSelectorOpExists, metav1.LabelSelectorOpDoesNotExist)
+		e := metav1.LabelSelectorRequirement{Key: pick(t, "expression key",
+			"app", "tier", "team", "kubernetes.io/metadata.name")}
+		e.Operator = pick(t, "operator", metav1.LabelSelectorOpIn, metav1.LabelSelectorOpNotIn,
+			metav1.LabelSelectorOpExists, metav1.LabelSelectorOpDoesNotExist)
 		if e.Operator == metav1.LabelSelectorOpIn || e.Operator == metav1.LabelSelectorOpNotIn {
 			e.Values = pick(t, "values", []string{"x"}, []string{"y", "x"}, []string{"a", "ab"}, []string{"", "x"})
 		}
@@ -105,7 +109,8 @@ func peer(t *rapid.T, kind string) (p networkingv1.NetworkPolicyPeer) {
 // block returns an IP block around the addresses of the world's pods, with
 // holes inside, outside, larger than the block, or not to be understood.
 func block(t *rapid.T) *networkingv1.IPBlock {
-	v4 := []string{"0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/29", "10.0.0.8/29", "10.0.0.3/32", "10.0.0.4/31", "192.168.0.1/32", "198.51.100.0/24", "10.0.0.5/24"}
+	v4 := []string{"0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/29", "10.0.0.8/29", "10.0.0.3/32", "10.0.0.4/31",
+		"192.168.0.1/32", "198.51.100.0/24", "10.0.0.5/24"}
 	v6 := []string{"::/0", "fd10::/64", "fd10::/125", "fd10::4/127", "fd10::3/128", "fd00::1/128", "2001:db8::/32"}
 	from := pick(t, "block family", v4, v4, v6)
 	b := &networkingv1.IPBlock{CIDR: pick(t, "cidr", from...)}
@@ -138,7 +143,8 @@ func policyPorts(t *rapid.T) []networkingv1.NetworkPolicyPort {
 }
 
 func policyPort(t *rapid.T) (p networkingv1.NetworkPolicyPort) {
-	if proto := pick(t, "protocol", "", corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolUDP, corev1.ProtocolSCTP, corev1.Protocol("tcp")); proto != "" {
+	if proto := pick(t, "protocol", "", corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolUDP,
+		corev1.ProtocolSCTP, corev1.Protocol("tcp")); proto != "" {
 		p.Protocol = &proto
 	}
 	var number intstr.IntOrString

@@ -17,7 +17,8 @@ func (w *world) change(t *rapid.T) {
 }
 
 func (w *world) one(t *rapid.T) {
-	switch pick(t, "change", "policy", "policy", "policy", "-policy", "pod", "-pod", "labels", "ports", "namespace", "swap", "move") {
+	switch pick(t, "change", "policy", "policy", "policy", "-policy", "pod", "-pod", "labels", "ports", "namespace",
+		"swap", "move") {
 	case "policy":
 		w.setPolicy(t)
 	case "-policy":

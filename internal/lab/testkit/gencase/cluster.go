@@ -67,7 +67,10 @@ func (w *world) externals() []cases.External {
 
 // of returns the addresses of the families that the cluster has.
 func (w *world) of(list []netip.Addr) []netip.Addr {
-	return slices.DeleteFunc(slices.Clone(list), func(a netip.Addr) bool { return !slices.Contains(w.families, family(a)) })
+	return slices.DeleteFunc(slices.Clone(list), func(a netip.Addr) bool {
+		return !slices.Contains(w.families,
+			family(a))
+	})
 }
 
 func family(a netip.Addr) string {
@@ -115,7 +118,8 @@ func (w *world) addPod(t *rapid.T) {
 		Labels: gen.Labels(t), Ports: containerPorts(t)}
 	w.pods = slices.DeleteFunc(w.pods, func(o cases.Pod) bool { return o.Key() == p.Key() })
 	free := w.freeAddrs(t)
-	switch pick(t, "kind of pod", "usual", "usual", "usual", "usual", "usual", "usual", "terminating", "finished", "without address") {
+	switch pick(t, "kind of pod", "usual", "usual", "usual", "usual", "usual", "usual", "terminating", "finished",
+		"without address") {
 	case "terminating":
 		p.Terminating = true
 	case "finished": // somebody else may have its address
@@ -152,7 +156,10 @@ func (w *world) freeAddrs(t *rapid.T) []netip.Addr {
 // of their own.
 func (w *world) taken(pair []netip.Addr) bool {
 	return slices.ContainsFunc(w.pods, func(p cases.Pod) bool {
-		return p.Phase == "" && slices.ContainsFunc(p.Addrs(), func(a netip.Addr) bool { return slices.Contains(pair, a) })
+		return p.Phase == "" && slices.ContainsFunc(p.Addrs(), func(a netip.Addr) bool {
+			return slices.Contains(pair,
+				a)
+		})
 	})
 }
 

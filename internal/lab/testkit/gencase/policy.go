@@ -71,7 +71,8 @@ func (w *world) like(t *rapid.T) (p networkingv1.NetworkPolicyPeer) {
 	case "all":
 		p.NamespaceSelector = &metav1.LabelSelector{}
 	case "name":
-		p.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: pod.Namespace}}
+		p.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{
+			corev1.LabelMetadataName: pod.Namespace}}
 	case "labels":
 		p.NamespaceSelector = &metav1.LabelSelector{MatchLabels: w.namespaceLabels(pod.Namespace)}
 	}

@@ -59,9 +59,11 @@ func Thread(answer func(*Call) Answer, numbers ...int) (stop func(), err error) 
 	}
 	code := program(numbers)
 	prog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&prog)))
+	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+		unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&prog)))
 	if errno != 0 {
-		return nil, errors.Join(fmt.Errorf("installing a filter of system calls: %w", errno), unix.Close(halt[0]), unix.Close(halt[1]))
+		return nil, errors.Join(fmt.Errorf("installing a filter of system calls: %w", errno), unix.Close(halt[0]),
+			unix.Close(halt[1]))
 	}
 	unix.CloseOnExec(int(fd))
 	var serving sync.WaitGroup
@@ -79,7 +81,8 @@ func Thread(answer func(*Call) Answer, numbers ...int) (stop func(), err error) 
 func program(numbers []int) []unix.SockFilter {
 	code := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}} // the call's number
 	for i, n := range numbers {
-		code = append(code, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(n), Jt: uint8(len(numbers) - i)})
+		code = append(code, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(n),
+			Jt: uint8(len(numbers) - i)})
 	}
 	return append(code, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_USER_NOTIF})
@@ -116,7 +119,8 @@ func serve(fd, halt int, answer func(*Call) Answer) {
 			continue
 		}
 		var q request
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&q))); errno != 0 {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SECCOMP_IOCTL_NOTIF_RECV,
+			uintptr(unsafe.Pointer(&q))); errno != 0 {
 			continue // the caller was interrupted meanwhile
 		}
 		a := answer(&Call{Number: int(q.number), Args: q.args, thread: int(q.thread)})
@@ -135,7 +139,8 @@ func (c *Call) Read(at uint64, size int) ([]byte, error) {
 	if size == 0 {
 		return b, nil
 	}
-	n, err := unix.ProcessVMReadv(c.thread, []unix.Iovec{iovec(b)}, []unix.RemoteIovec{{Base: uintptr(at), Len: size}}, 0)
+	n, err := unix.ProcessVMReadv(c.thread, []unix.Iovec{iovec(b)},
+		[]unix.RemoteIovec{{Base: uintptr(at), Len: size}}, 0)
 	if err != nil || n != size {
 		return nil, fmt.Errorf("reading %d bytes of the caller: %d, %w", size, n, err)
 	}
@@ -144,7 +149,8 @@ func (c *Call) Read(at uint64, size int) ([]byte, error) {
 
 // Write writes into the caller's memory.
 func (c *Call) Write(at uint64, b []byte) error {
-	n, err := unix.ProcessVMWritev(c.thread, []unix.Iovec{iovec(b)}, []unix.RemoteIovec{{Base: uintptr(at), Len: len(b)}}, 0)
+	n, err := unix.ProcessVMWritev(c.thread, []unix.Iovec{iovec(b)},
+		[]unix.RemoteIovec{{Base: uintptr(at), Len: len(b)}}, 0)
 	if err != nil || n != len(b) {
 		return fmt.Errorf("writing %d bytes to the caller: %d, %w", len(b), n, err)
 	}

@@ -117,7 +117,8 @@ func (n *Netlink) answer(c *Call) (Answer, error) {
 	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_NETLINK {
 		return Pass(), nil
 	}
-	if family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || n.family >= 0 && family != n.family {
+	if family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err != nil || n.family >= 0 &&
+		family != n.family {
 		return Pass(), nil
 	}
 	m, err := c.message()
@@ -183,7 +184,8 @@ const (
 func (c *Call) message() (m message, err error) {
 	switch c.Number {
 	case unix.SYS_SENDTO, unix.SYS_RECVFROM:
-		m = message{sends: c.Number == unix.SYS_SENDTO, at: c.Args[1], size: int(c.Args[2]), flags: int(c.Args[3]), name: c.Args[4], length: c.Args[5]}
+		m = message{sends: c.Number == unix.SYS_SENDTO, at: c.Args[1], size: int(c.Args[2]), flags: int(c.Args[3]),
+			name: c.Args[4], length: c.Args[5]}
 	case unix.SYS_SENDMSG, unix.SYS_RECVMSG:
 		m = message{sends: c.Number == unix.SYS_SENDMSG, header: c.Args[1], flags: int(c.Args[2])}
 		vector, failed := c.Word(m.header + headerVectors)

@@ -42,17 +42,20 @@ func Start(t *testing.T, ns *netns.NS, name string, patience time.Duration, cmd 
 
 // StartBy is Start for a caller who starts the command in a way of its own. The
 // namespace is where its pages are.
-func StartBy(t *testing.T, ns *netns.NS, name string, patience time.Duration, cmd *exec.Cmd, start func(*exec.Cmd) error) *Process {
+func StartBy(t *testing.T, ns *netns.NS, name string, patience time.Duration, cmd *exec.Cmd,
+	start func(*exec.Cmd) error) *Process {
 	t.Helper()
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	}
-	run, err := process.Start(cmd, process.Options{Name: name, Log: filepath.Join(t.TempDir(), "log"), NS: ns, Start: start})
+	run, err := process.Start(cmd, process.Options{Name: name, Log: filepath.Join(t.TempDir(), "log"), NS: ns,
+		Start: start})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &Process{t: t, patience: patience, run: run,
-		http: &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: ns.Dial}}}
+		http: &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true,
+			DialContext: ns.Dial}}}
 	t.Cleanup(p.atEnd)
 	return p
 }

@@ -34,12 +34,15 @@ type Firewall struct{ Sets, Rules string }
 // New writes the firewall for the pods of one family.
 func New(pods []Pod) Firewall {
 	var chains, rules, sets strings.Builder
-	for _, name := range []string{"KUBE-ROUTER-INPUT", "KUBE-ROUTER-FORWARD", "KUBE-ROUTER-OUTPUT", "KUBE-NWPLCY-DEFAULT", "KUBE-NWPLCY-COMMON", "KUBE-NWPLCY-TAIL"} {
+	for _, name := range []string{"KUBE-ROUTER-INPUT", "KUBE-ROUTER-FORWARD", "KUBE-ROUTER-OUTPUT",
+		"KUBE-NWPLCY-DEFAULT", "KUBE-NWPLCY-COMMON", "KUBE-NWPLCY-TAIL"} {
 		fmt.Fprintf(&chains, ":%s - [0:0]\n", name)
 	}
 	rules.WriteString(Jumps)
-	rules.WriteString("-A KUBE-ROUTER-INPUT -d 10.96.0.0/12 -m comment --comment \"allow traffic to primary/secondary cluster IP range\" -j RETURN\n")
-	rules.WriteString("-A KUBE-NWPLCY-DEFAULT -m comment --comment \"rule to mark traffic matching a network policy\" -j MARK --set-xmark 0x10000/0x10000\n")
+	rules.WriteString("-A KUBE-ROUTER-INPUT -d 10.96.0.0/12 -m comment --comment \"allow traffic to " +
+		"primary/secondary cluster IP range\" -j RETURN\n")
+	rules.WriteString("-A KUBE-NWPLCY-DEFAULT -m comment --comment \"rule to mark traffic matching a network " +
+		"policy\" -j MARK --set-xmark 0x10000/0x10000\n")
 	rules.WriteString("-A KUBE-NWPLCY-COMMON -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT\n")
 	rules.WriteString("-A KUBE-NWPLCY-TAIL -m mark --mark 0x20000/0x20000 -j ACCEPT\n")
 	for _, p := range pods {
@@ -50,7 +53,8 @@ func New(pods []Pod) Firewall {
 		fmt.Fprintf(&rules, "-A %s -d %s -m addrtype --src-type LOCAL -j ACCEPT\n", fw, p.Addr)
 		p.direction(&chains, &rules, &sets, fw, "d", "src", p.Ingress)
 		p.direction(&chains, &rules, &sets, fw, "s", "dst", p.Egress)
-		fmt.Fprintf(&rules, "-A %s -m mark ! --mark 0x10000/0x10000 -m limit --limit 10/minute --limit-burst 10 -j NFLOG --nflog-group 100\n", fw)
+		fmt.Fprintf(&rules, "-A %s -m mark ! --mark 0x10000/0x10000 -m limit --limit 10/minute --limit-burst 10 -j "+
+			"NFLOG --nflog-group 100\n", fw)
 		fmt.Fprintf(&rules, "-A %s -m mark ! --mark 0x10000/0x10000 -j REJECT\n", fw)
 		fmt.Fprintf(&rules, "-A %s -j MARK --set-xmark 0x0/0x10000\n-A %[1]s -j MARK --set-xmark 0x20000/0x20000\n", fw)
 	}
@@ -70,7 +74,8 @@ func New(pods []Pod) Firewall {
 // leadTo writes the rules that lead the pod's packets to its chain.
 func (p Pod) leadTo(rules *strings.Builder, fw string) {
 	for _, at := range []string{"FORWARD -d", "FORWARD -s", "OUTPUT -d", "OUTPUT -s", "INPUT -s"} {
-		fmt.Fprintf(rules, "-A KUBE-ROUTER-%s %s -m comment --comment \"rule to jump traffic of POD name:%s to chain %s\" -j %[4]s\n", at, p.Addr, p.Name, fw)
+		fmt.Fprintf(rules, "-A KUBE-ROUTER-%s %s -m comment --comment \"rule to jump traffic of POD name:%s to "+
+			"chain %s\" -j %[4]s\n", at, p.Addr, p.Name, fw)
 	}
 }
 

@@ -76,8 +76,10 @@ func (s Shape) Pod(i int) *corev1.Pod {
 				"app.kubernetes.io/managed-by": "helm", "role": fmt.Sprintf("role-%d", app%3)},
 		},
 		Spec: corev1.PodSpec{NodeName: NodeName(s.node(i)),
-			Containers: []corev1.Container{{Name: "main", Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}}}},
-		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: Address(i).String(), PodIPs: []corev1.PodIP{{IP: Address(i).String()}}},
+			Containers: []corev1.Container{
+				{Name: "main", Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}}}},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: Address(i).String(),
+			PodIPs: []corev1.PodIP{{IP: Address(i).String()}}},
 	}
 }
 
@@ -113,7 +115,8 @@ func (s Shape) Policy(i int) *networkingv1.NetworkPolicy {
 	}
 	if n%10 == 0 {
 		p.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}
-		p.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{To: []networkingv1.NetworkPolicyPeer{{PodSelector: app(n + 2)}}}}
+		p.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{
+			{To: []networkingv1.NetworkPolicyPeer{{PodSelector: app(n + 2)}}}}
 	}
 	return p
 }
@@ -123,10 +126,11 @@ func (s Shape) Policy(i int) *networkingv1.NetworkPolicy {
 func (s Shape) Open() *networkingv1.NetworkPolicy {
 	return &networkingv1.NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{Name: "open", Namespace: NamespaceName(0)},
-		Spec: networkingv1.NetworkPolicySpec{Ingress: []networkingv1.NetworkPolicyIngressRule{{From: []networkingv1.NetworkPolicyPeer{{
-			NamespaceSelector: &metav1.LabelSelector{},
-			PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"role": "role-0"}},
-		}}}}},
+		Spec: networkingv1.NetworkPolicySpec{Ingress: []networkingv1.NetworkPolicyIngressRule{
+			{From: []networkingv1.NetworkPolicyPeer{{
+				NamespaceSelector: &metav1.LabelSelector{},
+				PodSelector:       &metav1.LabelSelector{MatchLabels: map[string]string{"role": "role-0"}},
+			}}}}},
 	}
 }
 

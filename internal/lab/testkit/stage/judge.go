@@ -252,7 +252,8 @@ func (w *World) Forget(t *testing.T, name string) (removed int) {
 	list, err := h.NeighList(0, netlink.FAMILY_ALL)
 	Check(t, err)
 	for _, n := range list {
-		if n.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) == 0 && len(n.HardwareAddr) == 6 && n.Family != unix.AF_BRIDGE {
+		if n.State&(netlink.NUD_PERMANENT|netlink.NUD_NOARP) == 0 && len(n.HardwareAddr) == 6 &&
+			n.Family != unix.AF_BRIDGE {
 			Check(t, h.NeighDel(&n))
 			removed++
 		}

@@ -207,14 +207,16 @@ func (w *World) Enforce(t *testing.T, documents ...string) {
 	t.Helper()
 	s := trial.State{Services: w.Svc, Hosts: []trial.Host{{Name: Out, Addrs: []netip.Addr{
 		netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8:cafe::a")}}}}
-	docs := []string{"apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n", "apiVersion: v1\nkind: Namespace\nmetadata: {name: evil}\n"}
+	docs := []string{"apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n",
+		"apiVersion: v1\nkind: Namespace\nmetadata: {name: evil}\n"}
 	for _, a := range Cast() {
 		addrs := []netip.Addr{a.V4, a.V6}
 		if w.Setup.V4Only {
 			addrs = addrs[:1]
 		}
 		namespace, name, _ := strings.Cut(a.Name, "/")
-		s.Pods = append(s.Pods, lab.PodSpec{Key: cluster.Key{Namespace: namespace, Name: name}, Node: a.Node, IPs: addrs})
+		s.Pods = append(s.Pods, lab.PodSpec{Key: cluster.Key{Namespace: namespace, Name: name}, Node: a.Node,
+			IPs: addrs})
 		docs = append(docs, manifest(a, namespace, name, addrs, w.Setup.Extra[a.Name]))
 	}
 	s.Files = map[string][]byte{"cluster.yaml": []byte(strings.Join(append(docs, documents...), "---\n"))}
@@ -222,7 +224,8 @@ func (w *World) Enforce(t *testing.T, documents ...string) {
 }
 
 func manifest(a Actor, namespace, name string, addrs []netip.Addr, extra string) string {
-	text := "apiVersion: v1\nkind: Pod\nmetadata: {name: " + name + ", namespace: " + namespace + ", uid: " + name + ", labels: {app: " + name + "}" +
+	text := "apiVersion: v1\nkind: Pod\nmetadata: {name: " + name + ", namespace: " + namespace + ", uid: " + name +
+		", labels: {app: " + name + "}" +
 		", annotations: {" + cluster.ExtraAnnotation + ": \"" + extra + "\"}}\n" +
 		"spec: {nodeName: " + a.Node + ", containers: [{name: main, image: none}]}\n" +
 		"status: {phase: Running, podIP: \"" + addrs[0].String() + "\", podIPs: ["

@@ -48,7 +48,8 @@ func newTap(t *testing.T, ns *netns.NS) *Tap {
 		}
 		return errors.Join(
 			unix.SetsockoptInt(p.fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
-			unix.Bind(p.fd, &unix.SockaddrLinklayer{Protocol: unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8, Ifindex: link.Index}))
+			unix.Bind(p.fd, &unix.SockaddrLinklayer{Protocol: unix.ETH_P_ALL<<8 | unix.ETH_P_ALL>>8,
+				Ifindex: link.Index}))
 	}))
 	t.Cleanup(func() { Check(t, unix.Close(p.fd)) })
 	return p

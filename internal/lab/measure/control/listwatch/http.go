@@ -20,7 +20,8 @@ import (
 
 // known are the parameters of a request that have a meaning here. Another one,
 // such as a selector, is refused: to ignore it would be a wrong answer.
-var known = [...]string{"allowWatchBookmarks", "continue", "limit", "resourceVersion", "resourceVersionMatch", "sendInitialEvents", "timeoutSeconds", "timeout", "watch"}
+var known = [...]string{"allowWatchBookmarks", "continue", "limit", "resourceVersion", "resourceVersionMatch",
+	"sendInitialEvents", "timeoutSeconds", "timeout", "watch"}
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -94,7 +95,8 @@ func (s *Server) list(w http.ResponseWriter, k *kind, q url.Values) {
 			return
 		}
 		revision = p.Revision
-		from, found := slices.BinarySearchFunc(objects, p.After, func(o stored, key string) int { return strings.Compare(o.key, key) })
+		from, found := slices.BinarySearchFunc(objects, p.After,
+			func(o stored, key string) int { return strings.Compare(o.key, key) })
 		if found {
 			from++
 		}
@@ -211,7 +213,8 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request, k *kind, q url.Va
 func (s *Server) start(k *kind, q url.Values) (revision uint64, initial []stored, refusal string) {
 	asked := q.Get("resourceVersion")
 	switch {
-	case q.Get("sendInitialEvents") == "true" && q.Get("resourceVersionMatch") != string(metav1.ResourceVersionMatchNotOlderThan):
+	case q.Get("sendInitialEvents") == "true" &&
+		q.Get("resourceVersionMatch") != string(metav1.ResourceVersionMatchNotOlderThan):
 		return 0, nil, "sendInitialEvents needs resourceVersionMatch=NotOlderThan"
 	case q.Get("sendInitialEvents") == "true" && q.Get("allowWatchBookmarks") != "true":
 		return 0, nil, "sendInitialEvents needs allowWatchBookmarks"

@@ -67,10 +67,12 @@ type event struct {
 func New() *Server {
 	s := &Server{revision: 1, kinds: map[string]*kind{}}
 	for path, k := range map[string]*kind{
-		"/api/v1/namespaces": {apiVersion: "v1", name: "Namespace", empty: func() Object { return &corev1.Namespace{} }},
-		"/api/v1/nodes":      {apiVersion: "v1", name: "Node", empty: func() Object { return &corev1.Node{} }},
-		"/api/v1/pods":       {apiVersion: "v1", name: "Pod", empty: func() Object { return &corev1.Pod{} }},
-		"/apis/networking.k8s.io/v1/networkpolicies": {apiVersion: "networking.k8s.io/v1", name: "NetworkPolicy", empty: func() Object { return &networkingv1.NetworkPolicy{} }},
+		"/api/v1/namespaces": {apiVersion: "v1", name: "Namespace",
+			empty: func() Object { return &corev1.Namespace{} }},
+		"/api/v1/nodes": {apiVersion: "v1", name: "Node", empty: func() Object { return &corev1.Node{} }},
+		"/api/v1/pods":  {apiVersion: "v1", name: "Pod", empty: func() Object { return &corev1.Pod{} }},
+		"/apis/networking.k8s.io/v1/networkpolicies": {apiVersion: "networking.k8s.io/v1", name: "NetworkPolicy",
+			empty: func() Object { return &networkingv1.NetworkPolicy{} }},
 	} {
 		k.objects, k.grown = map[string]stored{}, make(chan struct{})
 		s.kinds[path] = k
@@ -201,7 +203,8 @@ func (s *Server) after(k *kind, revision uint64) (frames []byte, newest uint64, 
 	if revision < k.forgotten {
 		return nil, 0, nil, false
 	}
-	from, _ := slices.BinarySearchFunc(k.events, revision+1, func(e event, r uint64) int { return cmp.Compare(e.revision, r) })
+	from, _ := slices.BinarySearchFunc(k.events, revision+1,
+		func(e event, r uint64) int { return cmp.Compare(e.revision, r) })
 	for _, e := range k.events[from:] {
 		frames = append(frames, e.frame...)
 	}
