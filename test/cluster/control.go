@@ -19,7 +19,8 @@ import (
 
 // startControl starts the API server, and the programs that act on its objects.
 func (c *Cluster) startControl(ctx context.Context) (err error) {
-	users := []string{"kubelet-client=kube-apiserver-kubelet-client/system:masters", "controllers=system:kube-controller-manager",
+	users := []string{"kubelet-client=kube-apiserver-kubelet-client/system:masters",
+		"controllers=system:kube-controller-manager",
 		"scheduler=system:kube-scheduler", "proxy=system:kube-proxy"}
 	for i := range c.options.Nodes {
 		name := nodeName(i + 1)
@@ -41,7 +42,8 @@ func (c *Cluster) startControl(ctx context.Context) (err error) {
 		return fmt.Errorf("making a client: %w", err)
 	}
 	if err := c.startProgram("kube-controller-manager", "controllers", "--use-service-account-credentials=true",
-		"--service-account-private-key-file="+filepath.Join(c.dir, "sa.key"), "--root-ca-file="+filepath.Join(c.dir, "ca.crt"),
+		"--service-account-private-key-file="+filepath.Join(c.dir, "sa.key"), "--root-ca-file="+filepath.Join(c.dir,
+			"ca.crt"),
 		"--allocate-node-cidrs=false", "--concurrent-namespace-syncs=10"); err != nil {
 		return err
 	}
@@ -51,7 +53,8 @@ func (c *Cluster) startControl(ctx context.Context) (err error) {
 // startProgram starts a component of the control plane as a user of the API.
 func (c *Cluster) startProgram(name, user string, args ...string) error {
 	config := filepath.Join(c.dir, user+".kubeconfig")
-	args = append([]string{name, "--kubeconfig=" + config, "--authentication-kubeconfig=" + config, "--authorization-kubeconfig=" + config,
+	args = append([]string{name, "--kubeconfig=" + config, "--authentication-kubeconfig=" + config,
+		"--authorization-kubeconfig=" + config,
 		"--leader-elect=false", "--bind-address=127.0.0.1"}, args...)
 	p, err := process.Start(exec.Command(filepath.Join(c.options.Bin, "kube"), args...),
 		process.Options{Name: name, Log: filepath.Join(c.dir, name+".log"), NS: c.fabric})

@@ -62,7 +62,8 @@ func enter(pid int) error {
 		return fmt.Errorf("opening process %d: %w", pid, err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Unshare(unix.CLONE_FS); err != nil { // threads share it, and a mount namespace cannot be entered then
+	// threads share it, and a mount namespace cannot be entered then
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return fmt.Errorf("leaving the shared working directory: %w", err)
 	}
 	const all = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWPID
@@ -89,7 +90,8 @@ func (n *Node) Run(ctx context.Context, program string, args ...string) (string,
 		err = cmd.Wait()
 	}
 	if err != nil {
-		err = fmt.Errorf("%s: %s %s: %w: %s", n.Name, filepath.Base(program), strings.Join(args, " "), err, strings.TrimSpace(errs.String()))
+		err = fmt.Errorf("%s: %s %s: %w: %s", n.Name, filepath.Base(program), strings.Join(args, " "), err,
+			strings.TrimSpace(errs.String()))
 	}
 	return out.String(), err
 }

@@ -47,7 +47,8 @@ func router() []own.Sysctl {
 	return []own.Sysctl{
 		{Path: "ipv4/ip_forward", Value: "1"}, {Path: "ipv6/conf/all/forwarding", Value: "1", Optional: true},
 		{Path: "ipv4/conf/all/rp_filter", Value: "0"},
-		{Path: "ipv6/conf/default/accept_dad", Value: "0", Optional: true}, {Path: "ipv6/conf/all/accept_dad", Value: "0", Optional: true}}
+		{Path: "ipv6/conf/default/accept_dad", Value: "0", Optional: true}, {Path: "ipv6/conf/all/accept_dad",
+			Value: "0", Optional: true}}
 }
 
 // newFabric makes the network between the nodes: a namespace with a switch,

@@ -78,10 +78,13 @@ func (i Image) Write(to string) error {
 	type object map[string]any
 	sum := sha256.Sum256(layer)
 	config, err := json.Marshal(object{"architecture": runtime.GOARCH, "os": "linux",
-		"config": object{"Entrypoint": []string{i.Entrypoint}, "Cmd": i.Args, "WorkingDir": "/", "Env": []string{"PATH=/"}},
+		"config": object{"Entrypoint": []string{i.Entrypoint}, "Cmd": i.Args,
+			"WorkingDir": "/", "Env": []string{"PATH=/"}},
 		"rootfs": object{"type": "layers", "diff_ids": []string{"sha256:" + hex.EncodeToString(sum[:])}}})
-	list, err2 := json.Marshal([]object{{"Config": "config.json", "RepoTags": []string{i.Name}, "Layers": []string{"layer.tar"}}})
-	whole, err3 := archive(member{name: "config.json", data: config}, member{name: "layer.tar", data: layer}, member{name: "manifest.json", data: list})
+	list, err2 := json.Marshal([]object{{"Config": "config.json", "RepoTags": []string{i.Name},
+		"Layers": []string{"layer.tar"}}})
+	whole, err3 := archive(member{name: "config.json", data: config}, member{name: "layer.tar", data: layer},
+		member{name: "manifest.json", data: list})
 	if err := errors.Join(err, err2, err3); err != nil {
 		return err
 	}
@@ -93,7 +96,9 @@ func (c *Cluster) ownImages() ([]string, error) {
 	bin := c.options.Bin
 	pause, agnhost := filepath.Join(c.dir, "pause.tar"), filepath.Join(c.dir, "agnhost.tar")
 	return []string{pause, agnhost}, errors.Join(
-		Image{Name: pauseImage, Files: map[string]string{"pause": filepath.Join(bin, "pause")}, Entrypoint: "/pause"}.Write(pause),
-		Image{Name: Agnhost, Files: map[string]string{"agnhost": filepath.Join(bin, "agnhost")}, Links: map[string]string{"agnhost-2": "agnhost"},
+		Image{Name: pauseImage, Files: map[string]string{"pause": filepath.Join(bin, "pause")},
+			Entrypoint: "/pause"}.Write(pause),
+		Image{Name: Agnhost, Files: map[string]string{"agnhost": filepath.Join(bin, "agnhost")},
+			Links:      map[string]string{"agnhost-2": "agnhost"},
 			Entrypoint: "/agnhost", Args: []string{"pause"}}.Write(agnhost))
 }

@@ -107,7 +107,8 @@ func layer(dir, disk string) error {
 // shadowSysctls puts files over the settings that a kubelet makes for the whole
 // machine. They have the values that it wants, so it writes nothing.
 func shadowSysctls() (err error) {
-	for name, value := range map[string]string{"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10",
+	for name, value := range map[string]string{"vm/overcommit_memory": "1", "vm/panic_on_oom": "0",
+		"kernel/panic":         "10",
 		"kernel/panic_on_oops": "1", "kernel/keys/root_maxkeys": "1000000", "kernel/keys/root_maxbytes": "25000000"} {
 		file := filepath.Join("/run/sysctl", name)
 		err = errors.Join(err, os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(value+"\n"), 0o644),
@@ -134,7 +135,8 @@ func mountPoints(table string, types ...string) (list []string, err error) {
 	}
 	for line := range strings.Lines(string(text)) {
 		left, right, _ := strings.Cut(line, " - ")
-		if f, g := strings.Fields(left), strings.Fields(right); len(f) > 4 && len(g) > 0 && slices.Contains(types, g[0]) {
+		if f, g := strings.Fields(left), strings.Fields(right); len(f) > 4 && len(g) > 0 && slices.Contains(types,
+			g[0]) {
 			list = append(list, f[4])
 		}
 	}

@@ -47,8 +47,9 @@ type Node struct {
 func nodeName(i int) string { return fmt.Sprintf("node%d", i) }
 
 func (c *Cluster) newNode(i int, images []string) *Node {
-	return &Node{Name: nodeName(i), Addrs: addresses(c.plan.node(i)), index: i, options: &c.options, plan: c.plan, cluster: c,
-		client: c.client, control: c.dir, disk: filepath.Join(c.dir, nodeName(i)), images: images}
+	return &Node{Name: nodeName(i), Addrs: addresses(c.plan.node(i)), index: i, options: &c.options, plan: c.plan,
+		cluster: c,
+		client:  c.client, control: c.dir, disk: filepath.Join(c.dir, nodeName(i)), images: images}
 }
 
 // Pid returns the number of the node's first process; a number that no process
@@ -95,9 +96,11 @@ func (n *Node) power(context.Context) (err error) {
 	}
 	settings := router()
 	if n.options.Wiring == Bridge { // packets between pods of a node must pass kube-proxy's rules
-		settings = append(settings, own.Sysctl{Path: "bridge/bridge-nf-call-iptables", Value: "1"}, own.Sysctl{Path: "bridge/bridge-nf-call-ip6tables", Value: "1"})
+		settings = append(settings, own.Sysctl{Path: "bridge/bridge-nf-call-iptables", Value: "1"},
+			own.Sysctl{Path: "bridge/bridge-nf-call-ip6tables", Value: "1"})
 	}
-	if err := errors.Join(n.ns.SetSysctls(settings), n.cluster.plug(n), makeGroups(n.group()), os.MkdirAll(n.disk, 0o755)); err != nil {
+	if err := errors.Join(n.ns.SetSysctls(settings), n.cluster.plug(n), makeGroups(n.group()),
+		os.MkdirAll(n.disk, 0o755)); err != nil {
 		return err
 	}
 	return n.startFirst()
@@ -192,7 +195,8 @@ func (n *Node) startRuntime(ctx context.Context) error {
 // in place of what this machine may have.
 func (n *Node) installNetwork() error {
 	err := errors.Join(os.RemoveAll(n.File("/etc/cni")), os.RemoveAll(n.File(networkPlugins)),
-		n.write(runtimeConfig, runtimeText()), n.write(networkConfig, n.networkText()), n.write(plainConfig, n.networkText()))
+		n.write(runtimeConfig, runtimeText()), n.write(networkConfig, n.networkText()),
+		n.write(plainConfig, n.networkText()))
 	for _, program := range []string{"bridge", "ptp", "host-local", "portmap"} {
 		data, read := os.ReadFile(n.bin("cni/" + program))
 		to := n.File(filepath.Join(networkPlugins, program))
@@ -202,7 +206,8 @@ func (n *Node) installNetwork() error {
 }
 
 func (n *Node) ctr(ctx context.Context, args ...string) (string, error) {
-	return n.Run(ctx, n.bin("containerd/ctr"), append([]string{"--address", runtimeSocket, "--namespace", "k8s.io"}, args...)...)
+	return n.Run(ctx, n.bin("containerd/ctr"), append([]string{"--address", runtimeSocket, "--namespace", "k8s.io"},
+		args...)...)
 }
 
 // Import gives the node the images of an archive, as an operator does where there
@@ -220,8 +225,9 @@ func (n *Node) Import(ctx context.Context, archive string) error {
 func (n *Node) register(ctx context.Context) error {
 	pods := texts(n.plan.pods(n.index))
 	_, err := n.client.CoreV1().Nodes().Create(ctx, &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: map[string]string{corev1.LabelHostname: n.Name, corev1.LabelOSStable: "linux"}},
-		Spec:       corev1.NodeSpec{PodCIDR: pods[0], PodCIDRs: pods}}, metav1.CreateOptions{})
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: map[string]string{corev1.LabelHostname: n.Name,
+			corev1.LabelOSStable: "linux"}},
+		Spec: corev1.NodeSpec{PodCIDR: pods[0], PodCIDRs: pods}}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		err = nil
 	}
@@ -246,7 +252,8 @@ func (n *Node) startKubelet(context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = n.Start("kubelet", n.bin("kube"), "kubelet", "--config="+kubeletConfig, "--kubeconfig="+filepath.Join(n.control, n.Name+".kubeconfig"),
+	_, err = n.Start("kubelet", n.bin("kube"), "kubelet", "--config="+kubeletConfig,
+		"--kubeconfig="+filepath.Join(n.control, n.Name+".kubeconfig"),
 		"--hostname-override="+n.Name, "--node-ip="+strings.Join(texts(n.Addrs), ","))
 	if err != nil {
 		return err

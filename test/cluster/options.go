@@ -92,7 +92,8 @@ func (o *Options) complete() (err error) {
 func (o *Options) built() error {
 	for program, target := range map[string]string{
 		"kubeapi": "kubeapi", "kube-proxy": "kubeapi", "kube": "kube", "agnhost": "kube", "pause": "kube",
-		"containerd/containerd": "containerd", "containerd/containerd-shim-runc-v2": "containerd", "containerd/ctr": "containerd", "containerd/runc": "containerd",
+		"containerd/containerd": "containerd", "containerd/containerd-shim-runc-v2": "containerd",
+		"containerd/ctr": "containerd", "containerd/runc": "containerd",
 		"cni/bridge": "cni", "cni/ptp": "cni", "cni/host-local": "cni", "cni/portmap": "cni"} {
 		_, err := os.Stat(filepath.Join(o.Bin, program))
 		if errors.Is(err, fs.ErrNotExist) {

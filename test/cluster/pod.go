@@ -32,14 +32,16 @@ type Pod struct {
 // unless Labels say otherwise.
 func PodSpec(namespace, name, node string, args ...string) *corev1.Pod {
 	var now int64
-	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{"app": name}},
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name,
+		Labels: map[string]string{"app": name}},
 		Spec: corev1.PodSpec{NodeName: node, TerminationGracePeriodSeconds: &now,
 			Containers: []corev1.Container{{Name: "main", Image: Agnhost, Args: args}}}}
 }
 
 // Namespace makes a namespace and returns when pods can be made in it.
 func (c *Cluster) Namespace(ctx context.Context, name string) error {
-	_, err := c.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+	_, err := c.client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}},
+		metav1.CreateOptions{})
 	if err != nil {
 		return err
 	}
@@ -103,7 +105,8 @@ func waiting(object *corev1.Pod) (reasons []string) {
 // Remove deletes a pod and returns when it is gone.
 func (c *Cluster) Remove(ctx context.Context, p *Pod) error {
 	now := int64(0)
-	if err := c.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+	if err := c.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name,
+		metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
 		return err
 	}
 	return Await(ctx, "the end of pod "+p.Name, patience, func(ctx context.Context) error {
@@ -142,7 +145,8 @@ func (p *Pod) pid(ctx context.Context) (string, error) {
 // Connects reports whether a TCP connection from the pod is accepted, asked by a
 // program within the pod.
 func (c *Cluster) Connects(ctx context.Context, from *Pod, to netip.AddrPort, patience time.Duration) (bool, error) {
-	out, err := c.Kubectl(ctx, "", "exec", "-n", from.Namespace, from.Name, "--", "/agnhost", "connect", to.String(), "--timeout="+patience.String())
+	out, err := c.Kubectl(ctx, "", "exec", "-n", from.Namespace, from.Name, "--", "/agnhost", "connect", to.String(),
+		"--timeout="+patience.String())
 	switch {
 	case err == nil:
 		return true, nil

@@ -97,7 +97,8 @@ func (ca *authority) writeUsers(dir, url string, users []user) (err error) {
 		if u.group != "" {
 			subject.Organization = []string{u.group}
 		}
-		p, issued := ca.issue(&x509.Certificate{Subject: subject, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		p, issued := ca.issue(&x509.Certificate{Subject: subject,
+			ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 		err = errors.Join(err, issued,
 			write(dir, u.file+".crt", p.cert),
 			write(dir, u.file+".key", p.key),

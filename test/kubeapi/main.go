@@ -54,12 +54,17 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	f := flag.NewFlagSet("kubeapi", flag.ContinueOnError)
 	f.SetOutput(stderr)
 	f.StringVar(&c.dir, "dir", "", "directory of the state and of everything that is written (required)")
-	f.TextVar(&c.bind, "bind", netip.AddrFrom4([4]byte{127, 0, 0, 1}), "address to serve on; it is in the certificate and in the kubeconfig")
+	f.TextVar(&c.bind, "bind", netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+		"address to serve on; it is in the certificate and in the kubeconfig")
 	f.IntVar(&c.port, "port", 0, "port to serve on; 0 picks a free one")
-	f.StringVar(&c.profile, "profile", "min", "min: only what an agent needs, ready soonest; full: every API group, RBAC, all admission but ServiceAccount; cluster: for use beside controllers and kubelets")
-	f.Func("san", "further address of the server's certificate, as that of the service kubernetes; may be repeated", c.addName)
-	f.Func("user", "FILE=NAME or FILE=NAME/GROUP: write FILE.kubeconfig, FILE.crt and FILE.key for that user; may be repeated", c.addUser)
-	f.BoolVar(&c.lifeline, "lifeline", false, "end at once when standard input ends, that is, when whoever holds the other end of the pipe is gone")
+	f.StringVar(&c.profile, "profile", "min", "min: only what an agent needs, ready soonest; full: every API "+
+		"group, RBAC, all admission but ServiceAccount; cluster: for use beside controllers and kubelets")
+	f.Func("san", "further address of the server's certificate, as that of the service kubernetes; may be repeated",
+		c.addName)
+	f.Func("user", "FILE=NAME or FILE=NAME/GROUP: write FILE.kubeconfig, FILE.crt and FILE.key for that user; may "+
+		"be repeated", c.addUser)
+	f.BoolVar(&c.lifeline, "lifeline", false, "end at once when standard input ends, that is, when whoever holds "+
+		"the other end of the pipe is gone")
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}

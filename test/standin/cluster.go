@@ -105,7 +105,8 @@ func connect(kubeconfig string) (a api, err error) {
 		} `json:"users"`
 	}
 	if err := yaml.Unmarshal(text, &file); err != nil || len(file.Clusters) != 1 || len(file.Users) != 1 {
-		return a, fmt.Errorf("reading the kubeconfig: want one cluster and one user (%v)", err) //nolint:errorlint // it may be nil
+		//nolint:errorlint // err may be nil
+		return a, fmt.Errorf("reading the kubeconfig: want one cluster and one user (%v)", err)
 	}
 	cert, err := tls.X509KeyPair(file.Users[0].User.Cert, file.Users[0].User.Key)
 	if err != nil {
@@ -114,7 +115,8 @@ func connect(kubeconfig string) (a api, err error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(file.Clusters[0].Cluster.CA)
 	// No proxy: a lab node reaches nobody else.
-	a.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots}}}
+	a.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{Certificates: []tls.Certificate{
+		cert}, RootCAs: roots}}}
 	a.server = file.Clusters[0].Cluster.Server
 	return a, nil
 }

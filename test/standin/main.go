@@ -35,7 +35,8 @@ import (
 const written = "standin: rules are written"
 
 func main() {
-	iptables := flag.String("iptables", "iptables", "`PROGRAM` to write with: iptables, iptables-nft or iptables-legacy; PROGRAM-restore must be there too")
+	iptables := flag.String("iptables", "iptables", "`PROGRAM` to write with: iptables, iptables-nft or "+
+		"iptables-legacy; PROGRAM-restore must be there too")
 	flag.Parse()
 	if err := run(*iptables); err != nil {
 		fmt.Fprintln(os.Stderr, "standin:", err)
@@ -67,7 +68,8 @@ func run(iptables string) (err error) {
 	if err := k.write(); err != nil {
 		return err
 	}
-	fmt.Printf("%s after %s: %d chains, %d rules, %d sets\n", written, time.Since(began).Round(time.Millisecond), len(r.chains), len(r.lines), len(r.sets))
+	fmt.Printf("%s after %s: %d chains, %d rules, %d sets\n", written, time.Since(began).Round(time.Millisecond),
+		len(r.chains), len(r.lines), len(r.sets))
 	<-ctx.Done()
 	return nil
 }

@@ -16,7 +16,8 @@ import (
 // variables may be set too.
 func safe(node, kubeconfig string) error {
 	if node == "" || kubeconfig == "" {
-		return errors.New("NODE_NAME and KUBECONFIG must be set: it is to be started by `podwall-lab bench --peer` only")
+		return errors.New("NODE_NAME and KUBECONFIG must be set: " +
+			"it is to be started by `podwall-lab bench --peer` only")
 	}
 	switch apart, err := apart(); {
 	case err != nil:

@@ -23,7 +23,8 @@ type policy = networkingv1.NetworkPolicy
 
 // types are as the API server has filled them in.
 func types(p *policy) (ingress, egress bool) {
-	return slices.Contains(p.Spec.PolicyTypes, networkingv1.PolicyTypeIngress), slices.Contains(p.Spec.PolicyTypes, networkingv1.PolicyTypeEgress)
+	return slices.Contains(p.Spec.PolicyTypes, networkingv1.PolicyTypeIngress), slices.Contains(p.Spec.PolicyTypes,
+		networkingv1.PolicyTypeEgress)
 }
 
 func selects(p *policy, one pod) (bool, error) {
@@ -80,13 +81,15 @@ func (r *rules) begin(c objects, d *direction) error {
 		return err
 	}
 	d.selected = named(d.prefix, d.policy.Namespace, d.policy.Name)
-	r.sets = append(r.sets, set{d.selected, "hash:ip", c.addrs(func(p pod) bool { return p.namespace == d.policy.Namespace && s.Matches(p.labels) })})
+	r.sets = append(r.sets, set{d.selected,
+		"hash:ip", c.addrs(func(p pod) bool { return p.namespace == d.policy.Namespace && s.Matches(p.labels) })})
 	return nil
 }
 
 // rule writes a pair of rules for each kind of peers and each port: one sets the
 // mark, one goes back.
-func (r *rules) rule(c objects, d direction, i int, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) error {
+func (r *rules) rule(c objects, d direction, i int, peers []networkingv1.NetworkPolicyPeer,
+	ports []networkingv1.NetworkPolicyPort) error {
 	ends, err := r.peers(c, d, i, peers)
 	if err != nil {
 		return err
@@ -100,7 +103,8 @@ func (r *rules) rule(c objects, d direction, i int, peers []networkingv1.Network
 	note := fmt.Sprintf(` -m comment --comment "policy %s/%s"`, d.policy.Namespace, d.policy.Name)
 	for _, end := range ends {
 		for _, port := range matches {
-			match := strings.TrimSpace(fmt.Sprintf("%s -m set --match-set %s %s%s%s", end, d.selected, d.own, port, note))
+			match := strings.TrimSpace(fmt.Sprintf("%s -m set --match-set %s %s%s%s", end, d.selected, d.own, port,
+				note))
 			r.add(d.chain, match+" -j MARK --set-xmark "+allowed)
 			r.add(d.chain, match+" -m mark --mark "+allowed+" -j RETURN")
 		}
@@ -110,7 +114,8 @@ func (r *rules) rule(c objects, d direction, i int, peers []networkingv1.Network
 
 // peers makes a set of the pods and one of the blocks that a rule names, and
 // returns a match for each; no peers are everybody.
-func (r *rules) peers(c objects, d direction, i int, peers []networkingv1.NetworkPolicyPeer) (ends []string, err error) {
+func (r *rules) peers(c objects, d direction, i int, peers []networkingv1.NetworkPolicyPeer) (ends []string,
+	err error) {
 	if len(peers) == 0 {
 		return []string{""}, nil
 	}

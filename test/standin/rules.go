@@ -43,7 +43,10 @@ type set struct {
 // render makes the rules of a node. The version goes into the names of chains.
 func render(c objects, node, version string) (rules, error) {
 	r := rules{chains: []string{input, forward, output, byDefault, inCommon, tail}}
-	slices.SortFunc(c.policies, func(a, b policy) int { return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name) })
+	slices.SortFunc(c.policies, func(a, b policy) int {
+		return strings.Compare(a.Namespace+"/"+a.Name,
+			b.Namespace+"/"+b.Name)
+	})
 	r.common()
 	chains := make([]string, len(c.policies))
 	for i := range c.policies {
@@ -123,7 +126,8 @@ func (r *rules) pod(c objects, p pod, chain string, policyChains []string) error
 	if err := r.policiesOf(c, p, chain, policyChains); err != nil {
 		return err
 	}
-	r.add(chain, "-m mark ! --mark "+allowed+" -m limit --limit 10/minute --limit-burst 10"+note+" -j NFLOG --nflog-group 100")
+	r.add(chain, "-m mark ! --mark "+allowed+" -m limit --limit 10/minute --limit-burst 10"+note+
+		" -j NFLOG --nflog-group 100")
 	r.add(chain, "-m mark ! --mark "+allowed+note+" -j REJECT")
 	r.add(chain, "-j MARK --set-xmark 0x0/0x10000")
 	r.add(chain, "-j MARK --set-xmark "+passed)
@@ -156,7 +160,8 @@ func (r *rules) policiesOf(c objects, p pod, chain string, policyChains []string
 		case !ingress:
 			match = from + " "
 		}
-		jumps = append(jumps, fmt.Sprintf(`%s-m comment --comment "policy %s/%s" -j %s`, match, pol.Namespace, pol.Name, policyChains[i]))
+		jumps = append(jumps, fmt.Sprintf(`%s-m comment --comment "policy %s/%s" -j %s`, match, pol.Namespace,
+			pol.Name, policyChains[i]))
 	}
 	if !in {
 		r.add(chain, to+" -j "+byDefault)

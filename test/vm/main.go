@@ -122,7 +122,8 @@ const noStatus = 125
 // The output stays beside the kernel, and grows there as it comes.
 func boot(ctx context.Context, tree, release string, s suite, left []skip) (string, int, error) {
 	cmd := exec.CommandContext(ctx, "hack/vm/run", release, s.command(left), tree)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("VM_SECONDS=%d", int((limit+time.Minute).Seconds())), "VM_MEMORY=4096", "VM_CPUS=2")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("VM_SECONDS=%d", int((limit+time.Minute).Seconds())),
+		"VM_MEMORY=4096", "VM_CPUS=2")
 	// The machine is a grandchild: an interrupt of the script must reach it too.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
@@ -163,7 +164,8 @@ func version(release string) string {
 }
 
 func commit(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty").Output()
+	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--abbrev=12", "--exclude=*",
+		"--dirty").Output()
 	if err != nil {
 		return "unknown"
 	}

@@ -94,13 +94,15 @@ func (r *Report) markdown() string {
 // table has a line for each result.
 func table(list []Result) string {
 	var b strings.Builder
-	b.WriteString("| kernel | suite | passed | failed | skipped | seconds | tries | began | commit |\n|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| kernel | suite | passed | failed | skipped | seconds | tries | began | commit " +
+		"|\n|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range list {
 		name := r.Suite
 		if r.Part != "" {
 			name += ", a part: `" + strings.ReplaceAll(r.Part, "|", `\|`) + "`"
 		}
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %.0f | %d | %s | %s |\n", r.Kernel, name, r.Passed, len(r.Failed), len(r.Skipped),
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %.0f | %d | %s | %s |\n", r.Kernel, name, r.Passed, len(r.Failed),
+			len(r.Skipped),
 			r.Seconds, r.Tries, r.Began.Format("2006-01-02 15:04"), r.Commit)
 	}
 	return b.String()

@@ -79,7 +79,8 @@ func told(status int) string {
 // output of a test in a process of its own may be within that of another.
 func readStates(out string) map[string]string {
 	states := map[string]string{}
-	for _, m := range regexp.MustCompile(`(?m)^ *(?:=== (RUN) +|--- (PASS|FAIL|SKIP): )(\S+)`).FindAllStringSubmatch(out, -1) {
+	for _, m := range regexp.MustCompile(`(?m)^ *(?:=== (RUN) +|--- (PASS|FAIL|SKIP): )(\S+)`).FindAllStringSubmatch(
+		out, -1) {
 		if states[m[3]] != "FAIL" {
 			states[m[3]] = m[1] + m[2]
 		}

@@ -78,7 +78,8 @@ func build(ctx context.Context, tree string, list []suite) error {
 		if err := os.MkdirAll(at, 0o755); err != nil {
 			return fmt.Errorf("making a directory: %w", err)
 		}
-		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(at, "suite.test"), "./"+s.Package)
+		cmd := exec.CommandContext(ctx, "go", "test", "-c", "-trimpath", "-ldflags=-s -w",
+			"-o", filepath.Join(at, "suite.test"), "./"+s.Package)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("building the tests of %s: %w\n%s", s.Package, err, out)

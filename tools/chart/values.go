@@ -56,7 +56,8 @@ func leaves(m *yaml.Node, prefix string) (list []value, err error) {
 			continue
 		}
 		if comment == "" {
-			return nil, fmt.Errorf("values.yaml line %d: %s has no comment that says what it means", key.Line, prefix+key.Value)
+			return nil, fmt.Errorf("values.yaml line %d: %s has no comment that says what it means", key.Line,
+				prefix+key.Value)
 		}
 		fallback, err := compact(val)
 		if err != nil {

@@ -42,8 +42,9 @@ func archive(img v1.Image, tag, arch string) ([]byte, error) {
 	}
 	list.RepoTags = []string{repository + ":" + tag}
 	for name, value := range map[string]any{
-		"oci-layout":    map[string]string{"imageLayoutVersion": "1.0.0"},
-		"index.json":    v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex, Manifests: []v1.Descriptor{*manifest}},
+		"oci-layout": map[string]string{"imageLayoutVersion": "1.0.0"},
+		"index.json": v1.IndexManifest{SchemaVersion: 2, MediaType: types.OCIImageIndex,
+			Manifests: []v1.Descriptor{*manifest}},
 		"manifest.json": tarball.Manifest{list},
 	} {
 		text, err := json.Marshal(value)

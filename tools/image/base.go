@@ -24,7 +24,8 @@ const (
 // baseFiles returns what the programs expect of an operating system.
 func baseFiles() ([]pack.File, error) {
 	roots, err := certificates()
-	return []pack.File{{Name: "etc/group", Mode: 0o644, Text: []byte(group)}, {Name: "etc/passwd", Mode: 0o644, Text: []byte(passwd)},
+	return []pack.File{{Name: "etc/group", Mode: 0o644, Text: []byte(group)}, {Name: "etc/passwd", Mode: 0o644,
+		Text: []byte(passwd)},
 		{Name: "etc/ssl/certs/ca-certificates.crt", Mode: 0o644, Text: roots}}, err
 }
 

@@ -20,7 +20,8 @@ import (
 
 func main() {
 	var o options
-	programs.Source{Root: &o.root, Version: &o.version, Revision: &o.revision, Tag: &o.tag, Created: &o.created}.Flags(flag.CommandLine)
+	programs.Source{Root: &o.root, Version: &o.version, Revision: &o.revision, Tag: &o.tag,
+		Created: &o.created}.Flags(flag.CommandLine)
 	flag.StringVar(&o.out, "out", "bin/image", "directory to write to")
 	flag.Parse()
 	if err := o.run(context.Background()); err != nil {
@@ -75,7 +76,8 @@ func (o options) build(ctx context.Context, arch string) error {
 	if err != nil {
 		return err
 	}
-	bill, err := sbom.Write(sbom.Subject{Name: "podwall-image-" + arch, Version: o.version, Kind: "CONTAINER", Created: o.created,
+	bill, err := sbom.Write(sbom.Subject{Name: "podwall-image-" + arch, Version: o.version,
+		Kind: "CONTAINER", Created: o.created,
 		Programs: list, Data: []sbom.Data{rootsModule()}}, modules)
 	if err != nil {
 		return err
@@ -90,7 +92,8 @@ func (o options) build(ctx context.Context, arch string) error {
 
 // programFiles returns the layer of the programs with their licences, and the
 // programs once more for the list of contents.
-func (o options) programFiles(bin string, modules []licences.Module) (files []pack.File, list []sbom.Program, err error) {
+func (o options) programFiles(bin string, modules []licences.Module) (files []pack.File, list []sbom.Program,
+	err error) {
 	for _, name := range shipped() {
 		text, err := os.ReadFile(filepath.Join(bin, name))
 		if err != nil {

@@ -35,7 +35,8 @@ func (o options) collect(ctx context.Context) (files []content, err error) {
 		if modules, err = licences.Linked(ctx, o.root, arch, given()...); err != nil {
 			return nil, err
 		}
-		if err := programs.Build(ctx, o.root, o.version, arch, filepath.Join(o.images, "linux-"+arch), lab); err != nil {
+		if err := programs.Build(ctx, o.root, o.version, arch, filepath.Join(o.images, "linux-"+arch),
+			lab); err != nil {
 			return nil, err
 		}
 		built, err := o.forArchitecture(arch, modules)
@@ -63,11 +64,13 @@ func (o options) forArchitecture(arch string, modules []licences.Module) (files 
 		return text
 	}
 	for _, program := range given() {
-		text := read(filepath.Join(o.images, "linux-"+arch, program), fmt.Sprintf("%s-%s-linux-%s", program, o.version, arch), 0o755)
+		text := read(filepath.Join(o.images, "linux-"+arch, program), fmt.Sprintf("%s-%s-linux-%s", program,
+			o.version, arch), 0o755)
 		list = append(list, sbom.Program{Name: program, Text: text})
 	}
 	for _, kind := range []string{"tar", "spdx.json"} {
-		read(filepath.Join(o.images, "podwall-"+arch+"."+kind), fmt.Sprintf("podwall-image-%s-%s.%s", o.version, arch, kind), 0o644)
+		read(filepath.Join(o.images, "podwall-"+arch+"."+kind), fmt.Sprintf("podwall-image-%s-%s.%s", o.version, arch,
+			kind), 0o644)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading what was built: run `make image` first: %w", err)
@@ -75,7 +78,8 @@ func (o options) forArchitecture(arch string, modules []licences.Module) (files 
 	if err := o.fits(filepath.Join(o.images, "podwall-"+arch+".tar")); err != nil {
 		return nil, err
 	}
-	bill, err := sbom.Write(sbom.Subject{Name: "podwall-linux-" + arch, Version: o.version, Kind: "APPLICATION", Created: o.created,
+	bill, err := sbom.Write(sbom.Subject{Name: "podwall-linux-" + arch, Version: o.version,
+		Kind: "APPLICATION", Created: o.created,
 		Programs: list}, modules)
 	if err != nil {
 		return nil, err
@@ -97,9 +101,11 @@ func (o options) fits(file string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	version, revision := c.Config.Labels["org.opencontainers.image.version"], c.Config.Labels["org.opencontainers.image.revision"]
+	version, revision := c.Config.Labels["org.opencontainers.image.version"],
+		c.Config.Labels["org.opencontainers.image.revision"]
 	if version != o.version || revision != o.revision {
-		return fmt.Errorf("%s is of version %q, commit %q: run `make image` for %q, %q", file, version, revision, o.version, o.revision)
+		return fmt.Errorf("%s is of version %q, commit %q: run `make image` for %q, %q", file, version, revision,
+			o.version, o.revision)
 	}
 	return nil
 }
@@ -115,7 +121,8 @@ func (o options) manifests() ([]content, error) {
 		return nil, fmt.Errorf("packaging the chart: %w", err)
 	}
 	files := []content{{"podwall-" + chart.Metadata.Version + ".tgz", 0o644, packed}}
-	for _, name := range []string{"podwall.yaml", "uninstall.yaml", "tke/podwall.yaml", "tke/kube-router-firewall-daemonset.yaml"} {
+	for _, name := range []string{"podwall.yaml", "uninstall.yaml", "tke/podwall.yaml",
+		"tke/kube-router-firewall-daemonset.yaml"} {
 		text, err := os.ReadFile(filepath.Join(o.root, "deploy", name))
 		if err != nil {
 			return nil, fmt.Errorf("reading the manifests: %w", err)

@@ -20,7 +20,8 @@ import (
 
 func main() {
 	var o options
-	programs.Source{Root: &o.root, Version: &o.version, Revision: &o.revision, Tag: &o.tag, Created: &o.created}.Flags(flag.CommandLine)
+	programs.Source{Root: &o.root, Version: &o.version, Revision: &o.revision, Tag: &o.tag,
+		Created: &o.created}.Flags(flag.CommandLine)
 	flag.StringVar(&o.images, "images", "bin/image", "what `make image` wrote")
 	flag.StringVar(&o.out, "out", "dist", "directory to write; an earlier release in it is replaced")
 	flag.StringVar(&o.builder, "builder", "", "who builds, as a URI: writes a provenance statement that says so")
@@ -64,7 +65,8 @@ func (o options) check() error {
 		return err
 	}
 	if o.key != "" && (o.version != "v"+o.tag || o.revision == "") {
-		return fmt.Errorf("version %s is not signed: a release is built at the tag v%s (the chart's appVersion), from a clean tree: "+
+		return fmt.Errorf("version %s is not signed: a release is built at the tag v%s (the chart's appVersion), "+
+			"from a clean tree: "+
 			"without SIGN_KEY it can be tried", o.version, o.tag)
 	}
 	entries, err := os.ReadDir(o.out)
@@ -75,7 +77,8 @@ func (o options) check() error {
 		return fmt.Errorf("output directory: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(o.out, sums)); err != nil {
-		return fmt.Errorf("%s has files and no %s: it is no earlier release; remove it, or name another directory", o.out, sums)
+		return fmt.Errorf("%s has files and no %s: it is no earlier release; remove it, or name another directory",
+			o.out, sums)
 	}
 	return nil
 }

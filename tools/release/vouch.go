@@ -59,8 +59,9 @@ func (o options) provenance(files []content) (content, error) {
 		"predicateType": "https://slsa.dev/provenance/v1",
 		"predicate": object{
 			"buildDefinition": object{
-				"buildType":            source + "/blob/main/docs/release.md",
-				"externalParameters":   object{"version": o.version, "tag": o.tag, "epoch": o.created.Format(time.RFC3339)},
+				"buildType": source + "/blob/main/docs/release.md",
+				"externalParameters": object{"version": o.version, "tag": o.tag,
+					"epoch": o.created.Format(time.RFC3339)},
 				"internalParameters":   object{"go": runtime.Version()},
 				"resolvedDependencies": []object{{"uri": "git+" + source, "digest": object{"gitCommit": o.revision}}},
 			},

@@ -59,8 +59,10 @@ func newCast(ctx context.Context, t *trial, namespace string, at places) (c *cas
 		pod  **cluster.Pod
 		name string
 		node int
-	}{{&c.friend, "friend", at.friend}, {&c.web, "web", at.web}, {&c.stranger, "stranger", at.stranger}, {&c.shut, "shut", at.shut}} {
-		*p.pod, err = t.Run(ctx, cluster.PodSpec(namespace, p.name, t.node(p.node).Name, "netexec", fmt.Sprint("--http-port=", webPort)))
+	}{{&c.friend, "friend", at.friend}, {&c.web, "web", at.web}, {&c.stranger, "stranger", at.stranger},
+		{&c.shut, "shut", at.shut}} {
+		*p.pod, err = t.Run(ctx, cluster.PodSpec(namespace, p.name, t.node(p.node).Name,
+			"netexec", fmt.Sprint("--http-port=", webPort)))
 		if err != nil {
 			return nil, errors.Join(err, c.remove(ctx))
 		}

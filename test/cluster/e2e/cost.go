@@ -37,7 +37,8 @@ func agentOf(n *cluster.Node) (Agent, error) {
 	}
 	for _, e := range entries {
 		dir := n.File(filepath.Join("/proc", e.Name()))
-		if name, err := os.ReadFile(filepath.Join(dir, "comm")); err == nil && strings.TrimSpace(string(name)) == "podwall-agent" {
+		if name, err := os.ReadFile(filepath.Join(dir, "comm")); err == nil &&
+			strings.TrimSpace(string(name)) == "podwall-agent" {
 			return costs(n.Name, dir)
 		}
 	}

@@ -142,7 +142,8 @@ func (f *flow) one(n uint64) error {
 	}
 	_, err := c.Write(binary.BigEndian.AppendUint64(nil, n))
 	// Nobody listens where nothing may come, and a filter may say that it is shut.
-	if err == nil || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EHOSTUNREACH) {
+	if err == nil || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EPERM) ||
+		errors.Is(err, unix.EHOSTUNREACH) {
 		f.sent.Add(1)
 		return nil
 	}
@@ -243,7 +244,8 @@ type flows struct{ never, always *flow }
 func (fs *flows) judge(t *trial, during string) error {
 	neverSent, came, err := fs.never.end()
 	alwaysSent, passed, err2 := fs.always.end()
-	series := Series{During: during, NeverSent: neverSent, Passed: came, AlwaysSent: alwaysSent, Lost: int64(alwaysSent) - int64(passed)}
+	series := Series{During: during, NeverSent: neverSent, Passed: came, AlwaysSent: alwaysSent,
+		Lost: int64(alwaysSent) - int64(passed)}
 	t.result.Series = append(t.result.Series, series)
 	t.say("%s: %+v", t.result.Name, series)
 	if during != "" {
@@ -253,7 +255,8 @@ func (fs *flows) judge(t *trial, during string) error {
 		err = errors.Join(err, fmt.Errorf("%s%d of %d datagrams passed that no rule allows", during, came, neverSent))
 	}
 	if passed != alwaysSent {
-		err = errors.Join(err, fmt.Errorf("%s%d of %d datagrams were lost that a rule allows", during, alwaysSent-passed, alwaysSent))
+		err = errors.Join(err, fmt.Errorf("%s%d of %d datagrams were lost that a rule allows", during,
+			alwaysSent-passed, alwaysSent))
 	}
 	if neverSent == 0 || alwaysSent == 0 {
 		err = errors.Join(err, fmt.Errorf("%sa flow sent nothing", during))

@@ -26,7 +26,8 @@ func footprint(n *cluster.Node) (map[string]string, error) {
 	}
 	list := map[string]string{}
 	err := errors.Join(
-		files(list, n, "/etc/cni/net.d", true), files(list, n, "/opt/cni/bin", false), files(list, n, "/run/podwall", false),
+		files(list, n, "/etc/cni/net.d", true), files(list, n, "/opt/cni/bin", false),
+		files(list, n, "/run/podwall", false),
 		n.Netns().Do(func() error {
 			return values(list, "/proc/sys/net", "bridge/*", "netfilter/*", "ipv6/conf/default/disable_ipv6")
 		}),

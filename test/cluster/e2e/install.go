@@ -89,7 +89,9 @@ func (w *world) keepLogs() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	text, _ := w.Kubectl(ctx, "", "logs", "-n", system, "-l", "app.kubernetes.io/name=podwall", "--all-containers", "--prefix", "--tail=-1") // what there is
+	// what there is
+	text, _ := w.Kubectl(ctx, "", "logs", "-n", system, "-l", "app.kubernetes.io/name=podwall",
+		"--all-containers", "--prefix", "--tail=-1")
 	return errors.Join(err, os.WriteFile(filepath.Join(to, "podwall.log"), []byte(text), 0o644))
 }
 
@@ -131,7 +133,8 @@ func (w *world) manifestOf(ctx context.Context, root string, values ...string) (
 	if err := os.WriteFile(file, []byte(string(usual)+strings.Join(values, "\n")), 0o600); err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "go", "run", "-C", "tools", "./chart", "render", "../deploy/chart/podwall", "-f", file)
+	cmd := exec.CommandContext(ctx, "go", "run", "-C", "tools", "./chart", "render", "../deploy/chart/podwall",
+		"-f", file)
 	cmd.Dir = root
 	text, err := cmd.Output()
 	if err != nil {
@@ -161,8 +164,10 @@ func (w *world) awaitAgents(ctx context.Context) error {
 			return err
 		}
 		s := ds.Status
-		if s.ObservedGeneration < ds.Generation || int(s.UpdatedNumberScheduled) < len(w.Nodes()) || int(s.NumberAvailable) < len(w.Nodes()) {
-			return fmt.Errorf("%d of %d agents are of the newest manifest, %d are ready", s.UpdatedNumberScheduled, len(w.Nodes()), s.NumberAvailable)
+		if s.ObservedGeneration < ds.Generation || int(s.UpdatedNumberScheduled) < len(w.Nodes()) ||
+			int(s.NumberAvailable) < len(w.Nodes()) {
+			return fmt.Errorf("%d of %d agents are of the newest manifest, %d are ready", s.UpdatedNumberScheduled,
+				len(w.Nodes()), s.NumberAvailable)
 		}
 		return nil
 	})
@@ -171,7 +176,8 @@ func (w *world) awaitAgents(ctx context.Context) error {
 // startProcesses runs agents without an image, to try the rest alone.
 func (w *world) startProcesses(ctx context.Context) error {
 	for _, n := range w.Nodes() {
-		p, err := n.Start("podwall-agent", filepath.Join(w.settings.bin(), "podwall-agent"), "--kubeconfig="+w.Kubeconfig(), "--hostname-override="+n.Name, "--log-format=text")
+		p, err := n.Start("podwall-agent", filepath.Join(w.settings.bin(), "podwall-agent"),
+			"--kubeconfig="+w.Kubeconfig(), "--hostname-override="+n.Name, "--log-format=text")
 		if err != nil {
 			return err
 		}

@@ -62,8 +62,10 @@ func parse(args []string) (*settings, error) {
 	f.StringVar(&s.root, "root", ".", "the repository, with what make has built in its bin directory")
 	f.StringVar(&s.out, "out", "docs/reports", "directory for the report")
 	only := f.String("only", "", "regular expression: which combinations; empty means all")
-	f.StringVar(&s.focus, "specs", "", "regular expression: which specs, instead of those of each combination; - means none")
-	try := f.String("scenarios", "", "regular expression: which scenarios; empty means all of each combination; - means none")
+	f.StringVar(&s.focus, "specs", "", "regular expression: which specs, instead of those of each combination; - "+
+		"means none")
+	try := f.String("scenarios", "", "regular expression: which scenarios; empty means all of each combination; - "+
+		"means none")
 	f.BoolVar(&s.missing, "missing", false, "leave out what has passed in the report, of whatever image")
 	f.BoolVar(&s.process, "process", false, "run agents as plain processes instead of installing the image")
 	err := f.Parse(args)
@@ -214,7 +216,8 @@ func (s *settings) up(ctx context.Context) error {
 			return err
 		}
 		pid := w.Nodes()[0].Pid()
-		fmt.Printf("%s is up. kubectl:\n  nsenter --net=/proc/%d/fd/%d %s kubectl --kubeconfig %s get pods -A\n", p.name, os.Getpid(), w.FabricFD(), filepath.Join(s.bin(), "kube"), w.Kubeconfig())
+		fmt.Printf("%s is up. kubectl:\n  nsenter --net=/proc/%d/fd/%d %s kubectl --kubeconfig %s get pods -A\n",
+			p.name, os.Getpid(), w.FabricFD(), filepath.Join(s.bin(), "kube"), w.Kubeconfig())
 		fmt.Printf("a shell on the first node:\n  nsenter -t %d -a bash\nctrl-c ends it.\n", pid)
 		<-ctx.Done()
 		return w.close()

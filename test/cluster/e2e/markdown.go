@@ -54,10 +54,13 @@ func (r *Report) summary(b *bytes.Buffer) {
 func (r *Report) runs(b *bytes.Buffer) {
 	fmt.Fprintf(b, "\n## Runs\n\nEach row below names the run that found it. A run is one cluster; "+
 		"image is the commit of which the agent's image was built,\n"+
-		"checkout that of the harness and the manifests. Load is the machine's, of one minute, at the start and at the end.\n\n"+
-		"| run | cluster | began | took | image | checkout | load | cluster ready | podwall ready |\n|---|---|---|---|---|---|---|---|---|\n")
+		"checkout that of the harness and the manifests. Load is the machine's, of one minute, at the start and at "+
+		"the end.\n\n"+
+		"| run | cluster | began | took | image | checkout | load | cluster ready | podwall ready "+
+		"|\n|---|---|---|---|---|---|---|---|---|\n")
 	for i, run := range r.Runs {
-		fmt.Fprintf(b, "| %d | %s | %s | %.0f s | %s | %s | %.1f, %.1f | %.0f s | %.0f s |\n", i+1, run.Combination, run.Began, run.Seconds,
+		fmt.Fprintf(b, "| %d | %s | %s | %.0f s | %s | %s | %.1f, %.1f | %.0f s | %.0f s |\n", i+1, run.Combination,
+			run.Began, run.Seconds,
 			run.Image, run.Commit, run.LoadBegin, run.LoadEnd, run.ClusterSeconds, run.InstallSeconds)
 	}
 	for i, run := range r.Runs {
@@ -65,11 +68,13 @@ func (r *Report) runs(b *bytes.Buffer) {
 			fmt.Fprintf(b, "\nRun %d ended early: %s\n", i+1, oneLine(run.Error))
 		}
 	}
-	fmt.Fprintf(b, "\nWhat the agents had cost when their run ended:\n\n| run | agent on | lived | CPU | memory | at most |\n"+
+	fmt.Fprintf(b, "\nWhat the agents had cost when their run ended:\n\n| run | agent on | lived | CPU | memory | "+
+		"at most |\n"+
 		"|---|---|---|---|---|---|\n")
 	for i, run := range r.Runs {
 		for _, a := range run.Agents {
-			fmt.Fprintf(b, "| %d | %s | %.0f s | %.1f s | %.0f MiB | %.0f MiB |\n", i+1, a.Node, a.Lived, a.CPUSeconds, a.MemoryMiB, a.PeakMiB)
+			fmt.Fprintf(b, "| %d | %s | %.0f s | %.1f s | %.0f MiB | %.0f MiB |\n", i+1, a.Node, a.Lived,
+				a.CPUSeconds, a.MemoryMiB, a.PeakMiB)
 		}
 	}
 }
@@ -79,21 +84,24 @@ func (c *Combination) markdown(b *bytes.Buffer, numbers map[string]int) {
 	if len(c.Scenarios) > 0 {
 		fmt.Fprintf(b, "\n| scenario | result | run | took | figures |\n|---|---|---|---|---|\n")
 		for _, s := range c.Scenarios {
-			fmt.Fprintf(b, "| %s | %s | %d | %.0f s | %s |\n", s.Name, verdict(s.Passed, s.Failure), numbers[s.Run], s.Seconds, figures(s.Figures))
+			fmt.Fprintf(b, "| %s | %s | %d | %.0f s | %s |\n", s.Name, verdict(s.Passed, s.Failure), numbers[s.Run],
+				s.Seconds, figures(s.Figures))
 		}
 	}
 	c.series(b)
 	if len(c.Specs) > 0 {
 		fmt.Fprintf(b, "\n| spec | result | run | took |\n|---|---|---|---|\n")
 		for _, s := range c.Specs {
-			fmt.Fprintf(b, "| %s | %s | %d | %.0f s |\n", s.Name, verdict(s.Status == "passed", s.Failure), numbers[s.Run], s.Seconds)
+			fmt.Fprintf(b, "| %s | %s | %d | %.0f s |\n", s.Name, verdict(s.Status == "passed", s.Failure),
+				numbers[s.Run], s.Seconds)
 		}
 	}
 }
 
 // series is a table of the flows.
 func (c *Combination) series(b *bytes.Buffer) {
-	const head = "\n| flows during | sent that must never pass | passed | sent that must always pass | lost |\n|---|---|---|---|---|\n"
+	const head = "\n| flows during | sent that must never pass | passed | sent that must always pass | lost |\n" +
+		"|---|---|---|---|---|\n"
 	begun := false
 	for _, s := range c.Scenarios {
 		for _, f := range s.Series {

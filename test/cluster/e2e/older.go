@@ -43,7 +43,8 @@ func (s *settings) older(ctx context.Context) (release, error) {
 	for _, command := range [][]string{
 		{"git", "-C", s.root, "archive", "--format=tar", "-o", source, olderCommit},
 		{"tar", "-xf", source, "-C", root},
-		{"go", "build", "-C", root, "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=older", "-o", bin + "/",
+		{"go", "build", "-C", root, "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=older",
+			"-o", bin + "/",
 			"./cmd/podwall-agent", "./cmd/podwall-gate"},
 	} {
 		if err != nil {
@@ -52,7 +53,8 @@ func (s *settings) older(ctx context.Context) (release, error) {
 		cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if text, failed := cmd.CombinedOutput(); failed != nil {
-			err = fmt.Errorf("building the older release %s, which needs the whole history: %s: %w: %s", olderCommit, command[0], failed, text)
+			err = fmt.Errorf("building the older release %s, which needs the whole history: %s: %w: %s", olderCommit,
+				command[0], failed, text)
 		}
 	}
 	if err != nil {

@@ -46,7 +46,8 @@ func drain(ctx context.Context, t *trial) error {
 		if err := ready(); err != nil {
 			return err
 		}
-		_, err := t.Kubectl(ctx, "", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=2m")
+		_, err := t.Kubectl(ctx, "", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data",
+			"--force", "--timeout=2m")
 		if err == nil {
 			err = ready()
 		}
@@ -65,7 +66,8 @@ func reboot(ctx context.Context, t *trial) error {
 		n := t.node(2)
 		var pods []*cluster.Pod
 		for _, name := range []string{"shut-there", "web-there"} {
-			spec := cluster.PodSpec(c.namespace, name, n.Name, "netexec", fmt.Sprint("--http-port=", webPort), fmt.Sprint("--udp-port=", flowPort))
+			spec := cluster.PodSpec(c.namespace, name, n.Name, "netexec", fmt.Sprint("--http-port=", webPort),
+				fmt.Sprint("--udp-port=", flowPort))
 			spec.Labels["app"], _, _ = strings.Cut(name, "-")
 			p, err := t.Run(ctx, spec)
 			if err != nil {
@@ -125,7 +127,8 @@ func (t *trial) afterReboot(ctx context.Context, n *cluster.Node, old []*cluster
 	t.figure("datagrams into the isolated pod while it was wired", float64(before.unheard), "")
 	t.figure("and later", float64(after.heard+after.unheard-before.unheard), "")
 	if after.heard > 0 || after.unheard > before.unheard {
-		err = errors.Join(err, fmt.Errorf("datagrams came into a pod that lets nobody in: %+v when it ran, %+v at the end", before, after))
+		err = errors.Join(err,
+			fmt.Errorf("datagrams came into a pod that lets nobody in: %+v when it ran, %+v at the end", before, after))
 	}
 	return errors.Join(err, t.reaches(ctx, "reboot", "friend", web))
 }

@@ -37,13 +37,18 @@ func plans() []plan {
 	}
 	return []plan{
 		{name: "ptp nftables", options: two(cluster.PTP, cluster.Nftables), specs: allSpecs, count: 47, long: true},
-		{name: "bridge iptables gate", options: two(cluster.Bridge, cluster.Iptables), gate: true, specs: allSpecs, count: 47, long: true},
-		{name: "ptp iptables gate", options: two(cluster.PTP, cluster.Iptables), gate: true, specs: chosen(), count: 12, also: "start times"},
+		{name: "bridge iptables gate", options: two(cluster.Bridge, cluster.Iptables), gate: true, specs: allSpecs,
+			count: 47, long: true},
+		{name: "ptp iptables gate", options: two(cluster.PTP, cluster.Iptables), gate: true, specs: chosen(),
+			count: 12, also: "start times"},
 		{name: "bridge nftables", options: two(cluster.Bridge, cluster.Nftables), specs: chosen(), count: 12},
-		{name: "dual-stack ptp nftables gate", options: dual(cluster.PTP, cluster.Nftables), gate: true, specs: chosen(), count: 12},
+		{name: "dual-stack ptp nftables gate", options: dual(cluster.PTP, cluster.Nftables), gate: true,
+			specs: chosen(), count: 12},
 		{name: "few addresses", options: cluster.Options{PodAddresses: 13}},
-		{name: "few addresses bridge gate", options: cluster.Options{PodAddresses: 13, Wiring: cluster.Bridge}, gate: true},
-		{name: "dual-stack bridge iptables", options: dual(cluster.Bridge, cluster.Iptables), specs: chosen(), count: 12},
+		{name: "few addresses bridge gate", options: cluster.Options{PodAddresses: 13, Wiring: cluster.Bridge},
+			gate: true},
+		{name: "dual-stack bridge iptables", options: dual(cluster.Bridge, cluster.Iptables), specs: chosen(),
+			count: 12},
 	}
 }
 
@@ -56,7 +61,8 @@ func chosen() string {
 		"should enforce policy based on Multiple PodSelectors and NamespaceSelectors",
 		"should enforce policy based on Ports",
 		"should allow ingress access on one named port",
-		"should enforce egress policy allowing traffic to a server in a different namespace based on PodSelector and NamespaceSelector",
+		"should enforce egress policy allowing traffic to a server in a different namespace based on PodSelector " +
+			"and NamespaceSelector",
 		"should enforce except clause while egress access to server in CIDR block",
 		"should enforce updated policy",
 		"should allow ingress access from updated pod",

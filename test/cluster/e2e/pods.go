@@ -29,7 +29,8 @@ func dialer(namespace, name, app, node string, to netip.AddrPort, patience time.
 	spec.Labels["app"] = app
 	spec.Spec.RestartPolicy = corev1.RestartPolicyNever
 	spec.Spec.InitContainers = []corev1.Container{{Name: "first", Image: cluster.Agnhost,
-		Command: []string{"/agnhost", "connect", to.String(), "--timeout=" + patience.String()}, TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError}}
+		Command:                  []string{"/agnhost", "connect", to.String(), "--timeout=" + patience.String()},
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError}}
 	return spec
 }
 
@@ -85,20 +86,24 @@ func (t *trial) dialRounds(ctx context.Context, c *cast, rounds int) (err error)
 	reached := map[string]int{}
 	for i := range rounds {
 		for _, app := range []string{"friend", "jailed"} {
-			through, dialed := t.dials(ctx, dialer(c.namespace, fmt.Sprintf("%s-%d", app, i), app, c.web.Node.Name, to, onePacket))
+			through, dialed := t.dials(ctx, dialer(c.namespace, fmt.Sprintf("%s-%d", app, i), app, c.web.Node.Name,
+				to, onePacket))
 			err = errors.Join(err, dialed)
 			if through {
 				reached[app]++
 			}
 		}
 	}
-	t.figure("allowed init containers whose first packet was answered", float64(reached["friend"]), fmt.Sprint("of ", rounds))
+	t.figure("allowed init containers whose first packet was answered", float64(reached["friend"]),
+		fmt.Sprint("of ", rounds))
 	t.figure("isolated ones that reached something", float64(reached["jailed"]), fmt.Sprint("of ", rounds))
 	if reached["jailed"] > 0 {
 		err = errors.Join(err, fmt.Errorf("%d init containers of isolated pods reached something", reached["jailed"]))
 	}
 	if t.plan.gate && reached["friend"] < rounds {
-		err = errors.Join(err, fmt.Errorf("%d of %d allowed init containers lost their first packet, in spite of the gate", rounds-reached["friend"], rounds))
+		err = errors.Join(err,
+			fmt.Errorf("%d of %d allowed init containers lost their first packet, in spite of the gate",
+				rounds-reached["friend"], rounds))
 	}
 	return err
 }
@@ -121,7 +126,8 @@ func shortPods(ctx context.Context, t *trial) error {
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
-			through, dialed := t.dials(ctx, dialer("short", fmt.Sprintf("%s-%d", app, i), app, c.web.Node.Name, to, onePacket))
+			through, dialed := t.dials(ctx, dialer("short", fmt.Sprintf("%s-%d", app, i), app, c.web.Node.Name, to,
+				onePacket))
 			mu.Lock()
 			defer mu.Unlock()
 			err = errors.Join(err, dialed)
@@ -137,14 +143,16 @@ func shortPods(ctx context.Context, t *trial) error {
 		err = errors.Join(err, fmt.Errorf("%d pods connected that no rule allows", reached["stranger"]))
 	}
 	if t.plan.gate && reached["friend"] < pods/2 {
-		err = errors.Join(err, fmt.Errorf("%d pods lost their first packet, in spite of the gate", pods/2-reached["friend"]))
+		err = errors.Join(err, fmt.Errorf("%d pods lost their first packet, in spite of the gate",
+			pods/2-reached["friend"]))
 	}
 	return errors.Join(err, c.remove(ctx))
 }
 
 // plainRuntime makes the class of pods that start without the gate.
 func (w *world) plainRuntime(ctx context.Context) error {
-	class := &nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: cluster.PlainRuntime}, Handler: cluster.PlainRuntime}
+	class := &nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: cluster.PlainRuntime},
+		Handler: cluster.PlainRuntime}
 	_, err := w.Client().NodeV1().RuntimeClasses().Create(ctx, class, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		err = nil

@@ -109,7 +109,8 @@ func readReport(dir string) (*Report, error) {
 			return nil, fmt.Errorf("reading %s: %w", name, err)
 		}
 		if r.Machine != machine {
-			return nil, fmt.Errorf("%s is of another machine, %+v: remove it, or choose another directory with -out", name, r.Machine)
+			return nil, fmt.Errorf("%s is of another machine, %+v: remove it, or choose another directory with -out",
+				name, r.Machine)
 		}
 	}
 	r.Machine = machine
@@ -142,8 +143,9 @@ func thisMachine() (m Machine, err error) {
 	if err := errors.Join(err, unix.Uname(&name), unix.Sysinfo(&info)); err != nil {
 		return m, fmt.Errorf("looking at this machine: %w", err)
 	}
-	m = Machine{Kernel: unix.ByteSliceToString(name.Release[:]), Architecture: runtime.GOARCH, Processors: runtime.NumCPU(),
-		MemoryMiB: int(info.Totalram * uint64(info.Unit) >> 20)}
+	m = Machine{Kernel: unix.ByteSliceToString(name.Release[:]), Architecture: runtime.GOARCH,
+		Processors: runtime.NumCPU(),
+		MemoryMiB:  int(info.Totalram * uint64(info.Unit) >> 20)}
 	for line := range strings.Lines(string(system)) {
 		if value, found := strings.CutPrefix(line, "PRETTY_NAME="); found {
 			m.System = strings.Trim(strings.TrimSpace(value), `"`)

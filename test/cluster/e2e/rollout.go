@@ -81,7 +81,8 @@ func rollingUpdates(ctx context.Context, t *trial) error {
 func (t *trial) rollingUpdate(ctx context.Context, c *cast, name string) error {
 	const updates = 3
 	rollout := func(args ...string) error {
-		_, err := t.Kubectl(ctx, "", append([]string{"rollout", "-n", c.namespace}, append(args, "deployment/"+name)...)...)
+		_, err := t.Kubectl(ctx, "", append([]string{"rollout", "-n", c.namespace},
+			append(args, "deployment/"+name)...)...)
 		return err
 	}
 	if err := rollout("status", "--timeout=4m"); err != nil {

@@ -48,7 +48,8 @@ func scenarios() []scenario {
 	}
 }
 
-func (s *settings) tryScenarios(ctx context.Context, w *world, f *found, passed map[string]bool, save func() error, last bool) error {
+func (s *settings) tryScenarios(ctx context.Context, w *world, f *found, passed map[string]bool, save func() error,
+	last bool) error {
 	for _, sc := range scenarios() {
 		if sc.last != last || passed[sc.name] || !w.plan.tries(sc) || !s.try.MatchString(sc.name) {
 			continue

@@ -41,7 +41,8 @@ func skipped(passed map[string]bool) string {
 // runSpecs runs the upstream specs whose names match a regular expression, and
 // do not match another one. It returns their results also where some failed. Their
 // full log goes to a file.
-func runSpecs(ctx context.Context, c *cluster.Cluster, bin, dir, focus, skip string, say func(string, ...any)) ([]Spec, error) {
+func runSpecs(ctx context.Context, c *cluster.Cluster, bin, dir, focus, skip string,
+	say func(string, ...any)) ([]Spec, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -54,8 +55,10 @@ func runSpecs(ctx context.Context, c *cluster.Cluster, bin, dir, focus, skip str
 		return nil, err
 	}
 	defer log.Close()
-	cmd, start := c.Command(ctx, filepath.Join(bin, "netpol.test"), "--kubeconfig="+c.Kubeconfig(), "--provider=local", "--node-os-distro=debian",
-		"--num-nodes="+strconv.Itoa(len(c.Nodes())), "--minStartupPods=0", "--system-pods-startup-timeout=10s", "--dump-logs-on-failure=false",
+	cmd, start := c.Command(ctx, filepath.Join(bin, "netpol.test"), "--kubeconfig="+c.Kubeconfig(),
+		"--provider=local", "--node-os-distro=debian",
+		"--num-nodes="+strconv.Itoa(len(c.Nodes())), "--minStartupPods=0", "--system-pods-startup-timeout=10s",
+		"--dump-logs-on-failure=false",
 		"--dns-domain=cluster.local", "--report-dir="+dir, "--ginkgo.no-color", "--ginkgo.v", "--ginkgo.timeout=2h",
 		"--ginkgo.focus="+focus, "--ginkgo.skip="+skip)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, dir
@@ -90,7 +93,8 @@ func follow(log string, say func(string, ...any)) (stop func()) {
 			case <-time.After(time.Minute):
 				text, err := os.ReadFile(log)
 				if err == nil {
-					say("%d specs have ended, %d of them failed", strings.Count(string(text), "\n• "), strings.Count(string(text), "\n• [FAILED]"))
+					say("%d specs have ended, %d of them failed", strings.Count(string(text), "\n• "),
+						strings.Count(string(text), "\n• [FAILED]"))
 				}
 			}
 		}

@@ -41,7 +41,8 @@ func sweep(ctx context.Context, from *cluster.Pod, in netip.Addr) error {
 			}
 			to[3] = byte(2 + n%30)
 			err := unix.Sendto(fd, []byte("swept"), 0, &unix.SockaddrInet4{Port: flowPort, Addr: to})
-			if err != nil && !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.EHOSTUNREACH) && !errors.Is(err, unix.EPERM) {
+			if err != nil && !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.EHOSTUNREACH) &&
+				!errors.Is(err, unix.EPERM) {
 				return err
 			}
 		}

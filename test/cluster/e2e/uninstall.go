@@ -46,7 +46,8 @@ func uninstall(ctx context.Context, t *trial) error {
 		err = t.nothingLeft()
 	}
 	_, err1 := t.Kubectl(ctx, "", "delete", "-f", file)
-	_, err2 := t.Kubectl(ctx, "", "delete", "--ignore-not-found", "-f", filepath.Join(t.settings.root, "deploy", "podwall.yaml"))
+	_, err2 := t.Kubectl(ctx, "", "delete", "--ignore-not-found", "-f", filepath.Join(t.settings.root,
+		"deploy", "podwall.yaml"))
 	return errors.Join(err, err1, err2)
 }
 

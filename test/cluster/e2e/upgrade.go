@@ -52,7 +52,10 @@ func upgrades(ctx context.Context, t *trial) error {
 		{"the usual values", func() error { return t.apply(ctx, now) }, false},
 	} {
 		if err == nil {
-			err = c.during(ctx, step.name, func() error { return t.replaced(ctx, step.name, "agent", step.old, step.do) })
+			err = c.during(ctx, step.name, func() error {
+				return t.replaced(ctx, step.name, "agent", step.old,
+					step.do)
+			})
 		}
 	}
 	if err != nil {
@@ -74,13 +77,15 @@ func (t *trial) replaced(ctx context.Context, name, container string, old bool, 
 		return err
 	}
 	t.figure(name+": took", time.Since(began).Seconds(), "s")
-	pods, err := t.Client().CoreV1().Pods(system).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + daemonSet})
+	pods, err := t.Client().CoreV1().Pods(system).List(ctx,
+		metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=" + daemonSet})
 	if err != nil {
 		return err
 	}
 	for _, p := range pods.Items {
 		for _, c := range p.Spec.Containers {
-			if isOld := strings.HasSuffix(c.Image, olderImage); c.Name == container && p.DeletionTimestamp == nil && isOld != old {
+			if isOld := strings.HasSuffix(c.Image, olderImage); c.Name == container && p.DeletionTimestamp == nil &&
+				isOld != old {
 				err = errors.Join(err, fmt.Errorf("%s: %s has %s of %s", name, p.Name, c.Name, c.Image))
 			}
 			err = errors.Join(err, endedOnce(p, c.Name))
@@ -125,7 +130,8 @@ func olderGate(ctx context.Context, t *trial) error {
 		if err == nil {
 			err = t.dialRounds(ctx, c, 10)
 		}
-		return errors.Join(err, t.replaced(ctx, "back", "gate", false, func() error { return t.rollout(ctx, "undo") }), t.gateIs(old.gate, false))
+		return errors.Join(err, t.replaced(ctx, "back", "gate", false,
+			func() error { return t.rollout(ctx, "undo") }), t.gateIs(old.gate, false))
 	})
 	return errors.Join(err, c.remove(ctx))
 }

@@ -95,7 +95,10 @@ func dial(address string) int {
 	}
 	var info *unix.TCPInfo
 	var problem error
-	err = raw.Control(func(fd uintptr) { info, problem = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+	err = raw.Control(func(fd uintptr) {
+		info, problem = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP,
+			unix.TCP_INFO)
+	})
 	switch {
 	case err != nil || problem != nil:
 		fmt.Println(err, problem)

@@ -20,7 +20,8 @@ import (
 
 func main() {
 	root := &cobra.Command{Use: "agnhost"}
-	root.AddCommand(connect.CmdConnect, netexec.CmdNetexec, pause.CmdPause, porter.CmdPorter, servehostname.CmdServeHostname)
+	root.AddCommand(connect.CmdConnect, netexec.CmdNetexec, pause.CmdPause, porter.CmdPorter,
+		servehostname.CmdServeHostname)
 	if root.Execute() != nil { // it has said why
 		os.Exit(1)
 	}

@@ -206,7 +206,8 @@ func Text(modules []Module) []byte {
 	}
 	for _, m := range modules {
 		for _, f := range m.Files {
-			fmt.Fprintf(&b, "\n%s\n%s %s: %s\n\n%s\n", strings.Repeat("-", 78), m.Path, m.Version, f.Name, bytes.TrimSpace(f.Text))
+			fmt.Fprintf(&b, "\n%s\n%s %s: %s\n\n%s\n", strings.Repeat("-", 78), m.Path, m.Version, f.Name,
+				bytes.TrimSpace(f.Text))
 		}
 	}
 	return b.Bytes()

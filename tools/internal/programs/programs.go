@@ -41,7 +41,8 @@ func Build(ctx context.Context, root, version, arch, out string, names ...string
 	if err := os.MkdirAll(out, 0o755); err != nil {
 		return fmt.Errorf("output directory: %w", err)
 	}
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version, "-o", out + "/"}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -X main.version=" + version,
+		"-o", out + "/"}
 	for _, name := range names {
 		args = append(args, "./cmd/"+name)
 	}

@@ -68,9 +68,11 @@ func Write(s Subject, known []licences.Module) ([]byte, error) {
 	}
 	namespace := fmt.Sprintf("%s/spdx/%s-%s-%x", home, s.Name, s.Version, whole.Sum(nil)[:16])
 	var b bytes.Buffer
-	err := json.Write(&spdx.Document{SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT",
-		DocumentName: s.Name + "-" + s.Version, DocumentNamespace: namespace, CreationInfo: &spdx.CreationInfo{
-			Created: s.Created.UTC().Format(time.RFC3339), Creators: []common.Creator{{CreatorType: "Tool", Creator: "podwall-image"}}},
+	err := json.Write(&spdx.Document{SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense,
+		SPDXIdentifier: "DOCUMENT",
+		DocumentName:   s.Name + "-" + s.Version, DocumentNamespace: namespace, CreationInfo: &spdx.CreationInfo{
+			Created:  s.Created.UTC().Format(time.RFC3339),
+			Creators: []common.Creator{{CreatorType: "Tool", Creator: "podwall-image"}}},
 		Packages: d.packages, Relationships: d.relations}, &b, json.Indent(" "))
 	if err != nil {
 		return nil, fmt.Errorf("writing SPDX: %w", err)
@@ -129,7 +131,8 @@ func (d *document) program(top common.ElementID, version string, p Program) erro
 	linked := []*spdx.Package{module(licences.Standard, standard, d.licence[licences.Standard+"@"+standard])}
 	for _, m := range info.Deps {
 		if m.Replace != nil {
-			return fmt.Errorf("%s: module %s is replaced by %s: a release is built from published modules", p.Name, m.Path, m.Replace.Path)
+			return fmt.Errorf("%s: module %s is replaced by %s: a release is built from published modules", p.Name,
+				m.Path, m.Replace.Path)
 		}
 		l := module(m.Path, m.Version, d.licence[m.Path+"@"+m.Version])
 		l.PackageSourceInfo = "checksum in go.sum: " + m.Sum
@@ -142,7 +145,9 @@ func (d *document) program(top common.ElementID, version string, p Program) erro
 }
 
 func module(path, version, licence string) *spdx.Package {
-	return &spdx.Package{PackageName: path, PackageVersion: version, PackageLicenseDeclared: licence, PrimaryPackagePurpose: "LIBRARY",
+	return &spdx.Package{PackageName: path, PackageVersion: version, PackageLicenseDeclared: licence,
+		PrimaryPackagePurpose: "LIBRARY",
 		PackageExternalReferences: []*spdx.PackageExternalReference{{Category: common.CategoryPackageManager,
-			RefType: common.TypePackageManagerPURL, Locator: "pkg:golang/" + path + "@" + strings.ReplaceAll(version, "+", "%2B")}}}
+			RefType: common.TypePackageManagerPURL, Locator: "pkg:golang/" + path + "@" + strings.ReplaceAll(version,
+				"+", "%2B")}}}
 }
