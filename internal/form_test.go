@@ -10,9 +10,79 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // The form of files and packages.
+
+// maxColumns is the longest line of code outside of tests, a tab counting as tabWidth.
+const (
+	maxColumns = 120
+	tabWidth   = 4
+)
+
+// longLines are the folders in which longer lines are left.
+func longLines() []string {
+	return []string{"internal/complete", "internal/explain", "internal/kubectl", "internal/lab/cli", "internal/netpol/lint",
+		"cmd/kubectl-podwall"}
+}
+
+// columns returns the width of a line.
+func columns(line string) int {
+	return utf8.RuneCountInString(line) + (tabWidth-1)*strings.Count(line, "\t")
+}
+
+// tooLong returns the lines, from 1, that are too long. Text between back quotes has the line breaks
+// of its reader, and does not count.
+func tooLong(s source) (list []int) {
+	quoted := map[int]bool{}
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		if text, ok := n.(*ast.BasicLit); ok && strings.HasPrefix(text.Value, "`") {
+			for i := s.set.Position(text.Pos()).Line; i <= s.set.Position(text.End()).Line; i++ {
+				quoted[i] = true
+			}
+		}
+		return true
+	})
+	for i, line := range strings.Split(string(s.text), "\n") {
+		if columns(line) > maxColumns && !quoted[i+1] {
+			list = append(list, i+1)
+		}
+	}
+	return list
+}
+
+func TestLinesOfCodeAreNotTooLong(t *testing.T) {
+	unused := longLines()
+	for _, s := range sources(t) {
+		if s.test() {
+			continue
+		}
+		list := tooLong(s)
+		excepted := slices.IndexFunc(longLines(), func(dir string) bool { return within(s.name, []string{dir}) })
+		if excepted >= 0 && len(list) > 0 {
+			unused = slices.DeleteFunc(unused, func(dir string) bool { return dir == longLines()[excepted] })
+			continue
+		}
+		for _, line := range list {
+			t.Errorf("%s:%d is longer than %d columns; break it", s.name, line, maxColumns)
+		}
+	}
+	for _, dir := range unused {
+		t.Errorf("the exception for %s is not needed any more", dir)
+	}
+}
+
+func TestColumnsAreCounted(t *testing.T) {
+	long := strings.Repeat("x", maxColumns)
+	text := "package x\n\n// " + long + "\nvar a, b = `\n" + long + "y`, `\n`\n\nvar c = \"" + long + "\"\n"
+	if got := tooLong(parse(t, "x.go", []byte(text))); !slices.Equal(got, []int{3, 8}) {
+		t.Errorf("lines %v are too long, want 3 and 8", got)
+	}
+	if got := columns("\t\u00e4b"); got != tabWidth+2 {
+		t.Errorf("%d columns, want %d", got, tabWidth+2)
+	}
+}
 
 // minSentences is the least that a package comment has: what the package does, and what it owns or
 // never does.

@@ -38,7 +38,7 @@ type Packet struct {
 // The numbers of linux/netfilter/nfnetlink_log.h.
 const (
 	subsystem  = 4 << 8 // NFNL_SUBSYS_ULOG
-	msgPacket  = subsystem | 0
+	msgPacket  = subsystem
 	msgConfig  = subsystem | 1
 	cfgCommand = 1
 	cfgMode    = 2

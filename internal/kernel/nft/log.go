@@ -41,7 +41,8 @@ func (s LimitPerAddress) text() string {
 	if s.Field == Destination {
 		field = "daddr"
 	}
-	return fmt.Sprintf("update @%s { %s %s limit rate %d/second burst %d packets }", s.Set, FamilyFor(s.Family), field, s.Rate, s.Burst)
+	return fmt.Sprintf("update @%s { %s %s limit rate %d/second burst %d packets }", s.Set, FamilyFor(s.Family),
+		field, s.Rate, s.Burst)
 }
 
 func (s Log) encode(e *encoder) {

@@ -86,7 +86,8 @@ func (v *View) Record(d program.Direction, f Flow, at time.Time) (r Record, ok b
 	if !isolation.Isolated {
 		return r, false
 	}
-	r = Record{Flow: f, Protocol: f.Protocol.String(), Direction: d.String(), Pod: subject.Pod.Key, Count: 1, First: at, Last: at,
+	r = Record{Flow: f, Protocol: f.Protocol.String(), Direction: d.String(), Pod: subject.Pod.Key, Count: 1,
+		First: at, Last: at,
 		Policies: []cluster.Key{}}
 	for _, p := range isolation.Policies {
 		r.Policies = append(r.Policies, p.Policy.Key)

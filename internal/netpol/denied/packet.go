@@ -42,7 +42,8 @@ func Parse(b []byte) (f Flow, ok bool) {
 }
 
 func parse4(b []byte) Flow {
-	f := Flow{Src: netip.AddrFrom4([4]byte(b[12:16])), Dst: netip.AddrFrom4([4]byte(b[16:20])), Protocol: inet.Protocol(b[9])}
+	f := Flow{Src: netip.AddrFrom4([4]byte(b[12:16])), Dst: netip.AddrFrom4([4]byte(b[16:20])),
+		Protocol: inet.Protocol(b[9])}
 	offset := binary.BigEndian.Uint16(b[6:8]) & 0x1fff
 	size := int(b[0]&0x0f) * 4
 	if offset == 0 && size >= header4 && size <= len(b) {
@@ -52,7 +53,8 @@ func parse4(b []byte) Flow {
 }
 
 func parse6(b []byte) Flow {
-	f := Flow{Src: netip.AddrFrom16([16]byte(b[8:24])), Dst: netip.AddrFrom16([16]byte(b[24:40])), Protocol: inet.Protocol(b[6])}
+	f := Flow{Src: netip.AddrFrom16([16]byte(b[8:24])), Dst: netip.AddrFrom16([16]byte(b[24:40])),
+		Protocol: inet.Protocol(b[6])}
 	b = b[header6:]
 	for range maxExtensions {
 		size := 8

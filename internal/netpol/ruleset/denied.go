@@ -39,7 +39,8 @@ func deniedChain(d program.Direction, group uint16) *nft.Chain {
 		c.Name, field, prefix = chainDeniedEgress, nft.Source, DeniedEgress
 	}
 	for _, f := range inet.Families {
-		c.Add("", nft.LimitPerAddress{Field: field, Family: f, Set: perFamily(c.Name, f), Rate: deniedRate, Burst: deniedBurst},
+		c.Add("", nft.LimitPerAddress{Field: field, Family: f, Set: perFamily(c.Name, f), Rate: deniedRate,
+			Burst: deniedBurst},
 			nft.Log{Group: group, Prefix: prefix, Bytes: deniedBytes})
 	}
 	c.Add("", nft.Verdict{Kind: nft.Drop})
@@ -55,7 +56,8 @@ func deniedParts(n program.Node) (chains []*nft.Chain, sets []*nft.Set) {
 		c := deniedChain(d, n.DeniedGroup)
 		chains = append(chains, c)
 		for _, f := range inet.Families {
-			sets = append(sets, &nft.Set{Name: perFamily(c.Name, f), Key: either(f == inet.IPv6, nft.Addr6, nft.Addr4), Kept: true,
+			sets = append(sets, &nft.Set{Name: perFamily(c.Name, f), Key: either(f == inet.IPv6, nft.Addr6,
+				nft.Addr4), Kept: true,
 				Timeout: deniedMemory, Comment: "rate of the records of a pod"})
 		}
 	}
