@@ -19,6 +19,9 @@ type Front struct {
 	Name     string // namespace/name
 	PortName string // empty if the port has none
 	Front    netip.AddrPort
+	// Others are further addresses of the family that lead to the same pods: external
+	// ones, and those of load balancers.
+	Others   []netip.Addr
 	Protocol cluster.Protocol
 	// NodePort is the port of the nodes that leads to the same pods; 0 if there is none.
 	NodePort uint16
@@ -54,13 +57,30 @@ func front(s *corev1.Service, p corev1.ServicePort, a netip.Addr, pods []*cluste
 	if !ok || p.Port < 1 || p.Port > 65535 {
 		return Front{}, false
 	}
-	f := Front{Name: s.Namespace + "/" + s.Name, PortName: p.Name, Front: netip.AddrPortFrom(a, uint16(p.Port)), Protocol: protocol,
+	f := Front{Others: OtherAddresses(s, a.Is6()), Name: s.Namespace + "/" + s.Name, PortName: p.Name, Front: netip.AddrPortFrom(a, uint16(p.Port)), Protocol: protocol,
 		LocalOnly: s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 		Backends:  backends(s, p, protocol, a.Is6(), pods)}
 	if p.NodePort > 0 && p.NodePort <= 65535 {
 		f.NodePort = uint16(p.NodePort)
 	}
 	return f, len(f.Backends) > 0
+}
+
+// OtherAddresses returns the external addresses of a Service, and those that its load
+// balancer has, of one family.
+func OtherAddresses(s *corev1.Service, v6 bool) (list []netip.Addr) {
+	texts := slices.Clone(s.Spec.ExternalIPs)
+	for _, i := range s.Status.LoadBalancer.Ingress {
+		if i.IPMode == nil || *i.IPMode == corev1.LoadBalancerIPModeVIP { // else the packet goes to the load balancer
+			texts = append(texts, i.IP)
+		}
+	}
+	for _, text := range texts {
+		if a, err := netip.ParseAddr(text); err == nil && a.Unmap().Is6() == v6 && !slices.Contains(list, a.Unmap()) {
+			list = append(list, a.Unmap())
+		}
+	}
+	return list
 }
 
 func clusterIPs(s *corev1.Service, free func() []netip.Addr) []netip.Addr {

@@ -102,7 +102,7 @@ func (sc *scene) outside(v6 bool) netip.Addr {
 func (sc *scene) taken(a netip.Addr) bool {
 	return sc.nodeAt(a) != nil ||
 		slices.ContainsFunc(sc.snap.Pods, func(p *cluster.Pod) bool { return slices.Contains(p.IPs, a) }) ||
-		slices.ContainsFunc(sc.fronts, func(f complete.Front) bool { return f.Front.Addr() == a })
+		slices.ContainsFunc(sc.fronts, func(f complete.Front) bool { return f.Front.Addr() == a || slices.Contains(f.Others, a) })
 }
 
 func (sc *scene) atAddress(a netip.Addr) target {
@@ -114,7 +114,7 @@ func (sc *scene) atAddress(a netip.Addr) target {
 		t.ends[0].Node = t.node.Name
 	}
 	for _, f := range sc.fronts {
-		if f.Front.Addr() == a {
+		if f.Front.Addr() == a || slices.Contains(f.Others, a) {
 			t.fronts = append(t.fronts, f)
 		}
 	}

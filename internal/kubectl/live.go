@@ -207,7 +207,7 @@ func (r *reading) addPods(l *corev1.PodList) {
 	for i := range l.Items {
 		p := convert.Pod(&l.Items[i])
 		r.result.Pods = append(r.result.Pods, p)
-		if name := workloadOf(&l.Items[i]); name != "" {
+		if name := workloadOf(&l.Items[i].ObjectMeta); name != "" {
 			r.workload[p.Key] = name
 		}
 	}
@@ -216,7 +216,7 @@ func (r *reading) addPods(l *corev1.PodList) {
 
 // workloadOf returns the name of the object that made a pod; of a ReplicaSet's, that of
 // its Deployment.
-func workloadOf(p *corev1.Pod) string {
+func workloadOf(p *metav1.ObjectMeta) string {
 	owner := metav1.GetControllerOf(p)
 	if owner == nil {
 		return ""
@@ -261,7 +261,7 @@ func (r *reading) fronts() (all []complete.Front) {
 			}
 			for _, p := range s.Spec.Ports {
 				protocol, ok := cluster.ParseProtocol(cmp.Or(string(p.Protocol), "TCP"))
-				f := complete.Front{Name: name, PortName: p.Name, Front: netip.AddrPortFrom(a, uint16(p.Port)), Protocol: protocol,
+				f := complete.Front{Name: name, Others: complete.OtherAddresses(s, a.Is6()), PortName: p.Name, Front: netip.AddrPortFrom(a, uint16(p.Port)), Protocol: protocol,
 					NodePort:  uint16(p.NodePort),
 					LocalOnly: s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
 					Backends:  backends(byService[name], p, a.Is6())}

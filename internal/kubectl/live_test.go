@@ -79,6 +79,7 @@ func TestAClusterAnswersAsItsObjectsDo(t *testing.T) {
 		"explain -n shop web-6bd7-x1", "explain shop/client shop/web-6bd7-x2", "explain default/job shop/web-6bd7-x1:8080",
 		"explain -n shop client svc/web", "explain -n shop 192.0.2.7 node/node1:30080", "can -n shop kubelet web-6bd7-x1 -o json",
 		"can shop/client default/job:53/udp", "explain 10.244.2.11 10.0.0.80:80",
+		"explain shop/client 198.51.100.80:80",
 	} {
 		args := strings.Fields(question)
 		status, live, said := command(t, append(args, "--kubeconfig", s.Kubeconfig)...)
@@ -94,8 +95,19 @@ func TestAClusterAnswersAsItsObjectsDo(t *testing.T) {
 	}
 	// Names for the shell.
 	_, names, _ := command(t, "__complete", "explain", "--kubeconfig", s.Kubeconfig, "-n", "shop", "cl")
-	if !strings.Contains(names, "client\n") || strings.Contains(names, "web") {
+	if !strings.HasPrefix(names, "client\n:") {
 		t.Errorf("completions %q", names)
+	}
+}
+
+// Names are read without the objects.
+func TestNamesOfWorkloadsAndServicesAreProposed(t *testing.T) {
+	s := liveServer(t)
+	for begun, want := range map[string]string{"w": "web web-6bd7-x1 web-6bd7-x2", "svc/": "svc/web", "out": "outside"} {
+		_, names, _ := command(t, "__complete", "can", "--kubeconfig", s.Kubeconfig, "-n", "shop", begun)
+		if got := strings.Fields(names); strings.Join(got[:len(got)-1], " ") != want {
+			t.Errorf("%s: %q, want %s", begun, got, want)
+		}
 	}
 }
 
