@@ -44,19 +44,22 @@ func (n namer) absent(e *end) bool {
 	return false
 }
 
-// whole reports whether all ends that the filter selects are in the set, and one at least.
+// whole reports whether all ends that the filter selects are in the set, or are not missed;
+// and more than one is in it, unless it is the only one that there is.
 func (n namer) whole(selects func(*end) bool) bool {
-	some := false
+	in, all := 0, 0
 	for i, e := range n.c.ends {
-		if !selects(e) {
-			continue
-		}
-		if !n.in[i] && !n.free[i] {
+		switch {
+		case !selects(e):
+		case n.in[i]:
+			in, all = in+1, all+1
+		case !n.free[i]:
 			return false
+		case !n.absent(e):
+			all++
 		}
-		some = some || n.in[i]
 	}
-	return some
+	return in > 1 || in == 1 && all == 1
 }
 
 const maxParts = 3
@@ -66,7 +69,7 @@ func (n namer) name() string {
 	anyPod := func(e *end) bool { return !e.host }
 	anyHost := func(e *end) bool { return e.host }
 	switch {
-	case n.whole(anyPod) && n.whole(anyHost):
+	case n.some(anyHost) && n.whole(func(*end) bool { return true }):
 		return "everybody"
 	case n.whole(anyPod) && !n.some(anyHost):
 		return "every pod"
@@ -125,19 +128,18 @@ func (n namer) part(e *end) (text string, covers func(*end) bool) {
 		return e.name() + " (outside)", func(o *end) bool { return o == e }
 	}
 	sameNamespace := func(o *end) bool { return !o.host && o.key.Namespace == e.key.Namespace }
-	if n.whole(sameNamespace) && n.count(sameNamespace) > 1 {
+	w := n.c.workload(e)
+	same := func(o *end) bool { return sameNamespace(o) && (w != "" && n.c.workload(o) == w || o == e) }
+	others := func(o *end) bool { return sameNamespace(o) && !same(o) }
+	switch {
+	case n.some(others) && n.whole(sameNamespace) && n.count(sameNamespace) > 1:
 		return "every pod of namespace " + e.key.Namespace, sameNamespace
+	case w == "" || !n.whole(same):
+		return e.name(), func(o *end) bool { return o == e }
+	case n.count(same) > 1:
+		return fmt.Sprintf("%s/%s ×%d", e.key.Namespace, w, n.count(same)), same
 	}
-	if w := n.c.workload(e); w != "" {
-		same := func(o *end) bool { return sameNamespace(o) && n.c.workload(o) == w }
-		if n.whole(same) {
-			if count := n.count(same); count > 1 {
-				return fmt.Sprintf("%s/%s ×%d", e.key.Namespace, w, count), same
-			}
-			return e.key.Namespace + "/" + w, same
-		}
-	}
-	return e.name(), func(o *end) bool { return o == e }
+	return e.key.Namespace + "/" + w, same
 }
 
 // count returns how many ends of the set, or of those that are not missed, the filter

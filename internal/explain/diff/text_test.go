@@ -131,8 +131,7 @@ opens   shop/web-1 → other/a, every host outside every port and protocol (new
           pods)
 closes  other/b → every host outside every port and protocol (pods that are
           gone)
-closes  every pod of namespace other → every pod of namespace other every port
-          and protocol (pods that are gone)
+closes  other/b → other/a every port and protocol (pods that are gone)
 closes  everybody → other/b every port and protocol (pods that are gone)
 Compared: every port and protocol.
 `},

@@ -25,9 +25,15 @@ type Port struct {
 	Number   uint16 // 0 for protocols without ports
 }
 
+// icmp stands for all protocols that the API cannot name.
+const icmp inet.Protocol = 1
+
 // String returns the notation of the command line, as in tcp:80.
 func (p Port) String() string {
-	if p.Number == 0 {
+	switch {
+	case p.Protocol == icmp:
+		return "icmp"
+	case p.Number == 0:
 		return p.Protocol.String()
 	}
 	return fmt.Sprintf("%s:%d", p.Protocol, p.Number)
@@ -52,6 +58,8 @@ type Options struct {
 	// Workload names the object that made a pod, without the namespace. A pod that is not
 	// in it stands for itself.
 	Workload map[cluster.Key]string
+	// Only selects the pods that are ends; nil selects all.
+	Only func(cluster.Key) bool
 	// Hosts are addresses outside of the cluster.
 	Hosts []netip.Addr
 	Ports []Port
@@ -164,6 +172,9 @@ func endsOf(snap *cluster.Snapshot, o Options) (ends []End, left []LeftOut) {
 	index := map[string]int{}
 	pods := slices.SortedFunc(slices.Values(snap.Pods), func(a, b *cluster.Pod) int { return a.Key.Compare(b.Key) })
 	for _, p := range pods {
+		if o.Only != nil && !o.Only(p.Key) {
+			continue
+		}
 		if why := unfit(p); why != "" {
 			left = append(left, LeftOut{p.Key, why})
 			continue
