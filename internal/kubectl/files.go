@@ -27,7 +27,10 @@ func openFiles(from manifest.From) (*scene, error) {
 		return nil, err
 	}
 	sc := newScene(w.Snapshot, w.Nodes)
-	sc.workload = in.Made
+	sc.workload, sc.named = in.Made, in.Namespaces
+	for _, p := range in.Pods {
+		sc.declared[cluster.Key{Namespace: p.Namespace, Name: p.Name}] = declaredPorts(p)
+	}
 	sc.fronts = complete.Fronts(w.Manifests.Services, w.Snapshot.Pods, func(a netip.Addr) bool {
 		return w.Used[a] || w.Network.Contains(a)
 	})

@@ -79,7 +79,11 @@ something was found; ` + statusHelp,
 		Example: `  kubectl podwall explain -n shop web-0
   kubectl podwall explain -n shop client web:8080
   kubectl podwall explain -f ./manifests shop/client svc/shop/web:80
-  kubectl podwall can -n shop client web:8080 && echo reachable`,
+  kubectl podwall can -n shop client web:8080 && echo reachable
+  kubectl podwall matrix --by namespace
+  kubectl podwall diff ./new-policies
+  kubectl podwall lint -f ./manifests
+  kubectl podwall rules -n shop web-0`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -92,6 +96,7 @@ something was found; ` + statusHelp,
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ",
 		fmt.Sprintf("Flags.FlagUsagesWrapped %d ", terminal.Columns)))
 	root.SetVersionTemplate("kubectl-podwall {{.Version}}\n")
-	root.AddCommand(newExplain(s), newCan(s))
+	root.AddCommand(newExplain(s), newCan(s),
+		newMatrix(s), newDiff(s), newLint(s), newRules(s))
 	return root
 }

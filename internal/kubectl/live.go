@@ -114,7 +114,8 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 	if err != nil {
 		return nil, err
 	}
-	r := &reading{result: &manifest.Result{}, workload: map[cluster.Key]string{}}
+	r := &reading{result: &manifest.Result{}, workload: map[cluster.Key]string{},
+		declared: map[cluster.Key][]cluster.NamedPort{}}
 	if err := l.everything(ctx, r); err != nil {
 		return nil, err
 	}
@@ -124,7 +125,7 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 	}
 	snap, found := complete.Settle(r.result, nodes, cluster.Allowance{})
 	sc := newScene(snap, nodes)
-	sc.fronts, sc.workload = r.fronts(), r.workload
+	sc.fronts, sc.workload, sc.declared = r.fronts(), r.workload, r.declared
 	sc.found = slices.Concat(r.result.Diagnostics, found)
 	sc.asWritten = !slices.ContainsFunc(sc.found, isError) && len(r.missing) == 0
 	if len(r.missing) > 0 {
@@ -143,6 +144,7 @@ type reading struct {
 	result   *manifest.Result
 	slices   []discoveryv1.EndpointSlice
 	workload map[cluster.Key]string
+	declared map[cluster.Key][]cluster.NamedPort
 	// missing are the kinds that could not be read, for lack of a right.
 	missing []string
 }
@@ -207,6 +209,7 @@ func (r *reading) addPods(l *corev1.PodList) {
 	for i := range l.Items {
 		p := convert.Pod(&l.Items[i])
 		r.result.Pods = append(r.result.Pods, p)
+		r.declared[p.Key] = declaredPorts(&l.Items[i])
 		if name := workloadOf(&l.Items[i].ObjectMeta); name != "" {
 			r.workload[p.Key] = name
 		}

@@ -19,6 +19,10 @@ type scene struct {
 	fronts  []complete.Front
 	// workload has the name of the object that a pod was made of, without namespace.
 	workload map[cluster.Key]string
+	// declared are the ports that containers declare, with a name or without.
+	declared map[cluster.Key][]cluster.NamedPort
+	// named are the namespaces that exist; nil if all of the snapshot do.
+	named map[string]bool
 	// namespace is that of names without one.
 	namespace string
 	// notes are what to know beside; found are findings about objects.
@@ -29,7 +33,8 @@ type scene struct {
 }
 
 func newScene(snap *cluster.Snapshot, nodes []*cluster.Node) *scene {
-	return &scene{snap: snap, nodes: nodes, answers: explain.New(snap), workload: map[cluster.Key]string{}}
+	return &scene{snap: snap, nodes: nodes, answers: explain.New(snap), workload: map[cluster.Key]string{},
+		declared: map[cluster.Key][]cluster.NamedPort{}}
 }
 
 // status is the error that ends a command with the exit status of its answer.

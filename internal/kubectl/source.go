@@ -60,6 +60,26 @@ func (s *source) files() bool { return len(s.from.Paths) > 0 }
 
 // open reads all objects. Findings about them are printed to Err.
 func (s *source) open(ctx context.Context) (*scene, error) {
+	sc, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.sayAll(sc)
+	return sc, nil
+}
+
+// sayAll prints the notes and the findings about what was read.
+func (s *source) sayAll(sc *scene) {
+	for _, text := range sc.notes {
+		s.say(text)
+	}
+	for _, d := range sc.found {
+		s.say(d.String())
+	}
+}
+
+// read reads all objects.
+func (s *source) read(ctx context.Context) (*scene, error) {
 	namespace, err := s.namespace()
 	if err != nil {
 		return nil, err
@@ -76,12 +96,6 @@ func (s *source) open(ctx context.Context) (*scene, error) {
 		return nil, err
 	}
 	sc.namespace = namespace
-	for _, text := range sc.notes {
-		s.say(text)
-	}
-	for _, d := range sc.found {
-		s.say(d.String())
-	}
 	return sc, nil
 }
 

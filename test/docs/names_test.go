@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/podwall/podwall/internal/config"
+	"github.com/podwall/podwall/internal/kubectl"
 	"github.com/podwall/podwall/internal/lab/cli"
 	"github.com/podwall/podwall/internal/observe"
 )
@@ -38,6 +39,9 @@ func allFlags(t *testing.T) []string {
 	}
 	for _, command := range []string{"demo", "run", "check", "ruleset", "bench packets", "bench web", "bench control"} {
 		cli.Run(t.Context(), "test", append(strings.Fields(command), "--help"), cli.Streams{Out: &text, Err: &text})
+	}
+	for _, command := range []string{"explain", "can", "matrix", "diff", "lint", "rules"} {
+		kubectl.Run(t.Context(), "test", []string{command, "--help"}, kubectl.Streams{Out: &text, Err: &text})
 	}
 	dir, err := programs()
 	if err != nil {
