@@ -35,9 +35,9 @@ image: ## write the container image for amd64 and arm64, with its SBOM, into bin
 	go run -C tools ./image -root $(CURDIR) -out $(CURDIR)/bin/image -version '$(VERSION)' -revision '$(REVISION)' \
 		-tag '$(IMAGE_TAG)' -epoch '$(SOURCE_DATE_EPOCH)'
 
-release: image ## write all that is given away into dist, with checksums; SIGN_KEY and BUILDER_ID by option, see docs/release.md
+release: image ## write all that is given away into dist, with checksums; variables in docs/release.md
 	go run -C tools ./release -root $(CURDIR) -images $(CURDIR)/bin/image -out $(CURDIR)/dist -version '$(VERSION)' -revision '$(REVISION)' \
-		-tag '$(IMAGE_TAG)' -epoch '$(SOURCE_DATE_EPOCH)' -builder '$(BUILDER_ID)' -key '$(SIGN_KEY)'
+		-tag '$(IMAGE_TAG)' -epoch '$(SOURCE_DATE_EPOCH)' -builder '$(BUILDER_ID)' -key '$(SIGN_KEY)' -url '$(RELEASE_URL)'
 
 vulncheck: ## look for known vulnerabilities in what the programs call; GOVULNDB is the database
 	@hack/vulncheck

@@ -59,18 +59,31 @@ func TestProgramsLinkNothingOfTheScaffolding(t *testing.T) {
 	}
 }
 
-// Decisions are made and tested on any operating system: no driver is below them.
-func TestDecisionsNeedNoKernel(t *testing.T) {
-	for _, system := range []string{"darwin", "windows"} {
-		cmd := exec.Command("go", "list", "-deps", "-test", "./netpol/decide")
-		cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			t.Errorf("netpol/decide cannot be built for %s: %v\n%s", system, err, out)
-		}
-		for _, path := range strings.Fields(string(out)) {
-			if within(path, append(ours("kernel"), "golang.org/x/sys/unix", "github.com/google/nftables", "github.com/vishvananda")) {
-				t.Errorf("for %s netpol/decide needs %s", system, path)
+// What runs on any operating system has no driver below it there: decisions, which are
+// made and tested on all, and kubectl-podwall, which is released for people's machines.
+// What of it needs Linux is in files with a build constraint.
+func TestWhatRunsAnywhereNeedsNoKernel(t *testing.T) {
+	drivers := append(ours("kernel", "datapath"), "github.com/google/nftables", "github.com/vishvananda",
+		"github.com/mdlayher")
+	for _, tt := range []struct {
+		args  []string
+		never []string
+	}{
+		{[]string{"-test", "./netpol/decide"}, append(drivers, "golang.org/x/sys/unix")},
+		{[]string{"../cmd/kubectl-podwall"}, drivers}, // clients of Kubernetes use unix for terminals
+	} {
+		for _, system := range []string{"darwin", "windows"} {
+			cmd := exec.Command("go", append([]string{"list", "-deps"}, tt.args...)...)
+			cmd.Env = append(os.Environ(), "GOOS="+system, "CGO_ENABLED=0")
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("%v cannot be built for %s: %v\n%s", tt.args, system, err, out)
+			}
+			for _, path := range strings.Fields(string(out)) {
+				if within(path, tt.never) {
+					t.Errorf("for %s %v needs %s: put what needs it into a file for Linux (//go:build linux)",
+						system, tt.args, path)
+				}
 			}
 		}
 	}

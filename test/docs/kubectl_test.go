@@ -5,6 +5,7 @@
 package docs
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +39,12 @@ func TestLinesOfKubectlAreKnown(t *testing.T) {
 				}
 				continue
 			}
+			if args[0] == "krew" {
+				if err := krewTakes(args[1:]); err != nil {
+					t.Errorf("%s: %q: %v", p.name, words, err)
+				}
+				continue
+			}
 			out, err := exec.Command(program, append([]string{"kubectl"}, append(args, "--help")...)...).CombinedOutput()
 			if err != nil {
 				t.Errorf("%s: %q: %v\n%s", p.name, words, err, out)
@@ -65,4 +72,19 @@ func linesOf(t *testing.T, p page, program string) (list [][]string) {
 		}
 	}
 	return list
+}
+
+// krewTakes has krew, a plugin of kubectl, read a command line and print its help.
+func krewTakes(args []string) error {
+	home, err := os.MkdirTemp("", "podwall-krew-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(home)
+	cmd := exec.Command("go", append([]string{"tool", "-C", root + "/tools", "krew"}, append(args, "--help")...)...)
+	cmd.Env = append(os.Environ(), "KREW_ROOT="+home, "KREW_NO_UPGRADE_CHECK=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
 }

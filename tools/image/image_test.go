@@ -193,7 +193,7 @@ func TestContents(t *testing.T) {
 		if !maps.Equal(got, want) {
 			t.Errorf("files and modes %v, want %v", got, want)
 		}
-		for _, program := range shipped() {
+		for _, program := range programs.Node() {
 			isStatic(t, arch, all["usr/bin/"+program].text)
 		}
 		if text := string(all["usr/share/licenses/podwall/THIRD-PARTY"].text); !strings.Contains(text, "k8s.io/client-go") {

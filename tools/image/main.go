@@ -38,9 +38,6 @@ type options struct {
 	created                time.Time
 }
 
-// shipped are the programs of the image.
-func shipped() []string { return []string{"podwall-agent", "podwall-gate"} }
-
 func (o options) run(ctx context.Context) error {
 	for _, arch := range programs.Architectures() {
 		if err := o.build(ctx, arch); err != nil {
@@ -52,11 +49,12 @@ func (o options) run(ctx context.Context) error {
 
 // build writes the image and its list of contents for one architecture.
 func (o options) build(ctx context.Context, arch string) error {
-	bin := filepath.Join(o.out, "linux-"+arch)
-	if err := programs.Build(ctx, o.root, o.version, arch, bin, shipped()...); err != nil {
+	system := programs.Linux(arch)
+	bin := filepath.Join(o.out, system.String())
+	if err := programs.Build(ctx, o.root, o.version, system, bin, programs.Node()...); err != nil {
 		return err
 	}
-	modules, err := licences.Linked(ctx, o.root, arch, shipped()...)
+	modules, err := licences.Linked(ctx, o.root, system, programs.Node()...)
 	if err != nil {
 		return err
 	}
@@ -94,7 +92,7 @@ func (o options) build(ctx context.Context, arch string) error {
 // programs once more for the list of contents.
 func (o options) programFiles(bin string, modules []licences.Module) (files []pack.File, list []sbom.Program,
 	err error) {
-	for _, name := range shipped() {
+	for _, name := range programs.Node() {
 		text, err := os.ReadFile(filepath.Join(bin, name))
 		if err != nil {
 			return nil, nil, fmt.Errorf("reading what was built: %w", err)

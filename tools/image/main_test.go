@@ -129,7 +129,7 @@ func contents(t *testing.T, dir string) map[string][]byte {
 // emulator of user programs.
 func TestTheProgramsStart(t *testing.T) {
 	for _, arch := range programs.Architectures() {
-		for _, name := range shipped() {
+		for _, name := range programs.Node() {
 			t.Run(arch+"/"+name, func(t *testing.T) {
 				program := filepath.Join(t.TempDir(), name)
 				check(t, os.WriteFile(program, unpacked(t, arch)["usr/bin/"+name].text, 0o755))

@@ -15,6 +15,8 @@ import (
 	"github.com/spdx/tools-golang/json"
 	"github.com/spdx/tools-golang/spdx"
 	"github.com/spdx/tools-golang/spdx/v2/common"
+
+	"github.com/podwall/podwall/tools/internal/programs"
 )
 
 func bill(t *testing.T, arch string) *spdx.Document {
@@ -30,7 +32,7 @@ func TestTheBillNamesEveryModule(t *testing.T) {
 	eachArchitecture(t, func(t *testing.T, arch string) {
 		d := bill(t, arch)
 		linked := links(d)
-		for _, program := range shipped() {
+		for _, program := range programs.Node() {
 			text := unpacked(t, arch)["usr/bin/"+program].text
 			info, err := buildinfo.Read(bytes.NewReader(text))
 			check(t, err)

@@ -3,13 +3,12 @@
 package main
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -23,68 +22,98 @@ import (
 	"github.com/podwall/podwall/tools/internal/sbom"
 )
 
-// lab is the one program that is given away and not in the image.
-const lab = "podwall-lab"
-
-func given() []string { return []string{"podwall-agent", "podwall-gate", lab} }
-
 // collect builds what `make image` did not, and reads the rest.
 func (o options) collect(ctx context.Context) (files []content, err error) {
-	var modules []licences.Module
-	for _, arch := range programs.Architectures() {
-		if modules, err = licences.Linked(ctx, o.root, arch, given()...); err != nil {
-			return nil, err
-		}
-		if err := programs.Build(ctx, o.root, o.version, arch, filepath.Join(o.images, "linux-"+arch),
-			lab); err != nil {
-			return nil, err
-		}
-		built, err := o.forArchitecture(arch, modules)
+	var linked [][]licences.Module
+	for _, s := range programs.Systems() {
+		from, err := o.build(ctx, s)
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, built...)
+		list, err := o.forSystem(s, from)
+		if err != nil {
+			return nil, err
+		}
+		files, linked = append(files, list...), append(linked, from.all)
 	}
-	own, err := os.ReadFile(filepath.Join(o.root, "LICENSE"))
+	for _, arch := range programs.Architectures() {
+		list, err := o.imageFor(arch)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, list...)
+	}
+	own, err := o.licence()
 	if err != nil {
-		return nil, fmt.Errorf("reading the licence: %w", err)
+		return nil, err
 	}
-	files = append(files, content{"LICENSE", 0o644, own}, content{"THIRD-PARTY", 0o644, licences.Text(modules)})
+	files = append(files, content{licenceFile, 0o644, own},
+		content{thirdParty, 0o644, licences.Text(licences.Union(linked...))})
 	manifests, err := o.manifests()
-	return append(files, manifests...), err
+	if err != nil {
+		return nil, err
+	}
+	files = append(files, manifests...)
+	index, err := o.krew(files)
+	return append(files, index...), err
 }
 
-// forArchitecture returns the image, the programs and their SBOMs.
-func (o options) forArchitecture(arch string, modules []licences.Module) (files []content, err error) {
+// modules are those that the programs for a system are linked with.
+type modules struct{ all, plugin []licences.Module }
+
+// build writes the programs for a system that the image does not have.
+func (o options) build(ctx context.Context, s programs.System) (from modules, err error) {
+	var missing []string
+	for _, program := range programs.Released(s) {
+		if !slices.Contains(programs.Node(), program) {
+			missing = append(missing, program)
+		}
+	}
+	if err := programs.Build(ctx, o.root, o.version, s, filepath.Join(o.images, s.String()), missing...); err != nil {
+		return from, err
+	}
+	if from.all, err = licences.Linked(ctx, o.root, s, programs.Released(s)...); err != nil {
+		return from, err
+	}
+	from.plugin, err = licences.Linked(ctx, o.root, s, programs.Plugin)
+	return from, err
+}
+
+// forSystem returns the programs for a system with their SBOM. The plugin is in
+// an archive, as krew wants it.
+func (o options) forSystem(s programs.System, from modules) (files []content, err error) {
 	var list []sbom.Program
-	read := func(from, to string, mode os.FileMode) []byte {
-		text, failed := os.ReadFile(from)
-		err = errors.Join(err, failed)
-		files = append(files, content{to, mode, text})
-		return text
+	for _, program := range programs.Released(s) {
+		name := s.File(program)
+		text, err := os.ReadFile(filepath.Join(o.images, s.String(), name))
+		if err != nil {
+			return nil, fmt.Errorf("reading what was built: run `make image` first: %w", err)
+		}
+		list = append(list, sbom.Program{Name: name, Text: text})
+		released := content{fmt.Sprintf("%s-%s-%s", program, o.version, s), 0o755, text}
+		if program == programs.Plugin {
+			if released, err = o.archive(s, text, from.plugin); err != nil {
+				return nil, err
+			}
+		}
+		files = append(files, released)
 	}
-	for _, program := range given() {
-		text := read(filepath.Join(o.images, "linux-"+arch, program), fmt.Sprintf("%s-%s-linux-%s", program,
-			o.version, arch), 0o755)
-		list = append(list, sbom.Program{Name: program, Text: text})
-	}
+	bill, err := sbom.Write(sbom.Subject{Name: "podwall-" + s.String(), Version: o.version, Kind: "APPLICATION",
+		Created: o.created, Programs: list}, from.all)
+	return append(files, content{fmt.Sprintf("podwall-%s-%s.spdx.json", o.version, s), 0o644, bill}), err
+}
+
+// imageFor returns the image and its SBOM.
+func (o options) imageFor(arch string) (files []content, err error) {
 	for _, kind := range []string{"tar", "spdx.json"} {
-		read(filepath.Join(o.images, "podwall-"+arch+"."+kind), fmt.Sprintf("podwall-image-%s-%s.%s", o.version, arch,
-			kind), 0o644)
+		text, failed := os.ReadFile(filepath.Join(o.images, "podwall-"+arch+"."+kind))
+		err = errors.Join(err, failed)
+		files = append(files, content{fmt.Sprintf("podwall-image-%s-%s.%s", o.version, arch, kind), 0o644, text})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading what was built: run `make image` first: %w", err)
 	}
-	if err := o.fits(filepath.Join(o.images, "podwall-"+arch+".tar")); err != nil {
-		return nil, err
-	}
-	bill, err := sbom.Write(sbom.Subject{Name: "podwall-linux-" + arch, Version: o.version,
-		Kind: "APPLICATION", Created: o.created,
-		Programs: list}, modules)
-	if err != nil {
-		return nil, err
-	}
-	return append(files, content{fmt.Sprintf("podwall-%s-linux-%s.spdx.json", o.version, arch), 0o644, bill}), nil
+	return files, o.fits(filepath.Join(o.images, "podwall-"+arch+".tar"))
 }
 
 // fits refuses an image that an earlier build left.
@@ -160,18 +189,5 @@ func chartPackage(chart *chartv2.Chart) ([]byte, error) {
 	for _, f := range chart.Raw {
 		files = append(files, pack.File{Name: chart.Name() + "/" + f.Name, Mode: 0o644, Text: f.Data})
 	}
-	text, err := pack.Tar(files)
-	if err != nil {
-		return nil, err
-	}
-	var b bytes.Buffer
-	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(text); err != nil {
-		return nil, err
-	}
-	err = w.Close()
-	return b.Bytes(), err
+	return pack.TarGzip(files)
 }

@@ -2,8 +2,8 @@
 
 // Command release puts what is given away into one directory: images, programs,
 // the chart and the manifests, SBOMs, licences, checksums and, by option, a
-// provenance statement and a signature. `make image` must have been run for the
-// same version. See docs/release.md.
+// manifest for krew, a provenance statement and a signature. `make image` must
+// have been run for the same version. See docs/release.md.
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -19,11 +20,12 @@ import (
 )
 
 func main() {
-	var o options
+	o := options{log: os.Stderr}
 	programs.Source{Root: &o.root, Version: &o.version, Revision: &o.revision, Tag: &o.tag,
 		Created: &o.created}.Flags(flag.CommandLine)
 	flag.StringVar(&o.images, "images", "bin/image", "what `make image` wrote")
 	flag.StringVar(&o.out, "out", "dist", "directory to write; an earlier release in it is replaced")
+	flag.StringVar(&o.url, "url", "", "where the files of this release will be, https://…: writes a manifest for krew")
 	flag.StringVar(&o.builder, "builder", "", "who builds, as a URI: writes a provenance statement that says so")
 	flag.StringVar(&o.key, "key", "", "SSH key that signs the checksums (a public one if ssh-agent has it)")
 	flag.Parse()
@@ -37,7 +39,8 @@ type options struct {
 	root, images, out      string
 	version, revision, tag string
 	created                time.Time
-	builder, key           string
+	url, builder, key      string
+	log                    io.Writer
 }
 
 // content is one file of a release.
@@ -69,6 +72,9 @@ func (o options) check() error {
 			"from a clean tree: "+
 			"without SIGN_KEY it can be tried", o.version, o.tag)
 	}
+	if err := o.checkURL(); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(o.out)
 	if errors.Is(err, os.ErrNotExist) || err == nil && len(entries) == 0 {
 		return nil
@@ -92,6 +98,9 @@ func (o options) publish(ctx context.Context, files []content) error {
 		}
 		files = append(files, statement)
 	}
+	if err := distinct(files); err != nil {
+		return err
+	}
 	files = append(files, checksums(files))
 	next := o.out + ".new"
 	if err := errors.Join(os.RemoveAll(next), os.MkdirAll(next, 0o755)); err != nil {
@@ -109,6 +118,18 @@ func (o options) publish(ctx context.Context, files []content) error {
 	}
 	if err := errors.Join(os.RemoveAll(o.out), os.Rename(next, o.out)); err != nil {
 		return fmt.Errorf("output directory: %w", err)
+	}
+	return nil
+}
+
+// distinct returns an error if one file would replace another.
+func distinct(files []content) error {
+	seen := map[string]bool{}
+	for _, f := range files {
+		if seen[f.name] {
+			return fmt.Errorf("two files of the release are named %s: rename one", f.name)
+		}
+		seen[f.name] = true
 	}
 	return nil
 }

@@ -4,12 +4,16 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -31,20 +35,51 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// prepared returns options for a release whose programs and images are there:
-// each program is this test's own.
+// small is the file of a program that stands for all of podwall's: packing those
+// takes seconds each.
+var small string
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "podwall-release-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := buildSmall(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+func buildSmall(dir string) error {
+	source := filepath.Join(dir, "cmd", "small")
+	if err := os.MkdirAll(source, 0o755); err != nil {
+		return err
+	}
+	err := errors.Join(os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module example.org/small\n"), 0o644),
+		os.WriteFile(filepath.Join(source, "main.go"), []byte("package main\n\nfunc main() {}\n"), 0o644))
+	small = filepath.Join(dir, "small")
+	return errors.Join(err,
+		programs.Build(context.Background(), dir, "v1", programs.Linux(runtime.GOARCH), dir, "small"))
+}
+
+// prepared returns options for a release whose programs and images are there.
 func prepared(t *testing.T) options {
 	t.Helper()
 	o := options{root: "../..", images: t.TempDir(), out: filepath.Join(t.TempDir(), "dist"), version: "v1.2.3", tag: "1.2.3", revision: "abc",
-		created: time.Unix(1700000000, 0).UTC()}
-	self, err := os.Executable()
-	check(t, err)
-	for _, arch := range programs.Architectures() {
-		dir := filepath.Join(o.images, "linux-"+arch)
+		created: time.Unix(1700000000, 0).UTC(), log: t.Output()}
+	for _, s := range programs.Systems() {
+		dir := filepath.Join(o.images, s.String())
 		check(t, os.Mkdir(dir, 0o755))
-		for _, program := range given() {
-			check(t, os.Symlink(self, filepath.Join(dir, program)))
+		for _, program := range programs.Released(s) {
+			check(t, os.Symlink(small, filepath.Join(dir, s.File(program))))
 		}
+	}
+	for _, arch := range programs.Architectures() {
 		writeImage(t, o, arch)
 		check(t, os.WriteFile(filepath.Join(o.images, "podwall-"+arch+".spdx.json"), []byte("{}"), 0o644))
 	}
@@ -61,16 +96,24 @@ func writeImage(t *testing.T, o options, arch string) {
 	check(t, tarball.WriteToFile(filepath.Join(o.images, "podwall-"+arch+".tar"), tag, img))
 }
 
-// released publishes all but the chart.
+// released publishes all but the chart and the licences.
 func released(t *testing.T, o options) map[string][]byte {
 	t.Helper()
 	check(t, o.check())
 	var files []content
-	for _, arch := range programs.Architectures() {
-		list, err := o.forArchitecture(arch, nil)
+	for _, s := range programs.Systems() {
+		list, err := o.forSystem(s, modules{})
 		check(t, err)
 		files = append(files, list...)
 	}
+	for _, arch := range programs.Architectures() {
+		list, err := o.imageFor(arch)
+		check(t, err)
+		files = append(files, list...)
+	}
+	index, err := o.krew(files)
+	check(t, err)
+	files = append(files, index...)
 	check(t, o.publish(t.Context(), files))
 	got := map[string][]byte{}
 	entries, err := os.ReadDir(o.out)
@@ -84,12 +127,17 @@ func released(t *testing.T, o options) map[string][]byte {
 
 func TestAReleaseIsWholeAndVouchedFor(t *testing.T) {
 	o := prepared(t)
-	o.builder = "https://example.org/builder"
+	o.builder, o.url = "https://example.org/builder", "https://example.org/v1.2.3"
 	got := released(t, o)
-	var want []string
+	want := []string{"krew-podwall.yaml", "kubectl-podwall-v1.2.3-darwin-amd64.tar.gz",
+		"kubectl-podwall-v1.2.3-darwin-arm64.tar.gz", "kubectl-podwall-v1.2.3-windows-amd64.zip"}
+	for _, s := range programs.Systems() {
+		want = append(want, "podwall-v1.2.3-"+s.String()+".spdx.json")
+	}
 	for _, arch := range programs.Architectures() {
 		want = append(want, "podwall-agent-v1.2.3-linux-"+arch, "podwall-gate-v1.2.3-linux-"+arch, "podwall-lab-v1.2.3-linux-"+arch,
-			"podwall-image-v1.2.3-"+arch+".tar", "podwall-image-v1.2.3-"+arch+".spdx.json", "podwall-v1.2.3-linux-"+arch+".spdx.json")
+			"kubectl-podwall-v1.2.3-linux-"+arch+".tar.gz", "podwall-image-v1.2.3-"+arch+".tar",
+			"podwall-image-v1.2.3-"+arch+".spdx.json")
 	}
 	statement := "podwall-v1.2.3.provenance.json"
 	wantSubjects(t, got[statement], got, want)
@@ -129,6 +177,7 @@ func wantSubjects(t *testing.T, statement []byte, files map[string][]byte, names
 		PredicateType string
 		Predicate     struct {
 			BuildDefinition struct {
+				ExternalParameters   struct{ URL string }
 				ResolvedDependencies []struct{ Digest struct{ GitCommit string } }
 			}
 			RunDetails struct{ Builder struct{ ID string } }
@@ -141,6 +190,9 @@ func wantSubjects(t *testing.T, statement []byte, files map[string][]byte, names
 	p := s.Predicate
 	if p.RunDetails.Builder.ID != "https://example.org/builder" || p.BuildDefinition.ResolvedDependencies[0].Digest.GitCommit != "abc" {
 		t.Errorf("built by %q from %v", p.RunDetails.Builder.ID, p.BuildDefinition.ResolvedDependencies)
+	}
+	if got := p.BuildDefinition.ExternalParameters.URL; got != "https://example.org/v1.2.3" {
+		t.Errorf("the statement has the address %q: the manifest for krew cannot be built again", got)
 	}
 	var subjects []string
 	for _, f := range s.Subject {
@@ -201,8 +253,11 @@ func TestWhatIsRefused(t *testing.T) {
 		"is not signed":            func(o *options) { o.key, o.version = "key", "v1.2.3-dirty" },
 		"from a clean tree":        func(o *options) { o.key, o.revision = "key", "" },
 		"it is no earlier release": func(o *options) { o.out = foreign },
+		"want https://HOST/PATH":   func(o *options) { o.url = "example.org/v1.2.3" },
+		"vMAJOR.MINOR.PATCH":       func(o *options) { o.url, o.version = "https://example.org/v1", "abcdef" },
 	} {
 		o := prepared(t)
+		o.root = t.TempDir() // what is not refused is not built for minutes either
 		change(&o)
 		if err := o.run(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
@@ -221,9 +276,17 @@ func TestWhatAnEarlierBuildLeftIsRefused(t *testing.T) {
 	} {
 		o := prepared(t)
 		change(&o)
-		_, err := o.forArchitecture("amd64", nil)
+		_, err := o.imageFor("amd64")
 		if err == nil || !strings.Contains(err.Error(), "make image") {
 			t.Errorf("another %s: %v, want what to do", what, err)
 		}
+	}
+}
+
+func TestNoFileReplacesAnother(t *testing.T) {
+	o := prepared(t)
+	twice := []content{{"podwall.yaml", 0o644, nil}, {"LICENSE", 0o644, nil}, {"podwall.yaml", 0o644, []byte("b")}}
+	if err := o.publish(t.Context(), twice); err == nil || !strings.Contains(err.Error(), "podwall.yaml") {
+		t.Errorf("%v, want an error that names the file", err)
 	}
 }

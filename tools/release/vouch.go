@@ -53,15 +53,18 @@ func (o options) provenance(files []content) (content, error) {
 		subjects = append(subjects, object{"name": f.name, "digest": object{"sha256": digest(f.text)}})
 	}
 	const source = "https://" + licences.Own
+	external := object{"version": o.version, "tag": o.tag, "epoch": o.created.Format(time.RFC3339)}
+	if o.url != "" {
+		external["url"] = o.url
+	}
 	text, err := json.MarshalIndent(object{
 		"_type":         "https://in-toto.io/Statement/v1",
 		"subject":       subjects,
 		"predicateType": "https://slsa.dev/provenance/v1",
 		"predicate": object{
 			"buildDefinition": object{
-				"buildType": source + "/blob/main/docs/release.md",
-				"externalParameters": object{"version": o.version, "tag": o.tag,
-					"epoch": o.created.Format(time.RFC3339)},
+				"buildType":            source + "/blob/main/docs/release.md",
+				"externalParameters":   external,
 				"internalParameters":   object{"go": runtime.Version()},
 				"resolvedDependencies": []object{{"uri": "git+" + source, "digest": object{"gitCommit": o.revision}}},
 			},

@@ -57,10 +57,10 @@ func (m Module) Licence() string {
 	return strings.Join(slices.Compact(ids), " AND ")
 }
 
-// Linked returns the modules of the commands below cmd in root, for Linux on
-// arch, sorted by path: podwall's own is not among them, the standard library is.
-func Linked(ctx context.Context, root, arch string, commands ...string) ([]Module, error) {
-	packages, err := list(ctx, root, arch, commands)
+// Linked returns the modules of the commands below cmd in root, for a system,
+// sorted by path: podwall's own is not among them, the standard library is.
+func Linked(ctx context.Context, root string, s programs.System, commands ...string) ([]Module, error) {
+	packages, err := list(ctx, root, s, commands)
 	if err != nil {
 		return nil, err
 	}
@@ -82,12 +82,38 @@ func Linked(ctx context.Context, root, arch string, commands ...string) ([]Modul
 			return nil, err
 		}
 	}
-	var all []Module
+	return sorted(modules), nil
+}
+
+func sorted(modules map[string]*Module) (all []Module) {
 	for _, path := range slices.Sorted(maps.Keys(modules)) {
 		slices.SortFunc(modules[path].Files, func(a, b File) int { return cmp.Compare(a.Name, b.Name) })
 		all = append(all, *modules[path])
 	}
-	return all, nil
+	return all
+}
+
+// Union returns all modules of lists of one source, each with all its files:
+// what is linked differs between systems. It is sorted by path.
+func Union(lists ...[]Module) []Module {
+	modules := map[string]*Module{}
+	for _, m := range slices.Concat(lists...) {
+		all, ok := modules[m.Path]
+		if !ok {
+			all = &Module{Path: m.Path, Version: m.Version}
+			modules[m.Path] = all
+		}
+		for _, f := range m.Files {
+			if !all.has(f.Name) {
+				all.Files = append(all.Files, f)
+			}
+		}
+	}
+	return sorted(modules)
+}
+
+func (m *Module) has(file string) bool {
+	return slices.ContainsFunc(m.Files, func(f File) bool { return f.Name == file })
 }
 
 // pkg is what `go list` says of a package.
@@ -97,12 +123,12 @@ type pkg struct {
 	Module   struct{ Path, Version, Dir string }
 }
 
-func list(ctx context.Context, root, arch string, commands []string) (packages []pkg, err error) {
+func list(ctx context.Context, root string, s programs.System, commands []string) (packages []pkg, err error) {
 	args := []string{"list", "-deps", "-json=Dir,Standard,Module"}
 	for _, c := range commands {
 		args = append(args, "./cmd/"+c)
 	}
-	text, err := run(ctx, root, programs.Environment(arch), args...)
+	text, err := run(ctx, root, programs.Environment(s), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -155,8 +181,7 @@ func (m *Module) read(top, dir string) error {
 		}
 		for _, e := range entries {
 			name, err := filepath.Rel(top, filepath.Join(dir, e.Name()))
-			known := slices.ContainsFunc(m.Files, func(f File) bool { return f.Name == name })
-			if err != nil || known || e.IsDir() || filepath.Ext(name) == ".go" || !wanted.MatchString(e.Name()) {
+			if err != nil || m.has(name) || e.IsDir() || filepath.Ext(name) == ".go" || !wanted.MatchString(e.Name()) {
 				continue
 			}
 			text, err := os.ReadFile(filepath.Join(dir, e.Name()))

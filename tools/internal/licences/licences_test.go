@@ -23,16 +23,16 @@ func excused() map[string]string {
 	}
 }
 
-// Every module, of every program that is given away, on every architecture.
+// Every module, of every program that is given away, on every system.
 func TestEveryLinkedModuleHasAnAllowedLicence(t *testing.T) {
 	unused := excused()
-	for _, arch := range programs.Architectures() {
-		modules, err := Linked(t.Context(), "../../..", arch, "podwall-agent", "podwall-gate", "podwall-lab")
+	for _, s := range programs.Systems() {
+		modules, err := Linked(t.Context(), "../../..", s, programs.Released(s)...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(modules) < 40 {
-			t.Errorf("%s: %d modules, want all of them", arch, len(modules))
+			t.Errorf("%s: %d modules, want all of them", s, len(modules))
 		}
 		for _, m := range modules {
 			for _, l := range objections(m) {
@@ -64,7 +64,7 @@ func objections(m Module) (list []string) {
 
 // The image is stricter: what is installed on every node needs no excuse.
 func TestTheImageNeedsNoExcuse(t *testing.T) {
-	modules, err := Linked(t.Context(), "../../..", "amd64", "podwall-agent", "podwall-gate")
+	modules, err := Linked(t.Context(), "../../..", programs.Linux("amd64"), programs.Node()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +78,21 @@ func TestTheImageNeedsNoExcuse(t *testing.T) {
 		for _, f := range m.Files {
 			if !strings.Contains(text, strings.TrimSpace(string(f.Text))) {
 				t.Errorf("%s of %s is not passed on", f.Name, m.Path)
+			}
+		}
+	}
+}
+
+// People install the plugin by itself, on their own machines.
+func TestThePluginNeedsNoExcuse(t *testing.T) {
+	for _, s := range programs.Systems() {
+		modules, err := Linked(t.Context(), "../../..", s, programs.Plugin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range modules {
+			if list := objections(m); len(list) > 0 {
+				t.Errorf("%s: %q in the plugin", s, list)
 			}
 		}
 	}
@@ -108,5 +123,18 @@ func TestWhatIsALicence(t *testing.T) {
 				t.Errorf("objections %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestAUnionHasEveryFileOnce(t *testing.T) {
+	file := func(name string) File { return File{Name: name, IDs: []string{name}} }
+	got := Union([]Module{{"a", "v1", []File{file("MIT")}}, {"c", "v1", nil}},
+		[]Module{{"a", "v1", []File{file("ISC"), file("MIT")}}, {"b", "v1", nil}})
+	var text []string
+	for _, m := range got {
+		text = append(text, m.Path+" "+m.Version+" "+m.Licence())
+	}
+	if want := []string{"a v1 ISC AND MIT", "b v1 ", "c v1 "}; !slices.Equal(text, want) || len(got[0].Files) != 2 {
+		t.Errorf("union %q, want %q", text, want)
 	}
 }
