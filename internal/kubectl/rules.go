@@ -12,10 +12,6 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/logging"
-	"github.com/podwall/podwall/internal/netpol/compile"
-	"github.com/podwall/podwall/internal/netpol/policy"
-	"github.com/podwall/podwall/internal/netpol/program"
-	"github.com/podwall/podwall/internal/netpol/ruleset"
 )
 
 // rulesSchema names the form of the JSON of rules.
@@ -38,7 +34,8 @@ Then it names all sets of the node's table that have the pod's own addresses, as
 those of a peer of other pods.
 
 It is what the agent loads with its default flags, worked out from the objects; it
-does not read the node. podwall-lab ruleset prints the whole table.
+does not read the node. podwall-lab ruleset prints the whole table. Both know the
+language of nft on Linux only.
 
 POD is [NAMESPACE/]NAME of a pod or of a workload, one pod of which stands for
 all. The form of -o json is ` + rulesSchema + `.
@@ -87,7 +84,10 @@ func (r *rulesCommand) run(ctx context.Context, name string) error {
 	if !pod.Networked() || pod.Node == "" {
 		return fmt.Errorf("pod %s has no network of its own, or none yet: no rule judges it", pod.Key)
 	}
-	report := sc.rules(pod)
+	report := rulesReport{Schema: rulesSchema, Pod: pod.Key, Node: pod.Node, Addresses: pod.IPs}
+	if err := report.render(sc, pod); err != nil {
+		return err
+	}
 	if r.output.form == "text" { // rules are not broken into lines of a terminal's width
 		for line := range strings.Lines(report.String()) {
 			fmt.Fprintln(r.source.streams.Out, logging.Plain(strings.TrimSuffix(line, "\n")))
@@ -98,14 +98,6 @@ func (r *rulesCommand) run(ctx context.Context, name string) error {
 		return err
 	}
 	return sc.status(false)
-}
-
-// rules renders what the agent of the pod's node loads, and takes the pod's part of it.
-func (sc *scene) rules(pod *cluster.Pod) rulesReport {
-	p := compile.Program(policy.Resolve(sc.snap, pod.Node), compile.Options{})
-	part := ruleset.OfPod(ruleset.Render(p, program.Node{}), pod.IPs)
-	return rulesReport{Schema: rulesSchema, Pod: pod.Key, Node: pod.Node, Addresses: pod.IPs,
-		Isolated: len(part.Table.Chains) > 0, Table: part.Table.String(), MemberOf: part.MemberOf}
 }
 
 // String returns the rules for people.

@@ -65,6 +65,16 @@ func TestThePartOfAPodIsWhole(t *testing.T) {
 	}
 }
 
+// A chain with many ports leads through a map to a chain for each port, and these to the
+// rest.
+func TestThePartOfAPodWithManyPorts(t *testing.T) {
+	part := OfPod(Render(sample(), program.Node{}), []netip.Addr{netip.MustParseAddr("10.244.1.7")})
+	if len(part.Table.Chains) != 22 || part.Table.Set("ports-ingress4-many") == nil || part.Table.Set("pods4-web") == nil ||
+		part.Table.Chain("ingress4-many-tcp-8019") == nil || part.Table.Chain("ingress4-many-rest") == nil {
+		t.Errorf("%d chains\n%s", len(part.Table.Chains), part.Table)
+	}
+}
+
 // Of a large set sixteen elements are shown, and how many there are; sets that have the pod
 // as a member are named.
 func TestTheSetsOfAPart(t *testing.T) {

@@ -294,7 +294,7 @@ func TestTablesMeanWhatTheProgramMeans(t *testing.T) {
 		n := program.Node{FilterHook: rapid.Bool().Draw(t, "filter hook"), NoGuard: rapid.Bool().Draw(t, "no guard"),
 			OpenUnknown: rapid.Bool().Draw(t, "open"), Cut: rapid.Bool().Draw(t, "cut"),
 			DeniedGroup: uint16(rapid.IntRange(0, 1).Draw(t, "denied")),
-			Open: []string{uplink}, Attached: attached(p), Bridges: rapid.Bool().Draw(t, "bridges")}
+			Open:        []string{uplink}, Attached: attached(p), Bridges: rapid.Bool().Draw(t, "bridges")}
 		if n.Bridges {
 			n.ClosedBridges = []string{bridge}
 		}
