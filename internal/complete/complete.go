@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/cluster/convert"
 	"github.com/podwall/podwall/internal/source/manifest"
@@ -26,8 +28,9 @@ type Options struct {
 	Hosts []netip.Addr
 	// Allow says which further addresses pods may have.
 	Allow cluster.Allowance
-	// NodeAddresses is true where nodes have the addresses of their Node objects. The
-	// others, and all if it is false, have addresses of World.Network.
+	// NodeAddresses is true where nodes have the addresses of their Node objects, or else
+	// those that pods on them report. The others, and all if it is false, have addresses of
+	// World.Network.
 	NodeAddresses bool
 }
 
@@ -45,6 +48,8 @@ type World struct {
 	Used Addresses
 	// Snapshot is what an agent sees.
 	Snapshot *cluster.Snapshot
+	// Notes say which addresses of nodes are made up.
+	Notes []string
 	// Found is about objects that are not used as written, beside what the reader of
 	// the manifests reported.
 	Found []cluster.Diagnostic
@@ -52,10 +57,12 @@ type World struct {
 
 // Build completes the input. loaded is the same manifests as they were read.
 func Build(in *Input, loaded *manifest.Result, o Options) (*World, error) {
-	w := &World{Input: in, Used: in.used(loaded, o.Hosts)}
+	w := &World{Input: in, Used: in.used(loaded, o)}
 	chosen := in.assign(w.Used)
 	w.Network = FreeNetwork(w.Used.List())
-	w.Nodes = in.nodeList(w.Network, loaded, o.NodeAddresses)
+	if err := w.placeNodes(loaded, o.NodeAddresses); err != nil {
+		return nil, err
+	}
 	in.locateAll(chosen, w.Nodes)
 	var err error
 	if w.Bare, err = in.Render(false); err == nil {
@@ -73,17 +80,61 @@ func Build(in *Input, loaded *manifest.Result, o Options) (*World, error) {
 	return w, nil
 }
 
-func (in *Input) nodeList(n Network, loaded *manifest.Result, own bool) []*cluster.Node {
-	list := make([]*cluster.Node, len(in.Nodes))
-	for i, name := range in.Nodes {
-		list[i] = &cluster.Node{Name: name, Addrs: n.Node(i)}
-		for _, object := range loaded.Nodes {
-			if c := convert.Node(object); own && c.Name == name && len(c.Addrs) > 0 {
-				list[i] = c
-			}
+// placeNodes gives nodes their addresses. The error is that there are too many without.
+func (w *World) placeNodes(loaded *manifest.Result, own bool) error {
+	var madeUp []string
+	for _, name := range w.Input.Nodes {
+		n := &cluster.Node{Name: name}
+		if own {
+			n.Addrs = w.Input.known(name, loaded.Nodes)
+		}
+		if len(n.Addrs) == 0 {
+			n.Addrs = w.Network.Node(len(madeUp))
+			madeUp = append(madeUp, name)
+		}
+		w.Nodes = append(w.Nodes, n)
+	}
+	switch {
+	case own && len(madeUp) > MaxNodes:
+		return fmt.Errorf("%d nodes have no address in the manifests, more than %d: add the Node objects", len(madeUp), MaxNodes)
+	case own && len(madeUp) > 0:
+		more := ""
+		if len(madeUp) > maxNamed {
+			more = fmt.Sprintf(" and %d more", len(madeUp)-maxNamed)
+		}
+		w.Notes = append(w.Notes, fmt.Sprintf("made up the addresses of the nodes %s%s: add Node objects where policies name them",
+			strings.Join(madeUp[:min(maxNamed, len(madeUp))], ", "), more))
+	}
+	return nil
+}
+
+// maxNamed is how many nodes a note names.
+const maxNamed = 4
+
+// known returns the addresses of a node by its object, or by the status of its pods.
+func (in *Input) known(name string, objects []*corev1.Node) []netip.Addr {
+	for _, object := range objects {
+		if c := convert.Node(object); c.Name == name && len(c.Addrs) > 0 {
+			return c.Addrs
 		}
 	}
-	return list
+	for _, p := range in.Pods {
+		if p.Spec.NodeName != name {
+			continue
+		}
+		found := Addresses{}
+		found.addText(p.Status.HostIP)
+		for _, h := range p.Status.HostIPs {
+			found.addText(h.IP)
+		}
+		if p.Spec.HostNetwork {
+			found.addText(addresses(p)...)
+		}
+		if len(found) > 0 {
+			return found.List()
+		}
+	}
+	return nil
 }
 
 // Settle returns the objects as an agent sees them that knows these nodes: pods have

@@ -43,8 +43,9 @@ func (b Addresses) addText(list ...string) {
 	}
 }
 
-// used collects what pods, Services, policies and hosts have or name.
-func (in *Input) used(loaded *manifest.Result, hosts []netip.Addr) Addresses {
+// used collects what pods, Services, policies and hosts have or name. Where nodes have
+// addresses of their own, a policy may name one of them, or what was made up before.
+func (in *Input) used(loaded *manifest.Result, o Options) Addresses {
 	used := Addresses{}
 	for _, p := range in.Pods {
 		used.addText(strings.Split(p.Annotations[cluster.ExtraAnnotation], ",")...)
@@ -56,11 +57,11 @@ func (in *Input) used(loaded *manifest.Result, hosts []netip.Addr) Addresses {
 		used.addText(append(slices.Clone(s.Spec.ClusterIPs), s.Spec.ClusterIP)...)
 	}
 	for _, b := range blocks(loaded.Policies) {
-		if b.CIDR.IsSingleIP() {
+		if b.CIDR.IsSingleIP() && !o.NodeAddresses {
 			used.Add(b.CIDR.Addr())
 		}
 	}
-	used.Add(hosts...)
+	used.Add(o.Hosts...)
 	return used
 }
 

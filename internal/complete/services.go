@@ -26,14 +26,16 @@ type Front struct {
 	// NodePort is the port of the nodes that leads to the same pods; 0 if there is none.
 	NodePort uint16
 	// LocalOnly is true if the node port leads to pods of the same node only
-	// (externalTrafficPolicy: Local).
-	LocalOnly bool
-	Backends  []netip.AddrPort
+	// (externalTrafficPolicy: Local), InternalLocalOnly if the Service does
+	// (internalTrafficPolicy: Local).
+	LocalOnly, InternalLocalOnly bool
+	// Backends may be none: connections are refused then. Those on the network of a node
+	// are among them.
+	Backends []netip.AddrPort
 }
 
 // Fronts returns where the Services with a selector lead to. A Service without an
-// address gets one that is not taken; a headless one has none. A port that no pod serves
-// is left out.
+// address gets one that is not taken; a headless one has none.
 func Fronts(services []*corev1.Service, pods []*cluster.Pod, taken func(netip.Addr) bool) []Front {
 	var list []Front
 	free := numbered(taken)
@@ -57,18 +59,28 @@ func front(s *corev1.Service, p corev1.ServicePort, a netip.Addr, pods []*cluste
 	if !ok || p.Port < 1 || p.Port > 65535 {
 		return Front{}, false
 	}
-	f := Front{Others: OtherAddresses(s, a.Is6()), Name: s.Namespace + "/" + s.Name, PortName: p.Name, Front: netip.AddrPortFrom(a, uint16(p.Port)), Protocol: protocol,
-		LocalOnly: s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
-		Backends:  backends(s, p, protocol, a.Is6(), pods)}
+	f := NewFront(s, p, a, protocol)
+	f.Backends = backends(s, p, protocol, a.Is6(), pods)
+	return f, true
+}
+
+// NewFront returns a port of a Service at one of its addresses, without backends.
+func NewFront(s *corev1.Service, p corev1.ServicePort, a netip.Addr, protocol cluster.Protocol) Front {
+	f := Front{Name: s.Namespace + "/" + s.Name, PortName: p.Name, Front: netip.AddrPortFrom(a, uint16(p.Port)),
+		Others: otherAddresses(s, a.Is6()), Protocol: protocol,
+		LocalOnly: s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal}
+	if policy := s.Spec.InternalTrafficPolicy; policy != nil {
+		f.InternalLocalOnly = *policy == corev1.ServiceInternalTrafficPolicyLocal
+	}
 	if p.NodePort > 0 && p.NodePort <= 65535 {
 		f.NodePort = uint16(p.NodePort)
 	}
-	return f, len(f.Backends) > 0
+	return f
 }
 
-// OtherAddresses returns the external addresses of a Service, and those that its load
+// otherAddresses returns the external addresses of a Service, and those that its load
 // balancer has, of one family.
-func OtherAddresses(s *corev1.Service, v6 bool) (list []netip.Addr) {
+func otherAddresses(s *corev1.Service, v6 bool) (list []netip.Addr) {
 	texts := slices.Clone(s.Spec.ExternalIPs)
 	for _, i := range s.Status.LoadBalancer.Ingress {
 		if i.IPMode == nil || *i.IPMode == corev1.LoadBalancerIPModeVIP { // else the packet goes to the load balancer
@@ -117,7 +129,8 @@ func backends(s *corev1.Service, p corev1.ServicePort, protocol cluster.Protocol
 	var list []netip.AddrPort
 	for _, pod := range pods {
 		number := targetPort(p, protocol, pod)
-		if !pod.Networked() || pod.Key.Namespace != s.Namespace || !selector.Matches(pod.Labels) || number == 0 {
+		// A pod that ends gets no new connections.
+		if pod.Finished || pod.Terminating || pod.Key.Namespace != s.Namespace || !selector.Matches(pod.Labels) || number == 0 {
 			continue
 		}
 		for _, a := range pod.IPs {

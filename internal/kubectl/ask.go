@@ -29,7 +29,9 @@ type answer struct {
 	Egress   explain.Side `json:"egress"`
 	Ingress  explain.Side `json:"ingress"`
 
-	text string
+	explanation *explain.Explanation
+	// translated is true if the two sides see different flows.
+	translated bool
 }
 
 // same reports whether two answers differ in nothing but the family of the addresses.
@@ -60,15 +62,21 @@ func (sc *scene) ask(source, destination string) ([]answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(src.fronts) > 0 && len(src.pods) == 0 {
+	if len(src.fronts) > 0 && len(src.ends) == 0 {
 		return nil, fmt.Errorf("%s is a Service: it sends nothing, name a pod as the source", src.name)
 	}
 	if dst.prober {
 		return nil, fmt.Errorf("%s is a source; name a node as node/NAME", kubelet)
 	}
-	paths, err := sc.paths(src, dst, p)
-	if err != nil {
-		return nil, err
+	var paths []path
+	for _, s := range src.each() {
+		for _, d := range dst.each() {
+			some, err := sc.paths(s, d, p)
+			if err != nil {
+				return nil, err
+			}
+			paths = append(paths, some...)
+		}
 	}
 	var list []answer
 	for _, way := range paths {
@@ -77,7 +85,9 @@ func (sc *scene) ask(source, destination string) ([]answer, error) {
 			return nil, err
 		}
 		if i := slices.IndexFunc(list, a.same); i >= 0 {
-			list[i].Families = append(list[i].Families, a.Families...)
+			if !slices.Contains(list[i].Families, a.Families[0]) {
+				list[i].Families = append(list[i].Families, a.Families...)
+			}
 			continue
 		}
 		list = append(list, a)
@@ -104,17 +114,20 @@ func (sc *scene) answer(way path) (answer, error) {
 	}
 	return answer{Families: []string{family}, Source: e.Flow.Src.String(), Destination: e.Flow.Dst.String(),
 		SourceAddress: e.Src, DestinationAddress: e.Dst, Protocol: e.Flow.Protocol.String(), Port: e.Flow.Port,
-		Via: way.via, Allowed: e.Allowed, Egress: e.Egress, Ingress: e.Ingress, text: e.String()}, nil
+		Via: way.via, Allowed: e.Allowed, Egress: e.Egress, Ingress: e.Ingress,
+		explanation: e, translated: way.ingress != way.egress}, nil
 }
 
 func (sc *scene) paths(src, dst target, p port) ([]path, error) {
 	switch {
 	case len(dst.fronts) > 0:
 		fronts, err := p.fronts(dst.name, dst.fronts)
-		if err != nil {
+		if err != nil && dst.node == nil { // an address may be a node's and a Service's
 			return nil, err
 		}
-		return sc.toService(src, fronts)
+		if err == nil {
+			return sc.toService(src, dst, fronts)
+		}
 	case dst.node != nil && p.given && len(sc.nodePorts(p)) > 0:
 		return sc.toNodePort(src, dst, sc.nodePorts(p))
 	}
@@ -125,15 +138,21 @@ func (sc *scene) paths(src, dst target, p port) ([]path, error) {
 	var list []path
 	for _, v6 := range []bool{false, true} {
 		to, ok := dst.end(v6)
-		if from, found := sc.from(src, to, v6); ok && found {
+		if from, found := sc.from(src, to, v6); ok && found && sc.asks(v6) {
 			list = append(list, straight("", from, to, p.protocol, p.number))
 		}
 	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("%s and %s have no address of one family", src.name, dst.name)
+	switch {
+	case len(list) > 0:
+		return list, nil
+	case src.prober:
+		return nil, fmt.Errorf("the node of %s is not known, or has no address of its family", dst.name)
 	}
-	return list, nil
+	return nil, fmt.Errorf("%s and %s have no address of one family", src.name, dst.name)
 }
+
+// asks reports whether a family is asked about.
+func (sc *scene) asks(v6 bool) bool { return sc.family == 0 || v6 == (sc.family == inet.IPv6) }
 
 func straight(via string, from, to explain.End, protocol inet.Protocol, number uint16) path {
 	f := explain.Flow{Src: from, Dst: to, Protocol: protocol, Port: number}
@@ -162,29 +181,48 @@ func (sc *scene) owner(e explain.End) *cluster.Pod {
 	if e.Pod != (cluster.Key{}) {
 		return sc.pod(e.Pod)
 	}
-	i := slices.IndexFunc(sc.snap.Pods, func(p *cluster.Pod) bool { return p.Networked() && slices.Contains(p.IPs, e.Addr) })
-	if i < 0 {
-		return nil
-	}
-	return sc.snap.Pods[i]
+	return sc.owners[e.Addr]
 }
 
 // toService returns a path to every backend: policies are judged after the Service was
 // resolved, with the client as the source.
-func (sc *scene) toService(src target, fronts []complete.Front) ([]path, error) {
+func (sc *scene) toService(src, dst target, fronts []complete.Front) ([]path, error) {
 	var list []path
+	backends := 0
 	for _, f := range fronts {
+		backends += len(f.Backends)
 		for _, b := range f.Backends {
 			to := sc.backend(b)
-			if from, ok := sc.from(src, to, b.Addr().Is6()); ok {
-				list = append(list, straight(via(f), from, to, inet.Protocol(f.Protocol), b.Port()))
+			from, ok := sc.from(src, to, b.Addr().Is6())
+			if !ok || !sc.asks(b.Addr().Is6()) || f.InternalLocalOnly && sc.nodeOf(from) != "" && sc.nodeOf(from) != sc.nodeOf(to) {
+				continue
 			}
+			list = append(list, straight(via(f)+sc.fromOutside(from, dst, f), from, to, inet.Protocol(f.Protocol), b.Port()))
 		}
 	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("%s has no address of the families of Service %s", src.name, fronts[0].Name)
+	switch {
+	case len(list) > 0:
+		return list, nil
+	case backends == 0:
+		return nil, fmt.Errorf("%s has no endpoint: connections to it are refused, whatever policies say", via(fronts[0]))
+	case fronts[0].InternalLocalOnly:
+		return nil, fmt.Errorf("%s has no endpoint on the node of %s (internalTrafficPolicy: Local): its packets are dropped",
+			via(fronts[0]), src.name)
 	}
-	return list, nil
+	return nil, fmt.Errorf("%s has no address of the families of Service %s", src.name, fronts[0].Name)
+}
+
+// fromOutside says what is not known of a client outside of the cluster.
+func (sc *scene) fromOutside(from explain.End, dst target, f complete.Front) string {
+	switch {
+	case sc.nodeOf(from) != "":
+		return ""
+	case len(dst.ends) == 0 || dst.ends[0].Addr == f.Front.Addr():
+		return ", whose address is reached from inside the cluster,"
+	case !f.LocalOnly:
+		return ", at the pod's own node (other nodes forward with their own address),"
+	}
+	return ""
 }
 
 func via(f complete.Front) string {
@@ -222,7 +260,9 @@ func (sc *scene) toNodePort(src, dst target, fronts []complete.Front) ([]path, e
 			own, has := dst.end(v6)
 			from, ok := sc.from(src, to, v6)
 			here := sc.nodeOf(to) == dst.node.Name
-			if !has || !ok || f.LocalOnly && !here {
+			inside := from.Pod != (cluster.Key{}) && sc.nodeOf(from) == dst.node.Name
+			// kube-proxy takes a pod of the node to every endpoint, with its own address.
+			if !has || !ok || !sc.asks(v6) || f.LocalOnly && !here && !inside {
 				continue
 			}
 			entry := fmt.Sprintf("port %d of node %s, %s", f.NodePort, dst.node.Name, via(f))
@@ -230,7 +270,7 @@ func (sc *scene) toNodePort(src, dst target, fronts []complete.Front) ([]path, e
 			if sc.nodeOf(from) != dst.node.Name { // another node resolves it
 				way.egress.Dst, way.egress.Port = own, f.NodePort
 			}
-			if !here {
+			if !here && !f.LocalOnly {
 				way.ingress.Src = own
 				way.via += ", with the node's own address as the source,"
 			}

@@ -59,10 +59,20 @@ func (sc *scene) target(text string) (target, error) {
 	case kubelet:
 		return target{name: text, prober: true}, nil
 	}
-	if a, err := netip.ParseAddr(text); err == nil {
-		return sc.atAddress(a.Unmap().WithZone("")), nil
+	if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
+		if a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() {
+			return target{}, fmt.Errorf("%s is no address that policies judge: loopback stays in the pod, others name no single end", a)
+		}
+		t := sc.atAddress(a.Unmap().WithZone(""))
+		if s := sc.addresses[a.Unmap()]; s != "" && len(t.fronts) == 0 {
+			return t, fmt.Errorf("%s is the address of Service %s, which %s", a, s, sc.others[s])
+		}
+		return t, nil
 	}
 	kind, key := sc.parseName(text)
+	if key.Name == "" || key.Namespace == "" || strings.Contains(key.Name, "/") || kind == "node" && strings.Count(text, "/") > 1 {
+		return target{}, fmt.Errorf("%q names nothing: want [NAMESPACE/]NAME, svc/[NAMESPACE/]NAME or node/NAME", text)
+	}
 	switch kind {
 	case "svc":
 		return sc.service(key)
@@ -129,8 +139,11 @@ func (sc *scene) service(key cluster.Key) (target, error) {
 			t.fronts = append(t.fronts, f)
 		}
 	}
+	if why := sc.others[key.String()]; len(t.fronts) == 0 && why != "" {
+		return t, fmt.Errorf("Service %s %s", key, why)
+	}
 	if len(t.fronts) == 0 {
-		return t, fmt.Errorf("no Service %s with an address of its own and a pod that serves it%s", key, nearest(key.String(), names))
+		return t, fmt.Errorf("no Service %s%s", key, nearest(key.String(), names))
 	}
 	return t, nil
 }
@@ -216,6 +229,26 @@ func ofFamily(list []netip.Addr, v6 bool) netip.Addr {
 		}
 	}
 	return netip.Addr{}
+}
+
+// each returns the target once for each kind of its pods: pods of a workload may differ in
+// labels and ports, as in a rollout.
+func (t target) each() []target {
+	if len(t.pods) < 2 {
+		return []target{t}
+	}
+	var list []target
+	for _, p := range t.pods {
+		alike := func(o target) bool {
+			return slices.Equal(o.pods[0].Labels, p.Labels) && slices.Equal(o.pods[0].NamedPorts(), p.NamedPorts())
+		}
+		if !slices.ContainsFunc(list, alike) {
+			one := t
+			one.pods = []*cluster.Pod{p}
+			list = append(list, one)
+		}
+	}
+	return list
 }
 
 // end returns the target's end of a family; ok is false if it has none.

@@ -86,7 +86,7 @@ func (e *explainCommand) run(ctx context.Context, args []string) error {
 	}
 	if e.probe && (len(args) == 1 || !e.source.files()) {
 		return errors.New("--probe needs a source, a destination and -f; for a cluster, pipe it: " +
-			"kubectl get ns,pods,netpol,svc -A -o yaml | kubectl podwall explain -f - SRC DST:PORT --probe")
+			"kubectl get ns,nodes,pods,netpol,svc -A -o yaml | kubectl podwall explain -f - SRC DST:PORT --probe")
 	}
 	sc, err := e.source.open(ctx)
 	if err != nil {
@@ -123,6 +123,9 @@ func (sc *scene) report(src, dst string) (*flowReport, error) {
 	return r, nil
 }
 
+// maxAnswers is how many answers are shown as text.
+const maxAnswers = 20
+
 // String returns the report for people.
 func (r *flowReport) String() string {
 	var b strings.Builder
@@ -135,7 +138,11 @@ func (r *flowReport) String() string {
 			fmt.Fprintf(&b, "%s leads to:\n\n", a.Via)
 			via = a.Via
 		}
-		b.WriteString(a.text)
+		if i == maxAnswers {
+			fmt.Fprintf(&b, "and %d more: take -o json\n", len(r.Answers)-i)
+			break
+		}
+		b.WriteString(a.explanation.String())
 		if both := slices.ContainsFunc(r.Answers, func(o answer) bool { return !slices.Equal(o.Families, a.Families) }); both {
 			fmt.Fprintf(&b, "  for %s\n", strings.Join(a.Families, " and "))
 		}

@@ -4,8 +4,11 @@ package kubectl
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/complete"
@@ -20,26 +23,51 @@ func openFiles(from manifest.From) (*scene, error) {
 	}
 	in, err := complete.Read(from)
 	if err != nil {
-		return nil, errors.Join(err, firstError(loaded.Diagnostics))
+		return nil, errors.Join(firstError(loaded.Diagnostics), err)
 	}
 	w, err := complete.Build(in, loaded, complete.Options{NodeAddresses: true})
 	if err != nil {
 		return nil, err
 	}
 	sc := newScene(w.Snapshot, w.Nodes)
-	sc.workload, sc.named = in.Made, in.Namespaces
+	sc.workload, sc.named = maps.Clone(in.Made), in.Namespaces
 	for _, p := range in.Pods {
+		if name := workloadOf(&p.ObjectMeta); name != "" {
+			sc.workload[cluster.Key{Namespace: p.Namespace, Name: p.Name}] = name
+		}
 		sc.declared[cluster.Key{Namespace: p.Namespace, Name: p.Name}] = declaredPorts(p)
 	}
 	sc.fronts = complete.Fronts(w.Manifests.Services, w.Snapshot.Pods, func(a netip.Addr) bool {
 		return w.Used[a] || w.Network.Contains(a)
 	})
-	sc.notes = in.Invented
+	sc.noteServices(w.Manifests.Services)
+	sc.notes = slices.Concat(in.Invented, w.Notes)
 	sc.found = slices.Concat(w.Found, slices.DeleteFunc(loaded.Diagnostics, func(d cluster.Diagnostic) bool {
 		return complete.IsUnused(d) || complete.IsWorkload(d)
 	}))
 	sc.asWritten = loaded.AsWritten() && !slices.ContainsFunc(w.Found, isError)
 	return sc, nil
+}
+
+// noteServices keeps which addresses Services have, and why some lead to no pods.
+func (sc *scene) noteServices(services []*corev1.Service) {
+	sc.others, sc.addresses = map[string]string{}, map[netip.Addr]string{}
+	for _, s := range services {
+		name := s.Namespace + "/" + s.Name
+		switch {
+		case s.Spec.Type == corev1.ServiceTypeExternalName:
+			sc.others[name] = "is only a name for " + s.Spec.ExternalName
+		case s.Spec.ClusterIP == corev1.ClusterIPNone:
+			sc.others[name] = "is headless: it has no address, name its pods"
+		case len(s.Spec.Selector) == 0:
+			sc.others[name] = "has no selector: its endpoints are not known here, name their addresses"
+		}
+		for _, text := range append(slices.Clone(s.Spec.ClusterIPs), s.Spec.ClusterIP) {
+			if a, err := netip.ParseAddr(text); err == nil {
+				sc.addresses[a.Unmap()] = name
+			}
+		}
+	}
 }
 
 func isError(d cluster.Diagnostic) bool { return d.Severity == cluster.Error }

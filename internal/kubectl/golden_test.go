@@ -26,15 +26,16 @@ func command(t *testing.T, args ...string) (status int, out, err string) {
 	return status, o.String(), e.String()
 }
 
-// Each block of these files is a command line on testdata/shop.yaml, what it prints and,
+// Each block of these files is a command line on their manifests, what it prints and,
 // where it is not 0, its exit status.
 func TestGoldenAnswers(t *testing.T) {
-	for _, path := range []string{"testdata/answers.txt", "testdata/tables.txt"} {
-		t.Run(path, func(t *testing.T) { goldenAnswers(t, path) })
+	for path, manifests := range map[string]string{"testdata/answers.txt": "testdata/shop.yaml",
+		"testdata/tables.txt": "testdata/shop.yaml", "testdata/edge.txt": "testdata/edge.yaml"} {
+		t.Run(path, func(t *testing.T) { goldenAnswers(t, path, manifests) })
 	}
 }
 
-func goldenAnswers(t *testing.T, path string) {
+func goldenAnswers(t *testing.T, path, manifests string) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +47,7 @@ func goldenAnswers(t *testing.T, path string) {
 		if !found {
 			continue
 		}
-		status, out, said := command(t, append(strings.Fields(args), "-f", "testdata/shop.yaml")...)
+		status, out, said := command(t, append(strings.Fields(args), "-f", manifests)...)
 		fmt.Fprintf(&got, "%s\n%s", line, out)
 		if said = strings.ReplaceAll(said, invented, ""); said != "" {
 			fmt.Fprintf(&got, "stderr:\n%s", said)

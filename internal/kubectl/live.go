@@ -125,6 +125,7 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 	}
 	snap, found := complete.Settle(r.result, nodes, cluster.Allowance{})
 	sc := newScene(snap, nodes)
+	sc.noteServices(r.result.Services)
 	sc.fronts, sc.workload, sc.declared = r.fronts(), r.workload, r.declared
 	sc.found = slices.Concat(r.result.Diagnostics, found)
 	sc.asWritten = !slices.ContainsFunc(sc.found, isError) && len(r.missing) == 0
@@ -133,7 +134,8 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 			strings.Join(r.missing, ", ")))
 	}
 	if len(l.limited) > 0 {
-		sc.notes = append(sc.notes, fmt.Sprintf("no right to list %s of all namespaces: only those of %s are known, "+
+		sc.asWritten = false
+		sc.notes = append(sc.notes, fmt.Sprintf("error: no right to list %s of all namespaces: only those of %s are known, "+
 			"others count as absent", strings.Join(l.limited, ", "), namespace))
 	}
 	return sc, nil
@@ -264,11 +266,9 @@ func (r *reading) fronts() (all []complete.Front) {
 			}
 			for _, p := range s.Spec.Ports {
 				protocol, ok := cluster.ParseProtocol(cmp.Or(string(p.Protocol), "TCP"))
-				f := complete.Front{Name: name, Others: complete.OtherAddresses(s, a.Is6()), PortName: p.Name, Front: netip.AddrPortFrom(a, uint16(p.Port)), Protocol: protocol,
-					NodePort:  uint16(p.NodePort),
-					LocalOnly: s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal,
-					Backends:  backends(byService[name], p, a.Is6())}
-				if ok && len(f.Backends) > 0 {
+				f := complete.NewFront(s, p, a, protocol)
+				f.Backends = backends(byService[name], p, a.Is6())
+				if ok {
 					all = append(all, f)
 				}
 			}

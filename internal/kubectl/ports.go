@@ -73,10 +73,20 @@ func parsePort(text string) (port, error) {
 		p.number = uint16(n)
 	case text == "" || err == nil || strings.ContainsAny(text, "-: ") && text[0] >= '0' && text[0] <= '9':
 		return p, fmt.Errorf("unknown port %q, want a number from 1 to 65535 or a name, as in 80, 53/udp or http", text)
+	case strings.Trim(text, "0123456789") == "" || text[0] == '-':
+		return p, fmt.Errorf("unknown port %q, want a number from 1 to 65535 or a name, as in 80, 53/udp or http", text)
 	default:
 		p.name = text
 	}
 	return p, nil
+}
+
+// bracketed is a name before a colon and a port.
+func bracketed(name string) string {
+	if strings.Contains(name, ":") {
+		return "[" + name + "]"
+	}
+	return name
 }
 
 // resolve completes the port for a target that is no Service: a name by what its pod
@@ -86,7 +96,7 @@ func (p port) resolve(t target) (port, error) {
 		return p, nil
 	}
 	if len(t.pods) == 0 {
-		return p, fmt.Errorf("write the number of the port of %s, as in %s:80", t.name, t.name)
+		return p, fmt.Errorf("write the number of the port of %s, as in %s:80", t.name, bracketed(t.name))
 	}
 	var declared []cluster.NamedPort
 	var names []string

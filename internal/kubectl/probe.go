@@ -71,6 +71,9 @@ func (e *explainCommand) send(ctx context.Context, sc *scene, answers []answer) 
 
 // canProbe refuses what the lab has no end for.
 func (sc *scene) canProbe(a answer) error {
+	if a.translated {
+		return errors.New("--probe does not send through node ports: the node's own address would have to be the source")
+	}
 	for _, name := range []string{a.Source, a.Destination} {
 		if strings.HasPrefix(name, "node/") {
 			return fmt.Errorf("--probe sends between pods and addresses outside, not from or to %s", name)

@@ -9,6 +9,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/complete"
 	"github.com/podwall/podwall/internal/explain"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // scene is what questions are about: the objects of a cluster at one moment.
@@ -17,6 +18,14 @@ type scene struct {
 	nodes   []*cluster.Node
 	answers *explain.Cluster
 	fronts  []complete.Front
+	// others has Services without an address that leads to pods, and why.
+	others map[string]string
+	// addresses are those of Services.
+	addresses map[netip.Addr]string
+	// owners has the pod of an address, with a network of its own or not.
+	owners map[netip.Addr]*cluster.Pod
+	// family is the only one that is asked about, 0 for both.
+	family inet.Family
 	// workload has the name of the object that a pod was made of, without namespace.
 	workload map[cluster.Key]string
 	// declared are the ports that containers declare, with a name or without.
@@ -33,8 +42,16 @@ type scene struct {
 }
 
 func newScene(snap *cluster.Snapshot, nodes []*cluster.Node) *scene {
-	return &scene{snap: snap, nodes: nodes, answers: explain.New(snap), workload: map[cluster.Key]string{},
+	sc := &scene{owners: map[netip.Addr]*cluster.Pod{}, snap: snap, nodes: nodes, answers: explain.New(snap), workload: map[cluster.Key]string{},
 		declared: map[cluster.Key][]cluster.NamedPort{}}
+	for _, p := range snap.Pods {
+		for _, a := range p.IPs {
+			if p.Networked() && (sc.owners[a] == nil || !p.Terminating) {
+				sc.owners[a] = p
+			}
+		}
+	}
+	return sc
 }
 
 // status is the error that ends a command with the exit status of its answer.
@@ -59,7 +76,7 @@ func (sc *scene) pod(k cluster.Key) *cluster.Pod {
 // made returns the pods of a workload that have an address.
 func (sc *scene) made(namespace, workload string) (list []*cluster.Pod) {
 	for _, p := range sc.snap.Pods {
-		if p.Key.Namespace == namespace && sc.workload[p.Key] == workload && p.Networked() {
+		if p.Key.Namespace == namespace && workload != "" && sc.workload[p.Key] == workload && !p.Finished && len(p.IPs) > 0 {
 			list = append(list, p)
 		}
 	}

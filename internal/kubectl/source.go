@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
@@ -23,6 +25,7 @@ type source struct {
 	streams Streams
 	cluster *genericclioptions.ConfigFlags
 	from    manifest.From
+	family  string
 }
 
 func newSource(s Streams) *source {
@@ -38,6 +41,7 @@ func (s *source) bind(cmd *cobra.Command) {
 	f.StringVar(s.cluster.Context, "context", *s.cluster.Context, "`NAME` of the context of the kubeconfig")
 	f.StringVarP(s.cluster.Namespace, "namespace", "n", *s.cluster.Namespace,
 		"`NAME` of the namespace of names that have none")
+	f.StringVar(&s.family, "ip-family", "", "ask about one family only: `ipv4|ipv6`; by default about all that both ends have")
 	f.StringVar(s.cluster.Timeout, "request-timeout", *s.cluster.Timeout, "`TIME` that one request may take, as in 30s")
 }
 
@@ -80,6 +84,11 @@ func (s *source) sayAll(sc *scene) {
 
 // read reads all objects.
 func (s *source) read(ctx context.Context) (*scene, error) {
+	families := map[string]inet.Family{"": 0, "ipv4": inet.IPv4, "ipv6": inet.IPv6}
+	family, known := families[strings.ToLower(s.family)]
+	if !known {
+		return nil, fmt.Errorf("unknown --ip-family %q, want ipv4 or ipv6", s.family)
+	}
 	namespace, err := s.namespace()
 	if err != nil {
 		return nil, err
@@ -95,7 +104,7 @@ func (s *source) read(ctx context.Context) (*scene, error) {
 	if err != nil {
 		return nil, err
 	}
-	sc.namespace = namespace
+	sc.namespace, sc.family = namespace, family
 	return sc, nil
 }
 

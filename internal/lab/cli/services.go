@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -25,10 +26,15 @@ type front struct {
 	lab.Service
 }
 
-// fronts are complete.Fronts, for the lab.
+// fronts are complete.Fronts, for the lab: with the backends that are pods with a network
+// of their own.
 func fronts(services []*corev1.Service, pods []*cluster.Pod, taken func(netip.Addr) bool) []front {
 	var list []front
 	for _, f := range complete.Fronts(services, pods, taken) {
+		f.Backends = slices.DeleteFunc(f.Backends, func(b netip.AddrPort) bool { return !podHas(pods, b.Addr()) })
+		if len(f.Backends) == 0 {
+			continue
+		}
 		list = append(list, front{name: f.Name, Service: lab.Service{Front: f.Front, Proto: packet.Protocol(f.Protocol), Backends: f.Backends}})
 	}
 	return list

@@ -89,7 +89,7 @@ func (r *runReport) printWhy(out io.Writer) {
 	shown, left := map[string]bool{}, 0
 	alike := r.alike()
 	for _, why := range r.Why {
-		key := fmt.Sprintf("%s > %s %s", alike[why.Source], alike[why.Destination], why.Port)
+		key := fmt.Sprintf("%s > %s %s %s", alike[why.Source], alike[why.Destination], why.Port, why.Families)
 		switch {
 		case shown[key]:
 			continue
@@ -103,6 +103,9 @@ func (r *runReport) printWhy(out io.Writer) {
 			line = logging.Plain(strings.TrimSuffix(line, "\n"))
 			indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
 			fmt.Fprintln(out, wrap(line, indent+"  "))
+		}
+		if len(why.Families) == 1 {
+			fmt.Fprintln(out, "  for "+why.Families[0])
 		}
 	}
 	if left > 0 {
