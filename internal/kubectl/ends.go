@@ -140,7 +140,7 @@ func (sc *scene) service(key cluster.Key) (target, error) {
 		}
 	}
 	if why := sc.others[key.String()]; len(t.fronts) == 0 && why != "" {
-		return t, fmt.Errorf("Service %s %s", key, why)
+		return t, fmt.Errorf("%s %s", t.name, why)
 	}
 	if len(t.fronts) == 0 {
 		return t, fmt.Errorf("no Service %s%s", key, nearest(key.String(), names))
