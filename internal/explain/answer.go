@@ -63,7 +63,8 @@ type Side struct {
 	Change string `json:"change,omitempty"`
 	// Claimants are the pods with the address, if it is contested.
 	Claimants []cluster.Key `json:"claimants,omitempty"`
-	// Findings are about isolating policies that were not enforced whole.
+	// Findings are about isolating policies, for a denied flow: what was not enforced
+	// whole, and what Report was given about this direction.
 	Findings []cluster.Diagnostic `json:"findings,omitempty"`
 }
 
@@ -143,7 +144,7 @@ func (c *Cluster) side(d program.Direction, t program.Side, q question) Side {
 		s.Cause, s.Claimants = Contested, c.claimants[q.subject.addr]
 		s.Change = "delete one of the pods, or wait until one is gone"
 	case t.Drops():
-		s.Findings = c.findings(q.subject.pod.Node, isolating)
+		s.Findings = c.findings(q.subject.pod.Node, d, isolating)
 		c.deny(&s, d, t, q, isolating)
 	case len(isolating) == 0:
 		s.Cause = NotIsolated
@@ -187,15 +188,5 @@ func (c *Cluster) allowing(d program.Direction, r *program.Rule, q question, iso
 		}
 	}
 	slices.SortFunc(list, func(a, b RuleRef) int { return cmp.Or(a.Policy.Compare(b.Policy), cmp.Compare(a.Path, b.Path)) })
-	return list
-}
-
-// findings returns what was reported about policies on a node.
-func (c *Cluster) findings(name string, policies []*cluster.Policy) (list []cluster.Diagnostic) {
-	for _, d := range c.node(name).findings {
-		if slices.ContainsFunc(policies, func(p *cluster.Policy) bool { return p.Key == d.Object }) {
-			list = append(list, d)
-		}
-	}
 	return list
 }

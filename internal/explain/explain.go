@@ -33,6 +33,7 @@ type Cluster struct {
 	policies   map[string][]*cluster.Policy // by namespace
 	snapshot   *cluster.Snapshot
 	nodes      map[string]*node
+	reported   map[cluster.Key][]cluster.Diagnostic // by policy, see Report
 }
 
 // node is what the agent of a node enforces.
@@ -47,7 +48,8 @@ type node struct {
 func New(snap *cluster.Snapshot) *Cluster {
 	c := &Cluster{snapshot: snap, pods: map[cluster.Key]*cluster.Pod{}, owners: map[netip.Addr]*cluster.Pod{},
 		claimants:  map[netip.Addr][]cluster.Key{},
-		namespaces: map[string]*cluster.Namespace{}, policies: map[string][]*cluster.Policy{}, nodes: map[string]*node{}}
+		namespaces: map[string]*cluster.Namespace{}, policies: map[string][]*cluster.Policy{}, nodes: map[string]*node{},
+		reported: map[cluster.Key][]cluster.Diagnostic{}}
 	for _, n := range snap.Namespaces {
 		c.namespaces[n.Name] = n
 	}
@@ -234,9 +236,9 @@ func (c *Cluster) node(name string) *node {
 func (e End) String() string {
 	switch {
 	case e.Pod != (cluster.Key{}):
-		return e.Pod.String()
+		return plain(e.Pod.String())
 	case e.Node != "":
-		return "node/" + e.Node
+		return plain("node/" + e.Node)
 	}
 	return e.Addr.String()
 }

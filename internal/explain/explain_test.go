@@ -223,7 +223,7 @@ func TestADenyNamesFieldAndChange(t *testing.T) {
 		{"no rules", `{podSelector: {}}`, pod("shop", "web"), pod("shop", "db"), 80, "", "add a rule to spec.ingress of shop/p"},
 		{"an except", `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.8/29]}}]}]}`,
 			pod("shop", "web"), explain.End{Addr: netip.MustParseAddr("192.0.2.9")}, 443,
-			"spec.egress[0].to[0].ipBlock.except[0]: 192.0.2.8/29 contains 192.0.2.9", "narrow spec.egress[0].to[0].ipBlock.except[0]"},
+			"spec.egress[0].to[0].ipBlock.except[0]: 192.0.2.8/29 contains 192.0.2.9", "narrow spec.egress[0].to[0].ipBlock.except[0] so that it does not contain 192.0.2.9"},
 		{"an undeclared name", `{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: sql}]}]}`,
 			pod("shop", "db"), pod("shop", "web"), 5432,
 			"spec.egress[0].ports: tcp:sql (not declared by shop/web), the flow has tcp:5432", "port: 5432"},

@@ -81,13 +81,13 @@ func (c *Cluster) words(d program.Direction, p *cluster.Policy, r cluster.Rule) 
 		text.Peers = append(text.Peers, "everything")
 	}
 	for _, peer := range r.Peers.List {
-		text.Peers = append(text.Peers, peerWords(p, peer))
+		text.Peers = append(text.Peers, plain(peerWords(p, peer)))
 	}
 	if r.Ports.Any {
 		text.Ports = append(text.Ports, "every port")
 	}
 	for _, port := range r.Ports.List {
-		text.Ports = append(text.Ports, port.String())
+		text.Ports = append(text.Ports, plain(port.String()))
 	}
 	return text
 }

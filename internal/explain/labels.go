@@ -24,7 +24,7 @@ func whyNot(field string, s cluster.Selector, l cluster.Labels) string {
 	}
 	why := make([]string, len(missed))
 	for i, r := range missed {
-		why[i] = fmt.Sprintf("needs %s, has %s", requirement(r), has(l, r.Key()))
+		why[i] = line("needs %s, has %s", requirement(r), has(l, r.Key()))
 	}
 	return field + ": " + strings.Join(why, "; ")
 }
@@ -77,36 +77,16 @@ func has(l cluster.Labels, key string) string {
 
 // labelChange proposes the smallest change of an item of from or to: one value of its
 // podSelector, if only that is wrong, else an item for the peer.
-func labelChange(field string, p *cluster.Policy, item cluster.Peer, peer *cluster.Pod) string {
-	missed := misses(item.Pods, peer.Labels)
+func labelChange(field string, p *cluster.Policy, item cluster.Peer, q question) string {
+	missed := misses(item.Pods, q.peer.pod.Labels)
 	if len(missed) == 1 && in(missed[0].Operator()) && len(missed[0].ValuesUnsorted()) == 1 {
-		if value, ok := peer.Labels.Lookup(missed[0].Key()); ok {
-			return fmt.Sprintf("set %s of %s.podSelector to %q", missed[0].Key(), field, value)
+		if value, ok := q.peer.pod.Labels.Lookup(missed[0].Key()); ok {
+			return line("set %s of %s.podSelector to %q", missed[0].Key(), field, value)
 		}
 	}
-	if len(peer.Labels) == 0 {
-		return fmt.Sprintf("give %s a label and add an item for it next to %s", peer.Key, field)
-	}
-	return fmt.Sprintf("add %s next to %s", itemFor(p, peer), field)
+	return addPeer(field, p, q)
 }
 
 func in(o selection.Operator) bool {
 	return o == selection.In || o == selection.Equals || o == selection.DoubleEquals
-}
-
-// itemFor is an item of from or to that means the peer's labels in its namespace. The
-// API server gives each namespace the label with its name.
-func itemFor(p *cluster.Policy, peer *cluster.Pod) string {
-	text := make([]string, 0, len(peer.Labels))
-	for _, e := range peer.Labels {
-		text = append(text, fmt.Sprintf("%s: %s", e.Key, e.Value))
-	}
-	pods := "podSelector: {}"
-	if len(text) > 0 {
-		pods = fmt.Sprintf("podSelector: {matchLabels: {%s}}", strings.Join(text, ", "))
-	}
-	if peer.Key.Namespace == p.Key.Namespace {
-		return "{" + pods + "}"
-	}
-	return fmt.Sprintf("{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: %s}}, %s}", peer.Key.Namespace, pods)
 }

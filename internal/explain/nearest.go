@@ -5,6 +5,7 @@ package explain
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -36,7 +37,7 @@ func (c *Cluster) deny(s *Side, d program.Direction, t program.Side, q question,
 		}
 	}
 	if best == nil {
-		s.Change = fmt.Sprintf("add a rule to spec.%s of %s: its policies have none", d, s.Isolating[0])
+		s.Change = c.noRules(d, isolating)
 		return
 	}
 	s.Nearest, s.Change = &best.miss, best.change
@@ -58,8 +59,10 @@ func ref(d program.Direction, o program.Origin) RuleRef {
 	return RuleRef{Policy: cluster.Key{Namespace: namespace, Name: name}, Path: fmt.Sprintf("spec.%s[%d]", d, o.Index)}
 }
 
-// candidate is a rule that could have allowed the flow. The rank orders candidates:
-// a matching peer counts more than a matching port, then how near the peer came.
+// candidate is a rule that could have allowed the flow. The rank orders candidates: a
+// matching peer counts more than a matching port, then how near the peer came. But a peer
+// that means everybody says nothing about this flow, and to add a port to its rule opens
+// the port to everybody: a rule with the port and one wrong label comes before it.
 type candidate struct {
 	miss   Miss
 	change string
@@ -68,48 +71,58 @@ type candidate struct {
 
 const (
 	rankInForce = 1000 // a match: the rule found no room
-	rankPeer    = 200
+	rankPeer    = 400
+	rankLabel   = 300
+	rankBroad   = 200
 	rankPort    = 100
 )
 
 func (c *Cluster) candidate(d program.Direction, p *cluster.Policy, r cluster.Rule, h halves, q question) *candidate {
 	at := ref(d, program.Origin{Policy: p.Key.String(), Index: r.Index})
 	next := &candidate{miss: Miss{RuleRef: at}}
-	peer, port := c.peerMiss(d, at.Path, p, r, q), portMiss(at.Path, r, q, d)
+	field := at.Path + peersOf(d)
+	peer := c.corrected(c.peerMiss(d, at.Path, p, r, q), p, at.Path, field)
+	port := c.corrected(portMiss(at.Path, r, q, d), p, at.Path, at.Path+".ports")
 	// Not every half has a compiled rule of its own: nothing is compiled from a list in
 	// which nothing was understood, and an egress rule for a named port of pods is one
 	// set of addresses and ports.
 	h.peer, h.port = h.peer || peer.matches, h.port || port.matches
 	next.miss.PeerMatches, next.miss.PortMatches = h.peer, h.port
-	if h.peer {
-		next.rank += rankPeer
-	} else {
-		next.miss.Why = append(next.miss.Why, peer.why...)
-		next.rank += peer.near
+	next.rank = rank(h, peer)
+	var changes []string
+	if !h.peer {
+		next.miss.Why, changes = append(next.miss.Why, peer.why...), append(changes, peer.change)
 	}
-	if h.port {
-		next.rank += rankPort
-	} else {
-		next.miss.Why = append(next.miss.Why, port.why...)
+	if !h.port {
+		next.miss.Why, changes = append(next.miss.Why, port.why...), append(changes, port.change)
 	}
-	switch {
-	case h.peer && h.port:
-		next.rank = rankInForce
-		return next
-	case h.peer:
-		next.change = port.change
-	case h.port:
-		next.change = peer.change
-	default:
-		next.change = peer.change + ", and " + port.change
-	}
-	next.change += " (" + p.Key.String() + ")"
+	next.change = strings.Join(slices.Compact(changes), ", and ") + " (" + plain(p.Key.String()) + ")"
 	return next
+}
+
+func rank(met halves, peer half) int {
+	switch {
+	case met.peer && met.port:
+		return rankInForce
+	case met.peer && peer.broad:
+		return rankBroad
+	case met.peer:
+		return rankPeer
+	case met.port && peer.near == nearLabel:
+		return rankLabel
+	case met.port:
+		return rankPort + peer.near
+	}
+	return peer.near
 }
 
 // half is one half of a rule in the words of the API object.
 type half struct {
 	matches bool
+	// broad is a match of peers that mean everybody.
+	broad bool
+	// empty says that nothing in the list was understood.
+	empty bool
 	// The others say why the flow does not meet it.
 	why    []string
 	change string
@@ -118,16 +131,17 @@ type half struct {
 
 // peerMiss describes why no item of from or to matches.
 func (c *Cluster) peerMiss(d program.Direction, path string, p *cluster.Policy, r cluster.Rule, q question) half {
-	field := path + map[program.Direction]string{program.Ingress: ".from", program.Egress: ".to"}[d]
+	field := path + peersOf(d)
 	if r.Peers.Any {
-		return half{matches: true}
+		return half{matches: true, broad: true}
 	}
 	var items []half
 	for i, item := range r.Peers.List {
 		items = append(items, c.itemMiss(fmt.Sprintf("%s[%d]", field, i), p, item, q))
 	}
 	if len(items) == 0 {
-		return half{why: []string{field + ": no peer in it was understood"}, change: "mend " + field}
+		return half{empty: true, why: []string{path + ": no peer in it was understood"},
+			change: "correct the peers of " + path}
 	}
 	best := slices.MaxFunc(items, func(a, b half) int { return cmp.Compare(a.near, b.near) })
 	if best.matches {
@@ -140,57 +154,99 @@ func (c *Cluster) peerMiss(d program.Direction, path string, p *cluster.Policy, 
 	return all
 }
 
-// The ways in which an item of from or to misses, the farthest first.
+// peersOf is the name of the field with the peers of a rule.
+func peersOf(d program.Direction) string {
+	if d == program.Egress {
+		return ".to"
+	}
+	return ".from"
+}
+
+// The ways in which an item of from or to misses, the farthest first, and those in which
+// it matches.
 const (
 	nearBlock = iota + 1
 	nearNoPod
 	nearNamespace
 	nearExcept
 	nearLabels
+	nearLabel // one requirement of the podSelector
+	matchingAll
 	matching
 )
 
 func (c *Cluster) itemMiss(field string, p *cluster.Policy, item cluster.Peer, q question) half {
 	if item.Block != nil {
-		return blockMiss(field, item.Block, q)
+		return blockMiss(field, p, item.Block, q)
 	}
 	if q.peer.pod == nil {
-		return half{near: nearNoPod, why: []string{fmt.Sprintf("%s: selects pods, and %s is not a pod with a network of its own",
-			field, q.peer.addr)},
-			change: fmt.Sprintf("add {ipBlock: {cidr: %s}} next to %s", single(q), field)}
+		return half{near: nearNoPod, why: []string{line("%s: selects pods, and %s is not a pod with a network of its own",
+			field, q.peer.addr)}, change: addPeer(field, p, q)}
 	}
 	peer := q.peer.pod
 	if why := c.namespaceMiss(field, p, item, peer.Key.Namespace); why != "" {
-		return half{near: nearNamespace, why: []string{why}, change: c.namespaceChange(field, p, peer)}
+		return half{near: nearNamespace, why: []string{why}, change: addPeer(field, p, q)}
 	}
 	if item.Pods.Matches(peer.Labels) {
-		return half{matches: true, near: matching}
+		return match(item.Namespaces != nil && item.Namespaces.MatchesAll() && item.Pods.MatchesAll())
 	}
-	why := whyNot(field+".podSelector", item.Pods, peer.Labels)
-	return half{near: nearLabels, why: []string{why}, change: labelChange(field, p, item, peer)}
+	h := half{near: nearLabels, why: []string{whyNot(field+".podSelector", item.Pods, peer.Labels)},
+		change: labelChange(field, p, item, q)}
+	if len(misses(item.Pods, peer.Labels)) == 1 {
+		h.near = nearLabel
+	}
+	return h
 }
 
-func blockMiss(field string, b *cluster.IPBlock, q question) half {
+func match(broad bool) half {
+	if broad {
+		return half{matches: true, broad: true, near: matchingAll}
+	}
+	return half{matches: true, near: matching}
+}
+
+func blockMiss(field string, p *cluster.Policy, b *cluster.IPBlock, q question) half {
+	at, addr := field+".ipBlock", q.peer.addr
+	h := half{near: nearExcept, change: addPeer(field, p, q)}
+	switch except := excepts(b, addr); {
+	case !b.CIDR.Contains(addr):
+		h.near, h.why = nearBlock, []string{line("%s: %s does not contain %s", at, b.CIDR, addr)}
+	case len(except) > 0:
+		for _, i := range except {
+			h.why = append(h.why, line("%s.except[%d]: %s contains %s", at, i, b.Except[i], addr))
+		}
+		if q.peer.pod == nil {
+			h.change = narrowed(at, except, addr)
+		}
+	case addr.IsLinkLocalUnicast() && !b.CIDR.Addr().IsLinkLocalUnicast(): // see ADR 0017
+		h.why = []string{at + ": a link-local address of a pod needs a link-local block"}
+	default:
+		return match(b.CIDR.Bits() == 0)
+	}
+	return h
+}
+
+// excepts returns the positions of the excepts that contain the address.
+func excepts(b *cluster.IPBlock, addr netip.Addr) (list []int) {
 	for i, e := range b.Except {
-		if b.CIDR.Contains(q.peer.addr) && e.Contains(q.peer.addr) {
-			at := fmt.Sprintf("%s.ipBlock.except[%d]", field, i)
-			return half{near: nearExcept, why: []string{fmt.Sprintf("%s: %s contains %s", at, e, q.peer.addr)},
-				change: fmt.Sprintf("narrow %s so that it does not contain %s", at, q.peer.addr)}
+		if e.Contains(addr) {
+			list = append(list, i)
 		}
 	}
-	if b.CIDR.Contains(q.peer.addr) && (!q.peer.addr.IsLinkLocalUnicast() || b.CIDR.Addr().IsLinkLocalUnicast()) {
-		return half{matches: true, near: matching}
-	}
-	if b.CIDR.Contains(q.peer.addr) { // a wide block does not mean link-local addresses of pods
-		return half{near: nearExcept, why: []string{field + ".ipBlock: a link-local address of a pod needs a link-local block"},
-			change: fmt.Sprintf("add {ipBlock: {cidr: %s}} next to %s", single(q), field)}
-	}
-	return half{near: nearBlock, why: []string{fmt.Sprintf("%s.ipBlock: %s does not contain %s", field, b.CIDR, q.peer.addr)},
-		change: fmt.Sprintf("add {ipBlock: {cidr: %s}} next to %s", single(q), field)}
+	return list
 }
 
-// single is the peer's address as a block.
-func single(q question) string { return fmt.Sprintf("%s/%d", q.peer.addr, q.peer.addr.BitLen()) }
+func narrowed(block string, except []int, addr netip.Addr) string {
+	fields := make([]string, len(except))
+	for n, i := range except {
+		fields[n] = fmt.Sprintf("%s.except[%d]", block, i)
+	}
+	verb := "it does"
+	if len(fields) > 1 {
+		verb = "they do"
+	}
+	return line("narrow %s so that %s not contain %s", strings.Join(fields, " and "), verb, addr)
+}
 
 // namespaceMiss says why the namespace of the peer is not meant; "" if it is.
 func (c *Cluster) namespaceMiss(field string, p *cluster.Policy, item cluster.Peer, namespace string) string {
@@ -198,20 +254,17 @@ func (c *Cluster) namespaceMiss(field string, p *cluster.Policy, item cluster.Pe
 		if namespace == p.Key.Namespace {
 			return ""
 		}
-		return fmt.Sprintf("%s: without namespaceSelector it means namespace %s, the peer is in %s", field, p.Key.Namespace, namespace)
+		return line("%s: without namespaceSelector it means namespace %s, the peer is in %s",
+			field, p.Key.Namespace, namespace)
 	}
 	n := c.namespaces[namespace]
 	if n == nil {
-		return fmt.Sprintf("%s.namespaceSelector: namespace %s does not exist", field, namespace)
+		return line("%s.namespaceSelector: namespace %s does not exist", field, namespace)
 	}
 	if item.Namespaces.Matches(n.Labels) {
 		return ""
 	}
 	return whyNot(field+".namespaceSelector", *item.Namespaces, n.Labels)
-}
-
-func (c *Cluster) namespaceChange(field string, p *cluster.Policy, peer *cluster.Pod) string {
-	return fmt.Sprintf("add %s next to %s", itemFor(p, peer), field)
 }
 
 // portMiss describes why no port matches.
@@ -222,13 +275,14 @@ func portMiss(path string, r cluster.Rule, q question, d program.Direction) half
 		return half{matches: true}
 	}
 	if len(r.Ports.List) == 0 {
-		return half{why: []string{field + ": no port in it was understood"}, change: "mend " + field}
+		return half{empty: true, why: []string{path + ": no port in it was understood"},
+			change: "correct the ports of " + path}
 	}
 	list := make([]string, len(r.Ports.List))
 	for i, p := range r.Ports.List {
 		list[i] = p.String() + undeclared(p, q, d)
 	}
-	h := half{why: []string{fmt.Sprintf("%s: %s, the flow has %s", field, strings.Join(list, ", "), flow)}}
+	h := half{why: []string{line("%s: %s, the flow has %s", field, strings.Join(list, ", "), flow)}}
 	if q.f.Port == 0 {
 		h.change = fmt.Sprintf("a rule without ports: no port stands for %s", flow)
 		return h
@@ -279,9 +333,9 @@ func undeclared(p cluster.Port, q question, d program.Direction) string {
 		return " (the destination is not a pod: it declares no ports)"
 	}
 	if number, ok := declared(p, dst); ok {
-		return fmt.Sprintf(" (%d on %s)", number, dst.Key)
+		return line(" (%d on %s)", number, dst.Key)
 	}
-	return fmt.Sprintf(" (not declared by %s)", dst.Key)
+	return line(" (not declared by %s)", dst.Key)
 }
 
 func flowPort(f Flow) string {

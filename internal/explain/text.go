@@ -14,7 +14,7 @@ import (
 // are indented by two.
 func (e *Explanation) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s to %s %s: %s\n", e.Flow.Src, e.Flow.Dst, flowPort(e.Flow), verdict(e.Allowed))
+	writeLine(&b, "%s to %s %s: %s", e.Flow.Src, e.Flow.Dst, flowPort(e.Flow), verdict(e.Allowed))
 	e.Egress.write(&b, "egress of "+e.Flow.Src.String())
 	e.Ingress.write(&b, "ingress of "+e.Flow.Dst.String())
 	return b.String()
@@ -28,35 +28,40 @@ func verdict(allowed bool) string {
 }
 
 func (s Side) write(b *strings.Builder, what string) {
-	fmt.Fprintf(b, "  %s: %s", what, verdict(s.Allowed()))
+	cause := ""
 	if s.Cause != NoRule && s.Cause != AllowedByRule {
-		fmt.Fprintf(b, ", %s", s.Cause)
+		cause = ", " + string(s.Cause)
 	}
-	b.WriteString("\n")
+	writeLine(b, "  %s: %s%s", what, verdict(s.Allowed()), cause)
 	if len(s.Isolating) > 0 {
-		fmt.Fprintf(b, "    isolated by %s\n", names(s.Isolating))
+		writeLine(b, "    isolated by %s", names(s.Isolating))
 	}
 	if len(s.Claimants) > 0 {
-		fmt.Fprintf(b, "    claimed by %s\n", names(s.Claimants))
+		writeLine(b, "    claimed by %s", names(s.Claimants))
 	}
 	for _, r := range s.Rules {
-		fmt.Fprintf(b, "    allowed by %s %s\n", r.Policy, r.Path)
+		writeLine(b, "    allowed by %s %s", r.Policy, r.Path)
 	}
 	if s.Nearest != nil {
-		fmt.Fprintf(b, "    nearest rule: %s %s\n", s.Nearest.Policy, s.Nearest.Path)
+		writeLine(b, "    nearest rule: %s %s", s.Nearest.Policy, s.Nearest.Path)
 		for _, why := range s.Nearest.Why {
-			fmt.Fprintf(b, "      %s\n", why)
+			writeLine(b, "      %s", why)
 		}
 	}
 	for _, d := range s.Findings {
-		fmt.Fprintf(b, "    %s\n", d)
+		writeLine(b, "    %s", d)
 	}
 	if s.Change != "" {
-		fmt.Fprintf(b, "    to allow it: %s\n", s.Change)
+		writeLine(b, "    to allow it: %s", s.Change)
 	}
 	for _, o := range s.Others {
-		fmt.Fprintf(b, "    not selected by %s: %s\n", o.Policy, o.Why)
+		writeLine(b, "    not selected by %s: %s", o.Policy, o.Why)
 	}
+}
+
+// writeLine writes one line, whatever the names and values in it are.
+func writeLine(b *strings.Builder, format string, args ...any) {
+	b.WriteString(line(format, args...) + "\n")
 }
 
 func names(keys []cluster.Key) string {
@@ -74,7 +79,7 @@ func (i *Isolation) String() string {
 	for n, a := range i.Addresses {
 		at[n] = a.String()
 	}
-	fmt.Fprintf(&b, "%s on %s, %s\n", i.Pod, cmp.Or(i.Node, "no node yet"), cmp.Or(strings.Join(at, ", "), "no address"))
+	writeLine(&b, "%s on %s, %s", i.Pod, cmp.Or(i.Node, "no node yet"), cmp.Or(strings.Join(at, ", "), "no address"))
 	if !i.Network {
 		b.WriteString("  it has no network of its own, or none yet: no policy applies to it\n")
 	}
@@ -85,21 +90,21 @@ func (i *Isolation) String() string {
 
 func (s Selected) write(b *strings.Builder, direction, toward string) {
 	if len(s.Policies) == 0 {
-		fmt.Fprintf(b, "  %s: not isolated, everything is allowed\n", direction)
+		writeLine(b, "  %s: not isolated, everything is allowed", direction)
 	} else {
-		fmt.Fprintf(b, "  %s: isolated, only this is allowed:\n", direction)
+		writeLine(b, "  %s: isolated, only this is allowed:", direction)
 	}
 	for _, p := range s.Policies {
 		if len(p.Rules) == 0 {
-			fmt.Fprintf(b, "    %s: nothing, it has no rules\n", p.Policy)
+			writeLine(b, "    %s: nothing, it has no rules", p.Policy)
 		}
 		for _, r := range p.Rules {
-			fmt.Fprintf(b, "    %s %s: %s %s, %s (%s now)\n", p.Policy, r.Path, toward, words(r.Peers), words(r.Ports),
+			writeLine(b, "    %s %s: %s %s, %s (%s now)", p.Policy, r.Path, toward, words(r.Peers), words(r.Ports),
 				count(r.Pods, "pod"))
 		}
 	}
 	for _, o := range s.Others {
-		fmt.Fprintf(b, "    not selected by %s: %s\n", o.Policy, o.Why)
+		writeLine(b, "    not selected by %s: %s", o.Policy, o.Why)
 	}
 }
 

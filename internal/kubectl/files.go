@@ -45,6 +45,7 @@ func openFiles(from manifest.From) (*scene, error) {
 	sc.found = slices.Concat(w.Found, slices.DeleteFunc(loaded.Diagnostics, func(d cluster.Diagnostic) bool {
 		return complete.IsUnused(d) || complete.IsWorkload(d)
 	}))
+	sc.answers.Report(sc.found)
 	sc.asWritten = loaded.AsWritten() && !slices.ContainsFunc(w.Found, isError)
 	return sc, nil
 }

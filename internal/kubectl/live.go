@@ -128,6 +128,7 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 	sc.noteServices(r.result.Services)
 	sc.fronts, sc.workload, sc.declared = r.fronts(), r.workload, r.declared
 	sc.found = slices.Concat(r.result.Diagnostics, found)
+	sc.answers.Report(sc.found)
 	sc.asWritten = !slices.ContainsFunc(sc.found, isError) && len(r.missing) == 0
 	if len(r.missing) > 0 {
 		sc.notes = append(sc.notes, fmt.Sprintf("error: no right to list %s: the answer is without them; ask for the right",

@@ -102,7 +102,8 @@ func (q question) rule(p *cluster.Policy, r cluster.Rule, peer party) (*Match, *
 		return &Match{Peer: from, Port: port}, nil
 	}
 	return nil, &Miss{PeerMatches: from != none, PortMatches: port != none, far: far,
-		Why: q.why(r, from, port, far)}
+		wide: from != none && !q.meant(p, r.Peers, peer),
+		Why:  q.why(r, from, port, far)}
 }
 
 // peers returns the position of the first item that matches, anyItem, or none.
@@ -144,7 +145,11 @@ func (q question) peer(p *cluster.Policy, item cluster.Peer, peer party) distanc
 	if !q.namespaceMatches(p, item.Namespaces, peer.pod.Key.Namespace) {
 		return distance{step: otherNamespace}
 	}
-	if !item.Pods.Matches(peer.pod.Labels) {
+	switch {
+	case item.Pods.Matches(peer.pod.Labels):
+	case unmet(item.Pods.Text(), peer.pod.Labels) == 1:
+		return distance{step: otherLabel}
+	default:
 		return distance{step: otherLabels}
 	}
 	return distance{step: matched}

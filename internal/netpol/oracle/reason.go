@@ -117,6 +117,8 @@ type Miss struct {
 	PeerMatches, PortMatches bool
 	Why                      string
 	far                      distance
+	// wide: the peer matches items only that every peer matches.
+	wide bool
 }
 
 // String returns policy, position and reason.
@@ -147,11 +149,13 @@ const (
 	inExcept
 	onTheLink
 	otherLabels
+	otherLabel // a single requirement is not met
 	matched
 )
 
 // nearer prefers a rule whose peer matches to one whose port matches, and among equals the one
-// whose peers came closer, then the first.
+// whose peers came closer, then the first. A rule for everybody does not mean this peer: one that
+// lacks a single label comes before it.
 func nearer(a, b *Miss) *Miss {
 	if a == nil || b.rank() > a.rank() {
 		return b
@@ -161,8 +165,12 @@ func nearer(a, b *Miss) *Miss {
 
 func (m *Miss) rank() int {
 	switch {
-	case m.PeerMatches:
+	case m.PeerMatches && !m.wide:
 		return 200
+	case !m.PeerMatches && m.PortMatches && m.far.step == otherLabel:
+		return 180
+	case m.PeerMatches:
+		return 150
 	case m.PortMatches:
 		return 100 + int(m.far.step)
 	}
@@ -194,7 +202,7 @@ func (d distance) String() string {
 		return fmt.Sprintf("peer %d: the address is in an except", d.peer)
 	case onTheLink:
 		return fmt.Sprintf("peer %d: a link-local address of a pod is only in a block of link-local addresses", d.peer)
-	case otherLabels:
+	case otherLabels, otherLabel:
 		return fmt.Sprintf("peer %d: the namespace matches, the pod's labels do not", d.peer)
 	}
 	return fmt.Sprintf("peer %d matches", d.peer)
