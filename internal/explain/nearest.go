@@ -297,8 +297,7 @@ func contains(p cluster.Port, q question, d program.Direction) bool {
 		return false
 	}
 	if p.Name != "" {
-		number, ok := declared(p, destination(q, d))
-		return ok && number == q.f.Port
+		return slices.Contains(declared(p, destination(q, d)), q.f.Port)
 	}
 	return p.Any || p.First <= q.f.Port && q.f.Port <= p.Last
 }
@@ -311,16 +310,18 @@ func destination(q question, d program.Direction) *cluster.Pod {
 	return q.subject.pod
 }
 
-func declared(p cluster.Port, dst *cluster.Pod) (number uint16, ok bool) {
+// declared returns the numbers of a named port: containers of one pod may give different
+// ones.
+func declared(p cluster.Port, dst *cluster.Pod) (numbers []uint16) {
 	if dst == nil {
-		return 0, false
+		return nil
 	}
 	for _, n := range dst.NamedPorts() {
 		if n.Name == p.Name && n.Protocol == p.Protocol {
-			return n.Port, true
+			numbers = append(numbers, n.Port)
 		}
 	}
-	return 0, false
+	return numbers
 }
 
 // undeclared says that a named port is not declared by the destination.
@@ -332,8 +333,9 @@ func undeclared(p cluster.Port, q question, d program.Direction) string {
 	if dst == nil {
 		return " (the destination is not a pod: it declares no ports)"
 	}
-	if number, ok := declared(p, dst); ok {
-		return line(" (%d on %s)", number, dst.Key)
+	if numbers := declared(p, dst); len(numbers) > 0 {
+		list := strings.Fields(strings.Trim(fmt.Sprint(numbers), "[]"))
+		return line(" (%s on %s)", strings.Join(list, " and "), dst.Key)
 	}
 	return line(" (not declared by %s)", dst.Key)
 }

@@ -229,3 +229,19 @@ func TestTextsHaveNoControlCharacters(t *testing.T) {
 		}
 	}
 }
+
+// Two containers may give one name to different ports: the rule means both.
+func TestANameOfTwoPortsMatchesBoth(t *testing.T) {
+	two := strings.NewReplacer("name: db", "name: two", "10.0.0.2", "10.0.0.4", "containerPort: 5432}]}",
+		"containerPort: 81}]}, {name: d, image: i, ports: [{name: sql, containerPort: 80}]}").Replace(podDB)
+	c := world(t, two, policy("p", `{podSelector: {}, policyTypes: [Egress], egress: [
+  {to: [{podSelector: {matchLabels: {app: x}}}], ports: [{port: 1}]},
+  {to: [{podSelector: {matchLabels: {app: x}}}], ports: [{port: 2}, {port: sql}]}]}`))
+	e, err := c.Explain(explain.Flow{Src: pod("shop", "web"), Dst: pod("shop", "two"), Protocol: inet.TCP, Port: 80})
+	if err != nil || e.Allowed {
+		t.Fatal(e, err)
+	}
+	if n := e.Egress.Nearest; !n.PortMatches || n.Path != "spec.egress[1]" {
+		t.Errorf("nearest %+v", n)
+	}
+}
