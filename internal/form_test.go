@@ -21,12 +21,6 @@ const (
 	tabWidth   = 4
 )
 
-// longLines are the folders in which longer lines are left.
-func longLines() []string {
-	return []string{"internal/complete", "internal/explain", "internal/kubectl", "internal/lab/cli", "internal/netpol/lint",
-		"cmd/kubectl-podwall"}
-}
-
 // columns returns the width of a line.
 func columns(line string) int {
 	return utf8.RuneCountInString(line) + (tabWidth-1)*strings.Count(line, "\t")
@@ -53,23 +47,13 @@ func tooLong(s source) (list []int) {
 }
 
 func TestLinesOfCodeAreNotTooLong(t *testing.T) {
-	unused := longLines()
 	for _, s := range sources(t) {
 		if s.test() {
 			continue
 		}
-		list := tooLong(s)
-		excepted := slices.IndexFunc(longLines(), func(dir string) bool { return within(s.name, []string{dir}) })
-		if excepted >= 0 && len(list) > 0 {
-			unused = slices.DeleteFunc(unused, func(dir string) bool { return dir == longLines()[excepted] })
-			continue
-		}
-		for _, line := range list {
+		for _, line := range tooLong(s) {
 			t.Errorf("%s:%d is longer than %d columns; break it", s.name, line, maxColumns)
 		}
-	}
-	for _, dir := range unused {
-		t.Errorf("the exception for %s is not needed any more", dir)
 	}
 }
 

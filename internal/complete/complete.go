@@ -96,14 +96,16 @@ func (w *World) placeNodes(loaded *manifest.Result, own bool) error {
 	}
 	switch {
 	case own && len(madeUp) > MaxNodes:
-		return fmt.Errorf("%d nodes have no address in the manifests, more than %d: add the Node objects", len(madeUp), MaxNodes)
+		return fmt.Errorf("%d nodes have no address in the manifests, more than %d: add the Node objects",
+			len(madeUp), MaxNodes)
 	case own && len(madeUp) > 0:
 		more := ""
 		if len(madeUp) > maxNamed {
 			more = fmt.Sprintf(" and %d more", len(madeUp)-maxNamed)
 		}
-		w.Notes = append(w.Notes, fmt.Sprintf("made up the addresses of the nodes %s%s: add Node objects where policies name them",
-			strings.Join(madeUp[:min(maxNamed, len(madeUp))], ", "), more))
+		w.Notes = append(w.Notes,
+			fmt.Sprintf("made up the addresses of the nodes %s%s: add Node objects where policies name them",
+				strings.Join(madeUp[:min(maxNamed, len(madeUp))], ", "), more))
 	}
 	return nil
 }
@@ -140,7 +142,8 @@ func (in *Input) known(name string, objects []*corev1.Node) []netip.Addr {
 // Settle returns the objects as an agent sees them that knows these nodes: pods have
 // only the addresses that can be theirs, and policies above the budget of their
 // namespace allow nothing. The findings are about both.
-func Settle(m *manifest.Result, nodes []*cluster.Node, allow cluster.Allowance) (*cluster.Snapshot, []cluster.Diagnostic) {
+func Settle(m *manifest.Result, nodes []*cluster.Node, allow cluster.Allowance) (*cluster.Snapshot,
+	[]cluster.Diagnostic) {
 	store := cluster.NewStore()
 	store.Allow(allow)
 	store.Update(func(tx *cluster.Tx) {

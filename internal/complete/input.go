@@ -83,7 +83,8 @@ func (in *Input) add(o manifest.Object) error {
 		if err := in.addWorkload(o); err != nil {
 			key := cluster.Key{Namespace: cmp.Or(o.Key.Namespace, corev1.NamespaceDefault), Name: o.Key.Name}
 			in.Found = append(in.Found, cluster.Diagnostic{Severity: cluster.Error, Kind: o.Kind, Object: key,
-				Message: fmt.Sprintf("no pods are made of it: %v", err), Cure: "correct the field; the API refuses the object too"})
+				Message: fmt.Sprintf("no pods are made of it: %v", err),
+				Cure:    "correct the field; the API refuses the object too"})
 		}
 	default:
 		if o.Kind == "Namespace" {

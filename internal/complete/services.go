@@ -124,13 +124,15 @@ func numbered(taken func(netip.Addr) bool) func() []netip.Addr {
 	}
 }
 
-func backends(s *corev1.Service, p corev1.ServicePort, protocol cluster.Protocol, v6 bool, pods []*cluster.Pod) []netip.AddrPort {
+func backends(s *corev1.Service, p corev1.ServicePort, protocol cluster.Protocol, v6 bool,
+	pods []*cluster.Pod) []netip.AddrPort {
 	selector := labels.SelectorFromSet(s.Spec.Selector)
 	var list []netip.AddrPort
 	for _, pod := range pods {
 		number := targetPort(p, protocol, pod)
 		// A pod that ends gets no new connections.
-		if pod.Finished || pod.Terminating || pod.Key.Namespace != s.Namespace || !selector.Matches(pod.Labels) || number == 0 {
+		if pod.Finished || pod.Terminating || pod.Key.Namespace != s.Namespace || !selector.Matches(pod.Labels) ||
+			number == 0 {
 			continue
 		}
 		for _, a := range pod.IPs {

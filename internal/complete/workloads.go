@@ -159,7 +159,8 @@ func (w workload) said(names []string) string {
 	case len(names) == 0:
 		return text + "no pods, since it wants none"
 	case w.replicas > len(names):
-		return text + fmt.Sprintf("invented the pods %s instead of %d, which are all alike", strings.Join(names, ", "), w.replicas)
+		return text + fmt.Sprintf("invented the pods %s instead of %d, which are all alike", strings.Join(names,
+			", "), w.replicas)
 	}
 	return text + "invented the pods " + strings.Join(names, ", ")
 }

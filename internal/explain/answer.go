@@ -176,7 +176,8 @@ func (c *Cluster) selecting(d program.Direction, pod *cluster.Pod) (isolating []
 // allowing names the rules of isolating policies that allow the flow. Pods whose
 // policies compile to the same rules share a chain, so an origin may be a policy of
 // another pod, and one that says the same may be missing.
-func (c *Cluster) allowing(d program.Direction, r *program.Rule, q question, isolating []*cluster.Policy) (list []RuleRef) {
+func (c *Cluster) allowing(d program.Direction, r *program.Rule, q question,
+	isolating []*cluster.Policy) (list []RuleRef) {
 	for _, p := range isolating {
 		for _, rule := range rulesOf(p, d) {
 			o := program.Origin{Policy: p.Key.String(), Index: rule.Index}
@@ -187,6 +188,9 @@ func (c *Cluster) allowing(d program.Direction, r *program.Rule, q question, iso
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b RuleRef) int { return cmp.Or(a.Policy.Compare(b.Policy), cmp.Compare(a.Path, b.Path)) })
+	slices.SortFunc(list, func(a, b RuleRef) int {
+		return cmp.Or(a.Policy.Compare(b.Policy), cmp.Compare(a.Path,
+			b.Path))
+	})
 	return list
 }

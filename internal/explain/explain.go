@@ -48,7 +48,8 @@ type node struct {
 func New(snap *cluster.Snapshot) *Cluster {
 	c := &Cluster{snapshot: snap, pods: map[cluster.Key]*cluster.Pod{}, owners: map[netip.Addr]*cluster.Pod{},
 		claimants:  map[netip.Addr][]cluster.Key{},
-		namespaces: map[string]*cluster.Namespace{}, policies: map[string][]*cluster.Policy{}, nodes: map[string]*node{},
+		namespaces: map[string]*cluster.Namespace{}, policies: map[string][]*cluster.Policy{},
+		nodes:    map[string]*node{},
 		reported: map[cluster.Key][]cluster.Diagnostic{}}
 	for _, n := range snap.Namespaces {
 		c.namespaces[n.Name] = n
@@ -227,7 +228,8 @@ func (c *Cluster) node(name string) *node {
 		m := policy.Resolve(c.snapshot, name)
 		layout := compile.NewLayout(m.Layout, compile.Options{})
 		p := layout.Program(m.Sets)
-		c.nodes[name] = &node{program: p, judge: program.NewJudge(p), findings: append(m.Diagnostics, layout.Diagnostics...)}
+		c.nodes[name] = &node{program: p, judge: program.NewJudge(p), findings: append(m.Diagnostics,
+			layout.Diagnostics...)}
 	}
 	return c.nodes[name]
 }

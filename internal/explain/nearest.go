@@ -180,8 +180,9 @@ func (c *Cluster) itemMiss(field string, p *cluster.Policy, item cluster.Peer, q
 		return blockMiss(field, p, item.Block, q)
 	}
 	if q.peer.pod == nil {
-		return half{near: nearNoPod, why: []string{line("%s: selects pods, and %s is not a pod with a network of its own",
-			field, q.peer.addr)}, change: addPeer(field, p, q)}
+		return half{near: nearNoPod,
+			why: []string{line("%s: selects pods, and %s is not a pod with a network of its own",
+				field, q.peer.addr)}, change: addPeer(field, p, q)}
 	}
 	peer := q.peer.pod
 	if why := c.namespaceMiss(field, p, item, peer.Key.Namespace); why != "" {
@@ -287,7 +288,8 @@ func portMiss(path string, r cluster.Rule, q question, d program.Direction) half
 		h.change = fmt.Sprintf("a rule without ports: no port stands for %s", flow)
 		return h
 	}
-	h.change = fmt.Sprintf("add {protocol: %s, port: %d} to %s", strings.ToUpper(q.f.Protocol.String()), q.f.Port, field)
+	h.change = fmt.Sprintf("add {protocol: %s, port: %d} to %s", strings.ToUpper(q.f.Protocol.String()), q.f.Port,
+		field)
 	return h
 }
 

@@ -194,20 +194,24 @@ func (sc *scene) toService(src, dst target, fronts []complete.Front) ([]path, er
 		for _, b := range f.Backends {
 			to := sc.backend(b)
 			from, ok := sc.from(src, to, b.Addr().Is6())
-			if !ok || !sc.asks(b.Addr().Is6()) || f.InternalLocalOnly && sc.nodeOf(from) != "" && sc.nodeOf(from) != sc.nodeOf(to) {
+			if !ok || !sc.asks(b.Addr().Is6()) || f.InternalLocalOnly && sc.nodeOf(from) != "" &&
+				sc.nodeOf(from) != sc.nodeOf(to) {
 				continue
 			}
-			list = append(list, straight(via(f)+sc.fromOutside(from, dst, f), from, to, inet.Protocol(f.Protocol), b.Port()))
+			list = append(list, straight(via(f)+sc.fromOutside(from, dst, f), from, to, inet.Protocol(f.Protocol),
+				b.Port()))
 		}
 	}
 	switch {
 	case len(list) > 0:
 		return list, nil
 	case backends == 0:
-		return nil, fmt.Errorf("%s has no endpoint: connections to it are refused, whatever policies say", via(fronts[0]))
+		return nil, fmt.Errorf("%s has no endpoint: connections to it are refused, whatever policies say",
+			via(fronts[0]))
 	case fronts[0].InternalLocalOnly:
-		return nil, fmt.Errorf("%s has no endpoint on the node of %s (internalTrafficPolicy: Local): its packets are dropped",
-			via(fronts[0]), src.name)
+		return nil,
+			fmt.Errorf("%s has no endpoint on the node of %s (internalTrafficPolicy: Local): its packets are dropped",
+				via(fronts[0]), src.name)
 	}
 	return nil, fmt.Errorf("%s has no address of the families of Service %s", src.name, fronts[0].Name)
 }
@@ -278,8 +282,10 @@ func (sc *scene) toNodePort(src, dst target, fronts []complete.Front) ([]path, e
 		}
 	}
 	if len(list) == 0 {
-		return nil, fmt.Errorf("port %d of %s leads nowhere: no pod of Service %s is on it (externalTrafficPolicy: Local), or none has its family",
-			fronts[0].NodePort, dst.name, fronts[0].Name)
+		return nil,
+			fmt.Errorf("port %d of %s leads nowhere: no pod of Service %s is on it (externalTrafficPolicy: Local), "+
+				"or none has its family",
+				fronts[0].NodePort, dst.name, fronts[0].Name)
 	}
 	return list, nil
 }

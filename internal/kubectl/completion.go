@@ -15,7 +15,8 @@ import (
 )
 
 // complete proposes names of pods, workloads, Services and nodes to the shell.
-func (s *source) complete(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+func (s *source) complete(cmd *cobra.Command, args []string, begun string) ([]cobra.Completion,
+	cobra.ShellCompDirective) {
 	if len(args) >= 2 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -24,7 +24,8 @@ func declaredPorts(p *corev1.Pod) (list []cluster.NamedPort) {
 		for _, port := range c.Ports {
 			protocol, ok := cluster.ParseProtocol(cmp.Or(string(port.Protocol), "TCP"))
 			if ok && port.ContainerPort > 0 && port.ContainerPort <= 65535 {
-				list = append(list, cluster.NamedPort{Name: port.Name, Protocol: protocol, Port: uint16(port.ContainerPort)})
+				list = append(list, cluster.NamedPort{Name: port.Name, Protocol: protocol,
+					Port: uint16(port.ContainerPort)})
 			}
 		}
 	}

@@ -46,8 +46,9 @@ const (
 )
 
 // kinds are prefixes that say what a name is of.
-var kinds = map[string]string{"pod": "pod", "pods": "pod", "po": "pod", "svc": "svc", "service": "svc", "services": "svc",
-	"node": "node", "nodes": "node", "no": "node"}
+var kinds = map[string]string{"pod": "pod", "pods": "pod", "po": "pod", "svc": "svc", "service": "svc",
+	"services": "svc",
+	"node":     "node", "nodes": "node", "no": "node"}
 
 // target finds what a reference names.
 func (sc *scene) target(text string) (target, error) {
@@ -61,7 +62,9 @@ func (sc *scene) target(text string) (target, error) {
 	}
 	if a, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")); err == nil {
 		if a.IsLoopback() || a.IsUnspecified() || a.IsMulticast() {
-			return target{}, fmt.Errorf("%s is no address that policies judge: loopback stays in the pod, others name no single end", a)
+			return target{},
+				fmt.Errorf("%s is no address that policies judge: loopback stays in the pod, others name no single end",
+					a)
 		}
 		t := sc.atAddress(a.Unmap().WithZone(""))
 		if s := sc.addresses[a.Unmap()]; s != "" && len(t.fronts) == 0 {
@@ -70,7 +73,8 @@ func (sc *scene) target(text string) (target, error) {
 		return t, nil
 	}
 	kind, key := sc.parseName(text)
-	if key.Name == "" || key.Namespace == "" || strings.Contains(key.Name, "/") || kind == "node" && strings.Count(text, "/") > 1 {
+	if key.Name == "" || key.Namespace == "" || strings.Contains(key.Name, "/") || kind == "node" &&
+		strings.Count(text, "/") > 1 {
 		return target{}, fmt.Errorf("%q names nothing: want [NAMESPACE/]NAME, svc/[NAMESPACE/]NAME or node/NAME", text)
 	}
 	switch kind {
@@ -112,7 +116,10 @@ func (sc *scene) outside(v6 bool) netip.Addr {
 func (sc *scene) taken(a netip.Addr) bool {
 	return sc.nodeAt(a) != nil ||
 		slices.ContainsFunc(sc.snap.Pods, func(p *cluster.Pod) bool { return slices.Contains(p.IPs, a) }) ||
-		slices.ContainsFunc(sc.fronts, func(f complete.Front) bool { return f.Front.Addr() == a || slices.Contains(f.Others, a) })
+		slices.ContainsFunc(sc.fronts, func(f complete.Front) bool {
+			return f.Front.Addr() == a ||
+				slices.Contains(f.Others, a)
+		})
 }
 
 func (sc *scene) atAddress(a netip.Addr) target {
@@ -196,7 +203,8 @@ func (sc *scene) unknown(key cluster.Key) error {
 	slices.Sort(elsewhere)
 	switch elsewhere = slices.Compact(elsewhere); {
 	case len(elsewhere) > 0:
-		return fmt.Errorf("no pod or workload %s, but there is %s", key, strings.Join(elsewhere[:min(3, len(elsewhere))], ", "))
+		return fmt.Errorf("no pod or workload %s, but there is %s", key, strings.Join(elsewhere[:min(3,
+			len(elsewhere))], ", "))
 	case len(names) == 0:
 		return fmt.Errorf("no pod or workload %s: namespace %s has no pods", key, key.Namespace)
 	}

@@ -61,7 +61,8 @@ Exit status: 0 explained; 1 the packet of --probe says something else;
 	e.output.bind(cmd)
 	cmd.ValidArgsFunction = e.source.complete
 	cmd.Flags().BoolVar(&e.probe, "probe", false, "also send the packet, with podwall-lab; needs -f")
-	cmd.Flags().StringVar(&e.lab, "lab", "", "podwall-lab `PROGRAM` of --probe; by default the one beside this program, else the one in PATH")
+	cmd.Flags().StringVar(&e.lab, "lab", "",
+		"podwall-lab `PROGRAM` of --probe; by default the one beside this program, else the one in PATH")
 	return cmd
 }
 
@@ -143,7 +144,10 @@ func (r *flowReport) String() string {
 			break
 		}
 		b.WriteString(a.explanation.String())
-		if both := slices.ContainsFunc(r.Answers, func(o answer) bool { return !slices.Equal(o.Families, a.Families) }); both {
+		if both := slices.ContainsFunc(r.Answers, func(o answer) bool {
+			return !slices.Equal(o.Families,
+				a.Families)
+		}); both {
 			fmt.Fprintf(&b, "  for %s\n", strings.Join(a.Families, " and "))
 		}
 	}

@@ -45,7 +45,8 @@ type lister struct {
 
 func newLister(config *rest.Config, namespace string) (*lister, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, networkingv1.AddToScheme, discoveryv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, networkingv1.AddToScheme,
+		discoveryv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return nil, fmt.Errorf("registering API types: %w", err)
 		}
@@ -63,14 +64,16 @@ type list interface {
 
 // read calls add with each page of a resource: of all namespaces, or, where the right for
 // that is missing, of one. into is empty.
-func (l *lister) read(ctx context.Context, gv schema.GroupVersion, resource string, namespaced bool, into list, add func()) error {
+func (l *lister) read(ctx context.Context, gv schema.GroupVersion, resource string, namespaced bool, into list,
+	add func()) error {
 	c := rest.CopyConfig(l.config)
 	c.GroupVersion, c.APIPath = &gv, "/apis"
 	if gv.Group == "" {
 		c.APIPath = "/api"
 	}
 	c.NegotiatedSerializer = l.codecs.WithoutConversion()
-	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeProtobuf, runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
+	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeProtobuf,
+		runtime.ContentTypeProtobuf+","+runtime.ContentTypeJSON
 	client, err := rest.RESTClientFor(c)
 	if err != nil {
 		return fmt.Errorf("setting up the client of %s: %w", resource, err)
@@ -87,7 +90,8 @@ func (l *lister) read(ctx context.Context, gv schema.GroupVersion, resource stri
 	return nil
 }
 
-func (l *lister) pages(ctx context.Context, client rest.Interface, resource, namespace string, into list, add func()) error {
+func (l *lister) pages(ctx context.Context, client rest.Interface, resource, namespace string, into list,
+	add func()) error {
 	o := metav1.ListOptions{Limit: pageSize}
 	for {
 		err := client.Get().NamespaceIfScoped(namespace, namespace != "").Resource(resource).
@@ -131,13 +135,15 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 	sc.answers.Report(sc.found)
 	sc.asWritten = !slices.ContainsFunc(sc.found, isError) && len(r.missing) == 0
 	if len(r.missing) > 0 {
-		sc.notes = append(sc.notes, fmt.Sprintf("error: no right to list %s: the answer is without them; ask for the right",
-			strings.Join(r.missing, ", ")))
+		sc.notes = append(sc.notes,
+			fmt.Sprintf("error: no right to list %s: the answer is without them; ask for the right",
+				strings.Join(r.missing, ", ")))
 	}
 	if len(l.limited) > 0 {
 		sc.asWritten = false
-		sc.notes = append(sc.notes, fmt.Sprintf("error: no right to list %s of all namespaces: only those of %s are known, "+
-			"others count as absent", strings.Join(l.limited, ", "), namespace))
+		sc.notes = append(sc.notes,
+			fmt.Sprintf("error: no right to list %s of all namespaces: only those of %s are known, "+
+				"others count as absent", strings.Join(l.limited, ", "), namespace))
 	}
 	return sc, nil
 }

@@ -129,7 +129,8 @@ func (p port) fronts(name string, all []complete.Front) ([]complete.Front, error
 			text += " (" + f.PortName + ")"
 		}
 		ports = append(ports, text)
-		if !p.given || inet.Protocol(f.Protocol) == p.protocol && (p.name != "" && f.PortName == p.name || p.number == f.Front.Port()) {
+		if !p.given || inet.Protocol(f.Protocol) == p.protocol && (p.name != "" && f.PortName == p.name ||
+			p.number == f.Front.Port()) {
 			list = append(list, f)
 		}
 	}

@@ -42,7 +42,8 @@ func (p *probe) String() string {
 		if !path.Agrees {
 			agrees = "NOT as explained"
 		}
-		list = append(list, fmt.Sprintf("probe: %s to %s, %s: the packet %s, %s", path.Source, path.Destination, path.Family,
+		list = append(list, fmt.Sprintf("probe: %s to %s, %s: the packet %s, %s", path.Source, path.Destination,
+			path.Family,
 			path.Verdict, agrees))
 	}
 	return strings.Join(list, "\n")
@@ -72,7 +73,8 @@ func (e *explainCommand) send(ctx context.Context, sc *scene, answers []answer) 
 // canProbe refuses what the lab has no end for.
 func (sc *scene) canProbe(a answer) error {
 	if a.translated {
-		return errors.New("--probe does not send through node ports: the node's own address would have to be the source")
+		return errors.New("--probe does not send through node ports: the node's own address would have to be " +
+			"the source")
 	}
 	for _, name := range []string{a.Source, a.Destination} {
 		if strings.HasPrefix(name, "node/") {
@@ -99,7 +101,8 @@ type labReport struct {
 const labSchema = "podwall.run/v1"
 
 func (e *explainCommand) sendOne(ctx context.Context, program string, a answer) (probedPath, error) {
-	args := []string{"run", "-o", "json", "--from", a.Source, "--to", a.Destination, "--probe", fmt.Sprintf("%s:%d", a.Protocol, a.Port)}
+	args := []string{"run", "-o", "json", "--from", a.Source, "--to", a.Destination, "--probe", fmt.Sprintf("%s:%d",
+		a.Protocol, a.Port)}
 	for _, name := range []string{a.Source, a.Destination} {
 		if _, err := netip.ParseAddr(name); err == nil {
 			args = append(args, "--host", name)
@@ -120,10 +123,12 @@ func (e *explainCommand) sendOne(ctx context.Context, program string, a answer) 
 	err := cmd.Run()
 	var report labReport
 	if jsonErr := json.Unmarshal(out.Bytes(), &report); jsonErr != nil {
-		return probedPath{}, fmt.Errorf("sending with %s: %w", program, errors.Join(err, errors.New(strings.TrimSpace(said.String()))))
+		return probedPath{}, fmt.Errorf("sending with %s: %w", program, errors.Join(err,
+			errors.New(strings.TrimSpace(said.String()))))
 	}
 	if report.Schema != labSchema {
-		return probedPath{}, fmt.Errorf("%s answers in the form %q, want %q: use the one of this release", program, report.Schema, labSchema)
+		return probedPath{}, fmt.Errorf("%s answers in the form %q, want %q: use the one of this release", program,
+			report.Schema, labSchema)
 	}
 	return report.verdict(a), nil
 }
@@ -136,7 +141,8 @@ func (r *labReport) verdict(a answer) probedPath {
 	}
 	src, dst := slices.Index(r.Endpoints, a.Source), slices.Index(r.Endpoints, a.Destination)
 	for _, probe := range r.Probes {
-		if !strings.EqualFold(probe.Family, p.Family) || src < 0 || dst < 0 || src >= len(probe.After) || dst >= len(probe.After[src]) {
+		if !strings.EqualFold(probe.Family, p.Family) || src < 0 || dst < 0 || src >= len(probe.After) ||
+			dst >= len(probe.After[src]) {
 			continue
 		}
 		switch probe.After[src][dst] {

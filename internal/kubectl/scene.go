@@ -42,7 +42,8 @@ type scene struct {
 }
 
 func newScene(snap *cluster.Snapshot, nodes []*cluster.Node) *scene {
-	sc := &scene{owners: map[netip.Addr]*cluster.Pod{}, snap: snap, nodes: nodes, answers: explain.New(snap), workload: map[cluster.Key]string{},
+	sc := &scene{owners: map[netip.Addr]*cluster.Pod{}, snap: snap, nodes: nodes, answers: explain.New(snap),
+		workload: map[cluster.Key]string{},
 		declared: map[cluster.Key][]cluster.NamedPort{}}
 	for _, p := range snap.Pods {
 		for _, a := range p.IPs {
@@ -76,7 +77,8 @@ func (sc *scene) pod(k cluster.Key) *cluster.Pod {
 // made returns the pods of a workload that have an address.
 func (sc *scene) made(namespace, workload string) (list []*cluster.Pod) {
 	for _, p := range sc.snap.Pods {
-		if p.Key.Namespace == namespace && workload != "" && sc.workload[p.Key] == workload && !p.Finished && len(p.IPs) > 0 {
+		if p.Key.Namespace == namespace && workload != "" && sc.workload[p.Key] == workload && !p.Finished &&
+			len(p.IPs) > 0 {
 			list = append(list, p)
 		}
 	}

@@ -35,13 +35,15 @@ func newSource(s Streams) *source {
 func (s *source) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVarP(&s.from.Paths, "filename", "f", nil,
-		"`PATH` of a file or directory with manifests instead of a cluster, - for the standard input; may be given again")
+		"`PATH` of a file or directory with manifests instead of a cluster, - for the standard input; "+
+			"may be given again")
 	f.BoolVarP(&s.from.Recursive, "recursive", "R", false, "read the directories below -f too")
 	f.StringVar(s.cluster.KubeConfig, "kubeconfig", *s.cluster.KubeConfig, "`PATH` of the kubeconfig file")
 	f.StringVar(s.cluster.Context, "context", *s.cluster.Context, "`NAME` of the context of the kubeconfig")
 	f.StringVarP(s.cluster.Namespace, "namespace", "n", *s.cluster.Namespace,
 		"`NAME` of the namespace of names that have none")
-	f.StringVar(&s.family, "ip-family", "", "ask about one family only: `ipv4|ipv6`; by default about all that both ends have")
+	f.StringVar(&s.family, "ip-family", "",
+		"ask about one family only: `ipv4|ipv6`; by default about all that both ends have")
 	f.StringVar(s.cluster.Timeout, "request-timeout", *s.cluster.Timeout, "`TIME` that one request may take, as in 30s")
 }
 

@@ -48,8 +48,9 @@ func Run(p *corev1.Pod, host, addrs []netip.Addr) {
 	}
 	for _, c := range p.Spec.InitContainers {
 		s := status(p, c)
-		s.Started, s.State = nil, corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed",
-			StartedAt: now, FinishedAt: now, ContainerID: s.ContainerID}}
+		s.Started, s.State = nil,
+			corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Completed",
+				StartedAt: now, FinishedAt: now, ContainerID: s.ContainerID}}
 		p.Status.InitContainerStatuses = append(p.Status.InitContainerStatuses, s)
 	}
 	for _, c := range p.Spec.Containers {

@@ -68,7 +68,8 @@ next:
 		for _, g := range groups {
 			first := g.members[0]
 			hasFirst := row.has(first)
-			if alike(i, first) && (len(g.members) == 1 || hasFirst == g.hasFirst) && row.sameBut(rows[first], i, first) {
+			if alike(i, first) && (len(g.members) == 1 || hasFirst == g.hasFirst) && row.sameBut(rows[first], i,
+				first) {
 				g.members, g.hasFirst = append(g.members, i), hasFirst
 				continue next
 			}

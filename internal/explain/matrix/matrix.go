@@ -145,7 +145,8 @@ func fill(c *Cell, answers *explain.Cluster, sources, destinations []member, p P
 			if !asked(src, dst) {
 				continue
 			}
-			ok, err := answers.Allowed(explain.Flow{Src: src.end(), Dst: dst.end(), Protocol: p.Protocol, Port: p.Number})
+			ok, err := answers.Allowed(explain.Flow{Src: src.end(), Dst: dst.end(), Protocol: p.Protocol,
+				Port: p.Number})
 			if err != nil {
 				return fmt.Errorf("judging %s to %s %s: %w", src.addr, dst.addr, p, err)
 			}

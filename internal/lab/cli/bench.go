@@ -65,12 +65,14 @@ func (b *benchFlags) check() error {
 
 // measured runs a measurement, prints its report and keeps it. A bar that is not
 // met is no failure of the command: the report says so.
-func (b *benchFlags) measured(cmd *cobra.Command, version string, s Streams, run func(context.Context, *bench.Report) error) error {
+func (b *benchFlags) measured(cmd *cobra.Command, version string, s Streams, run func(context.Context,
+	*bench.Report) error) error {
 	machine, err := measure.Machine()
 	if err != nil {
 		return err
 	}
-	r := &bench.Report{Command: line(cmd), Version: version, Date: time.Now().UTC().Format(time.DateOnly), Machine: machine}
+	r := &bench.Report{Command: line(cmd), Version: version, Date: time.Now().UTC().Format(time.DateOnly),
+		Machine: machine}
 	if err := run(cmd.Context(), r); err != nil {
 		return err
 	}
@@ -91,7 +93,8 @@ func (b *benchFlags) measured(cmd *cobra.Command, version string, s Streams, run
 // line is the command as it can be typed again, without where it writes to.
 func line(cmd *cobra.Command) string {
 	text := []string{cmd.CommandPath()}
-	for _, a := range []string{"quick", "rounds", "peer", "wiring", "services", "pods", "concurrency", "requests", "only", "datapath"} {
+	for _, a := range []string{"quick", "rounds", "peer", "wiring", "services", "pods", "concurrency", "requests",
+		"only", "datapath"} {
 		if f := cmd.Flags().Lookup(a); f != nil && f.Changed {
 			for _, v := range values(f.Value) {
 				text = append(text, "--"+a+"="+v)

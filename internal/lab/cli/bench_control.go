@@ -66,14 +66,19 @@ The whole takes about half an hour.`,
 			begin := time.Now()
 			cfg.Agent, cfg.AgentArgs, cfg.Quick = bed.agent, []string{"--datapath=" + bed.datapath}, common.quick
 			cfg.Progress = func(text string) { fmt.Fprintf(s.Err, "%6.1f s  %s\n", time.Since(begin).Seconds(), text) }
-			return common.measured(cmd, version, s, func(ctx context.Context, r *bench.Report) error { return control.Run(ctx, cfg, r) })
+			return common.measured(cmd, version, s, func(ctx context.Context,
+				r *bench.Report) error {
+				return control.Run(ctx, cfg, r)
+			})
 		},
 	}
 	common.bind(cmd)
 	f := cmd.Flags()
-	f.StringVar(&bed.agent, "agent", "", "podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
+	f.StringVar(&bed.agent, "agent", "",
+		"podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
 	f.StringVar(&bed.datapath, "datapath", "nat", "where the agent judges packets: `nat|filter`")
-	f.StringVar(&cfg.KubeAPI, "kubeapi", os.Getenv(kubeAPIVariable), "test API server `PROGRAM` (make kubeapi); by default $"+kubeAPIVariable+", else kubeapi beside this program")
+	f.StringVar(&cfg.KubeAPI, "kubeapi", os.Getenv(kubeAPIVariable),
+		"test API server `PROGRAM` (make kubeapi); by default $"+kubeAPIVariable+", else kubeapi beside this program")
 	f.IntVar(&cfg.Rounds, "rounds", 5, "how often each figure is taken")
 	f.StringSliceVar(&cfg.Only, "only", nil, "measure these `PARTS` only: "+strings.Join(control.Parts(), ", "))
 	return cmd

@@ -73,14 +73,22 @@ The groups are ` + strings.Join(packets.Groups[:], ", ") + ".",
 		},
 	}
 	b.benchFlags.bind(cmd)
-	cmd.Flags().StringVar(&b.bed.agent, "agent", "", "podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
-	cmd.Flags().StringVar(&b.bed.cniBin, "cni-bin", os.Getenv("PODWALL_CNI_BIN"), "`DIR` of the CNI plugins, for the wirings cni-bridge and cni-ptp")
-	cmd.Flags().StringVar(&b.wiring, "wiring", string(lab.Routed), "how pods are wired, but in the groups wiring and found: one of `"+wiringNames()+"`")
+	cmd.Flags().StringVar(&b.bed.agent, "agent", "",
+		"podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
+	cmd.Flags().StringVar(&b.bed.cniBin, "cni-bin", os.Getenv("PODWALL_CNI_BIN"),
+		"`DIR` of the CNI plugins, for the wirings cni-bridge and cni-ptp")
+	cmd.Flags().StringVar(&b.wiring, "wiring", string(lab.Routed),
+		"how pods are wired, but in the groups wiring and found: one of `"+wiringNames()+"`")
 	cmd.Flags().IntVar(&b.rounds, "rounds", defaultRounds, "how `OFTEN` each setting is measured")
-	cmd.Flags().StringVar(&b.kubeAPI, "kubeapi", "", "API server `PROGRAM` for kube-proxy and peers; by default the one beside this program")
-	cmd.Flags().StringVar(&b.kubeProxy, "kube-proxy", "", "kube-proxy `PROGRAM` for the base; by default the one beside this program, else a stand-in; none: the stand-in")
-	cmd.Flags().StringArrayVar(&b.peers, "peer", nil, "measure another agent too: `NAME=COMMAND`, run by sh in each node with KUBECONFIG and NODE_NAME set")
-	cmd.Flags().DurationVar(&b.settle, "settle", defaultSettle, "how long a peer gets to write its rules, each time it is started")
+	cmd.Flags().StringVar(&b.kubeAPI, "kubeapi", "",
+		"API server `PROGRAM` for kube-proxy and peers; by default the one beside this program")
+	cmd.Flags().StringVar(&b.kubeProxy, "kube-proxy", "",
+		"kube-proxy `PROGRAM` for the base; by default the one beside this program, else a stand-in; "+
+			"none: the stand-in")
+	cmd.Flags().StringArrayVar(&b.peers, "peer", nil,
+		"measure another agent too: `NAME=COMMAND`, run by sh in each node with KUBECONFIG and NODE_NAME set")
+	cmd.Flags().DurationVar(&b.settle, "settle", defaultSettle,
+		"how long a peer gets to write its rules, each time it is started")
 	cmd.Flags().BoolVar(&b.loud, "progress", false, "say on standard error what is going on")
 	b.bed.datapath = "nat" // each setting has its own
 	return cmd
@@ -108,7 +116,8 @@ func (b *benchPackets) run(cmd *cobra.Command, version string, s Streams, groups
 	if err != nil {
 		return fmt.Errorf("looking for this program: %w", err)
 	}
-	cfg := packets.Config{Groups: groups, Wiring: wirings[0], CNIBin: b.bed.cniBin, Rounds: b.rounds, Quick: b.quick, Agent: b.bed.agent, Meter: []string{self, meterCommand},
+	cfg := packets.Config{Groups: groups, Wiring: wirings[0], CNIBin: b.bed.cniBin, Rounds: b.rounds, Quick: b.quick,
+		Agent: b.bed.agent, Meter: []string{self, meterCommand},
 		KubeAPI: beside(self, b.kubeAPI, "kubeapi"), KubeProxy: beside(self, b.kubeProxy, "kube-proxy"), Peers: peers}
 	if len(peers) > 0 && cfg.KubeAPI == "" {
 		return errors.New("peers need an API server: run `make kubeapi`, or name it with --kubeapi")

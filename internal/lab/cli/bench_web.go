@@ -57,14 +57,19 @@ then have taken away what it put into the kernel: see the example.`,
 	}
 	b.bench.bind(cmd)
 	f := cmd.Flags()
-	f.StringVar(&b.bed.agent, "agent", "", "podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
-	f.StringVar(&b.cfg.KubeAPI, "kubeapi", "", "API server `PROGRAM`; by default kubeapi beside this program, else the one in PATH")
-	f.StringVar(&b.cfg.KubeProxy, "kube-proxy", "", "kube-proxy `PROGRAM`; by default the one beside this program, else the one in PATH")
+	f.StringVar(&b.bed.agent, "agent", "",
+		"podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
+	f.StringVar(&b.cfg.KubeAPI, "kubeapi", "",
+		"API server `PROGRAM`; by default kubeapi beside this program, else the one in PATH")
+	f.StringVar(&b.cfg.KubeProxy, "kube-proxy", "",
+		"kube-proxy `PROGRAM`; by default the one beside this program, else the one in PATH")
 	f.StringVar((*string)(&b.cfg.Wiring), "wiring", string(lab.Routed), "how pods are wired: `routed|bridge`")
 	f.IntVar(&b.cfg.Services, "services", 1000, "`NUMBER` of Services that do nothing")
 	f.IntSliceVar(&b.cfg.Pods, "pods", []int{2000, 6000, 8000}, "`NUMBERS` of pods behind them, growing")
-	f.IntSliceVar(&b.cfg.Concurrency, "concurrency", []int{1, 10, 50, 100, 200, 500}, "`NUMBERS` of requests that ab keeps open")
-	f.IntVar(&b.cfg.Requests, "requests", 5000, "`NUMBER` of requests of each run of ab, which lasts 10 seconds at most")
+	f.IntSliceVar(&b.cfg.Concurrency, "concurrency", []int{1, 10, 50, 100, 200, 500},
+		"`NUMBERS` of requests that ab keeps open")
+	f.IntVar(&b.cfg.Requests, "requests", 5000,
+		"`NUMBER` of requests of each run of ab, which lasts 10 seconds at most")
 	f.IntVar(&b.cfg.Rounds, "rounds", 6, "`NUMBER` of turns of each setting")
 	f.StringArrayVar(&b.peers, "peer", nil, "also measure another agent, `NAME=COMMAND`; may be repeated")
 	return cmd

@@ -114,7 +114,8 @@ func readCases(file string, every int) ([]cases.Case, error) {
 }
 
 // files checks file by file and prints a line for each.
-func (c *check) files(ctx context.Context, files []string, list [][]cases.Case, b cases.Backend, observed io.Writer) (ok bool, err error) {
+func (c *check) files(ctx context.Context, files []string, list [][]cases.Case, b cases.Backend,
+	observed io.Writer) (ok bool, err error) {
 	ok = true
 	for i, file := range files {
 		start := time.Now()
@@ -127,7 +128,8 @@ func (c *check) files(ctx context.Context, files []string, list [][]cases.Case, 
 		if err != nil {
 			return false, err
 		}
-		fmt.Fprintf(c.streams.Out, "%s: %s, in %.1f s (%s)\n", file, sum.String(), time.Since(start).Seconds(), c.asked())
+		fmt.Fprintf(c.streams.Out, "%s: %s, in %.1f s (%s)\n", file, sum.String(), time.Since(start).Seconds(),
+			c.asked())
 		ok = ok && sum.OK()
 	}
 	return ok, nil
@@ -211,7 +213,8 @@ func (p *progress) Judge(ctx context.Context, step *cases.Step) (cases.Observed,
 	p.done++
 	if now := time.Now(); now.Sub(p.shown) > 2*time.Second {
 		p.shown = now
-		fmt.Fprintf(p.out, "%s: %d of %d steps, %.1f a second\n", p.file, p.done, p.steps, float64(p.done)/now.Sub(p.start).Seconds())
+		fmt.Fprintf(p.out, "%s: %d of %d steps, %.1f a second\n", p.file, p.done, p.steps,
+			float64(p.done)/now.Sub(p.start).Seconds())
 	}
 	return o, err
 }

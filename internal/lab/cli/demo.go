@@ -50,7 +50,8 @@ its destination, or that a drop counter accounts for.`,
 	}
 	d.bind(cmd)
 	cmd.Flags().StringVarP(&d.output, "output", "o", "text", "form of the answer: `text|json`")
-	cmd.Flags().StringSliceVar(&d.wirings, "wiring", []string{"routed", "bridge"}, "how pods are wired, one or more `LIST` of "+wiringNames())
+	cmd.Flags().StringSliceVar(&d.wirings, "wiring", []string{"routed", "bridge"},
+		"how pods are wired, one or more `LIST` of "+wiringNames())
 	return cmd
 }
 
@@ -147,12 +148,14 @@ func newStage(base []byte) (*stage, error) {
 	s := &stage{base: base, nodes: nodesOf(r.Pods)}
 	slices.SortFunc(r.Pods, func(a, b *cluster.Pod) int { return cmp.Compare(a.Key.Name, b.Key.Name) })
 	for _, p := range r.Pods {
-		s.ends = append(s.ends, end{name: p.Key.String(), short: p.Key.Name, place: p.Key.String(), pod: p, addrs: p.IPs})
+		s.ends = append(s.ends, end{name: p.Key.String(), short: p.Key.Name, place: p.Key.String(), pod: p,
+			addrs: p.IPs})
 		s.state.Pods = append(s.state.Pods, lab.PodSpec{Key: p.Key, Node: p.Node, IPs: p.IPs})
 	}
 	for _, h := range []trial.Host{
 		{Name: "in", Addrs: []netip.Addr{netip.MustParseAddr("14.215.1.1"), netip.MustParseAddr("2001:db8:14:215::1")}},
-		{Name: "out", Addrs: []netip.Addr{netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8:cafe::a")}},
+		{Name: "out", Addrs: []netip.Addr{netip.MustParseAddr("203.0.113.10"),
+			netip.MustParseAddr("2001:db8:cafe::a")}},
 	} {
 		s.ends = append(s.ends, end{name: h.Name, short: h.Name, place: h.Name, addrs: h.Addrs})
 		s.state.Hosts = append(s.state.Hosts, h)

@@ -85,7 +85,8 @@ func (p printer) example(e exampleView, first *exampleView) {
 	}
 	p.line("%s", p.paint.in(faint, wrap("changed on other ports: "+strings.Join(others, ", "), "  ")))
 	if len(e.wrong) > 0 {
-		p.line("%s", p.paint.in(red, fmt.Sprintf("%d verdicts are not what the policy says, see the end", len(e.wrong))))
+		p.line("%s", p.paint.in(red, fmt.Sprintf("%d verdicts are not what the policy says, see the end",
+			len(e.wrong))))
 	}
 }
 

@@ -121,7 +121,8 @@ func (e exampleView) report() exampleReport {
 	}
 	for i, p := range e.after.ports {
 		for _, v6 := range []bool{false, true} {
-			r.Probes = append(r.Probes, probeReport{Protocol: strings.ToUpper(p.proto.String()), Port: p.number, Family: familyName(v6),
+			r.Probes = append(r.Probes, probeReport{Protocol: strings.ToUpper(p.proto.String()), Port: p.number,
+				Family: familyName(v6),
 				Before: e.before.grid(i, v6), After: e.after.grid(i, v6)})
 		}
 	}

@@ -59,13 +59,15 @@ func seedRows() []row {
 	rows := []row{
 		{1, "pods of one namespace reach each other, other namespaces do not", "Pass", map[int]claim{1: sameNamespace}},
 		{2, "nobody reaches the pods, the same namespace neither", "Pass", map[int]claim{2: nobody}},
-		{3, "isolated from other namespaces, but B reaches A", "Pass", map[int]claim{3: onPort(fromB, port{packet.TCP, 6379})}},
+		{3, "isolated from other namespaces, but B reaches A", "Pass", map[int]claim{3: onPort(fromB, port{packet.TCP,
+			6379})}},
 		{4, "a namespace reaches one CIDR outside, all else outside is blocked", "Pass", map[int]claim{4: outside}},
 		{5, "isolated, but B reaches the right pods of A on the right port", "Pass", map[int]claim{3: fromB}},
 	}
 	return append(rows,
 		row{6, "the same, where both pods are on one node", "Fail", map[int]claim{
-			1: oneNode(sameNamespace), 2: oneNode(nobody), 3: oneNode(fromB), 4: oneNode(leavesNSA), 5: oneNode(fromCIDR),
+			1: oneNode(sameNamespace), 2: oneNode(nobody), 3: oneNode(fromB), 4: oneNode(leavesNSA),
+			5: oneNode(fromCIDR),
 		}},
 		row{0, "beside the table: one CIDR outside reaches a namespace (example 5)", "", map[int]claim{5: fromCIDR}},
 	)

@@ -26,7 +26,8 @@ type manifestFlags struct {
 
 func (m *manifestFlags) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringArrayVarP(&m.from.Paths, "manifests", "f", nil, "`DIR` or file with manifests, or - for the standard input; may be given again")
+	f.StringArrayVarP(&m.from.Paths, "manifests", "f", nil,
+		"`DIR` or file with manifests, or - for the standard input; may be given again")
 	f.BoolVarP(&m.from.Recursive, "recursive", "R", false, "read the directories below too")
 }
 

@@ -82,7 +82,8 @@ func Run(ctx context.Context, version string, args []string, s Streams) int {
 // known refuses a command that there is not, also before -h: cobra shows the help of
 // the whole program then, as if all were well.
 func known(root *cobra.Command, args []string) error {
-	if len(args) == 0 || strings.HasPrefix(args[0], "-") || args[0] == "help" || strings.HasPrefix(args[0], "__complete") {
+	if len(args) == 0 || strings.HasPrefix(args[0], "-") || args[0] == "help" || strings.HasPrefix(args[0],
+		"__complete") {
 		return nil
 	}
 	root.InitDefaultCompletionCmd(args...)
@@ -142,7 +143,8 @@ policy is not enforced as it is written, 130 interrupted.`,
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ",
 		fmt.Sprintf("Flags.FlagUsagesWrapped %d ", columns)))
 	root.SetVersionTemplate("podwall-lab {{.Version}}\n")
-	root.AddCommand(newDemo(s), newRun(s), newCheck(s), newRuleset(s), newBench(version, s, newBenchPackets, newBenchWeb, newBenchControl), newMeter())
+	root.AddCommand(newDemo(s), newRun(s), newCheck(s), newRuleset(s), newBench(version, s, newBenchPackets,
+		newBenchWeb, newBenchControl), newMeter())
 	return root
 }
 
@@ -154,8 +156,10 @@ type bedFlags struct {
 
 func (b *bedFlags) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&b.agent, "agent", "", "podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
-	f.StringVar(&b.cniBin, "cni-bin", os.Getenv("PODWALL_CNI_BIN"), "`DIR` of the CNI plugins, for the wirings cni-bridge and cni-ptp")
+	f.StringVar(&b.agent, "agent", "",
+		"podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
+	f.StringVar(&b.cniBin, "cni-bin", os.Getenv("PODWALL_CNI_BIN"),
+		"`DIR` of the CNI plugins, for the wirings cni-bridge and cni-ptp")
 	f.StringVar(&b.datapath, "datapath", "nat", "where the agent judges packets: `nat|filter`")
 }
 
@@ -188,13 +192,15 @@ func (b *bedFlags) ready(wirings []lab.Wiring) error {
 
 // start builds a bed and starts its agents; ready must have succeeded.
 // The states to come have the used addresses, their pods some of them.
-func (b *bedFlags) start(ctx context.Context, w lab.Wiring, nodes []string, used, pods []netip.Addr) (*trial.Trial, error) {
+func (b *bedFlags) start(ctx context.Context, w lab.Wiring, nodes []string, used, pods []netip.Addr) (*trial.Trial,
+	error) {
 	args := []string{"--datapath=" + b.datapath}
 	if b.extra.text != "" {
 		args = append(args, "--extra-addresses="+b.extra.text)
 	}
-	t, err := trial.New(ctx, trial.Config{Wiring: w, Nodes: nodes, CNIBin: b.cniBin, Used: used, Pods: pods, Hairpin: true,
-		Agent: b.agent, AgentArgs: args})
+	t, err := trial.New(ctx, trial.Config{Wiring: w, Nodes: nodes, CNIBin: b.cniBin, Used: used, Pods: pods,
+		Hairpin: true,
+		Agent:   b.agent, AgentArgs: args})
 	if err != nil {
 		return nil, fmt.Errorf("starting the lab with wiring %s: %w", w, err)
 	}
@@ -217,7 +223,8 @@ func (b *bedFlags) findAgent() (string, error) {
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {
-		return "", errors.New("no podwall-agent beside this program and none in PATH; build it, or name it with --agent")
+		return "", errors.New("no podwall-agent beside this program and none in PATH; build it, " +
+			"or name it with --agent")
 	}
 	return filepath.Abs(path)
 }

@@ -80,7 +80,8 @@ func (r *rulesetCommand) run() error {
 	case r.node == "":
 		return fmt.Errorf("no --node given; the pods are on %s", nodes)
 	case !slices.Contains(nodesOf(loaded.Pods), r.node):
-		fmt.Fprintf(r.streams.Err, "no pod is on node %s; the pods are on %s\n", logging.Plain(r.node), logging.Plain(nodes))
+		fmt.Fprintf(r.streams.Err, "no pod is on node %s; the pods are on %s\n", logging.Plain(r.node),
+			logging.Plain(nodes))
 	}
 	snap, found := complete.Settle(loaded, clusterNodes(loaded), r.extra.allowance())
 	tell(r.streams, found)

@@ -78,7 +78,8 @@ nothing but warnings it is 0.`,
 	f.StringVar(&r.wiring, "wiring", "routed", "how pods are wired: one `NAME` of "+wiringNames())
 	f.StringSliceVar(&r.probes, "probe", nil, "`PORTS` to try instead of those in the manifests, as in tcp:80,udp:53")
 	f.StringSliceVar(&r.hosts, "host", nil, "`ADDRS` of hosts outside, instead of chosen ones")
-	f.BoolVar(&r.why, "why", false, "also say why flows are denied: the nearest rule, and one change that would allow them")
+	f.BoolVar(&r.why, "why", false,
+		"also say why flows are denied: the nearest rule, and one change that would allow them")
 	f.BoolVar(&r.ruleset, "ruleset", false, "also print the nftables rules of each node")
 	return cmd
 }
@@ -180,7 +181,8 @@ func (r *run) newReport(in *complete.Input, loaded *manifest.Result, p *plan) *r
 	report := &runReport{Schema: runSchema, Wiring: r.wiring, Datapath: r.datapath,
 		Services: []serviceView{}, Differences: []string{}, Groups: [][]string{}, Why: []reason{},
 		LeftOut: p.leftOut, Notes: append([]string{}, p.notes...),
-		Invented: append([]string{}, in.Invented...), Diagnostics: append([]cluster.Diagnostic{}, loaded.Diagnostics...),
+		Invented: append([]string{}, in.Invented...), Diagnostics: append([]cluster.Diagnostic{},
+			loaded.Diagnostics...),
 		asWritten: loaded.AsWritten() && !hasErrors(p.found)}
 	for _, text := range in.Invented {
 		fmt.Fprintln(r.streams.Err, logging.Plain(text))

@@ -68,7 +68,8 @@ func (r *runReport) heading(ports []int) string {
 	for _, i := range ports {
 		names = append(names, r.after.ports[i].String())
 	}
-	return fmt.Sprintf("%s: %d changed by the policies", strings.Join(names, ", "), changed(r.before, r.after, ports[0]))
+	return fmt.Sprintf("%s: %d changed by the policies", strings.Join(names, ", "), changed(r.before, r.after,
+		ports[0]))
 }
 
 // table is how all matrices of a report look: what their rows and columns are.
@@ -171,10 +172,12 @@ func (r *runReport) from(s serviceView, verdict string) []string {
 
 func (r *runReport) printService(out io.Writer, p paint, s serviceView) {
 	fmt.Fprintf(out, "\n%s\n", p.in(bold, wrap(logging.Plain(fmt.Sprintf("Service %s, %s", s.Service, s.Front)), "  ")))
-	for _, verdict := range []string{trial.Allowed.String(), trial.Denied.String(), someBackends, trial.Unknown.String()} {
+	for _, verdict := range []string{trial.Allowed.String(), trial.Denied.String(), someBackends,
+		trial.Unknown.String()} {
 		if names := r.from(s, verdict); len(names) > 0 {
 			mark := strings.TrimSpace(p.cell(glyph(verdict), ""))
-			fmt.Fprintf(out, "  %s %s\n", mark, strings.TrimPrefix(wrap("    "+strings.Join(names, ", "), "    "), "    "))
+			fmt.Fprintf(out, "  %s %s\n", mark, strings.TrimPrefix(wrap("    "+strings.Join(names, ", "), "    "),
+				"    "))
 		}
 	}
 }

@@ -35,7 +35,8 @@ func fronts(services []*corev1.Service, pods []*cluster.Pod, taken func(netip.Ad
 		if len(f.Backends) == 0 {
 			continue
 		}
-		list = append(list, front{name: f.Name, Service: lab.Service{Front: f.Front, Proto: packet.Protocol(f.Protocol), Backends: f.Backends}})
+		list = append(list, front{name: f.Name, Service: lab.Service{Front: f.Front,
+			Proto: packet.Protocol(f.Protocol), Backends: f.Backends}})
 	}
 	return list
 }
@@ -64,7 +65,8 @@ func measureServices(ctx context.Context, t *trial.Trial, p *plan) ([]serviceVie
 		for i, e := range p.ends {
 			if src, ok := e.address(f.Front.Addr().Is6()); ok && e.pod != nil && p.scope.from[i] {
 				from = append(from, e)
-				questions = append(questions, trial.Question{From: e.place, Src: src, Dst: f.Front.Addr(), Proto: f.Proto, Port: f.Front.Port()})
+				questions = append(questions, trial.Question{From: e.place, Src: src, Dst: f.Front.Addr(),
+					Proto: f.Proto, Port: f.Front.Port()})
 			}
 		}
 		answers, err := t.Probe(ctx, questions)

@@ -41,7 +41,8 @@ func (v *view) explain(snap *cluster.Snapshot) (reasons []reason, differences []
 		}
 		switch {
 		case a.Verdict == trial.Allowed && !e.Allowed, a.Verdict == trial.Denied && e.Allowed:
-			differences = append(differences, "WHY   "+v.describe(f)+": explained otherwise than the packet went\n"+e.String())
+			differences = append(differences,
+				"WHY   "+v.describe(f)+": explained otherwise than the packet went\n"+e.String())
 		case a.Verdict == trial.Denied:
 			reasons = addReason(reasons, v.reason(f, e))
 		}
@@ -76,7 +77,8 @@ func (v *view) reason(f flow, e *explain.Explanation) reason {
 // addReason adds a reason, or a family to an equal one.
 func addReason(list []reason, r reason) []reason {
 	for i, known := range list {
-		if known.Source == r.Source && known.Destination == r.Destination && known.Port == r.Port && known.Explanation.Same(r.Explanation) {
+		if known.Source == r.Source && known.Destination == r.Destination && known.Port == r.Port &&
+			known.Explanation.Same(r.Explanation) {
 			list[i].Families = append(list[i].Families, r.Families...)
 			return list
 		}

@@ -44,8 +44,9 @@ func (c *checker) refilled(field string, b *cluster.IPBlock, others []cluster.Pe
 			if !contains(o.Block.CIDR, hole) || slices.ContainsFunc(o.Block.Except, hole.Overlaps) {
 				part = "a part of "
 			}
-			c.say(RefilledExcept, field, fmt.Sprintf("ipBlock %s allows %s%s again, which ipBlock %s leaves out by except",
-				o.Block.CIDR, part, e, b.CIDR), "repeat the except in the other block, or remove it")
+			c.say(RefilledExcept, field,
+				fmt.Sprintf("ipBlock %s allows %s%s again, which ipBlock %s leaves out by except",
+					o.Block.CIDR, part, e, b.CIDR), "repeat the except in the other block, or remove it")
 			break
 		}
 	}

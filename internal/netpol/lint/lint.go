@@ -194,7 +194,8 @@ func (c *checker) peer(field string, peer cluster.Peer) []*cluster.Pod {
 		c.absent(field, *sel)
 		if len(names) == 0 {
 			if len(absentNames(*sel, c.namespaces)) == 0 {
-				c.say(NoPeer, field, fmt.Sprintf("namespaceSelector %s selects no namespace: the entry matches nobody", text(*sel)),
+				c.say(NoPeer, field,
+					fmt.Sprintf("namespaceSelector %s selects no namespace: the entry matches nobody", text(*sel)),
 					"correct the labels of the selector or of the namespace"+nearLabel(*sel, c.namespaceLabels()))
 			}
 			return nil
@@ -218,8 +219,10 @@ func (c *checker) peer(field string, peer cluster.Peer) []*cluster.Pod {
 func (c *checker) nobody(k Kind, field, name string, sel cluster.Selector, where string, pods []*cluster.Pod) {
 	switch onNode := slices.ContainsFunc(pods, func(p *cluster.Pod) bool { return sel.Matches(p.Labels) }); {
 	case onNode:
-		c.say(k, field, fmt.Sprintf("%s %s selects only pods on the network of their node (hostNetwork), for which policies "+
-			"do not hold", name, text(sel)), "name the node's addresses by an ipBlock where you mean them as a peer")
+		c.say(k, field,
+			fmt.Sprintf("%s %s selects only pods on the network of their node (hostNetwork), for which policies "+
+				"do not hold", name, text(sel)),
+			"name the node's addresses by an ipBlock where you mean them as a peer")
 	case sel.MatchesAll():
 		c.say(k, field, fmt.Sprintf("%s has no pods: the entry matches nobody yet", where), "")
 	default:

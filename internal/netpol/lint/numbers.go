@@ -28,7 +28,8 @@ func (c *checker) numbers(field string, ports cluster.Ports, pods []*cluster.Pod
 			continue
 		}
 		c.say(UndeclaredNumber, field, fmt.Sprintf("no %s declares %s, and all of them declare ports", which, port),
-			"rules mean the port of the pod, not of the Service: correct the number, or declare it in containers[].ports"+
+			"rules mean the port of the pod, not of the Service: correct the number, "+
+				"or declare it in containers[].ports"+
 				declares(declared, port.Protocol))
 	}
 }
