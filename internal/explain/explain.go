@@ -219,9 +219,14 @@ func seenBy(name string, f Flow, src, dst party) program.Flow {
 	return program.Flow{
 		Protocol: f.Protocol, Src: src.addr, Dst: dst.addr, DstPort: f.Port,
 		FromNode: src.host == name, ToNode: dst.host == name,
-		SrcElsewhere: src.host != "" && src.host != name, DstElsewhere: dst.host != "" && dst.host != name,
+		SrcElsewhere: src.elsewhere(name), DstElsewhere: dst.elsewhere(name),
 	}
 }
+
+// elsewhere reports whether the end is behind an interface of the node that leads to no pod:
+// another node, or an address that no pod has. It matters for link-local addresses, as that
+// of a metadata service.
+func (p party) elsewhere(node string) bool { return p.pod == nil && p.host != node }
 
 func (c *Cluster) node(name string) *node {
 	if c.nodes[name] == nil {

@@ -219,7 +219,7 @@ func blockMiss(field string, p *cluster.Policy, b *cluster.IPBlock, q question) 
 		if q.peer.pod == nil {
 			h.change = narrowed(at, except, addr)
 		}
-	case addr.IsLinkLocalUnicast() && !b.CIDR.Addr().IsLinkLocalUnicast(): // see ADR 0017
+	case q.peer.pod != nil && addr.IsLinkLocalUnicast() && !b.CIDR.Addr().IsLinkLocalUnicast(): // see ADR 0017
 		h.why = []string{at + ": a link-local address of a pod needs a link-local block"}
 	default:
 		return match(b.CIDR.Bits() == 0)
