@@ -5,7 +5,9 @@ package complete
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -43,26 +45,27 @@ func isWorkload(o manifest.Object) bool {
 }
 
 func (in *Input) addWorkload(o manifest.Object) error {
-	type spec struct {
+	type podMaker struct {
 		Replicas    *int                    `json:"replicas"`
 		Parallelism *int                    `json:"parallelism"`
 		Template    *corev1.PodTemplateSpec `json:"template"`
 	}
-	var object struct {
+	made := podMaker{}
+	object := struct {
 		Metadata metav1.ObjectMeta `json:"metadata"`
-		Spec     struct {
-			spec
+		Spec     any               `json:"spec"`
+	}{Spec: &made}
+	if o.Kind == "CronJob" {
+		object.Spec = &struct {
 			JobTemplate struct {
-				Spec spec `json:"spec"`
+				Spec *podMaker `json:"spec"`
 			} `json:"jobTemplate"`
-		} `json:"spec"`
+		}{struct {
+			Spec *podMaker `json:"spec"`
+		}{&made}}
 	}
 	if err := json.Unmarshal(o.JSON, &object); err != nil {
-		return err
-	}
-	made := object.Spec.spec
-	if o.Kind == "CronJob" {
-		made = object.Spec.JobTemplate.Spec
+		return wrongType(err)
 	}
 	if made.Template == nil {
 		return fmt.Errorf("it has no template of pods")
@@ -80,6 +83,22 @@ func (in *Input) addWorkload(o manifest.Object) error {
 		in.Nodes = append(in.Nodes, node)
 	}
 	return nil
+}
+
+// wrongType says which field has the wrong type, if that is the error.
+func wrongType(err error) error {
+	var e *json.UnmarshalTypeError
+	if !errors.As(err, &e) {
+		return err
+	}
+	want := e.Type.String()
+	switch e.Type.Kind() {
+	case reflect.Struct, reflect.Map:
+		want = "an object"
+	case reflect.Slice:
+		want = "a list"
+	}
+	return fmt.Errorf("%s is a %s, want %s", e.Field, e.Value, want)
 }
 
 // invent makes the pods of the workloads, and notes what was made.

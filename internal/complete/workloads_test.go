@@ -117,3 +117,18 @@ func TestFindingsAboutInventedPodsArePrinted(t *testing.T) {
 		t.Errorf("findings (-want +got):\n%s", diff)
 	}
 }
+
+// The field is named as it stands in the object.
+func TestAWorkloadOfTheWrongTypeNamesTheField(t *testing.T) {
+	const pod = "\n---\n{apiVersion: v1, kind: Pod, metadata: {name: p}}"
+	for text, want := range map[string]string{
+		"{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}, spec: {template: x}}":                                            "spec.template is a string, want an object",
+		"{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}, spec: {replicas: x}}":                                            "spec.replicas is a string, want int",
+		"{apiVersion: batch/v1, kind: CronJob, metadata: {name: a}, spec: {jobTemplate: {spec: {template: {spec: {containers: 5}}}}}}": "spec.jobTemplate.spec.template.spec.containers is a number, want a list",
+	} {
+		in := read(t, text+pod)
+		if len(in.Found) != 1 || !strings.Contains(in.Found[0].Message, "no pods are made of it: "+want) {
+			t.Errorf("%s: %v, want %s", text, in.Found, want)
+		}
+	}
+}
