@@ -98,7 +98,7 @@ func (w *World) placeNodes(loaded *manifest.Result, own bool) error {
 	case own && len(madeUp) > MaxNodes:
 		return fmt.Errorf("%d nodes have no address in the manifests, more than %d: add the Node objects",
 			len(madeUp), MaxNodes)
-	case own && len(madeUp) > 0:
+	case own && len(madeUp) > 0 && len(blocks(loaded.Policies)) > 0: // else no policy speaks about them
 		more := ""
 		if len(madeUp) > maxNamed {
 			more = fmt.Sprintf(" and %d more", len(madeUp)-maxNamed)

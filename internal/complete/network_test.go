@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"github.com/podwall/podwall/internal/source/manifest"
 )
 
 func addrs(list ...string) []netip.Addr {
@@ -30,5 +32,42 @@ func TestTheNodesKeepAwayFromUsedAddresses(t *testing.T) {
 	foreign := func(a netip.Addr) bool { return !n.Contains(a) }
 	if slices.ContainsFunc(used, n.Contains) || slices.ContainsFunc(n.Node(0), foreign) {
 		t.Errorf("network %v with node %v beside %v", n, n.Node(0), used)
+	}
+}
+
+// Nodes have the addresses of their objects, or those that their pods report; made up ones
+// are noted where a policy could name them.
+func TestNodesHaveTheAddressesThatAreKnown(t *testing.T) {
+	const text = `
+{apiVersion: v1, kind: Node, metadata: {name: a}, status: {addresses: [{type: InternalIP, address: 192.168.7.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {nodeName: b}, status: {podIP: 10.0.0.1, hostIP: 192.168.7.2}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: q}, spec: {nodeName: c}}
+`
+	const policy = `
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: n}
+spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.168.7.0/24}}]}]}
+`
+	for more, notes := range map[string]int{"": 0, policy: 1} {
+		from := manifest.From{Paths: []string{manifest.Stdin}, Text: []byte(text + more)}
+		loaded, err := manifest.Load(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := Build(read(t, text+more), loaded, Options{NodeAddresses: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []netip.Addr
+		for _, n := range w.Nodes {
+			got = append(got, n.Addrs[0])
+		}
+		if !slices.Equal(got, addrs("192.168.7.1", "192.168.7.2", "172.30.0.11")) || len(w.Notes) != notes {
+			t.Errorf("nodes %v, notes %q", got, w.Notes)
+		}
 	}
 }
