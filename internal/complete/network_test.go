@@ -49,7 +49,7 @@ func TestNodesHaveTheAddressesThatAreKnown(t *testing.T) {
 ---
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
-metadata: {name: n}
+metadata: {name: blocks}
 spec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.168.7.0/24}}]}]}
 `
 	for more, notes := range map[string]int{"": 0, policy: 1} {
