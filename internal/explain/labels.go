@@ -78,13 +78,40 @@ func has(l cluster.Labels, key string) string {
 // labelChange proposes the smallest change of an item of from or to: one value of its
 // podSelector, if only that is wrong, else an item for the peer.
 func labelChange(field string, p *cluster.Policy, item cluster.Peer, q question) string {
-	missed := misses(item.Pods, q.peer.pod.Labels)
-	if len(missed) == 1 && in(missed[0].Operator()) && len(missed[0].ValuesUnsorted()) == 1 {
-		if value, ok := q.peer.pod.Labels.Lookup(missed[0].Key()); ok {
-			return line("set %s of %s.podSelector to %q", missed[0].Key(), field, value)
+	if key, value, ok := wrongValue(item.Pods, q.peer.pod.Labels); ok {
+		return line("set %s of %s.podSelector to %q", key, field, value)
+	}
+	return addPeer(field, p, q)
+}
+
+// namespaceChange does the same for an item whose namespaces do not match: one value of its
+// namespaceSelector, if the pod matches and no namespace does. Otherwise the rule is for
+// others, who would lose it.
+func (c *Cluster) namespaceChange(field string, p *cluster.Policy, item cluster.Peer, q question) string {
+	n := c.namespaces[q.peer.pod.Key.Namespace]
+	if n != nil && item.Namespaces != nil && item.Pods.Matches(q.peer.pod.Labels) &&
+		!c.selectsNamespace(*item.Namespaces) {
+		if key, value, ok := wrongValue(*item.Namespaces, n.Labels); ok {
+			return line("set %s of %s.namespaceSelector to %q", key, field, value)
 		}
 	}
 	return addPeer(field, p, q)
+}
+
+func (c *Cluster) selectsNamespace(s cluster.Selector) bool {
+	return slices.ContainsFunc(c.snapshot.Namespaces, func(n *cluster.Namespace) bool { return s.Matches(n.Labels) })
+}
+
+// wrongValue returns the key of the one requirement that the labels do not meet, and the
+// value that they have; ok is false unless one value for another would meet it.
+func wrongValue(s cluster.Selector, l cluster.Labels) (key, value string, ok bool) {
+	missed := misses(s, l)
+	if len(missed) != 1 || !in(missed[0].Operator()) || len(missed[0].ValuesUnsorted()) != 1 {
+		return "", "", false
+	}
+	key = missed[0].Key()
+	value, ok = l.Lookup(key)
+	return key, value, ok
 }
 
 func in(o selection.Operator) bool {

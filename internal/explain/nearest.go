@@ -186,7 +186,7 @@ func (c *Cluster) itemMiss(field string, p *cluster.Policy, item cluster.Peer, q
 	}
 	peer := q.peer.pod
 	if why := c.namespaceMiss(field, p, item, peer.Key.Namespace); why != "" {
-		return half{near: nearNamespace, why: []string{why}, change: addPeer(field, p, q)}
+		return half{near: nearNamespace, why: []string{why}, change: c.namespaceChange(field, p, item, q)}
 	}
 	if item.Pods.Matches(peer.Labels) {
 		return match(item.Namespaces != nil && item.Namespaces.MatchesAll() && item.Pods.MatchesAll())
