@@ -155,6 +155,17 @@ func Settle(m *manifest.Result, nodes []*cluster.Node, allow cluster.Allowance) 
 	return store.Snapshot(), store.Take().Diagnostics
 }
 
+// Existing returns the snapshot without the namespaces that have neither an object, by name
+// in objects, nor a pod: the reader of manifests makes one of each that is mentioned.
+func Existing(snap *cluster.Snapshot, objects map[string]bool) *cluster.Snapshot {
+	real := *snap
+	real.Namespaces = slices.DeleteFunc(slices.Clone(snap.Namespaces), func(n *cluster.Namespace) bool {
+		inside := func(p *cluster.Pod) bool { return p.Key.Namespace == n.Name }
+		return !objects[n.Name] && !slices.ContainsFunc(snap.Pods, inside)
+	})
+	return &real
+}
+
 // newIn returns what is found in the completed manifests and was not found in those of
 // the user: about pods that were made of workloads, say.
 func newIn(now, before []cluster.Diagnostic) []cluster.Diagnostic {

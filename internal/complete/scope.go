@@ -110,8 +110,7 @@ func Ports(pods []*corev1.Pod, policies []*cluster.Policy) []Port {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number))
 	})
 	if list = slices.Compact(list); len(list) == 0 {
-		tcp, _ := cluster.ParseProtocol("TCP")
-		list = []Port{{tcp, 80}}
+		list = []Port{{cluster.TCP, 80}}
 	}
 	return list[:min(len(list), maxPorts)]
 }

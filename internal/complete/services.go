@@ -34,6 +34,9 @@ type Front struct {
 	Backends []netip.AddrPort
 }
 
+// Has reports whether an address leads to the port.
+func (f Front) Has(a netip.Addr) bool { return f.Front.Addr() == a || slices.Contains(f.Others, a) }
+
 // Fronts returns where the Services with a selector lead to. A Service without an
 // address gets one that is not taken; a headless one has none.
 func Fronts(services []*corev1.Service, pods []*cluster.Pod, taken func(netip.Addr) bool) []Front {

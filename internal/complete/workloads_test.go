@@ -33,19 +33,22 @@ func TestWorkloadsGetPods(t *testing.T) {
 	for _, p := range in.Pods {
 		got = append(got, p.Namespace+"/"+p.Name+" "+p.Spec.NodeName+" app="+p.Labels["app"])
 	}
-	want := []string{"shop/web-0  app=web", "shop/web-1  app=web", "default/db-0  app=web", "shop/log-0 n1 app=web", "shop/log-1 n2 app=web",
+	want := []string{"shop/web-0  app=web", "shop/web-1  app=web", "default/db-0  app=web", "shop/log-0 n1 app=web",
+		"shop/log-1 n2 app=web",
 		"shop/once-0  app=web", "shop/night-0  app=web"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("pods (-want +got):\n%s", diff)
 	}
 	said := strings.Join(in.Invented, "\n")
-	for _, part := range []string{"Deployment shop/web: invented the pods web-0, web-1 instead of 5", "StatefulSet default/db: invented the pods db-0\n",
+	for _, part := range []string{"Deployment shop/web: invented the pods web-0, web-1 instead of 5",
+		"StatefulSet default/db: invented the pods db-0\n",
 		"Deployment shop/none: no pods, since it wants none"} {
 		if !strings.Contains(said, part) {
 			t.Errorf("said is\n%s\nwithout %q", said, part)
 		}
 	}
-	if _, err := Read(manifest.From{Paths: []string{"-"}, Text: []byte("{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}, spec: {}}")}); err == nil ||
+	if _, err := Read(manifest.From{Paths: []string{"-"},
+		Text: []byte("{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}, spec: {}}")}); err == nil ||
 		!strings.Contains(err.Error(), "Deployment") || !strings.Contains(err.Error(), "template") {
 		t.Errorf("without a template: %v", err)
 	}

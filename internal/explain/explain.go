@@ -74,6 +74,12 @@ func New(snap *cluster.Snapshot) *Cluster {
 	return c
 }
 
+// Pod returns the pod of that name, or nil.
+func (c *Cluster) Pod(k cluster.Key) *cluster.Pod { return c.pods[k] }
+
+// Owner returns the pod that has the address, of those with a network of their own, or nil.
+func (c *Cluster) Owner(a netip.Addr) *cluster.Pod { return c.owners[a] }
+
 // End is one end of a flow. Exactly one of Pod and Node is set, or neither for an
 // address alone.
 type End struct {

@@ -84,7 +84,8 @@ func TestExplanationsAgreeWithTheOracle(t *testing.T) {
 				t.Fatalf("%s to %s: %v", q.flow.Src, q.flow.Dst, err)
 			}
 			if got.Allowed != want.Allowed {
-				t.Fatalf("%s to %s %s:%d: allowed %t, the oracle says %s", q.flow.Src, q.flow.Dst, q.flow.Protocol, q.flow.Port, got.Allowed, want)
+				t.Fatalf("%s to %s %s:%d: allowed %t, the oracle says %s", q.flow.Src, q.flow.Dst, q.flow.Protocol,
+					q.flow.Port, got.Allowed, want)
 			}
 			for d, side := range map[string]struct {
 				got  explain.Side
@@ -146,7 +147,8 @@ func TestAnAddressOfTwoPodsIsContested(t *testing.T) {
 // Each rule that allows a flow is named: to delete one of them closes nothing.
 func TestAllRulesThatAllowAreNamed(t *testing.T) {
 	c := world(t, policy("p", `{podSelector: {}, ingress: [{}]}`), policy("q", `{podSelector: {}, ingress: [{}]}`),
-		policy("r", `{podSelector: {}, ingress: [{ports: [{port: 80}]}]}`), policy("s", `{podSelector: {}, ingress: [{ports: [{port: 81}]}]}`))
+		policy("r", `{podSelector: {}, ingress: [{ports: [{port: 80}]}]}`), policy("s",
+			`{podSelector: {}, ingress: [{ports: [{port: 81}]}]}`))
 	e, err := c.Explain(explain.Flow{Src: pod("other", "web"), Dst: pod("shop", "db"), Protocol: inet.TCP, Port: 80})
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +212,8 @@ func TestADenyNamesFieldAndChange(t *testing.T) {
 		{"a misspelt label", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: webb}}}]}]}`,
 			pod("shop", "web"), pod("shop", "db"), 5432,
 			"spec.ingress[0].from[0].podSelector: needs app=webb, has app=web", `set app of spec.ingress[0].from[0].podSelector to "web"`},
-		{"another port", `{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}, {port: sql}]}]}`,
+		{"another port",
+			`{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}, {port: sql}]}]}`,
 			pod("shop", "web"), pod("shop", "db"), 443,
 			"spec.ingress[0].ports: tcp:80, tcp:sql (5432 on shop/db), the flow has tcp:443",
 			"add {protocol: TCP, port: 443} to spec.ingress[0].ports"},
@@ -221,13 +224,15 @@ func TestADenyNamesFieldAndChange(t *testing.T) {
 			pod("other", "web"), pod("shop", "db"), 5432,
 			"spec.ingress[0].from[0].namespaceSelector: needs team=a, has team=b",
 			`set team of spec.ingress[0].from[0].namespaceSelector to "b"`},
-		{"a namespace that others need", `{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: shop}}}]}]}`,
+		{"a namespace that others need",
+			`{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: shop}}}]}]}`,
 			pod("other", "web"), pod("shop", "db"), 5432,
 			"needs kubernetes.io/metadata.name=shop, has kubernetes.io/metadata.name=other", "metadata.name: other"},
 		{"no rules", `{podSelector: {}}`, pod("shop", "web"), pod("shop", "db"), 80, "", "add a rule to spec.ingress of shop/p"},
 		{"an except", `{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.8/29]}}]}]}`,
 			pod("shop", "web"), explain.End{Addr: netip.MustParseAddr("192.0.2.9")}, 443,
-			"spec.egress[0].to[0].ipBlock.except[0]: 192.0.2.8/29 contains 192.0.2.9", "narrow spec.egress[0].to[0].ipBlock.except[0] so that it does not contain 192.0.2.9"},
+			"spec.egress[0].to[0].ipBlock.except[0]: 192.0.2.8/29 contains 192.0.2.9",
+			"narrow spec.egress[0].to[0].ipBlock.except[0] so that it does not contain 192.0.2.9"},
 		{"an undeclared name", `{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: sql}]}]}`,
 			pod("shop", "db"), pod("shop", "web"), 5432,
 			"spec.egress[0].ports: tcp:sql (not declared by shop/web), the flow has tcp:5432", "port: 5432"},

@@ -119,17 +119,17 @@ func (sc *scene) answer(way path) (answer, error) {
 }
 
 func (sc *scene) paths(src, dst target, p port) ([]path, error) {
-	switch {
-	case len(dst.fronts) > 0:
+	if len(dst.fronts) > 0 {
 		fronts, err := p.fronts(dst.name, dst.fronts)
-		if err != nil && dst.node == nil { // an address may be a node's and a Service's
-			return nil, err
-		}
 		if err == nil {
 			return sc.toService(src, dst, fronts)
 		}
-	case dst.node != nil && p.given && len(sc.nodePorts(p)) > 0:
-		return sc.toNodePort(src, dst, sc.nodePorts(p))
+		if dst.node == nil { // an address may be a node's and a Service's
+			return nil, err
+		}
+	}
+	if fronts := sc.nodePorts(p); dst.node != nil && len(fronts) > 0 {
+		return sc.toNodePort(src, dst, fronts)
 	}
 	p, err := p.resolve(dst)
 	if err != nil {
@@ -179,9 +179,9 @@ func (sc *scene) from(src target, to explain.End, v6 bool) (explain.End, bool) {
 // owner returns the pod at an end, or nil.
 func (sc *scene) owner(e explain.End) *cluster.Pod {
 	if e.Pod != (cluster.Key{}) {
-		return sc.pod(e.Pod)
+		return sc.answers.Pod(e.Pod)
 	}
-	return sc.owners[e.Addr]
+	return sc.answers.Owner(e.Addr)
 }
 
 // toService returns a path to every backend: policies are judged after the Service was

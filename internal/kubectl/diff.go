@@ -183,7 +183,7 @@ func (sc *scene) apply(from manifest.From) (*scene, error) {
 	next.found = slices.Concat(found, slices.DeleteFunc(loaded.Diagnostics, complete.IsUnused))
 	next.asWritten = loaded.AsWritten() && !slices.ContainsFunc(found, isError)
 	for _, p := range loaded.Pods {
-		if now := next.pod(p.Key); now != nil && len(now.IPs) == 0 {
+		if now := next.answers.Pod(p.Key); now != nil && len(now.IPs) == 0 {
 			next.notes = append(next.notes, fmt.Sprintf("pod %s has no address yet: its flows are not compared", p.Key))
 		}
 	}

@@ -46,9 +46,8 @@ const (
 )
 
 // kinds are prefixes that say what a name is of.
-var kinds = map[string]string{"pod": "pod", "pods": "pod", "po": "pod", "svc": "svc", "service": "svc",
-	"services": "svc",
-	"node":     "node", "nodes": "node", "no": "node"}
+var kinds = map[string]string{"pod": "pod", "pods": "pod", "po": "pod",
+	"svc": "svc", "service": "svc", "services": "svc", "node": "node", "nodes": "node", "no": "node"}
 
 // target finds what a reference names.
 func (sc *scene) target(text string) (target, error) {
@@ -116,10 +115,7 @@ func (sc *scene) outside(v6 bool) netip.Addr {
 func (sc *scene) taken(a netip.Addr) bool {
 	return sc.nodeAt(a) != nil ||
 		slices.ContainsFunc(sc.snap.Pods, func(p *cluster.Pod) bool { return slices.Contains(p.IPs, a) }) ||
-		slices.ContainsFunc(sc.fronts, func(f complete.Front) bool {
-			return f.Front.Addr() == a ||
-				slices.Contains(f.Others, a)
-		})
+		slices.ContainsFunc(sc.fronts, func(f complete.Front) bool { return f.Has(a) })
 }
 
 func (sc *scene) atAddress(a netip.Addr) target {
@@ -131,7 +127,7 @@ func (sc *scene) atAddress(a netip.Addr) target {
 		t.ends[0].Node = t.node.Name
 	}
 	for _, f := range sc.fronts {
-		if f.Front.Addr() == a || slices.Contains(f.Others, a) {
+		if f.Has(a) {
 			t.fronts = append(t.fronts, f)
 		}
 	}
@@ -177,7 +173,7 @@ func (sc *scene) namedNode(name string) (target, error) {
 }
 
 func (sc *scene) podOrWorkload(key cluster.Key) (target, error) {
-	if p := sc.pod(key); p != nil {
+	if p := sc.answers.Pod(key); p != nil {
 		return target{name: key.String(), pods: []*cluster.Pod{p}}, nil
 	}
 	if pods := sc.made(key.Namespace, key.Name); len(pods) > 0 {

@@ -68,7 +68,8 @@ func goldenAnswers(t *testing.T, path, manifests string) {
 	}
 	for line := range strings.Lines(got.String()) {
 		inTable := strings.Contains(line, "comment \"") || strings.HasPrefix(line, "Its addresses")
-		if n := len([]rune(line)) - 1; n > 80 && !inTable && !strings.HasPrefix(line, "$ ") && !strings.Contains(line, "spec.") && !strings.Contains(line, "change:") {
+		if n := len([]rune(line)) - 1; n > 80 && !inTable && !strings.HasPrefix(line, "$ ") && !strings.Contains(line,
+			"spec.") && !strings.Contains(line, "change:") {
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}

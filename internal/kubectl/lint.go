@@ -121,15 +121,11 @@ func (sc *scene) lint(podless bool) lintReport {
 	for _, d := range sc.found {
 		r.Findings = append(r.Findings, lintFinding{byReader, d})
 	}
-	snap := *sc.snap
+	snap := sc.snap
 	if sc.named != nil {
-		// A namespace that nothing but a policy names is there for the reader of manifests.
-		snap.Namespaces = slices.DeleteFunc(slices.Clone(snap.Namespaces), func(n *cluster.Namespace) bool {
-			inside := func(p *cluster.Pod) bool { return p.Key.Namespace == n.Name }
-			return !sc.named[n.Name] && !slices.ContainsFunc(snap.Pods, inside)
-		})
+		snap = complete.Existing(snap, sc.named)
 	}
-	for _, f := range lint.All(&snap, lint.Facts{ContainerPorts: sc.declared}) {
+	for _, f := range lint.All(snap, lint.Facts{ContainerPorts: sc.declared}) {
 		if !podless || f.Kind == lint.EmptyBlock || f.Kind == lint.RefilledExcept {
 			r.Findings = append(r.Findings, lintFinding{f.Kind.String(), f.Diagnostic})
 		}

@@ -28,7 +28,8 @@ import (
 // liveServer is a real API server with the objects of testdata/cluster.yaml.
 func liveServer(t *testing.T) *kubeapi.Server {
 	t.Helper()
-	s := kubeapitest.StartWith(t, kubeapi.Options{Profile: kubeapi.Full, Flags: []string{"--service-cluster-ip-range=10.0.0.0/24"}, Users: []string{"tenant=tenant/tenants"}})
+	s := kubeapitest.StartWith(t, kubeapi.Options{Profile: kubeapi.Full,
+		Flags: []string{"--service-cluster-ip-range=10.0.0.0/24"}, Users: []string{"tenant=tenant/tenants"}})
 	config, err := s.RESTConfig()
 	if err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func (o *output) print(s Streams, text string, value any) error {
 	if o.form == "text" {
 		for line := range strings.Lines(text) {
 			line = logging.Plain(strings.TrimSuffix(line, "\n"))
-			if _, err := fmt.Fprintln(s.Out, terminal.Wrap(line, indentOf(line))); err != nil {
+			if _, err := fmt.Fprintln(s.Out, terminal.Hang(line)); err != nil {
 				return fmt.Errorf("printing the answer: %w", err)
 			}
 		}
@@ -54,11 +54,6 @@ func (o *output) print(s Streams, text string, value any) error {
 		return fmt.Errorf("printing the answer: %w", err)
 	}
 	return nil
-}
-
-// indentOf is that of the lines that follow a line that was broken.
-func indentOf(line string) string {
-	return line[:len(line)-len(strings.TrimLeft(line, " "))] + "  "
 }
 
 // say writes a line for people to Err.

@@ -22,8 +22,6 @@ type scene struct {
 	others map[string]string
 	// addresses are those of Services.
 	addresses map[netip.Addr]string
-	// owners has the pod of an address, with a network of its own or not.
-	owners map[netip.Addr]*cluster.Pod
 	// family is the only one that is asked about, 0 for both.
 	family inet.Family
 	// workload has the name of the object that a pod was made of, without namespace.
@@ -42,17 +40,8 @@ type scene struct {
 }
 
 func newScene(snap *cluster.Snapshot, nodes []*cluster.Node) *scene {
-	sc := &scene{owners: map[netip.Addr]*cluster.Pod{}, snap: snap, nodes: nodes, answers: explain.New(snap),
-		workload: map[cluster.Key]string{},
+	return &scene{snap: snap, nodes: nodes, answers: explain.New(snap), workload: map[cluster.Key]string{},
 		declared: map[cluster.Key][]cluster.NamedPort{}}
-	for _, p := range snap.Pods {
-		for _, a := range p.IPs {
-			if p.Networked() && (sc.owners[a] == nil || !p.Terminating) {
-				sc.owners[a] = p
-			}
-		}
-	}
-	return sc
 }
 
 // status is the error that ends a command with the exit status of its answer.
@@ -64,14 +53,6 @@ func (sc *scene) status(no bool) error {
 		return exit{statusNotWritten}
 	}
 	return nil
-}
-
-func (sc *scene) pod(k cluster.Key) *cluster.Pod {
-	i := slices.IndexFunc(sc.snap.Pods, func(p *cluster.Pod) bool { return p.Key == k })
-	if i < 0 {
-		return nil
-	}
-	return sc.snap.Pods[i]
 }
 
 // made returns the pods of a workload that have an address.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -16,9 +15,6 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
-
-// maxStdin bounds what is read of the standard input, in bytes.
-const maxStdin = 256 << 20
 
 // source are the flags that say where objects are read: a cluster, or manifests.
 type source struct {
@@ -111,19 +107,9 @@ func (s *source) read(ctx context.Context) (*scene, error) {
 }
 
 func (s *source) readStdin() error {
-	if !slices.Contains(s.from.Paths, manifest.Stdin) || s.from.Text != nil {
-		return nil
+	err := s.from.ReadText(s.streams.In)
+	if err == nil && slices.Contains(s.from.Paths, manifest.Stdin) && len(s.from.Text) == 0 {
+		err = errors.New("reading the standard input: it is empty")
 	}
-	text, err := io.ReadAll(io.LimitReader(s.streams.In, maxStdin+1))
-	if err == nil && len(text) > maxStdin {
-		err = fmt.Errorf("it is larger than %d MiB", maxStdin>>20)
-	}
-	if err == nil && len(text) == 0 {
-		err = errors.New("it is empty")
-	}
-	if err != nil {
-		return fmt.Errorf("reading the standard input: %w", err)
-	}
-	s.from.Text = text
-	return nil
+	return err
 }

@@ -12,6 +12,11 @@ import (
 // Columns is how wide answers and help texts are: a terminal's usual width.
 const Columns = 80
 
+// Hang breaks a line, so that what follows is indented by two more than it.
+func Hang(line string) string {
+	return Wrap(line, line[:len(line)-len(strings.TrimLeft(line, " "))]+"  ")
+}
+
 // Wrap breaks a text at blanks so that no line is wider than Columns. Lines after the
 // first one begin with the indent. A word that is wider stays whole.
 func Wrap(text, indent string) string {

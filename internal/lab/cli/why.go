@@ -14,6 +14,7 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/lab/trial"
 	"github.com/podwall/podwall/internal/logging"
+	"github.com/podwall/podwall/internal/terminal"
 )
 
 // maxWhy is how many denied flows are explained in text.
@@ -102,9 +103,7 @@ func (r *runReport) printWhy(out io.Writer) {
 		shown[key] = true
 		fmt.Fprintln(out)
 		for line := range strings.Lines(why.Explanation.String()) {
-			line = logging.Plain(strings.TrimSuffix(line, "\n"))
-			indent := line[:len(line)-len(strings.TrimLeft(line, " "))]
-			fmt.Fprintln(out, wrap(line, indent+"  "))
+			fmt.Fprintln(out, terminal.Hang(logging.Plain(strings.TrimSuffix(line, "\n"))))
 		}
 		if len(why.Families) == 1 {
 			fmt.Fprintln(out, "  for "+why.Families[0])

@@ -52,14 +52,13 @@ type Nearest struct {
 
 // View is what is enforced at one moment.
 type View struct {
-	layout  *policy.Layout
 	program *program.Program
 	pods    map[netip.Addr]*policy.Workload // of this node
 }
 
 // NewView returns the view of a node's layout and of the program that was compiled from it.
 func NewView(l *policy.Layout, p *program.Program) *View {
-	v := &View{layout: l, program: p, pods: map[netip.Addr]*policy.Workload{}}
+	v := &View{program: p, pods: map[netip.Addr]*policy.Workload{}}
 	for i := range l.Workloads {
 		w := &l.Workloads[i]
 		for _, a := range w.Pod.IPs {

@@ -56,9 +56,8 @@ func deniedParts(n program.Node) (chains []*nft.Chain, sets []*nft.Set) {
 		c := deniedChain(d, n.DeniedGroup)
 		chains = append(chains, c)
 		for _, f := range inet.Families {
-			sets = append(sets, &nft.Set{Name: perFamily(c.Name, f), Key: either(f == inet.IPv6, nft.Addr6,
-				nft.Addr4), Kept: true,
-				Timeout: deniedMemory, Comment: "rate of the records of a pod"})
+			sets = append(sets, &nft.Set{Name: perFamily(c.Name, f), Key: either(f == inet.IPv6, nft.Addr6, nft.Addr4),
+				Kept: true, Timeout: deniedMemory, Comment: "rate of the records of a pod"})
 		}
 	}
 	return chains, sets

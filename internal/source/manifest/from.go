@@ -5,9 +5,11 @@ package manifest
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -26,6 +28,25 @@ const Stdin = "-"
 
 // String names the paths.
 func (f From) String() string { return strings.Join(f.Paths, ", ") }
+
+// maxText bounds the standard input, in bytes.
+const maxText = 256 << 20
+
+// ReadText reads Text from the standard input, if it is one of the paths and was not read.
+func (f *From) ReadText(stdin io.Reader) error {
+	if !slices.Contains(f.Paths, Stdin) || f.Text != nil {
+		return nil
+	}
+	text, err := io.ReadAll(io.LimitReader(stdin, maxText+1))
+	if err == nil && len(text) > maxText {
+		err = fmt.Errorf("it is larger than %d MiB", maxText>>20)
+	}
+	if err != nil {
+		return fmt.Errorf("reading the standard input: %w", err)
+	}
+	f.Text = text
+	return nil
+}
 
 // read reads all paths in their order. A file in a directory is named by its path below the
 // directory, one that was named itself by its last part.
