@@ -44,6 +44,10 @@ type Program struct {
 	// ClusterPods are the ranges of the addresses of the cluster's pods. Clients in them keep their
 	// source where a Pick says Strangers.
 	ClusterPods []netip.Prefix
+	// NodePods are the ranges of the addresses of this node's pods. With the node itself they are
+	// the clients that are inside. A pod of another node is outside: if it were sent on to a third
+	// node with its source, the answer would not pass this node.
+	NodePods []netip.Prefix
 	// Loops are addresses of backends on this node. A connection from one of them to itself is
 	// masqueraded: otherwise its answers would not pass the node.
 	Loops inet.Elements
@@ -62,7 +66,7 @@ type Front struct {
 // Route is how connections to a front are answered.
 type Route struct {
 	Front Front
-	// Inside is for pods of the cluster and for the node itself, Outside for all other clients.
+	// Inside is for pods of this node and for the node itself, Outside for all other clients.
 	Inside, Outside Pick
 	// Admission names the client ranges that may connect; clients outside them are dropped. Empty
 	// admits all.
