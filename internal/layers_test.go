@@ -25,7 +25,7 @@ func layers() []layer {
 		{pkg: "internal/logging", may: []string{}, reason: "all programs use it"},
 		{pkg: "internal/source/feed", may: []string{}, reason: "both sources and those who show it say it in these words"},
 		{pkg: "internal/inet", pure: true, may: ours("immutable"), reason: "it is below whatever has addresses and ports"},
-		{pkg: "internal/proxy/program", pure: true, timed: true, may: ours("immutable", "inet"),
+		{pkg: "internal/proxy/program", pure: true, may: ours("immutable", "inet"),
 			reason: "a program must be readable without Kubernetes and without nftables"},
 		{pkg: "internal/netpol/program", pure: true, may: ours("immutable", "inet"),
 			reason: "a program must be readable without Kubernetes and without nftables"},

@@ -106,6 +106,24 @@ func (s Set[E]) Has(e E) bool {
 	return n != nil && n.index(e) >= 0
 }
 
+// Find returns an element with that hash for which match is true. It is for elements whose Hash
+// depends on a part of them, the key.
+func (s Set[E]) Find(hash uint64, match func(E) bool) (found E, ok bool) {
+	n, h := s.root, hash
+	for n != nil && n.children != nil {
+		n, h = n.children[h&mask], h>>fanoutBits
+	}
+	if n == nil {
+		return found, false
+	}
+	for _, e := range n.elements {
+		if e.Hash() == hash && match(e) {
+			return e, true
+		}
+	}
+	return found, false
+}
+
 // With returns the set with the element added; the same set if it already contains it.
 func (s Set[E]) With(e E) Set[E] { return Set[E]{s.root.with(e, e.Hash(), 0)} }
 

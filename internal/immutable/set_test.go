@@ -40,6 +40,22 @@ func TestSetAgreesWithAMap(t *testing.T) {
 	})
 }
 
+// Find tells apart elements of one hash, in leaves and below branches.
+func TestFindReturnsTheElementOfAKey(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var s Set[element]
+		for _, e := range rapid.SliceOfN(rapid.Uint16Range(0, 300), 0, 300).Draw(t, "elements") {
+			s = s.With(element(e))
+		}
+		for e := range element(302) {
+			got, ok := s.Find(e.Hash(), func(x element) bool { return x == e })
+			if ok != s.Has(e) || ok && got != e {
+				t.Fatalf("Find of %d returns %d, %t", e, got, ok)
+			}
+		}
+	})
+}
+
 func TestDiffLeadsFromOneSetToTheOther(t *testing.T) {
 	gen := rapid.SliceOfN(rapid.Uint16Range(0, 400), 0, 500)
 	rapid.Check(t, func(t *rapid.T) {

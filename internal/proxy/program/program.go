@@ -19,7 +19,6 @@ package program
 import (
 	"math/bits"
 	"net/netip"
-	"time"
 
 	"github.com/podwall/podwall/internal/immutable"
 	"github.com/podwall/podwall/internal/inet"
@@ -72,9 +71,12 @@ type Route struct {
 	// admits all.
 	Admission string
 	// Sticky is how long after its last connection a client comes back to the same backend; 0 for no
-	// affinity. Whole seconds.
-	Sticky time.Duration
+	// affinity.
+	Sticky Seconds
 }
+
+// Seconds is a number of seconds.
+type Seconds uint32
 
 // Pick is a choice among the slots of a front: each of First to First+Count-1 is as likely.
 type Pick struct {
@@ -108,6 +110,8 @@ const (
 type Slot struct {
 	Front  Front
 	Number uint16
+	// Sticky is that of the front's route: a backend of a sticky front is remembered.
+	Sticky Seconds
 	Backend
 }
 
