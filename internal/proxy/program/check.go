@@ -77,7 +77,7 @@ func (p *Program) checkLists() error {
 			return fmt.Errorf("not an address for node ports: %s", a)
 		}
 	}
-	all := [][]netip.Prefix{p.ServiceRanges, p.ClusterPods}
+	all := [][]netip.Prefix{p.ServiceRanges, p.ClusterPods, p.NodePods}
 	for i, a := range p.Admissions {
 		if i > 0 && p.Admissions[i-1].Name >= a.Name {
 			return fmt.Errorf("admission %s is not in its place", a.Name)

@@ -98,7 +98,7 @@ func (p *Program) follow(r Route, packet Packet, m Memory, choose func(count int
 
 // PickOf returns the choice that the route has for the client of a packet.
 func (p *Program) PickOf(r Route, packet Packet) Pick {
-	if packet.FromNode || within(p.ClusterPods, packet.Src) {
+	if packet.FromNode || within(p.NodePods, packet.Src) {
 		return r.Inside
 	}
 	return r.Outside

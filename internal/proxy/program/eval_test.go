@@ -66,6 +66,7 @@ func example() *Program {
 		ServiceRanges:    []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")},
 		NodeAddresses:    []netip.Addr{addr("198.51.100.1")},
 		ClusterPods:      []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+		NodePods:         []netip.Prefix{netip.MustParsePrefix("10.244.0.0/24")},
 		Loops:            addresses("10.244.0.7", "10.244.0.9"),
 		Admissions: []Admission{{Name: "office", Ranges: []netip.Prefix{
 			netip.MustParsePrefix("10.244.0.0/24"), netip.MustParsePrefix("203.0.113.0/24")}}},
@@ -74,6 +75,7 @@ func example() *Program {
 
 const (
 	ownPod, otherPod = "10.244.0.7", "10.244.1.7"
+	localPod         = "10.244.0.3"
 	thirdPod         = "10.244.2.2"
 	office, stranger = "203.0.113.5", "8.8.8.8"
 	node             = "198.51.100.1"
@@ -96,19 +98,20 @@ func TestEachBranch(t *testing.T) {
 		{"another protocol", thirdPod, "10.96.0.1:80", inet.UDP, 0, "rejected"},
 		{"another port", thirdPod, "10.96.0.1:81", inet.TCP, 0, "rejected"},
 		{"no port", thirdPod, "10.96.0.1:0", 1, 0, "rejected"},
-		{"a port per protocol", thirdPod, "10.96.0.1:53", inet.UDP, 0, "to 10.244.0.9:53"},
+		{"a port per protocol", localPod, "10.96.0.1:53", inet.UDP, 0, "to 10.244.0.9:53"},
 		{"always", stranger, "10.96.0.1:53", inet.UDP, 0, "to 10.244.0.9:53, masqueraded"},
 		{"no backend", thirdPod, "10.96.0.2:80", inet.TCP, 0, "rejected"},
-		{"no backend inside, silently", thirdPod, "10.96.0.3:80", inet.TCP, 0, "dropped"},
+		{"no backend inside, silently", localPod, "10.96.0.3:80", inet.TCP, 0, "dropped"},
 		{"no backend outside", stranger, "10.96.0.3:80", inet.TCP, 0, "rejected"},
 		{"an address that no Service has", thirdPod, "10.96.9.9:80", inet.TCP, 0, "dropped"},
-		{"inside by an external address", "10.244.0.3", "192.0.2.1:443", inet.TCP, 0, "to 10.244.0.7:8080"},
+		{"inside by an external address", localPod, "192.0.2.1:443", inet.TCP, 0, "to 10.244.0.7:8080"},
 		{"outside by an external address", office, "192.0.2.1:443", inet.TCP, 0, "to 10.244.1.7:8080"},
 		{"not admitted inside", thirdPod, "192.0.2.1:443", inet.TCP, 0, "dropped"},
 		{"not admitted outside", stranger, "192.0.2.1:443", inet.TCP, 0, "dropped"},
 		{"another port of an external address", office, "192.0.2.1:80", inet.TCP, 0, "not ours"},
 		{"a node port from outside", stranger, "198.51.100.1:30080", inet.TCP, 0, "to 10.244.0.7:8080"},
-		{"a node port from inside", thirdPod, "198.51.100.1:30080", inet.TCP, 1, "to 10.244.1.7:8080"},
+		{"a node port from inside", localPod, "198.51.100.1:30080", inet.TCP, 1, "to 10.244.1.7:8080"},
+		{"a node port from another node's pod", thirdPod, "198.51.100.1:30080", inet.TCP, 0, "to 10.244.0.7:8080"},
 		{"a node port from the node", node, "198.51.100.1:30080", inet.TCP, 1, "to 10.244.1.7:8080, masqueraded"},
 		{"a node port elsewhere", stranger, "198.51.100.2:30080", inet.TCP, 0, "not ours"},
 		{"another port of the node", stranger, "198.51.100.1:22", inet.TCP, 0, "not ours"},

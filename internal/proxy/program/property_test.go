@@ -19,6 +19,7 @@ func drawProgram(t *rapid.T) *Program {
 	small := func(name string, n int) int { return rapid.IntRange(0, n).Draw(t, name) }
 	p := &Program{Family: inet.IPv4, ServiceRanges: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/29")},
 		NodeAddresses: []netip.Addr{addr("10.0.1.0")}, ClusterPods: []netip.Prefix{netip.MustParsePrefix("10.0.2.0/30")},
+		NodePods:   []netip.Prefix{netip.MustParsePrefix("10.0.2.0/31")},
 		Admissions: []Admission{{Name: "a", Ranges: []netip.Prefix{netip.MustParsePrefix("10.0.2.2/31")}}}}
 	pick := func(slots int) Pick {
 		first := small("first", slots)
@@ -197,6 +198,7 @@ cluster address 10.96.0.4
 service range 10.96.0.0/16
 node address 198.51.100.1
 cluster pods 10.244.0.0/16
+node pods 10.244.0.0/24
 loop 10.244.0.7
 loop 10.244.0.9
 admission office

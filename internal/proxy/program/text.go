@@ -40,6 +40,7 @@ func (p *Program) String() string {
 	list(&b, "service range", p.ServiceRanges)
 	list(&b, "node address", p.NodeAddresses)
 	list(&b, "cluster pods", p.ClusterPods)
+	list(&b, "node pods", p.NodePods)
 	for _, e := range inet.Sorted(p.Loops) {
 		fmt.Fprintf(&b, "loop %s\n", e.Addr)
 	}
