@@ -72,11 +72,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = agent.CloseNode(ctx, stdout)
 	case cfg.Removal != config.RemovalNone:
 		err = agent.RemoveKubeRouter(ctx, cfg.Removal, stdout)
+	case cfg.ListDenied != 0:
+		err = agent.ListDenied(ctx, cfg, stdout)
 	case cfg.Uninstall != config.StepNone:
 		err = agent.Uninstall(ctx, cfg, stdout)
 	default:
 		log.Info("podwall-agent starts", "version", version, "node", cfg.NodeName)
-		err = agent.Run(ctx, cfg, version, log)
+		err = agent.Run(ctx, cfg, version, stdout, log)
 	}
 	if err != nil {
 		log.Error("podwall-agent stops", "err", err)

@@ -17,9 +17,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/podwall/podwall/internal/agent/flows"
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/datapath"
 	"github.com/podwall/podwall/internal/netpol/compile"
+	"github.com/podwall/podwall/internal/netpol/denied"
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/observe"
@@ -53,13 +55,14 @@ type Loop struct {
 	Observer    *observe.Observer
 	Log         *slog.Logger
 	Options     compile.Options
-	SyncPeriod  time.Duration // between two verifications against the kernel
-	SyncTimeout time.Duration // for the first complete list of every kind
-	Place       *Place        // must be right before anything is enforced; nil in tests only
-	Gate        *Gate         // receives what the kernel enforces; may be nil
-	OpenUnknown bool          // addresses that no known pod has are open
-	Ready       func()        // is called once, after the first pass that succeeded; may be nil
-	Clock       func() int64  // that of the store; nil: nothing is timed
+	SyncPeriod  time.Duration   // between two verifications against the kernel
+	SyncTimeout time.Duration   // for the first complete list of every kind
+	Place       *Place          // must be right before anything is enforced; nil in tests only
+	Gate        *Gate           // receives what the kernel enforces; may be nil
+	OpenUnknown bool            // addresses that no known pod has are open
+	Ready       func()          // is called once, after the first pass that succeeded; may be nil
+	Clock       func() int64    // that of the store; nil: nothing is timed
+	Recorder    *flows.Recorder // is told what is enforced; nil: denied flows are not recorded
 
 	fair     *fair
 	index    *policy.Index
@@ -227,6 +230,9 @@ func (l *Loop) enforce(ctx context.Context, delta, later cluster.Delta) error {
 	report, err := l.Kernel.Apply(ctx, program)
 
 	if err == nil {
+		if l.Recorder != nil {
+			l.Recorder.Enforce(denied.NewView(model.Layout, program))
+		}
 		_, waits := l.fair.next(start)
 		whole := later.Revision == 0 && !waits
 		l.held.passed(delta, append(addressesOf(later.Pods, l.Node), report.Held...), whole)

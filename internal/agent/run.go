@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -35,8 +36,8 @@ import (
 // namespace that is not the node's, or in that of another agent.
 var ErrPlacement = errors.New("cannot run here")
 
-// Run runs the agent until ctx ends. Rules stay in the kernel when it returns.
-func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logger) error {
+// Run runs the agent until ctx ends; out is for records of denied flows. Rules stay in the kernel when it returns.
+func Run(ctx context.Context, cfg config.Config, version string, out io.Writer, log *slog.Logger) error {
 	observer := observe.New(observe.NewRegistry(), observe.Info{Node: cfg.NodeName, Version: version,
 		Source: sourceName(cfg), Period: cfg.SyncPeriod})
 	lock := newAgentLock(cfg.HealthListen(), observer, log)
@@ -86,6 +87,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 		Gate:        NewGate(cfg.NodeName, store),
 		OpenUnknown: options.OpenUnknown,
 		Ready:       ready,
+		Recorder:    newRecorder(cfg, store, source, observer, out, log),
 	}
 	loop.reach(source)
 	opened := openGate(cfg.GateSocket, loop.Gate, observer, log)
@@ -99,6 +101,7 @@ func Run(ctx context.Context, cfg config.Config, version string, log *slog.Logge
 	for _, s := range servers {
 		g.Go(func() error { return s.Run(ctx) })
 	}
+	serveFlows(ctx, g, cfg, loop.Recorder, observer, log)
 	g.Go(func() error {
 		NewFeeds(source, observer, log).Run(ctx)
 		return nil
@@ -165,7 +168,7 @@ func datapathOptions(cfg config.Config) datapath.Options {
 	return datapath.Options{
 		Options: decide.Options{FilterHook: cfg.Datapath == config.DatapathFilter, Guard: guards[cfg.Guard],
 			OpenUnknown:     cfg.UnknownPods == config.UnknownOpen,
-			KeepConnections: cfg.OnPolicyChange == config.OnChangeKeep},
+			KeepConnections: cfg.OnPolicyChange == config.OnChangeKeep, DeniedGroup: cfg.DeniedGroup},
 		Uplinks: cfg.Uplinks, Sysctls: sysctl.Dir(cfg.SysctlRoot),
 	}
 }

@@ -77,6 +77,13 @@ func (s *Store) Policy(k Key) *Policy {
 	return s.policies.objects.get(k)
 }
 
+// Pod returns the pod with the name, or nil.
+func (s *Store) Pod(k Key) *Pod {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pods.objects.get(k)
+}
+
 // Nodes returns all nodes, sorted by name.
 func (s *Store) Nodes() []*Node {
 	s.mu.Lock()

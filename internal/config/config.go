@@ -94,6 +94,16 @@ const (
 	ProbeReady Probe = "ready"
 )
 
+// DeniedSink is where records of denied flows go, beside the agent's own memory.
+type DeniedSink string
+
+// The sinks: JSON lines on standard output, Events on the pods, counters by policy.
+const (
+	DeniedStdout   DeniedSink = "stdout"
+	DeniedEvents   DeniedSink = "events"
+	DeniedCounters DeniedSink = "counters"
+)
+
 // LogFormat is the form of log lines.
 type LogFormat string
 
@@ -150,6 +160,10 @@ type Config struct {
 	UninstallTimeout time.Duration
 	// Probe makes the agent ask the one that runs on this node, and exit.
 	Probe Probe
+	// ListDenied makes the agent ask the one that runs on this node for the flows that were denied
+	// for so long, print them and exit; 0 is no. With FollowDenied it prints what comes, too.
+	ListDenied   time.Duration
+	FollowDenied bool
 	// Version makes the agent print its version and exit. Nothing else is
 	// checked then.
 	Version bool
@@ -182,6 +196,12 @@ type Config struct {
 	// SysctlRoot is the directory in which settings of the kernel are read and
 	// written; below net it must show those of the node's network namespace.
 	SysctlRoot string
+
+	// DeniedGroup is the NFLOG group by which denied packets are recorded; 0 records none. It must
+	// not be used by another program of the node.
+	DeniedGroup uint16
+	// DeniedTo is where the records go, beside the agent's memory.
+	DeniedTo []DeniedSink
 
 	// HealthAddr is the IP address or host name to serve health and status on;
 	// empty means every address.

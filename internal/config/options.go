@@ -28,6 +28,7 @@ func groups() []group {
 		{"Where the cluster is read from", sourceOptions()},
 		{"What runs", partOptions()},
 		{"What the kernel does", kernelOptions()},
+		{"Denied flows", deniedOptions()},
 		{"Health, status and metrics", servingOptions()},
 		{"Logging and help", loggingOptions()},
 	}
@@ -196,6 +197,37 @@ func kernelOptions() []option {
 			why: "a runtime makes /proc/sys read-only for a container, and only you know where the node's " +
 				"settings are mounted in it.",
 			bind: func(c *Config) flag.Value { return text(&c.SysctlRoot) }},
+	}
+}
+
+func deniedOptions() []option {
+	return []option{
+		{name: "denied-flows-group", arg: "GROUP",
+			help: "Record the flows that policies deny, with the policies and the nearest rule, by this NFLOG " +
+				"group of the kernel; 0 records none, and then nothing of it is in the kernel. Of each pod ten " +
+				"packets a second are recorded. The agent keeps the newest 4,096 records for kubectl podwall " +
+				"flows. See docs/flows.md.",
+			why: "a group has one reader: only you know which groups other programs of the node use, such as " +
+				"ulogd.",
+			bind: func(c *Config) flag.Value { return nflogGroup(&c.DeniedGroup) }},
+		{name: "denied-flows-to", arg: "SINK,…",
+			help: "Where the records go too: stdout, one JSON object a line; events, an Event on the pod whose " +
+				"policies deny the flow, at most 10 of a namespace and 30 in all in a minute; counters, the metric " +
+				"podwall_policy_denied_packets_total with the name of the policy.",
+			why: "who may read the agent's log, Events and metrics may not be who may know about the flows of " +
+				"all namespaces, and each costs something.",
+			bind: func(c *Config) flag.Value {
+				return manyOf(&c.DeniedTo, DeniedStdout, DeniedEvents, DeniedCounters)
+			}},
+		{name: "list-denied-flows", arg: "DURATION",
+			help: "Print the flows that the agent of this node has denied in this time, as JSON lines, and exit. " +
+				"As root, on the node or in the agent's container. kubectl podwall flows runs it on all nodes.",
+			why:  "that you want to know is for you to say.",
+			bind: func(c *Config) flag.Value { return duration(&c.ListDenied) }},
+		{name: "follow",
+			help: "With --list-denied-flows: do not exit, but print what is denied from then on, too.",
+			why:  "only you know when you have seen enough.",
+			bind: func(c *Config) flag.Value { return boolean(&c.FollowDenied) }},
 	}
 }
 

@@ -139,6 +139,13 @@ func TestACommandLineThatCannotRunSaysWhyInOneLine(t *testing.T) {
 		{"open without a reason", "--open-node=", []string{"--open-node: say why"}},
 		{"wait after nothing", "--wait-after-cleanup", []string{"--wait-after-cleanup without --cleanup-config"}},
 		{"removal without saying how", "--remove-kube-router-firewall=yes", []string{"none of plan, now, now-beside-kube-bridge"}},
+		{"sinks without a group", "--denied-flows-to=stdout,events", []string{"--denied-flows-to=stdout,events without --denied-flows-group"}},
+		{"no such sink", "--denied-flows-group=7 --denied-flows-to=stdout,log", []string{`"log" is none of stdout, events, counters`}},
+		{"no group", "--denied-flows-group=65536", []string{`"65536" is no NFLOG group`}},
+		{"Events without an API server", "--manifests=/m --denied-flows-group=7 --denied-flows-to=events", []string{"there is no API server"}},
+		{"a list of nothing", "--list-denied-flows=-1m", []string{"--list-denied-flows=-1m: must be longer than 0"}},
+		{"nothing to follow", "--follow", []string{"--follow without --list-denied-flows"}},
+		{"list and probe", "--list-denied-flows=1m --probe=live", []string{"each does one thing"}},
 		{"several problems", "--run-router --enable-ipv4=false --enable-ipv6=false --run-loadbalancer", []string{
 			"--run-loadbalancer=true", "; --run-router=true", "; --enable-ipv4=false"}},
 	}

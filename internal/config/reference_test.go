@@ -83,7 +83,9 @@ func TestEveryFlagOfKubeRouterIsKnownAndNoOtherExceptOurOwn(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("kube-router's flags (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"close-node", "datapath", "extra-addresses", "gate-socket", "invalid-guard", "log-format", "manifests",
+	if diff := cmp.Diff([]string{"close-node", "datapath", "denied-flows-group",
+		"denied-flows-to", "extra-addresses", "follow", "gate-socket", "invalid-guard", "list-denied-flows",
+		"log-format", "manifests",
 		"on-policy-change", "open-node", "probe", "remove-kube-router-firewall", "sysctl-root",
 		"uninstall", "uninstall-timeout", "unknown-pods", "uplink-interfaces", "wait-after-cleanup"}, own); diff != "" {
 		t.Errorf("own flags (-want +got):\n%s", diff)

@@ -15,7 +15,7 @@ import (
 // written in terms of the flags, with the cure.
 func (c Config) Validate() error {
 	return errors.Join(c.checkParts(), c.checkSource(), c.checkTimes(), c.checkChoices(), c.checkSysctls(),
-		c.checkServing())
+		c.checkDenied(), c.checkServing())
 }
 
 func (c Config) checkParts() error {
@@ -66,7 +66,31 @@ func (c Config) commands() (list []string) {
 	if c.Uninstall != StepNone {
 		list = append(list, "--uninstall")
 	}
+	if c.ListDenied != 0 {
+		list = append(list, "--list-denied-flows")
+	}
 	return list
+}
+
+func (c Config) checkDenied() error {
+	var problems []error
+	if len(c.DeniedTo) > 0 && c.DeniedGroup == 0 {
+		problems = append(problems, fmt.Errorf("--denied-flows-to=%s without --denied-flows-group: nothing is "+
+			"recorded; give a group that no other program uses, or leave the flag out",
+			strings.ReplaceAll(join(c.DeniedTo), ", ", ",")))
+	}
+	if c.ListDenied < 0 {
+		problems = append(problems, fmt.Errorf("--list-denied-flows=%s: must be longer than 0",
+			shortDuration(c.ListDenied)))
+	}
+	if c.FollowDenied && c.ListDenied == 0 {
+		problems = append(problems, errors.New("--follow without --list-denied-flows: there is nothing to follow"))
+	}
+	if slices.Contains(c.DeniedTo, DeniedEvents) && c.Manifests != "" {
+		problems = append(problems, errors.New("--denied-flows-to=events with --manifests: there is no API server to "+
+			"write Events to; leave events out"))
+	}
+	return errors.Join(problems...)
 }
 
 func (c Config) checkSource() error {

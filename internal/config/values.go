@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -104,6 +105,19 @@ func port(target *uint16) value[uint16] {
 	return value[uint16]{target, parse, func(n uint16) string { return strconv.Itoa(int(n)) }, false}
 }
 
+// nflogGroup reads a group of NFLOG, or 0 for none. The kernel's group 0 is the default of other
+// programs, so it cannot be chosen.
+func nflogGroup(target *uint16) value[uint16] {
+	parse := func(s string) (uint16, error) {
+		n, err := strconv.ParseUint(s, 10, 16)
+		if err != nil {
+			return 0, fmt.Errorf("%q is no NFLOG group; write a number from 1 to 65535, or 0 for none", s)
+		}
+		return uint16(n), nil
+	}
+	return value[uint16]{target, parse, func(n uint16) string { return strconv.Itoa(int(n)) }, false}
+}
+
 func integer(target *int) value[int] {
 	parse := func(s string) (int, error) {
 		n, err := strconv.Atoi(s)
@@ -193,6 +207,26 @@ func oneOf[T ~string](target *T, choices ...T) value[T] {
 		return "", fmt.Errorf("%q is none of %s", s, join(choices))
 	}
 	return value[T]{target, parse, func(v T) string { return string(v) }, false}
+}
+
+// manyOf reads a list of choices with commas between them, each once. An empty list is none.
+func manyOf[T ~string](target *[]T, choices ...T) value[[]T] {
+	parse := func(s string) (list []T, err error) {
+		for word := range strings.SplitSeq(s, ",") {
+			if word = strings.TrimSpace(word); word == "" {
+				continue
+			}
+			if !slices.Contains(choices, T(word)) {
+				return nil, fmt.Errorf("%q is none of %s", word, join(choices))
+			}
+			if !slices.Contains(list, T(word)) {
+				list = append(list, T(word))
+			}
+		}
+		return list, nil
+	}
+	format := func(list []T) string { return strings.ReplaceAll(join(list), ", ", ",") }
+	return value[[]T]{target, parse, format, false}
 }
 
 func join[T ~string](list []T) string {

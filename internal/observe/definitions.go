@@ -152,7 +152,8 @@ func referenceHead() string {
 		"<!-- Generated from internal/observe. Change it there, then run: go test ./internal/observe -update -->\n\n" +
 		"They are off by default; `--metrics-port` switches them on. The names start with\n" +
 		"`" + prefix + "`; the figures of the Go runtime (`go_`) and of the process (`process_`)\n" +
-		"are there as well. No label ever holds a pod, a policy or an address.\n\n" +
+		"are there as well. No label ever holds a pod or an address; one metric has names of\n" +
+		"policies, and only with `--denied-flows-to=counters`.\n\n" +
 		"| metric | type | labels | meaning |\n|---|---|---|---|\n"
 }
 

@@ -21,8 +21,8 @@ func NewRegistry() *prometheus.Registry {
 	return reg
 }
 
-// metrics is every metric of the agent. Labels come from small closed sets:
-// never a pod, a policy or an address.
+// metrics is every metric of the agent. Labels come from small closed sets: never a pod or an
+// address, and a policy only where the operator asks for it.
 type metrics struct {
 	applyDuration *prometheus.HistogramVec
 	programming   prometheus.Histogram
@@ -57,6 +57,7 @@ type metrics struct {
 	used          *prometheus.GaugeVec
 	connected     *prometheus.GaugeVec
 	heard         *prometheus.GaugeVec
+	denied        deniedMetrics
 }
 
 // Unsures are the values of the label of podwall_pods_unsure.
@@ -165,6 +166,7 @@ func (m *metrics) addPackets(b *builder) {
 		"while no "+
 		"pod is known there, counted at once; after 30 s a problem names them.")
 	m.unsure = unsurePods(b)
+	m.denied = newDeniedMetrics(b)
 }
 
 func unsurePods(b *builder) *prometheus.GaugeVec {

@@ -38,6 +38,8 @@ type Options struct {
 	OpenUnknown bool
 	// KeepConnections lets existing connections continue when a change denies them.
 	KeepConnections bool
+	// DeniedGroup is the NFLOG group by which denied packets are recorded, 0 to record none.
+	DeniedGroup uint16
 }
 
 // Problem is a state of the node in which policies are not fully enforced.

@@ -20,6 +20,7 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	n := &out.Node
 	before := natBefore(w)
 	n.FilterHook = d.options.FilterHook || d.Forced || len(before) > 0
+	n.DeniedGroup = d.options.DeniedGroup
 	var guard bool
 	guard, out.GuardWhy = d.guard(all, w.Others)
 	n.NoGuard = !guard

@@ -19,6 +19,9 @@ import (
 // value: what tests and podwall-lab render is what an agent loads.
 func TestTheDefaultNodeIsTheZeroValue(t *testing.T) {
 	empty := &program.Program{}
+	if n := New(Options{DeniedGroup: 7}).Wire(empty, empty, Wiring{}).Node; n.DeniedGroup != 7 {
+		t.Errorf("denied packets go to group %d, want 7", n.DeniedGroup)
+	}
 	if diff := cmp.Diff(program.Node{}, New(Options{}).Wire(empty, empty, Wiring{}).Node,
 		cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("the zero value (-) is not what a default node loads (+):\n%s", diff)

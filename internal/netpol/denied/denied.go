@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package denied makes records of packets that policies deny: of which pods they are,
-// which policies isolate the pod that denied it, and which rule comes nearest. It keeps a
-// bounded number of records.
+// Package denied makes records of packets that policies deny: between which pods, which
+// policies isolate the pod that denied them, and which rule comes nearest. It keeps a bounded
+// number of records, at a bounded cost for any number of packets.
 //
 // It is pure: packets, programs and times are given to it. What it says comes from the
 // program that is in the kernel, not from a second evaluation of the policies.
@@ -11,6 +11,7 @@ package denied
 import (
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
@@ -20,24 +21,67 @@ import (
 
 // Record is a flow that was denied.
 type Record struct {
-	Flow
-	Protocol string `json:"protocol"`
-	// Direction is that of the policies that denied it: ingress of the destination, or
-	// egress of the source.
+	// Node is the node that denied it.
+	Node string `json:"node"`
+	// First and Last are the times of the first and the last recorded packet, Count is how many
+	// were recorded. More may have been denied: the kernel records some packets a second of each
+	// pod.
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	Count uint64    `json:"count"`
+	// Verdict is what happened to the packets.
+	Verdict Verdict `json:"verdict"`
+	// Direction is that of the policies: ingress of the destination, or egress of the source.
 	Direction string `json:"direction"`
-	// Pod is the pod that they isolate.
-	Pod cluster.Key `json:"pod"`
-	// Peer is the pod at the other end, if it is one of this node's.
-	Peer *cluster.Key `json:"peer,omitempty"`
-	// Policies isolate the pod in the direction.
+	Protocol  string `json:"protocol"`
+	// Port is the destination port, 0 where there is none: of protocols without ports, and of
+	// fragments that do not begin a packet.
+	Port        uint16 `json:"port,omitempty"`
+	Source      End    `json:"source"`
+	Destination End    `json:"destination"`
+	// Policies isolate the pod in the direction, sorted.
 	Policies []cluster.Key `json:"policies"`
 	// Nearest is the rule that comes nearest, if the policies have any.
 	Nearest *Nearest `json:"nearest,omitempty"`
-	// Count is how many packets were recorded, the first and the last of them at First and
-	// Last. More may have been denied: see the rate of the records.
-	Count uint64    `json:"count"`
-	First time.Time `json:"first"`
-	Last  time.Time `json:"last"`
+	// NearestSkipped is true if it was not looked for: too many flows were denied at once.
+	NearestSkipped bool `json:"nearestSkipped,omitempty"`
+
+	flow      Flow
+	direction program.Direction
+}
+
+// Verdict is what happened to a packet.
+type Verdict string
+
+// Denied is the verdict of policies that are enforced.
+const Denied Verdict = "denied"
+
+// End is one end of a flow.
+type End struct {
+	Address netip.Addr `json:"address"`
+	// Pod is the pod that has the address; nil for an address of no known pod.
+	Pod *cluster.Key `json:"pod,omitempty"`
+	// Node is the node that has the address, with its pods on the host's network.
+	Node string `json:"node,omitempty"`
+}
+
+// String returns the pod or the node with the address, or the address alone.
+func (e End) String() string {
+	switch {
+	case e.Pod != nil:
+		return e.Pod.String() + " (" + e.Address.String() + ")"
+	case e.Node != "":
+		return "node " + e.Node + " (" + e.Address.String() + ")"
+	}
+	return e.Address.String()
+}
+
+// Subject is the end that the policies isolate.
+func (r *Record) Subject() End {
+	if r.Direction == program.Egress.String() {
+		return r.Source
+	}
+	return r.Destination
 }
 
 // Nearest is a rule that does not allow a flow.
@@ -50,67 +94,71 @@ type Nearest struct {
 	PortMatches bool `json:"portMatches"`
 }
 
-// View is what is enforced at one moment.
+// View is what is enforced at one moment. It is safe for concurrent use.
 type View struct {
 	program *program.Program
-	pods    map[netip.Addr]*policy.Workload // of this node
+	pods    func() map[netip.Addr]*policy.Workload // of this node
 }
 
-// NewView returns the view of a node's layout and of the program that was compiled from it.
+// NewView returns the view of a node's layout and of the program that was compiled from it. It
+// costs nothing until a packet is recorded.
 func NewView(l *policy.Layout, p *program.Program) *View {
-	v := &View{program: p, pods: map[netip.Addr]*policy.Workload{}}
-	for i := range l.Workloads {
-		w := &l.Workloads[i]
-		for _, a := range w.Pod.IPs {
-			v.pods[a] = w
+	return &View{program: p, pods: sync.OnceValue(func() map[netip.Addr]*policy.Workload {
+		pods := make(map[netip.Addr]*policy.Workload, len(l.Workloads))
+		for i := range l.Workloads {
+			for _, a := range l.Workloads[i].Pod.IPs {
+				pods[a] = &l.Workloads[i]
+			}
 		}
-	}
-	return v
+		return pods
+	})}
 }
 
-// Record says why a packet was denied in a direction. ok is false if the pod is not known
-// or not isolated any more: the packet met an earlier program.
-func (v *View) Record(d program.Direction, f Flow, at time.Time) (r Record, ok bool) {
-	subject, peer := v.pods[f.Dst], v.pods[f.Src]
+// subject is the pod whose policies judge a flow in the direction, and its isolation; nil if the
+// pod is not known or not isolated any more, so that the packet met an earlier program.
+func (v *View) subject(d program.Direction, f Flow) (*policy.Workload, policy.Isolation) {
 	if d == program.Egress {
-		subject, peer = peer, subject
+		if w := v.pods()[f.Src]; w != nil && w.Egress.Isolated {
+			return w, w.Egress
+		}
+		return nil, policy.Isolation{}
 	}
+	if w := v.pods()[f.Dst]; w != nil && w.Ingress.Isolated {
+		return w, w.Ingress
+	}
+	return nil, policy.Isolation{}
+}
+
+// record says why a packet was denied in a direction, without the nearest rule.
+func (v *View) record(d program.Direction, f Flow) (r Record, ok bool) {
+	subject, isolation := v.subject(d, f)
 	if subject == nil {
 		return r, false
 	}
-	isolation := subject.Ingress
-	if d == program.Egress {
-		isolation = subject.Egress
-	}
-	if !isolation.Isolated {
-		return r, false
-	}
-	r = Record{Flow: f, Protocol: f.Protocol.String(), Direction: d.String(), Pod: subject.Pod.Key, Count: 1,
-		First: at, Last: at,
-		Policies: []cluster.Key{}}
+	r = Record{flow: f, direction: d, Verdict: Denied, Direction: d.String(), Protocol: f.Protocol.String(),
+		Port: f.Port, Source: v.end(f.Src), Destination: v.end(f.Dst), Policies: []cluster.Key{}}
 	for _, p := range isolation.Policies {
 		r.Policies = append(r.Policies, p.Policy.Key)
 	}
-	r.Nearest = v.nearest(d, f, r.Policies)
-	if peer != nil {
-		r.Peer = &peer.Pod.Key
-	}
 	return r, true
+}
+
+func (v *View) end(a netip.Addr) End {
+	if w := v.pods()[a]; w != nil {
+		return End{Address: a, Pod: &w.Pod.Key}
+	}
+	return End{Address: a}
 }
 
 // nearest returns the rule of which most is met: the peer counts more than the port. Pods
 // whose policies say the same share a chain, whose rules may come from policies of another
 // pod: such a rule is not named.
-func (v *View) nearest(d program.Direction, f Flow, of []cluster.Key) *Nearest {
-	trace := program.Explain(v.program, program.Flow{Protocol: f.Protocol, Src: f.Src, Dst: f.Dst, DstPort: f.Port})
-	side := trace.Ingress
-	if d == program.Egress {
-		side = trace.Egress
-	}
+func (v *View) nearest(r *Record) *Nearest {
+	f := program.Flow{Protocol: r.flow.Protocol, Src: r.flow.Src, Dst: r.flow.Dst, DstPort: r.flow.Port}
 	var best *Nearest
-	for _, m := range side.Misses {
+	for _, m := range program.ExplainSide(v.program, r.direction, f).Misses {
 		for _, o := range m.Rule.Origins {
-			if !slices.ContainsFunc(of, func(k cluster.Key) bool { return k.String() == o.Policy }) {
+			if !slices.ContainsFunc(r.Policies, func(k cluster.Key) bool { return k.String() == o.Policy }) {
 				continue
 			}
 			next := &Nearest{Policy: o.Policy, Rule: o.Index, PeerMatches: m.Peer, PortMatches: m.Port}
@@ -120,6 +168,12 @@ func (v *View) nearest(d program.Direction, f Flow, of []cluster.Key) *Nearest {
 		}
 	}
 	return best
+}
+
+// rules is how many rules nearest looks at.
+func (v *View) rules(r *Record) int {
+	f := program.Flow{Src: r.flow.Src, Dst: r.flow.Dst}
+	return v.program.RulesOf(r.direction, f)
 }
 
 func (n *Nearest) rank() int {

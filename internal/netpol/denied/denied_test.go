@@ -3,6 +3,7 @@
 package denied_test
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -27,15 +28,30 @@ func viewOf(snap *cluster.Snapshot, node string) (*denied.View, *program.Program
 	return denied.NewView(m.Layout, p), p
 }
 
+// recordOf is the record of one packet.
+func recordOf(t rapid.TB, v *denied.View, d program.Direction, f denied.Flow) denied.Record {
+	list := records(v, d, f)
+	if len(list) != 1 || list[0].NearestSkipped {
+		t.Fatalf("%s %+v: records %+v, want one with a nearest rule looked for", d, f, list)
+	}
+	return list[0]
+}
+
+func records(v *denied.View, d program.Direction, f denied.Flow) []denied.Record {
+	var g denied.Gatherer
+	g.Add(v, d, f, time.Unix(1_700_000_000, 0))
+	return g.Flush("n", func([]netip.Addr) map[netip.Addr]cluster.Owner { return nil })
+}
+
 // Every packet that a program denies has a record that names the policies that the oracle
 // names, and a nearest rule of one of them that is as near as the oracle's.
 func TestRecordsNameThePoliciesThatTheOracleNames(t *testing.T) {
-	records, near := 0, 0
+	count, near := 0, 0
 	check := func(t *rapid.T, v *denied.View, d program.Direction, f denied.Flow, pod cluster.Key, want oracle.Reason) {
-		records++
-		got, ok := v.Record(d, f, time.Unix(1_700_000_000, 0))
-		if !ok || got.Pod != pod || got.Direction != d.String() || !slices.Equal(got.Policies, want.Isolating) {
-			t.Fatalf("%s of %s: record %+v (%t), the oracle says %s", d, pod, got, ok, want)
+		count++
+		got := recordOf(t, v, d, f)
+		if *got.Subject().Pod != pod || got.Direction != d.String() || !slices.Equal(got.Policies, want.Isolating) {
+			t.Fatalf("%s of %s: record %+v, the oracle says %s", d, pod, got, want)
 		}
 		if got.Nearest == nil {
 			return
@@ -76,8 +92,8 @@ func TestRecordsNameThePoliciesThatTheOracleNames(t *testing.T) {
 			}
 		}
 	})
-	if records == 0 || near == 0 {
-		t.Errorf("only %d records, %d with a nearest rule", records, near)
+	if count == 0 || near == 0 {
+		t.Errorf("only %d records, %d with a nearest rule", count, near)
 	}
 }
 
@@ -93,21 +109,101 @@ func TestWhoIsNotIsolatedDeniesNothing(t *testing.T) {
 	pod := &cluster.Pod{Key: cluster.Key{Namespace: "a", Name: "p"}, Node: "n", IPs: []netip.Addr{a}}
 	v := denied.NewView(&policy.Layout{Workloads: []policy.Workload{{Pod: pod}}}, &program.Program{})
 	for _, d := range []program.Direction{program.Ingress, program.Egress} {
-		if r, ok := v.Record(d, denied.Flow{Src: a, Dst: a}, time.Time{}); ok {
-			t.Errorf("%s: %+v", d, r)
-		}
-		if r, ok := v.Record(d, denied.Flow{Src: a.Next(), Dst: a.Next()}, time.Time{}); ok {
-			t.Errorf("%s of no pod: %+v", d, r)
+		for _, of := range []netip.Addr{a, a.Next()} {
+			if r := records(v, d, denied.Flow{Src: of, Dst: of}); len(r) != 0 {
+				t.Errorf("%s of %s: %+v", d, of, r)
+			}
 		}
 	}
 }
 
-func TestARingKeepsTheNewest(t *testing.T) {
-	ring := denied.NewRing(2)
-	at := func(second int) time.Time { return time.Unix(int64(second), 0) }
-	add := func(port uint16, second int) {
-		ring.Add(denied.Record{Flow: denied.Flow{Port: port}, Direction: "ingress", Count: 1, First: at(second), Last: at(second)})
+// isolated is a pod that one policy isolates for ingress, in a view whose program has as many rules
+// for it.
+func isolated(rules int) (*denied.View, netip.Addr) {
+	a := netip.MustParseAddr("10.0.0.1")
+	key := cluster.Key{Namespace: "a", Name: "p"}
+	pod := &cluster.Pod{Key: key, Node: "n", IPs: []netip.Addr{a}}
+	by := policy.Isolation{Isolated: true, Policies: []*policy.Resolved{{Policy: &cluster.Policy{Key: key}}}}
+	chain := &program.Chain{Name: "c", Direction: program.Ingress, Family: inet.IPv4, Rules: make([]program.Rule, rules)}
+	for i := range chain.Rules {
+		chain.Rules[i] = program.Rule{Protocol: inet.UDP, Origins: []program.Origin{{Policy: key.String(), Index: i}}}
 	}
+	return denied.NewView(&policy.Layout{Workloads: []policy.Workload{{Pod: pod, Ingress: by}}},
+		&program.Program{Pods: []program.Pod{{Addr: a, Name: key.String(), Ingress: "c"}},
+			Chains: []*program.Chain{chain}}), a
+}
+
+// However many packets come, the work between two flushes is bounded, and nothing is silent.
+func TestGatheringIsBounded(t *testing.T) {
+	v, a := isolated(3000)
+	var g denied.Gatherer
+	if !g.Empty() {
+		t.Error("a new one is not empty")
+	}
+	const flows = 5000
+	at := time.Unix(1_700_000_000, 0)
+	for range 2 {
+		for port := range uint16(flows) {
+			g.Add(v, program.Ingress, denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: port}, at)
+			at = at.Add(time.Millisecond)
+		}
+	}
+	list := g.Flush("n", func(unknown []netip.Addr) map[netip.Addr]cluster.Owner {
+		return map[netip.Addr]cluster.Owner{unknown[0]: {Pod: &cluster.Key{Namespace: "b", Name: "far"}}}
+	})
+	var packets uint64
+	looked := 0
+	for _, r := range list {
+		packets += r.Count
+		if !r.NearestSkipped {
+			looked++
+		}
+		if r.Source.Pod == nil || r.Source.Pod.Name != "far" || r.Node != "n" || !r.Last.After(r.First) {
+			t.Fatalf("record %+v", r)
+		}
+	}
+	if packets+g.Skipped() != 2*flows || g.Skipped() == 0 || looked == 0 || looked > 100_000/3000 {
+		t.Errorf("%d packets recorded, %d skipped, of %d; rules looked at for %d", packets, g.Skipped(), 2*flows, looked)
+	}
+	if !g.Empty() || len(g.Flush("n", nil)) != 0 {
+		t.Error("a flush left something")
+	}
+}
+
+// What a record says is of the view in which the last of its packets was denied.
+func TestARecordIsOfItsView(t *testing.T) {
+	v, a := isolated(1)
+	open := denied.NewView(&policy.Layout{}, &program.Program{})
+	f := denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: 80}
+	none := func([]netip.Addr) map[netip.Addr]cluster.Owner { return nil }
+	var g denied.Gatherer
+	g.Add(open, program.Ingress, f, time.Time{})
+	if list := g.Flush("n", none); len(list) != 0 {
+		t.Errorf("nobody was isolated: %+v", list)
+	}
+	g.Add(v, program.Ingress, f, time.Time{})
+	list := g.Flush("n", none)
+	if len(list) != 1 || list[0].Nearest == nil || !list[0].Nearest.PeerMatches || list[0].Nearest.PortMatches ||
+		list[0].Source.Pod != nil || list[0].Destination.Pod.Name != "p" {
+		t.Errorf("records %+v", list)
+	}
+}
+
+// stream makes records of one flow each, told apart by port.
+func stream(t *testing.T) func(port uint16, second int) denied.Record {
+	v, a := isolated(0)
+	return func(port uint16, second int) denied.Record {
+		r := recordOf(t, v, program.Ingress, denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: port})
+		r.First, r.Last = at(second), at(second)
+		return r
+	}
+}
+
+func at(second int) time.Time { return time.Unix(int64(second), 0) }
+
+func TestARingKeepsTheNewest(t *testing.T) {
+	ring, of := denied.NewRing(2), stream(t)
+	add := func(port uint16, second int) { ring.Add(of(port, second)) }
 	add(1, 0)
 	add(1, 30)  // the same client again
 	add(2, 40)  // another
@@ -124,5 +220,19 @@ func TestARingKeepsTheNewest(t *testing.T) {
 	none.Add(denied.Record{})
 	if got := none.Since(time.Time{}); len(got) != 0 || none.Dropped() != 1 {
 		t.Errorf("a ring without room keeps %+v", got)
+	}
+}
+
+// Who follows sees a flow when it begins, and its count every ten seconds while it goes on.
+func TestAFlowIsShownAgain(t *testing.T) {
+	ring, of := denied.NewRing(2), stream(t)
+	shown := map[int]uint64{}
+	for second := range 25 {
+		if r, show := ring.Add(of(1, second)); show {
+			shown[second] = r.Count
+		}
+	}
+	if want := map[int]uint64{0: 1, 10: 11, 20: 21}; !maps.Equal(shown, want) {
+		t.Errorf("shown %v, want %v", shown, want)
 	}
 }

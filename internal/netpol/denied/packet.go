@@ -11,12 +11,11 @@ import (
 
 // Flow is what a packet says about its connection.
 type Flow struct {
-	Src      netip.Addr    `json:"source"`
-	Dst      netip.Addr    `json:"destination"`
-	Protocol inet.Protocol `json:"-"`
+	Src, Dst netip.Addr
+	Protocol inet.Protocol
 	// Port is the destination port, 0 where there is none: of protocols without ports, and
 	// of fragments that do not begin a packet.
-	Port uint16 `json:"port,omitempty"`
+	Port uint16
 }
 
 // Sizes and numbers of IPv4 (RFC 791) and IPv6 (RFC 8200).

@@ -7,49 +7,59 @@ import (
 	"time"
 )
 
-// fold is how long after its last packet a flow is the same record: a client that tries
-// again and again is one.
-const fold = time.Minute
+// Flows are the same record until a minute has passed without a packet: a client that tries
+// again and again is one. It is shown again when repeat has passed.
+const (
+	fold   = time.Minute
+	repeat = 10 * time.Second
+)
 
 // Ring keeps the newest records, up to its size. The zero value keeps none. It is not safe
 // for concurrent use.
 type Ring struct {
 	size    int
-	records []*Record // the oldest first
-	open    map[key]*Record
+	records []*kept // the oldest first
+	open    map[key]*kept
 	dropped uint64
 }
 
-// key says which packets are of one record.
-type key struct {
-	Flow
-	direction string
+// kept is a record, and when it was shown.
+type kept struct {
+	Record
+	shown time.Time
 }
 
 // NewRing returns a ring of so many records.
-func NewRing(size int) *Ring { return &Ring{size: size, open: map[key]*Record{}} }
+func NewRing(size int) *Ring { return &Ring{size: size, open: map[key]*kept{}} }
 
-// Add adds a record, or counts it with an equal flow's of the last minute.
-func (r *Ring) Add(next Record) {
-	k := key{next.Flow, next.Direction}
+// Add adds a record, or counts it with that of the same flow in the last minute, which it returns
+// as it is now. show is true if who follows the records should see it: it is new, or was not shown
+// for ten seconds.
+func (r *Ring) Add(next Record) (now Record, show bool) {
+	k := key{next.flow, next.direction}
 	if known := r.open[k]; known != nil && next.First.Sub(known.Last) < fold {
-		known.Count += next.Count
-		known.Last, known.Policies, known.Nearest = next.Last, next.Policies, next.Nearest
-		return
+		next.First, next.Count = known.First, known.Count+next.Count
+		if show = next.Last.Sub(known.shown) >= repeat; show {
+			known.shown = next.Last
+		}
+		known.Record = next
+		return next, show
 	}
 	if r.size == 0 {
 		r.dropped++
-		return
+		return next, true
 	}
 	if len(r.records) == r.size {
 		oldest := r.records[0]
-		if k := (key{oldest.Flow, oldest.Direction}); r.open[k] == oldest {
+		if k := (key{oldest.flow, oldest.direction}); r.open[k] == oldest {
 			delete(r.open, k)
 		}
 		r.records = slices.Delete(r.records, 0, 1)
 		r.dropped++
 	}
-	r.records, r.open[k] = append(r.records, &next), &next
+	r.open[k] = &kept{Record: next, shown: next.Last}
+	r.records = append(r.records, r.open[k])
+	return next, true
 }
 
 // Since returns the records whose last packet was not before a time, the oldest first.
@@ -57,7 +67,7 @@ func (r *Ring) Since(t time.Time) []Record {
 	list := []Record{}
 	for _, known := range r.records {
 		if !known.Last.Before(t) {
-			list = append(list, *known)
+			list = append(list, known.Record)
 		}
 	}
 	return list

@@ -65,6 +65,34 @@ func Explain(p *Program, f Flow) Trace {
 	return t
 }
 
+// ExplainSide returns one side of the trace. The caller knows that the direction judges the flow.
+func ExplainSide(p *Program, d Direction, f Flow) Side { return p.side(p.chainOf(d, f), f) }
+
+// RulesOf is how many rules the chain has that judges a flow in a direction.
+func (p *Program) RulesOf(d Direction, f Flow) int {
+	c := p.Chain(p.chainOf(d, f))
+	if c == nil {
+		return 0
+	}
+	return len(c.Rules)
+}
+
+// chainOf names the chain that judges a flow in a direction; empty for none.
+func (p *Program) chainOf(d Direction, f Flow) string {
+	addr := f.Dst
+	if d == Egress {
+		addr = f.Src
+	}
+	pod := p.pod(addr)
+	switch {
+	case pod == nil:
+		return ""
+	case d == Egress:
+		return pod.Egress
+	}
+	return pod.Ingress
+}
+
 // side traces a chain; a name without a chain drops everything, as in Eval.
 func (p *Program) side(name string, f Flow) Side {
 	if name == "" {

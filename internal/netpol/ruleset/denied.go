@@ -20,11 +20,12 @@ const (
 
 	// deniedRate and deniedBurst are in packets a second for each pod, family and direction.
 	deniedRate, deniedBurst = 10, 20
-	// deniedBytes has the headers of any packet, with the ports.
-	deniedBytes = 128
 	// deniedMemory is how long a pod's rate is kept after its last denied packet.
 	deniedMemory = time.Minute
 )
+
+// DeniedBytes is how much of a denied packet is recorded: the headers of any packet, with the ports.
+const DeniedBytes = 128
 
 // The prefixes of records.
 const (
@@ -41,7 +42,7 @@ func deniedChain(d program.Direction, group uint16) *nft.Chain {
 	for _, f := range inet.Families {
 		c.Add("", nft.LimitPerAddress{Field: field, Family: f, Set: perFamily(c.Name, f), Rate: deniedRate,
 			Burst: deniedBurst},
-			nft.Log{Group: group, Prefix: prefix, Bytes: deniedBytes})
+			nft.Log{Group: group, Prefix: prefix, Bytes: DeniedBytes})
 	}
 	c.Add("", nft.Verdict{Kind: nft.Drop})
 	return c

@@ -45,12 +45,14 @@ type Source struct {
 	backoff *wait.Backoff        // between tries; nil for client-go's own
 	reports map[string]*reporter // by resource; never changed
 	notices *notices             // about policies, for their authors
+	onPods  *podEvents           // about denied flows of pods
 }
 
 // New returns a source for the API server of cfg. It does no I/O and does not
 // change cfg.
 func New(cfg *rest.Config, log *slog.Logger) *Source {
-	s := &Source{cfg: cfg, log: log, login: newLogin(log), reports: map[string]*reporter{}, notices: newNotices(log)}
+	s := &Source{cfg: cfg, log: log, login: newLogin(log), reports: map[string]*reporter{}, notices: newNotices(log),
+		onPods: newPodEvents(log)}
 	for _, w := range kinds(nil, "") {
 		r := newReporter(log, w.gv.Group, w.resource, cfg.Host)
 		r.refused = s.login.refuse
@@ -84,6 +86,11 @@ func (s *Source) Amend(policy cluster.Key, findings []cluster.Diagnostic) {
 // CountEvents has what becomes of each Event counted. It is to be called before Run.
 func (s *Source) CountEvents(count func(result string)) {
 	s.notices.count = func(r EventResult) { count(string(r)) }
+}
+
+// CountPodEvents has what becomes of each Event on a pod counted. It is to be called before Run.
+func (s *Source) CountPodEvents(count func(result string)) {
+	s.onPods.count = func(r EventResult) { count(string(r)) }
 }
 
 // CountErrors has each request counted that failed, and each watch that broke. It is to
@@ -175,6 +182,7 @@ func (s *Source) follow(ctx context.Context, cfg *rest.Config, store *cluster.St
 	var running sync.WaitGroup
 	running.Go(func() { refill(ctx, again, store, s.log) })
 	running.Go(func() { speaker.run(ctx) })
+	running.Go(func() { s.onPods.run(ctx, events, store, s.node) })
 	for _, r := range reflectors {
 		running.Go(func() { r.RunWithContext(ctx) })
 	}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/podwall/podwall/internal/agent/flows"
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/config"
+	"github.com/podwall/podwall/internal/netpol/denied"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
+	"github.com/podwall/podwall/internal/observe"
+)
+
+// flowsSubject is the subject of the problems of denied flows.
+const flowsSubject = "denied flows"
+
+// notifier is a source that can write an Event on the pod of a denied flow.
+type notifier interface {
+	NotifyPod(pod cluster.Key, key, text string)
+	CountPodEvents(count func(result string))
+}
+
+// newRecorder returns what records denied flows; nil if nothing is to be recorded.
+func newRecorder(cfg config.Config, store *cluster.Store, s source, o *observe.Observer, out io.Writer,
+	log *slog.Logger) *flows.Recorder {
+	if cfg.DeniedGroup == 0 {
+		return nil
+	}
+	r := &flows.Recorder{Node: cfg.NodeName, Group: cfg.DeniedGroup, Owners: store.Owners, Lost: o.AddDeniedLost}
+	r.Failed = func(err error) {
+		if err == nil {
+			logResolved(log, flowsSubject)
+			o.ClearProblem(flowsSubject)
+			return
+		}
+		text, cure := flows.Problem(err)
+		p := observe.Problem{Subject: flowsSubject, Text: text, Cure: cure}
+		logProblem(log, p)
+		o.SetProblem(p)
+	}
+	byPolicy := slices.Contains(cfg.DeniedTo, config.DeniedCounters)
+	r.Count = func(one denied.Record) {
+		o.AddDenied(one.Count)
+		for _, p := range one.Policies {
+			if byPolicy {
+				o.AddDeniedBy(p.Namespace, p.Name, one.Direction, one.Count)
+			}
+		}
+	}
+	n, reaches := s.(notifier)
+	events := reaches && slices.Contains(cfg.DeniedTo, config.DeniedEvents)
+	if events {
+		n.CountPodEvents(o.AddDeniedEvent)
+	}
+	lines := slices.Contains(cfg.DeniedTo, config.DeniedStdout)
+	r.Show = func(one denied.Record) {
+		if lines {
+			_ = json.NewEncoder(out).Encode(one) // nobody reads it
+		}
+		if events {
+			who := one.Peer()
+			n.NotifyPod(*one.Subject().Pod, one.Direction+" "+one.Service()+" "+who.String(), one.Sentence())
+		}
+	}
+	return r.Begin()
+}
+
+// serveFlows records denied flows, if there is a recorder, and answers questions about them until
+// ctx ends. The agent enforces without that, too, so a failure is a problem.
+func serveFlows(ctx context.Context, g *errgroup.Group, cfg config.Config, r *flows.Recorder, o *observe.Observer,
+	log *slog.Logger) {
+	if r != nil {
+		g.Go(func() error {
+			r.Run(ctx)
+			return nil
+		})
+	}
+	s := &flows.Server{Recorder: r, Node: cfg.NodeName, Denied: deniedSince()}
+	if err := s.Listen(ctx); err != nil {
+		p := observe.Problem{Subject: "questions about denied flows", Text: err.Error(),
+			Cure: "end the process that has the socket; kubectl podwall flows gets no answer from this node"}
+		logProblem(log, p)
+		o.SetProblem(p)
+		return
+	}
+	g.Go(func() error { return s.Run(ctx) })
+}
+
+// deniedSince returns what counts the packets that policies have denied since now. A counter that
+// went back was made again by the kernel.
+func deniedSince() func() (uint64, error) {
+	start, _ := deniedByPolicy() // no table yet: 0
+	var mu sync.Mutex
+	return func() (uint64, error) {
+		now, err := deniedByPolicy()
+		mu.Lock()
+		defer mu.Unlock()
+		if now < start {
+			start = 0
+		}
+		return now - start, err
+	}
+}
+
+func deniedByPolicy() (uint64, error) {
+	c, err := ruleset.Open(0)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = c.Close() }() // nothing is written
+	counters, err := ruleset.Counters(c)
+	return counters[ruleset.CounterIngress] + counters[ruleset.CounterEgress], err
+}
+
+// ListDenied prints what the agent of this node denied, as cfg asks.
+func ListDenied(ctx context.Context, cfg config.Config, out io.Writer) error {
+	if err := flows.Ask(ctx, out, time.Now().Add(-cfg.ListDenied), cfg.FollowDenied); err != nil {
+		return fmt.Errorf("denied flows: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Package flows records the flows that this node's policies deny, and answers root about them. The
+// recorder receives denied packets from the kernel; the server answers at an abstract Unix socket of
+// the node's network namespace, which has no port and asks each client for its user; Ask is the
+// client.
+//
+// It decides nothing: what a record says comes from netpol/denied. Nothing of it runs if no NFLOG
+// group is given.
+package flows
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/kernel/nflog"
+	"github.com/podwall/podwall/internal/netpol/denied"
+	"github.com/podwall/podwall/internal/netpol/program"
+	"github.com/podwall/podwall/internal/netpol/ruleset"
+)
+
+const (
+	// ringSize is how many records are kept.
+	ringSize = 4096
+	// flushEach is the time that packets are gathered before they are records.
+	flushEach = 500 * time.Millisecond
+	// retryEach is the pause after a failure to receive packets.
+	retryEach = 5 * time.Second
+	// followerRoom is how many records wait for who follows; more are missed.
+	followerRoom = 1024
+)
+
+// Recorder makes records of the packets that policies deny on this node.
+type Recorder struct {
+	Node  string
+	Group uint16 // of NFLOG, as the rules have it
+	// Owners finds out who has an address.
+	Owners func([]netip.Addr) map[netip.Addr]cluster.Owner
+	// Failed is called when packets cannot be received, and with nil when they can again.
+	Failed func(error)
+	// Show receives each record that is new, and again while it goes on. May be nil.
+	Show func(denied.Record)
+	// Count receives each record with the packets since it was last counted, Lost how many packets
+	// more found no room.
+	Count func(denied.Record)
+	Lost  func(packets uint64)
+
+	view  atomic.Pointer[denied.View]
+	began time.Time
+
+	mu        sync.Mutex // guards what follows
+	ring      *denied.Ring
+	followers map[*follower]bool
+	recorded  uint64
+	failure   error
+}
+
+// follower receives records as they are made.
+type follower struct {
+	records chan denied.Record
+	missed  uint64
+}
+
+// Begin makes the recorder ready for everything else.
+func (r *Recorder) Begin() *Recorder {
+	r.ring, r.followers, r.began = denied.NewRing(ringSize), map[*follower]bool{}, time.Now()
+	return r
+}
+
+// Enforce is called after each commit, with what the kernel enforces from then on.
+func (r *Recorder) Enforce(v *denied.View) { r.view.Store(v) }
+
+// Run receives packets until ctx ends. A failure is tried again.
+func (r *Recorder) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := r.receive(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		r.fail(err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryEach):
+		}
+	}
+}
+
+// fail notes why nothing is recorded; nil if it is.
+func (r *Recorder) fail(err error) {
+	r.mu.Lock()
+	was := r.failure
+	r.failure = err
+	r.mu.Unlock()
+	if (err == nil) != (was == nil) || err != nil && err.Error() != was.Error() {
+		r.Failed(err)
+	}
+}
+
+// receive makes records until ctx ends or something fails.
+func (r *Recorder) receive(ctx context.Context) error {
+	l, err := nflog.Listen(r.Group, ruleset.DeniedBytes)
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // Receive reports it
+	defer func() {
+		if stop() {
+			_ = l.Close() // nothing is written
+		}
+	}()
+	r.fail(nil)
+	var g denied.Gatherer
+	var flush time.Time // zero if nothing is gathered
+	var lost uint64
+	for {
+		packets, err := l.Receive(flush)
+		now := time.Now()
+		for _, p := range packets {
+			r.add(&g, p, now)
+		}
+		if !g.Empty() && flush.IsZero() {
+			flush = now.Add(flushEach)
+		}
+		if !flush.IsZero() && !now.Before(flush) || err != nil {
+			r.keep(g.Flush(r.Node, r.Owners))
+			flush = time.Time{}
+		}
+		if more := g.Skipped() + l.Lost(); more > lost {
+			r.Lost(more - lost)
+			lost = more
+		}
+		switch {
+		case errors.Is(err, os.ErrClosed):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// add gathers one packet. What has another prefix is not ours: another program uses the group too.
+func (r *Recorder) add(g *denied.Gatherer, p nflog.Packet, now time.Time) {
+	directions := map[string]program.Direction{ruleset.DeniedIngress: program.Ingress,
+		ruleset.DeniedEgress: program.Egress}
+	direction, ours := directions[p.Prefix]
+	view := r.view.Load()
+	if !ours || view == nil {
+		return
+	}
+	if f, ok := denied.Parse(p.Payload); ok {
+		g.Add(view, direction, f, now)
+	}
+}
+
+// keep stores records and shows them.
+func (r *Recorder) keep(list []denied.Record) {
+	for _, one := range list {
+		r.Count(one)
+		if now, show := r.put(one); show && r.Show != nil {
+			r.Show(now)
+		}
+	}
+}
+
+func (r *Recorder) put(one denied.Record) (now denied.Record, show bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.recorded += one.Count
+	now, show = r.ring.Add(one)
+	if !show {
+		return now, false
+	}
+	for f := range r.followers {
+		select {
+		case f.records <- now:
+		default:
+			f.missed++
+		}
+	}
+	return now, true
+}
+
+// since returns the records that were last seen after a time, and a summary. If follow is true, the
+// records from then on are sent to the follower until leave is called.
+func (r *Recorder) since(t time.Time, follow bool) (list []denied.Record, s denied.Summary, f *follower) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s = denied.Summary{Node: r.Node, Recording: r.failure == nil, Since: r.began, Recorded: r.recorded,
+		Forgotten: r.ring.Dropped()}
+	if r.failure != nil {
+		s.Why = r.failure.Error()
+	}
+	if follow {
+		f = &follower{records: make(chan denied.Record, followerRoom)}
+		r.followers[f] = true
+	}
+	return r.ring.Since(t), s, f
+}
+
+func (r *Recorder) leave(f *follower) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.followers, f)
+}
+
+// missed takes how many records a follower did not get.
+func (r *Recorder) missed(f *follower) (n uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n, f.missed = f.missed, 0
+	return n
+}
+
+// Problem is what an operator reads when packets cannot be received.
+func Problem(err error) (text, cure string) {
+	text = fmt.Sprintf("denied flows are not recorded: %v", err)
+	cure = "it is tried again; policies are enforced all the same"
+	if errors.Is(err, nflog.ErrTaken) {
+		cure = "give the agent a group that no other program of the node uses (ulogd for example), with " +
+			"--denied-flows-group, and the capability NET_ADMIN; policies are enforced all the same"
+	}
+	return text, cure
+}

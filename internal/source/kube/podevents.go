@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/podwall/podwall/internal/cluster"
+)
+
+// How Events on pods are paced. A pod can cause as many denied flows as it likes.
+const (
+	podEventPeriod = time.Minute
+	maxPodEvents   = 30 // of the node in a period
+	maxPodEventsNS = 10 // and of a namespace
+	podEventAgain  = 10 * time.Minute
+	reasonDenied   = "PolicyDenied"
+)
+
+// podEvent is what waits to be written about a pod.
+type podEvent struct {
+	pod       cluster.Key
+	key, text string
+}
+
+// podEvents are Events about pods of this node. Each namespace has a share of its own; what is above
+// is dropped, and counted.
+type podEvents struct {
+	log   *slog.Logger
+	now   func() time.Time
+	queue chan podEvent
+	count func(EventResult)
+
+	mu    sync.Mutex // guards what follows
+	began time.Time  // the period
+	all   int
+	by    map[string]int // by namespace
+	told  map[podEvent]time.Time
+
+	refused bool // the log says so; used by the goroutine that writes
+}
+
+func newPodEvents(log *slog.Logger) *podEvents {
+	return &podEvents{log: log, now: time.Now, queue: make(chan podEvent, maxPodEvents),
+		count: func(EventResult) {}, by: map[string]int{}, told: map[podEvent]time.Time{}}
+}
+
+// NotifyPod writes an Event on a pod of this node, soon, unless one with the key was written in the
+// last ten minutes or the pod's namespace has had its share of the minute. It never waits.
+func (s *Source) NotifyPod(pod cluster.Key, key, text string) {
+	if s.node != "" {
+		s.onPods.add(podEvent{pod: pod, key: key, text: text})
+	}
+}
+
+func (p *podEvents) add(e podEvent) {
+	if !p.admit(e) {
+		return
+	}
+	select {
+	case p.queue <- e:
+	default:
+		p.count(EventDropped)
+	}
+}
+
+// admit takes a place of the period, and reports whether there is one.
+func (p *podEvents) admit(e podEvent) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.now()
+	if now.Sub(p.began) >= podEventPeriod {
+		p.began, p.all = now, 0
+		clear(p.by)
+		for k, at := range p.told {
+			if now.Sub(at) >= podEventAgain {
+				delete(p.told, k)
+			}
+		}
+	}
+	id := podEvent{pod: e.pod, key: e.key}
+	if at, told := p.told[id]; told && now.Sub(at) < podEventAgain {
+		return false
+	}
+	if p.all >= maxPodEvents || p.by[e.pod.Namespace] >= maxPodEventsNS {
+		p.count(EventDropped)
+		return false
+	}
+	p.all++
+	p.by[e.pod.Namespace]++
+	p.told[id] = now
+	return true
+}
+
+// run writes what waits until ctx ends.
+func (p *podEvents) run(ctx context.Context, client rest.Interface, store *cluster.Store, node string) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-p.queue:
+			p.write(ctx, client, store.Pod(e.pod), e, node)
+			pause(ctx, eventGap)
+		}
+	}
+}
+
+// write writes one Event. What fails is not tried again: the flow goes on, or does not matter any
+// more.
+func (p *podEvents) write(ctx context.Context, client rest.Interface, pod *cluster.Pod, e podEvent, node string) {
+	if pod == nil {
+		p.count(EventDropped)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := client.Post().Namespace(pod.Key.Namespace).Resource("events").Body(eventOnPod(pod, e, node, p.now())).
+		Do(ctx).Error()
+	switch {
+	case err == nil:
+		p.refused = false
+	case missesRight(err) && !p.refused:
+		p.refused = true
+		p.log.Warn("not allowed to write Events: denied flows are told to kubectl podwall flows only",
+			"cure", `bind a ClusterRole with the rule apiGroups: [""], resources: [events], verbs: [create]`)
+	}
+	switch {
+	case err == nil, apierrors.IsAlreadyExists(err):
+		p.count(resultOf(err))
+	default:
+		p.count(EventFailed)
+	}
+}
+
+func eventOnPod(pod *cluster.Pod, e podEvent, node string, now time.Time) *corev1.Event {
+	const digits = 16
+	sum := sha256.Sum256([]byte(pod.UID + "\x00" + e.key + "\x00" + now.Truncate(podEventAgain).String()))
+	name := pod.Key.Name[:min(len(pod.Key.Name), maxName-1-digits)]
+	at := metav1.NewTime(now)
+	return &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Key.Namespace,
+			Name: strings.TrimRight(name, ".-") + "." + hex.EncodeToString(sum[:])[:digits]},
+		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Key.Namespace,
+			Name: pod.Key.Name, UID: types.UID(pod.UID)},
+		Type: corev1.EventTypeWarning, Reason: reasonDenied, Message: shorten(e.text, maxEventText),
+		FirstTimestamp: at, LastTimestamp: at, Count: 1,
+		Source:              corev1.EventSource{Component: "podwall-agent", Host: node},
+		ReportingController: "podwall.io/agent", ReportingInstance: node,
+	}
+}

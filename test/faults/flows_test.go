@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package faults
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/podwall/podwall/internal/kernel/nflog"
+	"github.com/podwall/podwall/internal/netpol/denied"
+	"github.com/podwall/podwall/internal/observe"
+)
+
+// addressOf is an actor's address of a family.
+func addressOf(name string, v6 bool) netip.Addr {
+	all := cast()
+	i := slices.IndexFunc(all, func(a actor) bool { return a.name == name })
+	if v6 {
+		return all[i].addrs[1]
+	}
+	return all[i].addrs[0]
+}
+
+// knock sends the first packet of a connection, and does not wait long for an answer.
+func (w *world) knock(from, to, network string, v6 bool, port uint16) {
+	w.t.Helper()
+	check(w.t, w.ns(from).Do(func() error {
+		ctx, cancel := context.WithTimeout(w.t.Context(), 50*time.Millisecond)
+		defer cancel()
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, network, netip.AddrPortFrom(addressOf(to, v6), port).String())
+		if err != nil {
+			return nil // denied
+		}
+		_, err = conn.Write([]byte("knock"))
+		_ = conn.Close() // it was sent, or not
+		return err
+	}))
+}
+
+// says waits for a text in the output.
+func (a *agent) says(text string) {
+	a.t.Helper()
+	a.Await("output with "+text, func() bool { return strings.Contains(a.Log(), text) }, a.Log)
+}
+
+// lines decodes an agent's answer.
+func lines(t *testing.T, text string) (records []denied.Record, s denied.Summary) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		var l denied.Line
+		if err := json.Unmarshal([]byte(line), &l); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		if l.Flow != nil {
+			records = append(records, *l.Flow)
+		}
+		if l.Summary != nil {
+			s = *l.Summary
+		}
+	}
+	return records, s
+}
+
+// flows asks the agent of node1.
+func (w *world) flows() ([]denied.Record, denied.Summary) {
+	w.t.Helper()
+	text, err := w.run("", agentProgram(), "--list-denied-flows=1m")
+	check(w.t, err)
+	return lines(w.t, text)
+}
+
+// short is a record without times.
+func short(r denied.Record) string {
+	return fmt.Sprintf("%s %s → %s: %s", r.Service(), r.Source, r.Destination, r.Reason())
+}
+
+// Every flow that policies deny is recorded with both ends, the policies and the nearest rule, over both
+// families, of pods of this node and of others. What policies allow is not. Who follows sees it come.
+func TestDeniedFlowsAreRecorded(t *testing.T) {
+	eachWiring(t, func(t *testing.T, w *world) {
+		w.publish(usual()...)
+		a := w.enforced(w.start("--denied-flows-group=7", "--denied-flows-to=stdout,counters", "--metrics-port=20244"))
+		follow := start(t, w.node(), agentProgram(), "--list-denied-flows=1m", "--follow")
+		follow.says(`"summary"`)
+		var want []string
+		for _, v6 := range []bool{false, true} {
+			w.knock(stranger, victim, "tcp", v6, 80)
+			w.knock(far, victim, "udp", v6, 53)
+			w.knock(jailed, peer, "tcp", v6, 443)
+			w.knock(peer, victim, "tcp", v6, 80) // allowed
+			v, p := addressOf(victim, v6), addressOf(peer, v6)
+			want = append(want,
+				fmt.Sprintf("80/tcp %s (%s) → %s (%s): no ingress rule of shop/victim allows it; nearest: shop/victim, "+
+					"rule 0: its ports match, its peers do not", stranger, addressOf(stranger, v6), victim, v),
+				fmt.Sprintf("53/udp %s (%s) → %s (%s): no ingress rule of shop/victim allows it; nearest: shop/victim, "+
+					"rule 0: its ports match, its peers do not", far, addressOf(far, v6), victim, v),
+				fmt.Sprintf("443/tcp %s (%s) → %s (%s): no egress rule of shop/jailed allows it", jailed,
+					addressOf(jailed, v6), peer, p))
+		}
+		slices.Sort(want)
+		var got []string
+		var sum denied.Summary
+		await(t, "a record of each denied flow", func() bool {
+			var list []denied.Record
+			list, sum = w.flows()
+			got = nil
+			for _, r := range list {
+				if r.Node != "node1" || r.Verdict != denied.Denied || r.Count == 0 || r.First.After(r.Last) {
+					t.Fatalf("record %+v", r)
+				}
+				got = append(got, short(r))
+			}
+			return len(got) >= len(want)
+		})
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("records\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		if !sum.Recording || sum.Node != "node1" || sum.Recorded < uint64(len(want)) || sum.Suppressed != 0 {
+			t.Errorf("summary %+v", sum)
+		}
+		follow.says(addressOf(far, true).String())
+		a.says(`"verdict":"denied"`)
+		_, metrics := a.Get("/metrics")
+		for _, line := range []string{`podwall_policy_denied_packets_total{direction="egress",namespace="shop",policy="jailed"} `,
+			`podwall_denied_packets_recorded_total{result="recorded"} `} {
+			if !strings.Contains(metrics, line) || strings.Contains(metrics, line+"0\n") {
+				t.Errorf("metrics have no %q above 0", line)
+			}
+		}
+	})
+}
+
+// One pod that is flooded hides no denied flow of another one, and what is not recorded is counted.
+func TestAFloodOfDeniesHidesNoOther(t *testing.T) {
+	eachWiring(t, func(t *testing.T, w *world) {
+		w.publish(usual()...)
+		w.enforced(w.start("--denied-flows-group=7"))
+		const packets = 500
+		for port := range uint16(packets) {
+			w.knock(stranger, victim, "udp", false, 1000+port)
+		}
+		w.knock(jailed, peer, "udp", false, 443)
+		await(t, "the record of the quiet pod", func() bool {
+			list, _ := w.flows()
+			return slices.ContainsFunc(list, func(r denied.Record) bool { return r.Subject().Pod.Name == "jailed" })
+		})
+		_, sum := w.flows()
+		if sum.Suppressed == 0 || sum.Recorded+sum.Suppressed != packets+1 {
+			t.Errorf("%d recorded and %d suppressed, of %d", sum.Recorded, sum.Suppressed, packets+1)
+		}
+	})
+}
+
+// A group that another program has is a problem with its cure, policies are enforced all the same, and
+// records are made when that program has ended. Without a group nothing of it is in the kernel.
+func TestARecorderWithoutItsGroup(t *testing.T) {
+	eachWiring(t, func(t *testing.T, w *world) {
+		var other *nflog.Listener
+		check(t, w.node().Do(func() (err error) { other, err = nflog.Listen(7, 64); return err }))
+		taken := func(s observe.Status) bool {
+			return slices.ContainsFunc(s.Problems, func(p observe.Problem) bool {
+				return p.Subject == "denied flows" && !p.Blocking && strings.Contains(p.Cure, "--denied-flows-group")
+			})
+		}
+		w.publish(usual()...)
+		a := w.enforced(w.start("--denied-flows-group=7"))
+		a.until("that the group is taken", func(s observe.Status) bool { return s.Ready && taken(s) })
+		if _, sum := w.flows(); sum.Recording || !strings.Contains(sum.Why, "another program") {
+			t.Errorf("summary %+v", sum)
+		}
+		check(t, other.Close())
+		a.until("that the group is free", func(s observe.Status) bool { return s.Ready && !taken(s) })
+		w.knock(stranger, victim, "tcp", false, 80)
+		await(t, "a record", func() bool { list, _ := w.flows(); return len(list) == 1 })
+		a.Stop()
+
+		a = w.enforced(w.start())
+		if text := w.tables(); strings.Contains(text, "log") || strings.Contains(text, "denied-") {
+			t.Errorf("without a group the tables have\n%s", text)
+		}
+		if list, sum := w.flows(); len(list) > 0 || sum.Recording || !strings.Contains(sum.Why, "--denied-flows-group") {
+			t.Errorf("without a group the answer is %+v, %+v", list, sum)
+		}
+		a.Stop()
+		if out, err := w.run("", agentProgram(), "--list-denied-flows=1m"); err == nil ||
+			!strings.Contains(err.Error(), "no podwall-agent answers") {
+			t.Errorf("without an agent: %q, %v", out, err)
+		}
+	})
+}
