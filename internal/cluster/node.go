@@ -8,13 +8,15 @@ import (
 	"slices"
 )
 
-// Node is a Node object, reduced to its name and its addresses: a heartbeat
-// changes neither. It is immutable once it is in a Store.
+// Node is a Node object, reduced to its name, its addresses and its zone: a heartbeat
+// changes none of them. It is immutable once it is in a Store.
 type Node struct {
 	Name string
 	// Addrs are the internal and external addresses of status.addresses, unmapped
 	// and without duplicates, in the order of the API.
 	Addrs []netip.Addr
+	// Zone is the label topology.kubernetes.io/zone, empty for none. Endpoints have hints for zones.
+	Zone string
 }
 
 // Equal reports whether two nodes are the same for every decision.
@@ -22,7 +24,7 @@ func (n *Node) Equal(o *Node) bool {
 	if n == nil || o == nil {
 		return n == o
 	}
-	return n.Name == o.Name && slices.Equal(n.Addrs, o.Addrs)
+	return n.Name == o.Name && n.Zone == o.Zone && slices.Equal(n.Addrs, o.Addrs)
 }
 
 func nodeKey(n *Node) Key { return Key{Name: n.Name} }

@@ -11,7 +11,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// maxFindings bounds the diagnostics of one policy.
+// maxFindings bounds the diagnostics of one object.
 const maxFindings = 20
 
 // affordable reports whether the policy may be within its budget. It only counts, and parses
@@ -81,6 +81,9 @@ func (r *reader) findings() []cluster.Diagnostic {
 	}
 	last := r.found[maxFindings]
 	last.Field, last.Message = "spec", fmt.Sprintf("and %d more findings", more)
+	if r.kind == KindSlice {
+		last.Field = "endpoints"
+	}
 	last.Cure = "correct those that are listed, then look again"
 	return append(r.found[:maxFindings:maxFindings], last)
 }

@@ -18,8 +18,12 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// KindPolicy is the Kind of diagnostics about NetworkPolicies.
-const KindPolicy = "NetworkPolicy"
+// The Kinds of diagnostics.
+const (
+	KindPolicy  = "NetworkPolicy"
+	KindService = "Service"
+	KindSlice   = "EndpointSlice"
+)
 
 // Namespace converts a namespace. The label kubernetes.io/metadata.name is not added or checked:
 // the API server sets it.
@@ -31,7 +35,7 @@ func Namespace(n *corev1.Namespace) *cluster.Namespace {
 // cannot be understood at all still isolates. The diagnostics are in the order
 // of the fields.
 func Policy(np *networkingv1.NetworkPolicy) (*cluster.Policy, []cluster.Diagnostic) {
-	r := &reader{object: cluster.Key{Namespace: np.Namespace, Name: np.Name}}
+	r := &reader{kind: KindPolicy, object: cluster.Key{Namespace: np.Namespace, Name: np.Name}}
 	p := &cluster.Policy{Key: r.object, UID: string(np.UID), Version: np.ResourceVersion}
 	p.IsolatesIngress, p.IsolatesEgress = r.directions(&np.Spec)
 	subject, ok := r.selector("spec.podSelector", &np.Spec.PodSelector,
@@ -58,8 +62,9 @@ func Policy(np *networkingv1.NetworkPolicy) (*cluster.Policy, []cluster.Diagnost
 	return p, r.findings()
 }
 
-// reader collects the faults of one policy.
+// reader collects the faults of one object.
 type reader struct {
+	kind   string
 	object cluster.Key
 	found  []cluster.Diagnostic
 }
@@ -74,6 +79,6 @@ func (r *reader) warn(field, message, cure string) {
 
 func (r *reader) add(s cluster.Severity, field, message, cure string) {
 	r.found = append(r.found, cluster.Diagnostic{
-		Severity: s, Kind: KindPolicy, Object: r.object, Field: field, Message: message, Cure: cure,
+		Severity: s, Kind: r.kind, Object: r.object, Field: field, Message: message, Cure: cure,
 	})
 }

@@ -12,24 +12,23 @@ import (
 // It bounds the memory of values that no pod uses any more.
 const generation = 8192
 
-// Interner makes equal parts of pods share memory: a cluster of 100,000 pods has few different
-// label sets, port lists, namespaces and nodes. Its results are the same with and without sharing,
+// Interner makes equal parts of pods and of endpoints share memory: a cluster of 100,000 pods has few
+// different label sets, port lists, namespaces and nodes. Its results are the same with and without sharing,
 // except for OnNode. A nil Interner shares nothing. It is not safe for concurrent use.
 type Interner struct {
 	texts  recent[string]
 	labels recent[cluster.Labels]
 	ports  recent[*cluster.Declared]
+	places recent[*cluster.Placement]
 	key    []byte // scratch space, to look up without allocating
 	node   string // the only node whose pods' UIDs matter; empty for all
 }
 
 // NewInterner returns an empty Interner.
 func NewInterner() *Interner {
-	return &Interner{
-		texts:  newRecent[string](),
-		labels: newRecent[cluster.Labels](),
-		ports:  newRecent[*cluster.Declared](),
-	}
+	in := &Interner{}
+	in.Forget()
+	return in
 }
 
 // OnNode returns the Interner, set up for an agent of that node: it drops the UIDs of pods of other
@@ -44,7 +43,8 @@ func (in *Interner) OnNode(name string) *Interner {
 // It is useful after a large list: the tables take some megabytes, and single pods that follow are
 // few.
 func (in *Interner) Forget() {
-	in.texts, in.labels, in.ports = newRecent[string](), newRecent[cluster.Labels](), newRecent[*cluster.Declared]()
+	in.texts, in.labels = newRecent[string](), newRecent[cluster.Labels]()
+	in.ports, in.places = newRecent[*cluster.Declared](), newRecent[*cluster.Placement]()
 }
 
 // uid returns the UID to keep for a pod.
@@ -106,6 +106,40 @@ func (in *Interner) declared(ports []cluster.NamedPort, extra *cluster.Extra) *c
 		return shared
 	}
 	return in.ports.put(string(key), d)
+}
+
+// placement returns the placement, shared.
+func (in *Interner) placement(p cluster.Placement) *cluster.Placement {
+	if in == nil {
+		return &p
+	}
+	key := append(in.key[:0], flag(p.Ready)|flag(p.Serving)<<1|flag(p.Terminating)<<2)
+	key = appendText(key, p.Node)
+	for _, list := range [][]string{p.NodeHints, p.ZoneHints} {
+		key = binary.AppendUvarint(key, uint64(len(list)))
+		for _, text := range list {
+			key = appendText(key, text)
+		}
+	}
+	in.key = key
+	if shared, ok := in.places.get(key); ok {
+		return shared
+	}
+	name := string(key)
+	p.Node = in.text(p.Node)
+	for _, list := range [][]string{p.NodeHints, p.ZoneHints} {
+		for i, text := range list {
+			list[i] = in.text(text)
+		}
+	}
+	return in.places.put(name, &p)
+}
+
+func flag(set bool) byte {
+	if set {
+		return 1
+	}
+	return 0
 }
 
 // appendText appends the length before the text, because no separator is safe: ("a", "bc") and

@@ -5,6 +5,7 @@ package convert
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -14,7 +15,7 @@ import (
 // Node converts a Node. Host names are left out: resolving them would mean trusting a name server
 // as well. The result does not reference n.
 func Node(n *corev1.Node) *cluster.Node {
-	node := &cluster.Node{Name: string([]byte(n.Name))}
+	node := &cluster.Node{Name: strings.Clone(n.Name), Zone: strings.Clone(n.Labels[corev1.LabelTopologyZone])}
 	for _, a := range n.Status.Addresses {
 		if a.Type != corev1.NodeInternalIP && a.Type != corev1.NodeExternalIP {
 			continue
