@@ -27,6 +27,8 @@ func layers() []layer {
 		{pkg: "internal/inet", pure: true, may: ours("immutable"), reason: "it is below whatever has addresses and ports"},
 		{pkg: "internal/proxy/program", pure: true, may: ours("immutable", "inet"),
 			reason: "a program must be readable without Kubernetes and without nftables"},
+		{pkg: "internal/proxy/service", pure: true, may: ours("cluster", "immutable", "inet", "proxy/program"),
+			reason: "what Services mean is a function of the cluster, said in the program's words"},
 		{pkg: "internal/netpol/program", pure: true, may: ours("immutable", "inet"),
 			reason: "a program must be readable without Kubernetes and without nftables"},
 		{pkg: "internal/netpol/policy", pure: true, may: ours("cluster", "immutable", "inet", "netpol/program"),

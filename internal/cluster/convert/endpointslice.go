@@ -55,6 +55,7 @@ func (in *Interner) EndpointSlice(s *discoveryv1.EndpointSlice) (*cluster.Endpoi
 
 // endpointPorts reads the ports of a slice.
 func (r *reader) endpointPorts(raw []discoveryv1.EndpointPort) []cluster.EndpointPort {
+	raw = some(r, "ports", raw)
 	list := make([]cluster.EndpointPort, 0, len(raw))
 	for i, p := range raw {
 		field := fmt.Sprintf("ports[%d]", i)

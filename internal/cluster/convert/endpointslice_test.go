@@ -5,6 +5,7 @@ package convert
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -76,6 +77,30 @@ func TestFindingsOfASliceAreCounted(t *testing.T) {
 	if _, found := EndpointSlice(s); len(found) != maxFindings+1 || !strings.Contains(found[maxFindings].Message, "5 more") ||
 		found[maxFindings].Field != "endpoints" {
 		t.Errorf("found %v", found)
+	}
+}
+
+func TestListsAreBounded(t *testing.T) {
+	s := readService(t, `{spec: {clusterIP: 10.0.0.1, type: LoadBalancer}}`)
+	e := readSlice(t, `{addressType: IPv4}`)
+	for i := range int32(maxListed + 1) {
+		a := netip.AddrFrom4([4]byte{192, 0, byte(i >> 8), byte(i)}).String()
+		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Port: 1 + i})
+		s.Spec.ExternalIPs = append(s.Spec.ExternalIPs, a)
+		s.Spec.LoadBalancerSourceRanges = append(s.Spec.LoadBalancerSourceRanges, a+"/32")
+		s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: a})
+		e.Ports = append(e.Ports, discoveryv1.EndpointPort{Port: &s.Spec.Ports[i].Port})
+	}
+	v, found := Service(s)
+	for name, n := range map[string]int{"ports": len(v.Ports), "external addresses": len(v.External.IPs),
+		"addresses of the load balancer": len(v.External.LoadBalancerIPs), "ranges": len(v.External.SourceRanges)} {
+		if n != maxListed {
+			t.Errorf("%d %s", n, name)
+		}
+	}
+	slice, more := EndpointSlice(e)
+	if len(slice.Ports) != maxListed || len(found) != 4 || len(more) != 1 {
+		t.Errorf("%d ports, found %v and %v", len(slice.Ports), found, more)
 	}
 }
 

@@ -22,6 +22,20 @@ const (
 	maxTimeout     = 86400
 )
 
+// maxListed is how many entries of a list of a Service or of the ports of a slice are read. The API has
+// no bound; a Service with more ports or addresses is not one that somebody wrote.
+const maxListed = 1024
+
+// some returns the entries of a list that are read.
+func some[T any](r *reader, field string, list []T) []T {
+	if len(list) > maxListed {
+		r.fail(field, fmt.Sprintf("the list has %d entries: those after the first %d are not served", len(list),
+			maxListed), "use several Services")
+		return list[:maxListed]
+	}
+	return list
+}
+
 // Service converts a Service. It returns nil for one that the proxy does not serve: an
 // ExternalName, one without a cluster address or one that is labelled as another's. The result does
 // not reference s.
@@ -121,9 +135,10 @@ func unusable(a netip.Addr) string {
 
 // servicePorts reads the ports. A node port belongs to the types NodePort and LoadBalancer.
 func (r *reader) servicePorts(spec *corev1.ServiceSpec) []cluster.ServicePort {
-	list := make([]cluster.ServicePort, 0, len(spec.Ports))
-	for i := range spec.Ports {
-		raw, field := &spec.Ports[i], fmt.Sprintf("spec.ports[%d]", i)
+	ports := some(r, "spec.ports", spec.Ports)
+	list := make([]cluster.ServicePort, 0, len(ports))
+	for i := range ports {
+		raw, field := &ports[i], fmt.Sprintf("spec.ports[%d]", i)
 		protocol, known := r.protocol(field, string(raw.Protocol))
 		port, ok := r.servedPort(field+".port", raw.Port)
 		if !known || !ok {
@@ -217,14 +232,15 @@ func (r *reader) external(s *corev1.Service, v *cluster.Service) *cluster.Extern
 		return nil
 	}
 	e := &cluster.External{Local: r.local("spec.externalTrafficPolicy", string(spec.ExternalTrafficPolicy))}
-	for i, text := range spec.ExternalIPs {
+	for i, text := range some(r, "spec.externalIPs", spec.ExternalIPs) {
 		e.IPs = r.outside(fmt.Sprintf("spec.externalIPs[%d]", i), text, v, e.IPs)
 	}
 	if spec.Type != corev1.ServiceTypeLoadBalancer {
 		return e
 	}
-	for i := range s.Status.LoadBalancer.Ingress {
-		in, field := &s.Status.LoadBalancer.Ingress[i], fmt.Sprintf("status.loadBalancer.ingress[%d]", i)
+	ingress := some(r, "status.loadBalancer.ingress", s.Status.LoadBalancer.Ingress)
+	for i := range ingress {
+		in, field := &ingress[i], fmt.Sprintf("status.loadBalancer.ingress[%d]", i)
 		if in.IP != "" && r.virtual(field+".ipMode", in.IPMode) {
 			e.LoadBalancerIPs = r.outside(field+".ip", in.IP, v, e.LoadBalancerIPs)
 		}
@@ -266,8 +282,9 @@ func (r *reader) virtual(field string, mode *corev1.LoadBalancerIPMode) bool {
 }
 
 // sourceRanges reads spec.loadBalancerSourceRanges. A range that cannot be read admits nobody.
-func (r *reader) sourceRanges(texts []string) (list []netip.Prefix) {
-	for i, text := range texts {
+func (r *reader) sourceRanges(texts []string) []netip.Prefix {
+	var list []netip.Prefix
+	for i, text := range some(r, "spec.loadBalancerSourceRanges", texts) {
 		field := fmt.Sprintf("spec.loadBalancerSourceRanges[%d]", i)
 		text = strings.TrimSpace(text) // the API allows white space here
 		p, usual, err := parseCIDR(text)

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/proxy/program"
+)
+
+// Index keeps the model of a node up to date. It is not safe for concurrent use.
+//
+// Of each Service it keeps what the programs hold of it now, as the values from which that was
+// computed. A change computes the part of the Service twice, before and after, and applies the
+// difference: this costs time, but no memory beside the programs.
+type Index struct {
+	settings Settings
+	node     *cluster.Node // this node's object
+	env      *environment
+	services map[cluster.Key]*entry
+	owners   owners
+	taken    taken
+	// wanting are the Services that have or want an external address.
+	wanting map[netip.Addr][]*entry
+	parts   [len(inet.Families)]part
+	health  map[*entry]Health
+	unsound map[*entry]bool // Services with findings
+}
+
+// entry is a Service, or slices of one that does not exist.
+type entry struct {
+	key     cluster.Key
+	service *cluster.Service
+	slices  []*cluster.EndpointSlice // sorted by name; never modified
+	claims  []claim                  // what it may have, unless an older one has it; never modified
+	held    *input                   // what the programs hold; nil for nothing
+	said    []cluster.Diagnostic     // about the claims
+	found   []cluster.Diagnostic     // all
+}
+
+// NewIndex returns the Index of an empty cluster.
+func NewIndex(settings Settings) *Index {
+	x := &Index{
+		settings: settings,
+		services: map[cluster.Key]*entry{},
+		owners:   owners{first: map[program.Front]*entry{}, all: map[program.Front][]*entry{}},
+		taken:    newTaken(),
+		wanting:  map[netip.Addr][]*entry{},
+		health:   map[*entry]Health{},
+		unsound:  map[*entry]bool{},
+	}
+	x.env = newEnvironment(settings, nil)
+	for i, f := range inet.Families {
+		x.parts[i] = newPart(x.env.skeleton(f))
+	}
+	return x
+}
+
+// Model returns the model of the cluster after the last Apply.
+func (x *Index) Model() *Model {
+	m := &Model{IPv4: x.parts[0].publish(), IPv6: x.parts[1].publish()}
+	m.Health = slices.SortedFunc(maps.Values(x.health), compareHealth)
+	return m
+}
+
+// Diagnostics returns what is wrong with the Services now, sorted.
+func (x *Index) Diagnostics() (list []cluster.Diagnostic) {
+	for e := range x.unsound {
+		list = append(list, e.found...)
+	}
+	slices.SortFunc(list, compareFindings)
+	return list
+}
+
+// Set changes the settings. It costs a computation of every Service.
+func (x *Index) Set(settings Settings) {
+	x.settings = settings
+	work := newWork()
+	x.setEnvironment(work)
+	x.finish(work)
+}
+
+// Apply takes over a change of the cluster.
+func (x *Index) Apply(d *cluster.ServiceDelta) {
+	work := newWork()
+	x.applyAddresses(d, work)
+	for _, c := range d.Services {
+		x.setService(c, work)
+	}
+	for _, c := range d.Slices {
+		x.setSlice(c.Old, c.New, work)
+	}
+	x.finish(work)
+}
+
+// work is what a change makes necessary.
+type work struct {
+	claims map[*entry]bool     // Services whose claims must be decided again
+	parts  map[*entry]bool     // Services whose part must be computed again
+	moved  map[netip.Addr]bool // addresses that somebody has since, or nobody any more
+}
+
+func newWork() *work {
+	return &work{claims: map[*entry]bool{}, parts: map[*entry]bool{}, moved: map[netip.Addr]bool{}}
+}
+
+// applyAddresses takes over the addresses of nodes and pods, and what this node's object says.
+func (x *Index) applyAddresses(d *cluster.ServiceDelta, w *work) {
+	for _, c := range d.Nodes {
+		if c.Old != nil {
+			x.taken.nodes.subtract(c.Old.Addrs, w.moved)
+		}
+		if c.New != nil {
+			x.taken.nodes.add(c.New.Addrs, w.moved)
+		}
+		if c.Old != nil && c.Old.Name == x.settings.Node || c.New != nil && c.New.Name == x.settings.Node {
+			x.node = c.New
+			if now := newEnvironment(x.settings, x.node); now.zone != x.env.zone || now.primary != x.env.primary {
+				x.setEnvironment(w)
+			}
+		}
+	}
+	for _, c := range d.Pods {
+		if c.Old.Networked() {
+			x.taken.pods.subtract(c.Old.IPs, w.moved)
+		}
+		if c.New.Networked() {
+			x.taken.pods.add(c.New.IPs, w.moved)
+		}
+	}
+}
+
+// setEnvironment makes every Service be computed again.
+func (x *Index) setEnvironment(w *work) {
+	x.env = newEnvironment(x.settings, x.node)
+	for i, f := range inet.Families {
+		x.parts[i].frame = x.env.skeleton(f)
+	}
+	for _, e := range x.services {
+		w.claims[e] = true
+	}
+}
+
+func (x *Index) entry(k cluster.Key) *entry {
+	e := x.services[k]
+	if e == nil {
+		e = &entry{key: k}
+		x.services[k] = e
+	}
+	return e
+}
+
+// setService takes over a Service.
+func (x *Index) setService(c cluster.Change[cluster.Service], w *work) {
+	var k cluster.Key
+	if c.New != nil {
+		k = c.New.Key
+	} else {
+		k = c.Old.Key
+	}
+	e := x.entry(k)
+	if e.service != nil {
+		x.taken.services.subtract(e.service.ClusterIPs, w.moved)
+		for _, a := range outsideAddresses(e.service) {
+			x.unwant(a, e)
+		}
+	}
+	if c.New != nil {
+		x.taken.services.add(c.New.ClusterIPs, w.moved)
+		for _, a := range outsideAddresses(c.New) {
+			x.wanting[a] = append(x.wanting[a], e)
+		}
+	}
+	e.service = c.New
+	w.claims[e] = true
+}
+
+// outsideAddresses returns the external addresses that a Service wants, without duplicates.
+func outsideAddresses(s *cluster.Service) (list []netip.Addr) {
+	if s.External == nil {
+		return nil
+	}
+	for _, some := range [][]netip.Addr{s.External.LoadBalancerIPs, s.External.IPs} {
+		for _, a := range some {
+			if !slices.Contains(list, a) {
+				list = append(list, a)
+			}
+		}
+	}
+	return list
+}
+
+func (x *Index) unwant(a netip.Addr, e *entry) {
+	rest := slices.DeleteFunc(x.wanting[a], func(o *entry) bool { return o == e })
+	if x.wanting[a] = rest; len(rest) == 0 {
+		delete(x.wanting, a)
+	}
+}
+
+// setSlice takes over an EndpointSlice. It may have got another Service.
+func (x *Index) setSlice(old, now *cluster.EndpointSlice, w *work) {
+	if old != nil && (now == nil || old.Parent() != now.Parent()) {
+		x.replaceSlice(x.entry(old.Parent()), old.Key, nil, w)
+	}
+	if now != nil {
+		x.replaceSlice(x.entry(now.Parent()), now.Key, now, w)
+	}
+}
+
+// replaceSlice puts a slice into the list of a Service, or takes it out if it is nil.
+func (x *Index) replaceSlice(e *entry, k cluster.Key, s *cluster.EndpointSlice, w *work) {
+	w.parts[e] = true
+	i, found := slices.BinarySearchFunc(e.slices, k.Name, func(s *cluster.EndpointSlice, name string) int {
+		return strings.Compare(s.Key.Name, name)
+	})
+	list := append(make([]*cluster.EndpointSlice, 0, len(e.slices)+1), e.slices[:i]...)
+	if s != nil {
+		list = append(list, s)
+	}
+	if found {
+		i++
+	}
+	e.slices = append(list, e.slices[i:]...)
+}
+
+// finish decides the claims again and applies the difference to the programs.
+func (x *Index) finish(w *work) {
+	for a := range w.moved {
+		for _, e := range x.wanting[a] {
+			w.claims[e] = true
+		}
+	}
+	x.decideClaims(w)
+	var edits [len(inet.Families)]edit
+	for e := range w.parts {
+		x.recompute(e, &edits)
+		if e.service == nil && len(e.slices) == 0 {
+			delete(x.services, e.key)
+		}
+	}
+	for i := range edits {
+		x.parts[i].apply(&edits[i])
+	}
+}
+
+// decideClaims replaces the claims of Services, and finds all whose part may be another: those that
+// claim a front that one of them claimed or claims.
+func (x *Index) decideClaims(w *work) {
+	touched := map[program.Front]bool{}
+	for e := range w.claims {
+		w.parts[e] = true
+		for _, c := range e.claims {
+			x.owners.remove(c.front, e)
+			touched[c.front] = true
+		}
+		e.claims, e.said = nil, nil
+	}
+	for e := range w.claims {
+		if e.service == nil {
+			continue
+		}
+		e.claims, e.said = x.env.claims(e.service, x.held)
+		for _, c := range e.claims {
+			x.owners.add(c.front, e)
+			touched[c.front] = true
+		}
+	}
+	for f := range touched {
+		for _, e := range x.owners.all[f] {
+			w.parts[e] = true
+		}
+		if e := x.owners.first[f]; e != nil {
+			w.parts[e] = true
+		}
+	}
+}
+
+func (x *Index) held(a netip.Addr) string {
+	switch {
+	case x.env.own(a):
+		return heldByNode
+	case x.taken.nodes.has(a):
+		return heldByOther
+	case x.taken.services.has(a):
+		return heldByService
+	case x.taken.pods.has(a):
+		return heldByPod
+	}
+	return ""
+}
+
+// recompute replaces the part of a Service in the programs.
+func (x *Index) recompute(e *entry, edits *[len(inet.Families)]edit) {
+	before := e.held.fragment()
+	e.held, e.found = nil, e.said
+	if e.service != nil {
+		won, found := x.won(e)
+		e.held = &input{env: x.env, service: e.service, slices: e.slices, won: won}
+		e.found = append(slices.Clip(e.said), found...)
+	}
+	after := e.held.fragment()
+	e.found = append(e.found, after.found...)
+	for i, f := range inet.Families {
+		edits[i].replace(f, &before, &after)
+	}
+	delete(x.health, e)
+	if after.health != nil {
+		x.health[e] = *after.health
+	}
+	delete(x.unsound, e)
+	if len(e.found) > 0 {
+		x.unsound[e] = true
+	}
+}
+
+// won returns the claims that no older Service has, and what to say about the others.
+func (x *Index) won(e *entry) (list []claim, found []cluster.Diagnostic) {
+	lostSome := false
+	for _, c := range e.claims {
+		if first := x.owners.first[c.front]; first != e {
+			lostSome = true
+			found = append(found, lost(e.service, c, first.key))
+		}
+	}
+	if !lostSome {
+		return e.claims, nil // shared: most Services lose nothing
+	}
+	for _, c := range e.claims {
+		if x.owners.first[c.front] == e {
+			list = append(list, c)
+		}
+	}
+	return list, found
+}

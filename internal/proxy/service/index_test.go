@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/lab/testkit/gen"
+	"github.com/podwall/podwall/internal/proxy/program"
+)
+
+// settings are those of node one in the world of package gen.
+func settings(t *rapid.T) Settings {
+	coin := func(label string) bool { return rapid.Bool().Draw(t, label) }
+	s := Settings{Node: "one", MasqueradeAll: rapid.IntRange(1, 5).Draw(t, "masquerade all") == 1,
+		Strict: coin("strict"), NodePortAddresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}
+	for _, v4 := range []bool{true, false} {
+		s.OwnAddresses = append(s.OwnAddresses, gen.NodeAddr("one", v4))
+		s.ServiceRanges = append(s.ServiceRanges, gen.ServiceRange(v4))
+		s.NodePods = append(s.NodePods, gen.PodRange(v4, true))
+		if rapid.IntRange(1, 6).Draw(t, "no pod range") > 1 {
+			s.ClusterPods = append(s.ClusterPods, gen.PodRange(v4, false))
+		}
+		if rapid.IntRange(1, 6).Draw(t, "no node ports") > 1 {
+			s.NodePortAddresses = append(s.NodePortAddresses, gen.NodeAddr("one", v4))
+		}
+	}
+	if coin("ranges") {
+		s.ExternalRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/31"), netip.MustParsePrefix("2001:db8::/32")}
+		s.LoadBalancerRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.2/31"), netip.MustParsePrefix("2001:db8::/32")}
+	}
+	return s
+}
+
+// text returns everything that a model says.
+func text(m *Model, found []cluster.Diagnostic) string {
+	var b strings.Builder
+	for _, f := range inet.Families {
+		b.WriteString(m.Program(f).String())
+	}
+	fmt.Fprintf(&b, "health %v\n", m.Health)
+	for _, d := range found {
+		fmt.Fprintln(&b, d)
+	}
+	return b.String()
+}
+
+func TestStepsAgreeWithRecomputation(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		set := settings(t)
+		x, w := NewIndex(set), &gen.Services{}
+		for range rapid.IntRange(1, 30).Draw(t, "steps") {
+			if rapid.IntRange(1, 20).Draw(t, "other settings") == 1 {
+				set = settings(t)
+				x.Set(set)
+			}
+			before := x.Model()
+			old := text(before, nil)
+			x.Apply(w.Change(t))
+			now := x.Model()
+			want, found := Resolve(w.Snapshot(t), set)
+			if got, want := text(now, x.Diagnostics()), text(want, found); got != want {
+				t.Fatalf("the index has\n%s\nrecomputation\n%s", got, want)
+			}
+			if text(before, nil) != old {
+				t.Fatal("a published program changed")
+			}
+			for _, f := range inet.Families {
+				if err := now.Program(f).Check(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		x.checkEmpty(t, w)
+	})
+}
+
+// checkEmpty takes everything away and looks whether something is left.
+func (x *Index) checkEmpty(t *rapid.T, w *gen.Services) {
+	var d cluster.ServiceDelta
+	snap := w.Snapshot(t)
+	d.Services, d.Slices, d.Nodes, d.Pods = gone(snap.Services), gone(snap.Slices), gone(snap.Nodes), gone(snap.Pods)
+	x.Apply(&d)
+	left := len(x.services) + len(x.owners.first) + len(x.owners.all) + len(x.wanting) + len(x.health) + len(x.unsound) +
+		len(x.taken.nodes.once) + len(x.taken.services.once) + len(x.taken.pods.once) + len(x.taken.nodes.more) +
+		len(x.taken.services.more) + len(x.taken.pods.more)
+	for i, f := range inet.Families {
+		p, skeleton := x.parts[i].publish(), x.env.skeleton(f)
+		left += len(x.parts[i].addresses.more) + len(x.parts[i].loops.more) + len(x.parts[i].admissions)
+		if p.String() != skeleton.String() {
+			t.Errorf("of no Service is left:\n%s", p)
+		}
+	}
+	if left > 0 {
+		t.Errorf("%d entries are left: %+v", left, x)
+	}
+}
+
+func gone[T any](list []*T) (c []cluster.Change[T]) {
+	for _, v := range list {
+		c = append(c, cluster.Change[T]{Old: v})
+	}
+	return c
+}
+
+// The same cluster gives the same program, whatever came first: each object in a step of its own, in
+// any order, after any history.
+func TestTheOrderOfEventsDoesNotMatter(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		set, w := settings(t), &gen.Services{}
+		x := NewIndex(set)
+		for range rapid.IntRange(1, 10).Draw(t, "steps") {
+			x.Apply(w.Change(t))
+		}
+		snap := w.Snapshot(t)
+		var steps []*cluster.ServiceDelta
+		for _, s := range snap.Services {
+			steps = append(steps, &cluster.ServiceDelta{Services: []cluster.Change[cluster.Service]{{New: s}}})
+		}
+		for _, s := range snap.Slices {
+			steps = append(steps, &cluster.ServiceDelta{Slices: []cluster.Change[cluster.EndpointSlice]{{New: s}}})
+		}
+		for _, n := range snap.Nodes {
+			steps = append(steps, &cluster.ServiceDelta{Nodes: []cluster.Change[cluster.Node]{{New: n}}})
+		}
+		for _, p := range snap.Pods {
+			steps = append(steps, &cluster.ServiceDelta{Pods: []cluster.Change[cluster.Pod]{{New: p}}})
+		}
+		if len(steps) > 1 {
+			steps = rapid.Permutation(steps).Draw(t, "order")
+		}
+		y := NewIndex(set)
+		for _, d := range steps {
+			y.Apply(d)
+		}
+		if a, b := text(x.Model(), x.Diagnostics()), text(y.Model(), y.Diagnostics()); a != b {
+			t.Fatalf("one history gives\n%s\nanother\n%s", a, b)
+		}
+	})
+}
+
+// many returns a cluster of n Services with the given number of endpoints each.
+func many(n, endpoints int) *cluster.ServiceSnapshot {
+	snap := &cluster.ServiceSnapshot{}
+	up := &cluster.Placement{Node: "one", Ready: true, Serving: true}
+	for i := range n {
+		k := cluster.Key{Namespace: "ns", Name: fmt.Sprint("s", i)}
+		snap.Services = append(snap.Services, &cluster.Service{Key: k,
+			ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})},
+			Ports:      []cluster.ServicePort{{Protocol: cluster.TCP, Port: 80}}})
+		slice := &cluster.EndpointSlice{Key: k, Service: k.Name, Ports: []cluster.EndpointPort{{Protocol: cluster.TCP, Port: 8080}}}
+		for j := range endpoints {
+			slice.Endpoints = append(slice.Endpoints, cluster.Endpoint{
+				Addr: netip.AddrFrom4([4]byte{10, byte(j), byte(i >> 8), byte(i)}), Placement: up})
+		}
+		snap.Slices = append(snap.Slices, slice)
+	}
+	return snap
+}
+
+func all(snap *cluster.ServiceSnapshot) *cluster.ServiceDelta {
+	d := &cluster.ServiceDelta{}
+	for _, s := range snap.Services {
+		d.Services = append(d.Services, cluster.Change[cluster.Service]{New: s})
+	}
+	for _, s := range snap.Slices {
+		d.Slices = append(d.Slices, cluster.Change[cluster.EndpointSlice]{New: s})
+	}
+	return d
+}
+
+// A change of one Service is a change of its own elements, and costs what that Service has.
+func TestAChangeTouchesItsOwnServiceOnly(t *testing.T) {
+	const endpoints = 5
+	var costs []float64
+	for _, n := range []int{10, 3000} {
+		snap := many(n, endpoints)
+		x := NewIndex(Settings{Node: "one"})
+		x.Apply(all(snap))
+		before := x.Model().IPv4
+		if before.Routes.Len() != n || before.Slots.Len() != n*endpoints {
+			t.Fatalf("%d routes, %d slots", before.Routes.Len(), before.Slots.Len())
+		}
+		old, less := snap.Slices[7], *snap.Slices[7]
+		less.Endpoints = slices.Clone(less.Endpoints[1:])
+		there := &cluster.ServiceDelta{Slices: []cluster.Change[cluster.EndpointSlice]{{Old: old, New: &less}}}
+		back := &cluster.ServiceDelta{Slices: []cluster.Change[cluster.EndpointSlice]{{Old: &less, New: old}}}
+		x.Apply(there)
+		after := x.Model().IPv4
+		added, removed := after.Slots.Diff(before.Slots)
+		for _, s := range append(added, removed...) {
+			if s.Front.Addr != snap.Services[7].ClusterIPs[0] {
+				t.Errorf("the slot %v of another Service changed", s)
+			}
+		}
+		routes, _ := after.Routes.Diff(before.Routes)
+		if len(routes) != 1 || len(removed)-len(added) != 1 || len(removed) > endpoints {
+			t.Errorf("%d routes changed, %d slots came, %d went", len(routes), len(added), len(removed))
+		}
+		costs = append(costs, testing.AllocsPerRun(20, func() { x.Apply(there); x.Apply(back) }))
+	}
+	if costs[1] > 2.5*costs[0] { // the sets are trees: the depth grows
+		t.Errorf("allocations of a change: %.0f among 10 Services, %.0f among 3,000", costs[0], costs[1])
+	}
+}
+
+// A value replaced by an equal one changes nothing, not even by pointer.
+func TestNothingChangesForNothing(t *testing.T) {
+	snap := many(3, 2)
+	x := NewIndex(Settings{})
+	x.Apply(all(snap))
+	before := x.Model()
+	again := *snap.Slices[0]
+	x.Apply(&cluster.ServiceDelta{Slices: []cluster.Change[cluster.EndpointSlice]{{Old: snap.Slices[0], New: &again}}})
+	now := x.Model()
+	if !now.IPv4.Routes.Same(before.IPv4.Routes) || !now.IPv4.Slots.Same(before.IPv4.Slots) || !reflect.DeepEqual(now, before) {
+		t.Error("the program changed")
+	}
+}
+
+// Where one of two fronts goes, and where both sets are one range each.
+func TestSlotsAreARangeOfEachSet(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var list []endpoint
+		for i := range rapid.IntRange(0, 40).Draw(t, "endpoints") {
+			list = append(list, endpoint{Backend: program.Backend{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Port: 80},
+				local: rapid.Bool().Draw(t, "local"), everywhere: rapid.Bool().Draw(t, "everywhere")})
+		}
+		front := program.Front{Addr: netip.MustParseAddr("10.96.0.1"), Protocol: inet.TCP, Port: 80}
+		ordered, n := order(front, list, true, true)
+		shuffled, m := order(front, rapid.Permutation(append(list, endpoint{})).Draw(t, "order"), true, true)
+		if !slices.Equal(ordered, shuffled) || n != m {
+			t.Fatalf("%v and %v", ordered, shuffled)
+		}
+		for i, r := range ordered {
+			at := slices.IndexFunc(list, func(x endpoint) bool { return x.Backend == r.Backend })
+			if x := list[at]; x.local != (i < n[0]+n[1]) || x.everywhere != (i >= n[0]) {
+				t.Fatalf("slot %d is %+v of %v", i, x, n)
+			}
+		}
+	})
+}
