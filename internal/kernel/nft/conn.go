@@ -164,6 +164,10 @@ func (c *Conn) CommitUntil(ctx context.Context, ops []Op) error {
 	if !whole {
 		ops = split(ops, c.batch)
 	}
+	c, err := c.describing(ops)
+	if err != nil {
+		return err
+	}
 	for _, op := range ops {
 		pending += weight(op)
 		next := staged && op.Kind.Stage() != stage
@@ -190,6 +194,14 @@ func (c *Conn) CommitUntil(ctx context.Context, ops []Op) error {
 // split divides operations that add or delete many elements of one set.
 func split(ops []Op, most int) (parts []Op) {
 	for _, op := range ops {
+		if op.Kind == ReplaceElements && len(op.Entries) > most {
+			for i := 0; i < len(op.Entries); i += most {
+				part, end := op, min(i+most, len(op.Entries))
+				part.Entries, part.Removed = op.Entries[i:end], op.Removed[i:end]
+				parts = append(parts, part)
+			}
+			continue
+		}
 		if op.Kind != AddElements && op.Kind != DeleteElements || len(op.Entries) <= most {
 			parts = append(parts, op)
 			continue
@@ -253,7 +265,7 @@ func (c *Conn) queue(op Op) error {
 		return inParts(c.nl.SetAddElements, c.set(op.Set), op.Set, op.Entries)
 	case DeleteElements:
 		return inParts(c.nl.SetDeleteElements, c.set(op.Set), op.Set, op.Entries)
-	case SwapElements:
+	case ReplaceElements, SwapElements:
 		return errors.Join(
 			inParts(c.nl.SetDeleteElements, c.set(op.Set), op.Set, op.Removed),
 			inParts(c.nl.SetAddElements, c.set(op.Set), op.Set, op.Entries))
@@ -313,6 +325,7 @@ func hooks() map[string]*nftables.ChainHook {
 		"prerouting":  nftables.ChainHookPrerouting,
 		"input":       nftables.ChainHookInput,
 		"forward":     nftables.ChainHookForward,
+		"output":      nftables.ChainHookOutput,
 		"postrouting": nftables.ChainHookPostrouting,
 	}
 }
@@ -320,13 +333,22 @@ func hooks() map[string]*nftables.ChainHook {
 func (c *Conn) set(s *Set) *nftables.Set {
 	k := &nftables.Set{
 		Table: c.table, Name: s.Name, KeyType: s.Key.datatype(),
-		Interval: s.Interval, IsMap: s.Map, Comment: Clip(s.Comment), KeyByteOrder: binaryutil.BigEndian,
+		Interval: s.Interval, IsMap: s.Map || s.Data != 0, Comment: Clip(s.Comment), KeyByteOrder: binaryutil.BigEndian,
+	}
+	if s.typeof() != "" && c.lister != nil {
+		k.Comment, k.KeyByteOrder = "", nil // see describing
 	}
 	if s.Key >= Interface && s.Key <= InterfaceAddr6 {
 		k.KeyByteOrder = binaryutil.NativeEndian
 	}
 	if s.Map {
 		k.DataType = nftables.TypeVerdict
+	}
+	if s.Data != 0 {
+		k.DataType = s.Data.datatype()
+	}
+	if s.Dynamic {
+		k.HasTimeout, k.Dynamic, k.Size = true, true, s.Size
 	}
 	if s.Timeout > 0 {
 		k.HasTimeout, k.Dynamic, k.Timeout = true, true, s.Timeout
@@ -358,6 +380,9 @@ func elements(s *Set, list []Entry) []nftables.SetElement {
 		k := nftables.SetElement{Key: s.Key.bytes(e.Key), Comment: Clip(e.Comment)}
 		if kind, ok := e.Verdict.kernel(); ok {
 			k.VerdictData = &expr.Verdict{Kind: kind, Chain: e.Verdict.Chain}
+		}
+		if s.Data != 0 {
+			k.Val = s.Data.bytes(Key{Element: inet.Element{Addr: e.To.Addr(), Port: e.To.Port()}})
 		}
 		out = append(out, k)
 	}

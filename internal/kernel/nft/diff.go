@@ -23,7 +23,8 @@ const (
 	AddCounter
 	AddSet
 	AddElements
-	ChangeElements // of a set that is Kept: add Removed and delete it, then add Entries
+	ReplaceElements // in a data map: delete Removed and add Entries, which have the same keys
+	ChangeElements  // of a set that is Kept: add Removed and delete it, then add Entries
 	AddChain
 	FlushChain
 	AddRules
@@ -40,9 +41,9 @@ type Op struct {
 	Counter string
 	Set     *Set
 	Chain   *Chain
-	// Entries are added by AddElements and SwapElements, and removed by DeleteElements.
+	// Entries are added by AddElements, ReplaceElements and SwapElements, and removed by DeleteElements.
 	Entries []Entry
-	// Removed are the entries that SwapElements removes.
+	// Removed are the entries that ReplaceElements and SwapElements remove.
 	Removed []Entry
 }
 
@@ -72,7 +73,8 @@ func foreign(actual, desired *Table) bool {
 	found := actual.Dormant
 	walk(actual.Sets, desired.Sets, func(s *Set) string { return s.Name }, func(old, now *Set) {
 		if old != nil && now != nil &&
-			(old.Key != now.Key || old.Map != now.Map || old.Interval != now.Interval || old.Timeout != now.Timeout) {
+			(old.Key != now.Key || old.Map != now.Map || old.Interval != now.Interval || old.Timeout != now.Timeout ||
+				old.Data != now.Data || old.Dynamic != now.Dynamic) {
 			found = true
 		}
 	})
@@ -147,13 +149,16 @@ func (d *differ) fill(s *Set, list []Entry) {
 
 func (d *differ) elements(old, now *Set) {
 	added, removed := now.Elements.Diff(old.Elements)
-	more, less := diffEntries(old.Entries, now.Entries)
+	more, less, replaced, by := diffMembers(old, now)
+	if len(by) > 0 {
+		d.add(Op{Kind: ReplaceElements, Set: now, Entries: by, Removed: replaced})
+	}
 	more, less = append(more, entriesOf(added)...), append(less, entriesOf(removed)...)
 	wider, narrower := diffRanges(old.Ranges, now.Ranges)
 	more, less = append(more, rangeEntries(wider)...), append(less, rangeEntries(narrower)...)
 	// Delete before add if a new element may conflict with a deleted one: in maps, in interval sets, and if
 	// only a comment changes.
-	clash := now.late() || len(less) > 0 && (now.Interval || len(old.Entries) > 0)
+	clash := now.late() || now.Data == 0 && len(less) > 0 && (now.Interval || len(old.Entries) > 0)
 	if clash && len(more)+len(less) > 0 {
 		d.add(Op{Kind: SwapElements, Set: now, Entries: more, Removed: less})
 		return
@@ -165,7 +170,7 @@ func (d *differ) elements(old, now *Set) {
 }
 
 func (s *Set) all() []Entry {
-	return slices.Concat(entriesOf(inet.Sorted(s.Elements)), rangeEntries(s.Ranges), s.Entries)
+	return slices.Concat(entriesOf(inet.Sorted(s.Elements)), rangeEntries(s.Ranges), s.members())
 }
 
 func rangeEntries(list []inet.Range) []Entry {
@@ -198,14 +203,14 @@ func entriesOf(list []inet.Element) []Entry {
 	if len(list) == 0 {
 		return nil
 	}
-	entries := make([]Entry, len(list)) // an entry has 120 bytes: growing the slice would need as much again
+	entries := make([]Entry, len(list)) // an entry has 152 bytes: growing the slice would need as much again
 	for i, e := range list {
 		entries[i] = Entry{Key: Key{Element: e}}
 	}
 	return entries
 }
 
-// diffEntries compares keys, verdicts and comments: a comment names the pod, or holds a value for a later
+// diffEntries compares keys, verdicts, values and comments: a comment names the pod, or holds a value for a later
 // process.
 func diffEntries(old, now []Entry) (added, removed []Entry) {
 	if immutable.Same(old, now) || slices.Equal(old, now) {
@@ -217,7 +222,7 @@ func diffEntries(old, now []Entry) (added, removed []Entry) {
 	}
 	stays := make(map[Key]bool, len(now))
 	for _, e := range now {
-		if o, ok := was[e.Key]; ok && o.Verdict == e.Verdict && Clip(o.Comment) == Clip(e.Comment) {
+		if o, ok := was[e.Key]; ok && o.Verdict == e.Verdict && o.To == e.To && Clip(o.Comment) == Clip(e.Comment) {
 			stays[e.Key] = true
 		} else {
 			added = append(added, e)
@@ -310,6 +315,8 @@ func (o Op) String() string {
 		return "flush chain " + o.Chain.Name
 	case AddRules:
 		return fmt.Sprintf("add %d rules to %s", len(o.Chain.Rules), o.Chain.Name)
+	case ReplaceElements:
+		return fmt.Sprintf("replace %d elements of %s", len(o.Entries), o.Set.Name)
 	case ChangeElements:
 		return fmt.Sprintf("add %d elements to %s, delete %d", len(o.Entries), o.Set.Name, len(o.Removed))
 	case SwapElements:

@@ -59,8 +59,11 @@ func (r Rule) fingerprint() string {
 func fingerprint(list []expr.Any, comment string) string {
 	var b strings.Builder
 	for _, e := range list {
-		if l, ok := e.(*expr.Lookup); ok {
-			l.SetID = 0 // known only inside the transaction that adds the set
+		switch e := e.(type) { // the number of a set is known only inside the transaction that adds it
+		case *expr.Lookup:
+			e.SetID = 0
+		case *expr.Dynset:
+			e.SetID = 0
 		}
 		data, err := expr.Marshal(unix.NFPROTO_INET, e)
 		fmt.Fprintf(&b, "%x%v;", data, err)
@@ -155,9 +158,11 @@ func (s Lookup) encode(e *encoder) {
 	case TransportPort:
 		e.needProtocol(s.Protocol)
 		e.port(register)
-	case ProtocolAndPort:
-		e.add(&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register})
-		e.port(second(4))
+	case Front, ProtocolAndPort:
+		if s.Field == Front {
+			e.needFamily(s.Family)
+		}
+		e.front(s.Field, s.Family, s.Choice)
 	case InputInterface:
 		e.add(&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register})
 	case OutputInterface:

@@ -25,9 +25,12 @@ func FuzzKey(f *testing.F) {
 	f.Add(byte(Pair4), []byte{10, 0, 0, 1, 10, 0, 0, 2})
 	f.Add(byte(Addr4Port), []byte{10, 0, 0, 1, 0, 80, 0, 0})
 	f.Add(byte(ProtocolPort), []byte{6, 0, 0, 0, 0, 80, 0, 0})
+	f.Add(byte(Slot4), []byte{10, 0, 0, 1, 6, 0, 0, 0, 0, 80, 0, 0, 1, 2, 0, 0})
+	f.Add(byte(PortSlot), []byte{6, 0, 0, 0, 0, 80, 0, 0, 1, 2, 3, 0})
+	f.Add(byte(Front6), append(bytes.Repeat([]byte{0xfd}, 16), 17, 0, 0, 0, 0, 53, 0, 0))
 	f.Add(byte(Interface), []byte("veth1\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, kind byte, data []byte) {
-		k := Addr4 + (KeyType(kind)-Addr4)%(Interface-Addr4+1)
+		k := Addr4 + (KeyType(kind)-Addr4)%(lastKeyType-Addr4+1)
 		key, ok := k.parse(slices.Clone(data))
 		if !ok {
 			return
@@ -147,7 +150,7 @@ func FuzzIntervals(f *testing.F) {
 		s := &Set{Name: "s", Key: Addr4, Interval: true}
 		l := listing{key: s.Key}
 		for _, m := range list {
-			l.add(m.key, m.end)
+			l.add(m.key, nil, m.end)
 		}
 		if whole := l.into(s); !whole || !slices.Equal(s.Ranges, want) {
 			t.Errorf("%v are read as %v", want, s.Ranges)

@@ -33,7 +33,7 @@ func TestIntervalsAreReadAsTheyWereWritten(t *testing.T) {
 			s, l := &Set{Name: "s", Key: Addr4, Interval: true}, listing{key: Addr4}
 			for end, list := range map[bool]string{false: tt.starts, true: tt.ends} {
 				for _, a := range strings.Fields(list) {
-					l.add(netip.MustParseAddr(a).AsSlice(), end)
+					l.add(netip.MustParseAddr(a).AsSlice(), nil, end)
 				}
 			}
 			whole := l.into(s)

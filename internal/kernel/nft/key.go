@@ -23,7 +23,13 @@ func (k KeyType) append(b []byte, key Key) []byte {
 	case Addr4Port, Addr6Port:
 		return appendPort(appendAddr(b, key.Addr), key.Port)
 	case ProtocolPort:
-		return appendPort(append(b, byte(key.Protocol), 0, 0, 0), key.Port)
+		return appendFront(b, key.Element)
+	case Front4, Front6:
+		return appendFront(appendAddr(b, key.Addr), key.Element)
+	case Slot4, Slot6:
+		return appendNumber(appendFront(appendAddr(b, key.Addr), key.Element), key.Slot)
+	case PortSlot:
+		return appendNumber(appendFront(b, key.Element), key.Slot)
 	case Port:
 		return binary.BigEndian.AppendUint16(b, key.Element.Port)
 	case Interface:
@@ -59,6 +65,14 @@ func appendPort(b []byte, port uint16) []byte {
 	return append(binary.BigEndian.AppendUint16(b, port), 0, 0)
 }
 
+// appendFront appends protocol and port.
+func appendFront(b []byte, e inet.Element) []byte {
+	return appendPort(append(b, byte(e.Protocol), 0, 0, 0), e.Port)
+}
+
+// appendNumber appends a number as a rule makes it: in the host's byte order.
+func appendNumber(b []byte, n uint16) []byte { return binary.NativeEndian.AppendUint32(b, uint32(n)) }
+
 func appendHardware(b []byte, h inet.Hardware) []byte { return append(append(b, h[:]...), 0, 0) }
 
 // appendName appends an interface name in the kernel's encoding, padded with zeros.
@@ -71,14 +85,15 @@ func appendName(b []byte, name string) []byte {
 // interfaceName is the length of an encoded interface name.
 const interfaceName = 16
 
-const lastKeyType = InterfaceHardwareAddr6
+const lastKeyType = PortSlot
 
 // length is the number of bytes of a key; 0 if k is no key type.
 func (k KeyType) length() int {
 	return [lastKeyType + 1]int{Addr4: 4, Addr6: 16, Pair4: 8, Pair6: 32, Addr4Port: 8, Addr6Port: 20,
 		ProtocolPort: 8, Port: 2,
 		Interface: 16, InterfaceAddr4: 20, InterfaceAddr6: 32, Flow4: 16, Flow6: 40,
-		Hardware: 6, InterfaceHardware: 24, InterfaceHardwareAddr4: 28, InterfaceHardwareAddr6: 40}[k]
+		Hardware: 6, InterfaceHardware: 24, InterfaceHardwareAddr4: 28, InterfaceHardwareAddr6: 40,
+		Front4: 12, Front6: 24, Slot4: 16, Slot6: 28, PortSlot: 12}[k]
 }
 
 // parse is the reverse of bytes. ok is false for keys that bytes never writes: a pair of two addresses,
@@ -96,9 +111,18 @@ func (k KeyType) parse(b []byte) (key Key, ok bool) {
 // fields decodes a key of the right length.
 func (k KeyType) fields(b []byte) (key Key) {
 	switch k {
-	case ProtocolPort:
+	case Slot4, Slot6, PortSlot:
+		key.Slot = uint16(binary.NativeEndian.Uint32(b[len(b)-4:]))
+		b = b[:len(b)-4]
+	}
+	switch k {
+	case ProtocolPort, PortSlot:
 		key.Protocol, key.Port = inet.Protocol(b[0]), binary.BigEndian.Uint16(b[4:])
 		return key
+	case Front4, Front6, Slot4, Slot6:
+		end := b[len(b)-8:]
+		key.Protocol, key.Port = inet.Protocol(end[0]), binary.BigEndian.Uint16(end[4:])
+		b = b[:len(b)-8]
 	case Port:
 		key.Element.Port = binary.BigEndian.Uint16(b)
 		return key
@@ -157,6 +181,14 @@ func (k KeyType) datatype() nftables.SetDatatype {
 			nftables.TypeIPAddr),
 		InterfaceHardwareAddr6: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr,
 			nftables.TypeIP6Addr),
+
+		Front4: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService),
+		Front6: nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService),
+		Slot4: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService,
+			nftables.TypeInteger),
+		Slot6: nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService,
+			nftables.TypeInteger),
+		PortSlot: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeInteger),
 	}[k]
 }
 

@@ -62,9 +62,9 @@ func (l *lister) counts(t *nftables.Table) (map[string]int, error) {
 	return found, err
 }
 
-// elements calls f for each element of a set, with its key, which is valid only during the call, and
-// whether it is the end of an interval.
-func (l *lister) elements(t *nftables.Table, set string, f func(key []byte, end bool)) error {
+// elements calls f for each element of a set, with its key and its value, which are valid only during the
+// call, and whether it is the end of an interval.
+func (l *lister) elements(t *nftables.Table, set string, f func(key, value []byte, end bool)) error {
 	request := attribute(attribute(nil, unix.NFTA_SET_ELEM_LIST_TABLE, t.Name), unix.NFTA_SET_ELEM_LIST_SET, set)
 	return l.dump(unix.NFT_MSG_GETSETELEM, byte(t.Family), request, func(b []byte) {
 		for kind, list, rest, ok := nextAttribute(b); ok; kind, list, rest, ok = nextAttribute(rest) {
@@ -79,16 +79,18 @@ func (l *lister) elements(t *nftables.Table, set string, f func(key []byte, end 
 }
 
 // element decodes one element.
-func element(b []byte) (key []byte, end bool) {
+func element(b []byte) (key, value []byte, end bool) {
 	for kind, data, rest, ok := nextAttribute(b); ok; kind, data, rest, ok = nextAttribute(rest) {
 		switch {
 		case kind == unix.NFTA_SET_ELEM_KEY:
 			_, key, _, _ = nextAttribute(data)
+		case kind == unix.NFTA_SET_ELEM_DATA:
+			_, value, _, _ = nextAttribute(data)
 		case kind == unix.NFTA_SET_ELEM_FLAGS && len(data) == 4:
 			end = binary.BigEndian.Uint32(data)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		}
 	}
-	return key, end
+	return key, value, end
 }
 
 // dump requests a listing and calls f with the attributes of each answer.

@@ -84,17 +84,28 @@ const (
 	InterfaceHardware      // interface . hardware source
 	InterfaceHardwareAddr4 // interface . hardware source . source
 	InterfaceHardwareAddr6
+	Front4 // destination . protocol . port
+	Front6
+	Slot4 // destination . protocol . port . number
+	Slot6
+	PortSlot // protocol . port . number
 )
 
-// Set is a named set or, with Map, a named verdict map.
+// Set is a named set; with Map it is a verdict map, with Data a data map.
 type Set struct {
-	Name     string
-	Key      KeyType
-	Map      bool
+	Name string
+	Key  KeyType
+	Map  bool
+	// Data is the type of a data map's values: Addr4Port or Addr6Port.
+	Data     KeyType
 	Interval bool
 	Comment  string
 	// Timeout is the time after which the kernel deletes an unused element; 0 means never.
 	Timeout time.Duration
+	// Dynamic is true for a data map that rules fill, whose elements expire at a time that the rule gives.
+	// Size is how many it can have. It is used when the map is added; a change of it has no effect.
+	Dynamic bool
+	Size    uint32
 	// Kept is true for a desired set whose elements are not part of the desired table: Diff leaves them as
 	// they are, and ChangeElements adds and removes them.
 	Kept bool
@@ -107,6 +118,8 @@ type Set struct {
 	// Entries are the members of maps and of small sets, sorted by key. Elements is
 	// then empty.
 	Entries []Entry
+	// Content is the members of a map that may be large, in place of Entries.
+	Content Content
 }
 
 // Key is one key; the key type determines which fields count.
@@ -114,6 +127,8 @@ type Key struct {
 	inet.Element
 	Iface    string
 	Hardware inet.Hardware
+	// Slot is the number in a key of type Slot4, Slot6 or PortSlot.
+	Slot uint16
 	// Dst is the destination in a key of type Flow4 or Flow6; Element is the source. In an interval Dst is
 	// the last address and port, and Element the first.
 	Dst netip.AddrPort
@@ -129,10 +144,12 @@ func (k Key) Range() inet.Range {
 	return inet.Range{First: k.Element, Last: inet.Element{Addr: k.Dst.Addr(), Port: k.Dst.Port()}}
 }
 
-// Entry is a key and, in a map, its verdict.
+// Entry is a key and, in a map, its verdict or value.
 type Entry struct {
 	Key     Key
 	Verdict Verdict
+	// To is the value in a data map.
+	To netip.AddrPort
 	// Comment is for readers, and for values that a later process must find.
 	Comment string
 }
@@ -147,7 +164,7 @@ type Chain struct {
 // Base defines where the kernel calls a base chain.
 type Base struct {
 	Type     string // "nat" or "filter"
-	Hook     string // "prerouting", "input", "forward" or "postrouting"
+	Hook     string // "prerouting", "input", "forward", "output" or "postrouting"
 	Priority int32
 }
 
@@ -213,7 +230,8 @@ func rank(c *Chain) int {
 // Compare orders entries by their keys.
 func (e Entry) Compare(o Entry) int {
 	return cmp.Or(e.Key.Compare(o.Key.Element),
-		cmp.Compare(e.Key.Iface, o.Key.Iface), e.Key.Hardware.Compare(o.Key.Hardware))
+		cmp.Compare(e.Key.Iface, o.Key.Iface), e.Key.Hardware.Compare(o.Key.Hardware),
+		cmp.Compare(e.Key.Slot, o.Key.Slot))
 }
 
 // Set returns the set of that name, or nil.
@@ -237,4 +255,10 @@ func (t *Table) Chain(name string) *Chain {
 }
 
 // Len returns the number of elements of a set or map.
-func (s *Set) Len() int { return s.Elements.Len() + len(s.Ranges) + len(s.Entries) }
+func (s *Set) Len() int {
+	n := s.Elements.Len() + len(s.Ranges) + len(s.Entries)
+	if s.Content != nil {
+		n += s.Content.Len()
+	}
+	return n
+}

@@ -5,7 +5,9 @@ package nft
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -35,8 +37,8 @@ func (c *Conn) ReadSets(ctx context.Context, wanted func(name string) bool) (lis
 		if k.Anonymous || !wanted(k.Name) {
 			continue // an anonymous set belongs to a foreign rule, and is deleted with it
 		}
-		s := &Set{Name: k.Name, Map: k.IsMap, Interval: k.Interval, Comment: k.Comment, Timeout: k.Timeout}
-		if s.Key, _ = keyType(k.KeyType); s.Key != 0 { // else foreign: Diff deletes it
+		s := setOf(k)
+		if s.Key != 0 { // else foreign: Diff deletes it
 			if err := c.readSet(ctx, s, k, counts); err != nil {
 				return nil, fmt.Errorf("set %s: %w", k.Name, err)
 			}
@@ -45,6 +47,25 @@ func (c *Conn) ReadSets(ctx context.Context, wanted func(name string) bool) (lis
 	}
 	slices.SortFunc(list, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
 	return list, nil
+}
+
+// setOf returns the description of a set; its key type is 0 if it is not one of ours.
+func setOf(k *nftables.Set) *Set {
+	s := &Set{Name: k.Name, Interval: k.Interval, Comment: k.Comment, Timeout: k.Timeout,
+		Dynamic: k.Dynamic && k.HasTimeout && k.Timeout == 0}
+	if s.Dynamic {
+		s.Size = k.Size
+	}
+	s.Key, _ = keyType(k.KeyType)
+	if verdict := nftables.TypeVerdict; k.IsMap && k.DataType.GetNFTMagic() == verdict.GetNFTMagic() {
+		s.Map = true
+	} else if k.IsMap {
+		var known bool
+		if s.Data, known = keyType(k.DataType); !known {
+			s.Key = 0
+		}
+	}
+	return s
 }
 
 // Fill reads the members of a small set, or of one that is Kept, into the value that describes it. found is
@@ -67,12 +88,15 @@ func (c *Conn) readSet(ctx context.Context, s *Set, k *nftables.Set, counts map[
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	count, known := counts[s.Name]
+	if !known {
+		count = -1
+	}
 	if s.Plain() {
-		count, known := counts[s.Name]
-		if !known {
-			count = -1
-		}
 		return c.list(ctx, s, count)
+	}
+	if s.large() {
+		return c.listMap(ctx, s, count)
 	}
 	list, err := c.elements(k)
 	if err != nil {
@@ -83,7 +107,12 @@ func (c *Conn) readSet(ctx context.Context, s *Set, k *nftables.Set, counts map[
 
 // Plain reports whether the members are in Elements or Ranges, which may be large.
 func (s *Set) Plain() bool {
-	return s.Interval || !s.Map && slices.Contains([]KeyType{Addr4, Addr6, Addr4Port, Addr6Port}, s.Key)
+	return s.Interval || !s.Map && s.Data == 0 && slices.Contains([]KeyType{Addr4, Addr6, Addr4Port, Addr6Port}, s.Key)
+}
+
+// large reports whether the set is a map that may be large, whose elements have no comments.
+func (s *Set) large() bool {
+	return slices.Contains([]KeyType{Front4, Front6, Slot4, Slot6, PortSlot}, s.Key) && (s.Map || s.Data != 0)
 }
 
 // A listing may be incomplete: the kernel resizes a large hash in the background (seen on 6.18 right after
@@ -100,15 +129,33 @@ const (
 
 // list reads a plain set. count is the kernel's number of elements, or -1 if unknown.
 func (c *Conn) list(ctx context.Context, s *Set, count int) error {
+	return settle(ctx, count, func() (int, func() bool, error) {
+		l := listing{key: s.Key}
+		err := c.lister.elements(c.table, s.Name, l.add)
+		return len(l.starts) + len(l.ends), func() bool { return l.into(s) }, err
+	})
+}
+
+// listMap reads a map that may be large.
+func (c *Conn) listMap(ctx context.Context, s *Set, count int) error {
+	return settle(ctx, count, func() (int, func() bool, error) {
+		l := mapListing{set: s, chains: map[string]string{}}
+		err := c.lister.elements(c.table, s.Name, l.add)
+		return len(l.entries), l.into, errors.Join(err, l.err)
+	})
+}
+
+// settle lists until a listing is whole. list returns the number of listed elements, and what stores them
+// and reports whether none appeared twice.
+func settle(ctx context.Context, count int, list func() (n int, into func() bool, err error)) error {
 	before := -1
 	for try := range listings {
-		l := listing{key: s.Key}
-		if err := c.lister.elements(c.table, s.Name, l.add); err != nil {
+		n, into, err := list()
+		if err != nil {
 			return err
 		}
-		n := len(l.starts) + len(l.ends)
 		settled := n == before && (count < 0 || try == listings-1)
-		if (n == count || settled || n <= smallListing && count < 0) && l.into(s) {
+		if (n == count || settled || n <= smallListing && count < 0) && into() {
 			return nil
 		}
 		before = n
@@ -121,6 +168,59 @@ func (c *Conn) list(ctx context.Context, s *Set, count int) error {
 	return fmt.Errorf("the listing did not settle in %d tries", listings)
 }
 
+// mapListing collects the elements of a map.
+type mapListing struct {
+	set     *Set
+	entries []Entry
+	chains  map[string]string // one string for each name
+	foreign bool
+	err     error
+}
+
+func (l *mapListing) add(key, value []byte, end bool) {
+	k, ok := l.set.Key.parse(key)
+	e := Entry{Key: k}
+	if err := l.set.value(&e, value); err != nil {
+		l.err = err
+	}
+	if name, known := l.chains[e.Verdict.Chain]; known {
+		e.Verdict.Chain = name
+	} else {
+		l.chains[e.Verdict.Chain] = e.Verdict.Chain
+	}
+	l.foreign = l.foreign || !ok || end || l.set.Data != 0 && !e.To.IsValid()
+	l.entries = append(l.entries, e)
+}
+
+// into stores the listing in the set. whole is false if a key appeared twice.
+func (l *mapListing) into() (whole bool) {
+	if l.foreign {
+		l.set.disown()
+		return true
+	}
+	slices.SortFunc(l.entries, Entry.Compare)
+	for i := 1; i < len(l.entries); i++ {
+		if l.entries[i-1].Key == l.entries[i].Key {
+			return false
+		}
+	}
+	l.set.Entries = l.entries
+	return true
+}
+
+// value decodes the value of a map's element. One of another length is none.
+func (s *Set) value(e *Entry, b []byte) (err error) {
+	switch {
+	case s.Map:
+		e.Verdict, err = verdictOf(b)
+	case s.Data != 0:
+		if to, ok := s.Data.parse(b); ok {
+			e.To = netip.AddrPortFrom(to.Addr, to.Port)
+		}
+	}
+	return err
+}
+
 // listing collects the elements of a plain set.
 type listing struct {
 	key     KeyType
@@ -129,7 +229,7 @@ type listing struct {
 	foreign bool // there is an element that we never write
 }
 
-func (l *listing) add(key []byte, end bool) {
+func (l *listing) add(key, _ []byte, end bool) {
 	k, ok := l.key.parse(key)
 	switch {
 	case !ok:
@@ -223,11 +323,12 @@ func (s *Set) take(list []nftables.SetElement) error {
 			return nil
 		}
 		e := Entry{Key: key, Comment: k.Comment}
-		if s.Map {
-			var err error
-			if e.Verdict, err = verdictOf(k.Val); err != nil {
-				return err
-			}
+		if err := s.value(&e, k.Val); err != nil {
+			return err
+		}
+		if s.Data != 0 && !e.To.IsValid() {
+			s.disown()
+			return nil
 		}
 		s.Entries = append(s.Entries, e)
 	}

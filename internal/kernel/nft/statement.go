@@ -42,6 +42,7 @@ const (
 	ARPSource              // protocol address of the sender of an ARP packet
 	ARPTarget              // protocol address requested by an ARP packet
 	Neighbour              // target of a neighbour advertisement
+	Front                  // destination address . protocol . destination port
 )
 
 // Lookup matches a named set, or takes the verdict from a named map.
@@ -52,6 +53,7 @@ type Lookup struct {
 	Set      string
 	Negate   bool
 	Map      bool
+	Choice   Choice // for Front and ProtocolAndPort
 }
 
 // MatchProtocol compares the transport protocol.

@@ -4,6 +4,7 @@ package nft
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/podwall/podwall/internal/inet"
@@ -30,11 +31,20 @@ func (t *Table) String() string {
 }
 
 func (s *Set) write(b *strings.Builder) {
-	kind, typ := "set", s.Key.String()
-	if s.Map {
+	kind, typ := "set", "type "+s.Key.String()
+	switch {
+	case s.Map:
 		kind, typ = "map", typ+" : verdict"
+	case s.Data != 0:
+		kind, typ = "map", typ+" : "+s.Data.String()
 	}
-	fmt.Fprintf(b, "\t%s %s {\n\t\ttype %s\n", kind, s.Name, typ)
+	if t := s.typeof(); t != "" {
+		typ = t
+	}
+	fmt.Fprintf(b, "\t%s %s {\n\t\t%s\n", kind, s.Name, typ)
+	if s.Dynamic {
+		fmt.Fprintf(b, "\t\tsize %d\n\t\tflags dynamic,timeout\n", s.Size)
+	}
 	if s.Interval {
 		b.WriteString("\t\tflags interval\n")
 	}
@@ -58,13 +68,16 @@ func (s *Set) elementTexts() []string {
 	for _, r := range s.Ranges {
 		list = append(list, s.ranges().FormatRange(r))
 	}
-	for _, e := range s.Entries {
+	for _, e := range slices.SortedFunc(slices.Values(s.members()), Entry.Compare) {
 		text := s.format(e.Key)
 		if e.Comment != "" {
 			text += fmt.Sprintf(" comment %q", Clip(e.Comment))
 		}
-		if s.Map {
+		switch {
+		case s.Map:
 			text += " : " + e.Verdict.text()
+		case s.Data != 0:
+			text += fmt.Sprintf(" : %s . %d", e.To.Addr(), e.To.Port())
 		}
 		list = append(list, text)
 	}
@@ -94,6 +107,12 @@ func (s *Set) format(k Key) string {
 		return inet.AddrPorts.Format(k.Element)
 	case ProtocolPort:
 		return fmt.Sprintf("%s . %d", k.Protocol, k.Element.Port)
+	case Front4, Front6:
+		return fmt.Sprintf("%s . %s . %d", k.Addr, k.Protocol, k.Element.Port)
+	case Slot4, Slot6:
+		return fmt.Sprintf("%s . %s . %d . %d", k.Addr, k.Protocol, k.Element.Port, k.Slot)
+	case PortSlot:
+		return fmt.Sprintf("%s . %d . %d", k.Protocol, k.Element.Port, k.Slot)
 	}
 	return k.Addr.String()
 }
@@ -119,6 +138,11 @@ func (k KeyType) String() string {
 		Hardware: "ether_addr", InterfaceHardware: "ifname . ether_addr",
 		InterfaceHardwareAddr4: "ifname . ether_addr . ipv4_addr",
 		InterfaceHardwareAddr6: "ifname . ether_addr . ipv6_addr",
+		Front4:                 "ipv4_addr . inet_proto . inet_service",
+		Front6:                 "ipv6_addr . inet_proto . inet_service",
+		Slot4:                  "ipv4_addr . inet_proto . inet_service . integer",
+		Slot6:                  "ipv6_addr . inet_proto . inet_service . integer",
+		PortSlot:               "inet_proto . inet_service . integer",
 	}[k]
 }
 
@@ -188,7 +212,7 @@ func (v Verdict) text() string {
 }
 
 func (s Lookup) text() string {
-	what := s.Field.text(s.Family, s.Protocol)
+	what := s.Field.text(s.Family, s.Protocol) + s.Choice.text()
 	switch {
 	case s.Map:
 		return fmt.Sprintf("%s vmap @%s", what, s.Set)
@@ -213,6 +237,8 @@ func (f Field) text(family inet.Family, p inet.Protocol) string {
 		return p.String() + " dport"
 	case ProtocolAndPort:
 		return "meta l4proto . th dport"
+	case Front:
+		return ip + " daddr . meta l4proto . th dport"
 	case InputInterface:
 		return "iifname"
 	case InputSource:

@@ -120,7 +120,7 @@ func (t *table) apply(op nft.Op) error {
 		return t.addElements(op.Set.Name, op.Entries)
 	case nft.DeleteElements:
 		return t.deleteElements(op.Set.Name, op.Entries)
-	case nft.SwapElements:
+	case nft.ReplaceElements, nft.SwapElements:
 		return cmp.Or(t.deleteElements(op.Set.Name, op.Removed), t.addElements(op.Set.Name, op.Entries))
 	case nft.AddChain:
 		return t.addChain(op.Chain)
@@ -139,7 +139,7 @@ func (t *table) addSet(s *nft.Set) error {
 		return fmt.Errorf("%w: set %s", ErrExists, s.Name)
 	}
 	like := *s
-	like.Elements, like.Ranges, like.Entries = inet.Elements{}, nil, nil
+	like.Elements, like.Ranges, like.Entries, like.Content = inet.Elements{}, nil, nil, nil
 	t.sets[s.Name] = &set{like: like, entries: map[nft.Key]nft.Entry{}}
 	return nil
 }
@@ -167,10 +167,10 @@ func (t *table) addElements(name string, list []nft.Entry) error {
 	for _, e := range list {
 		old, there := s.entries[e.Key]
 		switch {
-		case there && old.Verdict != e.Verdict:
-			return fmt.Errorf("%w: element %v of %s with another verdict", ErrExists, e.Key, name)
-		case s.like.Map != (e.Verdict.Kind != nft.None):
-			return fmt.Errorf("%w: element %v of %s, verdict %v", ErrInvalid, e.Key, name, e.Verdict)
+		case there && (old.Verdict != e.Verdict || old.To != e.To):
+			return fmt.Errorf("%w: element %v of %s with another verdict or value", ErrExists, e.Key, name)
+		case s.like.Map != (e.Verdict.Kind != nft.None), (s.like.Data != 0) != e.To.IsValid():
+			return fmt.Errorf("%w: element %v of %s, verdict %v, value %v", ErrInvalid, e.Key, name, e.Verdict, e.To)
 		case e.Verdict.Chain != "" && t.chains[e.Verdict.Chain] == nil:
 			return fmt.Errorf("%w: chain %s, for an element of %s", ErrMissing, e.Verdict.Chain, name)
 		case s.like.Interval && !there && s.overlaps(e.Key):
@@ -267,13 +267,20 @@ func (t *table) checkRule(r nft.Rule) error {
 			return fmt.Errorf("%w: a jump to base chain %s", ErrInvalid, name)
 		}
 	}
+	for _, name := range setsOf(r) {
+		if t.sets[name] == nil {
+			return fmt.Errorf("%w: set %s", ErrMissing, name)
+		}
+	}
 	for _, s := range r.Statements {
 		switch s := s.(type) {
 		case nft.Lookup:
-			if to := t.sets[s.Set]; to == nil {
-				return fmt.Errorf("%w: set %s", ErrMissing, s.Set)
-			} else if to.like.Map != s.Map {
+			if to := t.sets[s.Set]; to.like.Map != s.Map {
 				return fmt.Errorf("%w: set %s is no map, or a map", ErrInvalid, s.Set)
+			}
+		case nft.TranslateByMap:
+			if t.sets[s.Map].like.Data == 0 {
+				return fmt.Errorf("%w: set %s has no values", ErrInvalid, s.Map)
 			}
 		case nft.Count:
 			if !t.counters[s.Counter] {
@@ -287,8 +294,13 @@ func (t *table) checkRule(r nft.Rule) error {
 func setsOf(r nft.Rule) []string {
 	var list []string
 	for _, s := range r.Statements {
-		if l, ok := s.(nft.Lookup); ok {
-			list = append(list, l.Set)
+		switch s := s.(type) {
+		case nft.Lookup:
+			list = append(list, s.Set)
+		case nft.TranslateByMap:
+			list = append(list, s.Map)
+		case nft.RememberSource:
+			list = append(list, s.Map)
 		}
 	}
 	return list
@@ -320,7 +332,7 @@ func (k *Kernel) Table() *nft.Table {
 			c.Entries = append(c.Entries, e)
 		}
 		slices.SortFunc(c.Entries, func(a, b nft.Entry) int {
-			return cmp.Or(a.Key.Compare(b.Key.Element), cmp.Compare(a.Key.Iface, b.Key.Iface))
+			return a.Compare(b)
 		})
 		t.Sets = append(t.Sets, &c)
 	}
