@@ -89,14 +89,33 @@ func serveFlows(ctx context.Context, g *errgroup.Group, cfg config.Config, r *fl
 		})
 	}
 	s := &flows.Server{Recorder: r, Node: cfg.NodeName, Denied: deniedSince()}
-	if err := s.Listen(ctx); err != nil {
-		p := observe.Problem{Subject: "questions about denied flows", Text: err.Error(),
-			Cure: "end the process that has the socket; kubectl podwall flows gets no answer from this node"}
-		logProblem(log, p)
+	g.Go(func() error { return answerFlows(ctx, s, o, log) })
+}
+
+// answersSubject is the subject of the problem that nobody is answered.
+const answersSubject = "questions about denied flows"
+
+// answerFlows takes the socket, as often as that takes, and answers there until ctx ends.
+func answerFlows(ctx context.Context, s *flows.Server, o *observe.Observer, log *slog.Logger) error {
+	said := false
+	for err := s.Listen(ctx); err != nil; err = s.Listen(ctx) {
+		if ctx.Err() != nil {
+			return nil
+		}
+		p := observe.Problem{Subject: answersSubject, Text: err.Error(), Cure: "end the process that has the " +
+			"socket; until then kubectl podwall flows gets no answer from this node"}
+		if !said {
+			logProblem(log, p)
+		}
+		said = true
 		o.SetProblem(p)
-		return
+		pause(ctx, tryLock)
 	}
-	g.Go(func() error { return s.Run(ctx) })
+	if said {
+		logResolved(log, answersSubject)
+		o.ClearProblem(answersSubject)
+	}
+	return s.Run(ctx)
 }
 
 // deniedSince returns what counts the packets that policies have denied since now. A counter that

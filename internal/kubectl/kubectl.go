@@ -83,7 +83,8 @@ something was found; ` + statusHelp,
   kubectl podwall matrix --by namespace
   kubectl podwall diff ./new-policies
   kubectl podwall lint -f ./manifests
-  kubectl podwall rules -n shop web-0`,
+  kubectl podwall rules -n shop web-0
+  kubectl podwall flows -n shop --follow`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -97,6 +98,6 @@ something was found; ` + statusHelp,
 		fmt.Sprintf("Flags.FlagUsagesWrapped %d ", terminal.Columns)))
 	root.SetVersionTemplate("kubectl-podwall {{.Version}}\n")
 	root.AddCommand(newExplain(s), newCan(s),
-		newMatrix(s), newDiff(s), newLint(s), newRules(s))
+		newMatrix(s), newDiff(s), newLint(s), newRules(s), newFlows(s))
 	return root
 }

@@ -26,9 +26,6 @@ import (
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
-// cureForCluster says what to do where no cluster is found.
-const cureForCluster = "name a kubeconfig with --kubeconfig, or files with -f"
-
 // pageSize is how many objects one answer of the API server has.
 const pageSize = 500
 
@@ -112,7 +109,7 @@ func (l *lister) pages(ctx context.Context, client rest.Interface, resource, nam
 func (s *source) openCluster(ctx context.Context, namespace string) (*scene, error) {
 	config, err := s.cluster.ToRESTConfig()
 	if err != nil {
-		return nil, fmt.Errorf("finding the cluster: %w; "+cureForCluster, err)
+		return nil, fmt.Errorf("finding the cluster: %w; %s", err, s.cure())
 	}
 	l, err := newLister(config, namespace)
 	if err != nil {

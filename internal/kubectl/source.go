@@ -22,6 +22,8 @@ type source struct {
 	cluster *genericclioptions.ConfigFlags
 	from    manifest.From
 	family  string
+	// live is true for a command that takes no files.
+	live bool
 }
 
 func newSource(s Streams) *source {
@@ -34,12 +36,18 @@ func (s *source) bind(cmd *cobra.Command) {
 		"`PATH` of a file or directory with manifests instead of a cluster, - for the standard input; "+
 			"may be given again")
 	f.BoolVarP(&s.from.Recursive, "recursive", "R", false, "read the directories below -f too")
+	s.bindCluster(cmd)
+	f.StringVar(&s.family, "ip-family", "",
+		"ask about one family only: `ipv4|ipv6`; by default about all that both ends have")
+}
+
+// bindCluster binds the flags that say which cluster.
+func (s *source) bindCluster(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.StringVar(s.cluster.KubeConfig, "kubeconfig", *s.cluster.KubeConfig, "`PATH` of the kubeconfig file")
 	f.StringVar(s.cluster.Context, "context", *s.cluster.Context, "`NAME` of the context of the kubeconfig")
 	f.StringVarP(s.cluster.Namespace, "namespace", "n", *s.cluster.Namespace,
 		"`NAME` of the namespace of names that have none")
-	f.StringVar(&s.family, "ip-family", "",
-		"ask about one family only: `ipv4|ipv6`; by default about all that both ends have")
 	f.StringVar(s.cluster.Timeout, "request-timeout", *s.cluster.Timeout, "`TIME` that one request may take, as in 30s")
 }
 
@@ -53,9 +61,17 @@ func (s *source) namespace() (string, error) {
 	}
 	name, _, err := s.cluster.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
-		return "", fmt.Errorf("reading the kubeconfig: %w; "+cureForCluster, err)
+		return "", fmt.Errorf("reading the kubeconfig: %w; %s", err, s.cure())
 	}
 	return name, nil
+}
+
+// cure says what to do where no cluster is found.
+func (s *source) cure() string {
+	if s.live {
+		return "name a kubeconfig with --kubeconfig"
+	}
+	return "name a kubeconfig with --kubeconfig, or files with -f"
 }
 
 func (s *source) files() bool { return len(s.from.Paths) > 0 }

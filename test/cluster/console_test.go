@@ -33,6 +33,9 @@ func newConsole(t *testing.T, c *cluster.Cluster) *console {
 	program, err := filepath.Abs(filepath.Join(root, "bin", "kube"))
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(k.path, "kubectl"), []byte("#!/bin/sh\nexec "+program+" kubectl \"$@\"\n"), 0o755))
+	plugin, err := filepath.Abs(filepath.Join(root, "bin", "kubectl-podwall"))
+	check(t, err)
+	check(t, os.Symlink(plugin, filepath.Join(k.path, "kubectl-podwall")))
 	return k
 }
 
@@ -44,8 +47,8 @@ func (k *console) load(archive string) {
 	}
 }
 
-// run runs a line of a shell to its end, which must be a good one.
-func (k *console) run(line string) {
+// run runs a line of a shell to its end, which must be a good one, and returns what it prints.
+func (k *console) run(line string) string {
 	k.t.Helper()
 	cmd, start := k.c.Command(k.t.Context(), "sh", "-c", line)
 	cmd.Dir = root
@@ -61,6 +64,7 @@ func (k *console) run(line string) {
 		pods, _ := k.c.Kubectl(k.t.Context(), "", "get", "pods,events", "-A", "-o", "wide") // for the reader only
 		k.t.Fatalf("%v\n%s\n%s", err, &k.text, pods)
 	}
+	return out.String()
 }
 
 // save keeps the transcript, if anybody wants it.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,6 +59,7 @@ func TestTheManifestInstallsPodwallAndItGoesAgain(t *testing.T) {
 	}))
 	wantReached(t, c, pods["friend"], pods["web"], true)
 	wantReached(t, c, pods["foe"], pods["web"], false)
+	showsDenied(t, c, k, pods)
 	k.save()
 	uninstall(t, c, before)
 	late, err := c.Run(ctx, cluster.PodSpec("shop", "late", c.Nodes()[0].Name, "netexec", fmt.Sprint("--http-port=", port)))
@@ -65,6 +67,33 @@ func TestTheManifestInstallsPodwallAndItGoesAgain(t *testing.T) {
 	wantReached(t, c, pods["foe"], pods["web"], true) // the policy is there, and nobody enforces it
 	wantReached(t, c, late, pods["web"], true)
 	wantReached(t, c, pods["foe"], late, true)
+}
+
+// showsDenied switches the records of denied flows on, as docs/flows.md says, and asks for them as an
+// operator does.
+func showsDenied(t *testing.T, c *cluster.Cluster, k *console, pods map[string]*cluster.Pod) {
+	t.Helper()
+	k.run(`kubectl -n podwall-system patch daemonset podwall --type=json -p '[{"op": "add", ` +
+		`"path": "/spec/template/spec/containers/0/args/-", "value": "--denied-flows-group=7"}]'`)
+	k.run("kubectl -n podwall-system rollout status daemonset/podwall | tail -n 1")
+	wantReached(t, c, pods["foe"], pods["web"], false)
+	var out string
+	err := cluster.Await(t.Context(), "the record", time.Minute, func(context.Context) error {
+		if out = k.run("kubectl podwall flows -n shop web || true"); strings.Contains(out, "shop/foe") {
+			return nil
+		}
+		return errors.New(out)
+	})
+	check(t, err)
+	for _, want := range []string{"8080/tcp", "no ingress rule of shop/web allows it",
+		"nearest: shop/web, rule 0: its ports match, its peers do not"} {
+		if !strings.Contains(strings.Join(strings.Fields(out), " "), want) {
+			t.Errorf("kubectl podwall flows does not say %q:\n%s", want, out)
+		}
+	}
+	if out := k.run("timeout -s INT 5 kubectl podwall flows -A --follow -o json || true"); !strings.Contains(out, `"name":"foe"`) {
+		t.Errorf("followed flows:\n%s", out)
+	}
 }
 
 // cast are the pods of the namespace shop.

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/agent/flows"
+	"github.com/podwall/podwall/internal/config"
+	"github.com/podwall/podwall/internal/lab/testkit/apart"
+)
+
+// A socket that another user has is a problem, said once; it is taken, and root is answered, when that
+// process has ended.
+func TestTheSocketOfFlowsIsTakenWhenItIsFree(t *testing.T) {
+	apart.Run(t, func(t *testing.T) {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		apart.AsUser(t, 65534, func() {
+			if err := unix.Bind(fd, &unix.SockaddrUnix{Name: flows.Socket}); err != nil {
+				t.Error(err)
+			}
+			if err := unix.Listen(fd, 16); err != nil {
+				t.Error(err)
+			}
+		})
+		_, o, _ := states()
+		var out bytes.Buffer
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		s := &flows.Server{Node: "n", Denied: func() (uint64, error) { return 0, nil }}
+		go func() { ended <- answerFlows(ctx, s, o, slog.New(slog.NewTextHandler(&out, nil))) }()
+		has := func(want bool) {
+			t.Helper()
+			for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+				p := o.Status().Problems
+				found := len(p) == 1 && p[0].Subject == answersSubject && strings.Contains(p[0].Text, "user 65534")
+				if found == want {
+					return
+				}
+				if time.Now().After(end) {
+					t.Fatalf("the problems are %+v, want one of the socket: %t", p, want)
+				}
+			}
+		}
+		has(true)
+		if err := unix.Close(fd); err != nil {
+			t.Fatal(err)
+		}
+		has(false)
+		var said bytes.Buffer
+		if err := ListDenied(t.Context(), config.Config{ListDenied: time.Minute}, &said); err != nil || !strings.Contains(said.String(), "--denied-flows-group") {
+			t.Errorf("root is told %q, %v", &said, err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if text := out.String(); strings.Count(text, "level=ERROR") != 1 || strings.Count(text, "resolved") != 1 {
+			t.Errorf("the log says\n%s", text)
+		}
+	})
+}

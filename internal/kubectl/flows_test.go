@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubectl
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/netpol/denied"
+)
+
+// fakeAgents give the same answers that real ones do; install_test of test/cluster asks those.
+type fakeAgents struct {
+	pods    []agentPod
+	answers map[string]string // by node
+	err     error             // of nodes without an answer
+	asked   []string
+}
+
+func (f *fakeAgents) list(context.Context) ([]agentPod, error) { return f.pods, nil }
+
+func (f *fakeAgents) denied(ctx context.Context, a agentPod, since time.Duration, follow bool, out io.Writer) error {
+	f.asked = append(f.asked, fmt.Sprintf("%s %s %t", a.Node, since, follow))
+	text, ok := f.answers[a.Node]
+	if !ok {
+		return f.err
+	}
+	for b := range strings.SplitSeq(text, "|") { // in parts that are no lines
+		if _, err := io.WriteString(out, b); err != nil {
+			return err
+		}
+	}
+	if follow {
+		<-ctx.Done()
+	}
+	return nil
+}
+
+func node(name string) agentPod {
+	return agentPod{Key: cluster.Key{Namespace: "podwall-system", Name: "podwall-" + name}, Node: name, Running: true}
+}
+
+// answerOf is what an agent writes.
+func answerOf(s denied.Summary, records ...denied.Record) string {
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	for i := range records {
+		_ = enc.Encode(denied.Line{Flow: &records[i]})
+	}
+	_ = enc.Encode(denied.Line{Summary: &s})
+	return b.String()[:20] + "|" + b.String()[20:]
+}
+
+func flow(node, from, to string, minute int, policies ...string) denied.Record {
+	key := func(name string) *cluster.Key {
+		ns, short, _ := strings.Cut(name, "/")
+		return &cluster.Key{Namespace: ns, Name: short}
+	}
+	at := time.Date(2026, 11, 30, 10, minute, 0, 0, time.UTC)
+	r := denied.Record{Node: node, First: at, Last: at, Count: uint64(minute), Verdict: denied.Denied, Direction: "ingress",
+		Protocol: "tcp", Port: 8080, Source: denied.End{Address: netip.MustParseAddr("10.244.1.10"), Pod: key(from)},
+		Destination: denied.End{Address: netip.MustParseAddr("10.244.2.20"), Pod: key(to)}, Policies: []cluster.Key{},
+		Nearest: &denied.Nearest{Policy: policies[0], PortMatches: true}}
+	if from == "" {
+		r.Source.Pod = nil
+	}
+	for _, p := range policies {
+		r.Policies = append(r.Policies, *key(p))
+	}
+	return r
+}
+
+func threeNodes() *fakeAgents {
+	on := denied.Summary{Recording: true, Recorded: 3}
+	flooded := denied.Summary{Recording: true, Recorded: 3, Suppressed: 70, Since: time.Date(2026, 11, 30, 9, 0, 0, 0, time.UTC)}
+	return &fakeAgents{pods: []agentPod{node("n1"), node("n2"), node("n3")}, answers: map[string]string{
+		"n1": answerOf(on, flow("n1", "shop/client", "shop/web-6bd7-x1", 1, "shop/web"), flow("n1", "evil/a", "evil/b", 5, "evil/b")),
+		"n2": answerOf(flooded, flow("n2", "", "shop/web-6bd7-x2", 3, "shop/all", "shop/web")),
+		"n3": answerOf(on, flow("n3", "shop/client\x1b[31m", "other/db", 2, "other/db")),
+	}}
+}
+
+// ask runs flows with these agents.
+func askFlows(t *testing.T, ctx context.Context, a agents, args ...string) (err error, out, said string) { //nolint:staticcheck,revive // as command
+	t.Helper()
+	var o, e bytes.Buffer
+	cmd := flowsOf(Streams{Out: &o, Err: &e}, a)
+	cmd.SetArgs(append(args, "--kubeconfig=testdata/kubeconfig.yaml", "-n", "shop"))
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	err = cmd.ExecuteContext(ctx)
+	return err, o.String(), e.String()
+}
+
+func TestFlowsOfAllNodes(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"", `2026-11-30T10:01:00Z n1 shop/client (10.244.1.10) to shop/web-6bd7-x1
+  (10.244.2.20) 8080/tcp
+  no ingress rule of shop/web allows it; nearest: shop/web, rule 0: its ports
+    match, its peers do not
+2026-11-30T10:02:00Z n3 shop/client�[31m (10.244.1.10) to other/db (10.244.2.20)
+  8080/tcp, 2 packets
+  no ingress rule of other/db allows it; nearest: other/db, rule 0: its ports
+    match, its peers do not
+2026-11-30T10:03:00Z n2 10.244.1.10 to shop/web-6bd7-x2 (10.244.2.20) 8080/tcp,
+  3 packets
+  no ingress rule of shop/all, shop/web allows it; nearest: shop/all, rule 0:
+    its ports match, its peers do not
+stderr:
+node n2: since 2026-11-30T09:00:00Z, 3 packets were recorded and 70 more denied
+`},
+		{"web-6bd7-x2 --node n2", `2026-11-30T10:03:00Z n2 10.244.1.10 to shop/web-6bd7-x2 (10.244.2.20) 8080/tcp,
+  3 packets
+  no ingress rule of shop/all, shop/web allows it; nearest: shop/all, rule 0:
+    its ports match, its peers do not
+stderr:
+node n2: since 2026-11-30T09:00:00Z, 3 packets were recorded and 70 more denied
+`},
+		{"evil/b -A", `2026-11-30T10:05:00Z n1 evil/a (10.244.1.10) to evil/b (10.244.2.20) 8080/tcp, 5
+  packets
+  no ingress rule of evil/b allows it; nearest: evil/b, rule 0: its ports match,
+    its peers do not
+stderr:
+node n2: since 2026-11-30T09:00:00Z, 3 packets were recorded and 70 more denied
+`},
+		{"client --policy other/db --node n1", "no flow was denied\nstderr:\n"},
+		{"-A --limit 1 --node n1", `2026-11-30T10:05:00Z n1 evil/a (10.244.1.10) to evil/b (10.244.2.20) 8080/tcp, 5
+  packets
+  no ingress rule of evil/b allows it; nearest: evil/b, rule 0: its ports match,
+    its peers do not
+stderr:
+1 older flows are not shown; see --limit
+`},
+	} {
+		err, out, said := askFlows(t, t.Context(), threeNodes(), strings.Fields(c.args)...)
+		if diff := cmp.Diff(c.want, out+"stderr:\n"+said); diff != "" || err != nil {
+			t.Errorf("flows %s: %v (-want +got):\n%s", c.args, err, diff)
+		}
+	}
+}
+
+func TestFlowsAsJSON(t *testing.T) {
+	err, out, _ := askFlows(t, t.Context(), threeNodes(), "web", "-o", "json")
+	var r flowsReport
+	if err != nil || json.Unmarshal([]byte(out), &r) != nil || r.Schema != flowsSchema || len(r.Flows) != 2 || len(r.Nodes) != 3 {
+		t.Errorf("%v, %+v", err, r)
+	}
+}
+
+// What a node does not answer is said, and seen by the exit status.
+func TestANodeThatDoesNotAnswer(t *testing.T) {
+	off := answerOf(denied.Summary{Why: "the agent runs without --denied-flows-group"})
+	for name, c := range map[string]struct {
+		change func(*fakeAgents)
+		status int // 0 for an error
+		said   string
+	}{
+		"no right":            {func(f *fakeAgents) { delete(f.answers, "n2"); f.err = errors.New("no right") }, 3, "error: node n2 does not answer: no right"},
+		"does not run":        {func(f *fakeAgents) { f.pods[1].Running = false }, 3, "its agent podwall-system/podwall-n2 does not run"},
+		"breaks off":          {func(f *fakeAgents) { f.answers["n2"] = f.answers["n2"][:30] }, 3, "its answer is not complete"},
+		"writes no answer":    {func(f *fakeAgents) { f.answers["n2"] = "hello\n" }, 3, "reading the agent's answer"},
+		"writes without end":  {func(f *fakeAgents) { f.answers["n2"] = strings.Repeat("x", 2<<20) }, 3, "token too long"},
+		"records nothing":     {func(f *fakeAgents) { f.answers["n2"] = off }, 3, "error: node n2 records no denied flows: the agent runs without"},
+		"no agent answers":    {func(f *fakeAgents) { f.answers, f.err = nil, errors.New("gone") }, 0, "error: node n3 does not answer: gone"},
+		"no agent is there":   {func(f *fakeAgents) { f.pods = nil }, 0, ""},
+		"no such node at all": {func(f *fakeAgents) { f.pods = f.pods[:0] }, 0, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := threeNodes()
+			c.change(f)
+			err, out, said := askFlows(t, t.Context(), f)
+			var e exit
+			errors.As(err, &e)
+			if e.status != c.status || err == nil || !strings.Contains(strings.ReplaceAll(said, "\n  ", " "), c.said) {
+				t.Errorf("%v\n%s", err, said)
+			}
+			if c.status == 3 && !strings.Contains(out, "shop/web-6bd7-x1") {
+				t.Errorf("the other nodes are not shown:\n%s", out)
+			}
+		})
+	}
+}
+
+func TestWrongQuestionsAboutFlows(t *testing.T) {
+	for args, want := range map[string]string{"--since 0s": "--since", "--limit=-1": "--limit", "--verdict open": "--verdict",
+		"shop/": "names no pod", "--node n9": "no agent runs on a node n9", "-o xml": "unknown output"} {
+		if err, _, _ := askFlows(t, t.Context(), threeNodes(), strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", args, err)
+		}
+	}
+}
+
+// Who follows sees the flows that are kept, what comes, and what is missed, until the interrupt.
+func TestFlowsAreFollowed(t *testing.T) {
+	f := threeNodes()
+	f.pods = f.pods[:2]
+	missed := answerOf(denied.Summary{Recording: true, Missed: 9})
+	f.answers["n1"] += answerOf(denied.Summary{Recording: true}, flow("n1", "shop/late", "shop/web", 7, "shop/web")) + missed
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	err, out, said := askFlows(t, ctx, f, "--follow", "-o", "json")
+	if err != nil || strings.Count(out, `"verdict"`) != 3 || !strings.Contains(out, `"late"`) ||
+		!strings.Contains(said, "node n1: 9 flows came faster") || !strings.Contains(said, "70 more denied") {
+		t.Errorf("%v\n%s%s", err, out, said)
+	}
+	for _, q := range f.asked {
+		if !strings.HasSuffix(q, " 5m0s true") {
+			t.Errorf("asked %q", q)
+		}
+	}
+}
