@@ -147,7 +147,7 @@ soak: build image cni containerd ## the long runs: random cases by programs and 
 GOLDENS := ^Test(Golden.*|TheReferencePageIsCurrent|TheDocumentHasEveryHookAndSet|Costs.*DoNotGrow|Inputs)$$
 
 golden: ## write the golden rulesets, the baselines of costs and the generated references anew
-	go test ./internal/netpol/ruleset ./internal/config ./internal/observe ./internal/netpol/policy \
+	go test ./internal/netpol/ruleset ./internal/proxy/ruleset ./internal/config ./internal/observe ./internal/netpol/policy \
 		./internal/source/manifest ./internal/kubectl -run '$(GOLDENS)' -update
 
 clean: ## remove what was built

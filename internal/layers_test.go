@@ -59,6 +59,8 @@ func layers() []layer {
 		{pkg: "internal/kernel/nft", may: append(ours("immutable", "inet"), kernel...), reason: "a driver serves every ruleset and knows none"},
 		{pkg: "internal/netpol/ruleset", may: ours("immutable", "inet", "netpol/program", "kernel/nft"),
 			reason: "it says the program in the statements of the driver, and knows no policy"},
+		{pkg: "internal/proxy/ruleset", may: ours("immutable", "inet", "proxy/program", "kernel/nft"),
+			reason: "it says the program in the statements of the driver, and knows no Service"},
 		{pkg: "internal/datapath", may: append(ours("wake", "immutable", "inet", "netpol/program", "netpol/ruleset", "kernel/nft",
 			"kernel/links", "netpol/cut", "netpol/decide", "kernel/conntrack", "kernel/sysctl", "kuberouter"), kernel...),
 			reason: "it makes the kernel agree with a program, whatever the program means"},

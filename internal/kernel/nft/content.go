@@ -8,7 +8,7 @@ import (
 	"github.com/podwall/podwall/internal/immutable"
 )
 
-// Content is the members of a map that may be large, shared with whoever makes them.
+// Content is the members of a set or map that may be large, shared with whoever makes them.
 type Content interface {
 	// All yields the members, in no particular order.
 	All() iter.Seq[Entry]
@@ -70,7 +70,7 @@ func (c content[E]) entries(list []E) (entries []Entry) {
 	return entries
 }
 
-// members returns the members of a map, in no particular order.
+// members returns the members that are not in Elements or Ranges, in no particular order.
 func (s *Set) members() []Entry {
 	if s.Content == nil {
 		return s.Entries
@@ -82,7 +82,7 @@ func (s *Set) members() []Entry {
 	return list
 }
 
-// diffMembers compares the members of two versions of a map. In a data map, those that only change their
+// diffMembers compares the members of two versions of a set. In a data map, those that only change their
 // value are replaced; added and removed are the others.
 func diffMembers(old, now *Set) (added, removed, replaced, by []Entry) {
 	known := false

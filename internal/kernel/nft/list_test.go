@@ -114,3 +114,28 @@ func FuzzListing(f *testing.F) {
 		})
 	})
 }
+
+// It counts intervals, and lists their beginnings and ends: without that, each interval set would be listed
+// until the tries are used up.
+func TestTheKernelCountsIntervals(t *testing.T) {
+	c, _ := openIn(t)
+	var list []inet.Range
+	for i := range byte(3) {
+		list = append(list, inet.AddrRange(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 2 * i}), 16)))
+	}
+	if err := c.Commit(Diff(nil, &Table{Sets: []*Set{{Name: "s", Key: Addr4, Interval: true, Ranges: list}}})); err != nil {
+		t.Fatal(err)
+	}
+	counts, err := c.lister.counts(c.table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listing{key: Addr4}
+	if err := c.lister.elements(c.table, "s", l.add); err != nil {
+		t.Fatal(err)
+	}
+	n := len(l.starts) + len(l.ends)
+	if count, known := counts["s"]; known && n/2 != count {
+		t.Errorf("the kernel counts %d and lists %d elements of 3 intervals", count, n)
+	}
+}

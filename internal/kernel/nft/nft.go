@@ -118,7 +118,7 @@ type Set struct {
 	// Entries are the members of maps and of small sets, sorted by key. Elements is
 	// then empty.
 	Entries []Entry
-	// Content is the members of a map that may be large, in place of Entries.
+	// Content is the members of a set or map that may be large, in place of Entries.
 	Content Content
 }
 

@@ -127,9 +127,11 @@ const (
 	resizing     = 5 * time.Millisecond // the pause, which grows with each try
 )
 
-// list reads a plain set. count is the kernel's number of elements, or -1 if unknown.
+// list reads a plain set. count is the kernel's number of elements, or -1 if unknown. It counts intervals,
+// and lists their beginnings and ends.
 func (c *Conn) list(ctx context.Context, s *Set, count int) error {
-	return settle(ctx, count, func() (int, func() bool, error) {
+	reported := func(n int) bool { return n == count || s.Interval && n/2 == count }
+	return settle(ctx, count, reported, func() (int, func() bool, error) {
 		l := listing{key: s.Key}
 		err := c.lister.elements(c.table, s.Name, l.add)
 		return len(l.starts) + len(l.ends), func() bool { return l.into(s) }, err
@@ -138,16 +140,18 @@ func (c *Conn) list(ctx context.Context, s *Set, count int) error {
 
 // listMap reads a map that may be large.
 func (c *Conn) listMap(ctx context.Context, s *Set, count int) error {
-	return settle(ctx, count, func() (int, func() bool, error) {
+	reported := func(n int) bool { return n == count }
+	return settle(ctx, count, reported, func() (int, func() bool, error) {
 		l := mapListing{set: s, chains: map[string]string{}}
 		err := c.lister.elements(c.table, s.Name, l.add)
 		return len(l.entries), l.into, errors.Join(err, l.err)
 	})
 }
 
-// settle lists until a listing is whole. list returns the number of listed elements, and what stores them
-// and reports whether none appeared twice.
-func settle(ctx context.Context, count int, list func() (n int, into func() bool, err error)) error {
+// settle lists until a listing is whole. reported says whether the kernel reports that number. list returns
+// the number of listed elements, and what stores them and reports whether none appeared twice.
+func settle(ctx context.Context, count int, reported func(n int) bool,
+	list func() (n int, into func() bool, err error)) error {
 	before := -1
 	for try := range listings {
 		n, into, err := list()
@@ -155,7 +159,7 @@ func settle(ctx context.Context, count int, list func() (n int, into func() bool
 			return err
 		}
 		settled := n == before && (count < 0 || try == listings-1)
-		if (n == count || settled || n <= smallListing && count < 0) && into() {
+		if (reported(n) || settled || n <= smallListing && count < 0) && into() {
 			return nil
 		}
 		before = n

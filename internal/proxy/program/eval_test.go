@@ -4,6 +4,7 @@ package program
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/podwall/podwall/internal/immutable"
@@ -236,5 +237,45 @@ func TestCheckFindsWhatNoBackendCanRender(t *testing.T) {
 		if err := p.Check(); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
+	}
+}
+
+func TestText(t *testing.T) {
+	const want = `family IPv4
+front node port 30080/tcp inside 0+2 masquerade strangers outside 0+1
+front 10.96.0.1 port 53/udp inside 0+1 outside 0+1 masquerade
+front 10.96.0.1 port 80/tcp inside 0+2 masquerade strangers outside 0+2 masquerade strangers
+front 10.96.0.2 port 80/tcp inside reject outside reject
+front 10.96.0.3 port 80/tcp inside drop outside reject
+front 10.96.0.4 port 80/tcp inside 0+2 masquerade strangers outside 0+2 masquerade strangers sticky 60s
+front 192.0.2.1 port 443/tcp inside 0+2 masquerade strangers outside 1+1 admits office
+slot node port 30080/tcp 0: 10.244.0.7:8080
+slot node port 30080/tcp 1: 10.244.1.7:8080
+slot 10.96.0.1 port 53/udp 0: 10.244.0.9:53
+slot 10.96.0.1 port 80/tcp 0: 10.244.0.7:8080
+slot 10.96.0.1 port 80/tcp 1: 10.244.1.7:8080
+slot 10.96.0.4 port 80/tcp 0: 10.244.0.7:8080 sticky 60s
+slot 10.96.0.4 port 80/tcp 1: 10.244.1.7:8080 sticky 60s
+slot 192.0.2.1 port 443/tcp 0: 10.244.0.7:8080
+slot 192.0.2.1 port 443/tcp 1: 10.244.1.7:8080
+cluster address 10.96.0.1
+cluster address 10.96.0.2
+cluster address 10.96.0.3
+cluster address 10.96.0.4
+service range 10.96.0.0/16
+node address 198.51.100.1
+cluster pods 10.244.0.0/16
+node pods 10.244.0.0/24
+loop 10.244.0.7
+loop 10.244.0.9
+admission office
+  range 10.244.0.0/24
+  range 203.0.113.0/24
+`
+	if got := example().String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if strings.Contains((&Program{Family: inet.IPv6}).String(), "front") {
+		t.Error("an empty program has a front")
 	}
 }

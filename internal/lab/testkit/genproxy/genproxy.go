@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package genproxy draws random programs of the service proxy, and packets for them. There are so few
+// addresses and ports that packets often meet a front, clients are often admitted, and backends are often
+// clients, too.
+//
+// It draws only programs that Check accepts, and knows no backend.
+package genproxy
+
+import (
+	"net/netip"
+	"slices"
+
+	"pgregory.net/rapid"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/proxy/program"
+)
+
+// The last part but one of the addresses that programs and packets are about.
+const (
+	services = 0 // .1 to .4 are fronts
+	nodes    = 1 // .0 takes node ports
+	pods     = 2 // .0 to .4 are backends, .0 and .1 are on this node, .0 to .3 of the cluster
+)
+
+// Addr returns an address of a family.
+func Addr(f inet.Family, net, host int) netip.Addr {
+	if f == inet.IPv6 {
+		return netip.AddrFrom16([16]byte{0xfd, 13: byte(net), 15: byte(host)})
+	}
+	return netip.AddrFrom4([4]byte{10, 0, byte(net), byte(host)})
+}
+
+// prefix returns the range of the last bits of an address.
+func prefix(f inet.Family, net, host, bits int) netip.Prefix {
+	a := Addr(f, net, host)
+	return netip.PrefixFrom(a, a.BitLen()-bits)
+}
+
+// Program draws a program of a family.
+func Program(t *rapid.T, f inet.Family) *program.Program {
+	p := &program.Program{Family: f, ServiceRanges: []netip.Prefix{prefix(f, services, 0, 3)},
+		NodeAddresses: []netip.Addr{Addr(f, nodes, 0)}, ClusterPods: []netip.Prefix{prefix(f, pods, 0, 2)},
+		NodePods:   []netip.Prefix{prefix(f, pods, 0, 1)},
+		Admissions: []program.Admission{{Name: "a", Ranges: []netip.Prefix{prefix(f, pods, 2, 1)}}}}
+	for range rapid.IntRange(0, 6).Draw(t, "fronts") {
+		p = With(t, p)
+	}
+	return p
+}
+
+// Change draws a program that differs from another one in a front.
+func Change(t *rapid.T, p *program.Program) *program.Program {
+	if fronts := Fronts(p); len(fronts) > 0 && rapid.Bool().Draw(t, "change") {
+		p = Without(p, rapid.SampledFrom(fronts).Draw(t, "front that goes"))
+	}
+	return With(t, p)
+}
+
+// Fronts returns the fronts of a program, sorted.
+func Fronts(p *program.Program) (list []program.Front) {
+	for r := range p.Routes.All() {
+		list = append(list, r.Front)
+	}
+	slices.SortFunc(list, program.Front.Compare)
+	return list
+}
+
+// Without returns the program without a front.
+func Without(p *program.Program, f program.Front) *program.Program {
+	next := *p
+	for r := range p.Routes.All() {
+		if r.Front == f {
+			next.Routes = next.Routes.Without(r)
+		}
+	}
+	for s := range p.Slots.All() {
+		if s.Front == f {
+			next.Slots = next.Slots.Without(s)
+		}
+	}
+	return &next
+}
+
+// With draws a front with its slots, and adds it unless the program has it already.
+func With(t *rapid.T, p *program.Program) *program.Program {
+	small := func(name string, n int) int { return rapid.IntRange(0, n).Draw(t, name) }
+	f := program.Front{Protocol: rapid.SampledFrom([]inet.Protocol{inet.TCP, inet.UDP, inet.SCTP}).Draw(t, "protocol"),
+		Port: uint16(80 + small("port", 1))}
+	next := *p
+	if a := small("address", 4); a > 0 {
+		f.Addr = Addr(p.Family, services, a)
+	}
+	if _, twice := p.Route(f); twice {
+		return p
+	}
+	if f.Addr.IsValid() && rapid.Bool().Draw(t, "cluster address") {
+		next.ClusterAddresses = next.ClusterAddresses.With(inet.Element{Addr: f.Addr})
+	}
+	sticky := rapid.SampledFrom([]program.Seconds{0, 1, 100}).Draw(t, "sticky")
+	n := small("slots", 5)
+	for i := range n {
+		to := program.Backend{Addr: Addr(p.Family, pods, i), Port: 8080}
+		next.Slots = next.Slots.With(program.Slot{Front: f, Number: uint16(i), Sticky: sticky, Backend: to})
+		if rapid.Bool().Draw(t, "own") {
+			next.Loops = next.Loops.With(inet.Element{Addr: to.Addr})
+		}
+	}
+	pick := func() program.Pick {
+		first := small("first", n)
+		return program.Pick{First: uint16(first), Count: uint16(small("count", n-first)),
+			Otherwise: program.Answer(small("answer", 1)), Masquerade: program.Masquerade(small("masquerade", 2))}
+	}
+	r := program.Route{Front: f, Inside: pick(), Admission: rapid.SampledFrom([]string{"", "a"}).Draw(t, "admission"),
+		Sticky: sticky}
+	if r.Outside = r.Inside; rapid.Bool().Draw(t, "inside differs") {
+		r.Outside = pick()
+	}
+	next.Routes = next.Routes.With(r)
+	return &next
+}
+
+// Packet draws a packet, in most cases to a front of the program.
+func Packet(t *rapid.T, p *program.Program) program.Packet {
+	some := func(name string, net int) netip.Addr { return Addr(p.Family, net, rapid.IntRange(0, 5).Draw(t, name)) }
+	packet := program.Packet{Protocol: rapid.SampledFrom([]inet.Protocol{1, inet.TCP, inet.UDP}).Draw(t, "protocol"),
+		Src: some("source", pods), Dst: some("destination", rapid.IntRange(services, pods).Draw(t, "net")),
+		DstPort: uint16(rapid.IntRange(79, 81).Draw(t, "port")), FromNode: rapid.Bool().Draw(t, "from the node"),
+		At: program.Seconds(rapid.IntRange(0, 3).Draw(t, "at"))}
+	if fronts := Fronts(p); len(fronts) > 0 && rapid.IntRange(0, 3).Draw(t, "to a front") > 0 {
+		f := rapid.SampledFrom(fronts).Draw(t, "front")
+		packet.Dst, packet.Protocol, packet.DstPort = f.Addr, f.Protocol, f.Port
+		if !f.Addr.IsValid() {
+			packet.Dst = p.NodeAddresses[0]
+		}
+	}
+	return packet
+}
