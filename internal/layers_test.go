@@ -29,6 +29,8 @@ func layers() []layer {
 			reason: "a program must be readable without Kubernetes and without nftables"},
 		{pkg: "internal/proxy/service", pure: true, may: ours("cluster", "immutable", "inet", "proxy/program"),
 			reason: "what Services mean is a function of the cluster, said in the program's words"},
+		{pkg: "internal/proxy/oracle", pure: true, may: ours("cluster"),
+			reason: "a witness that shares code with service or program repeats their mistakes"},
 		{pkg: "internal/netpol/program", pure: true, may: ours("immutable", "inet"),
 			reason: "a program must be readable without Kubernetes and without nftables"},
 		{pkg: "internal/netpol/policy", pure: true, may: ours("cluster", "immutable", "inet", "netpol/program"),

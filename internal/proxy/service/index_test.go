@@ -249,3 +249,15 @@ func TestSlotsAreARangeOfEachSet(t *testing.T) {
 		}
 	})
 }
+
+// Without a name the node has no endpoints of its own, not those that have no node.
+func TestANodeWithoutNameHasNoEndpoints(t *testing.T) {
+	snap := many(1, 2)
+	nowhere := &cluster.Placement{Ready: true, Serving: true}
+	snap.Slices[0].Endpoints[0].Placement, snap.Slices[0].Endpoints[1].Placement = nowhere, nowhere
+	snap.Services[0].InternalLocal = true
+	m, _ := Resolve(snap, Settings{})
+	if m.IPv4.Slots.Len() != 0 || m.IPv4.Loops.Len() != 0 {
+		t.Errorf("endpoints without a node are this node's:\n%s", m.IPv4)
+	}
+}

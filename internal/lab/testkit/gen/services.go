@@ -60,7 +60,7 @@ func outer(t *rapid.T) string {
 // Service returns a Service.
 func Service(t *rapid.T) *corev1.Service {
 	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
-		Namespace: pick(t, "service namespace", "a", "b"), Name: pick(t, "service", serviceNames()...),
+		Namespace: pick(t, "service namespace", "a", "a", "b"), Name: pick(t, "service", serviceNames()...),
 		CreationTimestamp: metav1.Unix(int64(rapid.IntRange(1, 3).Draw(t, "created")), 0),
 	}}
 	spec := &s.Spec
@@ -133,16 +133,17 @@ func exposure(t *rapid.T, s *corev1.Service) {
 func Slice(t *rapid.T) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{AddressType: pick(t, "address type", discoveryv1.AddressTypeIPv4,
 		discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6)}
-	s.Namespace, s.Name = pick(t, "slice namespace", "a", "b"), pick(t, "slice", "1", "2", "3", "4", "5")
+	s.Namespace, s.Name = pick(t, "slice namespace", "a", "a", "b"), pick(t, "slice", "1", "2", "3", "4", "5")
 	s.Labels = map[string]string{discoveryv1.LabelServiceName: pick(t, "slice of", serviceNames()...)}
-	for range rapid.IntRange(1, 2).Draw(t, "slice ports") {
-		name, protocol := pick(t, "slice port name", "", "x"), pick(t, "slice protocol", corev1.ProtocolTCP,
-			corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP)
-		port := pick[int32](t, "slice port", 8080, 8081)
-		s.Ports = append(s.Ports, discoveryv1.EndpointPort{Name: &name, Protocol: &protocol, Port: &port})
+	for _, name := range []string{"", "x"} {
+		for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP} {
+			if port := pick[int32](t, "slice port", 8080, 8080, 8081, 0); port != 0 {
+				s.Ports = append(s.Ports, discoveryv1.EndpointPort{Name: &name, Protocol: &protocol, Port: &port})
+			}
+		}
 	}
-	hinted := pick(t, "hints", 0, 0, 1, 2, 3) // bits: nodes, zones
-	for range rapid.IntRange(0, 4).Draw(t, "endpoints") {
+	hinted := pick(t, "hints", 0, 2, 1, 2, 3) // bits: nodes, zones
+	for range pick(t, "endpoints", 3, 2, 4, 1, 0) {
 		s.Endpoints = append(s.Endpoints, endpoint(t, s.AddressType == discoveryv1.AddressTypeIPv4, hinted))
 	}
 	return s
@@ -158,12 +159,13 @@ func endpoint(t *rapid.T, v4 bool, hinted int) discoveryv1.Endpoint {
 	if n < 8 {
 		node = "one"
 	}
-	if !rarely(t, "no node", 10) {
+	if n%6 != 0 { // all slices agree on the node of an address
 		e.NodeName = &node
 	}
-	state := pick(t, "state", "ready", "ready", "ready", "draining", "draining", "not", "stopping", "unset")
+	state := pick(t, "state", "ready", "ready", "ready", "draining", "draining", "not", "stopping", "waiting",
+		"unset")
 	if state != "unset" {
-		ready, serving := state == "ready", state == "ready" || state == "draining"
+		ready, serving := state == "ready", state == "ready" || state == "draining" || state == "waiting"
 		terminating := state == "draining" || state == "stopping"
 		e.Conditions = discoveryv1.EndpointConditions{Ready: &ready, Serving: &serving, Terminating: &terminating}
 	}
@@ -203,7 +205,7 @@ func (w *Services) Change(t *rapid.T) *cluster.ServiceDelta {
 		w.nodes, w.pods = map[cluster.Key]*cluster.Node{}, map[cluster.Key]*cluster.Pod{}
 	}
 	before := w.clone()
-	for range rapid.IntRange(1, 3).Draw(t, "changes") {
+	for range pick(t, "changes", 2, 1, 3) {
 		w.change(t)
 	}
 	return &cluster.ServiceDelta{
@@ -230,8 +232,8 @@ func changes[T any](before, after map[cluster.Key]*T) (list []cluster.Change[T])
 }
 
 func (w *Services) change(t *rapid.T) {
-	switch pick(t, "kind", "service", "service", "service", "slice", "slice", "slice", "slice", "node", "pod",
-		"-service", "-slice", "-node", "-pod") {
+	switch pick(t, "kind", "service", "service", "service", "slice", "slice", "slice", "slice", "slice", "node",
+		"node", "pod", "-service", "-slice", "-node", "-pod") {
 	case "service":
 		s := Service(t)
 		v, _ := convert.Service(s)

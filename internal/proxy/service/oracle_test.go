@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/lab/testkit/gen"
+	"github.com/podwall/podwall/internal/proxy/oracle"
+	"github.com/podwall/podwall/internal/proxy/program"
+)
+
+// judge asks the interpreter for everything that may happen to a packet, in the oracle's words.
+func judge(m *Model, p gen.ServicePacket) oracle.Answer {
+	prog := m.Program(inet.FamilyOf(p.Dst))
+	packet := program.Packet{Protocol: inet.Protocol(p.Protocol), Src: p.Src, Dst: p.Dst, DstPort: p.Port,
+		FromNode: p.FromNode}
+	var a oracle.Answer
+	for i, count := 0, 1; i < count; i++ {
+		out, memory := program.Eval(prog, packet, program.Memory{}, func(n int) int { count = n; return i })
+		a.Verdict = map[program.Fate]oracle.Verdict{program.NotOurs: oracle.NotOurs, program.Forwarded: oracle.Forward,
+			program.Rejected: oracle.Reject, program.Dropped: oracle.Drop}[out.Fate]
+		if out.Fate != program.Forwarded {
+			continue
+		}
+		a.Backends = append(a.Backends, oracle.Backend{To: netip.AddrPortFrom(out.Backend.Addr, out.Backend.Port),
+			SourceKept: !out.Masqueraded})
+		a.Sticky = remembered(prog, packet, memory, out.Backend)
+	}
+	slices.SortFunc(a.Backends, func(a, b oracle.Backend) int { return a.To.Compare(b.To) })
+	return a
+}
+
+// remembered returns for how many seconds, 3 at most, the client comes back to a backend whatever the
+// choice is.
+func remembered(prog *program.Program, packet program.Packet, m program.Memory, to program.Backend) uint32 {
+	for at := program.Seconds(0); at < 3; at++ {
+		packet.At = at
+		random := false
+		out, _ := program.Eval(prog, packet, m, func(int) int { random = true; return 0 })
+		if random || out.Backend != to {
+			return uint32(at)
+		}
+	}
+	return 3
+}
+
+func same(a, b oracle.Answer) bool {
+	return a.Verdict == b.Verdict && slices.Equal(a.Backends, b.Backends) && a.Sticky == b.Sticky
+}
+
+// world returns a random cluster.
+func world(t *rapid.T) *gen.Services {
+	w := &gen.Services{}
+	for range rapid.SampledFrom([]int{40, 30, 20, 10}).Draw(t, "steps") {
+		w.Change(t)
+	}
+	return w
+}
+
+func TestTheOracleAgreesWithThePrograms(t *testing.T) {
+	seen := map[oracle.Verdict]int{}
+	rapid.Check(t, func(t *rapid.T) {
+		set, snap := settings(t), world(t).Snapshot(t)
+		m, _ := Resolve(snap, set)
+		for _, p := range gen.Packets(t) {
+			want := oracle.Judge(snap, oracle.Settings(set), oracle.Packet(p))
+			if got := judge(m, p); !same(got, want) {
+				t.Fatalf("%+v\nprogram %+v\noracle  %+v\n%s%s", p, got, want, m.IPv4, m.IPv6)
+			}
+			seen[want.Verdict]++
+		}
+		checkHealth(t, snap, set, m)
+	})
+	for _, v := range []oracle.Verdict{oracle.NotOurs, oracle.Forward, oracle.Reject, oracle.Drop} {
+		if seen[v] < 100 {
+			t.Errorf("only %d packets of %v", seen[v], seen)
+		}
+	}
+}
+
+func checkHealth(t *rapid.T, snap *cluster.ServiceSnapshot, set Settings, m *Model) {
+	want := map[string]bool{}
+	for _, s := range snap.Services {
+		if x := s.External; x != nil && x.Local && x.HealthPort != 0 {
+			ready := oracle.Ready(snap, oracle.Settings(set), s.Key)
+			want[fmt.Sprint(Health{x.HealthPort, s.Key, ready})] = true
+		}
+	}
+	for _, h := range m.Health {
+		if !want[fmt.Sprint(h)] {
+			t.Fatalf("%v, want %v", m.Health, want)
+		}
+	}
+	if len(m.Health) != len(want) {
+		t.Fatalf("%v, want %v", m.Health, want)
+	}
+}
