@@ -26,6 +26,9 @@ const jobs = 2
 func suites() map[string][]string {
 	return map[string][]string{
 		"internal/agent":           {"agent"},
+		"internal/agent/flows":     {"agent/flows"},
+		"internal/netpol/denied":   {"netpol/denied"},
+		"internal/source/kube":     {"source/kube"},
 		"internal/cluster":         {"cluster", "cluster/convert", "netpol/policy", "netpol/compile", "lab/cases"},
 		"internal/cluster/convert": {"cluster/convert", "lab/cases"},
 		"internal/netpol/policy":   {"netpol/policy", "netpol/compile", "lab/cases"},
@@ -34,7 +37,7 @@ func suites() map[string][]string {
 		"internal/netpol/cut":      {"netpol/cut"},
 		"internal/netpol/decide":   {"netpol/decide"},
 		"internal/inet":            {"netpol/program", "netpol/compile"},
-		"internal/netpol/program":  {"netpol/program", "netpol/compile"},
+		"internal/netpol/program":  {"netpol/program", "netpol/compile", "netpol/denied"},
 		"internal/netpol/ruleset":  {"netpol/ruleset"},
 		"internal/gate":            {"gate", "gate/cni", "gate/nri"},
 		"internal/gate/cni":        {"gate/cni"},
@@ -50,7 +53,7 @@ func suites() map[string][]string {
 // randomised are the packages with tests on random clusters. Their flags fix
 // the seed, keep failures out of the tree and do not look for small examples.
 func randomised() []string {
-	return []string{"agent", "netpol/policy", "netpol/compile", "netpol/ruleset", "source/manifest"}
+	return []string{"agent", "netpol/denied", "netpol/policy", "netpol/compile", "netpol/ruleset", "source/manifest"}
 }
 
 func (m mutant) suite() []string { return suites()[filepath.Dir(m.file)] }

@@ -120,14 +120,25 @@ func TestWhoIsNotIsolatedDeniesNothing(t *testing.T) {
 // isolated is a pod that one policy isolates for ingress, in a view whose program has as many rules
 // for it.
 func isolated(rules int) (*denied.View, netip.Addr) {
+	list := make([]program.Rule, rules)
+	for i := range list {
+		list[i] = program.Rule{Protocol: inet.UDP}
+	}
+	return isolatedBy(list...)
+}
+
+// isolatedBy is the same with these rules, which are those of its policy unless they say another.
+func isolatedBy(rules ...program.Rule) (*denied.View, netip.Addr) {
 	a := netip.MustParseAddr("10.0.0.1")
 	key := cluster.Key{Namespace: "a", Name: "p"}
 	pod := &cluster.Pod{Key: key, Node: "n", IPs: []netip.Addr{a}}
 	by := policy.Isolation{Isolated: true, Policies: []*policy.Resolved{{Policy: &cluster.Policy{Key: key}}}}
-	chain := &program.Chain{Name: "c", Direction: program.Ingress, Family: inet.IPv4, Rules: make([]program.Rule, rules)}
-	for i := range chain.Rules {
-		chain.Rules[i] = program.Rule{Protocol: inet.UDP, Origins: []program.Origin{{Policy: key.String(), Index: i}}}
+	for i := range rules {
+		if rules[i].Origins == nil {
+			rules[i].Origins = []program.Origin{{Policy: key.String(), Index: i}}
+		}
 	}
+	chain := &program.Chain{Name: "c", Direction: program.Ingress, Family: inet.IPv4, Rules: rules}
 	return denied.NewView(&policy.Layout{Workloads: []policy.Workload{{Pod: pod, Ingress: by}}},
 		&program.Program{Pods: []program.Pod{{Addr: a, Name: key.String(), Ingress: "c"}},
 			Chains: []*program.Chain{chain}}), a
@@ -186,6 +197,27 @@ func TestARecordIsOfItsView(t *testing.T) {
 	if len(list) != 1 || list[0].Nearest == nil || !list[0].Nearest.PeerMatches || list[0].Nearest.PortMatches ||
 		list[0].Source.Pod != nil || list[0].Destination.Pod.Name != "p" {
 		t.Errorf("records %+v", list)
+	}
+	g.Add(open, program.Ingress, f, time.Time{})
+	g.Add(v, program.Ingress, f, time.Time{})
+	if list := g.Flush("n", none); len(list) != 1 || list[0].Count != 2 {
+		t.Errorf("after a change: records %+v", list)
+	}
+}
+
+// The rule of which most is met is named, the peer before the port, and none of a policy that does not
+// isolate the pod: pods whose policies say the same share a chain.
+func TestTheNearestRuleIsOfThePodsPolicies(t *testing.T) {
+	v, a := isolatedBy(
+		program.Rule{Protocol: inet.UDP, Block: program.Block{CIDR: netip.MustParsePrefix("192.0.2.0/24")}},
+		program.Rule{Protocol: inet.TCP, Block: program.Block{CIDR: netip.MustParsePrefix("192.0.2.0/24")}},
+		program.Rule{Protocol: inet.UDP, Origins: []program.Origin{{Policy: "b/other", Index: 2}}},
+		program.Rule{Protocol: inet.UDP},
+		program.Rule{Protocol: inet.SCTP},
+	)
+	r := recordOf(t, v, program.Ingress, denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: 80})
+	if want := (denied.Nearest{Policy: "a/p", Rule: 3, PeerMatches: true}); r.Nearest == nil || *r.Nearest != want {
+		t.Errorf("nearest %+v, want %+v", r.Nearest, want)
 	}
 }
 
