@@ -261,3 +261,39 @@ func TestANodeWithoutNameHasNoEndpoints(t *testing.T) {
 		t.Errorf("endpoints without a node are this node's:\n%s", m.IPv4)
 	}
 }
+
+// What a front cannot hold is left out by the order of the slots, and said. The other set, which comes
+// first, is whole.
+func TestMoreEndpointsThanSlots(t *testing.T) {
+	snap := many(1, 0)
+	s, own := snap.Services[0], &cluster.Placement{Node: "one", Serving: true, Terminating: true}
+	up := &cluster.Placement{Node: "two", Ready: true, Serving: true}
+	s.External, s.Ports[0].NodePort = &cluster.External{Local: true}, 30080
+	slice := snap.Slices[0]
+	a := netip.MustParseAddr("10.0.0.1")
+	for i := range program.MaxSlots + 10 {
+		place := up
+		if i < 3 {
+			place = own
+		}
+		slice.Endpoints = append(slice.Endpoints, cluster.Endpoint{Addr: a, Placement: place})
+		a = a.Next()
+	}
+	m, found := Resolve(snap, Settings{Node: "one"})
+	if err := m.IPv4.Check(); err != nil {
+		t.Fatal(err)
+	}
+	r, _ := m.IPv4.Route(program.Front{Protocol: inet.TCP, Port: 30080})
+	want := program.Pick{Count: 3}
+	inside := program.Pick{First: 3, Count: program.MaxSlots - 3, Masquerade: program.Strangers}
+	if r.Outside != want || r.Inside != inside {
+		t.Errorf("inside %+v, outside %+v, want %+v and %+v", r.Inside, r.Outside, inside, want)
+	}
+	r, _ = m.IPv4.Route(program.Front{Addr: s.ClusterIPs[0], Protocol: inet.TCP, Port: 80})
+	if r.Inside.Count != program.MaxSlots || m.IPv4.Slots.Len() != 2*program.MaxSlots {
+		t.Errorf("%d of %d slots", r.Inside.Count, m.IPv4.Slots.Len())
+	}
+	if len(found) != 1 || found[0].Field != "spec.ports[0]" || !strings.Contains(found[0].Message, "65542 endpoints") {
+		t.Errorf("found %v", found)
+	}
+}
