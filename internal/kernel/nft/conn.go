@@ -43,9 +43,9 @@ const batchElements = 10_000
 // transaction is still empty for it, so it would pass.
 func (k OpKind) Stage() int {
 	switch {
-	case k < SwapElements:
+	case k < LeadElements:
 		return 0
-	case k == SwapElements:
+	case k <= TrailElements:
 		return 1
 	}
 	return 2
@@ -263,9 +263,9 @@ func (c *Conn) queue(op Op) error {
 		return c.nl.AddSet(c.set(op.Set), nil)
 	case AddElements:
 		return inParts(c.nl.SetAddElements, c.set(op.Set), op.Set, op.Entries)
-	case DeleteElements:
+	case TrailElements, DeleteElements:
 		return inParts(c.nl.SetDeleteElements, c.set(op.Set), op.Set, op.Entries)
-	case ReplaceElements, SwapElements:
+	case ReplaceElements, LeadElements, SwapElements:
 		return errors.Join(
 			inParts(c.nl.SetDeleteElements, c.set(op.Set), op.Set, op.Removed),
 			inParts(c.nl.SetAddElements, c.set(op.Set), op.Set, op.Entries))

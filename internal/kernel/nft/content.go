@@ -82,8 +82,8 @@ func (s *Set) members() []Entry {
 	return list
 }
 
-// diffMembers compares the members of two versions of a set. In a data map, those that only change their
-// value are replaced; added and removed are the others.
+// diffMembers compares the members of two versions of a set. In a data map and in one that is Behind, those
+// that only change their value are replaced; added and removed are the others.
 func diffMembers(old, now *Set) (added, removed, replaced, by []Entry) {
 	known := false
 	if old.Content != nil && now.Content != nil {
@@ -92,7 +92,7 @@ func diffMembers(old, now *Set) (added, removed, replaced, by []Entry) {
 	if !known {
 		added, removed = diffEntries(old.members(), now.members())
 	}
-	if now.Data == 0 || len(added) == 0 || len(removed) == 0 {
+	if now.Data == 0 && !now.Behind || len(added) == 0 || len(removed) == 0 {
 		return added, removed, nil, nil
 	}
 	gone := make(map[Key]Entry, len(removed))

@@ -28,8 +28,10 @@ const (
 	AddChain
 	FlushChain
 	AddRules
-	SwapElements // delete Removed, then add Entries
-	RetireChain  // empty a chain that is no longer referenced
+	LeadElements  // of a map that is Behind: delete Removed and add Entries, some of which have the same keys
+	SwapElements  // delete Removed, then add Entries
+	TrailElements // of a map that is Behind: delete Entries
+	RetireChain   // empty a chain that is no longer referenced
 	DeleteElements
 	DeleteSet // a map refers to chains
 	DeleteChain
@@ -41,9 +43,10 @@ type Op struct {
 	Counter string
 	Set     *Set
 	Chain   *Chain
-	// Entries are added by AddElements, ReplaceElements and SwapElements, and removed by DeleteElements.
+	// Entries are added by AddElements, ReplaceElements, LeadElements and SwapElements, and removed by
+	// TrailElements and DeleteElements.
 	Entries []Entry
-	// Removed are the entries that ReplaceElements and SwapElements remove.
+	// Removed are the entries that ReplaceElements, LeadElements and SwapElements remove.
 	Removed []Entry
 }
 
@@ -140,6 +143,8 @@ func (s *Set) late() bool { return s.Map || s.Late }
 func (d *differ) fill(s *Set, list []Entry) {
 	switch {
 	case len(list) == 0:
+	case s.Behind:
+		d.behind(s, list, nil, nil)
 	case s.late():
 		d.add(Op{Kind: SwapElements, Set: s, Entries: list})
 	default:
@@ -150,7 +155,11 @@ func (d *differ) fill(s *Set, list []Entry) {
 func (d *differ) elements(old, now *Set) {
 	added, removed := now.Elements.Diff(old.Elements)
 	more, less, replaced, by := diffMembers(old, now)
-	if len(by) > 0 {
+	switch {
+	case now.Behind:
+		d.behind(now, append(by, more...), replaced, less)
+		return
+	case len(by) > 0:
 		d.add(Op{Kind: ReplaceElements, Set: now, Entries: by, Removed: replaced})
 	}
 	more, less = append(more, entriesOf(added)...), append(less, entriesOf(removed)...)
@@ -166,6 +175,16 @@ func (d *differ) elements(old, now *Set) {
 	d.fill(now, more)
 	if len(less) > 0 {
 		d.add(Op{Kind: DeleteElements, Set: now, Entries: less})
+	}
+}
+
+// behind changes a map that is Behind.
+func (d *differ) behind(s *Set, added, replaced, removed []Entry) {
+	if len(added) > 0 {
+		d.add(Op{Kind: LeadElements, Set: s, Entries: added, Removed: replaced})
+	}
+	if len(removed) > 0 {
+		d.add(Op{Kind: TrailElements, Set: s, Entries: removed})
 	}
 }
 
@@ -317,6 +336,10 @@ func (o Op) String() string {
 		return fmt.Sprintf("add %d rules to %s", len(o.Chain.Rules), o.Chain.Name)
 	case ReplaceElements:
 		return fmt.Sprintf("replace %d elements of %s", len(o.Entries), o.Set.Name)
+	case LeadElements:
+		return fmt.Sprintf("delete %d and add %d elements in %s, first", len(o.Removed), len(o.Entries), o.Set.Name)
+	case TrailElements:
+		return fmt.Sprintf("delete %d elements of %s, last", len(o.Entries), o.Set.Name)
 	case ChangeElements:
 		return fmt.Sprintf("add %d elements to %s, delete %d", len(o.Entries), o.Set.Name, len(o.Removed))
 	case SwapElements:

@@ -111,6 +111,9 @@ type Set struct {
 	Kept bool
 	// Late is true for a desired set whose elements change together with those of maps, not before them.
 	Late bool
+	// Behind is true for a verdict map in which rules look something up after they were reached through
+	// another one: new elements come before that map's, and elements that go leave after them.
+	Behind bool
 	// Elements are the members of a set that may be large; shared with the producer.
 	Elements inet.Elements
 	// Ranges are the members if Interval is set; also shared.

@@ -118,9 +118,9 @@ func (t *table) apply(op nft.Op) error {
 		return t.deleteSet(op.Set.Name)
 	case nft.AddElements:
 		return t.addElements(op.Set.Name, op.Entries)
-	case nft.DeleteElements:
+	case nft.TrailElements, nft.DeleteElements:
 		return t.deleteElements(op.Set.Name, op.Entries)
-	case nft.ReplaceElements, nft.SwapElements:
+	case nft.ReplaceElements, nft.LeadElements, nft.SwapElements:
 		return cmp.Or(t.deleteElements(op.Set.Name, op.Removed), t.addElements(op.Set.Name, op.Entries))
 	case nft.AddChain:
 		return t.addChain(op.Chain)
