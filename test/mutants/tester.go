@@ -30,7 +30,9 @@ func suites() map[string][]string {
 		"internal/netpol/denied":   {"netpol/denied"},
 		"internal/source/kube":     {"source/kube"},
 		"internal/cluster":         {"cluster", "cluster/convert", "netpol/policy", "netpol/compile", "lab/cases"},
-		"internal/cluster/convert": {"cluster/convert", "lab/cases"},
+		"internal/cluster/convert": {"cluster/convert", "lab/cases", "proxy/service"},
+		"internal/proxy/oracle":    {"proxy/service"},
+		"internal/proxy/service":   {"proxy/service"},
 		"internal/netpol/policy":   {"netpol/policy", "netpol/compile", "lab/cases"},
 		"internal/netpol/compile":  {"netpol/compile", "lab/cases"},
 		"internal/datapath":        {"datapath"},
@@ -53,7 +55,8 @@ func suites() map[string][]string {
 // randomised are the packages with tests on random clusters. Their flags fix
 // the seed, keep failures out of the tree and do not look for small examples.
 func randomised() []string {
-	return []string{"agent", "netpol/denied", "netpol/policy", "netpol/compile", "netpol/ruleset", "source/manifest"}
+	return []string{"agent", "netpol/denied", "netpol/policy", "netpol/compile", "netpol/ruleset", "proxy/service",
+		"source/manifest"}
 }
 
 func (m mutant) suite() []string { return suites()[filepath.Dir(m.file)] }
