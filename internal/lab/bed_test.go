@@ -165,7 +165,7 @@ func (b *bed) send(flows []flow) (ids []uint32) {
 func (b *bed) mustArrive(flows []flow) {
 	b.Helper()
 	ids := b.send(flows)
-	if _, err := b.prober.Collect(b.Context(), ids, nil, time.Now().Add(5*time.Second)); err != nil {
+	if _, err := b.prober.Collect(b.Context(), ids, nil, time.Now().Add(time.Minute)); err != nil {
 		b.Fatal(err)
 	}
 	for _, f := range flows {
@@ -178,7 +178,7 @@ func (b *bed) mustArrive(flows []flow) {
 			}
 		}
 	}
-	for _, id := range b.prober.WaitReplies(b.Context(), answerable(flows), time.Now().Add(5*time.Second)) {
+	for _, id := range b.prober.WaitReplies(b.Context(), answerable(flows), time.Now().Add(time.Minute)) {
 		i := slices.IndexFunc(flows, func(f flow) bool { return f.ID == id })
 		b.Errorf("%s: no answer", describe(flows[i]))
 	}

@@ -101,7 +101,7 @@ func linkLocal(mac net.HardwareAddr) netip.Addr {
 
 // up returns when a link can carry packets. Until then the kernel drops them.
 func (s *space) up(name string) (netlink.Link, error) {
-	for range 10_000 { // on a busy machine too
+	for end := time.Now().Add(usable); time.Now().Before(end); {
 		link, err := s.LinkByName(name)
 		if err != nil {
 			return nil, fmt.Errorf("finding link %s: %w", name, err)
@@ -127,6 +127,10 @@ func (s *space) address(link netlink.Link, p netip.Prefix) error {
 	return s.local(link, p.Addr())
 }
 
+// usable is how long an address of a link may take to be usable. It takes milliseconds; the kernel does it
+// in a thread of its own, which waits on a busy machine, and for a bridge after its first port is up.
+const usable = time.Minute
+
 // local returns when an address of a link is in the routing table. For IPv6
 // the kernel puts it there somewhat after it accepted the address, and until
 // then discards what comes for it.
@@ -135,14 +139,14 @@ func (s *space) local(link netlink.Link, a netip.Addr) error {
 	if a.IsLinkLocalUnicast() {
 		o = &netlink.RouteGetOptions{OifIndex: link.Attrs().Index}
 	}
-	for range 10_000 { // on a busy machine too
+	for end := time.Now().Add(usable); time.Now().Before(end); {
 		routes, err := s.RouteGetWithOptions(a.AsSlice(), o)
 		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
 			return nil
 		}
 		time.Sleep(500 * time.Microsecond)
 	}
-	return fmt.Errorf("waiting for address %s of %s: not usable in five seconds", a, link.Attrs().Name)
+	return fmt.Errorf("waiting for address %s of %s: not usable in %s", a, link.Attrs().Name, usable)
 }
 
 // route adds a route, or replaces the one with the same destination. An

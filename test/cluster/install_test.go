@@ -115,7 +115,7 @@ func at(p *cluster.Pod) netip.AddrPort { return netip.AddrPortFrom(p.IPs[0], por
 
 func wantReached(t *testing.T, c *cluster.Cluster, from, to *cluster.Pod, want bool) {
 	t.Helper()
-	patience := 10 * time.Second
+	patience := time.Minute
 	if !want {
 		patience = 2 * time.Second
 	}

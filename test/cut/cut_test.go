@@ -19,7 +19,7 @@ const (
 	// shows the actual time.
 	limit = 3 * time.Second
 	// patience is how long something that must happen may take.
-	patience = 10 * time.Second
+	patience = time.Minute
 )
 
 // everyTalk lets every client talk to the server: by its own address and by the Service's, over TCP and

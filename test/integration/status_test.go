@@ -18,7 +18,7 @@ import (
 // read asks a page from inside a namespace.
 func read(t *testing.T, from *netns.NS, url string) string {
 	t.Helper()
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: from.Dial, DisableKeepAlives: true}}
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: from.Dial, DisableKeepAlives: true}}
 	response, err := client.Get(url)
 	if err != nil {
 		return ""

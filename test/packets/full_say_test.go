@@ -26,7 +26,7 @@ func (w *world) reader(t *testing.T) func(url string) string {
 		return w.NS(t, node1).Dial(ctx, network, addr)
 	}}
 	t.Cleanup(transport.CloseIdleConnections)
-	client := http.Client{Timeout: 10 * time.Second, Transport: transport}
+	client := http.Client{Timeout: time.Minute, Transport: transport}
 	read := func(url string) string {
 		t.Helper()
 		resp, err := client.Get(url)
@@ -53,7 +53,7 @@ func saysFull(t *testing.T, read func(string) string, full bool) {
 	t.Helper()
 	var s observe.Status
 	var found *observe.Problem
-	for end := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		s, found = observe.Status{}, nil
 		stage.Check(t, json.Unmarshal([]byte(read(statusPage)), &s))
 		for _, p := range s.Problems {

@@ -32,7 +32,7 @@ func (w *world) shortMemory(t *testing.T) {
 // forgotten returns when node1 has no flow from one of the ports any more.
 func (w *world) forgotten(t *testing.T, ports ...uint16) {
 	t.Helper()
-	h, end := w.Handle(t, node1), time.Now().Add(10*time.Second)
+	h, end := w.Handle(t, node1), time.Now().Add(time.Minute)
 	for w.knows(t, h, ports) {
 		if time.Now().After(end) {
 			t.Fatalf("node1 still knows a flow from one of the ports %d", ports)

@@ -149,7 +149,7 @@ func (w *world) expect(when string, open bool) {
 // once, so a slow machine does not make a denial.
 func (w *world) passes(q question) bool {
 	w.Helper()
-	const patience = 10 * time.Second
+	const patience = time.Minute
 	ctx, cancel := context.WithTimeout(w.Context(), patience)
 	defer cancel()
 	conn, err := w.ends[q.from].NS.Dial(ctx, "tcp4", fmt.Sprintf("%s:%d", w.ends[q.to].Addrs[0], q.port))
