@@ -99,7 +99,7 @@ func labLayers(k8s []string) []layer {
 		{pkg: "internal/lab/cases", pure: true, may: append(ours("cluster", "cluster/convert", "inet", "netpol/program",
 			"netpol/oracle", "complete/kubelet"), append(k8s, "sigs.k8s.io/yaml")...),
 			reason: "a case is data; the backends are given to it"},
-		{pkg: "internal/lab/scenarios", pure: true, may: append(ours("cluster", "cluster/convert"),
+		{pkg: "internal/lab/scenarios", pure: true, may: append(ours("cluster", "cluster/convert", "proxy/oracle"),
 			append(k8s, "sigs.k8s.io/yaml")...),
 			reason: "a scenario is data; whoever judges is given it"},
 		{pkg: "internal/lab/bench", pure: true, may: []string{"golang.org/x/perf"},

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/podwall/podwall/internal/proxy/oracle"
 )
 
 // Asked is a packet with its ends found.
@@ -111,17 +113,42 @@ func (w *World) hosts() (list []Host) {
 	return append(list, w.Outside...)
 }
 
+// Settings returns the settings of a node in a scenario.
+func (w *World) Settings(s *Scenario, n *Node) oracle.Settings {
+	own := slices.Concat(n.IPs, s.Settings.Addresses)
+	set := oracle.Settings{Node: n.Name, OwnAddresses: own, NodePortAddresses: own, ServiceRanges: w.ServiceRanges,
+		NodePods: n.PodRanges, MasqueradeAll: s.Settings.MasqueradeAll, Strict: s.Settings.Strict,
+		ExternalRanges: s.Settings.ExternalRanges, LoadBalancerRanges: s.Settings.LoadBalancerRanges}
+	for _, n := range w.Nodes {
+		if !s.Settings.PodsUnknown {
+			set.ClusterPods = append(set.ClusterPods, n.PodRanges...)
+		}
+	}
+	return set
+}
+
+// Line writes an answer as scenarios do.
+func (w *World) Line(a oracle.Answer) string {
+	if a.Verdict != oracle.Forward {
+		return a.Verdict.String()
+	}
+	var list []string
+	for _, b := range a.Backends {
+		list = append(list, w.Name(b.To, !b.SourceKept))
+	}
+	return line(list, a.Sticky)
+}
+
 // Expected returns the answer of a packet in one line: the backends sorted and with commas, or reject,
 // drop or not ours; with the time of affinity.
 func (p Packet) Expected() string {
 	if len(p.Goes) == 0 {
 		return p.Answer
 	}
-	return Line(p.Goes, p.Sticky)
+	return line(p.Goes, p.Sticky)
 }
 
-// Line returns the line for backends.
-func Line(backends []string, sticky uint32) string {
+func line(backends []string, sticky uint32) string {
 	text := strings.Join(slices.Sorted(slices.Values(backends)), ", ")
 	if sticky > 0 {
 		text += fmt.Sprintf(", for %d s", sticky)

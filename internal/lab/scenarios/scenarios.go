@@ -4,8 +4,8 @@
 // that have names, and where each may go. The files are testdata/services; its README describes the
 // format.
 //
-// It owns the format and turns a scenario into values of package cluster. It judges nothing and opens
-// no file by itself: whoever asks a model, sends packets or runs a proxy compares the answers.
+// It owns the format, turns a scenario into values of package cluster and writes answers in its words. It
+// judges nothing and opens no file by itself: whoever asks a model, sends packets or runs a proxy compares the answers.
 package scenarios
 
 import (

@@ -18,28 +18,7 @@ import (
 	"github.com/podwall/podwall/internal/proxy/program"
 )
 
-// settings are those of node one in the world of package gen.
-func settings(t *rapid.T) Settings {
-	coin := func(label string) bool { return rapid.Bool().Draw(t, label) }
-	s := Settings{Node: "one", MasqueradeAll: rapid.IntRange(1, 5).Draw(t, "masquerade all") == 1,
-		Strict: coin("strict"), NodePortAddresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}
-	for _, v4 := range []bool{true, false} {
-		s.OwnAddresses = append(s.OwnAddresses, gen.NodeAddr("one", v4))
-		s.ServiceRanges = append(s.ServiceRanges, gen.ServiceRange(v4))
-		s.NodePods = append(s.NodePods, gen.PodRange(v4, true))
-		if rapid.IntRange(1, 6).Draw(t, "no pod range") > 1 {
-			s.ClusterPods = append(s.ClusterPods, gen.PodRange(v4, false))
-		}
-		if rapid.IntRange(1, 6).Draw(t, "no node ports") > 1 {
-			s.NodePortAddresses = append(s.NodePortAddresses, gen.NodeAddr("one", v4))
-		}
-	}
-	if coin("ranges") {
-		s.ExternalRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/31"), netip.MustParsePrefix("2001:db8::/32")}
-		s.LoadBalancerRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.2/31"), netip.MustParsePrefix("2001:db8::/32")}
-	}
-	return s
-}
+func settings(t *rapid.T) Settings { return Settings(gen.ServiceSettings(t)) }
 
 // text returns everything that a model says.
 func text(m *Model, found []cluster.Diagnostic) string {

@@ -16,32 +16,6 @@ import (
 	"github.com/podwall/podwall/internal/proxy/program"
 )
 
-// settingsOf returns the settings of a node in a scenario.
-func settingsOf(w *scenarios.World, s *scenarios.Scenario, n *scenarios.Node) Settings {
-	own := slices.Concat(n.IPs, s.Settings.Addresses)
-	set := Settings{Node: n.Name, OwnAddresses: own, NodePortAddresses: own, ServiceRanges: w.ServiceRanges,
-		NodePods: n.PodRanges, MasqueradeAll: s.Settings.MasqueradeAll, Strict: s.Settings.Strict,
-		ExternalRanges: s.Settings.ExternalRanges, LoadBalancerRanges: s.Settings.LoadBalancerRanges}
-	for _, n := range w.Nodes {
-		if !s.Settings.PodsUnknown {
-			set.ClusterPods = append(set.ClusterPods, n.PodRanges...)
-		}
-	}
-	return set
-}
-
-// line writes an answer as scenarios do.
-func line(w *scenarios.World, a oracle.Answer) string {
-	if a.Verdict != oracle.Forward {
-		return a.Verdict.String()
-	}
-	var list []string
-	for _, b := range a.Backends {
-		list = append(list, w.Name(b.To, !b.SourceKept))
-	}
-	return scenarios.Line(list, a.Sticky)
-}
-
 // The answers were written by hand. Both witnesses give them, and the index gives them after whatever
 // was there before.
 func TestScenarios(t *testing.T) {
@@ -56,7 +30,7 @@ func TestScenarios(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i := range w.Nodes {
-				set := settingsOf(w, s, &w.Nodes[i])
+				set := Settings(w.Settings(s, &w.Nodes[i]))
 				m, more := Resolve(snap, set)
 				if i == 0 {
 					compareFound(t, s, slices.Concat(found, more))
@@ -141,12 +115,12 @@ func checkPackets(t *testing.T, w *scenarios.World, s *scenarios.Scenario, n *sc
 		}
 		packet := gen.ServicePacket{Protocol: protocol, Src: asked.Src, Dst: asked.Dst, Port: p.Port, FromNode: asked.FromNode}
 		want := p.Expected()
-		if got := line(w, oracle.Judge(snap, oracle.Settings(set), oracle.Packet(packet))); got != want {
+		if got := w.Line(oracle.Judge(snap, oracle.Settings(set), oracle.Packet(packet))); got != want {
 			t.Errorf("%+v: the oracle says %s, want %s", p, got, want)
 		}
 		answer := judge(m, packet)
 		answer.Sticky = affinity(m, packet, answer, p.Sticky)
-		if got := line(w, answer); got != want {
+		if got := w.Line(answer); got != want {
 			t.Errorf("%+v: the program says %s, want %s\n%s", p, got, want, m.Program(inet.FamilyOf(asked.Dst)))
 		}
 	}

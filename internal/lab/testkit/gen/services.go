@@ -15,6 +15,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/cluster/convert"
+	"github.com/podwall/podwall/internal/proxy/oracle"
 )
 
 // Services is a random cluster with Services. Objects are made as those of the API and go through
@@ -285,6 +286,30 @@ func mixed[T any](t *rapid.T, m map[cluster.Key]*T) (list []*T) {
 		return list
 	}
 	return rapid.Permutation(list).Draw(t, "order")
+}
+
+// ServiceSettings are those of node one in this world.
+func ServiceSettings(t *rapid.T) oracle.Settings {
+	coin := func(label string) bool { return rapid.Bool().Draw(t, label) }
+	s := oracle.Settings{Node: "one", MasqueradeAll: rapid.IntRange(1, 5).Draw(t, "masquerade all") == 1,
+		Strict: coin("strict"), NodePortAddresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}
+	for _, v4 := range []bool{true, false} {
+		s.OwnAddresses = append(s.OwnAddresses, NodeAddr("one", v4))
+		s.ServiceRanges = append(s.ServiceRanges, ServiceRange(v4))
+		s.NodePods = append(s.NodePods, PodRange(v4, true))
+		if rapid.IntRange(1, 6).Draw(t, "no pod range") > 1 {
+			s.ClusterPods = append(s.ClusterPods, PodRange(v4, false))
+		}
+		if rapid.IntRange(1, 6).Draw(t, "no node ports") > 1 {
+			s.NodePortAddresses = append(s.NodePortAddresses, NodeAddr("one", v4))
+		}
+	}
+	if coin("ranges") {
+		six := netip.MustParsePrefix("2001:db8::/32")
+		s.ExternalRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/31"), six}
+		s.LoadBalancerRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.2/31"), six}
+	}
+	return s
 }
 
 // ServicePacket is the first packet of a connection.
