@@ -17,7 +17,7 @@ func layers() []layer {
 	k8s := []string{"k8s.io/api", "k8s.io/apimachinery"}
 	kernel := []string{"github.com/google/nftables", "github.com/mdlayher/netlink",
 		"github.com/vishvananda/netlink", "golang.org/x/sys", "golang.org/x/sync"}
-	return append(labLayers(k8s), []layer{
+	return append(append(labLayers(k8s), proxyLayers()...), []layer{
 		{pkg: "internal/cluster", pure: true, may: append(ours("inet", "wake"), "k8s.io/apimachinery/pkg/labels",
 			"k8s.io/apimachinery/pkg/selection"), reason: "it is the vocabulary of all others"},
 		{pkg: "internal/immutable", pure: true, may: []string{}, reason: "a container knows nothing of what it holds"},
@@ -25,12 +25,6 @@ func layers() []layer {
 		{pkg: "internal/logging", may: []string{}, reason: "all programs use it"},
 		{pkg: "internal/source/feed", may: []string{}, reason: "both sources and those who show it say it in these words"},
 		{pkg: "internal/inet", pure: true, may: ours("immutable"), reason: "it is below whatever has addresses and ports"},
-		{pkg: "internal/proxy/program", pure: true, may: ours("immutable", "inet"),
-			reason: "a program must be readable without Kubernetes and without nftables"},
-		{pkg: "internal/proxy/service", pure: true, may: ours("cluster", "immutable", "inet", "proxy/program"),
-			reason: "what Services mean is a function of the cluster, said in the program's words"},
-		{pkg: "internal/proxy/oracle", pure: true, may: ours("cluster"),
-			reason: "a witness that shares code with service or program repeats their mistakes"},
 		{pkg: "internal/netpol/program", pure: true, may: ours("immutable", "inet"),
 			reason: "a program must be readable without Kubernetes and without nftables"},
 		{pkg: "internal/netpol/policy", pure: true, may: ours("cluster", "immutable", "inet", "netpol/program"),
@@ -61,8 +55,6 @@ func layers() []layer {
 		{pkg: "internal/kernel/nft", may: append(ours("immutable", "inet"), kernel...), reason: "a driver serves every ruleset and knows none"},
 		{pkg: "internal/netpol/ruleset", may: ours("immutable", "inet", "netpol/program", "kernel/nft"),
 			reason: "it says the program in the statements of the driver, and knows no policy"},
-		{pkg: "internal/proxy/ruleset", may: ours("immutable", "inet", "proxy/program", "kernel/nft"),
-			reason: "it says the program in the statements of the driver, and knows no Service"},
 		{pkg: "internal/datapath", may: append(ours("wake", "immutable", "inet", "netpol/program", "netpol/ruleset", "kernel/nft",
 			"kernel/links", "netpol/cut", "netpol/decide", "kernel/conntrack", "kernel/sysctl", "kuberouter"), kernel...),
 			reason: "it makes the kernel agree with a program, whatever the program means"},
@@ -91,6 +83,22 @@ func layers() []layer {
 			reason: "it asks the API server about nodes and touches none"},
 		{pkg: "internal/agent", never: ours("lab", "netpol/oracle", "lab/cases", "lab/testkit"), reason: "what serves tests is not in the agent"},
 	}...)
+}
+
+// proxyLayers are those of the service proxy.
+func proxyLayers() []layer {
+	return []layer{
+		{pkg: "internal/proxy/program", pure: true, may: ours("immutable", "inet"),
+			reason: "a program must be readable without Kubernetes and without nftables"},
+		{pkg: "internal/proxy/service", pure: true, may: ours("cluster", "immutable", "inet", "proxy/program"),
+			reason: "what Services mean is a function of the cluster, said in the program's words"},
+		{pkg: "internal/proxy/oracle", pure: true, may: ours("cluster"),
+			reason: "a witness that shares code with service or program repeats their mistakes"},
+		{pkg: "internal/proxy/stale", pure: true, may: ours("inet", "proxy/program"),
+			reason: "which entries end is a function of the program and of what the table says"},
+		{pkg: "internal/proxy/ruleset", may: ours("immutable", "inet", "proxy/program", "kernel/nft"),
+			reason: "it says the program in the statements of the driver, and knows no Service"},
+	}
 }
 
 // labLayers are those of tests and tools.

@@ -19,7 +19,7 @@ import (
 
 // The last part but one of the addresses that programs and packets are about.
 const (
-	services = 0 // .1 to .4 are fronts
+	services = 0 // .1 to .4 are fronts, .4 is outside of the range
 	nodes    = 1 // .0 takes node ports
 	pods     = 2 // .0 to .4 are backends, .0 and .1 are on this node, .0 to .3 of the cluster
 )
@@ -40,7 +40,7 @@ func prefix(f inet.Family, net, host, bits int) netip.Prefix {
 
 // Program draws a program of a family.
 func Program(t *rapid.T, f inet.Family) *program.Program {
-	p := &program.Program{Family: f, ServiceRanges: []netip.Prefix{prefix(f, services, 0, 3)},
+	p := &program.Program{Family: f, ServiceRanges: []netip.Prefix{prefix(f, services, 0, 2)},
 		NodeAddresses: []netip.Addr{Addr(f, nodes, 0)}, ClusterPods: []netip.Prefix{prefix(f, pods, 0, 2)},
 		NodePods:   []netip.Prefix{prefix(f, pods, 0, 1)},
 		Admissions: []program.Admission{{Name: "a", Ranges: []netip.Prefix{prefix(f, pods, 2, 1)}}}}
@@ -50,12 +50,18 @@ func Program(t *rapid.T, f inet.Family) *program.Program {
 	return p
 }
 
-// Change draws a program that differs from another one in a front.
+// Change draws a program that differs from another one in a front: that comes, goes, or is drawn anew.
 func Change(t *rapid.T, p *program.Program) *program.Program {
-	if fronts := Fronts(p); len(fronts) > 0 && rapid.Bool().Draw(t, "change") {
-		p = Without(p, rapid.SampledFrom(fronts).Draw(t, "front that goes"))
+	fronts := Fronts(p)
+	if len(fronts) == 0 || rapid.IntRange(0, 3).Draw(t, "a front comes") == 0 {
+		return With(t, p)
 	}
-	return With(t, p)
+	f := rapid.SampledFrom(fronts).Draw(t, "front")
+	p = Without(p, f)
+	if rapid.IntRange(0, 3).Draw(t, "it goes") == 0 {
+		return p
+	}
+	return withFront(t, p, f)
 }
 
 // Fronts returns the fronts of a program, sorted.
@@ -88,13 +94,19 @@ func With(t *rapid.T, p *program.Program) *program.Program {
 	small := func(name string, n int) int { return rapid.IntRange(0, n).Draw(t, name) }
 	f := program.Front{Protocol: rapid.SampledFrom([]inet.Protocol{inet.TCP, inet.UDP, inet.SCTP}).Draw(t, "protocol"),
 		Port: uint16(80 + small("port", 1))}
-	next := *p
 	if a := small("address", 4); a > 0 {
 		f.Addr = Addr(p.Family, services, a)
 	}
 	if _, twice := p.Route(f); twice {
 		return p
 	}
+	return withFront(t, p, f)
+}
+
+// withFront draws what is behind a front.
+func withFront(t *rapid.T, p *program.Program, f program.Front) *program.Program {
+	small := func(name string, n int) int { return rapid.IntRange(0, n).Draw(t, name) }
+	next := *p
 	if f.Addr.IsValid() && rapid.Bool().Draw(t, "cluster address") {
 		next.ClusterAddresses = next.ClusterAddresses.With(inet.Element{Addr: f.Addr})
 	}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package stale says which entries of the kernel's connection table must be deleted after a change of the
+// service proxy's program. A UDP client with a fixed source port belongs to one connection as long as it
+// sends, and the kernel decides where a connection goes once: without the deletion it would go on to a
+// backend that is gone, or past a Service that came after it.
+//
+// It is a function of two programs and of the entry. TCP and SCTP entries are never stale: their ends notice
+// by themselves. The table is never flushed.
+package stale
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/proxy/program"
+)
+
+// Serving reports whether a backend that a front's clients no longer choose still serves those that it has,
+// as a terminating pod may. Nil means that none does.
+type Serving func(program.Front, program.Backend) bool
+
+// Judge knows the fronts of which entries may be stale after a change.
+type Judge struct {
+	now     *program.Program
+	serving Serving
+	fronts  map[program.Front]bool
+	all     bool
+}
+
+// After returns the judge for the step from one program to the next. The first program of a process has no
+// predecessor: old is nil then, and entries of every front are compared.
+func After(old, now *program.Program, serving Serving) *Judge {
+	j := &Judge{now: now, serving: serving, fronts: map[program.Front]bool{}, all: old == nil}
+	if j.all {
+		return j
+	}
+	came, went := now.Routes.Diff(old.Routes)
+	for _, r := range slices.Concat(came, went) {
+		_, before := old.Route(r.Front)
+		_, after := now.Route(r.Front)
+		j.note(r.Front, before != after)
+	}
+	more, less := now.Slots.Diff(old.Slots)
+	for _, s := range less {
+		j.note(s.Front, true)
+	}
+	for _, s := range more {
+		_, before := old.Slot(s.Front, 0)
+		j.note(s.Front, !before) // the first backends: clients may have come before them
+	}
+	return j
+}
+
+// note adds a UDP front.
+func (j *Judge) note(f program.Front, changed bool) {
+	if changed && f.Protocol == inet.UDP {
+		j.fronts[f] = true
+	}
+}
+
+// Needed reports whether the connection table must be read.
+func (j *Judge) Needed() bool { return j.all || len(j.fronts) > 0 }
+
+// Stale reports whether an entry must be deleted.
+func (j *Judge) Stale(e inet.Connection) bool {
+	if e.Protocol != inet.UDP || !e.Orig.Dst.IsValid() || inet.FamilyOf(e.Orig.Dst) != j.now.Family {
+		return false
+	}
+	f := program.Front{Addr: e.Orig.Dst, Protocol: e.Protocol, Port: e.Orig.DstPort}
+	if _, ours := j.now.Route(f); !ours && slices.Contains(j.now.NodeAddresses, f.Addr) {
+		f.Addr = netip.Addr{}
+	}
+	to := program.Backend{Addr: e.Reply.Src, Port: e.Reply.SrcPort}
+	translated := to != program.Backend{Addr: e.Orig.Dst, Port: e.Orig.DstPort}
+	if _, ours := j.now.Route(f); !ours {
+		return translated && (j.fronts[f] || j.all && j.unassigned(e.Orig.Dst))
+	}
+	if !j.all && !j.fronts[f] {
+		return false
+	}
+	return !j.serves(f, to) // and what is not translated leads to the front itself
+}
+
+// unassigned reports whether an address is one that Services are assigned from. What is translated there
+// without a front was the Service's of an earlier process.
+func (j *Judge) unassigned(a netip.Addr) bool {
+	return slices.ContainsFunc(j.now.ServiceRanges, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// serves reports whether a front may keep clients of a backend.
+func (j *Judge) serves(f program.Front, to program.Backend) bool {
+	for n := uint16(0); ; n++ { // slots are numbered without a gap
+		s, ok := j.now.Slot(f, n)
+		if !ok {
+			return j.serving != nil && j.serving(f, to)
+		}
+		if s.Backend == to {
+			return true
+		}
+	}
+}

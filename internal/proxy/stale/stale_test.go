@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stale_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/lab/testkit/genproxy"
+	"github.com/podwall/podwall/internal/proxy/program"
+	"github.com/podwall/podwall/internal/proxy/stale"
+)
+
+// entryOf returns the entry that the kernel makes for a packet: where Eval sends it, or as it is.
+func entryOf(p *program.Program, packet program.Packet, choose func(int) int) (inet.Connection, bool) {
+	o, _ := program.Eval(p, packet, program.Memory{}, choose)
+	to := program.Backend{Addr: packet.Dst, Port: packet.DstPort}
+	switch o.Fate {
+	case program.Dropped, program.Rejected:
+		return inet.Connection{}, false
+	case program.Forwarded:
+		to = o.Backend
+	}
+	const clientPort = 40000
+	return inet.Connection{Protocol: packet.Protocol,
+		Orig:  inet.Tuple{Src: packet.Src, SrcPort: clientPort, Dst: packet.Dst, DstPort: packet.DstPort},
+		Reply: inet.Tuple{Src: to.Addr, SrcPort: to.Port, Dst: packet.Src, DstPort: clientPort}}, true
+}
+
+// drawPacket draws one that is in most cases of UDP, to what is a front now and then.
+func drawPacket(t *rapid.T, p *program.Program) program.Packet {
+	packet := genproxy.Packet(t, p)
+	if rapid.IntRange(0, 3).Draw(t, "UDP") > 0 {
+		packet.Protocol = inet.UDP
+	}
+	return packet
+}
+
+// differsInUDP reports whether two programs differ in a UDP front or in its slots.
+func differsInUDP(a, b *program.Program) bool {
+	added, removed := b.Routes.Diff(a.Routes)
+	more, less := b.Slots.Diff(a.Slots)
+	return slices.ContainsFunc(slices.Concat(added, removed), func(r program.Route) bool {
+		return r.Front.Protocol == inet.UDP
+	}) || slices.ContainsFunc(slices.Concat(more, less), func(s program.Slot) bool { return s.Front.Protocol == inet.UDP })
+}
+
+// frontOf returns the front of a program that an entry is to.
+func frontOf(p *program.Program, e inet.Connection) (program.Front, bool) {
+	f := program.Front{Addr: e.Orig.Dst, Protocol: e.Protocol, Port: e.Orig.DstPort}
+	if _, ok := p.Route(f); ok {
+		return f, true
+	}
+	if !slices.Contains(p.NodeAddresses, e.Orig.Dst) {
+		return f, false
+	}
+	f.Addr = netip.Addr{}
+	_, ok := p.Route(f)
+	return f, ok
+}
+
+// led reports whether an entry leads to a backend of its front.
+func led(p *program.Program, f program.Front, e inet.Connection) bool {
+	for s := range p.Slots.All() {
+		if s.Front == f && s.Backend == (program.Backend{Addr: e.Reply.Src, Port: e.Reply.SrcPort}) {
+			return true
+		}
+	}
+	return false
+}
+
+// A table that follows every change has no UDP entry that leads elsewhere than to a backend of its front, or
+// past a front; it loses no entry that leads to one, nor any that is not ours, nor one of another protocol.
+func TestTheTableFollowsThePrograms(t *testing.T) {
+	deleted, kept := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		p := genproxy.Program(t, rapid.SampledFrom(inet.Families[:]).Draw(t, "family"))
+		var table []inet.Connection
+		for range rapid.IntRange(1, 5).Draw(t, "steps") {
+			for range rapid.IntRange(0, 8).Draw(t, "packets") {
+				packet := drawPacket(t, p)
+				if e, ok := entryOf(p, packet, func(n int) int { return rapid.IntRange(0, n-1).Draw(t, "choice") }); ok {
+					table = append(table, e)
+				}
+			}
+			next := genproxy.Change(t, p)
+			j := stale.After(p, next, nil)
+			if j.Needed() && !differsInUDP(p, next) {
+				t.Fatal("nothing about UDP changes, and the table would be read")
+			}
+			var left []inet.Connection
+			for _, e := range table {
+				f, ours := frontOf(next, e)
+				_, before := frontOf(p, e)
+				fine := e.Protocol != inet.UDP || ours && led(next, f, e) || !ours && !before
+				if got := j.Stale(e); got == fine {
+					t.Fatalf("an entry to %s that leads to %s is stale: %t, want %t; before\n%safter\n%s", f,
+						e.Reply.Src, got, !fine, p, next)
+				}
+				if !fine {
+					if deleted++; !j.Needed() {
+						t.Fatalf("an entry to %s is stale, and the table would not be read", f)
+					}
+					continue
+				}
+				kept++
+				left = append(left, e)
+			}
+			table, p = left, next
+			for _, e := range table { // and a process that begins here finds nothing to delete
+				if f, ours := frontOf(p, e); ours && stale.After(nil, p, nil).Stale(e) {
+					t.Fatalf("at the start, an entry to %s that leads to %s is stale", f, e.Reply.Src)
+				}
+			}
+		}
+	})
+	if deleted == 0 || kept == 0 {
+		t.Errorf("%d entries were deleted and %d kept", deleted, kept)
+	}
+}
+
+// What the histories above cannot have: a process that begins, entries from before the first backend, and
+// backends that are leaving.
+func TestEntriesFromBefore(t *testing.T) {
+	address := func(n int) netip.Addr { return genproxy.Addr(inet.IPv4, 0, n) }
+	f := program.Front{Addr: address(1), Protocol: inet.UDP, Port: 53}
+	none := program.Pick{Otherwise: program.Reject}
+	empty := &program.Program{Family: inet.IPv4, ServiceRanges: []netip.Prefix{netip.PrefixFrom(address(0), 24)}}
+	waiting := *empty
+	waiting.Routes = waiting.Routes.With(program.Route{Front: f, Inside: none, Outside: none})
+	ready := *empty
+	one := program.Pick{Count: 1}
+	ready.Routes = ready.Routes.With(program.Route{Front: f, Inside: one, Outside: one})
+	backend := program.Backend{Addr: genproxy.Addr(inet.IPv4, 2, 1), Port: 5353}
+	ready.Slots = ready.Slots.With(program.Slot{Front: f, Backend: backend})
+	entry := func(to program.Backend) inet.Connection {
+		client := genproxy.Addr(inet.IPv4, 2, 9)
+		return inet.Connection{Protocol: inet.UDP, Orig: inet.Tuple{Src: client, SrcPort: 1, Dst: f.Addr, DstPort: f.Port},
+			Reply: inet.Tuple{Src: to.Addr, SrcPort: to.Port, Dst: client, DstPort: 1}}
+	}
+	past := program.Backend{Addr: f.Addr, Port: f.Port}
+	other := program.Backend{Addr: genproxy.Addr(inet.IPv4, 2, 2), Port: 5353}
+	leaving := func(of program.Front, b program.Backend) bool { return of == f && b == other }
+	for _, tt := range []struct {
+		name     string
+		old, now *program.Program
+		serving  stale.Serving
+		to       program.Backend
+		want     bool
+	}{
+		{"past the Service, when it comes", empty, &ready, nil, past, true},
+		{"past a Service without backends, when it comes", empty, &waiting, nil, past, true},
+		{"past the Service, at its first backend", &waiting, &ready, nil, past, true},
+		{"past the Service, without a change", &ready, &ready, nil, past, false},
+		{"past the Service, at the start", nil, &ready, nil, past, true},
+		{"to its backend, at the start", nil, &ready, nil, backend, false},
+		{"to another backend, at the start", nil, &ready, nil, other, true},
+		{"to a backend that is leaving", nil, &ready, leaving, other, false},
+		{"to a backend that went, and no other came", &ready, &waiting, nil, backend, true},
+		{"to a backend of a Service that is leaving", &ready, &waiting, leaving, other, false},
+		{"to a Service of an earlier process", nil, empty, nil, backend, true},
+		{"past an address that no Service has", nil, empty, nil, past, false},
+	} {
+		j := stale.After(tt.old, tt.now, tt.serving)
+		if got := j.Stale(entry(tt.to)); got != tt.want || got && !j.Needed() {
+			t.Errorf("%s: stale %t, want %t; the table is read: %t", tt.name, got, tt.want, j.Needed())
+		}
+	}
+}
