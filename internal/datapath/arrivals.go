@@ -71,12 +71,17 @@ func (a *arrivals) note(h links.Host) {
 		return
 	}
 	a.mu.Lock()
-	if len(a.newcomers.waiting) == 0 {
-		a.since = time.Now()
-	}
+	a.begin()
 	a.dropped = !a.newcomers.add(h.Addr, h.Link, false) || a.dropped
 	a.mu.Unlock()
 	a.wake()
+}
+
+// begin notes when the first waiting address was added. a.mu must be held.
+func (a *arrivals) begin() {
+	if len(a.newcomers.waiting) == 0 {
+		a.since = time.Now()
+	}
 }
 
 // clean reports whether the goroutine runs, and returns the addresses without older connections, each with
@@ -209,6 +214,7 @@ func (a *arrivals) turn(open func(link int) bool) error {
 // hold queues the held addresses for a scan, after the commit that closed them.
 func (a *arrivals) hold(h decide.Held) {
 	a.mu.Lock()
+	a.begin()
 	for _, addr := range h.Added {
 		a.newcomers.listed(addr)
 	}
