@@ -50,12 +50,14 @@ type RememberSource struct {
 	To      netip.AddrPort
 }
 
-// SetMark sets bits of the packet's mark, ClearMark clears them. MatchMark matches packets with all of them.
-type (
-	SetMark   struct{ Bits uint32 }
-	ClearMark struct{ Bits uint32 }
-	MatchMark struct{ Bits uint32 }
-)
+// SetMark sets bits of the packet's mark.
+type SetMark struct{ Bits uint32 }
+
+// ClearMark clears bits of the packet's mark.
+type ClearMark struct{ Bits uint32 }
+
+// MatchMark matches packets with all of the bits in their mark.
+type MatchMark struct{ Bits uint32 }
 
 // MatchTranslated matches packets of connections whose destination was translated.
 type MatchTranslated struct{}

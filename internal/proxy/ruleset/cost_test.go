@@ -135,9 +135,9 @@ func costSteps() []costStep {
 // costs to find out neither. Rewrite with make golden.
 func TestCostsOfServicesDoNotGrow(t *testing.T) {
 	costs := map[string]baseline.Cost{}
-	sizes := []int{10, 10_000}
+	const few, lots = 10, 10_000
 	sent := map[string][]string{}
-	for _, n := range sizes {
+	for _, n := range []int{few, lots} {
 		p, w := many(n), newWire(t)
 		var renderer ruleset.Renderer
 		table := renderer.Render(p, ruleset.Settings{})
@@ -173,12 +173,13 @@ func TestCostsOfServicesDoNotGrow(t *testing.T) {
 	}
 	for name, list := range sent {
 		if list[0] != list[1] {
-			t.Errorf("%s: with %d Services %s, with %d Services %s", name, sizes[0], list[0], sizes[1], list[1])
+			t.Errorf("%s: with %d Services %s, with %d Services %s", name, few, list[0], lots, list[1])
 		}
 	}
-	few, lots := costs["backend-replaced/10/allocations"], costs["backend-replaced/10000/allocations"]
-	if lots.Count > 1.2*few.Count {
-		t.Errorf("a backend is replaced with %.0f allocations among 10 Services, %.0f among 10,000", few.Count, lots.Count)
+	one, other := costs["backend-replaced/10/allocations"], costs["backend-replaced/10000/allocations"]
+	if other.Count > 1.2*one.Count {
+		t.Errorf("a backend is replaced with %.0f allocations among 10 Services, %.0f among 10,000", one.Count,
+			other.Count)
 	}
 	if got := costs["backend-replaced/10000/elements"].Count; got != 2 {
 		t.Errorf("a backend is replaced with %.0f elements, want 2", got)
