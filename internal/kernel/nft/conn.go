@@ -164,7 +164,8 @@ func (c *Conn) CommitUntil(ctx context.Context, ops []Op) error {
 	if !whole {
 		ops = split(ops, c.batch)
 	}
-	c, err := c.describing(ops)
+	plain := c
+	c, err := plain.describing(ops)
 	if err != nil {
 		return err
 	}
@@ -179,7 +180,7 @@ func (c *Conn) CommitUntil(ctx context.Context, ops []Op) error {
 			if err := c.flush(); err != nil {
 				return err
 			}
-			pending = weight(op)
+			pending, c = weight(op), plain // sets come before all elements, so they are there now
 		}
 		if err := c.queue(op); err != nil {
 			return fmt.Errorf("encoding %q: %w", op, err)

@@ -211,3 +211,23 @@ func part(p byte) (expr.Any, bool) {
 	c := list[int(p)%len(list)]
 	return c.e, c.ok
 }
+
+// FuzzMapElement checks that a member of a data map that is taken for ours is written as the same bytes
+// again, and that no bytes make the reader panic.
+func FuzzMapElement(f *testing.F) {
+	f.Add([]byte{10, 0, 0, 1, 6, 0, 0, 0, 0, 80, 0, 0, 1, 2, 0, 0}, []byte{10, 0, 0, 9, 0x1f, 0x90, 0, 0})
+	f.Add([]byte{10, 0, 0, 1, 6, 0, 0, 0, 0, 80, 0, 0, 1, 2, 3, 0}, []byte{10, 0, 0, 9, 0x1f, 0x90, 0, 1})
+	f.Add([]byte{}, []byte{})
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		s := &Set{Key: Slot4, Data: Addr4Port}
+		l := mapListing{set: s, chains: map[string]string{}}
+		l.add(key, value, false)
+		if !l.into() || s.Key == 0 {
+			return // not ours
+		}
+		e := elements(s, s.Entries)[0]
+		if !bytes.Equal(e.Key, key) || !bytes.Equal(e.Val, value) {
+			t.Errorf("% x : % x is read as %v, which is % x : % x", key, value, s.Entries[0], e.Key, e.Val)
+		}
+	})
+}
