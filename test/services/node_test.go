@@ -77,7 +77,9 @@ func newNode(t *testing.T) *node {
 	check(t, ns.SetSysctls([]netns.Sysctl{{Path: "ipv4/ip_forward", Value: "1"}, {Path: "ipv6/conf/all/forwarding", Value: "1"},
 		{Path: "ipv4/conf/all/rp_filter", Value: "0"}, {Path: "ipv4/conf/ends/rp_filter", Value: "0"},
 		{Path: "ipv4/conf/all/send_redirects", Value: "0"}, {Path: "ipv4/conf/ends/send_redirects", Value: "0"},
-		{Path: "ipv6/conf/ends/addr_gen_mode", Value: "1"}, {Path: "ipv4/icmp_ratelimit", Value: "0"}}))
+		{Path: "ipv6/conf/ends/addr_gen_mode", Value: "1"}, {Path: "ipv4/icmp_ratelimit", Value: "0"},
+		{Path: "ipv6/icmp/ratelimit", Value: "0"}, {Path: "ipv4/icmp_msgs_per_sec", Value: "100000", Optional: true},
+		{Path: "ipv4/icmp_msgs_burst", Value: "100000", Optional: true}}))
 	n.handle, err = netlink.NewHandleAt(vnetns.NsHandle(ns.FD()))
 	check(t, err)
 	t.Cleanup(n.handle.Close)
@@ -163,8 +165,10 @@ func (n *node) apply(t fataler, m *service.Model) {
 type fate struct {
 	verdict oracle.Verdict
 	backend oracle.Backend
-	// here is true if the packet went to the node itself, translated or not.
+	// here is true if the packet did not leave the node, translated or not, and our tables did not count it.
 	here bool
+	// refused is true if somebody said so: a TCP reset or an ICMP error left the node.
+	refused bool
 }
 
 // send sends a packet and says what becomes of it. Nothing is waited for but a second packet, which must
@@ -191,6 +195,7 @@ func (n *node) send(t fataler, p oracle.Packet) fate {
 	_, err := unix.Write(n.tunnel, second.Bytes())
 	check(t, err)
 	var out *packet.Packet
+	refused := false
 	for {
 		got := n.read(t)
 		if got.Dst == second.Dst && string(got.Payload) == string(second.Payload) {
@@ -200,13 +205,14 @@ func (n *node) send(t fataler, p oracle.Packet) fate {
 			got.Proto != packet.UDP && got.Seq == first.Seq) {
 			out = &got
 		}
+		refused = refused || got.Proto == packet.ICMP || got.Proto == packet.TCP && got.Flags&packet.RST != 0
 	}
 	if reason := moved(before, n.counters(t, p.Dst)); out == nil && reason != "" {
 		return fate{verdict: map[bool]oracle.Verdict{true: oracle.Reject, false: oracle.Drop}[strings.HasPrefix(reason, "reject-")]}
 	}
 	switch {
 	case out == nil:
-		return fate{here: true}
+		return fate{here: true, refused: refused}
 	case out.Dst == first.Dst && out.DstPort == first.DstPort && out.Src == first.Src:
 		return fate{}
 	}
@@ -255,7 +261,11 @@ func (n *node) read(t fataler) packet.Packet {
 // counters reads the counters of the table of an address.
 func (n *node) counters(t fataler, a netip.Addr) map[string]uint64 {
 	t.Helper()
-	list, err := n.tables[inet.FamilyOf(a)].conn.Counters()
+	k := n.tables[inet.FamilyOf(a)]
+	if k.actual == nil {
+		return nil // the node of another proxy
+	}
+	list, err := k.conn.Counters()
 	check(t, err)
 	return list
 }

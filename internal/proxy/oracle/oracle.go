@@ -291,7 +291,8 @@ func (q question) answer(s *cluster.Service, list []*endpoint, elsewhere, masque
 	}
 	a := Answer{Verdict: Forward, Sticky: s.Affinity}
 	for _, e := range list {
-		itself := e.at.Addr() == q.Src && e.own
+		// What a pod sends to itself must come back through the node.
+		itself := e.at.Addr() == q.Src && (e.own || inside(q.set.NodePods, q.Src))
 		a.Backends = append(a.Backends, Backend{e.at, !masquerade && !itself})
 	}
 	slices.SortFunc(a.Backends, func(a, b Backend) int { return a.To.Compare(b.To) })

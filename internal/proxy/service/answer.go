@@ -75,8 +75,7 @@ func (in *input) fragment() fragment {
 		if a := in.admission(c); a != nil {
 			out.admit(admission{c.family(), *a})
 		}
-		local, everywhere := in.uses(c)
-		out.loop(all, local, everywhere)
+		in.loop(&out, c, all)
 	}
 	slices.SortFunc(out.loops, netip.Addr.Compare)
 	out.loops = slices.Compact(out.loops)
@@ -214,10 +213,13 @@ func (out *fragment) admit(a admission) {
 	}
 }
 
-// loop adds the own endpoints that the front uses.
-func (out *fragment) loop(all []endpoint, local, everywhere bool) {
+// loop adds the endpoints on this node that a front uses: those whose slice says so, and those with the
+// address of a pod of this node. A slice that somebody wrote by hand may not name nodes.
+func (in *input) loop(out *fragment, c claim, all []endpoint) {
+	local, everywhere := in.uses(c)
 	for _, x := range all {
-		if x.own && (local && x.local || everywhere && x.everywhere) {
+		used := local && x.local || everywhere && x.everywhere
+		if used && (x.own || contains(in.env.NodePods, x.Addr)) {
 			out.loops = append(out.loops, x.Addr)
 		}
 	}
