@@ -44,7 +44,7 @@ mode: nftables
 hostnameOverride: %s
 clientConnection: {kubeconfig: %s, acceptContentTypes: application/json, contentType: application/json}
 detectLocalMode: ClusterCIDR
-clusterCIDR: 10.244.0.0/16,fd00:10:244::/48
+clusterCIDR: %s
 nftables: {minSyncPeriod: 10ms, masqueradeAll: %t}
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s, udpTimeout: 0s, udpStreamTimeout: 0s}
 healthzBindAddress: 127.0.0.1:10256
@@ -71,8 +71,8 @@ func kubeProxyProgram(t *testing.T) string {
 	return name
 }
 
-// startKubeProxy starts one on a node.
-func startKubeProxy(t *testing.T, w *scenarios.World, at *scenarios.Node, masqueradeAll bool) *kubeProxy {
+// startKubeProxy starts one on a node; pods are the ranges of all pods.
+func startKubeProxy(t *testing.T, w *scenarios.World, at *scenarios.Node, pods string, masqueradeAll bool) *kubeProxy {
 	t.Helper()
 	program := kubeProxyProgram(t)
 	p := &kubeProxy{node: newNode(t), server: newAPIServer()}
@@ -89,7 +89,7 @@ func startKubeProxy(t *testing.T, w *scenarios.World, at *scenarios.Node, masque
 		"clusters: [{name: x, cluster: {server: \"http://%s\"}}]\ncontexts: [{name: x, context: {cluster: x}}]\n",
 		listener.Addr()), 0o600))
 	file := filepath.Join(dir, "kube-proxy.yaml")
-	check(t, os.WriteFile(file, fmt.Appendf(nil, kubeProxyFile, at.Name, kubeconfig, masqueradeAll), 0o600))
+	check(t, os.WriteFile(file, fmt.Appendf(nil, kubeProxyFile, at.Name, kubeconfig, pods, masqueradeAll), 0o600))
 	p.process, err = process.Start(exec.Command(program, "--config="+file), process.Options{Name: "kube-proxy",
 		Log: filepath.Join(dir, "*.log"), NS: p.node.ns, Group: true})
 	check(t, err)
@@ -102,7 +102,7 @@ func startKubeProxy(t *testing.T, w *scenarios.World, at *scenarios.Node, masque
 const markerPort = 9
 
 // set gives the server the objects of a scenario, with the defaults of the API, and the marker.
-func (p *kubeProxy) set(t *testing.T, w *scenarios.World, at *scenarios.Node, objects []json.RawMessage) {
+func (p *kubeProxy) set(t fataler, w *scenarios.World, at *scenarios.Node, objects []json.RawMessage) {
 	t.Helper()
 	p.synced++
 	services, ends := map[string]any{}, map[string]any{}
@@ -170,7 +170,7 @@ func (p *kubeProxy) marker() []json.RawMessage {
 }
 
 // await waits until the marker's last change is in the kernel.
-func (p *kubeProxy) await(t *testing.T) {
+func (p *kubeProxy) await(t fataler) {
 	t.Helper()
 	port := uint16(markerPort + p.synced)
 	for _, ends := range [][3]string{{"10.244.1.200", "10.96.250.1", "10.244.9.9"},
@@ -238,7 +238,7 @@ func defaultSlice(s *discoveryv1.EndpointSlice) {
 
 // agrees reports whether kube-proxy does with a packet what the oracle says, as far as that can be seen.
 // A packet that may go somewhere is sent several times: a backend that must not be met would be.
-func (p *kubeProxy) agrees(t *testing.T, packet oracle.Packet, want oracle.Answer) (fate, bool) {
+func (p *kubeProxy) agrees(t fataler, packet oracle.Packet, want oracle.Answer) (fate, bool) {
 	t.Helper()
 	n := p.node
 	own := func(a netip.Addr) bool { return slices.Contains(n.addrs, a) || a.IsLoopback() }
@@ -305,7 +305,7 @@ func TestScenariosBesideKubeProxy(t *testing.T) {
 	for i := range w.Nodes {
 		at := &w.Nodes[i]
 		for _, masqueradeAll := range []bool{false, true}[:max(1, 2-i)] { // all at the first node
-			p := startKubeProxy(t, w, at, masqueradeAll)
+			p := startKubeProxy(t, w, at, "10.244.0.0/16,fd00:10:244::/48", masqueradeAll)
 			p.await(t)
 			for _, s := range list {
 				if s.Settings.MasqueradeAll != masqueradeAll || s.Settings.Strict || s.Settings.PodsUnknown {
