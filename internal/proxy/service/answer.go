@@ -58,6 +58,7 @@ func (in *input) fragment() fragment {
 	out.addresses = slices.Compact(slices.SortedFunc(slices.Values(s.ClusterIPs), netip.Addr.Compare))
 	sets := map[place][]endpoint{}
 	full := map[int32]bool{} // ports with too many endpoints
+	slots := 0
 	for _, c := range in.won {
 		at := place{c.port, c.family()}
 		all, known := sets[at]
@@ -70,6 +71,10 @@ func (in *input) fragment() fragment {
 		if count > program.MaxSlots && !full[c.port] {
 			full[c.port] = true
 			out.found = append(out.found, tooMany(s, c.port, count))
+		}
+		if slots += len(a.slots); slots > MaxServiceSlots {
+			out.found = append(out.found, tooLarge(s, c))
+			break
 		}
 		out.fronts = append(out.fronts, a)
 		if a := in.admission(c); a != nil {
@@ -116,6 +121,7 @@ func (in *input) answer(c claim, all []endpoint) (a answered, count int) {
 	count = len(list)
 	list = list[:min(count, program.MaxSlots)]
 	a = answered{family: c.family(), route: program.Route{Front: f, Sticky: program.Seconds(s.Affinity)}}
+	a.slots = make([]program.Slot, 0, len(list))
 	for i, x := range list {
 		a.slots = append(a.slots, program.Slot{Front: f, Number: uint16(i), Sticky: a.route.Sticky, Backend: x.Backend})
 	}

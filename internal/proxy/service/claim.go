@@ -112,6 +112,7 @@ type claimBuilder struct {
 	list    []claim
 	found   []cluster.Diagnostic
 	refused []string // addresses outside of the ranges that are allowed
+	full    bool     // there is no room for more
 }
 
 func (b *claimBuilder) say(s cluster.Severity, field, message, cure string) {
@@ -126,7 +127,7 @@ const kindService = "Service"
 func (b *claimBuilder) add(a netip.Addr, k kind) {
 	for i, p := range b.service.Ports {
 		f := program.Front{Addr: a, Protocol: inet.Protocol(p.Protocol), Port: p.Port}
-		b.list = append(b.list, claim{f, k, int32(i)})
+		b.put(claim{f, k, int32(i)})
 	}
 }
 
@@ -178,7 +179,7 @@ func (b *claimBuilder) nodePorts() {
 					"served", c), "use another port")
 				continue
 			}
-			b.list = append(b.list, c)
+			b.put(c)
 		}
 	}
 }

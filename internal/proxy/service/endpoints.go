@@ -35,6 +35,7 @@ func (e *environment) endpoints(list []*cluster.EndpointSlice, p cluster.Service
 			if port.Name != p.Name || port.Protocol != p.Protocol {
 				continue
 			}
+			all = slices.Grow(all, len(slice.Endpoints))
 			for _, end := range slice.Endpoints {
 				if inet.FamilyOf(end.Addr) == f {
 					all = append(all, e.endpoint(end, port.Port))

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/proxy/program"
+)
+
+// One Service with many ports at many addresses, or with many endpoints behind many ports, is served in
+// part: the first fronts, which are those of its cluster addresses. Others do not notice.
+func TestAServiceHasABudget(t *testing.T) {
+	for _, tt := range []struct {
+		name                    string
+		ports, outer, endpoints int
+		fronts, slots           int
+		said                    string
+	}{
+		{"within it", 3, 2, 4, 3 * 3, 3 * 3 * 4, ""},
+		{"too many fronts", 100, 50, 1, MaxFronts, MaxFronts, "from 192.0.2.39 port 1096/tcp on it is not served"},
+		{"too many slots", 10, 0, 50_000, 5, 5 * 50_000, "from 10.96.0.0 port 1005/tcp on it is not served"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			snap := many(2, 1)
+			s, slice := snap.Services[0], snap.Slices[0]
+			s.Ports, slice.Ports = nil, nil
+			for i := range tt.ports {
+				name := string(rune('a' + i))
+				s.Ports = append(s.Ports, cluster.ServicePort{Name: name, Protocol: cluster.TCP, Port: uint16(1000 + i)})
+				slice.Ports = append(slice.Ports, cluster.EndpointPort{Name: name, Protocol: cluster.TCP, Port: 80})
+			}
+			s.External = &cluster.External{}
+			a := netip.MustParseAddr("192.0.2.0")
+			for range tt.outer {
+				s.External.IPs, a = append(s.External.IPs, a), a.Next()
+			}
+			place := slice.Endpoints[0].Placement
+			slice.Endpoints, a = nil, netip.MustParseAddr("10.0.0.0")
+			for range tt.endpoints {
+				slice.Endpoints, a = append(slice.Endpoints, cluster.Endpoint{Addr: a.Next(), Placement: place}), a.Next()
+			}
+			m, found := Resolve(snap, Settings{})
+			if r, sl := m.IPv4.Routes.Len()-1, m.IPv4.Slots.Len()-1; r != tt.fronts || sl != tt.slots {
+				t.Errorf("%d fronts, %d slots, want %d and %d", r, sl, tt.fronts, tt.slots)
+			}
+			if _, ok := m.IPv4.Route(program.Front{Addr: s.ClusterIPs[0], Protocol: inet.TCP, Port: 1000}); !ok {
+				t.Error("the first port of the cluster address is not served")
+			}
+			if said := len(found) == 1 && strings.Contains(found[0].Message, tt.said) && found[0].Object == s.Key; said !=
+				(tt.said != "") {
+				t.Errorf("found %v", found)
+			}
+		})
+	}
+}
+
+// The largest Service that the conversion lets through costs little more than its budget.
+func BenchmarkTheLargestService(b *testing.B) {
+	snap := many(1, 0)
+	s, slice := snap.Services[0], snap.Slices[0]
+	s.Ports, slice.Ports, s.External = nil, nil, &cluster.External{}
+	a := netip.MustParseAddr("198.18.0.0")
+	for i := range uint16(1024) {
+		s.Ports = append(s.Ports, cluster.ServicePort{Name: "x", Protocol: cluster.TCP, Port: 1000 + i})
+		s.External.IPs, a = append(s.External.IPs, a), a.Next()
+		s.External.LoadBalancerIPs, a = append(s.External.LoadBalancerIPs, a), a.Next()
+	}
+	slice.Ports = []cluster.EndpointPort{{Name: "x", Protocol: cluster.TCP, Port: 80}}
+	place := &cluster.Placement{Node: "one", Ready: true}
+	for range 66_000 {
+		slice.Endpoints, a = append(slice.Endpoints, cluster.Endpoint{Addr: a, Placement: place}), a.Next()
+	}
+	for b.Loop() {
+		Resolve(snap, Settings{Node: "one"})
+	}
+}
