@@ -118,7 +118,8 @@ func answerFlows(ctx context.Context, s *flows.Server, o *observe.Observer, log 
 	return s.Run(ctx)
 }
 
-// deniedSince returns what counts the packets that policies have denied since now. A counter that
+// deniedSince returns what counts the packets that policies have denied since now, or would have in
+// audit mode. A counter that
 // went back was made again by the kernel.
 func deniedSince() func() (uint64, error) {
 	start, _ := deniedByPolicy() // no table yet: 0
@@ -141,7 +142,12 @@ func deniedByPolicy() (uint64, error) {
 	}
 	defer func() { _ = c.Close() }() // nothing is written
 	counters, err := ruleset.Counters(c)
-	return counters[ruleset.CounterIngress] + counters[ruleset.CounterEgress], err
+	sum := uint64(0)
+	for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterAuditIngress,
+		ruleset.CounterAuditEgress} {
+		sum += counters[name]
+	}
+	return sum, err
 }
 
 // ListDenied prints what the agent of this node denied, as cfg asks.

@@ -23,6 +23,7 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 		Revision: l.whole.revision, Seen: l.last.Revision, SourceID: l.whole.source, Diagnostics: l.last.Diagnostics,
 		Full: r.Full, Elapsed: elapsed, Err: err, Repairs: r.Drift,
 		Pods: len(m.Layout.Workloads), IsolatedPods: isolated(m), Policies: policies(m),
+		AuditedPods: audited(m),
 	}
 	l.count(&pass, r)
 	l.Observer.Beat()
@@ -151,6 +152,8 @@ func (l *Loop) drops() {
 	}
 	l.read = time.Now()
 	l.Observer.SetDrops(dropsOf(counters))
+	l.Observer.SetAudits(observe.Audits{Ingress: counters[ruleset.CounterAuditIngress],
+		Egress: counters[ruleset.CounterAuditEgress]})
 }
 
 // dropReasons says why a counter of the rules counts; "" is the self-test's own.
@@ -180,6 +183,17 @@ func isolated(m *policy.Model) int {
 	n := 0
 	for _, w := range m.Layout.Workloads {
 		if w.Ingress.Isolated || w.Egress.Isolated {
+			n++
+		}
+	}
+	return n
+}
+
+// audited counts the pods that policies in audit mode would isolate.
+func audited(m *policy.Model) int {
+	n := 0
+	for _, w := range m.Layout.Workloads {
+		if w.AuditIngress.Isolated || w.AuditEgress.Isolated {
 			n++
 		}
 	}

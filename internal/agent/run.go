@@ -50,7 +50,8 @@ func Run(ctx context.Context, cfg config.Config, version string, out io.Writer, 
 	options.Announced, options.ExtraHardware = store.Announced, store.ExtraHardware
 	clock := ticks()
 	store.SetClock(clock)
-	store.Allow(cluster.Allowance{Prefixes: cfg.ExtraAddresses.Prefixes, Hardware: cfg.ExtraAddresses.Hardware})
+	store.Allow(cluster.Allowance{Prefixes: cfg.ExtraAddresses.Prefixes, Hardware: cfg.ExtraAddresses.Hardware,
+		Audit: cfg.PolicyAudit == config.AuditAllow})
 	unshown := checkSysctls(&options)
 	kernel, err := datapath.Open(options, log)
 	if err != nil {

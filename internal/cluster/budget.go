@@ -61,7 +61,7 @@ func (r *Rule) size() int {
 // allows nothing. A large selector is not kept; the policy then isolates every pod of the
 // namespace.
 func (p *Policy) withoutRules() *Policy {
-	q := &Policy{Key: p.Key, UID: p.UID, Version: p.Version, Subject: p.Subject,
+	q := &Policy{Key: p.Key, UID: p.UID, Version: p.Version, Audit: p.Audit, Subject: p.Subject,
 		IsolatesIngress: p.IsolatesIngress, IsolatesEgress: p.IsolatesEgress, leftOut: p.Size()}
 	if q.Subject.Size() > smallSubject {
 		q.Subject = Everything()
@@ -183,14 +183,16 @@ func (list budgets) of(namespace string) *budget {
 // setPolicy stores a policy, or removes it if p is nil, within the budget of its namespace. Its
 // cost does not grow with the other policies of the namespace.
 func (s *Store) setPolicy(k Key, p *Policy) (changed bool) {
+	changed = s.noteAudit(k, p)
 	b := s.budgets.of(k.Namespace)
 	was := b.over()
 	if p == nil {
 		b.remove(k)
 	} else {
+		p = s.enforcedUnlessAllowed(p)
 		b.set(p)
 	}
-	changed = s.policies.set(k, p)
+	changed = s.policies.set(k, p) || changed
 	for _, moved := range b.ranking.settle() {
 		changed = s.fit(b, moved.key) || changed
 	}
@@ -224,8 +226,17 @@ func (s *Store) fit(b *budget, k Key) (changed bool) {
 // replacePolicies makes the policies the only ones.
 func (s *Store) replacePolicies(list []*Policy) (changed bool) {
 	before := s.budgets
+	for k := range s.policies.objects.all() {
+		changed = s.noteAudit(k.Key, nil) || changed
+	}
+	counted := make([]*Policy, len(list))
+	for i, p := range list {
+		changed = s.noteAudit(p.Key, p) || changed
+		counted[i] = s.enforcedUnlessAllowed(p)
+	}
+	list = counted
 	s.budgets = newBudgets(list)
-	changed = s.policies.replace(list)
+	changed = s.policies.replace(list) || changed
 	for ns, b := range s.budgets {
 		if b.over() {
 			for _, k := range slices.SortedFunc(maps.Keys(b.policies), Key.Compare) {

@@ -14,10 +14,13 @@ import (
 // ExtraAnnotation is the annotation with which a pod requests extra addresses.
 const ExtraAnnotation = "podwall.io/extra-addresses"
 
-// Allowance holds the ranges from which pods may have extra addresses. The zero value allows none.
+// Allowance holds what the operator lets users do beyond the API: the ranges from which pods may have
+// extra addresses, and audit mode. The zero value allows nothing.
 type Allowance struct {
 	Prefixes []netip.Prefix
 	Hardware []inet.HardwareRange
+	// Audit lets the author of a policy have it audited instead of enforced.
+	Audit bool
 }
 
 func (a Allowance) none() bool { return len(a.Prefixes)+len(a.Hardware) == 0 }
@@ -60,7 +63,7 @@ func newExtras() extras {
 		dirty: map[Key]bool{}, refused: map[Key]bool{}}
 }
 
-// Allow sets the ranges from which pods may have extra addresses. It must be called before the
+// Allow sets what users may do beyond the API. It must be called before the
 // first object is stored.
 func (s *Store) Allow(a Allowance) {
 	s.mu.Lock()

@@ -16,6 +16,9 @@ type Policy struct {
 	// Version is the object's resource version, to be compared for equality; empty from manifests.
 	// It is not part of the meaning.
 	Version string
+	// Audit is true if the policy is not enforced: it is only found out what it would deny. It
+	// matters where no other policy isolates the pod in the direction.
+	Audit bool
 	// Subject selects the pods of the policy's namespace that it isolates.
 	Subject Selector
 	// IsolatesIngress and IsolatesEgress are the policy types after defaulting.

@@ -104,6 +104,15 @@ const (
 	DeniedCounters DeniedSink = "counters"
 )
 
+// Audit says whether policies may be in audit mode.
+type Audit string
+
+// The settings for audit mode. AuditForbid enforces every policy.
+const (
+	AuditAllow  Audit = "allow"
+	AuditForbid Audit = "forbid"
+)
+
 // LogFormat is the form of log lines.
 type LogFormat string
 
@@ -183,6 +192,8 @@ type Config struct {
 	// ExtraAddresses are the ranges from which a pod's annotation may name further
 	// addresses of the pod.
 	ExtraAddresses Ranges
+	// PolicyAudit says whether the annotation podwall.io/mode may put a policy into audit mode.
+	PolicyAudit Audit
 	// OnPolicyChange says what happens to connections that a change denies.
 	OnPolicyChange OnChange
 	// IPv4 and IPv6 switch rules for a family on. A family that is off is never
@@ -235,6 +246,7 @@ func Default() Config {
 		Guard:            GuardAuto,
 		UnknownPods:      UnknownClosed,
 		OnPolicyChange:   OnChangeCut,
+		PolicyAudit:      AuditAllow,
 		IPv4:             true,
 		IPv6:             true,
 		GateSocket:       "/run/podwall/gate.sock",

@@ -86,7 +86,7 @@ func TestEveryFlagOfKubeRouterIsKnownAndNoOtherExceptOurOwn(t *testing.T) {
 	if diff := cmp.Diff([]string{"close-node", "datapath", "denied-flows-group",
 		"denied-flows-to", "extra-addresses", "follow", "gate-socket", "invalid-guard", "list-denied-flows",
 		"log-format", "manifests",
-		"on-policy-change", "open-node", "probe", "remove-kube-router-firewall", "sysctl-root",
+		"on-policy-change", "open-node", "policy-audit", "probe", "remove-kube-router-firewall", "sysctl-root",
 		"uninstall", "uninstall-timeout", "unknown-pods", "uplink-interfaces", "wait-after-cleanup"}, own); diff != "" {
 		t.Errorf("own flags (-want +got):\n%s", diff)
 	}

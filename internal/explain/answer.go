@@ -162,6 +162,8 @@ func (c *Cluster) selecting(d program.Direction, pod *cluster.Pod) (isolating []
 	for _, p := range c.policies[pod.Key.Namespace] {
 		switch {
 		case d == program.Ingress && !p.IsolatesIngress, d == program.Egress && !p.IsolatesEgress:
+		case p.Subject.Matches(pod.Labels) && p.Audit:
+			others = append(others, Other{p.Key, "in audit mode: it selects the pod, and is not enforced"})
 		case p.Subject.Matches(pod.Labels):
 			isolating = append(isolating, p)
 		default:

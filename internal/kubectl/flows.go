@@ -48,7 +48,8 @@ func flowsOf(s Streams, a agents) *cobra.Command {
 		Use:   "flows [POD]",
 		Short: "Show flows that policies denied, on all nodes",
 		Long: `flows shows what the agents of all nodes have denied, with the policies that deny
-it and the rule that comes nearest. It asks podwall-agent on each node, which must
+it and the rule that comes nearest, and what policies in audit mode would have
+denied. It asks podwall-agent on each node, which must
 run with --denied-flows-group; see docs/flows.md.
 
 POD is [NAMESPACE/]NAME of a pod or of a workload: flows with it at either end.
@@ -79,7 +80,7 @@ which), 2 no answer: wrong command line, no agent, no right, no connection.`,
 	f.BoolVar(&c.follow, "follow", false, "go on with what is denied from now on, until interrupted")
 	f.StringVar(&c.filter.policy, "policy", "", "flows that this policy denies: `[NAMESPACE/]NAME`")
 	f.StringVar(&c.filter.node, "node", "", "flows of the node `NAME` only")
-	f.StringVar(&c.filter.verdict, "verdict", "", "flows with this verdict only: `denied`")
+	f.StringVar(&c.filter.verdict, "verdict", "", "flows with this verdict only: `denied|would-deny`")
 	f.IntVar(&c.limit, "limit", 500, "show the newest `N` of the flows that are kept; 0 for all")
 	cmd.ValidArgsFunction = c.source.complete
 	return cmd
@@ -129,8 +130,8 @@ func (c *flowsCommand) settle(args []string) error {
 		return fmt.Errorf("--since %s: want a time above 0", c.since)
 	case c.limit < 0:
 		return fmt.Errorf("--limit %d: want 0 or more", c.limit)
-	case f.verdict != "" && f.verdict != string(denied.Denied):
-		return fmt.Errorf("unknown --verdict %q, want %s", f.verdict, denied.Denied)
+	case f.verdict != "" && !slices.Contains(denied.Verdicts(), denied.Verdict(f.verdict)):
+		return fmt.Errorf("unknown --verdict %q, want %s or %s", f.verdict, denied.Denied, denied.WouldDeny)
 	}
 	return c.output.check()
 }

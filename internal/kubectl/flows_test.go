@@ -91,15 +91,15 @@ func threeNodes() *fakeAgents {
 	}}
 }
 
-// ask runs flows with these agents.
-func askFlows(t *testing.T, ctx context.Context, a agents, args ...string) (err error, out, said string) { //nolint:staticcheck,revive // as command
+// askFlows runs flows with these agents.
+func askFlows(ctx context.Context, t *testing.T, a agents, args ...string) (out, said string, err error) {
 	t.Helper()
 	var o, e bytes.Buffer
 	cmd := flowsOf(Streams{Out: &o, Err: &e}, a)
 	cmd.SetArgs(append(args, "--kubeconfig=testdata/kubeconfig.yaml", "-n", "shop"))
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	err = cmd.ExecuteContext(ctx)
-	return err, o.String(), e.String()
+	return o.String(), e.String(), err
 }
 
 func TestFlowsOfAllNodes(t *testing.T) {
@@ -142,7 +142,7 @@ stderr:
 1 older flows are not shown; see --limit
 `},
 	} {
-		err, out, said := askFlows(t, t.Context(), threeNodes(), strings.Fields(c.args)...)
+		out, said, err := askFlows(t.Context(), t, threeNodes(), strings.Fields(c.args)...)
 		if diff := cmp.Diff(c.want, out+"stderr:\n"+said); diff != "" || err != nil {
 			t.Errorf("flows %s: %v (-want +got):\n%s", c.args, err, diff)
 		}
@@ -150,7 +150,7 @@ stderr:
 }
 
 func TestFlowsAsJSON(t *testing.T) {
-	err, out, _ := askFlows(t, t.Context(), threeNodes(), "web", "-o", "json")
+	out, _, err := askFlows(t.Context(), t, threeNodes(), "web", "-o", "json")
 	var r flowsReport
 	if err != nil || json.Unmarshal([]byte(out), &r) != nil || r.Schema != flowsSchema || len(r.Flows) != 2 || len(r.Nodes) != 3 {
 		t.Errorf("%v, %+v", err, r)
@@ -178,7 +178,7 @@ func TestANodeThatDoesNotAnswer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := threeNodes()
 			c.change(f)
-			err, out, said := askFlows(t, t.Context(), f)
+			out, said, err := askFlows(t.Context(), t, f)
 			var e exit
 			errors.As(err, &e)
 			if e.status != c.status || err == nil || !strings.Contains(strings.ReplaceAll(said, "\n  ", " "), c.said) {
@@ -194,7 +194,7 @@ func TestANodeThatDoesNotAnswer(t *testing.T) {
 func TestWrongQuestionsAboutFlows(t *testing.T) {
 	for args, want := range map[string]string{"--since 0s": "--since", "--limit=-1": "--limit", "--verdict open": "--verdict",
 		"shop/": "names no pod", "--node n9": "no agent runs on a node n9", "-o xml": "unknown output"} {
-		if err, _, _ := askFlows(t, t.Context(), threeNodes(), strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := askFlows(t.Context(), t, threeNodes(), strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", args, err)
 		}
 	}
@@ -208,7 +208,7 @@ func TestFlowsAreFollowed(t *testing.T) {
 	f.answers["n1"] += answerOf(denied.Summary{Recording: true}, flow("n1", "shop/late", "shop/web", 7, "shop/web")) + missed
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	err, out, said := askFlows(t, ctx, f, "--follow", "-o", "json")
+	out, said, err := askFlows(ctx, t, f, "--follow", "-o", "json")
 	if err != nil || strings.Count(out, `"verdict"`) != 3 || !strings.Contains(out, `"late"`) ||
 		!strings.Contains(said, "node n1: 9 flows came faster") || !strings.Contains(said, "70 more denied") {
 		t.Errorf("%v\n%s%s", err, out, said)

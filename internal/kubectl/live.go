@@ -124,7 +124,7 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 	for _, n := range r.result.Nodes {
 		nodes = append(nodes, convert.Node(n))
 	}
-	snap, found := complete.Settle(r.result, nodes, cluster.Allowance{})
+	snap, found := complete.Settle(r.result, nodes, cluster.Allowance{Audit: true})
 	sc := newScene(snap, nodes)
 	sc.noteServices(r.result.Services)
 	sc.fronts, sc.workload, sc.declared = r.fronts(), r.workload, r.declared

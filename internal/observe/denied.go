@@ -41,6 +41,20 @@ func newDeniedMetrics(b *builder) deniedMetrics {
 			deniedResults()...)}
 }
 
+// Audits are packets that policies in audit mode would have denied, as the kernel's counters stand now.
+type Audits struct{ Ingress, Egress uint64 }
+
+// SetAudits records the kernel's counters, as SetDrops does.
+func (o *Observer) SetAudits(now Audits) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ingress, egress := grown(o.audits.Ingress, now.Ingress), grown(o.audits.Egress, now.Egress)
+	o.metrics.wouldDeny.WithLabelValues("ingress").Add(float64(ingress))
+	o.metrics.wouldDeny.WithLabelValues("egress").Add(float64(egress))
+	o.status.WouldDeny += ingress + egress
+	o.audits = now
+}
+
 // AddDenied counts packets of a recorded flow.
 func (o *Observer) AddDenied(packets uint64) {
 	o.metrics.denied.packets.WithLabelValues("recorded").Add(float64(packets))

@@ -37,6 +37,8 @@ type metrics struct {
 	applied       prometheus.Gauge
 	workloads     prometheus.Gauge
 	isolated      prometheus.Gauge
+	audited       prometheus.Gauge
+	wouldDeny     *prometheus.CounterVec
 	policies      prometheus.Gauge
 	diagnostics   *prometheus.GaugeVec
 	elements      prometheus.Gauge
@@ -166,6 +168,11 @@ func (m *metrics) addPackets(b *builder) {
 		"while no "+
 		"pod is known there, counted at once; after 30 s a problem names them.")
 	m.unsure = unsurePods(b)
+	m.audited = b.gauge("audited_workloads", "Pods of this node that are open in a direction only because the "+
+		"policies that select them are in audit mode.")
+	m.wouldDeny = b.counters("audit_packets_total", "Packets that policies in audit mode would have denied, by the "+
+		"direction of the policies. With --datapath=nat the first ones of connections.", "direction", "ingress",
+		"egress")
 	m.denied = newDeniedMetrics(b)
 }
 
@@ -209,6 +216,7 @@ func (m *metrics) record(p Pass, now time.Time) {
 	m.applied.Set(float64(p.Revision))
 	m.workloads.Set(float64(p.Pods))
 	m.isolated.Set(float64(p.IsolatedPods))
+	m.audited.Set(float64(p.AuditedPods))
 	m.policies.Set(float64(p.Policies))
 	m.elements.Set(float64(p.Elements))
 	m.objects.WithLabelValues("chain").Set(float64(p.Chains))

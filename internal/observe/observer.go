@@ -41,6 +41,7 @@ type Pass struct {
 	Err error
 
 	Pods, IsolatedPods, Policies  int
+	AuditedPods                   int
 	Chains, Sets, Rules, Elements int
 	// Repairs is the number of differences found that the agent did not make.
 	Repairs int
@@ -64,6 +65,7 @@ type Observer struct {
 	enforced bool  // one pass has succeeded
 	problems map[string]Problem
 	drops    Drops
+	audits   Audits
 	held     []Held
 }
 
@@ -130,6 +132,7 @@ func (o *Observer) Record(p Pass) {
 		o.enforced = true
 		s.Revision, s.SourceID = p.Revision, p.SourceID
 		s.Pods, s.IsolatedPods, s.Policies = p.Pods, p.IsolatedPods, p.Policies
+		s.AuditedPods = p.AuditedPods
 		s.Chains, s.Sets, s.Rules, s.Elements = p.Chains, p.Sets, p.Rules, p.Elements
 		s.DriftRepairs += uint64(p.Repairs)
 	}

@@ -51,11 +51,15 @@ type Status struct {
 
 	Pods         int `json:"pods"` // local pods that policies can speak about
 	IsolatedPods int `json:"isolatedPods"`
-	Policies     int `json:"policies"`
-	Chains       int `json:"chains"`
-	Sets         int `json:"sets"`
-	Rules        int `json:"rules"`
-	Elements     int `json:"elements"` // of all sets and maps
+	// AuditedPods are open in a direction only because the policies that select them are in audit mode.
+	AuditedPods int `json:"auditedPods"`
+	// WouldDeny are packets that these policies would have denied.
+	WouldDeny uint64 `json:"wouldDeny"`
+	Policies  int    `json:"policies"`
+	Chains    int    `json:"chains"`
+	Sets      int    `json:"sets"`
+	Rules     int    `json:"rules"`
+	Elements  int    `json:"elements"` // of all sets and maps
 
 	// LastApply is the last pass, nil before the first.
 	LastApply *Apply `json:"lastApply,omitempty"`

@@ -34,6 +34,10 @@ func (s Status) WriteText(w io.Writer) error {
 	row("guard", "%s", s.guard())
 	row("families", "%s", cmp.Or(strings.Join(s.Families, ", "), "not known yet"))
 	row("pods here", "%d, %d of them isolated", s.Pods, s.IsolatedPods)
+	if s.AuditedPods > 0 {
+		row("audit", "%d of them open only because of audit mode, which would have denied %d packets", s.AuditedPods,
+			s.WouldDeny)
+	}
 	if len(s.Held) > 0 {
 		row("held back", "%s", heldText(s.Held))
 	}

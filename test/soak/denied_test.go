@@ -25,10 +25,11 @@ import (
 	"github.com/podwall/podwall/internal/netpol/oracle"
 )
 
-// subject is a pod's address that denies in a direction.
+// subject is a pod's address that denies in a direction, or would.
 type subject struct {
 	addr      netip.Addr
 	direction string
+	verdict   denied.Verdict
 }
 
 // Every record of packets that the kernel drops names exactly the policies that the oracle names, and
@@ -46,22 +47,23 @@ func TestRecordsOfTheKernelNameThePoliciesOfTheOracle(t *testing.T) {
 					t.Error(err)
 				}
 			}()
-			checked := 0
+			checked := map[denied.Verdict]int{}
 			for _, step := range recorded(t) {
-				checked += checkRecords(t, tr, step)
+				checkRecords(t, tr, step, checked)
 				if t.Failed() {
 					return
 				}
 			}
-			t.Logf("%s: %d records", v, checked)
-			if checked == 0 {
-				t.Error("no record was made")
+			t.Logf("%s: records %v", v, checked)
+			if len(checked) != len(denied.Verdicts()) {
+				t.Error("no record of a kind was made")
 			}
 		})
 	}
 }
 
-// recorded are the steps: random ones, and in a long run many and those of the case files.
+// recorded are the steps: random ones, and in a long run many and those of the case files; each also with
+// all of its policies in audit mode.
 func recorded(t *testing.T) (steps []*cases.Step) {
 	t.Helper()
 	many := 1
@@ -74,7 +76,22 @@ func recorded(t *testing.T) (steps []*cases.Step) {
 	for seed := range uint64(many) {
 		steps = append(steps, gencase.Case(readSettings(t).seed+seed, states).Steps...)
 	}
+	for _, s := range slices.Clone(steps) {
+		steps = append(steps, inAudit(s))
+	}
 	return steps
+}
+
+// inAudit is a step with all of its policies in audit mode.
+func inAudit(s *cases.Step) *cases.Step {
+	a := *s
+	a.ID += "-audit"
+	a.Policies, a.Probes = slices.Clone(s.Policies), slices.Clone(s.Probes)
+	for i := range a.Policies {
+		a.Policies[i] = *s.Policies[i].DeepCopy()
+		a.Policies[i].Annotations = map[string]string{cluster.ModeAnnotation: cluster.ModeAudit}
+	}
+	return &a
 }
 
 func caseFile(t *testing.T, name string) (steps []*cases.Step) {
@@ -95,21 +112,20 @@ func caseFile(t *testing.T, name string) (steps []*cases.Step) {
 		t.Fatal(err)
 	}
 	for i := range list {
-		for j := range list[i].Steps {
-			steps = append(steps, list[i].Steps[j])
-		}
+		steps = append(steps, list[i].Steps...)
 	}
 	return steps
 }
 
-// checkRecords probes a step and holds the records against the oracle. It returns how many there were.
-func checkRecords(t *testing.T, tr *trial.Trial, step *cases.Step) (checked int) {
+// checkRecords probes a step, holds the records against the oracle, and counts them.
+func checkRecords(t *testing.T, tr *trial.Trial, step *cases.Step, checked map[denied.Verdict]int) {
 	t.Helper()
 	began := time.Now()
 	r := &run{}
 	answer := expect(t, step)
 	compare(t, &r.tally, step, answer, r.judge(t, trial.KernelBackend{Trial: tr}, step))
-	missing := denying(t, step, answer)
+	snap := step.Snapshot()
+	missing := denying(t, step, snap, answer)
 	var list []denied.Record
 	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		var err error
@@ -118,26 +134,27 @@ func checkRecords(t *testing.T, tr *trial.Trial, step *cases.Step) (checked int)
 		}
 		list = slices.DeleteFunc(list, func(r denied.Record) bool { return r.Last.Before(began) })
 		for i := range list {
-			delete(missing, subject{list[i].Subject().Address, list[i].Direction})
+			delete(missing, subject{list[i].Subject().Address, list[i].Direction, list[i].Verdict})
 		}
 		if len(missing) == 0 || time.Now().After(end) {
 			break
 		}
 	}
 	for s := range missing {
-		t.Errorf("%s (%s): %s of %s denies and has no record", step.ID, step.Description, s.direction, s.addr)
+		t.Errorf("%s (%s): %s of %s has no record: %s", step.ID, step.Description, s.direction, s.addr, s.verdict)
 	}
-	snap := step.Snapshot()
 	for i := range list {
+		checked[list[i].Verdict]++
 		if want, got := isolating(snap, &list[i]), list[i].Policies; !slices.Equal(got, want) {
 			t.Errorf("%s (%s): %+v names %v, the oracle %v", step.ID, step.Description, list[i], got, want)
 		}
 	}
-	return len(list)
 }
 
-// denying are the pods that deny a probe of the step. What egress denies never comes to ingress.
-func denying(t *testing.T, step *cases.Step, answer func(probe, src, dst int) oracle.Answer) map[subject]bool {
+// denying are the pods that deny a probe of the step, or would by policies in audit mode. What egress denies
+// never comes to ingress.
+func denying(t *testing.T, step *cases.Step, snap *cluster.Snapshot,
+	answer func(probe, src, dst int) oracle.Answer) map[subject]bool {
 	t.Helper()
 	ends, err := step.Ends()
 	if err != nil {
@@ -147,13 +164,23 @@ func denying(t *testing.T, step *cases.Step, answer func(probe, src, dst int) or
 	for i, p := range step.Probes {
 		for src, row := range p.Expected {
 			for dst := range len(row) {
-				if row[dst] != '0' {
+				if row[dst] == cases.NotObserved {
 					continue
 				}
-				if a := answer(i, src, dst); !a.Egress.Allowed() {
-					found[subject{ends[src].Addr, "egress"}] = true
-				} else {
-					found[subject{ends[dst].Addr, "ingress"}] = true
+				now := answer(i, src, dst)
+				protocol, _ := cluster.ParseProtocol(p.Protocol)
+				audit := oracle.Audit(snap, oracle.Flow{Protocol: protocol, Port: p.Port, Src: place(ends[src]),
+					Dst: place(ends[dst])})
+				if oracle.WouldDeny(now.Egress, audit.Egress) {
+					found[subject{ends[src].Addr, "egress", denied.WouldDeny}] = true
+				}
+				switch {
+				case !now.Egress.Allowed():
+					found[subject{ends[src].Addr, "egress", denied.Denied}] = true
+				case !now.Ingress.Allowed():
+					found[subject{ends[dst].Addr, "ingress", denied.Denied}] = true
+				case oracle.WouldDeny(now.Ingress, audit.Ingress):
+					found[subject{ends[dst].Addr, "ingress", denied.WouldDeny}] = true
 				}
 			}
 		}
@@ -177,7 +204,11 @@ func isolating(snap *cluster.Snapshot, r *denied.Record) []cluster.Key {
 			protocol = p
 		}
 	}
-	a := oracle.Judge(snap, oracle.Flow{Protocol: protocol, Port: r.Port, Src: place(r.Source.Address),
+	judge := oracle.Judge
+	if r.Verdict == denied.WouldDeny {
+		judge = oracle.Audit
+	}
+	a := judge(snap, oracle.Flow{Protocol: protocol, Port: r.Port, Src: place(r.Source.Address),
 		Dst: place(r.Destination.Address)})
 	if r.Direction == "egress" {
 		return a.Egress.Isolating

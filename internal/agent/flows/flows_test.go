@@ -47,7 +47,7 @@ func (r *Recorder) record(ports ...uint16) {
 	a, v := isolated()
 	var g denied.Gatherer
 	for _, port := range ports {
-		g.Add(v, program.Ingress, denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: port}, time.Now())
+		g.Add(v, denied.By{Direction: program.Ingress}, denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: port}, time.Now())
 	}
 	r.keep(g.Flush(r.Node, r.Owners))
 }

@@ -147,17 +147,23 @@ func (r *Recorder) receive(ctx context.Context) error {
 	}
 }
 
+// prefixes say which policies a packet met.
+func prefixes() map[string]denied.By {
+	return map[string]denied.By{
+		ruleset.DeniedIngress: {Direction: program.Ingress}, ruleset.DeniedEgress: {Direction: program.Egress},
+		ruleset.AuditIngress: {Direction: program.Ingress, Audit: true},
+		ruleset.AuditEgress:  {Direction: program.Egress, Audit: true}}
+}
+
 // add gathers one packet. What has another prefix is not ours: another program uses the group too.
 func (r *Recorder) add(g *denied.Gatherer, p nflog.Packet, now time.Time) {
-	directions := map[string]program.Direction{ruleset.DeniedIngress: program.Ingress,
-		ruleset.DeniedEgress: program.Egress}
-	direction, ours := directions[p.Prefix]
+	by, ours := prefixes()[p.Prefix]
 	view := r.view.Load()
 	if !ours || view == nil {
 		return
 	}
 	if f, ok := denied.Parse(p.Payload); ok {
-		g.Add(view, direction, f, now)
+		g.Add(view, by, f, now)
 	}
 }
 

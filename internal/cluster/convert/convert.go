@@ -36,7 +36,7 @@ func Namespace(n *corev1.Namespace) *cluster.Namespace {
 // of the fields.
 func Policy(np *networkingv1.NetworkPolicy) (*cluster.Policy, []cluster.Diagnostic) {
 	r := &reader{kind: KindPolicy, object: cluster.Key{Namespace: np.Namespace, Name: np.Name}}
-	p := &cluster.Policy{Key: r.object, UID: string(np.UID), Version: np.ResourceVersion}
+	p := &cluster.Policy{Key: r.object, UID: string(np.UID), Version: np.ResourceVersion, Audit: r.audit(np)}
 	p.IsolatesIngress, p.IsolatesEgress = r.directions(&np.Spec)
 	subject, ok := r.selector("spec.podSelector", &np.Spec.PodSelector,
 		"the policy isolates every pod of its namespace and allows nothing")

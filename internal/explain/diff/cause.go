@@ -103,7 +103,7 @@ func (c *comparer) isolations(e *end) *[2]isolation {
 			continue
 		}
 		for _, p := range s.Snapshot.Policies {
-			if p.Key.Namespace != pod.Key.Namespace || !p.Subject.Matches(pod.Labels) {
+			if p.Audit || p.Key.Namespace != pod.Key.Namespace || !p.Subject.Matches(pod.Labels) {
 				continue
 			}
 			if p.IsolatesEgress {

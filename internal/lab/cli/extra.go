@@ -32,5 +32,5 @@ func (x *extraFlags) parse() (err error) {
 }
 
 func (x *extraFlags) allowance() cluster.Allowance {
-	return cluster.Allowance{Prefixes: x.ranges.Prefixes, Hardware: x.ranges.Hardware}
+	return cluster.Allowance{Prefixes: x.ranges.Prefixes, Hardware: x.ranges.Hardware, Audit: true}
 }

@@ -177,7 +177,30 @@ func (b *builder) pod(e entry) program.Pod {
 	family := inet.FamilyOf(e.addr)
 	p.Ingress = b.isolation(e, family, program.Ingress)
 	p.Egress = b.isolation(e, family, program.Egress)
+	p.AuditIngress = b.audit(e, family, program.Ingress, p.Ingress)
+	p.AuditEgress = b.audit(e, family, program.Egress, p.Egress)
 	return p
+}
+
+// audit returns the chain that says what policies in audit mode would drop in one direction, or "" if
+// there are none or if another chain judges it. Of an address that several pods claim nobody knows
+// whose policies would count.
+func (b *builder) audit(e entry, f inet.Family, d program.Direction, judges string) string {
+	of := auditOf(e.workloads[0], d)
+	switch {
+	case judges != "", len(e.workloads) > 1, !of.Isolated:
+		return ""
+	case b.options.closed(f):
+		return b.chain(f, d, nil)
+	}
+	return b.chain(f, d, of.Policies)
+}
+
+func auditOf(w *policy.Workload, d program.Direction) policy.Isolation {
+	if d == program.Egress {
+		return w.AuditEgress
+	}
+	return w.AuditIngress
 }
 
 // isolation returns the chain for one direction, or "" if the pod is not isolated.

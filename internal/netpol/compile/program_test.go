@@ -73,7 +73,10 @@ func TestProgramsAreWellFormed(t *testing.T) {
 			if namespace, _, _ := strings.Cut(pod.Name, "/"); pod.Tenant != namespace || namespace == "" {
 				t.Fatalf("pod %s: tenant %q", pod.Name, pod.Tenant)
 			}
-			for _, name := range []string{pod.Ingress, pod.Egress} {
+			if pod.Ingress != "" && pod.AuditIngress != "" || pod.Egress != "" && pod.AuditEgress != "" {
+				t.Fatalf("pod %+v is isolated and audited in one direction", pod)
+			}
+			for _, name := range []string{pod.Ingress, pod.Egress, pod.AuditIngress, pod.AuditEgress} {
 				if name == "" {
 					continue
 				}

@@ -99,6 +99,7 @@ func ClosedFor(p *program.Program, prefix string, is func(program.Pod) bool) *pr
 		if pod := &closed.Pods[i]; is(*pod) {
 			f := inet.FamilyOf(pod.Addr)
 			pod.Ingress, pod.Egress = name(f, program.Ingress), name(f, program.Egress)
+			pod.AuditIngress, pod.AuditEgress = "", ""
 		}
 	}
 	for _, c := range chains {

@@ -46,15 +46,27 @@ type Record struct {
 	// NearestSkipped is true if it was not looked for: too many flows were denied at once.
 	NearestSkipped bool `json:"nearestSkipped,omitempty"`
 
-	flow      Flow
-	direction program.Direction
+	flow Flow
+	by   By
+}
+
+// By says which policies a packet met: those of a direction, enforced or in audit mode.
+type By struct {
+	Direction program.Direction
+	Audit     bool
 }
 
 // Verdict is what happened to a packet.
 type Verdict string
 
-// Denied is the verdict of policies that are enforced.
-const Denied Verdict = "denied"
+// The verdicts: of policies that are enforced, and of policies in audit mode, whose packets pass.
+const (
+	Denied    Verdict = "denied"
+	WouldDeny Verdict = "would-deny"
+)
+
+// Verdicts lists them.
+func Verdicts() []Verdict { return []Verdict{Denied, WouldDeny} }
 
 // End is one end of a flow.
 type End struct {
@@ -114,28 +126,38 @@ func NewView(l *policy.Layout, p *program.Program) *View {
 	})}
 }
 
-// subject is the pod whose policies judge a flow in the direction, and its isolation; nil if the
-// pod is not known or not isolated any more, so that the packet met an earlier program.
-func (v *View) subject(d program.Direction, f Flow) (*policy.Workload, policy.Isolation) {
-	if d == program.Egress {
-		if w := v.pods()[f.Src]; w != nil && w.Egress.Isolated {
-			return w, w.Egress
-		}
-		return nil, policy.Isolation{}
+// isolation is that of the pod whose policies judge a flow. It is empty if the pod is not known or not
+// isolated any more, so that the packet met an earlier program.
+func (v *View) isolation(by By, f Flow) policy.Isolation {
+	pod := f.Dst
+	if by.Direction == program.Egress {
+		pod = f.Src
 	}
-	if w := v.pods()[f.Dst]; w != nil && w.Ingress.Isolated {
-		return w, w.Ingress
+	w := v.pods()[pod]
+	switch {
+	case w == nil:
+		return policy.Isolation{}
+	case by.Direction == program.Egress && by.Audit:
+		return w.AuditEgress
+	case by.Direction == program.Egress:
+		return w.Egress
+	case by.Audit:
+		return w.AuditIngress
 	}
-	return nil, policy.Isolation{}
+	return w.Ingress
 }
 
-// record says why a packet was denied in a direction, without the nearest rule.
-func (v *View) record(d program.Direction, f Flow) (r Record, ok bool) {
-	subject, isolation := v.subject(d, f)
-	if subject == nil {
+// record says why a packet was denied, without the nearest rule.
+func (v *View) record(by By, f Flow) (r Record, ok bool) {
+	isolation := v.isolation(by, f)
+	if !isolation.Isolated {
 		return r, false
 	}
-	r = Record{flow: f, direction: d, Verdict: Denied, Direction: d.String(), Protocol: f.Protocol.String(),
+	verdict := Denied
+	if by.Audit {
+		verdict = WouldDeny
+	}
+	r = Record{flow: f, by: by, Verdict: verdict, Direction: by.Direction.String(), Protocol: f.Protocol.String(),
 		Port: f.Port, Source: v.end(f.Src), Destination: v.end(f.Dst), Policies: []cluster.Key{}}
 	for _, p := range isolation.Policies {
 		r.Policies = append(r.Policies, p.Policy.Key)
@@ -156,7 +178,7 @@ func (v *View) end(a netip.Addr) End {
 func (v *View) nearest(r *Record) *Nearest {
 	f := program.Flow{Protocol: r.flow.Protocol, Src: r.flow.Src, Dst: r.flow.Dst, DstPort: r.flow.Port}
 	var best *Nearest
-	for _, m := range program.ExplainSide(v.program, r.direction, f).Misses {
+	for _, m := range program.ExplainSide(v.program, r.by.Direction, r.by.Audit, f).Misses {
 		for _, o := range m.Rule.Origins {
 			if !slices.ContainsFunc(r.Policies, func(k cluster.Key) bool { return k.String() == o.Policy }) {
 				continue
@@ -173,7 +195,7 @@ func (v *View) nearest(r *Record) *Nearest {
 // rules is how many rules nearest looks at.
 func (v *View) rules(r *Record) int {
 	f := program.Flow{Src: r.flow.Src, Dst: r.flow.Dst}
-	return v.program.RulesOf(r.direction, f)
+	return v.program.RulesOf(r.by.Direction, r.by.Audit, f)
 }
 
 func (n *Nearest) rank() int {

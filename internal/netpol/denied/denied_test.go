@@ -21,6 +21,11 @@ import (
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
+var (
+	ingress = denied.By{Direction: program.Ingress}
+	egress  = denied.By{Direction: program.Egress}
+)
+
 // viewOf is what a node enforces.
 func viewOf(snap *cluster.Snapshot, node string) (*denied.View, *program.Program) {
 	m := policy.Resolve(snap, node)
@@ -29,29 +34,32 @@ func viewOf(snap *cluster.Snapshot, node string) (*denied.View, *program.Program
 }
 
 // recordOf is the record of one packet.
-func recordOf(t rapid.TB, v *denied.View, d program.Direction, f denied.Flow) denied.Record {
-	list := records(v, d, f)
+func recordOf(t rapid.TB, v *denied.View, by denied.By, f denied.Flow) denied.Record {
+	list := records(v, by, f)
 	if len(list) != 1 || list[0].NearestSkipped {
-		t.Fatalf("%s %+v: records %+v, want one with a nearest rule looked for", d, f, list)
+		t.Fatalf("%+v %+v: records %+v, want one with a nearest rule looked for", by, f, list)
 	}
 	return list[0]
 }
 
-func records(v *denied.View, d program.Direction, f denied.Flow) []denied.Record {
+func records(v *denied.View, by denied.By, f denied.Flow) []denied.Record {
 	var g denied.Gatherer
-	g.Add(v, d, f, time.Unix(1_700_000_000, 0))
+	g.Add(v, by, f, time.Unix(1_700_000_000, 0))
 	return g.Flush("n", func([]netip.Addr) map[netip.Addr]cluster.Owner { return nil })
 }
 
 // Every packet that a program denies has a record that names the policies that the oracle
 // names, and a nearest rule of one of them that is as near as the oracle's.
 func TestRecordsNameThePoliciesThatTheOracleNames(t *testing.T) {
-	count, near := 0, 0
-	check := func(t *rapid.T, v *denied.View, d program.Direction, f denied.Flow, pod cluster.Key, want oracle.Reason) {
+	count, near, audited := 0, 0, 0
+	check := func(t *rapid.T, v *denied.View, d denied.By, f denied.Flow, pod cluster.Key, want oracle.Reason) {
 		count++
 		got := recordOf(t, v, d, f)
-		if *got.Subject().Pod != pod || got.Direction != d.String() || !slices.Equal(got.Policies, want.Isolating) {
-			t.Fatalf("%s of %s: record %+v, the oracle says %s", d, pod, got, want)
+		if d.Audit {
+			audited++
+		}
+		if *got.Subject().Pod != pod || got.Direction != d.Direction.String() || (got.Verdict == denied.WouldDeny) != d.Audit || !slices.Equal(got.Policies, want.Isolating) {
+			t.Fatalf("%v of %s: record %+v, the oracle says %s", d, pod, got, want)
 		}
 		if got.Nearest == nil {
 			return
@@ -62,7 +70,7 @@ func TestRecordsNameThePoliciesThatTheOracleNames(t *testing.T) {
 		// It also prefers a port that matches and one wrong label to a broad peer.
 		if want.Nearest == nil || got.Nearest.PeerMatches && got.Nearest.PortMatches ||
 			got.Nearest.PeerMatches && !want.Nearest.PeerMatches && !want.Nearest.PortMatches {
-			t.Fatalf("%s of %s: nearest %+v, the oracle says %s", d, pod, got.Nearest, want)
+			t.Fatalf("%v of %s: nearest %+v, the oracle says %s", d, pod, got.Nearest, want)
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
@@ -79,21 +87,32 @@ func TestRecordsNameThePoliciesThatTheOracleNames(t *testing.T) {
 						continue
 					}
 					f := denied.Flow{Src: src.IPs[0], Dst: dst.IPs[0], Protocol: inet.TCP, Port: port}
-					trace := program.Explain(p, program.Flow{Protocol: f.Protocol, Src: f.Src, Dst: f.Dst, DstPort: port})
-					want := oracle.Judge(snap, oracle.Flow{Protocol: cluster.TCP, Port: port,
-						Src: oracle.Endpoint{Pod: src.Key, Addr: f.Src}, Dst: oracle.Endpoint{Pod: dst.Key, Addr: f.Dst}})
+					flow := program.Flow{Protocol: f.Protocol, Src: f.Src, Dst: f.Dst, DstPort: port}
+					asked := oracle.Flow{Protocol: cluster.TCP, Port: port, Src: oracle.Endpoint{Pod: src.Key, Addr: f.Src},
+						Dst: oracle.Endpoint{Pod: dst.Key, Addr: f.Dst}}
+					trace, now, audit := program.Explain(p, flow), oracle.Judge(snap, asked), oracle.Audit(snap, asked)
 					if trace.Ingress.Drops() {
-						check(t, v, program.Ingress, f, dst.Key, want.Ingress)
+						check(t, v, ingress, f, dst.Key, now.Ingress)
 					}
 					if trace.Egress.Drops() {
-						check(t, v, program.Egress, f, src.Key, want.Egress)
+						check(t, v, egress, f, src.Key, now.Egress)
+					}
+					would := program.WouldDrop(p, program.Ingress, flow)
+					if would != oracle.WouldDeny(now.Ingress, audit.Ingress) {
+						t.Fatalf("%s to %s: ingress would drop: %t, the oracle says %s", src.Key, dst.Key, would, audit)
+					}
+					if would {
+						check(t, v, denied.By{Direction: program.Ingress, Audit: true}, f, dst.Key, audit.Ingress)
+					}
+					if src.Node == node && program.WouldDrop(p, program.Egress, flow) {
+						check(t, v, denied.By{Direction: program.Egress, Audit: true}, f, src.Key, audit.Egress)
 					}
 				}
 			}
 		}
 	})
-	if count == 0 || near == 0 {
-		t.Errorf("only %d records, %d with a nearest rule", count, near)
+	if count == audited || near == 0 || audited == 0 {
+		t.Errorf("only %d records, %d of audits, %d with a nearest rule", count, audited, near)
 	}
 }
 
@@ -108,10 +127,10 @@ func TestWhoIsNotIsolatedDeniesNothing(t *testing.T) {
 	a := netip.MustParseAddr("10.0.0.1")
 	pod := &cluster.Pod{Key: cluster.Key{Namespace: "a", Name: "p"}, Node: "n", IPs: []netip.Addr{a}}
 	v := denied.NewView(&policy.Layout{Workloads: []policy.Workload{{Pod: pod}}}, &program.Program{})
-	for _, d := range []program.Direction{program.Ingress, program.Egress} {
+	for _, d := range []denied.By{ingress, egress, {Direction: program.Ingress, Audit: true}} {
 		for _, of := range []netip.Addr{a, a.Next()} {
 			if r := records(v, d, denied.Flow{Src: of, Dst: of}); len(r) != 0 {
-				t.Errorf("%s of %s: %+v", d, of, r)
+				t.Errorf("%v of %s: %+v", d, of, r)
 			}
 		}
 	}
@@ -155,7 +174,7 @@ func TestGatheringIsBounded(t *testing.T) {
 	at := time.Unix(1_700_000_000, 0)
 	for range 2 {
 		for port := range uint16(flows) {
-			g.Add(v, program.Ingress, denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: port}, at)
+			g.Add(v, ingress, denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: port}, at)
 			at = at.Add(time.Millisecond)
 		}
 	}
@@ -188,18 +207,18 @@ func TestARecordIsOfItsView(t *testing.T) {
 	f := denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: 80}
 	none := func([]netip.Addr) map[netip.Addr]cluster.Owner { return nil }
 	var g denied.Gatherer
-	g.Add(open, program.Ingress, f, time.Time{})
+	g.Add(open, ingress, f, time.Time{})
 	if list := g.Flush("n", none); len(list) != 0 {
 		t.Errorf("nobody was isolated: %+v", list)
 	}
-	g.Add(v, program.Ingress, f, time.Time{})
+	g.Add(v, ingress, f, time.Time{})
 	list := g.Flush("n", none)
 	if len(list) != 1 || list[0].Nearest == nil || !list[0].Nearest.PeerMatches || list[0].Nearest.PortMatches ||
 		list[0].Source.Pod != nil || list[0].Destination.Pod.Name != "p" {
 		t.Errorf("records %+v", list)
 	}
-	g.Add(open, program.Ingress, f, time.Time{})
-	g.Add(v, program.Ingress, f, time.Time{})
+	g.Add(open, ingress, f, time.Time{})
+	g.Add(v, ingress, f, time.Time{})
 	if list := g.Flush("n", none); len(list) != 1 || list[0].Count != 2 {
 		t.Errorf("after a change: records %+v", list)
 	}
@@ -215,7 +234,7 @@ func TestTheNearestRuleIsOfThePodsPolicies(t *testing.T) {
 		program.Rule{Protocol: inet.UDP},
 		program.Rule{Protocol: inet.SCTP},
 	)
-	r := recordOf(t, v, program.Ingress, denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: 80})
+	r := recordOf(t, v, ingress, denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: 80})
 	if want := (denied.Nearest{Policy: "a/p", Rule: 3, PeerMatches: true}); r.Nearest == nil || *r.Nearest != want {
 		t.Errorf("nearest %+v, want %+v", r.Nearest, want)
 	}
@@ -225,7 +244,7 @@ func TestTheNearestRuleIsOfThePodsPolicies(t *testing.T) {
 func stream(t *testing.T) func(port uint16, second int) denied.Record {
 	v, a := isolated(0)
 	return func(port uint16, second int) denied.Record {
-		r := recordOf(t, v, program.Ingress, denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: port})
+		r := recordOf(t, v, ingress, denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: port})
 		r.First, r.Last = at(second), at(second)
 		return r
 	}

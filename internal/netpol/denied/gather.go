@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
-	"github.com/podwall/podwall/internal/netpol/program"
 )
 
 // What the packets between two flushes may cost.
@@ -30,7 +29,7 @@ type Gatherer struct {
 // key says which packets are of one record.
 type key struct {
 	Flow
-	direction program.Direction
+	by By
 }
 
 // gathered is what is known of a flow's packets.
@@ -40,9 +39,9 @@ type gathered struct {
 	first, last time.Time
 }
 
-// Add adds a packet that was denied in a direction, when the view was enforced.
-func (g *Gatherer) Add(v *View, d program.Direction, f Flow, at time.Time) {
-	k := key{f, d}
+// Add adds a packet that was denied when the view was enforced.
+func (g *Gatherer) Add(v *View, by By, f Flow, at time.Time) {
+	k := key{f, by}
 	if one := g.flows[k]; one != nil {
 		one.view, one.last = v, at
 		one.count++
@@ -73,7 +72,7 @@ func (g *Gatherer) Flush(node string, owners func([]netip.Addr) map[netip.Addr]c
 	left := maxRules
 	for _, k := range g.order {
 		one := g.flows[k]
-		r, ok := one.view.record(k.direction, k.Flow)
+		r, ok := one.view.record(k.by, k.Flow)
 		if !ok {
 			continue
 		}

@@ -36,7 +36,7 @@ func NewRing(size int) *Ring { return &Ring{size: size, open: map[key]*kept{}} }
 // as it is now. show is true if who follows the records should see it: it is new, or was not shown
 // for ten seconds.
 func (r *Ring) Add(next Record) (now Record, show bool) {
-	k := key{next.flow, next.direction}
+	k := key{next.flow, next.by}
 	if known := r.open[k]; known != nil && next.First.Sub(known.Last) < fold {
 		next.First, next.Count = known.First, known.Count+next.Count
 		if show = next.Last.Sub(known.shown) >= repeat; show {
@@ -51,7 +51,7 @@ func (r *Ring) Add(next Record) (now Record, show bool) {
 	}
 	if len(r.records) == r.size {
 		oldest := r.records[0]
-		if k := (key{oldest.flow, oldest.direction}); r.open[k] == oldest {
+		if k := (key{oldest.flow, oldest.by}); r.open[k] == oldest {
 			delete(r.open, k)
 		}
 		r.records = slices.Delete(r.records, 0, 1)

@@ -32,6 +32,9 @@ func (r *Record) Reason() string {
 		names = append(names, p.String())
 	}
 	text := fmt.Sprintf("no %s rule of %s allows it", r.Direction, strings.Join(names, ", "))
+	if r.Verdict == WouldDeny {
+		text = "allowed, audit only: " + text
+	}
 	switch {
 	case r.Nearest != nil:
 		return text + "; nearest: " + r.Nearest.String()
@@ -47,7 +50,11 @@ func (r *Record) Sentence() string {
 	if r.Direction == program.Egress.String() {
 		way = "to"
 	}
-	return fmt.Sprintf("denied %s %s %s: %s", r.Service(), way, r.Peer(), r.Reason())
+	what := "denied"
+	if r.Verdict == WouldDeny {
+		what = "would deny"
+	}
+	return fmt.Sprintf("%s %s %s %s: %s", what, r.Service(), way, r.Peer(), r.Reason())
 }
 
 // String names the rule and the half of it that is not met. Rules are counted from 0, as in the API.

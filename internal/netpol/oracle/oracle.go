@@ -38,11 +38,36 @@ func Judge(snap *cluster.Snapshot, f Flow) Answer {
 	return a
 }
 
+// Audit says what the policies in audit mode would do to a flow if they were enforced, in the directions
+// in which no policy is: in others they only add. Allowed is true if they would deny it in neither.
+func Audit(snap *cluster.Snapshot, f Flow) Answer {
+	now := Judge(snap, f)
+	src, dst, ok := parties(snap, f)
+	if !ok || now.Egress.Cause == Self {
+		return now
+	}
+	q := question{snap: snap, flow: f, dst: dst.pod, audit: true}
+	a := now
+	if now.Egress.Cause == NotIsolated {
+		a.Egress = q.side(Egress, src, dst)
+	}
+	if now.Ingress.Cause == NotIsolated {
+		a.Ingress = q.side(Ingress, dst, src)
+	}
+	a.Allowed = !WouldDeny(now.Egress, a.Egress) && !WouldDeny(now.Ingress, a.Ingress)
+	return a
+}
+
+// WouldDeny reports whether a side that allows now would deny by policies in audit mode.
+func WouldDeny(now, audited Reason) bool { return now.Cause == NotIsolated && audited.Cause == NoRule }
+
 // question is one flow, with the facts that every step needs.
 type question struct {
 	snap *cluster.Snapshot
 	flow Flow
 	dst  *cluster.Pod // nil if the destination is not a pod
+	// audit asks the policies in audit mode instead of those that are enforced.
+	audit bool
 }
 
 // side judges one direction, seen from the subject.
@@ -85,7 +110,7 @@ func (q question) isolating(dir Direction, pod *cluster.Pod) []*cluster.Policy {
 	var list []*cluster.Policy
 	for _, p := range q.snap.Policies {
 		isolates := dir == Ingress && p.IsolatesIngress || dir == Egress && p.IsolatesEgress
-		if isolates && p.Key.Namespace == pod.Key.Namespace && p.Subject.Matches(pod.Labels) {
+		if isolates && p.Audit == q.audit && p.Key.Namespace == pod.Key.Namespace && p.Subject.Matches(pod.Labels) {
 			list = append(list, p)
 		}
 	}

@@ -86,7 +86,9 @@ func (p *part) without(out over) *part {
 		maps.Copy(q.specs, r.specs())
 	}
 	for _, w := range p.workloads {
-		w.Ingress.Policies, w.Egress.Policies = swapped(w.Ingress.Policies, closed), swapped(w.Egress.Policies, closed)
+		for _, i := range []*Isolation{&w.Ingress, &w.Egress, &w.AuditIngress, &w.AuditEgress} {
+			i.Policies = swapped(i.Policies, closed)
+		}
 		q.workloads = append(q.workloads, w)
 	}
 	return q

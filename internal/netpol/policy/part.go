@@ -25,14 +25,16 @@ func newPart(pods []*cluster.Pod, policies []*cluster.Policy, resolve func(*clus
 	resolved := make([]*Resolved, len(policies))
 	for _, pod := range pods {
 		w := Workload{Pod: pod}
-		for i, p := range policies {
-			if !p.Subject.Matches(pod.Labels) {
-				continue
+		for _, audit := range []bool{false, true} { // what is enforced decides what is left to audit
+			for i, p := range policies {
+				if p.Audit != audit || audit && !w.leaves(p) || !p.Subject.Matches(pod.Labels) {
+					continue
+				}
+				if resolved[i] == nil {
+					resolved[i] = resolve(p)
+				}
+				w.isolate(resolved[i])
 			}
-			if resolved[i] == nil {
-				resolved[i] = resolve(p)
-			}
-			w.isolate(resolved[i])
 		}
 		part.workloads = append(part.workloads, w)
 	}
@@ -48,13 +50,22 @@ func newPart(pods []*cluster.Pod, policies []*cluster.Policy, resolve func(*clus
 	return part
 }
 
-// isolate adds a policy that selects the pod.
+// leaves reports whether the policies that are enforced leave a direction for this one to audit.
+func (w *Workload) leaves(p *cluster.Policy) bool {
+	return p.IsolatesIngress && !w.Ingress.Isolated || p.IsolatesEgress && !w.Egress.Isolated
+}
+
+// isolate adds a policy that selects the pod. Those in audit mode come last.
 func (w *Workload) isolate(r *Resolved) {
-	if r.Policy.IsolatesIngress {
-		w.Ingress = Isolation{true, append(w.Ingress.Policies, r)}
+	ingress, egress := &w.Ingress, &w.Egress
+	if r.Policy.Audit {
+		ingress, egress = &w.AuditIngress, &w.AuditEgress
 	}
-	if r.Policy.IsolatesEgress {
-		w.Egress = Isolation{true, append(w.Egress.Policies, r)}
+	if r.Policy.IsolatesIngress && !(r.Policy.Audit && w.Ingress.Isolated) {
+		*ingress = Isolation{true, append(ingress.Policies, r)}
+	}
+	if r.Policy.IsolatesEgress && !(r.Policy.Audit && w.Egress.Isolated) {
+		*egress = Isolation{true, append(egress.Policies, r)}
 	}
 }
 

@@ -42,6 +42,9 @@ type Layout struct {
 type Workload struct {
 	Pod             *cluster.Pod
 	Ingress, Egress Isolation
+	// AuditIngress and AuditEgress are what policies in audit mode would isolate, in a direction in
+	// which no policy isolates the pod. They change no verdict.
+	AuditIngress, AuditEgress Isolation
 }
 
 // Isolation of a pod in one direction. A pod is isolated in a direction if at least one policy with

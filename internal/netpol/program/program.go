@@ -63,6 +63,9 @@ type Pod struct {
 	// Ingress and Egress name the chain of the direction. Empty means not
 	// isolated: all traffic is allowed.
 	Ingress, Egress string
+	// AuditIngress and AuditEgress name the chain of a direction that is not isolated, by which it is
+	// only found out what would be dropped. They change no verdict. Empty means nothing.
+	AuditIngress, AuditEgress string
 }
 
 // Chain is a list of rules for the pods that share the same policies. A packet that no rule allows

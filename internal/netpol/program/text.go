@@ -15,8 +15,13 @@ import (
 func (p *Program) String() string {
 	var b strings.Builder
 	for _, pod := range p.Pods {
-		fmt.Fprintf(&b, "pod %s %s%s ingress %s egress %s\n", pod.Addr, pod.Name, idText(pod.ID),
+		fmt.Fprintf(&b, "pod %s %s%s ingress %s egress %s", pod.Addr, pod.Name, idText(pod.ID),
 			cmp.Or(pod.Ingress, "open"), cmp.Or(pod.Egress, "open"))
+		if pod.AuditIngress != "" || pod.AuditEgress != "" {
+			fmt.Fprintf(&b, " audit ingress %s egress %s", cmp.Or(pod.AuditIngress, "none"),
+				cmp.Or(pod.AuditEgress, "none"))
+		}
+		b.WriteString("\n")
 	}
 	for _, c := range p.Chains {
 		fmt.Fprintf(&b, "chain %s\n", c.Name)

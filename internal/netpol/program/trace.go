@@ -65,20 +65,32 @@ func Explain(p *Program, f Flow) Trace {
 	return t
 }
 
-// ExplainSide returns one side of the trace. The caller knows that the direction judges the flow.
-func ExplainSide(p *Program, d Direction, f Flow) Side { return p.side(p.chainOf(d, f), f) }
+// ExplainSide returns one side of the trace, or, with audit, what it would be if policies in audit mode
+// were enforced. The caller knows that the direction judges the flow.
+func ExplainSide(p *Program, d Direction, audit bool, f Flow) Side {
+	return p.side(p.chainOf(d, audit, f), f)
+}
 
-// RulesOf is how many rules the chain has that judges a flow in a direction.
-func (p *Program) RulesOf(d Direction, f Flow) int {
-	c := p.Chain(p.chainOf(d, f))
+// RulesOf is how many rules the chain has that ExplainSide looks at.
+func (p *Program) RulesOf(d Direction, audit bool, f Flow) int {
+	c := p.Chain(p.chainOf(d, audit, f))
 	if c == nil {
 		return 0
 	}
 	return len(c.Rules)
 }
 
-// chainOf names the chain that judges a flow in a direction; empty for none.
-func (p *Program) chainOf(d Direction, f Flow) string {
+// WouldDrop reports whether policies in audit mode would drop the flow in a direction in which no policy
+// judges it. A pod to itself and the node are no subject of policies, as in Eval.
+func WouldDrop(p *Program, d Direction, f Flow) bool {
+	if f.FromNode || f.Src == f.Dst && p.pod(f.Src) != nil || d == Ingress && f.ToNode {
+		return false
+	}
+	return ExplainSide(p, d, true, f).Drops()
+}
+
+// chainOf names the chain that judges a flow in a direction, or audits it; empty for none.
+func (p *Program) chainOf(d Direction, audit bool, f Flow) string {
 	addr := f.Dst
 	if d == Egress {
 		addr = f.Src
@@ -87,8 +99,12 @@ func (p *Program) chainOf(d Direction, f Flow) string {
 	switch {
 	case pod == nil:
 		return ""
+	case d == Egress && audit:
+		return pod.AuditEgress
 	case d == Egress:
 		return pod.Egress
+	case audit:
+		return pod.AuditIngress
 	}
 	return pod.Ingress
 }

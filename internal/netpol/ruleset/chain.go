@@ -21,16 +21,26 @@ const maxWalk = 16
 type look struct {
 	closed   bool // unknown pods are closed
 	recorded bool // denied packets are recorded
+	audit    bool // the chain drops nothing: it counts, and records, what it would drop
 }
 
 func lookOf(n program.Node) look { return look{closed: !n.OpenUnknown, recorded: n.DeniedGroup != 0} }
+
+// name is the name of a chain of the program that looks so.
+func (l look) name(chain string) string {
+	if l.audit {
+		return auditPrefix + chain
+	}
+	return chain
+}
 
 // renderChain renders the chain of some pods and direction. A long chain is
 // split by protocol and port: rules for other ports come first, then a verdict
 // map picks the rules of the one port. The order does not change the verdict,
 // since rules only allow.
 func renderChain(c *program.Chain, l look) (chains []*nft.Chain, dispatch *nft.Set) {
-	main := &nft.Chain{Name: c.Name}
+	name := l.name(c.Name)
+	main := &nft.Chain{Name: name}
 	single := map[nft.Key][]program.Rule{}
 	count := 0
 	for _, r := range c.Rules {
@@ -46,12 +56,12 @@ func renderChain(c *program.Chain, l look) (chains []*nft.Chain, dispatch *nft.S
 	}
 	chains = []*nft.Chain{main}
 	if count > maxWalk {
-		rest := &nft.Chain{Name: c.Name + "-rest"}
+		rest := &nft.Chain{Name: name + "-rest"}
 		finish(rest, c, l)
 		chains = append(chains, rest)
-		dispatch = &nft.Set{Name: "ports-" + c.Name, Key: nft.ProtocolPort, Map: true, Comment: "rules by port"}
+		dispatch = &nft.Set{Name: "ports-" + name, Key: nft.ProtocolPort, Map: true, Comment: "rules by port"}
 		for key, rules := range single {
-			sub := portChain(c, key, rules, l.closed)
+			sub := portChain(c, key, rules, l)
 			sub.Add("", nft.GoTo(rest.Name))
 			chains = append(chains, sub)
 			dispatch.Entries = append(dispatch.Entries, nft.Entry{Key: key, Verdict: nft.GoTo(sub.Name)})
@@ -73,11 +83,11 @@ func singlePort(r program.Rule) (nft.Key, bool) {
 }
 
 // portChain renders the rules for one port.
-func portChain(c *program.Chain, key nft.Key, rules []program.Rule, closed bool) *nft.Chain {
-	sub := &nft.Chain{Name: fmt.Sprintf("%s-%s-%d", c.Name, key.Protocol, key.Port)}
+func portChain(c *program.Chain, key nft.Key, rules []program.Rule, l look) *nft.Chain {
+	sub := &nft.Chain{Name: fmt.Sprintf("%s-%s-%d", l.name(c.Name), key.Protocol, key.Port)}
 	for _, r := range rules {
 		r.Ports, r.Protocol = inet.PortRange{}, inet.AnyProtocol // known by the dispatch
-		sub.Rules = append(sub.Rules, renderRule(c, r, closed))
+		sub.Rules = append(sub.Rules, renderRule(c, r, l.closed))
 	}
 	return sub
 }
@@ -96,7 +106,7 @@ func finish(c *nft.Chain, of *program.Chain, l look) {
 	} else {
 		c.Add("from the node to its own pod", nft.MatchNoInput{}, nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Accept})
 	}
-	c.Rules = append(c.Rules, l.deny(of.Direction))
+	c.Rules = append(c.Rules, l.end(of.Direction))
 }
 
 // renderRule renders the conditions, port before peer since a compare is

@@ -31,47 +31,90 @@ const DeniedBytes = 128
 const (
 	DeniedIngress = "podwall ingress"
 	DeniedEgress  = "podwall egress"
+	AuditIngress  = "podwall audit ingress"
+	AuditEgress   = "podwall audit egress"
 )
 
-// deniedChain is the chain of one direction that records and drops.
-func deniedChain(d program.Direction, group uint16) *nft.Chain {
-	c, field, prefix := &nft.Chain{Name: chainDeniedIngress}, nft.Destination, DeniedIngress
-	if d == program.Egress {
-		c.Name, field, prefix = chainDeniedEgress, nft.Source, DeniedEgress
+// recordingChain is the chain of one direction that records packets, and then drops them, or lets those
+// pass that policies in audit mode would drop.
+func recordingChain(d program.Direction, audit bool, group uint16) *nft.Chain {
+	c := &nft.Chain{Name: recordingName(d, audit)}
+	field, prefix := nft.Destination, DeniedIngress
+	switch {
+	case d == program.Egress && audit:
+		field, prefix = nft.Source, AuditEgress
+	case d == program.Egress:
+		field, prefix = nft.Source, DeniedEgress
+	case audit:
+		prefix = AuditIngress
 	}
 	for _, f := range inet.Families {
 		c.Add("", nft.LimitPerAddress{Field: field, Family: f, Set: perFamily(c.Name, f), Rate: deniedRate,
 			Burst: deniedBurst},
 			nft.Log{Group: group, Prefix: prefix, Bytes: DeniedBytes})
 	}
-	c.Add("", nft.Verdict{Kind: nft.Drop})
+	c.Add("", nft.Verdict{Kind: ending(d, audit)})
 	return c
 }
 
-// deniedParts returns the chains and sets of recording; none if it is off.
-func deniedParts(n program.Node) (chains []*nft.Chain, sets []*nft.Set) {
+func recordingName(d program.Direction, audit bool) string {
+	switch {
+	case audit:
+		return auditPrefix + d.String()
+	case d == program.Egress:
+		return chainDeniedEgress
+	}
+	return chainDeniedIngress
+}
+
+// ending is the fate of a packet that no rule of a chain allows. What policies in audit mode would drop
+// goes on as if no policy selected the pod: behind its egress comes the ingress of the destination.
+func ending(d program.Direction, audit bool) nft.VerdictKind {
+	switch {
+	case !audit:
+		return nft.Drop
+	case d == program.Egress:
+		return nft.Return
+	}
+	return nft.Accept
+}
+
+// recordingParts returns the chains and sets of recording; none if it is off.
+func recordingParts(n program.Node, audits bool) (chains []*nft.Chain, sets []*nft.Set) {
 	if n.DeniedGroup == 0 {
 		return nil, nil
 	}
-	for _, d := range []program.Direction{program.Ingress, program.Egress} {
-		c := deniedChain(d, n.DeniedGroup)
-		chains = append(chains, c)
-		for _, f := range inet.Families {
-			sets = append(sets, &nft.Set{Name: perFamily(c.Name, f), Key: either(f == inet.IPv6, nft.Addr6, nft.Addr4),
-				Kept: true, Timeout: deniedMemory, Comment: "rate of the records of a pod"})
+	modes := []bool{false}
+	if audits {
+		modes = append(modes, true)
+	}
+	for _, audit := range modes {
+		for _, d := range []program.Direction{program.Ingress, program.Egress} {
+			c := recordingChain(d, audit, n.DeniedGroup)
+			chains = append(chains, c)
+			for _, f := range inet.Families {
+				sets = append(sets, &nft.Set{Name: perFamily(c.Name, f), Comment: "rate of the records of a pod",
+					Key: either(f == inet.IPv6, nft.Addr6, nft.Addr4), Kept: true, Timeout: deniedMemory})
+			}
 		}
 	}
 	return chains, sets
 }
 
-// deny is the end of a pod's chain.
-func (l look) deny(d program.Direction) nft.Rule {
-	counter, chain := CounterIngress, chainDeniedIngress
-	if d == program.Egress {
-		counter, chain = CounterEgress, chainDeniedEgress
+// end is the end of a pod's chain.
+func (l look) end(d program.Direction) nft.Rule {
+	counter := CounterIngress
+	switch {
+	case l.audit && d == program.Egress:
+		counter = CounterAuditEgress
+	case l.audit:
+		counter = CounterAuditIngress
+	case d == program.Egress:
+		counter = CounterEgress
 	}
-	if !l.recorded {
-		return dropped(counter, "")
+	last := nft.Verdict{Kind: ending(d, l.audit)}
+	if l.recorded {
+		last = nft.GoTo(recordingName(d, l.audit))
 	}
-	return nft.Rule{Statements: []nft.Statement{nft.Count{Counter: counter}, nft.GoTo(chain)}}
+	return nft.Rule{Statements: []nft.Statement{nft.Count{Counter: counter}, last}}
 }

@@ -41,9 +41,10 @@ func FindInForce(t *nft.Table, p *program.Program) InForce {
 		}
 	}
 	for _, pod := range p.Pods {
-		want := [2]nft.Verdict{judge(nft.Entry{}, pod.Ingress).Verdict}
-		if pod.Egress != "" {
-			want[1] = judge(nft.Entry{}, pod.Egress).Verdict
+		ingress, egress := chainsOf(pod)
+		want := [2]nft.Verdict{judge(nft.Entry{}, ingress).Verdict}
+		if egress != "" {
+			want[1] = judge(nft.Entry{}, egress).Verdict
 		}
 		if verdicts[addrKey(pod.Addr)] == want {
 			found.Pods[pod] = true

@@ -29,7 +29,7 @@ func TestThePartOfAPodIsWhole(t *testing.T) {
 		for _, pod := range p.Pods {
 			part := OfPod(table, []netip.Addr{pod.Addr})
 			chains += len(part.Table.Chains)
-			if (len(part.Table.Chains) > 0) != (pod.Ingress != "" || pod.Egress != "") {
+			if (len(part.Table.Chains) > 0) != (pod.Ingress+pod.Egress+pod.AuditIngress+pod.AuditEgress != "") {
 				t.Fatalf("%s: %s\n%s", pod.Name, part.Table, table)
 			}
 			names := part.Table.String()

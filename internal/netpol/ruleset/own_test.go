@@ -45,7 +45,7 @@ func TestTheNodeIsNeverJudgedAsAPod(t *testing.T) {
 			if !f.FromNode {
 				continue
 			}
-			if got := verdict(table, n, f); got != program.Accept {
+			if got := verdict(table, n, f, nil); got != program.Accept {
 				t.Fatalf("from the node to %s, protocol %s port %d: %s", f.Dst, f.Protocol, f.DstPort, got)
 			}
 			if got := program.Eval(p, f); got != program.Accept {

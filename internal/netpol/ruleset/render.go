@@ -93,11 +93,16 @@ func Render(p *program.Program, n program.Node) *nft.Table { return new(Renderer
 // last one: a program shares unchanged parts with its predecessor, and Diff skips parts
 // that are identical.
 type Renderer struct {
-	chains map[*program.Chain]rendered
-	look   look          // what they were rendered for
+	chains map[rendition]rendered
 	pods   []program.Pod // those of the sets below
 	sets   []*nft.Set    // see podSets
 	guard  []*nft.Set    // see guardSets
+}
+
+// rendition is a chain and how it looks.
+type rendition struct {
+	chain *program.Chain
+	look  look
 }
 
 type rendered struct {
@@ -105,13 +110,18 @@ type rendered struct {
 	dispatch *nft.Set
 }
 
-// chain renders a chain of the program, or finds it.
-func (r *Renderer) chain(c *program.Chain, l look) rendered {
-	if done, ok := r.chains[c]; ok && r.look == l {
-		return done
+// renderChains renders the chains of the program, unless cached.
+func (r *Renderer) renderChains(p *program.Program, n program.Node) (list []rendered) {
+	kept := make(map[rendition]rendered, len(p.Chains))
+	for _, as := range renditions(p, lookOf(n)) {
+		done, ok := r.chains[as]
+		if !ok {
+			done.chains, done.dispatch = renderChain(as.chain, as.look)
+		}
+		kept[as], list = done, append(list, done)
 	}
-	chains, dispatch := renderChain(c, l)
-	return rendered{chains, dispatch}
+	r.chains = kept
+	return list
 }
 
 // renderPods renders the sets that depend on the local pods alone, unless cached.
@@ -123,9 +133,8 @@ func (r *Renderer) renderPods(p *program.Program) {
 
 // Render returns what the function of that name returns.
 func (r *Renderer) Render(p *program.Program, n program.Node) *nft.Table {
-	t := &nft.Table{TableID: Table(), Counters: []string{CounterBroadcast, CounterEgress, CounterIngress,
-		CounterInvalid,
-		CounterSelfTest, CounterSpoofed, CounterUnknownPod}}
+	t := &nft.Table{TableID: Table(), Counters: []string{CounterAuditEgress, CounterAuditIngress, CounterBroadcast,
+		CounterEgress, CounterIngress, CounterInvalid, CounterSelfTest, CounterSpoofed, CounterUnknownPod}}
 	for _, s := range p.Sets {
 		t.Sets = append(t.Sets, renderSet(s))
 	}
@@ -154,18 +163,14 @@ func (r *Renderer) Render(p *program.Program, n program.Node) *nft.Table {
 		t.Counters = slices.Sorted(slices.Values(append(t.Counters, CounterCut)))
 	}
 	t.Chains = baseChains(p, n)
-	chains, sets := deniedParts(n)
+	chains, sets := recordingParts(n, hasAudits(p))
 	t.Chains, t.Sets = append(t.Chains, chains...), append(t.Sets, sets...)
-	kept := make(map[*program.Chain]rendered, len(p.Chains))
-	for _, c := range p.Chains {
-		done := r.chain(c, lookOf(n))
-		kept[c] = done
+	for _, done := range r.renderChains(p, n) {
 		t.Chains = append(t.Chains, done.chains...)
 		if done.dispatch != nil {
 			t.Sets = append(t.Sets, done.dispatch)
 		}
 	}
-	r.chains, r.look = kept, lookOf(n)
 	t.Sort()
 	return t
 }
@@ -215,9 +220,10 @@ func podSets(p *program.Program) []*nft.Set {
 			self.Entries = append(self.Entries, nft.Entry{Key: e.Key})
 			local.Elements = local.Elements.With(e.Key.Element)
 			// Jump: if a packet falls through a chain, what follows drops it.
-			ingress.Entries = append(ingress.Entries, judge(e, pod.Ingress))
-			if pod.Egress != "" {
-				egress.Entries = append(egress.Entries, judge(e, pod.Egress))
+			in, out := chainsOf(pod)
+			ingress.Entries = append(ingress.Entries, judge(e, in))
+			if out != "" {
+				egress.Entries = append(egress.Entries, judge(e, out))
 			}
 		}
 		for _, s := range []*nft.Set{self, ingress, egress} {

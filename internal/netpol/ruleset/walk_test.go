@@ -29,6 +29,8 @@ type walker struct {
 	broadcast bool
 	// began and answers are the ends of the connection that an error is about.
 	began, answers netip.Addr
+	// counted has the counters that the packet moved; may be nil.
+	counted map[string]bool
 }
 
 // hook returns what becomes of the packet at a base chain, whose own end lets
@@ -112,7 +114,12 @@ func (w walker) matches(s nft.Statement) bool {
 		return w.state&s.States != 0
 	case nft.MatchICMPAny:
 		return f.Protocol == map[inet.Family]inet.Protocol{inet.IPv4: 1, inet.IPv6: 58}[s.Family]
-	case nft.Count, nft.Log:
+	case nft.Count:
+		if w.counted != nil {
+			w.counted[s.Counter] = true
+		}
+		return true
+	case nft.Log:
 		return true
 	case nft.LimitPerAddress:
 		return false // above the rate; below it the packet is recorded, and goes on to the next rule
@@ -186,7 +193,7 @@ func has(s *nft.Set, key inet.Element) bool {
 }
 
 // verdict walks the base chain that judges the flow's first packet.
-func verdict(table *nft.Table, n program.Node, f program.Flow) program.Verdict {
+func verdict(table *nft.Table, n program.Node, f program.Flow, counted map[string]bool) program.Verdict {
 	in, out := link(n, f.Src), link(n, f.Dst)
 	if f.FromNode || in == out && in == bridge {
 		in = ""
@@ -197,7 +204,7 @@ func verdict(table *nft.Table, n program.Node, f program.Flow) program.Verdict {
 	}
 	for _, c := range table.Chains {
 		// The chain for untracked packets is at input too, and sees none here.
-		w := walker{table: table, flow: f, state: nft.CtNew, in: in, out: out}
+		w := walker{table: table, flow: f, state: nft.CtNew, in: in, out: out, counted: counted}
 		if c.Base != nil && c.Base.Hook == hook && w.hook(c) == nft.Drop {
 			return program.Drop
 		}
@@ -281,8 +288,15 @@ func agree(t interface {
 	t.Helper()
 	table := ruleset.Render(p, n)
 	for _, f := range list {
-		if got, want := verdict(table, n, f), program.Eval(p, f); got != want {
+		counted := map[string]bool{}
+		if got, want := verdict(table, n, f, counted), program.Eval(p, f); got != want {
 			t.Fatalf("%+v: the table says %s, the program %s\n%s\n%s", f, got, want, p, table)
+		}
+		ingress := program.WouldDrop(p, program.Ingress, f) && !program.Explain(p, f).Egress.Drops()
+		if counted[ruleset.CounterAuditIngress] != ingress ||
+			counted[ruleset.CounterAuditEgress] != program.WouldDrop(p, program.Egress, f) {
+			t.Fatalf("%+v: the table counts %v, the audit says ingress %t, egress %t\n%s\n%s", f, counted, ingress,
+				program.WouldDrop(p, program.Egress, f), p, table)
 		}
 	}
 }

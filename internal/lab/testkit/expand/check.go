@@ -30,7 +30,9 @@ type TB interface {
 // It returns the number of steps that changed something.
 func Check(t TB, r Replay, node string) int {
 	t.Helper()
-	p := player{store: cluster.NewStore(), index: policy.NewIndex(node), node: node,
+	store := cluster.NewStore()
+	store.Allow(cluster.Allowance{Audit: true})
+	p := player{store: store, index: policy.NewIndex(node), node: node,
 		kernel: fakenft.Kernel{ID: ruleset.Table()}}
 	changed := 0
 	for i, s := range r.Steps {

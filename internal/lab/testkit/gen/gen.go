@@ -136,9 +136,10 @@ func change(t *rapid.T, tx *cluster.Tx) {
 	}
 }
 
-// Fill puts a random cluster into a store: up to three namespaces, twelve pods
+// Fill puts a random cluster into an empty store, which then allows audit mode: up to three namespaces, twelve pods
 // and eight policies.
 func Fill(t *rapid.T, s *cluster.Store) {
+	s.Allow(cluster.Allowance{Audit: true})
 	s.Update(func(tx *cluster.Tx) {
 		for range rapid.IntRange(1, 6).Draw(t, "namespaces") {
 			tx.SetNamespace(Namespace(t))
@@ -169,8 +170,8 @@ func Describe(s *cluster.Snapshot) string {
 		text += fmt.Sprintf("pod %+v\n", *p)
 	}
 	for _, p := range s.Policies {
-		text += fmt.Sprintf("policy %s subject %s ingress %t egress %t\n", p.Key, p.Subject, p.IsolatesIngress,
-			p.IsolatesEgress)
+		text += fmt.Sprintf("policy %s subject %s ingress %t egress %t audit %t\n", p.Key, p.Subject, p.IsolatesIngress,
+			p.IsolatesEgress, p.Audit)
 		text += describeRules("ingress", p.Ingress) + describeRules("egress", p.Egress)
 	}
 	return text

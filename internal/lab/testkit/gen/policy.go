@@ -17,7 +17,12 @@ func policyNames() []string { return []string{"b-x", "deny", "x"} }
 
 // Policy returns a random policy as the agent would read it.
 func Policy(t *rapid.T) *cluster.Policy {
-	p, _ := convert.Policy(APIPolicy(t))
+	np := APIPolicy(t)
+	if mode := pick(t, "mode", "", "", "", cluster.ModeAudit, cluster.ModeAudit, cluster.ModeEnforce,
+		"Audit"); mode != "" {
+		np.Annotations = map[string]string{cluster.ModeAnnotation: mode}
+	}
+	p, _ := convert.Policy(np)
 	return p
 }
 

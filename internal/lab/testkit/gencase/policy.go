@@ -13,8 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"pgregory.net/rapid"
 
+	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab/testkit/gen"
 )
+
+// audited is the name of the policies in audit mode: one of the names, not one more thing that is drawn,
+// so that the other cases stay as they are.
+const audited = "r"
 
 // setPolicy adds a policy, or replaces the one of the same name. Its blocks lie
 // around the addresses of this world.
@@ -23,6 +28,9 @@ func (w *world) setPolicy(t *rapid.T) {
 	p.Namespace, p.Name = w.namespace(t), pick(t, "policy", objectNames()...)
 	if one := w.pods[w.anyPod(t)]; !rarely(t, "any namespace", 5) { // else most policies would meet no pod
 		p.Namespace = one.Namespace
+	}
+	if p.Name == audited {
+		p.Annotations = map[string]string{cluster.ModeAnnotation: cluster.ModeAudit}
 	}
 	for i := range p.Spec.Ingress {
 		r := &p.Spec.Ingress[i]
