@@ -45,7 +45,10 @@ func suites() map[string][]string {
 		"internal/gate/cni":        {"gate/cni"},
 		"internal/gate/nri":        {"gate/nri"},
 		"internal/kernel/links":    {"kernel/links", "datapath"},
-		"internal/kernel/nft":      {"kernel/nft", "netpol/ruleset"},
+		"internal/kernel/nft":      {"kernel/nft", "netpol/ruleset", "proxy/ruleset"},
+		"internal/proxy/program":   {"proxy/program"},
+		"internal/proxy/ruleset":   {"proxy/ruleset"},
+		"internal/proxy/stale":     {"proxy/stale", "proxy/ruleset"},
 		"internal/observe":         {"observe"},
 		"internal/kuberouter":      {"kuberouter"},
 		"internal/source/manifest": {"source/manifest"},
@@ -55,7 +58,8 @@ func suites() map[string][]string {
 // randomised are the packages with tests on random clusters. Their flags fix
 // the seed, keep failures out of the tree and do not look for small examples.
 func randomised() []string {
-	return []string{"agent", "netpol/denied", "netpol/policy", "netpol/compile", "netpol/ruleset", "proxy/service",
+	return []string{"agent", "netpol/denied", "netpol/policy", "netpol/compile", "netpol/ruleset", "proxy/program",
+		"proxy/ruleset", "proxy/service", "proxy/stale",
 		"source/manifest"}
 }
 

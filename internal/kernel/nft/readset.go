@@ -127,11 +127,9 @@ const (
 	resizing     = 5 * time.Millisecond // the pause, which grows with each try
 )
 
-// list reads a plain set. count is the kernel's number of elements, or -1 if unknown. It counts intervals,
-// and lists their beginnings and ends.
+// list reads a plain set. count is the kernel's number of elements, or -1 if unknown.
 func (c *Conn) list(ctx context.Context, s *Set, count int) error {
-	reported := func(n int) bool { return n == count || s.Interval && n/2 == count }
-	return settle(ctx, count, reported, func() (int, func() bool, error) {
+	return settle(ctx, count, s.Interval, func() (int, func() bool, error) {
 		l := listing{key: s.Key}
 		err := c.lister.elements(c.table, s.Name, l.add)
 		return len(l.starts) + len(l.ends), func() bool { return l.into(s) }, err
@@ -140,17 +138,20 @@ func (c *Conn) list(ctx context.Context, s *Set, count int) error {
 
 // listMap reads a map that may be large.
 func (c *Conn) listMap(ctx context.Context, s *Set, count int) error {
-	reported := func(n int) bool { return n == count }
-	return settle(ctx, count, reported, func() (int, func() bool, error) {
+	return settle(ctx, count, false, func() (int, func() bool, error) {
 		l := mapListing{set: s, chains: map[string]string{}}
 		err := c.lister.elements(c.table, s.Name, l.add)
 		return len(l.entries), l.into, errors.Join(err, l.err)
 	})
 }
 
-// settle lists until a listing is whole. reported says whether the kernel reports that number. list returns
-// the number of listed elements, and what stores them and reports whether none appeared twice.
-func settle(ctx context.Context, count int, reported func(n int) bool,
+// counted reports whether the number of listed elements is what the kernel counts. Of intervals it lists the
+// beginnings and the ends, and since it counts elements at all it counts a pair of them as one.
+func counted(n, count int, intervals bool) bool { return n == count || intervals && n/2 == count }
+
+// settle lists until a listing is whole. list returns the number of listed elements, and what stores them
+// and reports whether none appeared twice.
+func settle(ctx context.Context, count int, intervals bool,
 	list func() (n int, into func() bool, err error)) error {
 	before := -1
 	for try := range listings {
@@ -159,7 +160,7 @@ func settle(ctx context.Context, count int, reported func(n int) bool,
 			return err
 		}
 		settled := n == before && (count < 0 || try == listings-1)
-		if (reported(n) || settled || n <= smallListing && count < 0) && into() {
+		if (counted(n, count, intervals) || settled || n <= smallListing && count < 0) && into() {
 			return nil
 		}
 		before = n

@@ -112,7 +112,7 @@ func TestEachBranch(t *testing.T) {
 		{"another port of an external address", office, "192.0.2.1:80", inet.TCP, 0, "not ours"},
 		{"a node port from outside", stranger, "198.51.100.1:30080", inet.TCP, 0, "to 10.244.0.7:8080"},
 		{"a node port from inside", localPod, "198.51.100.1:30080", inet.TCP, 1, "to 10.244.1.7:8080"},
-		{"a node port from another node's pod", thirdPod, "198.51.100.1:30080", inet.TCP, 0, "to 10.244.0.7:8080"},
+		{"a node port from another node's pod", thirdPod, "198.51.100.1:30080", inet.TCP, 1, "to 10.244.0.7:8080"},
 		{"a node port from the node", node, "198.51.100.1:30080", inet.TCP, 1, "to 10.244.1.7:8080, masqueraded"},
 		{"a node port elsewhere", stranger, "198.51.100.2:30080", inet.TCP, 0, "not ours"},
 		{"another port of the node", stranger, "198.51.100.1:22", inet.TCP, 0, "not ours"},
@@ -127,7 +127,7 @@ func TestEachBranch(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			to := netip.MustParseAddrPort(tt.dst)
 			packet := Packet{Protocol: tt.protocol, Src: addr(tt.src), Dst: to.Addr(), DstPort: to.Port(), FromNode: tt.src == node}
-			got, _ := Eval(p, packet, Memory{}, func(int) int { return tt.choice })
+			got, _ := Eval(p, packet, Memory{}, func(n int) int { return tt.choice % n })
 			if got.String() != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
@@ -186,6 +186,17 @@ func TestAStickyClientComesBack(t *testing.T) {
 	}
 	if got := connect(p, thirdPod, 181, 0); got != other {
 		t.Errorf("after its backend came back: got %s, want %s", got, other)
+	}
+}
+
+// Check refuses such a program; a packet that met it would not be let in.
+func TestAnAdmissionWithoutAListAdmitsNobody(t *testing.T) {
+	p := example()
+	p.Admissions = nil
+	f := front("192.0.2.1:443", inet.TCP)
+	packet := Packet{Protocol: f.Protocol, Src: addr(office), Dst: f.Addr, DstPort: f.Port}
+	if got, _ := Eval(p, packet, Memory{}, func(int) int { return 0 }); got.Fate != Dropped {
+		t.Errorf("got %s", got)
 	}
 }
 

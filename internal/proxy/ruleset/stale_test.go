@@ -53,9 +53,7 @@ func TestAClientWithOnePortFollowsTheService(t *testing.T) {
 		ask := func() string { return w.kept(localPod, answer(t, conn)) }
 		step := func(what string, next *program.Program, entries int) {
 			t.Helper()
-			j := stale.After(w.program, next, nil)
-			w.apply(t, next)
-			if got := w.deleteStale(t, j); got != entries {
+			if got := w.apply(t, next); got != entries {
 				t.Errorf("%s: %d entries were stale, want %d", what, got, entries)
 			}
 		}

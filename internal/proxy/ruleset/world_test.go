@@ -27,6 +27,7 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/proxy/program"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
+	"github.com/podwall/podwall/internal/proxy/stale"
 )
 
 // The endpoints of the world of an example: see there.
@@ -186,8 +187,9 @@ func (w *world) serve(t *testing.T, name string, port uint16) {
 
 func hostOf(a net.Addr) string { return netip.MustParseAddrPort(a.String()).Addr().Unmap().String() }
 
-// apply brings a program into the kernel, and forgets clients as an agent does.
-func (w *world) apply(t *testing.T, p *program.Program) {
+// apply brings a program into the kernel, and forgets clients and connections as an agent does. It returns
+// how many entries of the connection table were stale.
+func (w *world) apply(t *testing.T, p *program.Program) (entries int) {
 	t.Helper()
 	p.NodeAddresses = []netip.Addr{w.node}
 	check(t, p.Check())
@@ -197,7 +199,12 @@ func (w *world) apply(t *testing.T, p *program.Program) {
 		_, err := ruleset.Forget(w.conn, p, ruleset.StickyChanges(w.program, p), ruleset.Settings{}, w.isOwn)
 		check(t, err)
 	}
+	// Without this, a client whose port was another one's a moment ago would follow that one.
+	if j := stale.After(w.program, p, nil); j.Needed() {
+		entries = w.deleteStale(t, j)
+	}
 	w.program, w.actual = p, next
+	return entries
 }
 
 func (w *world) isOwn(a netip.Addr) bool { return slices.Contains(w.ours, a) }

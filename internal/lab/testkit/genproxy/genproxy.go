@@ -50,9 +50,19 @@ func Program(t *rapid.T, f inet.Family) *program.Program {
 	return p
 }
 
-// Change draws a program that differs from another one in a front: that comes, goes, or is drawn anew.
+// Change draws a program that differs from another one in a front: that comes, goes, or is drawn anew. The
+// lists change now and then, too.
 func Change(t *rapid.T, p *program.Program) *program.Program {
 	fronts := Fronts(p)
+	if rapid.IntRange(0, 5).Draw(t, "lists change") == 0 {
+		next := *p
+		next.ServiceRanges = []netip.Prefix{prefix(p.Family, services, 0, rapid.IntRange(1, 3).Draw(t, "range"))}
+		next.NodePods = []netip.Prefix{prefix(p.Family, pods, 0, rapid.IntRange(0, 2).Draw(t, "node pods"))}
+		next.ClusterPods = append(next.NodePods[:1:1], prefix(p.Family, pods, 2, 1))
+		next.Admissions = []program.Admission{{Name: "a", Ranges: []netip.Prefix{
+			prefix(p.Family, pods, 2, rapid.IntRange(0, 1).Draw(t, "admitted"))}}}
+		p = &next
+	}
 	if len(fronts) == 0 || rapid.IntRange(0, 3).Draw(t, "a front comes") == 0 {
 		return With(t, p)
 	}
