@@ -5,6 +5,7 @@ package explain
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -100,10 +101,20 @@ func (s Side) Allowed() bool {
 	return s.Cause != NoRule && s.Cause != Contested && s.Cause != NotInForce
 }
 
-// Other is a policy that does not select the pod, and why.
+// Other is a policy that does not isolate the pod, and why: it does not select it, or is in audit mode.
 type Other struct {
 	Policy cluster.Key `json:"policy"`
 	Why    string      `json:"why"`
+	// Audit is true for a policy that selects the pod and is in audit mode: it is not enforced.
+	Audit bool `json:"audit,omitempty"`
+}
+
+// String returns the policy and why it does not isolate the pod.
+func (o Other) String() string {
+	if o.Audit {
+		return fmt.Sprintf("not enforced: %s, %s", o.Policy, o.Why)
+	}
+	return fmt.Sprintf("not selected by %s: %s", o.Policy, o.Why)
 }
 
 // RuleRef names a rule of a policy.
@@ -163,11 +174,12 @@ func (c *Cluster) selecting(d program.Direction, pod *cluster.Pod) (isolating []
 		switch {
 		case d == program.Ingress && !p.IsolatesIngress, d == program.Egress && !p.IsolatesEgress:
 		case p.Subject.Matches(pod.Labels) && p.Audit:
-			others = append(others, Other{p.Key, "in audit mode: it selects the pod, and is not enforced"})
+			others = append(others, Other{Policy: p.Key, Audit: true,
+				Why: "which selects the pod, is in audit mode"})
 		case p.Subject.Matches(pod.Labels):
 			isolating = append(isolating, p)
 		default:
-			others = append(others, Other{p.Key, whyNot("spec.podSelector", p.Subject, pod.Labels)})
+			others = append(others, Other{Policy: p.Key, Why: whyNot("spec.podSelector", p.Subject, pod.Labels)})
 		}
 	}
 	slices.SortFunc(isolating, func(a, b *cluster.Policy) int { return a.Key.Compare(b.Key) })

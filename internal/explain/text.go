@@ -55,7 +55,7 @@ func (s Side) write(b *strings.Builder, what string) {
 		writeLine(b, "    to allow it: %s", s.Change)
 	}
 	for _, o := range s.Others {
-		writeLine(b, "    not selected by %s: %s", o.Policy, o.Why)
+		writeLine(b, "    %s", o)
 	}
 }
 
@@ -104,7 +104,7 @@ func (s Selected) write(b *strings.Builder, direction, toward string) {
 		}
 	}
 	for _, o := range s.Others {
-		writeLine(b, "    not selected by %s: %s", o.Policy, o.Why)
+		writeLine(b, "    %s", o)
 	}
 }
 

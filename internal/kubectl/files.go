@@ -25,7 +25,8 @@ func openFiles(from manifest.From) (*scene, error) {
 	if err != nil {
 		return nil, errors.Join(firstError(loaded.Diagnostics), err)
 	}
-	w, err := complete.Build(in, loaded, complete.Options{NodeAddresses: true})
+	w, err := complete.Build(in, loaded, complete.Options{NodeAddresses: true,
+		Allow: cluster.Allowance{Audit: true}})
 	if err != nil {
 		return nil, err
 	}

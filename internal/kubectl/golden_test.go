@@ -30,7 +30,8 @@ func command(t *testing.T, args ...string) (status int, out, err string) {
 // where it is not 0, its exit status.
 func TestGoldenAnswers(t *testing.T) {
 	for path, manifests := range map[string]string{"testdata/answers.txt": "testdata/shop.yaml",
-		"testdata/tables.txt": "testdata/shop.yaml", "testdata/edge.txt": "testdata/edge.yaml"} {
+		"testdata/tables.txt": "testdata/shop.yaml", "testdata/edge.txt": "testdata/edge.yaml",
+		"testdata/audit.txt": "testdata/audit.yaml"} {
 		t.Run(path, func(t *testing.T) { goldenAnswers(t, path, manifests) })
 	}
 }

@@ -84,7 +84,8 @@ something was found; ` + statusHelp,
   kubectl podwall diff ./new-policies
   kubectl podwall lint -f ./manifests
   kubectl podwall rules -n shop web-0
-  kubectl podwall flows -n shop --follow`,
+  kubectl podwall flows -n shop --follow
+  kubectl podwall audit -A --since 24h`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -98,6 +99,6 @@ something was found; ` + statusHelp,
 		fmt.Sprintf("Flags.FlagUsagesWrapped %d ", terminal.Columns)))
 	root.SetVersionTemplate("kubectl-podwall {{.Version}}\n")
 	root.AddCommand(newExplain(s), newCan(s),
-		newMatrix(s), newDiff(s), newLint(s), newRules(s), newFlows(s))
+		newMatrix(s), newDiff(s), newLint(s), newRules(s), newFlows(s), newAudit(s))
 	return root
 }
