@@ -103,7 +103,8 @@ type Set struct {
 	// Timeout is the time after which the kernel deletes an unused element; 0 means never.
 	Timeout time.Duration
 	// Dynamic is true for a data map that rules fill, whose elements expire at a time that the rule gives.
-	// Size is how many it can have. It is used when the map is added; a change of it has no effect.
+	// Reading a table leaves them out, see Members; a desired map is Kept, too. Size is how many it can have:
+	// it is used when the map is added, and a change of it has no effect.
 	Dynamic bool
 	Size    uint32
 	// Kept is true for a desired set whose elements are not part of the desired table: Diff leaves them as

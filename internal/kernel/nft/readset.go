@@ -84,9 +84,29 @@ func (c *Conn) Fill(s *Set) (found bool, err error) {
 	return true, nil
 }
 
+// Members lists a map that is Dynamic, once, in no order. It changes while it is listed, so a member may be
+// missing or come twice. found is false if the kernel has no such map.
+func (c *Conn) Members(s *Set) (list []Entry, found bool, err error) {
+	l := mapListing{set: s, chains: map[string]string{}}
+	err = errors.Join(c.lister.elements(c.table, s.Name, l.add), l.err)
+	switch {
+	case IsMissing(err):
+		return nil, false, nil
+	case err == nil && l.foreign:
+		err = errors.New("there are elements of another kind")
+	}
+	if err != nil {
+		return nil, true, fmt.Errorf("listing map %s: %w", s.Name, err)
+	}
+	return l.entries, true, nil
+}
+
 func (c *Conn) readSet(ctx context.Context, s *Set, k *nftables.Set, counts map[string]int) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if s.Dynamic {
+		return nil // its members come and go with packets: no listing would settle
 	}
 	count, known := counts[s.Name]
 	if !known {

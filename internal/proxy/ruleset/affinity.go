@@ -3,6 +3,7 @@
 package ruleset
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -40,14 +41,20 @@ func Stale(p *program.Program, f program.Front, members []nft.Entry, own func(ne
 	if !ok {
 		return members
 	}
-	inside, outside := p.Backends(f, r.Inside), p.Backends(f, r.Outside)
+	inside, outside := map[program.Backend]bool{}, map[program.Backend]bool{}
+	for _, b := range p.Backends(f, r.Inside) {
+		inside[b] = true
+	}
+	for _, b := range p.Backends(f, r.Outside) {
+		outside[b] = true
+	}
 	for _, e := range members {
 		client := program.Packet{Src: e.Key.Addr, FromNode: own(e.Key.Addr)}
 		among := outside
 		if p.PickOf(r, client) == r.Inside {
 			among = inside
 		}
-		if !slices.Contains(among, program.Backend{Addr: e.To.Addr(), Port: e.To.Port()}) {
+		if !among[program.Backend{Addr: e.To.Addr(), Port: e.To.Port()}] {
 			stale = append(stale, e)
 		}
 	}
@@ -68,27 +75,41 @@ func Forget(c *nft.Conn, p *program.Program, fronts []program.Front, s Settings,
 	return total, nil
 }
 
-// forgetTries is how often a map is read. A client whose time ends between reading and deleting makes the
-// deletion fail.
-const forgetTries = 5
+// A listing of a map that changes meanwhile may miss a client, and a client whose time ends between listing
+// and deleting makes the deletion of those beside it fail.
+const (
+	forgetClean  = 2   // listings without such a client in a row end the search
+	forgetTries  = 20  // listings at most
+	forgetAtOnce = 256 // clients in one transaction
+)
 
 func forget(c *nft.Conn, p *program.Program, f program.Front, s Settings,
 	own func(netip.Addr) bool) (n int, err error) {
-	for range forgetTries {
-		set := AffinitySet(f, p.Family, s)
-		found, failed := c.Fill(set)
+	set := AffinitySet(f, p.Family, s)
+	for clean, try := 0, 0; clean < forgetClean; try++ {
+		members, found, failed := c.Members(set)
 		if failed != nil || !found {
 			return n, failed
 		}
-		stale := Stale(p, f, set.Entries, own)
+		stale := Stale(p, f, members, own)
 		if len(stale) == 0 {
-			return n, nil
+			clean++
+			continue
 		}
-		if err = c.Commit([]nft.Op{{Kind: nft.DeleteElements, Set: set, Entries: stale}}); err == nil {
-			n += len(stale) // once more: a packet may have been under way
-		} else if !nft.IsMissing(err) {
-			return n, err
+		if clean = 0; try >= forgetTries {
+			return n, errors.New("there are always more")
+		}
+		slices.SortFunc(stale, nft.Entry.Compare)
+		stale = slices.CompactFunc(stale, func(a, b nft.Entry) bool { return a.Key == b.Key })
+		for some := range slices.Chunk(stale, forgetAtOnce) {
+			err := c.Commit([]nft.Op{{Kind: nft.DeleteElements, Set: set, Entries: some}})
+			switch {
+			case err == nil:
+				n += len(some)
+			case !nft.IsMissing(err):
+				return n, err
+			}
 		}
 	}
-	return n, err
+	return n, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
 	"github.com/podwall/podwall/internal/proxy/program"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
 )
@@ -68,5 +69,65 @@ func TestWhoIsForgotten(t *testing.T) {
 	}
 	if got := ruleset.Stale(&p, frontOf(9), members, own); len(got) != len(members) {
 		t.Errorf("of a front that is not there %d of %d are forgotten", len(got), len(members))
+	}
+}
+
+// Clients of a backend that went are found among thousands, while others come and go.
+func TestClientsAreForgottenWhileOthersComeAndGo(t *testing.T) {
+	const clients = 4_000
+	f := frontOf(1)
+	p := service(&program.Program{Family: inet.IPv4}, 1, 2, 60)
+	ns := nftrun.Namespace(t)
+	c, other := connIn(t, ns, inet.IPv4), connIn(t, ns, inet.IPv4)
+	if err := c.Commit(nft.Diff(nil, ruleset.Render(p, ruleset.Settings{}))); err != nil {
+		t.Fatal(err)
+	}
+	set := ruleset.AffinitySet(f, inet.IPv4, ruleset.Settings{})
+	client := func(n int) nft.Entry {
+		b := backendOf(1, n%2)
+		return nft.Entry{Key: nft.Key{Element: inet.Element{Addr: netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)})}},
+			To: netip.AddrPortFrom(b.Addr, b.Port)}
+	}
+	var list []nft.Entry
+	for n := range clients {
+		list = append(list, client(n))
+	}
+	if err := c.Commit([]nft.Op{{Kind: nft.AddElements, Set: set, Entries: list}}); err != nil {
+		t.Fatal(err)
+	}
+	stop, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		for n := clients + 1; ; n += 2 { // of the backend that stays
+			op := nft.Op{Kind: nft.AddElements, Set: set, Entries: []nft.Entry{client(clients + 1 + n%1000&^1)}}
+			select {
+			case <-stop:
+				ended <- nil
+				return
+			default:
+			}
+			if err := other.Commit([]nft.Op{op}); err != nil {
+				ended <- err
+				return
+			}
+			op.Kind = nft.DeleteElements
+			if err := other.Commit([]nft.Op{op}); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	gone, _ := p.Slot(f, 0)
+	less := without(p, f, gone.Backend)
+	n, err := ruleset.Forget(c, less, []program.Front{f}, ruleset.Settings{}, func(netip.Addr) bool { return false })
+	close(stop)
+	if churn := <-ended; err != nil || churn != nil || n != clients/2 {
+		t.Fatalf("%d clients are forgotten, want %d; %v, %v", n, clients/2, err, churn)
+	}
+	members, found, err := c.Members(set)
+	if err != nil || !found || len(members) != clients/2 {
+		t.Errorf("%d clients are left, found %t, %v; want %d", len(members), found, err, clients/2)
+	}
+	if got, err := c.Read(); err != nil || len(nft.Diff(got, ruleset.Render(p, ruleset.Settings{}))) > 0 {
+		t.Errorf("the table with its members is read with a difference, or not: %v", err)
 	}
 }
