@@ -205,6 +205,26 @@ func TestDescriptionsOfKeysAreThoseOfNft(t *testing.T) {
 	}
 }
 
+// A comment that does not fit beside the description is left out: the kernel refuses longer user data.
+func TestALongCommentDoesNotMakeASetTooLong(t *testing.T) {
+	for n, want := range map[int]bool{10: true, 100: false, 1000: false} {
+		table := natTable(inet.IPv6)
+		s := table.Set("backends")
+		s.Comment = strings.Repeat("x", n)
+		c := connFor(t, nftrun.Namespace(t), table.TableID)
+		if err := c.Commit(Diff(nil, table)); err != nil {
+			t.Fatalf("a comment of %d characters: %v", n, err)
+		}
+		got, err := c.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if has := got.Set("backends").Comment != ""; has != want {
+			t.Errorf("of %d characters: a comment is there: %t, want %t", n, has, want)
+		}
+	}
+}
+
 // A failed transaction of the socket for descriptions is an error, and the connection works afterwards.
 func TestAFailedDescriptionIsAnError(t *testing.T) {
 	want := natTable(inet.IPv4)

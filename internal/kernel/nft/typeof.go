@@ -87,8 +87,9 @@ func (s *Set) userData() []byte {
 	b = userdata.Append(b, udataKeyTypeof, udataConcat(key...))
 	b = userdata.Append(b, udataDataTypeof, value)
 	b = udataNumber(b, userdata.NFTNL_UDATA_SET_DATA_INTERVAL, 0)
-	if s.Comment != "" {
-		b = userdata.AppendString(b, userdata.NFTNL_UDATA_SET_COMMENT, Clip(s.Comment))
+	const most = 256 - 3 // NFT_USERDATA_MAXLEN, without type, length and end of the comment
+	if c := Clip(s.Comment); c != "" && len(b)+len(c) <= most {
+		b = userdata.AppendString(b, userdata.NFTNL_UDATA_SET_COMMENT, c)
 	}
 	return b
 }
