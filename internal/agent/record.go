@@ -156,7 +156,8 @@ func (l *Loop) drops() {
 		Egress: counters[ruleset.CounterAuditEgress]})
 }
 
-// dropReasons says why a counter of the rules counts; "" is the self-test's own.
+// dropReasons says why a counter of the rules counts; "" is of no drops of others: the self-test's own,
+// and what audit mode lets pass.
 func dropReasons() map[string]observe.DropReason {
 	return map[string]observe.DropReason{
 		ruleset.CounterIngress: observe.DropPolicyIngress, ruleset.CounterEgress: observe.DropPolicyEgress,
@@ -164,7 +165,7 @@ func dropReasons() map[string]observe.DropReason {
 		ruleset.CounterSpoofed:    observe.DropSource, ruleset.CounterSpoofedFrame: observe.DropSource,
 		ruleset.CounterInvalid: observe.DropInvalid, ruleset.CounterStacked: observe.DropInvalid,
 		ruleset.CounterBroadcast: observe.DropBroadcast, ruleset.CounterCut: observe.DropCut,
-		ruleset.CounterSelfTest: "",
+		ruleset.CounterSelfTest: "", ruleset.CounterAuditIngress: "", ruleset.CounterAuditEgress: "",
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,13 +26,16 @@ type fakeAgents struct {
 	pods    []agentPod
 	answers map[string]string // by node
 	err     error             // of nodes without an answer
+	mu      sync.Mutex        // guards asked: agents are asked at the same time
 	asked   []string
 }
 
 func (f *fakeAgents) list(context.Context) ([]agentPod, error) { return f.pods, nil }
 
 func (f *fakeAgents) denied(ctx context.Context, a agentPod, since time.Duration, follow bool, out io.Writer) error {
+	f.mu.Lock()
 	f.asked = append(f.asked, fmt.Sprintf("%s %s %t", a.Node, since, follow))
+	f.mu.Unlock()
 	text, ok := f.answers[a.Node]
 	if !ok {
 		return f.err

@@ -156,39 +156,3 @@ func referenceHead() string {
 		"policies, and only with `--denied-flows-to=counters`.\n\n" +
 		"| metric | type | labels | meaning |\n|---|---|---|---|\n"
 }
-
-func referenceAlerts() string {
-	rows := []struct{ expression, meaning string }{
-		{prefix + "ready == 0", "The node does not enforce everything; `/readyz` and `/statusz` have the reasons."},
-		{prefix + "snapshot_revision > " + prefix + "applied_revision",
-			"Changes are seen but not enforced; passes fail."},
-		{"max_over_time(" + prefix + "source_connected[5m]) == 0",
-			"Changes of a kind have not arrived for five minutes; the last known state stays enforced. `/statusz` " +
-				"has the cause."},
-		{"time() - " + prefix + "source_last_word_timestamp_seconds{kind!=\"manifests\"} > 900",
-			"No list, event or bookmark of a kind for a quarter of an hour, although a watch is open."},
-		{"increase(" + prefix + `source_errors_total{reason=~"forbidden|unauthorized"}[5m]) > 0`,
-			"For ten minutes: the API server refuses the agent; its log has the cure. A server that has just " +
-				"started refuses all clients for a moment."},
-		{"time() - " + prefix + "last_apply_timestamp_seconds > 1200",
-			"No pass has succeeded for 20 minutes; take four times `--iptables-sync-period`."},
-		{"increase(" + prefix + "drift_repairs_total[1h]) > 0",
-			"Another program changes podwall's objects in the kernel."},
-		{prefix + `policy_diagnostics{severity="error"} > 0`,
-			"A part of a policy cannot be parsed and matches nothing; `/statusz` names it."},
-		{prefix + "limit_used_ratio >= 0.8", "The node is close to a limit; `/statusz` names what fills it, and " +
-			"`docs/limits.md` has what happens above."},
-		{"sum(" + prefix + `pods_unsure{missing=~"bypassed|unclear|unreached"}) > 0`,
-			"Traffic of isolated pods may bypass the rules; `/statusz` names them after 30 s."},
-		{prefix + "node_open > 0", "The node was opened in an emergency and is not closed yet; `/statusz` has the " +
-			"reason, docs/emergency.md the way back."},
-		{prefix + `problems{blocking="true"} > 0`,
-			"A problem of the node prevents enforcement of policies; `/statusz` has the cure."},
-	}
-	var b strings.Builder
-	b.WriteString("\n## What to alert on\n\n| expression | meaning |\n|---|---|\n")
-	for _, r := range rows {
-		fmt.Fprintf(&b, "| `%s` | %s |\n", r.expression, r.meaning)
-	}
-	return b.String()
-}

@@ -46,6 +46,8 @@ func TestEveryValueOfTheChartReachesTheAgent(t *testing.T) {
 	want.NodeName = "node1"
 	want.CacheSyncTimeout = time.Hour + 2*time.Minute + 3*time.Second
 	want.SyncPeriod = time.Second
+	want.PolicyAudit, want.DeniedGroup = config.AuditForbid, 7
+	want.DeniedTo = []config.DeniedSink{config.DeniedStdout, config.DeniedEvents}
 	want.Datapath, want.Guard, want.UnknownPods, want.OnPolicyChange = config.DatapathFilter, config.GuardOn, config.UnknownOpen, config.OnChangeKeep
 	want.Uplinks = []string{"wg0", "tun*"}
 	want.ExtraAddresses = config.Ranges{

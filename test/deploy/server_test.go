@@ -76,7 +76,7 @@ func create(t *testing.T, client *rest.RESTClient, d document, dry bool) error {
 
 // foreign kinds are of CRDs that a cluster may have.
 func foreign(d document) bool {
-	return slices.Contains([]string{"ServiceMonitor", "SecurityContextConstraints"}, d.Kind)
+	return slices.Contains([]string{"ServiceMonitor", "PrometheusRule", "SecurityContextConstraints"}, d.Kind)
 }
 
 func TestManifestsAndRoleOnAnAPIServer(t *testing.T) {

@@ -39,6 +39,7 @@ func kinds() map[string]func() any {
 		"rbac.authorization.k8s.io/v1/RoleBinding":        func() any { return &rbacv1.RoleBinding{} },
 
 		"monitoring.coreos.com/v1/ServiceMonitor":             func() any { return &monitoringv1.ServiceMonitor{} },
+		"monitoring.coreos.com/v1/PrometheusRule":             func() any { return &monitoringv1.PrometheusRule{} },
 		"security.openshift.io/v1/SecurityContextConstraints": func() any { return &constraints{} },
 	}
 }

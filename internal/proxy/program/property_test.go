@@ -4,6 +4,7 @@ package program_test
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -106,7 +107,9 @@ func TestTextTellsProgramsApart(t *testing.T) {
 			b = genproxy.Change(t, b)
 		}
 		same := a.Routes.Len() == b.Routes.Len() && a.Slots.Len() == b.Slots.Len() && a.Loops.Len() == b.Loops.Len() &&
-			a.ClusterAddresses.Len() == b.ClusterAddresses.Len()
+			a.ClusterAddresses.Len() == b.ClusterAddresses.Len() && slices.Equal(a.ServiceRanges, b.ServiceRanges) &&
+			slices.Equal(a.NodeAddresses, b.NodeAddresses) && slices.Equal(a.ClusterPods, b.ClusterPods) &&
+			slices.Equal(a.NodePods, b.NodePods) && reflect.DeepEqual(a.Admissions, b.Admissions)
 		for r := range a.Routes.All() {
 			same = same && b.Routes.Has(r)
 		}

@@ -131,8 +131,11 @@ func withFront(t *rapid.T, p *program.Program, f program.Front) *program.Program
 	}
 	pick := func() program.Pick {
 		first := small("first", n)
-		return program.Pick{First: uint16(first), Count: uint16(small("count", n-first)),
-			Otherwise: program.Answer(small("answer", 1)), Masquerade: program.Masquerade(small("masquerade", 2))}
+		count, answer, masquerade := small("count", n-first), small("answer", 1), small("masquerade", 2)
+		if count == 0 { // what means the same is the same value
+			return program.Pick{Otherwise: program.Answer(answer)}
+		}
+		return program.Pick{First: uint16(first), Count: uint16(count), Masquerade: program.Masquerade(masquerade)}
 	}
 	r := program.Route{Front: f, Inside: pick(), Admission: rapid.SampledFrom([]string{"", "a"}).Draw(t, "admission"),
 		Sticky: sticky}
