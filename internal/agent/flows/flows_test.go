@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -92,7 +93,7 @@ func TestOnlyRootIsTold(t *testing.T) {
 				t.Errorf("of what is to come root is told %q, %v", text, err)
 			}
 			apart.AsUser(t, 65534, func() {
-				if said := raw(t); !strings.Contains(said, "403") || strings.Contains(said, "shop") {
+				if said := raw(t); strings.Contains(said, "200") || strings.Contains(said, "shop") {
 					t.Errorf("another user is told %q", said)
 				}
 			})
@@ -132,7 +133,7 @@ func raw(t *testing.T) string {
 	defer conn.Close()
 	fmt.Fprint(conn, "GET /flows?since=2026-01-01T00:00:00Z HTTP/1.0\r\n\r\n")
 	said, err := io.ReadAll(conn)
-	if err != nil {
+	if err != nil && !errors.Is(err, unix.ECONNRESET) { // what was asked is not read
 		t.Fatal(err)
 	}
 	return string(said)
@@ -200,7 +201,7 @@ func TestQuestionsAreBounded(t *testing.T) {
 		defer cancel()
 		follow := func() error { return Ask(ctx, &lineCounter{seen: make(chan int, 1)}, time.Time{}, true) }
 		answers := make(chan error)
-		for range maxClients {
+		for range maxFollowers {
 			seen := make(chan int, 1)
 			go func() { answers <- Ask(ctx, &lineCounter{seen: seen}, time.Time{}, true) }()
 			<-seen
@@ -208,8 +209,11 @@ func TestQuestionsAreBounded(t *testing.T) {
 		if err := follow(); err == nil || !strings.Contains(err.Error(), "503") {
 			t.Errorf("one more is answered: %v", err)
 		}
+		if _, err := ask(t, time.Time{}); err != nil {
+			t.Errorf("who does not follow finds no place: %v", err)
+		}
 		cancel()
-		for range maxClients {
+		for range maxFollowers {
 			if err := <-answers; err != nil {
 				t.Errorf("who stops following: %v", err)
 			}

@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -22,8 +24,11 @@ import (
 const Socket = "@podwall-flows"
 
 const (
-	// maxClients bounds the questions at the same time.
-	maxClients = 16
+	// maxQuestions and maxFollowers bound who is answered at the same time: who follows for ever takes no
+	// place of the others.
+	maxQuestions, maxFollowers = 16, 16
+	// maxHeader is the largest question that is read, in bytes.
+	maxHeader = 4 << 10
 	// headerTime is how long a client may take to ask, writeTime how long to take one line.
 	headerTime = 5 * time.Second
 	writeTime  = 10 * time.Second
@@ -37,8 +42,8 @@ type Server struct {
 	// Denied returns how many packets policies have denied since the agent started.
 	Denied func() (uint64, error)
 
-	listener net.Listener
-	slots    chan struct{}
+	listener             net.Listener
+	questions, followers chan struct{}
 }
 
 // Listen takes the socket. It is an error that another process has it.
@@ -50,20 +55,42 @@ func (s *Server) Listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("taking the abstract socket %s: %w", Socket, err)
 	}
-	s.listener, s.slots = l, make(chan struct{}, maxClients)
+	s.listener = rootOnly{l}
+	s.questions, s.followers = make(chan struct{}, maxQuestions), make(chan struct{}, maxFollowers)
 	return nil
+}
+
+// rootOnly accepts connections of root. Others are told no at once, and nothing of theirs is read or kept:
+// any user of the node can open as many as he likes.
+type rootOnly struct{ net.Listener }
+
+// refusal is the answer to other users.
+const refusal = "HTTP/1.0 403 Forbidden\r\nContent-Type: text/plain\r\n\r\ndenied flows are told to root only\n"
+
+// Accept implements net.Listener.
+func (l rootOnly) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if ours, _, err := datapath.Peer(c); err == nil && ours {
+			return c, nil
+		}
+		_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // it fits into the socket
+		_, _ = io.WriteString(c, refusal)                   // who does not read it knows nothing either
+		_ = c.Close()
+	}
 }
 
 // Run answers until ctx ends; every answer ends with it. Listen must have succeeded before.
 func (s *Server) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /flows", s.serve)
-	h := &http.Server{Handler: mux, ReadHeaderTimeout: headerTime, IdleTimeout: headerTime,
-		BaseContext: func(net.Listener) context.Context { return ctx },
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			ours, _, err := datapath.Peer(c)
-			return context.WithValue(ctx, rootKey{}, ours && err == nil)
-		}}
+	h := &http.Server{Handler: mux,
+		ReadHeaderTimeout: headerTime, ReadTimeout: headerTime, IdleTimeout: headerTime,
+		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+		BaseContext: func(net.Listener) context.Context { return ctx }}
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(closed)
@@ -81,17 +108,14 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// rootKey is the key of whether the client is root's.
-type rootKey struct{}
-
 func (s *Server) serve(w http.ResponseWriter, q *http.Request) {
-	if root, _ := q.Context().Value(rootKey{}).(bool); !root {
-		http.Error(w, "denied flows are told to root only", http.StatusForbidden)
-		return
+	follow, places := q.FormValue("follow") == "true", s.questions
+	if follow {
+		places = s.followers
 	}
 	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
+	case places <- struct{}{}:
+		defer func() { <-places }()
 	default:
 		http.Error(w, "too many ask at the same time, try again", http.StatusServiceUnavailable)
 		return
@@ -103,7 +127,7 @@ func (s *Server) serve(w http.ResponseWriter, q *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := &writer{json: json.NewEncoder(w), control: http.NewResponseController(w)}
-	s.answer(q.Context(), out, since, q.FormValue("follow") == "true")
+	s.answer(q.Context(), out, since, follow)
 }
 
 // answer writes the records, the summary, and, to who follows, what comes then.
