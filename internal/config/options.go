@@ -211,8 +211,8 @@ func deniedOptions() []option {
 	return []option{
 		{name: "denied-flows-group", arg: "GROUP",
 			help: "Record the flows that policies deny, with the policies and the nearest rule, by this NFLOG " +
-				"group of the kernel; 0 records none, and then nothing of it is in the kernel. Of each pod ten " +
-				"packets a second are recorded. The agent keeps the newest 4,096 records for kubectl podwall " +
+				"group of the kernel; 0 records none, and then nothing of it is in the kernel. Of each pod and peer " +
+				"ten packets a second are recorded. The agent keeps the newest 4,096 records for kubectl podwall " +
 				"flows. See docs/flows.md.",
 			why: "a group has one reader: only you know which groups other programs of the node use, such as " +
 				"ulogd.",

@@ -36,8 +36,8 @@ func newDeniedMetrics(b *builder) deniedMetrics {
 			"dropped: the node or the pod's namespace had its share of the minute, or the pod no longer existed.",
 			"result", EventResults()...),
 		packets: b.counters("denied_packets_recorded_total", "Denied packets that the kernel gave to the agent. "+
-			"recorded: of these there are records. lost: too many came at once. Of each pod the kernel gives ten a "+
-			"second; all that policies denied are in podwall_dropped_packets_total.", "result",
+			"recorded: of these there are records. lost: too many came at once. Of each pod and peer the kernel "+
+			"gives ten a second; all that policies denied are in podwall_dropped_packets_total.", "result",
 			deniedResults()...)}
 }
 

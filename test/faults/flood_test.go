@@ -45,7 +45,7 @@ func TestTheCostOfAFloodOfDenies(t *testing.T) {
 					recorded = sum.Recorded
 					return recorded > 0
 				})
-				if most := uint64(each.Seconds()*10) + 40; recorded > most {
+				if most := uint64(each.Seconds()*25) + 80; recorded > most {
 					t.Errorf("%d packets are recorded, want %d at most", recorded, most)
 				}
 			}

@@ -141,7 +141,7 @@ func TestDeniedFlowsAreRecorded(t *testing.T) {
 	})
 }
 
-// One pod that is flooded hides no denied flow of another one, and what is not recorded is counted.
+// One pod that is flooded hides no denied flow of another one, nor one peer what others send to it, and what is not recorded is counted.
 func TestAFloodOfDeniesHidesNoOther(t *testing.T) {
 	eachWiring(t, func(t *testing.T, w *world) {
 		w.publish(usual()...)
@@ -150,14 +150,16 @@ func TestAFloodOfDeniesHidesNoOther(t *testing.T) {
 		for port := range uint16(packets) {
 			w.knock(stranger, victim, "udp", false, 1000+port)
 		}
+		w.knock(far, victim, "udp", false, 53)
 		w.knock(jailed, peer, "udp", false, 443)
-		await(t, "the record of the quiet pod", func() bool {
+		await(t, "records of the quiet pod, and of the quiet peer of the flooded one", func() bool {
 			list, _ := w.flows()
-			return slices.ContainsFunc(list, func(r denied.Record) bool { return r.Subject().Pod.Name == "jailed" })
+			return slices.ContainsFunc(list, func(r denied.Record) bool { return r.Source.Pod.Name == "jailed" }) &&
+				slices.ContainsFunc(list, func(r denied.Record) bool { return r.Source.Pod.Name == "far" })
 		})
 		_, sum := w.flows()
-		if sum.Suppressed == 0 || sum.Recorded+sum.Suppressed != packets+1 {
-			t.Errorf("%d recorded and %d suppressed, of %d", sum.Recorded, sum.Suppressed, packets+1)
+		if sum.Suppressed == 0 || sum.Recorded+sum.Suppressed != packets+2 {
+			t.Errorf("%d recorded and %d suppressed, of %d", sum.Recorded, sum.Suppressed, packets+2)
 		}
 	})
 }

@@ -352,7 +352,7 @@ func (c *Conn) set(s *Set) *nftables.Set {
 		k.HasTimeout, k.Dynamic, k.Size = true, true, s.Size
 	}
 	if s.Timeout > 0 {
-		k.HasTimeout, k.Dynamic, k.Timeout = true, true, s.Timeout
+		k.HasTimeout, k.Dynamic, k.Timeout, k.Size = true, true, s.Timeout, s.Size
 	}
 	return k
 }

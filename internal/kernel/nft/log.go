@@ -11,10 +11,11 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 )
 
-// LimitPerAddress matches packets of each address up to a rate. The kernel fills the set, which must have a
-// timeout, with one limit for each address: one address cannot use up the packets of another.
+// LimitPerAddress matches packets of each address, or of each pair of addresses, up to a rate. The kernel
+// fills the set, which must have a timeout, with one limit for each: one cannot use up the packets of
+// another. What finds no room in the set does not match.
 type LimitPerAddress struct {
-	Field  Field // Source or Destination
+	Field  Field // Source, Destination or SourceDestination
 	Family inet.Family
 	Set    string
 	// Rate is in packets per second; Burst is how many packets may exceed it.
@@ -31,18 +32,18 @@ type Log struct {
 
 func (s LimitPerAddress) encode(e *encoder) {
 	e.needFamily(s.Family)
-	e.address(s.Field, s.Family, register)
+	if s.Field == SourceDestination {
+		e.address(Destination, s.Family, second(e.address(Source, s.Family, register)))
+	} else {
+		e.address(s.Field, s.Family, register)
+	}
 	e.add(&expr.Dynset{SrcRegKey: register, SetName: s.Set, Operation: unix.NFT_DYNSET_OP_UPDATE, Exprs: []expr.Any{
 		&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(s.Rate), Unit: expr.LimitTimeSecond, Burst: s.Burst}}})
 }
 
 func (s LimitPerAddress) text() string {
-	field := "saddr"
-	if s.Field == Destination {
-		field = "daddr"
-	}
-	return fmt.Sprintf("update @%s { %s %s limit rate %d/second burst %d packets }", s.Set, FamilyFor(s.Family),
-		field, s.Rate, s.Burst)
+	return fmt.Sprintf("update @%s { %s limit rate %d/second burst %d packets }", s.Set,
+		s.Field.text(s.Family, inet.AnyProtocol), s.Rate, s.Burst)
 }
 
 func (s Log) encode(e *encoder) {

@@ -53,7 +53,7 @@ func (c *Conn) ReadSets(ctx context.Context, wanted func(name string) bool) (lis
 func setOf(k *nftables.Set) *Set {
 	s := &Set{Name: k.Name, Interval: k.Interval, Comment: k.Comment, Timeout: k.Timeout,
 		Dynamic: k.Dynamic && k.HasTimeout && k.Timeout == 0}
-	if s.Dynamic {
+	if s.Dynamic || s.Timeout > 0 {
 		s.Size = k.Size
 	}
 	s.Key, _ = keyType(k.KeyType)

@@ -42,8 +42,11 @@ func (s *Set) write(b *strings.Builder) {
 		typ = t
 	}
 	fmt.Fprintf(b, "\t%s %s {\n\t\t%s\n", kind, s.Name, typ)
+	if s.Size > 0 {
+		fmt.Fprintf(b, "\t\tsize %d\n", s.Size)
+	}
 	if s.Dynamic {
-		fmt.Fprintf(b, "\t\tsize %d\n\t\tflags dynamic,timeout\n", s.Size)
+		b.WriteString("\t\tflags dynamic,timeout\n")
 	}
 	if s.Interval {
 		b.WriteString("\t\tflags interval\n")

@@ -11,17 +11,25 @@ import (
 )
 
 // Packets that no rule of a policy allows are recorded, if the node is asked to: the last
-// rule of a pod's chain leads to these chains instead of dropping by itself. Each pod has
-// a rate of its own, so that one that is flooded hides no record of another. Packets that
-// are allowed meet none of this, and without recording there is none of it.
+// rule of a pod's chain leads to these chains instead of dropping by itself. Each pod has a
+// rate of its own, so that one that is flooded hides no record of another, and within it each
+// peer has one, so that one that floods hides no other. Pairs that find no room, because somebody
+// has many addresses, share a rate of the pod. Packets that are allowed meet none of this, and
+// without recording there is none of it.
 const (
 	chainDeniedIngress = "denied-ingress"
 	chainDeniedEgress  = "denied-egress"
 
-	// deniedRate and deniedBurst are in packets a second for each pod, family and direction.
+	// deniedRate and deniedBurst are in packets a second for each pair of a pod and a peer, in a family
+	// and direction, and for the rest of the pod's peers together.
 	deniedRate, deniedBurst = 10, 20
-	// deniedMemory is how long a pod's rate is kept after its last denied packet.
-	deniedMemory = time.Minute
+	// deniedPodRate and deniedPodBurst are those of all pairs of a pod.
+	deniedPodRate, deniedPodBurst = 50, 100
+	// deniedMemory is how long a pod's rate is kept after its last denied packet, deniedPairMemory that of
+	// a pair.
+	deniedMemory, deniedPairMemory = time.Minute, 10 * time.Second
+	// deniedPairs is how many pairs have a rate of their own at the same time. Pods are fewer.
+	deniedPairs = 1 << 16
 )
 
 // DeniedBytes is how much of a denied packet is recorded: the headers of any packet, with the ports.
@@ -48,13 +56,30 @@ func recordingChain(d program.Direction, audit bool, group uint16) *nft.Chain {
 	case audit:
 		prefix = AuditIngress
 	}
+	last, log := nft.Verdict{Kind: ending(d, audit)}, nft.Log{Group: group, Prefix: prefix, Bytes: DeniedBytes}
 	for _, f := range inet.Families {
-		c.Add("", nft.LimitPerAddress{Field: field, Family: f, Set: perFamily(c.Name, f), Rate: deniedRate,
-			Burst: deniedBurst},
-			nft.Log{Group: group, Prefix: prefix, Bytes: DeniedBytes})
+		sets := rateSets(c.Name, f)
+		c.Add("", nft.LimitPerAddress{Field: nft.SourceDestination, Family: f, Set: sets[0].Name, Rate: deniedRate,
+			Burst: deniedBurst}, nft.LimitPerAddress{Field: field, Family: f, Set: sets[1].Name, Rate: deniedPodRate,
+			Burst: deniedPodBurst}, log, last)
+		c.Add("", nft.LimitPerAddress{Field: field, Family: f, Set: sets[2].Name, Rate: deniedRate,
+			Burst: deniedBurst}, log, last)
 	}
-	c.Add("", nft.Verdict{Kind: ending(d, audit)})
+	c.Add("", last)
 	return c
+}
+
+// rateSets are the sets of a recording chain: of pairs, of pods, and of what is left of pods.
+func rateSets(chain string, f inet.Family) []*nft.Set {
+	pair, addr := either(f == inet.IPv6, nft.Pair6, nft.Pair4), either(f == inet.IPv6, nft.Addr6, nft.Addr4)
+	return []*nft.Set{
+		{Name: perFamily(chain+"-pairs", f), Key: pair, Kept: true, Timeout: deniedPairMemory, Size: deniedPairs,
+			Comment: "rate of the records of a pod and a peer"},
+		{Name: perFamily(chain+"-pods", f), Key: addr, Kept: true, Timeout: deniedMemory, Size: deniedPairs,
+			Comment: "rate of the records of a pod"},
+		{Name: perFamily(chain+"-rest", f), Key: addr, Kept: true, Timeout: deniedMemory, Size: deniedPairs,
+			Comment: "rate of the other records of a pod"},
+	}
 }
 
 func recordingName(d program.Direction, audit bool) string {
@@ -93,8 +118,7 @@ func recordingParts(n program.Node, audits bool) (chains []*nft.Chain, sets []*n
 			c := recordingChain(d, audit, n.DeniedGroup)
 			chains = append(chains, c)
 			for _, f := range inet.Families {
-				sets = append(sets, &nft.Set{Name: perFamily(c.Name, f), Comment: "rate of the records of a pod",
-					Key: either(f == inet.IPv6, nft.Addr6, nft.Addr4), Kept: true, Timeout: deniedMemory})
+				sets = append(sets, rateSets(c.Name, f)...)
 			}
 		}
 	}
