@@ -178,33 +178,52 @@ func (d *Datapath) reread(ctx context.Context) error {
 	return d.trust(d.readTable(ctx, &Report{}))
 }
 
-// sayLeft adds the problem that names the objects left out and the pods that they close.
+// users names the pods that use a chain.
+type users map[string]string
+
+func (u users) add(pod string, chains ...string) {
+	for _, chain := range chains {
+		if u[chain] == "" {
+			u[chain] = pod
+		} else if !strings.HasSuffix(u[chain], " and others") && u[chain] != pod {
+			u[chain] += " and others"
+		}
+	}
+}
+
+// sayLeft adds the problem that names the objects left out, and the pods that they close or do not audit.
 func (d *Datapath) sayLeft(p *program.Program, report *Report) {
 	if len(d.left.objects) == 0 {
 		return
 	}
-	closed := map[string]string{}
+	closed, audited := users{}, users{}
 	for _, pod := range p.Pods {
-		for _, chain := range []string{pod.Ingress, pod.Egress} {
-			if closed[chain] == "" {
-				closed[chain] = pod.Name
-			} else if !strings.HasSuffix(closed[chain], " and others") && closed[chain] != pod.Name {
-				closed[chain] += " and others"
-			}
-		}
+		closed.add(pod.Name, pod.Ingress, pod.Egress)
+		audited.add(pod.Name, pod.AuditIngress, pod.AuditEgress)
 	}
-	var names []string
+	var names, unaudited []string
 	opens := false
 	for o := range d.left.objects {
-		text := o.String()
-		if o.chain != "" {
-			text += " of " + closed[o.chain]
+		switch {
+		case o.chain == "":
+			names = append(names, o.String())
+		case closed[o.chain] != "" || audited[o.chain] == "":
+			names = append(names, o.String()+" of "+closed[o.chain])
 		}
-		names = append(names, text)
+		if o.chain != "" && audited[o.chain] != "" {
+			unaudited = append(unaudited, o.String()+" of "+audited[o.chain])
+		}
 		opens = opens || o.isPod() && d.left.gone // a removed pod is open where unknown pods are
 	}
+	var said []string
+	if len(names) > 0 {
+		said = append(said, "so they are left out and closed: "+decide.FirstOf(names))
+	}
+	if len(unaudited) > 0 {
+		said = append(said, "so they are left out and not audited: "+decide.FirstOf(unaudited))
+	}
 	report.add(decide.Problem{Subject: "left out", Blocking: opens,
-		Text: "the kernel refuses the rules of these, so they are left out and closed: " + decide.FirstOf(names),
+		Text: "the kernel refuses the rules of these, " + strings.Join(said, "; "),
 		Cure: "change or delete the policies of these pods, or the pods; " +
 			"it is tried again when they change, and at each verification. " +
 			"Please report it: it is a bug of podwall or a limit of this kernel"})

@@ -63,7 +63,7 @@ func newObjects(p *program.Program, in ruleset.InForce) (list []object) {
 }
 
 // omitted are the objects that the kernel refuses. A pod is closed by its address, wherever it is; a chain
-// is emptied, which closes its pods; a set lacks the member.
+// is emptied, which closes its pods, and audits none; a set lacks the member.
 type omitted struct {
 	objects map[object]bool
 	// gone is true if the kernel refuses even closed pods. Then they are removed, and closed like unknown
@@ -112,6 +112,7 @@ func (l omitted) of(p *program.Program) *program.Program {
 		return p
 	}
 	less := l.pods(p)
+	l.unaudit(less.Pods)
 	needed := map[string]bool{}
 	for i, c := range less.Chains {
 		if l.objects[object{chain: c.Name}] {
@@ -126,13 +127,26 @@ func (l omitted) of(p *program.Program) *program.Program {
 	return less
 }
 
-// pods returns the program with the pods closed, and with its own list of chains.
+// pods returns the program with the pods closed, and with its own lists of pods and chains.
 func (l omitted) pods(p *program.Program) *program.Program {
 	out := func(pod program.Pod) bool { return l.objects[object{pod: pod}] }
 	if !l.gone {
 		return decide.ClosedFor(p, leftChain, out)
 	}
 	return &program.Program{Pods: slices.DeleteFunc(slices.Clone(p.Pods), out), Chains: slices.Clone(p.Chains)}
+}
+
+// unaudit ends the audit of pods by chains left out: an emptied chain would count all their packets.
+func (l omitted) unaudit(pods []program.Pod) {
+	out := func(chain string) bool { return chain != "" && l.objects[object{chain: chain}] }
+	for i := range pods {
+		if pod := &pods[i]; out(pod.AuditIngress) {
+			pod.AuditIngress = ""
+		}
+		if pod := &pods[i]; out(pod.AuditEgress) {
+			pod.AuditEgress = ""
+		}
+	}
 }
 
 // sets returns the needed sets without the refused members.

@@ -3,6 +3,7 @@
 package ruleset
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/podwall/podwall/internal/inet"
@@ -22,7 +23,9 @@ type InForce struct {
 
 // FindInForce compares a table, nil for none, with a program. A chain that has no
 // rule but those that every chain ends with is not in force, unless the program says
-// no more.
+// no more. A chain may be there for isolated pods, for audited ones or for both: it is in
+// force if one of these is there and none is without its rules. If one is absent, all pods
+// that need it are new.
 func FindInForce(t *nft.Table, p *program.Program) InForce {
 	found := InForce{Pods: map[program.Pod]bool{}, Chains: map[string]bool{}, Sets: map[string]inet.Elements{}}
 	if t == nil {
@@ -54,11 +57,17 @@ func FindInForce(t *nft.Table, p *program.Program) InForce {
 	for _, c := range t.Chains {
 		chains[c.Name] = c
 	}
-	for _, c := range p.Chains {
-		if there := chains[c.Name]; there != nil && (len(c.Rules) == 0 || allows(there, c)) {
-			found.Chains[c.Name] = true
+	emptied := map[string]bool{}
+	for _, as := range renditions(p, look{}) {
+		switch there := chains[as.look.name(as.chain.Name)]; {
+		case there == nil: // then no pod in force needs it
+		case len(as.chain.Rules) == 0 || allows(there, as.chain):
+			found.Chains[as.chain.Name] = true
+		default:
+			emptied[as.chain.Name] = true
 		}
 	}
+	maps.DeleteFunc(found.Chains, func(name string, _ bool) bool { return emptied[name] })
 	for _, s := range p.Sets {
 		if there := t.Set(s.Name); there != nil && there.Key == renderSet(s).Key && !there.Interval && there.Plain() {
 			found.Sets[s.Name] = there.Elements
@@ -68,11 +77,13 @@ func FindInForce(t *nft.Table, p *program.Program) InForce {
 }
 
 // allows reports whether a chain has a rule that is not at the end of every such
-// chain, with denied packets recorded or not.
+// chain, with denied packets recorded or not, of isolated pods or of audited ones.
 func allows(c *nft.Chain, like *program.Chain) bool {
 	var end nft.Chain
 	finish(&end, like, look{})
 	finish(&end, like, look{recorded: true})
+	finish(&end, like, look{audit: true})
+	finish(&end, like, look{audit: true, recorded: true})
 	return slices.ContainsFunc(c.Rules, func(r nft.Rule) bool {
 		return !slices.ContainsFunc(end.Rules, func(e nft.Rule) bool { return r.Equal(e) })
 	})
