@@ -22,14 +22,26 @@ import (
 	"github.com/podwall/podwall/internal/netpol/denied"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/source/kube"
 )
+
+// linesRoom is how many records wait for standard output; more are lost, and counted.
+const linesRoom = 1024
+
+// writeLines writes records as JSON, one a line.
+func writeLines(out io.Writer, lines <-chan denied.Record) {
+	enc := json.NewEncoder(out)
+	for one := range lines {
+		_ = enc.Encode(one) // nobody reads it
+	}
+}
 
 // flowsSubject is the subject of the problems of denied flows.
 const flowsSubject = "denied flows"
 
 // notifier is a source that can write an Event on the pod of a denied flow.
 type notifier interface {
-	NotifyPod(pod cluster.Key, key, text string)
+	NotifyPod(pod cluster.Key, reason kube.PodReason, key, text string)
 	CountPodEvents(count func(result string))
 }
 
@@ -53,10 +65,10 @@ func newRecorder(cfg config.Config, store *cluster.Store, s source, o *observe.O
 	}
 	byPolicy := slices.Contains(cfg.DeniedTo, config.DeniedCounters)
 	r.Count = func(one denied.Record) {
-		o.AddDenied(one.Count)
+		o.AddDenied(string(one.Verdict), one.Count)
 		for _, p := range one.Policies {
 			if byPolicy {
-				o.AddDeniedBy(p.Namespace, p.Name, one.Direction, one.Count)
+				o.AddDeniedBy(p.Namespace, p.Name, one.Direction, string(one.Verdict), one.Count)
 			}
 		}
 	}
@@ -65,14 +77,26 @@ func newRecorder(cfg config.Config, store *cluster.Store, s source, o *observe.O
 	if events {
 		n.CountPodEvents(o.AddDeniedEvent)
 	}
-	lines := slices.Contains(cfg.DeniedTo, config.DeniedStdout)
+	var lines chan denied.Record
+	if slices.Contains(cfg.DeniedTo, config.DeniedStdout) {
+		lines = make(chan denied.Record, linesRoom)
+		go writeLines(out, lines) // for as long as the process lives: it may hang at who does not read
+	}
 	r.Show = func(one denied.Record) {
-		if lines {
-			_ = json.NewEncoder(out).Encode(one) // nobody reads it
+		select {
+		case lines <- one:
+		default:
+			if lines != nil {
+				o.AddDeniedLost(one.Count)
+			}
 		}
 		if events {
-			who := one.Peer()
-			n.NotifyPod(*one.Subject().Pod, one.Direction+" "+one.Service()+" "+who.String(), one.Sentence())
+			reason := kube.PolicyDenied
+			if one.Verdict == denied.WouldDeny {
+				reason = kube.PolicyWouldDeny
+			}
+			n.NotifyPod(*one.Subject().Pod, reason, one.Direction+" "+one.Service()+" "+one.Peer().String(),
+				one.Sentence())
 		}
 	}
 	return r.Begin()

@@ -5,8 +5,10 @@
 package agent
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -15,8 +17,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/agent/flows"
+	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/lab/testkit/apart"
+	"github.com/podwall/podwall/internal/netpol/denied"
 )
 
 // A socket that another user has is a problem, said once; it is taken, and root is answered, when that
@@ -71,4 +75,20 @@ func TestTheSocketOfFlowsIsTakenWhenItIsFree(t *testing.T) {
 			t.Errorf("the log says\n%s", text)
 		}
 	})
+}
+
+// Standard output that nobody reads holds up nothing; what is lost is counted.
+func TestRecordsForNobody(t *testing.T) {
+	_, o, _ := states()
+	r, w := io.Pipe() // nobody reads it yet
+	defer r.Close()
+	cfg := config.Config{DeniedGroup: 7, DeniedTo: []config.DeniedSink{config.DeniedStdout}}
+	recorder := newRecorder(cfg, cluster.NewStore(), nil, o, w, slog.New(slog.DiscardHandler))
+	for range 2 * linesRoom {
+		recorder.Show(denied.Record{Verdict: denied.Denied, Count: 1})
+	}
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if err != nil || !strings.Contains(line, `"verdict":"denied"`) {
+		t.Errorf("the first line is %q, %v", line, err)
+	}
 }

@@ -28,6 +28,23 @@ func (s *Store) enforcedUnlessAllowed(p *Policy) *Policy {
 	return &enforced
 }
 
+// enforcedUnlessAllowedAll does it for a complete list, and notes which policies ask in vain.
+func (s *Store) enforcedUnlessAllowedAll(list []*Policy) (counted []*Policy, changed bool) {
+	listed := make(map[Key]bool, len(list))
+	counted = make([]*Policy, len(list))
+	for i, p := range list {
+		listed[p.Key] = true
+		changed = s.noteAudit(p.Key, p) || changed
+		counted[i] = s.enforcedUnlessAllowed(p)
+	}
+	for p := range s.policies.objects.all() {
+		if !listed[p.Key] {
+			changed = s.noteAudit(p.Key, nil) || changed
+		}
+	}
+	return counted, changed
+}
+
 // noteAudit says of a policy that asks for audit mode that it is enforced. p is nil for one that is gone.
 func (s *Store) noteAudit(k Key, p *Policy) (changed bool) {
 	if s.extras.allowed.Audit {

@@ -42,6 +42,11 @@ func TestAuditModeIsForbiddenUnlessAllowed(t *testing.T) {
 		t.Errorf("after a list: %v", got)
 	}
 	enforced()
+	before := s.Snapshot().Revision
+	s.Update(func(tx *Tx) { tx.ReplacePolicies([]*Policy{auditing("a", false), auditing("c", true)}) })
+	if now := s.Snapshot().Revision; now != before {
+		t.Errorf("the same list is a change: revision %d, then %d", before, now)
+	}
 	s.Update(func(tx *Tx) { tx.DeletePolicy(Key{"shop", "c"}) })
 	if got := named(); len(got) != 0 {
 		t.Errorf("after the policy is gone: %v", got)

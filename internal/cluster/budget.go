@@ -226,15 +226,7 @@ func (s *Store) fit(b *budget, k Key) (changed bool) {
 // replacePolicies makes the policies the only ones.
 func (s *Store) replacePolicies(list []*Policy) (changed bool) {
 	before := s.budgets
-	for k := range s.policies.objects.all() {
-		changed = s.noteAudit(k.Key, nil) || changed
-	}
-	counted := make([]*Policy, len(list))
-	for i, p := range list {
-		changed = s.noteAudit(p.Key, p) || changed
-		counted[i] = s.enforcedUnlessAllowed(p)
-	}
-	list = counted
+	list, changed = s.enforcedUnlessAllowedAll(list)
 	s.budgets = newBudgets(list)
 	changed = s.policies.replace(list) || changed
 	for ns, b := range s.budgets {

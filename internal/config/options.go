@@ -230,7 +230,7 @@ func deniedOptions() []option {
 			help: "Print the flows that the agent of this node has denied in this time, as JSON lines, and exit. " +
 				"As root, on the node or in the agent's container. kubectl podwall flows runs it on all nodes.",
 			why:  "that you want to know is for you to say.",
-			bind: func(c *Config) flag.Value { return duration(&c.ListDenied) }},
+			bind: func(c *Config) flag.Value { return span(&c.ListDenied) }},
 		{name: "follow",
 			help: "With --list-denied-flows: do not exit, but print what is denied from then on, too.",
 			why:  "only you know when you have seen enough.",

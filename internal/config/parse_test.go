@@ -143,7 +143,8 @@ func TestACommandLineThatCannotRunSaysWhyInOneLine(t *testing.T) {
 		{"no such sink", "--denied-flows-group=7 --denied-flows-to=stdout,log", []string{`"log" is none of stdout, events, counters`}},
 		{"no group", "--denied-flows-group=65536", []string{`"65536" is no NFLOG group`}},
 		{"Events without an API server", "--manifests=/m --denied-flows-group=7 --denied-flows-to=events", []string{"there is no API server"}},
-		{"a list of nothing", "--list-denied-flows=-1m", []string{"--list-denied-flows=-1m: must be longer than 0"}},
+		{"a list of nothing", "--list-denied-flows=-1m", []string{`--list-denied-flows: "-1m" is not longer than 0`}},
+		{"a list of no time", "--list-denied-flows=0", []string{`"0" is not longer than 0`}},
 		{"nothing to follow", "--follow", []string{"--follow without --list-denied-flows"}},
 		{"list and probe", "--list-denied-flows=1m --probe=live", []string{"each does one thing"}},
 		{"several problems", "--run-router --enable-ipv4=false --enable-ipv6=false --run-loadbalancer", []string{

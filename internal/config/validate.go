@@ -79,10 +79,6 @@ func (c Config) checkDenied() error {
 			"recorded; give a group that no other program uses, or leave the flag out",
 			strings.ReplaceAll(join(c.DeniedTo), ", ", ",")))
 	}
-	if c.ListDenied < 0 {
-		problems = append(problems, fmt.Errorf("--list-denied-flows=%s: must be longer than 0",
-			shortDuration(c.ListDenied)))
-	}
 	if c.FollowDenied && c.ListDenied == 0 {
 		problems = append(problems, errors.New("--follow without --list-denied-flows: there is nothing to follow"))
 	}

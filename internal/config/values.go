@@ -82,6 +82,20 @@ func duration(target *time.Duration) value[time.Duration] {
 	return value[time.Duration]{target, parse, shortDuration, false}
 }
 
+// span is a duration that is longer than 0; 0 is for who does not give the flag.
+func span(target *time.Duration) value[time.Duration] {
+	v := duration(target)
+	read := v.parse
+	v.parse = func(s string) (time.Duration, error) {
+		d, err := read(s)
+		if err == nil && d <= 0 {
+			err = fmt.Errorf("%q is not longer than 0", s)
+		}
+		return d, err
+	}
+	return v
+}
+
 // shortDuration leaves out what Duration.String appends: 5m0s is 5m.
 func shortDuration(d time.Duration) string {
 	s := d.String()

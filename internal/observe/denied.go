@@ -16,18 +16,19 @@ type deniedMetrics struct {
 	series   map[policySeries]bool
 }
 
-type policySeries struct{ namespace, policy, direction string }
+type policySeries struct{ namespace, policy, direction, verdict string }
 
-// deniedResults are what becomes of a denied packet that the kernel gave to the agent, and of one
-// that it could not.
-func deniedResults() []string { return []string{"recorded", "lost"} }
+// deniedResults are what becomes of a packet that the kernel gave to the agent: a record of either
+// verdict, or none.
+func deniedResults() []string { return []string{"denied", "would-deny", "lost"} }
 
 func newDeniedMetrics(b *builder) deniedMetrics {
 	const name, help = "policy_denied_packets_total", "Recorded packets that policies denied, for each policy that " +
 		"isolates the pod in the direction. Only with --denied-flows-to=counters. Above the rate of records packets " +
 		"are denied and not counted here. Policies beyond the first 2,000 series count with empty labels."
-	labels := []string{"namespace", "policy", "direction"}
-	b.define(name, "counter", help, "`namespace`, `policy`, `direction`: ingress, egress")
+	labels := []string{"namespace", "policy", "direction", "verdict"}
+	b.define(name, "counter", help,
+		"`namespace`, `policy`, `direction`: ingress, egress, `verdict`: denied, would-deny")
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + name, Help: help}, labels)
 	b.reg.MustRegister(v)
 	return deniedMetrics{byPolicy: v, series: map[policySeries]bool{},
@@ -36,7 +37,7 @@ func newDeniedMetrics(b *builder) deniedMetrics {
 			"dropped: the node or the pod's namespace had its share of the minute, or the pod no longer existed.",
 			"result", EventResults()...),
 		packets: b.counters("denied_packets_recorded_total", "Denied packets that the kernel gave to the agent. "+
-			"recorded: of these there are records. lost: too many came at once. Of each pod and peer the kernel "+
+			"denied, would-deny: the verdict of their records. lost: too many came at once. Of each pod and peer it "+
 			"gives ten a second; all that policies denied are in podwall_dropped_packets_total.", "result",
 			deniedResults()...)}
 }
@@ -56,8 +57,8 @@ func (o *Observer) SetAudits(now Audits) {
 }
 
 // AddDenied counts packets of a recorded flow.
-func (o *Observer) AddDenied(packets uint64) {
-	o.metrics.denied.packets.WithLabelValues("recorded").Add(float64(packets))
+func (o *Observer) AddDenied(verdict string, packets uint64) {
+	o.metrics.denied.packets.WithLabelValues(verdict).Add(float64(packets))
 }
 
 // AddDeniedLost counts denied packets that were not recorded because too many came at once.
@@ -70,14 +71,14 @@ func (o *Observer) AddDeniedEvent(result string) {
 	o.metrics.denied.events.WithLabelValues(result).Inc()
 }
 
-// AddDeniedBy counts packets that were denied by a policy.
-func (o *Observer) AddDeniedBy(namespace, policy, direction string, packets uint64) {
+// AddDeniedBy counts packets that were denied by a policy, or would have been.
+func (o *Observer) AddDeniedBy(namespace, policy, direction, verdict string, packets uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	d, s := &o.metrics.denied, policySeries{namespace, policy, direction}
+	d, s := &o.metrics.denied, policySeries{namespace, policy, direction, verdict}
 	if !d.series[s] && len(d.series) >= maxDeniedSeries {
-		s = policySeries{direction: direction}
+		s = policySeries{direction: direction, verdict: verdict}
 	}
 	d.series[s] = true
-	d.byPolicy.WithLabelValues(s.namespace, s.policy, s.direction).Add(float64(packets))
+	d.byPolicy.WithLabelValues(s.namespace, s.policy, s.direction, s.verdict).Add(float64(packets))
 }

@@ -14,17 +14,17 @@ import (
 func TestCountersByPolicyAreBounded(t *testing.T) {
 	o := New(NewRegistry(), Info{})
 	for i := range 3000 {
-		o.AddDeniedBy("a", fmt.Sprint(i), "ingress", 2)
+		o.AddDeniedBy("a", fmt.Sprint(i), "ingress", "denied", 2)
 	}
-	o.AddDeniedBy("a", "7", "ingress", 1)
+	o.AddDeniedBy("a", "7", "ingress", "denied", 1)
 	counters := o.metrics.denied.byPolicy
 	if n := testutil.CollectAndCount(counters); n > maxDeniedSeries+2 {
 		t.Errorf("%d series", n)
 	}
-	if n := testutil.ToFloat64(counters.WithLabelValues("a", "7", "ingress")); n != 3 {
+	if n := testutil.ToFloat64(counters.WithLabelValues("a", "7", "ingress", "denied")); n != 3 {
 		t.Errorf("policy 7 has %v packets, want 3", n)
 	}
-	if n := testutil.ToFloat64(counters.WithLabelValues("", "", "ingress")); n != 2000 {
+	if n := testutil.ToFloat64(counters.WithLabelValues("", "", "ingress", "denied")); n != 2000 {
 		t.Errorf("the others have %v packets, want 2000", n)
 	}
 }

@@ -43,7 +43,7 @@ func TestEveryMetricIsOnTheReferencePageAndNoOther(t *testing.T) {
 	o := enforcing()
 	o.SetDrops(Drops{DropPolicyIngress: 1})
 	o.SetFeeds([]feed.Feed{{Kind: "pods"}})
-	o.AddDeniedBy("shop", "web", "ingress", 1)
+	o.AddDeniedBy("shop", "web", "ingress", "denied", 1)
 	families, err := o.reg.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -132,8 +132,8 @@ func TestDeniedFlowsAreRecorded(t *testing.T) {
 		follow.says(addressOf(far, true).String())
 		a.says(`"verdict":"denied"`)
 		_, metrics := a.Get("/metrics")
-		for _, line := range []string{`podwall_policy_denied_packets_total{direction="egress",namespace="shop",policy="jailed"} `,
-			`podwall_denied_packets_recorded_total{result="recorded"} `} {
+		for _, line := range []string{`podwall_policy_denied_packets_total{direction="egress",namespace="shop",policy="jailed",verdict="denied"} `,
+			`podwall_denied_packets_recorded_total{result="denied"} `} {
 			if !strings.Contains(metrics, line) || strings.Contains(metrics, line+"0\n") {
 				t.Errorf("metrics have no %q above 0", line)
 			}

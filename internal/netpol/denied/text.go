@@ -33,7 +33,7 @@ func (r *Record) Reason() string {
 	}
 	text := fmt.Sprintf("no %s rule of %s allows it", r.Direction, strings.Join(names, ", "))
 	if r.Verdict == WouldDeny {
-		text = "allowed, audit only: " + text
+		text = "not enforced, in audit mode: " + text
 	}
 	switch {
 	case r.Nearest != nil:

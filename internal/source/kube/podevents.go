@@ -26,12 +26,22 @@ const (
 	maxPodEvents   = 30 // of the node in a period
 	maxPodEventsNS = 10 // and of a namespace
 	podEventAgain  = 10 * time.Minute
-	reasonDenied   = "PolicyDenied"
+)
+
+// PodReason is the reason of an Event on a pod.
+type PodReason string
+
+// The reasons: a flow was denied, or would be by policies in audit mode, which takes at most half of the
+// places.
+const (
+	PolicyDenied    PodReason = "PolicyDenied"
+	PolicyWouldDeny PodReason = "PolicyWouldDeny"
 )
 
 // podEvent is what waits to be written about a pod.
 type podEvent struct {
 	pod       cluster.Key
+	reason    PodReason
 	key, text string
 }
 
@@ -59,9 +69,9 @@ func newPodEvents(log *slog.Logger) *podEvents {
 
 // NotifyPod writes an Event on a pod of this node, soon, unless one with the key was written in the
 // last ten minutes or the pod's namespace has had its share of the minute. It never waits.
-func (s *Source) NotifyPod(pod cluster.Key, key, text string) {
+func (s *Source) NotifyPod(pod cluster.Key, reason PodReason, key, text string) {
 	if s.node != "" {
-		s.onPods.add(podEvent{pod: pod, key: key, text: text})
+		s.onPods.add(podEvent{pod: pod, reason: reason, key: key, text: text})
 	}
 }
 
@@ -90,11 +100,15 @@ func (p *podEvents) admit(e podEvent) bool {
 			}
 		}
 	}
-	id := podEvent{pod: e.pod, key: e.key}
+	id := podEvent{pod: e.pod, reason: e.reason, key: e.key}
 	if at, told := p.told[id]; told && now.Sub(at) < podEventAgain {
 		return false
 	}
-	if p.all >= maxPodEvents || p.by[e.pod.Namespace] >= maxPodEventsNS {
+	all, of := maxPodEvents, maxPodEventsNS
+	if e.reason == PolicyWouldDeny {
+		all, of = all/2, of/2
+	}
+	if p.all >= all || p.by[e.pod.Namespace] >= of {
 		p.count(EventDropped)
 		return false
 	}
@@ -146,15 +160,19 @@ func (p *podEvents) write(ctx context.Context, client rest.Interface, pod *clust
 
 func eventOnPod(pod *cluster.Pod, e podEvent, node string, now time.Time) *corev1.Event {
 	const digits = 16
-	sum := sha256.Sum256([]byte(pod.UID + "\x00" + e.key + "\x00" + now.Truncate(podEventAgain).String()))
+	sum := sha256.Sum256([]byte(strings.Join([]string{pod.UID, string(e.reason), e.key,
+		now.Truncate(podEventAgain).String()}, "\x00")))
 	name := pod.Key.Name[:min(len(pod.Key.Name), maxName-1-digits)]
-	at := metav1.NewTime(now)
+	at, typ := metav1.NewTime(now), corev1.EventTypeWarning
+	if e.reason == PolicyWouldDeny { // nothing is wrong yet
+		typ = corev1.EventTypeNormal
+	}
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Key.Namespace,
 			Name: strings.TrimRight(name, ".-") + "." + hex.EncodeToString(sum[:])[:digits]},
 		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: pod.Key.Namespace,
 			Name: pod.Key.Name, UID: types.UID(pod.UID)},
-		Type: corev1.EventTypeWarning, Reason: reasonDenied, Message: shorten(e.text, maxEventText),
+		Type: typ, Reason: string(e.reason), Message: shorten(e.text, maxEventText),
 		FirstTimestamp: at, LastTimestamp: at, Count: 1,
 		Source:              corev1.EventSource{Component: "podwall-agent", Host: node},
 		ReportingController: "podwall.io/agent", ReportingInstance: node,

@@ -38,11 +38,11 @@ func TestADeniedFlowIsAnEventOnItsPod(t *testing.T) {
 	a := newAuthors(t, "n1")
 	n := a.node("n1")
 	web := a.pod(n, "shop", "web", "n1")
-	n.NotifyPod(web, "a", "denied 80/tcp from a")
+	n.NotifyPod(web, PolicyDenied, "a", "denied 80/tcp from a")
 	awaitLog(t, n.log, "not allowed to write Events", "denied flows", `resources: [events], verbs: [create]`)
 	a.grantEvents()
 	a.await("the right", func() bool {
-		n.NotifyPod(web, fmt.Sprint(time.Now()), "denied 80/tcp from b")
+		n.NotifyPod(web, PolicyDenied, fmt.Sprint(time.Now()), "denied 80/tcp from b")
 		time.Sleep(500 * time.Millisecond) // each takes one of ten places of the minute
 		return len(a.events("shop")) > 0
 	})
@@ -82,6 +82,20 @@ func TestEventsOnPodsAreBounded(t *testing.T) {
 		if e := <-p.queue; len(e.key) < 2 {
 			t.Errorf("%q is told again", e.key)
 		}
+	}
+	p.add(podEvent{pod: cluster.Key{Namespace: "z", Name: "p"}, reason: PolicyWouldDeny, key: "0"})
+	p.add(podEvent{pod: cluster.Key{Namespace: "z", Name: "p"}, reason: PolicyDenied, key: "0"})
+	if len(p.queue) != 2 {
+		t.Errorf("a flow that is denied after an audit is not told: %d Events", len(p.queue))
+	}
+	for i := range 100 {
+		p.add(podEvent{pod: cluster.Key{Namespace: "y", Name: "p"}, reason: PolicyWouldDeny, key: fmt.Sprint(i)})
+	}
+	if n := len(p.queue); n > 2+maxPodEventsNS/2 {
+		t.Errorf("audits take %d places", n-2)
+	}
+	for len(p.queue) > 0 {
+		<-p.queue
 	}
 	for range 20 {
 		now = now.Add(podEventAgain)
