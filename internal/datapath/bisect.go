@@ -81,6 +81,15 @@ func (d *Datapath) enforce(ctx context.Context, p *program.Program, report *Repo
 	if d.refusals < 2 && len(d.left.objects) == 0 && d.table.actual != nil {
 		return err // another program may have changed the table: the next pass reads it
 	}
+	if d.decider.Records() {
+		if err = d.withoutRecords(ctx, p, report, err); err == nil {
+			d.accept(p, report)
+			return nil
+		}
+		if !refused(err) {
+			return err
+		}
+	}
 	left, found := d.search(ctx, p)
 	if found != nil {
 		return errors.Join(err, found)
@@ -103,19 +112,46 @@ func (d *Datapath) accept(p *program.Program, report *Report) {
 	d.sayLeft(p, report)
 }
 
-// retryLeft lets the next pass try the objects left out again. If they are refused again, that pass bisects
-// at once.
+// withoutRecords commits a refused program without the rules that record denied packets: a kernel may lack
+// what only they need, and they are in every commit of a node that records. If that is refused, too, they are
+// not known to be the cause, and stay wanted.
+func (d *Datapath) withoutRecords(ctx context.Context, p *program.Program, report *Report, why error) error {
+	less := Report{}
+	d.decider.Unrecorded = why.Error()
+	if err := d.pass(ctx, p, &less); err != nil {
+		d.decider.Unrecorded = ""
+		return err
+	}
+	*report = less
+	return nil
+}
+
+// retryLeft lets the next pass try the objects left out again, and the records of denied packets. If they are
+// refused again, that pass bisects at once.
 func (d *Datapath) retryLeft() bool {
-	some := len(d.left.objects) > 0
+	some := len(d.left.objects) > 0 || d.decider.Unrecorded != ""
 	if some {
-		d.left, d.refusals = omitted{}, 1
+		d.left, d.refusals, d.decider.Unrecorded = omitted{}, 1, ""
 	}
 	return some
 }
 
-// search finds the objects that the kernel refuses. Refused pods are closed by address. If the kernel
-// refuses that too, they are removed.
+// search finds the objects that the kernel refuses. If it refuses all without them, the records of denied
+// packets are left out, too.
 func (d *Datapath) search(ctx context.Context, p *program.Program) (omitted, error) {
+	left, err := d.refusedObjects(ctx, p)
+	if !refused(err) || !d.decider.Records() {
+		return left, err
+	}
+	d.decider.Unrecorded = err.Error()
+	if left, err = d.refusedObjects(ctx, p); err != nil {
+		d.decider.Unrecorded = ""
+	}
+	return left, err
+}
+
+// refusedObjects closes refused pods by address. If the kernel refuses that too, they are removed.
+func (d *Datapath) refusedObjects(ctx context.Context, p *program.Program) (omitted, error) {
 	left, err := d.divide(ctx, p, false)
 	if refused(err) {
 		left, err = d.divide(ctx, p, true)

@@ -131,6 +131,9 @@ type Decider struct {
 	// Forced is true if nat chains do not work here, so that filter chains are used whatever the
 	// operator chose.
 	Forced bool
+	// Unrecorded is why the kernel refuses the rules that record denied packets: there are none of
+	// them, whatever the operator chose. It is empty if the kernel does not.
+	Unrecorded string
 	// Lenience is how long a packet is refused after its connection is allowed again.
 	Lenience time.Duration
 
@@ -192,6 +195,9 @@ func (d *Decider) Forget() {
 	d.judged, d.judge, d.Forced = nil, nil, false
 	clear(d.refused)
 }
+
+// Records reports whether the rules record denied packets.
+func (d *Decider) Records() bool { return d.options.DeniedGroup != 0 && d.Unrecorded == "" }
 
 // Missing reports whether a fact is missing whose arrival is not notified.
 func (d *Decider) Missing() bool {

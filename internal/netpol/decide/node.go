@@ -20,7 +20,11 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	n := &out.Node
 	before := natBefore(w)
 	n.FilterHook = d.options.FilterHook || d.Forced || len(before) > 0
-	n.DeniedGroup = d.options.DeniedGroup
+	if d.Records() {
+		n.DeniedGroup = d.options.DeniedGroup
+	} else if d.Unrecorded != "" {
+		out.Problems = append(out.Problems, unrecordedProblem(d.Unrecorded))
+	}
 	var guard bool
 	guard, out.GuardWhy = d.guard(all, w.Others)
 	n.NoGuard = !guard
@@ -48,6 +52,15 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 	d.wiring(out.Program, w, n)
 	n.Ported = append(attached(all, w), d.extraHardware(all, w, out)...)
 	isolatedLinks(all, w, n)
+}
+
+// unrecordedProblem has another subject than the agent's problem of the records' receiver: both
+// may exist.
+func unrecordedProblem(why string) Problem {
+	return Problem{Subject: "records of denied flows",
+		Text: "denied flows are not recorded: the kernel refuses the rules for it: " + why,
+		Cure: "use a kernel with CONFIG_NFT_LOG, CONFIG_NFT_LIMIT and CONFIG_NETFILTER_NETLINK_LOG, or leave " +
+			"--denied-flows-group out; it is tried again at each verification, and policies are enforced all the same"}
 }
 
 // natBefore returns the nat chains of other programs that run before ours. Ours is at prerouting

@@ -22,6 +22,15 @@ func TestTheDefaultNodeIsTheZeroValue(t *testing.T) {
 	if n := New(Options{DeniedGroup: 7}).Wire(empty, empty, Wiring{}).Node; n.DeniedGroup != 7 {
 		t.Errorf("denied packets go to group %d, want 7", n.DeniedGroup)
 	}
+	d := New(Options{DeniedGroup: 7})
+	d.Unrecorded = "no such expression"
+	out := d.Wire(empty, empty, Wiring{})
+	if n := out.Node; n.DeniedGroup != 0 || d.Records() {
+		t.Errorf("denied packets go to group %d, although the kernel refuses that", n.DeniedGroup)
+	}
+	if len(out.Problems) != 1 || out.Problems[0].Blocking || !strings.Contains(out.Problems[0].Text, d.Unrecorded) {
+		t.Errorf("problems = %+v, want one that does not block", out.Problems)
+	}
 	if diff := cmp.Diff(program.Node{}, New(Options{}).Wire(empty, empty, Wiring{}).Node,
 		cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("the zero value (-) is not what a default node loads (+):\n%s", diff)

@@ -5,6 +5,7 @@
 package interpose
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -59,6 +60,9 @@ type Netlink struct {
 	// may go on until it has read what is there: if it never can, neither ends. It
 	// is set before Strike.
 	Every int
+	// Only is what a message that is sent must contain for its call to fail; empty for any. It is set
+	// before Strike.
+	Only []byte
 
 	mu       sync.Mutex // guards everything below
 	fault    Fault
@@ -140,6 +144,11 @@ func (n *Netlink) answer(c *Call) (Answer, error) {
 	}
 	if n.fault.Errno == unix.EINTR && n.fault.Kind != Refused && !waits(fd) {
 		return Pass(), nil
+	}
+	if m.sends && len(n.Only) > 0 {
+		if b, err := c.Read(m.at, m.size); err != nil || !bytes.Contains(b, n.Only) {
+			return Pass(), err
+		}
 	}
 	n.seen++
 	if at := n.seen - 1; at < n.from || at >= n.to || at%max(n.Every, 1) != 0 {
