@@ -53,6 +53,17 @@ func TestWhichChainsAndPodsAreInForce(t *testing.T) {
 	}
 }
 
+// A pod that is judged by another chain than before is new, also if that has the same rules.
+func TestAPodThatIsJudgedByAnotherChainIsNotInForce(t *testing.T) {
+	before, now := shared(false, true, program.Rule{}), shared(false, true, program.Rule{})
+	now.Pods[0].Ingress, now.Pods[0].AuditIngress = "in", ""
+	for _, c := range [][2]*program.Program{{before, now}, {now, before}} {
+		if in := ruleset.FindInForce(ruleset.Render(c[0], program.Node{}), c[1]); len(in.Pods) > 0 {
+			t.Errorf("in force: %v", in.Pods)
+		}
+	}
+}
+
 // A table in which only one of two chains of the same content has its rules needs both written again.
 func TestAChainOfWhichOneHasNoRulesIsNotInForce(t *testing.T) {
 	want := shared(true, true, program.Rule{})
