@@ -80,7 +80,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		log.Info("podwall-agent starts", "version", version, "node", cfg.NodeName)
 		err = agent.Run(ctx, cfg, version, stdout, log)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case cfg.ListDenied != 0: // kubectl podwall flows shows it to its user
+		fmt.Fprintf(stderr, "podwall-agent: %s\n", logging.Plain(err.Error()))
+	default:
 		log.Error("podwall-agent stops", "err", err)
 	}
 	return status(err)

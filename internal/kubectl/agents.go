@@ -14,8 +14,10 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -33,6 +35,8 @@ const (
 	agentLabels    = "app.kubernetes.io/name=podwall"
 	agentContainer = "agent"
 	agentProgram   = "podwall-agent" // in the PATH of the image
+	// agentsNamespace is that of the manifest.
+	agentsNamespace = "podwall-system"
 	// maxLine is the longest line of an answer that is read.
 	maxLine = 1 << 20
 )
@@ -52,14 +56,18 @@ type agents interface {
 	denied(ctx context.Context, a agentPod, since time.Duration, follow bool, out io.Writer) error
 }
 
-// clusterAgents asks by an API server.
-type clusterAgents struct{ config *rest.Config }
+// clusterAgents asks by an API server. Agents are in one namespace: the rights there say who is believed,
+// and a pod of another namespace with their labels would be anybody's.
+type clusterAgents struct {
+	config    *rest.Config
+	namespace string // not empty
+}
 
-func newClusterAgents(config *rest.Config) *clusterAgents {
+func newClusterAgents(config *rest.Config, namespace string) *clusterAgents {
 	c := rest.CopyConfig(config)
 	c.GroupVersion, c.APIPath = &corev1.SchemeGroupVersion, "/api"
 	c.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
-	return &clusterAgents{config: c}
+	return &clusterAgents{config: c, namespace: namespace}
 }
 
 func (c *clusterAgents) client() (*rest.RESTClient, error) {
@@ -70,19 +78,29 @@ func (c *clusterAgents) client() (*rest.RESTClient, error) {
 	return client, nil
 }
 
-func (c *clusterAgents) list(ctx context.Context) (list []agentPod, err error) {
+func (c *clusterAgents) list(ctx context.Context) ([]agentPod, error) {
 	client, err := c.client()
 	if err != nil {
 		return nil, err
 	}
 	pods := &corev1.PodList{}
-	err = client.Get().Resource("pods").VersionedParams(&metav1.ListOptions{LabelSelector: agentLabels},
-		scheme.ParameterCodec).Do(ctx).Into(pods)
+	err = client.Get().Namespace(c.namespace).Resource("pods").
+		VersionedParams(&metav1.ListOptions{LabelSelector: agentLabels}, scheme.ParameterCodec).Do(ctx).Into(pods)
 	if err != nil {
 		return nil, fmt.Errorf("looking for agents: %w", err)
 	}
-	for i := range pods.Items {
-		p := &pods.Items[i]
+	return agentsAmong(pods.Items), nil
+}
+
+// agentsAmong returns the agents among pods with their labels: those of a DaemonSet that have their
+// container, sorted by node.
+func agentsAmong(pods []corev1.Pod) (list []agentPod) {
+	for i := range pods {
+		p := &pods[i]
+		if by := metav1.GetControllerOf(p); by == nil || by.Kind != "DaemonSet" ||
+			by.APIVersion != appsv1.SchemeGroupVersion.String() {
+			continue // made by hand, or by another program
+		}
 		if !slices.ContainsFunc(p.Spec.Containers, func(c corev1.Container) bool { return c.Name == agentContainer }) {
 			continue // of an installation of something else
 		}
@@ -92,7 +110,7 @@ func (c *clusterAgents) list(ctx context.Context) (list []agentPod, err error) {
 			Running: running})
 	}
 	slices.SortFunc(list, func(a, b agentPod) int { return cmp.Or(cmp.Compare(a.Node, b.Node), a.Key.Compare(b.Key)) })
-	return list, nil
+	return list
 }
 
 func (c *clusterAgents) denied(ctx context.Context, a agentPod, since time.Duration, follow bool,
@@ -154,27 +172,49 @@ func (t *tail) String() string {
 	return lines[len(lines)-1]
 }
 
-// lineWriter decodes the lines of an answer as they come. What is no line of an answer ends it.
+// lineWriter decodes the lines of an answer as they come. What is no line of an answer ends it: err says
+// why, and end is called. The error stays here because exec logs that of a writer and reads on.
 type lineWriter struct {
 	each func(denied.Line)
-	rest []byte
+	end  func()
+
+	mu     sync.Mutex // exec may still write when it has returned
+	closed bool
+	rest   []byte
+	err    error
 }
 
+// Write takes a part of an answer. It never fails.
 func (w *lineWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed || w.err != nil {
+		return len(b), nil
+	}
 	w.rest = append(w.rest, b...)
-	for {
-		i := bytes.IndexByte(w.rest, '\n')
-		if i < 0 && len(w.rest) > maxLine {
-			return 0, bufio.ErrTooLong
-		}
-		if i < 0 {
+	for w.err == nil {
+		line, rest, whole := bytes.Cut(w.rest, []byte("\n"))
+		if !whole && len(line) <= maxLine {
 			return len(b), nil
 		}
 		var l denied.Line
-		if err := json.Unmarshal(w.rest[:i], &l); err != nil {
-			return 0, fmt.Errorf("reading the agent's answer: %w", err)
+		if w.err = bufio.ErrTooLong; whole {
+			w.err = json.Unmarshal(line, &l)
 		}
-		w.rest = w.rest[i+1:]
-		w.each(l)
+		if w.err == nil {
+			w.rest = rest
+			w.each(l)
+		}
 	}
+	w.err = fmt.Errorf("reading the agent's answer: %w", w.err)
+	w.end()
+	return len(b), nil
+}
+
+// close ends the answer: nothing is decoded after it. It returns why the answer was ended before.
+func (w *lineWriter) close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	return w.err
 }

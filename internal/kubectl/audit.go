@@ -38,7 +38,7 @@ func auditOf(s Streams, a agents) *cobra.Command {
 pods that are open only because of it. On a cluster it asks the agents of all nodes
 what these policies would have denied in the last time, and says whether enforcing
 them denies traffic that was seen. Agents must run with --denied-flows-group; see
-docs/audit.md. Of files (-f) it says nothing about traffic.
+docs/audit.md. Agents are those in --agents-namespace. Of files (-f) it says nothing about traffic.
 
 POLICY is [NAMESPACE/]NAME. Without it all policies of the namespace are listed,
 with -A those of all namespaces.
@@ -56,6 +56,7 @@ line, no such policy, no connection.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args) },
 	}
 	c.source.bind(cmd)
+	c.source.bindAgents(cmd)
 	c.output.bind(cmd)
 	cmd.Flags().BoolVarP(&c.all, "all-namespaces", "A", false, "policies of all namespaces")
 	cmd.Flags().DurationVar(&c.since, "since", time.Hour, "what would have been denied in the last `TIME`, as in 24h")
@@ -206,10 +207,12 @@ func whyUnknown(a nodeAnswer, begin time.Time) string {
 		return a.err.Error()
 	case !s.Recording:
 		return "it records nothing: " + s.Why
-	case s.Since.After(begin):
-		return "it records since " + s.Since.UTC().Format(time.RFC3339) + " only"
-	case s.Suppressed > 0, s.Forgotten > 0:
-		return fmt.Sprintf("%d packets have no record, and %d records are forgotten", s.Suppressed, s.Forgotten)
+	case a.unread > 0:
+		return a.more()
+	case a.reach(begin) != "":
+		return a.reach(begin)
+	case s.Suppressed > 0:
+		return fmt.Sprintf("%d packets have no record", s.Suppressed)
 	}
 	return ""
 }

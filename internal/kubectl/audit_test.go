@@ -20,7 +20,8 @@ func TestWhatAnAuditKnows(t *testing.T) {
 	would.Verdict = denied.WouldDeny
 	whole := denied.Summary{Recording: true, Since: time.Unix(0, 0)}
 	young, flooded, forgetful := whole, whole, whole
-	young.Since, flooded.Suppressed, forgetful.Forgotten = time.Now(), 3, 1
+	young.Since, flooded.Suppressed = time.Now(), 3
+	forgetful.Forgotten, forgetful.ForgottenTo = 1, time.Now()
 	for name, c := range map[string]struct {
 		answer  string
 		flows   int
@@ -30,9 +31,9 @@ func TestWhatAnAuditKnows(t *testing.T) {
 		"something was":          {answerOf(whole, would), 1, ""},
 		"of another policy":      {answerOf(whole, flow("n1", "shop/client", "shop/db", 1, "shop/db")), 0, ""},
 		"nothing is recorded":    {answerOf(denied.Summary{Why: "off"}), 0, "node n1: it records nothing: off"},
-		"not for so long":        {answerOf(young), 0, "it records since"},
+		"not for so long":        {answerOf(young), 0, "only (it records since then)"},
 		"some have no record":    {answerOf(flooded, would), 1, "3 packets have no record"},
-		"records gave way":       {answerOf(forgetful), 0, "1 records are forgotten"},
+		"records gave way":       {answerOf(forgetful), 0, "only (1 older ones are forgotten)"},
 		"the node does not tell": {"", 0, "node n1: no right"},
 	} {
 		t.Run(name, func(t *testing.T) {

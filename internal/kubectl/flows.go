@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +27,13 @@ const flowsSchema = "podwall.flows/v1"
 // maxAsked is how many agents are asked at the same time.
 const maxAsked = 32
 
+// The answer of one agent is bounded: a node that hangs holds up no other, and none fills the memory. An
+// agent keeps fewer flows than that.
+const (
+	answerTime = time.Minute // without --request-timeout
+	maxFlows   = 10_000
+)
+
 type flowsCommand struct {
 	source *source
 	output output
@@ -35,6 +43,8 @@ type flowsCommand struct {
 	filter flowFilter
 	// agents are those of the cluster; set in tests.
 	agents agents
+	// patience is how long an agent may take that is not followed; find sets it.
+	patience time.Duration
 
 	mu sync.Mutex // guards printing while flows come from several nodes
 }
@@ -53,15 +63,19 @@ denied. It asks podwall-agent on each node, which must
 run with --denied-flows-group; see docs/flows.md.
 
 POD is [NAMESPACE/]NAME of a pod or of a workload: flows with it at either end.
+Pods of a workload are known by their names: NAME-7c9f5d8b6-x2k4z, NAME-x2k4z,
+NAME-0.
 Without POD all flows of the namespace are shown, with -A those of all namespaces.
 
 It runs a command in the agents' pods, so it needs the right to create pods/exec
-in their namespace, and to list pods. That is a right of operators: who has it
-sees all namespaces. Users of one namespace read Events of the reason
-PolicyDenied instead.
+in their namespace (--agents-namespace), and to list pods there. That is a right
+of operators: who has it sees all namespaces. Users of one namespace read Events
+of the reason PolicyDenied instead. A node has a minute to answer, or
+--request-timeout; with --follow it has no end.
 
 The form of -o json is ` + flowsSchema + `; with --follow it is one flow a line,
-and flows that are kept are printed first, those of each node together.
+and flows that are kept are printed first, those of each node together. There is
+no -o yaml with --follow.
 
 Exit status: 0 shown; 3 some nodes did not answer, or record nothing (stderr says
 which), 2 no answer: wrong command line, no agent, no right, no connection.`,
@@ -73,6 +87,7 @@ which), 2 no answer: wrong command line, no agent, no right, no connection.`,
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args) },
 	}
 	c.source.bindCluster(cmd)
+	c.source.bindAgents(cmd)
 	c.output.bind(cmd)
 	f := cmd.Flags()
 	f.BoolVarP(&c.filter.all, "all-namespaces", "A", false, "flows of all namespaces")
@@ -98,11 +113,27 @@ func (f flowFilter) matches(r *denied.Record) bool {
 	ends := []*cluster.Key{r.Source.Pod, r.Destination.Pod}
 	here := func(k *cluster.Key) bool {
 		return k != nil && (f.all && f.pod == "" || k.Namespace == f.namespace) &&
-			(f.pod == "" || k.Name == f.pod || strings.HasPrefix(k.Name, f.pod+"-"))
+			(f.pod == "" || k.Name == f.pod || madeBy(f.pod, k.Name))
 	}
 	policy := func(k cluster.Key) bool { return f.policy == "" || k.String() == f.policy }
 	return slices.ContainsFunc(ends, here) && slices.ContainsFunc(r.Policies, policy) &&
 		(f.verdict == "" || f.verdict == string(r.Verdict))
+}
+
+// generated is what controllers append to the name of their workload: a Deployment the hash of its
+// template and five letters, a DaemonSet or a Job five letters, a StatefulSet a number. The letters and
+// digits are those of k8s.io/apimachinery/pkg/util/rand.
+var generated = regexp.MustCompile(`^-([0-9]+|[bcdfghjklmnpqrstvwxz2456789]{5,10}(-[bcdfghjklmnpqrstvwxz2456789]{5,10})?)$`)
+
+// madeBy reports whether a pod has a name that a controller makes of that of its workload.
+func madeBy(workload, pod string) bool {
+	rest, ok := strings.CutPrefix(pod, workload)
+	return ok && generated.MatchString(rest)
+}
+
+// narrow reports whether more than a namespace is asked for.
+func (f flowFilter) narrow() bool {
+	return f.pod != "" || f.policy != "" || f.node != "" || f.verdict != ""
 }
 
 // settle completes the filter and checks it.
@@ -132,6 +163,8 @@ func (c *flowsCommand) settle(args []string) error {
 		return fmt.Errorf("--limit %d: want 0 or more", c.limit)
 	case f.verdict != "" && !slices.Contains(denied.Verdicts(), denied.Verdict(f.verdict)):
 		return fmt.Errorf("unknown --verdict %q, want %s or %s", f.verdict, denied.Denied, denied.WouldDeny)
+	case c.follow && c.output.form == "yaml":
+		return errors.New("-o yaml does not go with --follow: want json, which is one flow a line, or text")
 	}
 	return c.output.check()
 }
@@ -161,7 +194,8 @@ func (c *flowsCommand) run(ctx context.Context, args []string) error {
 
 // report puts the answers together, and counts the agents that gave none.
 func (c *flowsCommand) report(asked []agentPod, answers []nodeAnswer) (r flowsReport, failed int) {
-	r = flowsReport{Schema: flowsSchema, Flows: []denied.Record{}, Nodes: []denied.Summary{}}
+	r = flowsReport{Schema: flowsSchema, Flows: []denied.Record{}, Nodes: []denied.Summary{},
+		narrow: c.filter.narrow()}
 	for i, a := range answers {
 		r.Flows = append(r.Flows, a.flows...)
 		if !c.follow {
@@ -181,14 +215,21 @@ func (c *flowsCommand) report(asked []agentPod, answers []nodeAnswer) (r flowsRe
 	return r, failed
 }
 
-// find returns the agents to ask.
+// find returns the agents to ask, and settles how long one may take.
 func (c *flowsCommand) find(ctx context.Context) ([]agentPod, error) {
+	if c.source.agents == "" { // to the API server it would mean all
+		return nil, errors.New("--agents-namespace: want the name of a namespace")
+	}
+	var err error
+	if c.patience, err = c.source.answerTime(); err != nil {
+		return nil, err
+	}
 	if c.agents == nil {
 		config, err := c.source.cluster.ToRESTConfig()
 		if err != nil {
 			return nil, fmt.Errorf("finding the cluster: %w; %s", err, c.source.cure())
 		}
-		c.agents = newClusterAgents(config)
+		c.agents = newClusterAgents(config, c.source.agents)
 	}
 	all, err := c.agents.list(ctx)
 	if err != nil {
@@ -198,7 +239,8 @@ func (c *flowsCommand) find(ctx context.Context) ([]agentPod, error) {
 		func(a agentPod) bool { return c.filter.node != "" && a.Node != c.filter.node })
 	switch {
 	case len(all) == 0:
-		return nil, fmt.Errorf("no agent runs: no pod has the label %s", agentLabels)
+		return nil, fmt.Errorf("no agent runs in the namespace %s: no pod of a DaemonSet has the label %s there; "+
+			"name the namespace of podwall with --agents-namespace", c.source.agents, agentLabels)
 	case len(asked) == 0:
 		return nil, fmt.Errorf("no agent runs on a node %s", c.filter.node)
 	}
@@ -209,6 +251,7 @@ func (c *flowsCommand) find(ctx context.Context) ([]agentPod, error) {
 type nodeAnswer struct {
 	flows   []denied.Record
 	summary denied.Summary
+	unread  int // flows above maxFlows
 	err     error
 }
 
@@ -238,25 +281,41 @@ func (c *flowsCommand) one(ctx context.Context, a agentPod) (got nodeAnswer) {
 		got.err = fmt.Errorf("its agent %s does not run", a.Key)
 		return got
 	}
+	bounded, end := context.WithCancel(ctx)
+	if !c.follow {
+		bounded, end = context.WithTimeout(ctx, c.patience)
+	}
+	defer end()
 	whole := false
-	w := &lineWriter{each: func(l denied.Line) {
+	w := &lineWriter{end: end, each: func(l denied.Line) {
 		switch {
 		case l.Summary != nil && l.Summary.Missed > 0:
 			c.say(fmt.Sprintf("node %s: %d flows came faster than they were read", a.Node, l.Summary.Missed))
 		case l.Summary != nil:
 			got.summary, whole = *l.Summary, true
+			got.summary.Node = a.Node // it speaks for no other
 			if c.follow {
 				c.sayNode(a, got)
 			}
 		case l.Flow == nil || !c.filter.matches(l.Flow):
 		case c.follow:
+			l.Flow.Node = a.Node
 			got.err = errors.Join(got.err, c.show(l.Flow))
+		case len(got.flows) >= maxFlows:
+			got.unread++
 		default:
+			l.Flow.Node = a.Node
 			got.flows = append(got.flows, *l.Flow)
 		}
 	}}
-	err := c.agents.denied(ctx, a, c.since, c.follow, w)
-	if err == nil && !whole && ctx.Err() == nil {
+	err := c.agents.denied(bounded, a, c.since, c.follow, w)
+	switch bad := w.close(); {
+	case bad != nil:
+		err = bad
+	case err != nil, whole, ctx.Err() != nil:
+	case bounded.Err() != nil:
+		err = fmt.Errorf("it takes longer than %s; see --request-timeout", c.patience)
+	default:
 		err = errors.New("its answer is not complete")
 	}
 	if got.err = errors.Join(got.err, err); got.err != nil && c.follow {
@@ -285,18 +344,47 @@ func (c *flowsCommand) say(text string) {
 	c.source.say(text)
 }
 
+// more says that an agent answered with more flows than are read; empty if it did not.
+func (a nodeAnswer) more() string {
+	if a.unread == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d flows above %d are left out", a.unread, maxFlows)
+}
+
+// reach says that a node does not have all records since a time; empty if it does.
+func (a nodeAnswer) reach(begin time.Time) string {
+	s := a.summary
+	from, why := s.Since, "it records since then"
+	if s.ForgottenTo.After(from) {
+		from, why = s.ForgottenTo, fmt.Sprintf("%d older ones are forgotten", s.Forgotten)
+	}
+	switch {
+	case from.After(begin):
+		return fmt.Sprintf("records reach back to %s only (%s)", from.UTC().Format(time.RFC3339), why)
+	case s.Forgotten > 0 && s.ForgottenTo.IsZero(): // it does not say of which time
+		return fmt.Sprintf("%d records are forgotten", s.Forgotten)
+	}
+	return ""
+}
+
 // sayNode says what a node's records leave out. For who follows it is said when it is known, otherwise
 // in the order of the nodes.
 func (c *flowsCommand) sayNode(a agentPod, got nodeAnswer) {
-	s := got.summary
+	s, node := got.summary, "node "+a.Node+": "
+	for _, text := range []string{got.more(), got.reach(time.Now().Add(-c.since))} {
+		if text != "" && got.err == nil && s.Recording {
+			c.say(node + text)
+		}
+	}
 	switch {
 	case got.err != nil:
 		c.say(fmt.Sprintf("error: node %s does not answer: %v", a.Node, got.err))
 	case !s.Recording:
 		c.say(fmt.Sprintf("error: node %s records no denied flows: %s", a.Node, s.Why))
 	case s.Suppressed > 0:
-		c.say(fmt.Sprintf("node %s: since %s, %d packets were recorded and %d more denied",
-			a.Node, s.Since.UTC().Format(time.RFC3339), s.Recorded, s.Suppressed))
+		c.say(fmt.Sprintf("%ssince %s, %d packets were recorded and %d more denied",
+			node, s.Since.UTC().Format(time.RFC3339), s.Recorded, s.Suppressed))
 	}
 }
 
@@ -305,11 +393,17 @@ type flowsReport struct {
 	Schema string           `json:"schema"`
 	Flows  []denied.Record  `json:"flows"`
 	Nodes  []denied.Summary `json:"nodes"`
+
+	narrow bool // only some flows of the namespaces were asked for
 }
 
 // String returns the flows for people, the oldest first.
 func (r flowsReport) String() string {
-	if len(r.Flows) == 0 {
+	switch {
+	case len(r.Flows) > 0:
+	case r.narrow:
+		return "no flow matches\n"
+	default:
 		return "no flow was denied\n"
 	}
 	var b strings.Builder

@@ -39,45 +39,63 @@ func TestFlowsNeedTheRightOfOperators(t *testing.T) {
 	if status, said := ask(); status != statusUsage || !strings.Contains(said, "cannot list resource \"pods\"") {
 		t.Errorf("without any right: exit status %d, %s", status, said)
 	}
-	listPods(t, clients)
+	// A tenant's pod that looks as an agent's does is not asked, nor is a pod of no DaemonSet.
+	namespace(t, clients, agentsNamespace)
+	agentOn(t, clients, "shop", "podwall-x", "DaemonSet")
+	agentOn(t, clients, agentsNamespace, "podwall-y", "ReplicaSet")
+	listPods(t, clients, agentsNamespace)
 	said := ""
 	for end := time.Now().Add(time.Minute); time.Now().Before(end) && !strings.Contains(said, "no agent runs"); {
 		_, said = ask() // the API server learns of a right by a watch of its own
 	}
-	if !strings.Contains(said, "no agent runs: no pod has the label app.kubernetes.io/name=podwall") {
+	if !strings.Contains(said, "no agent runs in the namespace podwall-system: no pod of a DaemonSet has the label "+
+		"app.kubernetes.io/name=podwall there; name the namespace of podwall with --agents-namespace") {
 		t.Errorf("without an agent: %s", said)
 	}
-	agentOn(t, clients, "node1")
-	if status, said := ask(); status != statusUsage ||
-		!strings.Contains(said, "node node1 does not answer: no right to create pods/exec in shop") {
+	agentOn(t, clients, agentsNamespace, "podwall-z", "DaemonSet")
+	status, said := ask()
+	if status != statusUsage || strings.Contains(said, "podwall-x") || strings.Contains(said, "podwall-y") ||
+		!strings.Contains(said, "node podwall-z-node does not answer: no right to create pods/exec in podwall-system") {
 		t.Errorf("without the right to exec: exit status %d, %s", status, said)
 	}
 }
 
-func listPods(t *testing.T, clients kubernetes.Interface) {
+func namespace(t *testing.T, clients kubernetes.Interface, name string) {
+	t.Helper()
+	_, err := clients.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}},
+		metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// listPods lets the tenant list the pods of a namespace.
+func listPods(t *testing.T, clients kubernetes.Interface, namespace string) {
 	t.Helper()
 	meta := metav1.ObjectMeta{Name: "list-pods"}
-	_, err := clients.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta,
+	_, err := clients.RbacV1().Roles(namespace).Create(t.Context(), &rbacv1.Role{ObjectMeta: meta,
 		Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}}}},
 		metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = clients.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{ObjectMeta: meta,
-		RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: meta.Name}, Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: "tenant"}}},
+	_, err = clients.RbacV1().RoleBindings(namespace).Create(t.Context(), &rbacv1.RoleBinding{ObjectMeta: meta,
+		RoleRef: rbacv1.RoleRef{Kind: "Role", Name: meta.Name}, Subjects: []rbacv1.Subject{{Kind: rbacv1.UserKind, Name: "tenant"}}},
 		metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// agentOn makes a pod that looks as an agent's does.
-func agentOn(t *testing.T, clients kubernetes.Interface, node string) {
+// agentOn makes a pod that looks as an agent's does, of a node of its own.
+func agentOn(t *testing.T, clients kubernetes.Interface, namespace, name, owner string) {
 	t.Helper()
-	pods := clients.CoreV1().Pods("shop")
-	p, err := pods.Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "podwall-x",
-		Labels: map[string]string{"app.kubernetes.io/name": "podwall"}},
-		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "agent", Image: "podwall"}}}},
+	controller := true
+	pods := clients.CoreV1().Pods(namespace)
+	p, err := pods.Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name,
+		Labels: map[string]string{"app.kubernetes.io/name": "podwall"}, OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: "apps/v1", Kind: owner, Name: "podwall", UID: "1", Controller: &controller}}},
+		Spec: corev1.PodSpec{NodeName: name + "-node", Containers: []corev1.Container{{Name: "agent", Image: "podwall"}}}},
 		metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)

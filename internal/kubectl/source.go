@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/source/manifest"
@@ -24,10 +26,12 @@ type source struct {
 	family  string
 	// live is true for a command that takes no files.
 	live bool
+	// agents is the namespace in which agents are looked for.
+	agents string
 }
 
 func newSource(s Streams) *source {
-	return &source{streams: s, cluster: genericclioptions.NewConfigFlags(true)}
+	return &source{streams: s, cluster: genericclioptions.NewConfigFlags(true), agents: agentsNamespace}
 }
 
 func (s *source) bind(cmd *cobra.Command) {
@@ -49,6 +53,24 @@ func (s *source) bindCluster(cmd *cobra.Command) {
 	f.StringVarP(s.cluster.Namespace, "namespace", "n", *s.cluster.Namespace,
 		"`NAME` of the namespace of names that have none")
 	f.StringVar(s.cluster.Timeout, "request-timeout", *s.cluster.Timeout, "`TIME` that one request may take, as in 30s")
+}
+
+// bindAgents binds the flag that says where agents are.
+func (s *source) bindAgents(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&s.agents, "agents-namespace", s.agents,
+		"`NAME` of the namespace in which podwall is installed: only pods of a DaemonSet there are asked")
+}
+
+// answerTime is how long an agent may take to answer.
+func (s *source) answerTime() (time.Duration, error) {
+	d, err := clientcmd.ParseTimeout(*s.cluster.Timeout)
+	switch {
+	case err != nil || d < 0:
+		return 0, fmt.Errorf("--request-timeout %q: want a time, as in 30s", *s.cluster.Timeout)
+	case d == 0: // not given
+		return answerTime, nil
+	}
+	return d, nil
 }
 
 // namespace returns the namespace of names without one.

@@ -196,7 +196,7 @@ func TestARecorderWithoutItsGroup(t *testing.T) {
 		}
 		a.Stop()
 		if out, err := w.run("", agentProgram(), "--list-denied-flows=1m"); err == nil ||
-			!strings.Contains(err.Error(), "no podwall-agent answers") {
+			!strings.Contains(err.Error(), ": podwall-agent: denied flows: asking the agent: no podwall-agent answers") {
 			t.Errorf("without an agent: %q, %v", out, err)
 		}
 	})

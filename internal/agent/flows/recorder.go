@@ -200,8 +200,8 @@ func (r *Recorder) put(one denied.Record) (now denied.Record, show bool) {
 func (r *Recorder) since(t time.Time, follow bool) (list []denied.Record, s denied.Summary, f *follower) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s = denied.Summary{Node: r.Node, Recording: r.failure == nil, Since: r.began, Recorded: r.recorded,
-		Forgotten: r.ring.Dropped()}
+	s = denied.Summary{Node: r.Node, Recording: r.failure == nil, Since: r.began, Recorded: r.recorded}
+	s.Forgotten, s.ForgottenTo = r.ring.Dropped()
 	if r.failure != nil {
 		s.Why = r.failure.Error()
 	}

@@ -3,6 +3,7 @@
 package denied_test
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -252,6 +253,12 @@ func stream(t *testing.T) func(port uint16, second int) denied.Record {
 
 func at(second int) time.Time { return time.Unix(int64(second), 0) }
 
+// dropped says how many records a ring dropped, and the second of the latest packet of them.
+func dropped(r *denied.Ring) string {
+	n, last := r.Dropped()
+	return fmt.Sprintf("%d at %d", n, last.Unix())
+}
+
 func TestARingKeepsTheNewest(t *testing.T) {
 	ring, of := denied.NewRing(2), stream(t)
 	add := func(port uint16, second int) { ring.Add(of(port, second)) }
@@ -260,16 +267,16 @@ func TestARingKeepsTheNewest(t *testing.T) {
 	add(2, 40)  // another
 	add(1, 80)  // still the same
 	add(1, 200) // after a silence
-	if got := ring.Since(at(0)); len(got) != 2 || got[0].Port != 2 || got[1].Count != 1 || ring.Dropped() != 1 {
-		t.Errorf("kept %+v, dropped %d", got, ring.Dropped())
+	if got := ring.Since(at(0)); len(got) != 2 || got[0].Port != 2 || got[1].Count != 1 || dropped(ring) != "1 at 80" {
+		t.Errorf("kept %+v, dropped %s", got, dropped(ring))
 	}
 	add(2, 210)
-	if got := ring.Since(at(205)); len(got) != 1 || got[0].Port != 2 {
-		t.Errorf("since then %+v", got)
+	if got := ring.Since(at(205)); len(got) != 1 || got[0].Port != 2 || dropped(ring) != "2 at 80" {
+		t.Errorf("since then %+v, dropped %s", got, dropped(ring))
 	}
 	none := denied.NewRing(0)
-	none.Add(denied.Record{})
-	if got := none.Since(time.Time{}); len(got) != 0 || none.Dropped() != 1 {
+	none.Add(of(1, 7))
+	if got := none.Since(time.Time{}); len(got) != 0 || dropped(none) != "1 at 7" {
 		t.Errorf("a ring without room keeps %+v", got)
 	}
 }

@@ -26,6 +26,8 @@ type Summary struct {
 	Suppressed uint64 `json:"suppressed"`
 	// Forgotten are records that gave way to newer ones.
 	Forgotten uint64 `json:"forgotten"`
+	// ForgottenTo is the latest last packet of a forgotten record: of the time after it, none is forgotten.
+	ForgottenTo time.Time `json:"forgottenTo,omitzero"`
 	// Missed are records that who follows did not get, because it reads too slowly.
 	Missed uint64 `json:"missed,omitempty"`
 }

@@ -21,6 +21,8 @@ type Ring struct {
 	records []*kept // the oldest first
 	open    map[key]*kept
 	dropped uint64
+	// lastDropped is the latest last packet of a dropped record.
+	lastDropped time.Time
 }
 
 // kept is a record, and when it was shown.
@@ -46,7 +48,7 @@ func (r *Ring) Add(next Record) (now Record, show bool) {
 		return next, show
 	}
 	if r.size == 0 {
-		r.dropped++
+		r.drop(next)
 		return next, true
 	}
 	if len(r.records) == r.size {
@@ -55,7 +57,7 @@ func (r *Ring) Add(next Record) (now Record, show bool) {
 			delete(r.open, k)
 		}
 		r.records = slices.Delete(r.records, 0, 1)
-		r.dropped++
+		r.drop(oldest.Record)
 	}
 	r.open[k] = &kept{Record: next, shown: next.Last}
 	r.records = append(r.records, r.open[k])
@@ -73,5 +75,12 @@ func (r *Ring) Since(t time.Time) []Record {
 	return list
 }
 
-// Dropped is how many records had to give way to newer ones.
-func (r *Ring) Dropped() uint64 { return r.dropped }
+func (r *Ring) drop(one Record) {
+	r.dropped++
+	if one.Last.After(r.lastDropped) {
+		r.lastDropped = one.Last
+	}
+}
+
+// Dropped is how many records had to give way to newer ones, and the latest last packet of those.
+func (r *Ring) Dropped() (n uint64, last time.Time) { return r.dropped, r.lastDropped }
