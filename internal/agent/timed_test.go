@@ -25,6 +25,7 @@ func TestAChangeIsTimedUntilAllOfItIsInForce(t *testing.T) {
 			l.Store.Update(func(tx *cluster.Tx) { tx.SetNamespace(&cluster.Namespace{Name: name}) })
 			settle()
 		}
+		settle() // the first pass is over
 		r.report = datapath.Report{Held: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}
 		change("one")
 		time.Sleep(3 * time.Second)

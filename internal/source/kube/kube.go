@@ -140,9 +140,10 @@ type storage interface {
 func (s *Source) Run(ctx context.Context, store *cluster.Store) error {
 	// client-go's own log is silenced: what matters is said by reporter, once.
 	ctx = klog.NewContext(ctx, klog.Logger{})
-	all := kinds(store, s.node)
 	for cfg := s.cfg; cfg != nil; {
-		next, err := s.follow(ctx, cfg, store, all)
+		// Each configuration has sinks of its own: a Reflector that ends leaves a list that hangs to
+		// itself, and what that comes back to must not be the next one's.
+		next, err := s.follow(ctx, cfg, store, kinds(store, s.node))
 		if err != nil {
 			return err
 		}
