@@ -143,8 +143,7 @@ func answerFlows(ctx context.Context, s *flows.Server, o *observe.Observer, log 
 }
 
 // deniedSince returns what counts the packets that policies have denied since now, or would have in
-// audit mode. A counter that
-// went back was made again by the kernel.
+// audit mode. A counter that went back was made again by the kernel.
 func deniedSince() func() (uint64, error) {
 	start, _ := deniedByPolicy() // no table yet: 0
 	var mu sync.Mutex

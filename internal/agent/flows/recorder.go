@@ -7,8 +7,8 @@
 // the node's network namespace, which has no port and asks each client for its user; Ask is the
 // client.
 //
-// It decides nothing: what a record says comes from netpol/denied. Nothing of it runs if no NFLOG
-// group is given.
+// It decides nothing: what a record says comes from netpol/denied. Without an NFLOG group
+// nothing is received; the server still answers, and says so.
 package flows
 
 import (
@@ -147,17 +147,25 @@ func (r *Recorder) receive(ctx context.Context) error {
 	}
 }
 
-// prefixes say which policies a packet met.
-func prefixes() map[string]denied.By {
-	return map[string]denied.By{
-		ruleset.DeniedIngress: {Direction: program.Ingress}, ruleset.DeniedEgress: {Direction: program.Egress},
-		ruleset.AuditIngress: {Direction: program.Ingress, Audit: true},
-		ruleset.AuditEgress:  {Direction: program.Egress, Audit: true}}
+// deniedBy returns which policies a packet met, by its prefix, or false if no rule of ours has it. It
+// runs for each packet.
+func deniedBy(prefix string) (denied.By, bool) {
+	switch prefix {
+	case ruleset.DeniedIngress:
+		return denied.By{Direction: program.Ingress}, true
+	case ruleset.DeniedEgress:
+		return denied.By{Direction: program.Egress}, true
+	case ruleset.AuditIngress:
+		return denied.By{Direction: program.Ingress, Audit: true}, true
+	case ruleset.AuditEgress:
+		return denied.By{Direction: program.Egress, Audit: true}, true
+	}
+	return denied.By{}, false
 }
 
 // add gathers one packet. What has another prefix is not ours: another program uses the group too.
 func (r *Recorder) add(g *denied.Gatherer, p nflog.Packet, now time.Time) {
-	by, ours := prefixes()[p.Prefix]
+	by, ours := deniedBy(p.Prefix)
 	view := r.view.Load()
 	if !ours || view == nil {
 		return
