@@ -38,7 +38,8 @@ func auditOf(s Streams, a agents) *cobra.Command {
 pods that are open only because of it. On a cluster it asks the agents of all nodes
 what these policies would have denied in the last time, and says whether enforcing
 them denies traffic that was seen. Agents must run with --denied-flows-group; see
-docs/audit.md. Agents are those in --agents-namespace. Of files (-f) it says nothing about traffic.
+docs/audit.md. Agents are those in --agents-namespace. Of files (-f) it says nothing
+about traffic.
 
 POLICY is [NAMESPACE/]NAME. Without it all policies of the namespace are listed,
 with -A those of all namespaces.
