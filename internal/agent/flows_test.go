@@ -64,7 +64,8 @@ func TestTheSocketOfFlowsIsTakenWhenItIsFree(t *testing.T) {
 		}
 		has(false)
 		var said bytes.Buffer
-		if err := ListDenied(t.Context(), config.Config{ListDenied: time.Minute}, &said); err != nil || !strings.Contains(said.String(), "--denied-flows-group") {
+		err = ListDenied(t.Context(), config.Config{ListDenied: time.Minute}, &said)
+		if err != nil || !strings.Contains(said.String(), "--denied-flows-group") {
 			t.Errorf("root is told %q, %v", &said, err)
 		}
 		cancel()

@@ -132,8 +132,10 @@ func TestDeniedFlowsAreRecorded(t *testing.T) {
 		follow.says(addressOf(far, true).String())
 		a.says(`"verdict":"denied"`)
 		_, metrics := a.Get("/metrics")
-		for _, line := range []string{`podwall_policy_denied_packets_total{direction="egress",namespace="shop",policy="jailed",verdict="denied"} `,
-			`podwall_denied_packets_recorded_total{result="denied"} `} {
+		for _, line := range []string{
+			`podwall_policy_denied_packets_total{direction="egress",namespace="shop",policy="jailed",verdict="denied"} `,
+			`podwall_denied_packets_recorded_total{result="denied"} `,
+		} {
 			if !strings.Contains(metrics, line) || strings.Contains(metrics, line+"0\n") {
 				t.Errorf("metrics have no %q above 0", line)
 			}
@@ -141,7 +143,8 @@ func TestDeniedFlowsAreRecorded(t *testing.T) {
 	})
 }
 
-// One pod that is flooded hides no denied flow of another one, nor one peer what others send to it, and what is not recorded is counted.
+// One pod that is flooded hides no denied flow of another one, nor one peer what others send to it, and
+// what is not recorded is counted.
 func TestAFloodOfDeniesHidesNoOther(t *testing.T) {
 	eachWiring(t, func(t *testing.T, w *world) {
 		w.publish(usual()...)

@@ -59,7 +59,8 @@ func TestRecordsNameThePoliciesThatTheOracleNames(t *testing.T) {
 		if d.Audit {
 			audited++
 		}
-		if *got.Subject().Pod != pod || got.Direction != d.Direction.String() || (got.Verdict == denied.WouldDeny) != d.Audit || !slices.Equal(got.Policies, want.Isolating) {
+		if *got.Subject().Pod != pod || got.Direction != d.Direction.String() ||
+			(got.Verdict == denied.WouldDeny) != d.Audit || !slices.Equal(got.Policies, want.Isolating) {
 			t.Fatalf("%v of %s: record %+v, the oracle says %s", d, pod, got, want)
 		}
 		if got.Nearest == nil {
