@@ -20,14 +20,7 @@ import (
 // on a whole cluster is in test/cluster.
 func TestFlowsNeedTheRightOfOperators(t *testing.T) {
 	s := liveServer(t)
-	config, err := s.RESTConfig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	clients, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	clients := adminOf(t, s)
 	tenant := filepath.Join(filepath.Dir(s.Kubeconfig), "tenant.kubeconfig")
 	ask := func() (int, string) {
 		status, out, said := command(t, "flows", "-n", "shop", "--kubeconfig", tenant)

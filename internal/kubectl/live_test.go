@@ -116,14 +116,7 @@ func TestNamesOfWorkloadsAndServicesAreProposed(t *testing.T) {
 // known.
 func TestATenantSeesItsNamespace(t *testing.T) {
 	s := liveServer(t)
-	config, err := s.RESTConfig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	clients, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	clients := adminOf(t, s)
 	tenant := filepath.Join(filepath.Dir(s.Kubeconfig), "tenant.kubeconfig")
 	if _, err := os.Stat(tenant); err != nil {
 		t.Fatal(err)
@@ -154,6 +147,20 @@ func TestATenantSeesItsNamespace(t *testing.T) {
 	if status != statusUsage || !strings.Contains(said, "--kubeconfig") {
 		t.Errorf("without a kubeconfig: exit status %d\n%s", status, said)
 	}
+}
+
+// adminOf returns clients with all rights.
+func adminOf(t *testing.T, s *kubeapi.Server) kubernetes.Interface {
+	t.Helper()
+	config, err := s.RESTConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return clients
 }
 
 // grant lets the tenant read its namespace.
