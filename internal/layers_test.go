@@ -15,13 +15,13 @@ type layer struct {
 
 func layers() []layer {
 	k8s := []string{"k8s.io/api", "k8s.io/apimachinery"}
-	kernel := []string{"github.com/google/nftables", "github.com/mdlayher/netlink",
-		"github.com/vishvananda/netlink", "golang.org/x/sys", "golang.org/x/sync"}
+	kernel := kernelLibraries()
 	return append(append(labLayers(k8s), proxyLayers()...), []layer{
 		{pkg: "internal/cluster", pure: true, may: append(ours("inet", "wake"), "k8s.io/apimachinery/pkg/labels",
 			"k8s.io/apimachinery/pkg/selection"), reason: "it is the vocabulary of all others"},
 		{pkg: "internal/immutable", pure: true, may: []string{}, reason: "a container knows nothing of what it holds"},
 		{pkg: "internal/wake", pure: true, may: []string{}, reason: "whoever waits for work uses it"},
+		{pkg: "internal/pace", may: []string{}, reason: "every loop of the agent waits by it"},
 		{pkg: "internal/logging", may: []string{}, reason: "all programs use it"},
 		{pkg: "internal/source/feed", may: []string{}, reason: "both sources and those who show it say it in these words"},
 		{pkg: "internal/inet", pure: true, may: ours("immutable"), reason: "it is below whatever has addresses and ports"},
@@ -85,8 +85,15 @@ func layers() []layer {
 	}...)
 }
 
+// kernelLibraries are what the drivers of the kernel use.
+func kernelLibraries() []string {
+	return []string{"github.com/google/nftables", "github.com/mdlayher/netlink",
+		"github.com/vishvananda/netlink", "golang.org/x/sys", "golang.org/x/sync"}
+}
+
 // proxyLayers are those of the service proxy.
 func proxyLayers() []layer {
+	kernel := kernelLibraries()
 	return []layer{
 		{pkg: "internal/proxy/program", pure: true, may: ours("immutable", "inet"),
 			reason: "a program must be readable without Kubernetes and without nftables"},
@@ -96,6 +103,9 @@ func proxyLayers() []layer {
 			reason: "a witness that shares code with service or program repeats their mistakes"},
 		{pkg: "internal/proxy/stale", pure: true, may: ours("inet", "proxy/program"),
 			reason: "which entries end is a function of the program and of what the table says"},
+		{pkg: "internal/proxy/tables", may: append(ours("inet", "wake", "proxy/program", "proxy/service", "proxy/ruleset",
+			"proxy/stale", "kernel/nft", "kernel/conntrack"), kernel...),
+			reason: "it makes the kernel agree with the programs, and does not know Kubernetes"},
 		{pkg: "internal/proxy/ruleset", may: ours("immutable", "inet", "proxy/program", "kernel/nft"),
 			reason: "it says the program in the statements of the driver, and knows no Service"},
 	}

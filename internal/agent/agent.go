@@ -25,6 +25,7 @@ import (
 	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/pace"
 )
 
 // Source delivers the cluster into the store until ctx ends.
@@ -71,7 +72,7 @@ type Loop struct {
 	chains   *compile.Layout // compiled from layout
 	last     cluster.Delta   // what the last pass wanted, without the changes
 	ready    bool            // the first pass succeeded
-	rested   time.Time       // until when the loop rests
+	rest     pace.Rest       // after the last pass
 	read     time.Time       // when the counters were read last
 	known    map[string]bool // subjects of the problems of the last pass
 	counts   counts          // what can reach a limit
@@ -91,22 +92,8 @@ type Loop struct {
 // ErrNotSynced says that the source did not deliver everything in time.
 var ErrNotSynced = errors.New("the first sync did not complete in time")
 
-// After a pass the loop rests, so that a burst costs few passes: rest times as
-// long as the pass took, and no longer than longestRest. A change that comes
-// after the rest is acted on at once.
-const (
-	rest        = 4
-	longestRest = 20 * time.Millisecond
-)
-
 // countEach is how often the kernel's counters are read between passes.
 const countEach = time.Second
-
-// The wait after a failed pass doubles from the first to the last.
-const (
-	firstRetry = 500 * time.Millisecond
-	lastRetry  = 30 * time.Second
-)
 
 // Run runs the loop until ctx ends. The kernel is not touched before every
 // watched kind is complete; if that takes longer than SyncTimeout, Run returns
@@ -122,7 +109,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		compile.NewCompiler(l.Options)
 	verify := time.NewTicker(l.SyncPeriod)
 	defer verify.Stop()
-	again, retry := time.NewTimer(0), firstRetry
+	again, retry := time.NewTimer(0), pace.Retry{}
 	defer again.Stop()
 	for {
 		select {
@@ -149,7 +136,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		err := l.pass(ctx)
 		switch {
 		case err == nil:
-			retry = firstRetry
+			retry.Succeeded()
 			if wait, ok := l.fair.next(time.Now()); ok {
 				again.Reset(wait)
 			}
@@ -159,8 +146,7 @@ func (l *Loop) Run(ctx context.Context) error {
 			return err
 		default:
 			l.Log.Error("enforcing failed, the kernel keeps what it had", "revision", l.last.Revision, "err", err)
-			again.Reset(retry)
-			retry = min(2*retry, lastRetry)
+			again.Reset(retry.Failed())
 		}
 	}
 }
@@ -245,7 +231,7 @@ func (l *Loop) enforce(ctx context.Context, delta, later cluster.Delta) error {
 		}
 	}
 	l.record(start, model, report, err)
-	l.restAfter(start)
+	l.rest.After(start)
 	if err == nil && l.Gate != nil {
 		l.Gate.done.reach(delta.Revision, l.waiting(model, later, report.Held))
 	}
@@ -277,14 +263,8 @@ func (l *Loop) cut(ctx context.Context) error {
 	l.Observer.Beat()
 	l.countCuts(cuts)
 	l.compare()
-	l.restAfter(start)
+	l.rest.After(start)
 	return nil
-}
-
-// restAfter has the loop rest after what began then, before it acts on more changes.
-func (l *Loop) restAfter(start time.Time) {
-	end := time.Now()
-	l.rested = end.Add(min(rest*end.Sub(start), longestRest))
 }
 
 // waiting returns the pods of this node that the kernel does not have yet, whatever
@@ -320,7 +300,7 @@ func (l *Loop) waiting(m *policy.Model, later cluster.Delta, held []netip.Addr) 
 // gather rests after the last pass, if that was just now. A pod that waits at the
 // gate ends it.
 func (l *Loop) gather(ctx context.Context) {
-	wait := time.Until(l.rested)
+	wait := l.rest.Left()
 	if wait <= 0 {
 		return
 	}
