@@ -35,4 +35,6 @@ type Connection struct {
 	// Finished is true for a TCP connection that both ends have closed or one has reset: the kernel
 	// keeps the entry for a while.
 	Finished bool
+	// Opening is true for a TCP connection of which the kernel has seen the first packet only.
+	Opening bool
 }

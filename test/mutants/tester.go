@@ -49,6 +49,7 @@ func suites() map[string][]string {
 		"internal/proxy/program":   {"proxy/program"},
 		"internal/proxy/ruleset":   {"proxy/ruleset"},
 		"internal/proxy/stale":     {"proxy/stale", "proxy/ruleset"},
+		"internal/proxy/tables":    {"proxy/tables"},
 		"internal/observe":         {"observe"},
 		"internal/kuberouter":      {"kuberouter"},
 		"internal/source/manifest": {"source/manifest"},

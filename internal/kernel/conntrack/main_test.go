@@ -80,13 +80,16 @@ func (c *Conn) create(list []inet.Connection) error {
 	return nil
 }
 
-// protoInfo is the state of a TCP connection: established, unless it is finished.
+// protoInfo is the state of a TCP connection: established, unless it is being opened or finished.
 func protoInfo(b []byte, e inet.Connection) []byte {
 	return nested(b, attrProtoInfo, func(b []byte) []byte {
 		return nested(b, infoTCP, func(b []byte) []byte {
 			state := byte(3)
-			if e.Finished {
+			switch {
+			case e.Finished:
 				state = timeWait
+			case e.Opening:
+				state = synSent
 			}
 			b = attr(b, tcpState, state)
 			if e.PickedUp {

@@ -44,7 +44,7 @@ const (
 	tcpFlagsReply = 5
 	beLiberal     = 0x08
 	// States of TCP connections (enum tcp_conntrack).
-	timeWait, closed = 7, 8
+	synSent, timeWait, closed = 1, 7, 8
 
 	filterOrig   = 1
 	filterReply  = 2
@@ -157,6 +157,7 @@ func decodeProtoInfo(b []byte, e *inet.Connection) {
 			case len(a.data) == 0:
 			case a.kind == tcpState:
 				e.Finished = a.data[0] == timeWait || a.data[0] == closed
+				e.Opening = a.data[0] == synSent
 			case a.kind == tcpFlagsOrig || a.kind == tcpFlagsReply:
 				e.PickedUp = e.PickedUp || a.data[0]&beLiberal != 0
 			}

@@ -24,6 +24,8 @@ func sample() []inet.Connection {
 	picked.PickedUp = true
 	finished := entry(inet.TCP, "10.0.0.5:33005", "10.0.0.8:80")
 	finished.Finished = true
+	opening := entry(inet.TCP, "10.0.0.6:33006", "10.0.0.8:80")
+	opening.Opening = true
 	zoned := entry(inet.TCP, "10.0.0.1:33001", "10.0.0.2:80")
 	zoned.Zone = 7
 	translated := entry(inet.UDP, "10.0.0.4:33004", "10.96.0.10:53")
@@ -33,7 +35,8 @@ func sample() []inet.Connection {
 	ping6 := entry(icmpv6, "[fd00::1]:0", "[fd00::2]:0")
 	ping6.Orig.ICMP, ping6.Reply.ICMP = ICMP{ID: 78, Type: 128}, ICMP{ID: 78, Type: 129}
 	return []inet.Connection{
-		entry(inet.TCP, "10.0.0.1:33001", "10.0.0.2:80"), zoned, picked, finished, translated, ping,
+		entry(inet.TCP, "10.0.0.1:33001", "10.0.0.2:80"), zoned, picked, finished, opening, translated,
+		ping,
 		entry(inet.TCP, "[fd00::1]:33001", "[fd00::2]:80"), entry(inet.SCTP, "[fd00::1]:5000", "[fd00::2]:5001"), ping6,
 	}
 }

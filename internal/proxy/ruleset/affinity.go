@@ -13,8 +13,12 @@ import (
 )
 
 // StickyChanges returns the sticky fronts of which a backend went, or whose clients choose among others now.
-// Their maps may have clients of a backend that they must not meet again.
+// Their maps may have clients of a backend that they must not meet again. If old is nil, the maps were filled
+// under an unknown program, and these are all sticky fronts.
 func StickyChanges(old, now *program.Program) []program.Front {
+	if old == nil {
+		return stickyFronts(now)
+	}
 	changed := map[program.Front]bool{}
 	_, routes := now.Routes.Diff(old.Routes)
 	for _, r := range routes {
@@ -28,6 +32,17 @@ func StickyChanges(old, now *program.Program) []program.Front {
 	for f, sticky := range changed {
 		if r, ok := now.Route(f); sticky && ok && r.Sticky > 0 {
 			fronts = append(fronts, f)
+		}
+	}
+	slices.SortFunc(fronts, program.Front.Compare)
+	return fronts
+}
+
+// stickyFronts returns all sticky fronts.
+func stickyFronts(p *program.Program) (fronts []program.Front) {
+	for r := range p.Routes.All() {
+		if r.Sticky > 0 {
+			fronts = append(fronts, r.Front)
 		}
 	}
 	slices.SortFunc(fronts, program.Front.Compare)

@@ -77,6 +77,25 @@ func (x *Index) Diagnostics() (list []cluster.Diagnostic) {
 	return list
 }
 
+// Serves reports whether a backend may keep the clients of a front that it has: the slices of the front's
+// Service say that it serves, though it may take no new clients, as a pod that terminates.
+func (x *Index) Serves(f program.Front, b program.Backend) bool {
+	if !f.Addr.IsValid() { // a node port
+		f.Addr = anyAddress(inet.FamilyOf(b.Addr))
+	}
+	e := x.owners.first[f]
+	if e == nil {
+		return false
+	}
+	at := slices.IndexFunc(e.claims, func(c claim) bool { return c.front == f })
+	p := e.service.Ports[e.claims[at].port]
+	port := cluster.EndpointPort{Name: p.Name, Protocol: p.Protocol, Port: b.Port}
+	serving := func(end cluster.Endpoint) bool { return end.Addr == b.Addr && end.Serving }
+	return slices.ContainsFunc(e.slices, func(s *cluster.EndpointSlice) bool {
+		return slices.Contains(s.Ports, port) && slices.ContainsFunc(s.Endpoints, serving)
+	})
+}
+
 // Set changes the settings. It costs a computation of every Service.
 func (x *Index) Set(settings Settings) {
 	x.settings = settings

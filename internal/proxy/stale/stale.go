@@ -5,8 +5,9 @@
 // sends, and the kernel decides where a connection goes once: without the deletion it would go on to a
 // backend that is gone, or past a Service that came after it.
 //
-// It is a function of two programs and of the entry. TCP and SCTP entries are never stale: their ends notice
-// by themselves. The table is never flushed.
+// It is a function of two programs and of the entry. Established TCP and SCTP entries are never stale: their
+// ends notice by themselves. A TCP connection that was begun while no rule of the proxy stood is: its first
+// packet would be sent again and again past the Service. The table is never flushed.
 package stale
 
 import (
@@ -65,14 +66,13 @@ func (j *Judge) Needed() bool { return j.all || len(j.fronts) > 0 }
 
 // Stale reports whether an entry must be deleted.
 func (j *Judge) Stale(e inet.Connection) bool {
-	if e.Protocol != inet.UDP || !e.Orig.Dst.IsValid() || inet.FamilyOf(e.Orig.Dst) != j.now.Family {
+	if !e.Orig.Dst.IsValid() || inet.FamilyOf(e.Orig.Dst) != j.now.Family {
 		return false
 	}
-	f := program.Front{Addr: e.Orig.Dst, Protocol: e.Protocol, Port: e.Orig.DstPort}
-	if _, ours := j.now.Route(f); !ours && slices.Contains(j.now.NodeAddresses, f.Addr) {
-		f.Addr = netip.Addr{}
+	if e.Protocol != inet.UDP {
+		return j.all && e.Protocol == inet.TCP && e.Opening && j.passed(e)
 	}
-	to := program.Backend{Addr: e.Reply.Src, Port: e.Reply.SrcPort}
+	f, to := j.front(e), program.Backend{Addr: e.Reply.Src, Port: e.Reply.SrcPort}
 	translated := to != program.Backend{Addr: e.Orig.Dst, Port: e.Orig.DstPort}
 	if _, ours := j.now.Route(f); !ours {
 		return translated && (j.fronts[f] || j.all && j.unassigned(e.Orig.Dst))
@@ -81,6 +81,21 @@ func (j *Judge) Stale(e inet.Connection) bool {
 		return false
 	}
 	return !j.serves(f, to) // and what is not translated leads to the front itself
+}
+
+// front returns the front to which an entry's first packet was sent, which need not exist.
+func (j *Judge) front(e inet.Connection) program.Front {
+	f := program.Front{Addr: e.Orig.Dst, Protocol: e.Protocol, Port: e.Orig.DstPort}
+	if _, ours := j.now.Route(f); !ours && slices.Contains(j.now.NodeAddresses, f.Addr) {
+		f.Addr = netip.Addr{}
+	}
+	return f
+}
+
+// passed reports whether an entry leads to a front without translation.
+func (j *Judge) passed(e inet.Connection) bool {
+	_, ours := j.now.Route(j.front(e))
+	return ours && e.Reply.Src == e.Orig.Dst && e.Reply.SrcPort == e.Orig.DstPort
 }
 
 // unassigned reports whether an address is one that Services are assigned from. What is translated there

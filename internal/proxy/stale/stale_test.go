@@ -171,3 +171,37 @@ func TestEntriesFromBefore(t *testing.T) {
 		}
 	}
 }
+
+// A TCP connection that was begun while the proxy's rules were away is ended, so that its next try meets them;
+// all other TCP connections are left alone.
+func TestConnectionsBegunWithoutRules(t *testing.T) {
+	front := program.Front{Addr: genproxy.Addr(inet.IPv4, 0, 1), Protocol: inet.TCP, Port: 80}
+	backend := program.Backend{Addr: genproxy.Addr(inet.IPv4, 2, 1), Port: 8080}
+	pick := program.Pick{Count: 1}
+	p := &program.Program{Family: inet.IPv4}
+	p.Routes = p.Routes.With(program.Route{Front: front, Inside: pick, Outside: pick})
+	p.Slots = p.Slots.With(program.Slot{Front: front, Backend: backend})
+	client := genproxy.Addr(inet.IPv4, 2, 9)
+	entry := func(port uint16, to program.Backend, opening bool) inet.Connection {
+		return inet.Connection{Protocol: inet.TCP, Opening: opening,
+			Orig:  inet.Tuple{Src: client, SrcPort: 1, Dst: front.Addr, DstPort: port},
+			Reply: inet.Tuple{Src: to.Addr, SrcPort: to.Port, Dst: client, DstPort: 1}}
+	}
+	past, elsewhere := program.Backend{Addr: front.Addr, Port: 80}, program.Backend{Addr: front.Addr, Port: 81}
+	for _, tt := range []struct {
+		name  string
+		old   *program.Program
+		entry inet.Connection
+		want  bool
+	}{
+		{"being opened past the Service, at the start", nil, entry(80, past, true), true},
+		{"being opened past the Service, later", p, entry(80, past, true), false},
+		{"open, past the Service", nil, entry(80, past, false), false},
+		{"being opened to a backend", nil, entry(80, backend, true), false},
+		{"being opened at a port that is not the Service's", nil, entry(81, elsewhere, true), false},
+	} {
+		if got := stale.After(tt.old, p, nil).Stale(tt.entry); got != tt.want {
+			t.Errorf("%s: stale %t, want %t", tt.name, got, tt.want)
+		}
+	}
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package tables
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/proxy/ruleset"
+	"github.com/podwall/podwall/internal/wake"
+)
+
+// events collect other programs' changes of our tables between two Applys.
+type events struct {
+	wake wake.Signal   // holds at most one wake-up
+	port atomic.Uint32 // of our nftables connection
+
+	mu      sync.Mutex // guards pending
+	pending nft.Notice
+}
+
+func (e *events) init(port uint32) {
+	e.wake = wake.New()
+	e.port.Store(port)
+}
+
+// Changed receives when an Apply has something to do that no change of the model asks for.
+func (e *events) Changed() <-chan struct{} { return e.wake }
+
+func (e *events) note(n nft.Notice) {
+	if !n.Table && !n.Lost {
+		return // what others do elsewhere does not concern the tables
+	}
+	e.mu.Lock()
+	e.pending.Table, e.pending.Lost = e.pending.Table || n.Table, e.pending.Lost || n.Lost
+	e.mu.Unlock()
+	e.wake.Set()
+}
+
+func (e *events) take() nft.Notice {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := e.pending
+	e.pending = nft.Notice{}
+	return n
+}
+
+// rewatch is the pause before a failed watch is restarted.
+const rewatch = time.Second
+
+// Watch listens for other programs' changes until ctx ends. A failed watch is restarted, and all that it may
+// have missed counts as changed.
+func (t *Tables) Watch(ctx context.Context) error {
+	own := func(port uint32) bool { return port == t.port.Load() }
+	ours := func(id nft.TableID) bool { return slices.Contains(ruleset.Tables(), id) }
+	for ctx.Err() == nil {
+		if err := nft.Monitor(ctx, own, ours, t.note); err != nil && ctx.Err() == nil {
+			t.log.Error("watching the tables of Services failed, restarting", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(rewatch):
+		}
+	}
+	return nil
+}

@@ -1,0 +1,343 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package tables
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/genproxy"
+	"github.com/podwall/podwall/internal/proxy/program"
+	"github.com/podwall/podwall/internal/proxy/ruleset"
+	"github.com/podwall/podwall/internal/proxy/service"
+)
+
+func TestMain(m *testing.M) { entry.Try(m) }
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// stage is a network namespace and the tables in it.
+type stage struct {
+	t  *testing.T
+	ns *netns.NS
+	*Tables
+}
+
+func newStage(t *testing.T) *stage {
+	t.Helper()
+	ns, err := netns.New()
+	check(t, err)
+	t.Cleanup(func() { check(t, ns.Close()) })
+	s := &stage{t: t, ns: ns}
+	s.Tables = s.open()
+	return s
+}
+
+// open opens the tables as another process would.
+func (s *stage) open() (tables *Tables) {
+	s.t.Helper()
+	check(s.t, s.ns.Do(func() (err error) {
+		tables, err = Open(ruleset.Settings{}, slog.New(slog.DiscardHandler))
+		return err
+	}))
+	s.t.Cleanup(func() { check(s.t, tables.Close()) })
+	return tables
+}
+
+// apply applies a model in the namespace.
+func (s *stage) apply(m *service.Model) Report {
+	s.t.Helper()
+	r, err := s.try(m)
+	check(s.t, err)
+	return r
+}
+
+func (s *stage) try(m *service.Model) (r Report, err error) {
+	err = s.ns.Do(func() (err error) {
+		r, err = s.Apply(s.t.Context(), Desired{Model: m, Own: noAddress})
+		return err
+	})
+	return r, err
+}
+
+// model has one Service for each protocol and family, at port 80, with the backends of these numbers.
+func model(backends ...int) *service.Model {
+	one := func(f inet.Family) *program.Program {
+		p := &program.Program{Family: f}
+		for _, proto := range []inet.Protocol{inet.TCP, inet.UDP} {
+			front := program.Front{Addr: address(f, 0, 1), Protocol: proto, Port: 80}
+			pick := program.Pick{Count: uint16(len(backends)), Otherwise: program.Reject}
+			p.Routes = p.Routes.With(program.Route{Front: front, Inside: pick, Outside: pick})
+			for i, n := range backends {
+				p.Slots = p.Slots.With(program.Slot{Front: front, Number: uint16(i),
+					Backend: program.Backend{Addr: address(f, 2, n), Port: 8080}})
+			}
+		}
+		p.ClusterAddresses = p.ClusterAddresses.With(inet.Element{Addr: address(f, 0, 1)})
+		return p
+	}
+	return &service.Model{IPv4: one(inet.IPv4), IPv6: one(inet.IPv6)}
+}
+
+func noAddress(netip.Addr) bool { return false }
+
+func address(f inet.Family, net, host int) netip.Addr { return genproxy.Addr(f, net, host) }
+
+func TestAModelThatIsInForceSendsNothing(t *testing.T) {
+	s := newStage(t)
+	if r := s.apply(model(1, 2)); !r.Full || r.Elements == 0 {
+		t.Errorf("the first model: %+v", r)
+	}
+	if r := s.apply(model(1, 2)); r != (Report{}) {
+		t.Errorf("the same model again: %+v", r)
+	}
+	if r := s.apply(model(1, 3)); r.Elements != 2*2*2 || r.Full { // one out and one in, two fronts, two families
+		t.Errorf("a backend is replaced: %+v", r)
+	}
+}
+
+func TestAnotherProcessGoesOn(t *testing.T) {
+	s := newStage(t)
+	s.apply(model(1, 2))
+	s.Tables = s.open()
+	if r := s.apply(model(1, 2)); r != (Report{Full: true}) {
+		t.Errorf("a second process with the same model: %+v", r)
+	}
+}
+
+// watch listens for changes until the test ends, as an agent does.
+func (s *stage) watch() {
+	s.t.Helper()
+	ctx, stop := context.WithCancel(s.t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.ns.Do(func() error { return s.Watch(ctx) }) }()
+	s.t.Cleanup(func() {
+		stop()
+		check(s.t, <-ended)
+	})
+	s.await() // the watch begins with a notice
+}
+
+// await waits for a notice.
+func (s *stage) await() {
+	s.t.Helper()
+	select {
+	case <-s.Changed():
+	case <-time.After(time.Minute):
+		s.t.Fatal("no change was noticed")
+	}
+}
+
+// What another program does to the tables is noticed, counted and undone.
+func TestDriftIsRepaired(t *testing.T) {
+	s := newStage(t)
+	s.watch()
+	s.apply(model(1, 2))
+	foreign := nft.Op{Kind: nft.AddElements, Set: &nft.Set{Name: "vips", Key: nft.Addr4},
+		Entries: []nft.Entry{{Key: nft.Key{Element: inet.Element{Addr: address(inet.IPv4, 0, 9)}}}}}
+	check(t, s.ns.Do(func() error {
+		other, err := nft.Open(0, ruleset.Table(inet.IPv4))
+		if err != nil {
+			return err
+		}
+		return errors.Join(other.Commit([]nft.Op{foreign}), other.Close())
+	}))
+	s.await()
+	if r := s.apply(model(1, 2)); r.Drift != 1 || r.Elements != 1 {
+		t.Errorf("after an element was added: %+v", r)
+	}
+	if r := s.apply(model(1, 2)); r.Changes > 0 || r.Drift > 0 {
+		t.Errorf("after the repair: %+v", r)
+	}
+}
+
+// Verify notices what no notice told.
+func TestVerifyComparesAfterChangesOfOthers(t *testing.T) {
+	s := newStage(t)
+	s.apply(model(1, 2))
+	verify := func() { check(t, s.ns.Do(s.Verify)) }
+	if verify(); s.apply(model(1, 2)).Full {
+		t.Error("the tables are read again although nothing changed")
+	}
+	s.flush()
+	if verify(); s.apply(model(1, 2)).Drift == 0 {
+		t.Error("a flush stays unnoticed")
+	}
+}
+
+// flush removes all rules of the namespace.
+func (s *stage) flush() {
+	s.t.Helper()
+	check(s.t, s.ns.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		c.FlushRuleset()
+		return c.Flush()
+	}))
+}
+
+// After a flush all is written again, and a connection that was begun in between is ended: its next try meets
+// the Service.
+func TestFlushedTablesComeBack(t *testing.T) {
+	s := newStage(t)
+	s.watch()
+	s.apply(model(1))
+	s.flush()
+	s.await()
+	front, backend := addressPort(0, 1, 80), addressPort(2, 1, 8080)
+	s.connect(1, inet.TCP, front, front, nl.TCP_CONNTRACK_SYN_SENT)
+	s.connect(2, inet.TCP, front, backend, nl.TCP_CONNTRACK_ESTABLISHED)
+	if r := s.apply(model(1)); r.Drift == 0 || !r.Full || r.Ended != 1 {
+		t.Errorf("after a flush: %+v", r)
+	}
+	if left := s.clients(); !slices.Equal(left, []uint16{2}) {
+		t.Errorf("connections of the clients %d are left, want that which is established", left)
+	}
+}
+
+func addressPort(net, host int, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(address(inet.IPv4, net, host), port)
+}
+
+// connect puts a connection from that port of a client into the table.
+func (s *stage) connect(client uint16, p inet.Protocol, to, backend netip.AddrPort, state uint8) {
+	s.t.Helper()
+	from := address(inet.IPv4, 2, 200)
+	flow := &netlink.ConntrackFlow{FamilyType: unix.AF_INET, TimeOut: 600,
+		Forward: netlink.IPTuple{Protocol: uint8(p), SrcIP: from.AsSlice(), SrcPort: client, DstIP: to.Addr().AsSlice(),
+			DstPort: to.Port()},
+		Reverse: netlink.IPTuple{Protocol: uint8(p), SrcIP: backend.Addr().AsSlice(), SrcPort: backend.Port(),
+			DstIP: from.AsSlice(), DstPort: client}}
+	if p == inet.TCP {
+		flow.ProtoInfo = &netlink.ProtoInfoTCP{State: state}
+	}
+	check(s.t, s.ns.Do(func() error { return netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, flow) }))
+}
+
+// clients returns the ports of the clients that have connections.
+func (s *stage) clients() (ports []uint16) {
+	s.t.Helper()
+	check(s.t, s.ns.Do(func() error {
+		list, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		for _, f := range list {
+			ports = append(ports, f.Forward.SrcPort)
+		}
+		return err
+	}))
+	slices.Sort(ports)
+	return ports
+}
+
+// UDP clients of a backend that goes are ended, unless it still serves, and no others.
+func TestConnectionsToABackendThatGoesEnd(t *testing.T) {
+	s := newStage(t)
+	s.apply(model(1, 2, 3))
+	front := addressPort(0, 1, 80)
+	for i := range 3 {
+		s.connect(uint16(i+1), inet.UDP, front, addressPort(2, i+1, 8080), 0)
+		s.connect(uint16(i+11), inet.TCP, front, addressPort(2, i+1, 8080), nl.TCP_CONNTRACK_ESTABLISHED)
+	}
+	leaving := program.Backend{Addr: address(inet.IPv4, 2, 3), Port: 8080}
+	var r Report
+	check(t, s.ns.Do(func() (err error) {
+		r, err = s.Apply(t.Context(), Desired{Model: model(1), Own: noAddress,
+			Serving: func(_ program.Front, b program.Backend) bool { return b == leaving }})
+		return err
+	}))
+	if left, want := s.clients(), []uint16{1, 3, 11, 12, 13}; r.Ended != 1 || !slices.Equal(left, want) {
+		t.Errorf("ended %d; left are the clients %d, want %d", r.Ended, left, want)
+	}
+}
+
+// A process that begins ends what an earlier one left: connections to a backend that went meanwhile.
+func TestTheFirstPassEndsOldConnections(t *testing.T) {
+	s := newStage(t)
+	s.apply(model(1, 2))
+	s.connect(1, inet.UDP, addressPort(0, 1, 80), addressPort(2, 2, 8080), 0)
+	s.connect(2, inet.UDP, addressPort(0, 1, 80), addressPort(2, 1, 8080), 0)
+	s.connect(3, inet.UDP, addressPort(9, 1, 80), addressPort(9, 1, 80), 0) // not ours
+	s.Tables = s.open()
+	r := s.apply(model(1))
+	if left, want := s.clients(), []uint16{2, 3}; r.Ended != 1 || !slices.Equal(left, want) {
+		t.Errorf("ended %d; left are the clients %d, want %d", r.Ended, left, want)
+	}
+}
+
+// tableOwner is NFT_TABLE_F_OWNER: only the socket that made the table may change it.
+const tableOwner = 0x2
+
+// A family that fails does not keep the other from its change; what failed is made up for.
+func TestOneFamilyFails(t *testing.T) {
+	s := newStage(t)
+	s.apply(model(1))
+	var other *nftables.Conn
+	check(t, s.ns.Do(func() (err error) { // a table that another program owns
+		if err := Remove(slog.New(slog.DiscardHandler)); err != nil {
+			return err
+		}
+		other, err = nftables.New(nftables.AsLasting())
+		if err != nil {
+			return err
+		}
+		other.AddTable(&nftables.Table{Name: ruleset.TableName, Family: nftables.TableFamilyIPv4,
+			Flags: tableOwner})
+		return errors.Join(other.Flush(), s.Verify())
+	}))
+	r, err := s.try(model(2))
+	if err == nil || !strings.Contains(err.Error(), "ip podwall-services") || r.Elements == 0 {
+		t.Errorf("a table of IPv4 that another program owns: %v, %+v", err, r)
+	}
+	check(t, other.CloseLasting()) // the kernel removes the table
+	if r := s.apply(model(2)); r.Elements == 0 {
+		t.Errorf("when it is gone: %+v", r)
+	}
+	if r := s.apply(model(2)); r != (Report{}) {
+		t.Errorf("after that: %+v", r)
+	}
+}
+
+func TestRemovedTables(t *testing.T) {
+	s := newStage(t)
+	there := func() (found bool) {
+		check(t, s.ns.Do(func() (err error) {
+			found, err = Exist()
+			return err
+		}))
+		return found
+	}
+	if there() {
+		t.Error("there are tables before the first Apply")
+	}
+	if s.apply(model(1)); !there() {
+		t.Error("no tables after an Apply")
+	}
+	for range 2 {
+		if check(t, s.ns.Do(func() error { return Remove(slog.New(slog.DiscardHandler)) })); there() {
+			t.Error("tables are left after Remove")
+		}
+	}
+}
