@@ -195,13 +195,13 @@ func (t *Tables) apply(ctx context.Context, f *table, p *program.Program, want D
 	}
 	desired := f.renderer.Render(p, t.settings)
 	ops := nft.Diff(f.actual, desired)
-	report.Changes += len(ops)
-	for _, op := range ops {
-		report.Elements += op.Elements()
-	}
 	if err := conn.CommitUntil(ctx, ops); err != nil {
 		f.known, f.wrote = false, nil
 		return err
+	}
+	report.Changes += len(ops)
+	for _, op := range ops {
+		report.Elements += op.Elements()
 	}
 	f.actual, f.wrote = desired, desired
 	if err := t.committed(len(ops)); err != nil {
