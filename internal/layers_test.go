@@ -76,6 +76,7 @@ func layers() []layer {
 			"datapath", "agent"), "k8s.io"), reason: "it announces pods and decides nothing"},
 		{pkg: "internal/spelling", pure: true, may: []string{}, reason: "it compares words"},
 		{pkg: "internal/config", may: ours("inet", "spelling"), reason: "settings are values; those who use them are told by the agent"},
+		{pkg: "internal/command", may: append(ours("terminal"), "github.com/spf13/cobra"), reason: "it serves any command line and knows no command"},
 		{pkg: "internal/terminal", pure: true, may: []string{}, reason: "it breaks lines"},
 		{pkg: "internal/kubectl", never: ours("lab", "agent", "datapath", "observe", "netpol/oracle", "source/kube"),
 			reason: "it answers from the rules that agents load, and from what it reads itself"},

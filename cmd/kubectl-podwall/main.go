@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/kubectl"
 )
 
@@ -23,8 +24,9 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return kubectl.Run(ctx, version, os.Args[1:], kubectl.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+	status := kubectl.Run(ctx, version, os.Args[1:], kubectl.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Color: color()})
+	return command.Status(ctx, status)
 }
 
 // color follows no-color.org.

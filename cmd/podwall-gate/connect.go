@@ -17,7 +17,7 @@ import (
 
 // serve accepts TCP connections until ctx ends, and closes each.
 func serve(ctx context.Context, args []string, stderr io.Writer) error {
-	f, _ := newFlags("serve", stderr)
+	f := newFlags("serve", stderr)
 	addr := f.String("addr", ":8080", "where to listen")
 	if err := parse(f, args); err != nil {
 		return err
@@ -41,7 +41,7 @@ func serve(ctx context.Context, args []string, stderr io.Writer) error {
 
 // connect tries one TCP connection. It says "connected", or returns why not.
 func connect(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	f, _ := newFlags("connect", stderr)
+	f := newFlags("connect", stderr)
 	to := f.String("to", "", "address and port")
 	timeout := f.Duration("timeout", 3*time.Second, "how long to wait")
 	if err := parse(f, args); err != nil {

@@ -19,11 +19,13 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/podwall/podwall/internal/gate"
 	"github.com/podwall/podwall/internal/gate/cni"
+	"github.com/podwall/podwall/internal/terminal"
 )
 
 // version is set by the build.
@@ -40,16 +42,24 @@ func main() {
 
 const usage = `podwall-gate holds a pod's start until the kernel has its verdicts.
 
-  podwall-gate install [--watch]   add the CNI plugin to the pod network's configuration
-  podwall-gate uninstall           take it out again
-  podwall-gate status              say whether it is in use and whether an agent answers
-  podwall-gate list                list the announced pods
-  podwall-gate nri                 run as a plugin of the Node Resource Interface instead
-  podwall-gate serve, connect      the two ends of deploy/connectivity-check.sh
+  podwall-gate install          add the CNI plugin to the pod network's
+                                configuration; with --watch, each time that
+                                the configuration is written again
+  podwall-gate uninstall        remove it from there
+  podwall-gate status           whether it is in use, and an agent answers
+  podwall-gate list             list the announced pods
+  podwall-gate nri              run as a plugin of the Node Resource Interface
+                                instead
+  podwall-gate serve, connect   the two ends of deploy/connectivity-check.sh
   podwall-gate version
 
 Container runtimes run it as a CNI plugin, with CNI_COMMAND set.
 Flags of a command: podwall-gate COMMAND --help
+
+` + statusHelp
+
+const statusHelp = `Exit status: 0 done; 1 failed, as a CNI plugin with the error on standard
+output; 2 wrong command line.
 `
 
 // errUsage says that the command line is wrong; it has been explained.
@@ -81,7 +91,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = errUsage
 	}
 	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
+	case err == nil:
+		return 0
+	case errors.As(err, new(asked)):
+		fmt.Fprint(stdout, err)
 		return 0
 	case errors.Is(err, errUsage):
 		return 2
@@ -90,11 +103,36 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 1
 }
 
-// newFlags returns the flags that all commands have.
-func newFlags(command string, stderr io.Writer) (*flag.FlagSet, *string) {
+// newFlags returns the flags of a command, none so far.
+func newFlags(command string, stderr io.Writer) *flag.FlagSet {
 	f := flag.NewFlagSet("podwall-gate "+command, flag.ContinueOnError)
 	f.SetOutput(stderr)
-	return f, f.String("socket", "", "the agent's --gate-socket (default "+gate.DefaultSocket+")")
+	f.Usage = func() {} // an error is one line; what was asked for is printed by run
+	return f
+}
+
+// socketFlag adds the flag of the commands that ask the agent.
+func socketFlag(f *flag.FlagSet) *string {
+	return f.String("socket", "", "the agent's --gate-socket (default "+gate.DefaultSocket+")")
+}
+
+// asked is not an error, but the help that was asked for.
+type asked string
+
+func (a asked) Error() string { return string(a) }
+
+// helpOf lists the flags of a command, in lines that fit a terminal.
+func helpOf(f *flag.FlagSet) asked {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Flags of %s:\n", f.Name())
+	f.VisitAll(func(v *flag.Flag) {
+		kind, text := flag.UnquoteUsage(v)
+		if v.DefValue != "" && v.DefValue != "false" {
+			text += " (default " + v.DefValue + ")"
+		}
+		fmt.Fprintf(&b, "  --%s\n%s\n", strings.TrimSpace(v.Name+" "+kind), terminal.Wrap("        "+text, "        "))
+	})
+	return asked(b.String() + "\n" + statusHelp)
 }
 
 func parse(f *flag.FlagSet, args []string) error {
@@ -103,9 +141,12 @@ func parse(f *flag.FlagSet, args []string) error {
 	case err == nil && f.NArg() > 0:
 		fmt.Fprintf(f.Output(), "%s: unexpected argument %q\n", f.Name(), f.Arg(0))
 		return errUsage
-	case err == nil, errors.Is(err, flag.ErrHelp):
-		return err
+	case errors.Is(err, flag.ErrHelp):
+		return helpOf(f)
+	case err == nil:
+		return nil
 	}
+	fmt.Fprintf(f.Output(), "%s --help lists the flags\n", f.Name())
 	return errUsage // flag has said what is wrong
 }
 
@@ -114,7 +155,8 @@ func installer(ctx context.Context, command string, args []string, stdout, stder
 	if err != nil {
 		return fmt.Errorf("finding this program: %w", err)
 	}
-	f, socket := newFlags(command, stderr)
+	f := newFlags(command, stderr)
+	socket := socketFlag(f)
 	i := cni.Installer{Program: program, Entry: cni.Entry{Type: cni.Name}, Out: stdout}
 	f.StringVar(&i.ConfDir, "conf-dir", cni.DefaultConfDir, "directory of network configurations")
 	f.StringVar(&i.BinDir, "bin-dir", cni.DefaultBinDir, "directory of CNI plugins")
@@ -166,7 +208,8 @@ func uninstall(ctx context.Context, i cni.Installer) error {
 }
 
 func list(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	f, socket := newFlags("list", stderr)
+	f := newFlags("list", stderr)
+	socket := socketFlag(f)
 	if err := parse(f, args); err != nil {
 		return err
 	}

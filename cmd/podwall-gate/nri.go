@@ -20,7 +20,8 @@ import (
 
 // serveNRI serves a container runtime by its Node Resource Interface until ctx ends.
 func serveNRI(ctx context.Context, args []string, stderr io.Writer) error {
-	f, socket := newFlags("nri", stderr)
+	f := newFlags("nri", stderr)
+	socket := socketFlag(f)
 	p := nri.Plugin{Skeleton: skeleton}
 	f.StringVar(&p.Socket, "nri-socket", nri.DefaultSocket, "the runtime's socket")
 	f.DurationVar(&p.Timeout, "timeout", nri.DefaultTimeout,

@@ -17,14 +17,12 @@ import (
 
 	"golang.org/x/term"
 
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/lab/cli"
 )
 
 // version is set by the build.
 var version = "development"
-
-// statusInterrupted is what shells use for a program that Ctrl-C ended.
-const statusInterrupted = 130
 
 func main() { os.Exit(run()) }
 
@@ -40,10 +38,7 @@ func run() int {
 	defer unread()
 	status := cli.Run(ctx, version, os.Args[1:], cli.Streams{In: os.Stdin,
 		Out: answer{os.Stdout, unread}, Err: answer{os.Stderr, unread}, Color: color()})
-	if status != 0 && interrupted.Err() != nil {
-		return statusInterrupted
-	}
-	return status
+	return command.Status(interrupted, status)
 }
 
 // answer is a stream that somebody reads, or has stopped to.

@@ -27,7 +27,7 @@ Service the answer is yes if it passes to every pod behind it.
 
 ` + portHelp + `
 
-Exit status: 0 yes, 1 no, ` + statusHelp,
+Exit status: 0 yes; 1 no; ` + statusHelp,
 		Example: `  kubectl podwall can -n shop client web:8080
   kubectl podwall can -f ./manifests outside shop/web:80 && echo "open to all"`,
 		Args: cobra.ExactArgs(2),

@@ -40,7 +40,7 @@ protocols without ports as one; --port names single ports instead. Without --hos
 the hosts outside are one of each family, and one in each block that a policy
 names, eight at most. The form of -o json is ` + diff.Schema + `.
 
-Exit status: 0 no flow opens or closes, 1 some do, ` + statusHelp,
+Exit status: 0 no flow opens or closes; 1 some do; ` + statusHelp,
 		Example: `  kubectl podwall diff ./new-policies
   kubectl podwall diff -f ./manifests ./new-policies
   kubectl podwall diff ./old ./new --port tcp:8080`,

@@ -62,7 +62,7 @@ Exit status: 0 explained; 1 the packet of --probe says something else;
 	cmd.ValidArgsFunction = e.source.complete
 	cmd.Flags().BoolVar(&e.probe, "probe", false, "also send the packet, with podwall-lab; needs -f")
 	cmd.Flags().StringVar(&e.lab, "lab", "",
-		"podwall-lab `PROGRAM` of --probe; by default the one beside this program, else the one in PATH")
+		"podwall-lab `PROGRAM` of --probe; by default the one next to this program, else the one in PATH")
 	return cmd
 }
 

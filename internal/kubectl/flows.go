@@ -59,13 +59,13 @@ func flowsOf(s Streams, a agents) *cobra.Command {
 		Short: "Show flows that policies denied, on all nodes",
 		Long: `flows shows what the agents of all nodes have denied, with the policies that deny
 it and the rule that comes nearest, and what policies in audit mode would have
-denied. It asks podwall-agent on each node, which must
-run with --denied-flows-group; see docs/flows.md.
+denied. It asks podwall-agent on each node, which must run with
+--denied-flows-group; see docs/flows.md.
 
 POD is [NAMESPACE/]NAME of a pod or of a workload: flows with it at either end.
 Pods of a workload are known by their names: NAME-7c9f5d8b6-x2k4z, NAME-x2k4z,
-NAME-0.
-Without POD all flows of the namespace are shown, with -A those of all namespaces.
+NAME-0. Without POD all flows of the namespace are shown, with -A those of all
+namespaces.
 
 It runs a command in the agents' pods, so it needs the right to create pods/exec
 in their namespace (--agents-namespace), and to list pods there. That is a right
@@ -78,7 +78,7 @@ and flows that are kept are printed first, those of each node together. There is
 no -o yaml with --follow.
 
 Exit status: 0 shown; 3 some nodes did not answer, or record nothing (stderr says
-which), 2 no answer: wrong command line, no agent, no right, no connection.`,
+which); 2 no answer: wrong command line, no agent, no right, no connection.`,
 		Example: `  kubectl podwall flows -n shop
   kubectl podwall flows -n shop web --since 1h
   kubectl podwall flows -A --follow --node node1

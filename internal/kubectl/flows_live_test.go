@@ -23,7 +23,7 @@ func TestFlowsNeedTheRightOfOperators(t *testing.T) {
 	clients := adminOf(t, s)
 	tenant := filepath.Join(filepath.Dir(s.Kubeconfig), "tenant.kubeconfig")
 	ask := func() (int, string) {
-		status, out, said := command(t, "flows", "-n", "shop", "--kubeconfig", tenant)
+		status, out, said := commandLine(t, "flows", "-n", "shop", "--kubeconfig", tenant)
 		if out != "" {
 			t.Errorf("the tenant sees %q", out)
 		}

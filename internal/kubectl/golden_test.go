@@ -18,8 +18,8 @@ var update = flag.Bool("update", false, "write the golden answers anew")
 // invented is said of testdata/shop.yaml each time.
 const invented = "Deployment shop/web: invented the pods web-0, web-1 instead of 3, which are all\n  alike\n"
 
-// command runs a command line and returns its exit status and what it printed.
-func command(t *testing.T, args ...string) (status int, out, err string) {
+// commandLine runs a command line and returns its exit status and what it printed.
+func commandLine(t *testing.T, args ...string) (status int, out, err string) {
 	t.Helper()
 	var o, e bytes.Buffer
 	status = Run(t.Context(), "test", args, Streams{In: strings.NewReader(""), Out: &o, Err: &e})
@@ -48,7 +48,7 @@ func goldenAnswers(t *testing.T, path, manifests string) {
 		if !found {
 			continue
 		}
-		status, out, said := command(t, append(strings.Fields(args), "-f", manifests)...)
+		status, out, said := commandLine(t, append(strings.Fields(args), "-f", manifests)...)
 		fmt.Fprintf(&got, "%s\n%s", line, out)
 		if said = strings.ReplaceAll(said, invented, ""); said != "" {
 			fmt.Fprintf(&got, "stderr:\n%s", said)
@@ -92,7 +92,7 @@ func TestThePageShowsRealAnswers(t *testing.T) {
 			continue
 		}
 		shown++
-		status, out, _ := command(t, strings.Fields(pages.Replace(args))...)
+		status, out, _ := commandLine(t, strings.Fields(pages.Replace(args))...)
 		if status != 0 {
 			said := fmt.Sprintf("exit status %d\n", status)
 			if want, ok = strings.CutSuffix(want, said); !ok {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/logging"
 	"github.com/podwall/podwall/internal/terminal"
 )
@@ -38,7 +39,7 @@ const (
 
 // statusHelp documents the exit statuses in each command's help.
 const statusHelp = `3 an object could not be read, or a policy is not
-enforced as it is written (stderr says which), 2 no answer: wrong command line,
+enforced as it is written (stderr says which); 2 no answer: wrong command line,
 no such pod, no connection.`
 
 // exit is the error of a command that has said everything already.
@@ -48,9 +49,13 @@ func (e exit) Error() string { return fmt.Sprintf("exit status %d", e.status) }
 
 // Run runs one command line and returns the exit status.
 func Run(ctx context.Context, version string, args []string, s Streams) int {
+	s.In = command.Input(ctx, s.In)
 	root := newRoot(version, s)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := command.Check(root, args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	var e exit
 	switch {
 	case err == nil:
@@ -75,7 +80,7 @@ kernel. They hold for every plugin that implements NetworkPolicy as the API
 says. Nothing is written anywhere.
 
 Exit status: 0 answered, and the answer is yes; 1 the answer is no (can), or
-something was found; ` + statusHelp,
+something was found; ` + statusHelp + ` 130 interrupted.`,
 		Example: `  kubectl podwall explain -n shop web-0
   kubectl podwall explain -n shop client web:8080
   kubectl podwall explain -f ./manifests shop/client svc/shop/web:80
@@ -86,19 +91,12 @@ something was found; ` + statusHelp,
   kubectl podwall rules -n shop web-0
   kubectl podwall flows -n shop --follow
   kubectl podwall audit -A --since 24h`,
-		Version:       version,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version: version,
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetOut(s.Out)
-	root.SetErr(s.Err)
-	root.SuggestionsMinimumDistance = 2
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ",
-		fmt.Sprintf("Flags.FlagUsagesWrapped %d ", terminal.Columns)))
-	root.SetVersionTemplate("kubectl-podwall {{.Version}}\n")
 	root.AddCommand(newExplain(s), newCan(s),
 		newMatrix(s), newDiff(s), newLint(s), newRules(s), newFlows(s), newAudit(s))
+	command.Setup(root, s.Out, s.Err)
 	return root
 }

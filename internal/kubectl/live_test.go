@@ -83,19 +83,19 @@ func TestAClusterAnswersAsItsObjectsDo(t *testing.T) {
 		"explain shop/client 198.51.100.80:80",
 	} {
 		args := strings.Fields(question)
-		status, live, said := command(t, append(args, "--kubeconfig", s.Kubeconfig)...)
-		status2, file, said2 := command(t, append(args, "-f", "testdata/cluster.yaml")...)
+		status, live, said := commandLine(t, append(args, "--kubeconfig", s.Kubeconfig)...)
+		status2, file, said2 := commandLine(t, append(args, "-f", "testdata/cluster.yaml")...)
 		if diff := cmp.Diff(file, live); diff != "" || status != status2 || live == "" {
 			t.Errorf("%s: exit status %d, of files %d (-files +cluster):\n%s%s%s", question, status, status2, diff, said, said2)
 		}
 	}
 	// A workload is what a controller made pods for.
-	status, live, said := command(t, "explain", "-n", "shop", "client", "web", "--kubeconfig", s.Kubeconfig)
+	status, live, said := commandLine(t, "explain", "-n", "shop", "client", "web", "--kubeconfig", s.Kubeconfig)
 	if status != 0 || !strings.Contains(live, "shop/client to shop/web-6bd7-x1 tcp:8080: allowed") {
 		t.Errorf("exit status %d\n%s%s", status, live, said)
 	}
 	// Names for the shell.
-	_, names, _ := command(t, "__complete", "explain", "--kubeconfig", s.Kubeconfig, "-n", "shop", "cl")
+	_, names, _ := commandLine(t, "__complete", "explain", "--kubeconfig", s.Kubeconfig, "-n", "shop", "cl")
 	if !strings.HasPrefix(names, "client\n:") {
 		t.Errorf("completions %q", names)
 	}
@@ -105,7 +105,7 @@ func TestAClusterAnswersAsItsObjectsDo(t *testing.T) {
 func TestNamesOfWorkloadsAndServicesAreProposed(t *testing.T) {
 	s := liveServer(t)
 	for begun, want := range map[string]string{"w": "web web-6bd7-x1 web-6bd7-x2", "svc/": "svc/web", "out": "outside"} {
-		_, names, _ := command(t, "__complete", "can", "--kubeconfig", s.Kubeconfig, "-n", "shop", begun)
+		_, names, _ := commandLine(t, "__complete", "can", "--kubeconfig", s.Kubeconfig, "-n", "shop", begun)
 		if got := strings.Fields(names); strings.Join(got[:len(got)-1], " ") != want {
 			t.Errorf("%s: %q, want %s", begun, got, want)
 		}
@@ -122,7 +122,7 @@ func TestATenantSeesItsNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func() (int, string, string) {
-		return command(t, "explain", "-n", "shop", "client", "web", "--kubeconfig", tenant)
+		return commandLine(t, "explain", "-n", "shop", "client", "web", "--kubeconfig", tenant)
 	}
 	if status, out, said := ask(); status != statusUsage || !strings.Contains(said, "User \"tenant\" cannot list") {
 		t.Errorf("without rights: exit status %d\n%s%s", status, out, said)
@@ -143,7 +143,7 @@ func TestATenantSeesItsNamespace(t *testing.T) {
 	if status != statusNotWritten || !strings.Contains(out, "allowed by shop/web spec.ingress[0]") {
 		t.Errorf("exit status %d\n%s%s", status, out, said)
 	}
-	status, _, said = command(t, "can", "-n", "shop", "client", "web", "--kubeconfig", "/nonexistent")
+	status, _, said = commandLine(t, "can", "-n", "shop", "client", "web", "--kubeconfig", "/nonexistent")
 	if status != statusUsage || !strings.Contains(said, "--kubeconfig") {
 		t.Errorf("without a kubeconfig: exit status %d\n%s", status, said)
 	}

@@ -41,7 +41,7 @@ explain about others.
 Exit status: 0 shown, whatever is allowed; ` + statusHelp,
 		Example: `  kubectl podwall matrix
   kubectl podwall matrix -n shop --by pod --port tcp:8080,53/udp
-  kubectl podwall matrix -f ./manifests --host 203.0.113.10 -o html > matrix.html`,
+  kubectl podwall matrix -f ./manifests --host 203.0.113.10 -o html > page.html`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return m.run(cmd.Context()) },
 	}

@@ -9,12 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
@@ -157,18 +156,9 @@ func (r *labReport) verdict(a answer) probedPath {
 
 // findLab returns the path of podwall-lab.
 func (e *explainCommand) findLab() (string, error) {
-	const name = "podwall-lab"
-	if e.lab != "" {
-		return exec.LookPath(e.lab)
-	}
-	if self, err := os.Executable(); err == nil {
-		if path, err := exec.LookPath(filepath.Join(filepath.Dir(self), name)); err == nil {
-			return path, nil
-		}
-	}
-	path, err := exec.LookPath(name)
+	path, err := command.Find("podwall-lab", e.lab)
 	if err != nil {
-		return "", errors.New("no podwall-lab beside this program and none in PATH: build it, or name it with --lab")
+		return "", fmt.Errorf("%w; build it, or name it with --lab", err)
 	}
 	return path, nil
 }

@@ -26,11 +26,11 @@ spec: {podSelecter: {matchLabels: {app: s}}, ingress: [{}]}
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	status, out, said := command(t, "explain", "-f", file, "-n", "a", "c", "s:80")
+	status, out, said := commandLine(t, "explain", "-f", file, "-n", "a", "c", "s:80")
 	if status != statusNotWritten || !strings.Contains(out, "to allow it: correct spec.podSelecter") {
 		t.Errorf("exit status %d\n%s%s", status, out, said)
 	}
-	if status, _, _ := command(t, "can", "-f", file, "-n", "a", "c", "s:80"); status != statusNo {
+	if status, _, _ := commandLine(t, "can", "-f", file, "-n", "a", "c", "s:80"); status != statusNo {
 		t.Errorf("can: exit status %d", status)
 	}
 }

@@ -55,7 +55,7 @@ func TestWrongCommandLines(t *testing.T) {
 		"rules -n shop wep":                    "web",
 		"rules -n shop web --output=xml":       `unknown output "xml"`,
 	} {
-		status, out, said := command(t, append(strings.Fields(line), "-f", "testdata/shop.yaml")...)
+		status, out, said := commandLine(t, append(strings.Fields(line), "-f", "testdata/shop.yaml")...)
 		if status != statusUsage || out != "" || !strings.Contains(strings.Join(strings.Fields(said), " "), want) {
 			t.Errorf("%s: status %d, %s%s, want %s", line, status, out, said, want)
 		}
@@ -63,7 +63,7 @@ func TestWrongCommandLines(t *testing.T) {
 }
 
 func TestTheStandardInputIsOneState(t *testing.T) {
-	status, _, said := command(t, "diff", "-f", "-", "-")
+	status, _, said := commandLine(t, "diff", "-f", "-", "-")
 	if status != statusUsage || !strings.Contains(said, "one of the states") {
 		t.Errorf("status %d: %s", status, said)
 	}
@@ -86,17 +86,17 @@ func TestANewStateFromTheStandardInput(t *testing.T) {
 func TestTwoStatesOfFiles(t *testing.T) {
 	pods := podNamed("a", "") + podNamed("b", "")
 	one, two := file(t, pods), file(t, pods+policyNamed("p", "{podSelector: {matchLabels: {app: a}}}"))
-	status, out, _ := command(t, "diff", one, two)
+	status, out, _ := commandLine(t, "diff", one, two)
 	want := "closes  everybody → shop/a every port and protocol\n        ingress: shop/p isolates"
 	if status != statusNo || !strings.Contains(out, want) {
 		t.Errorf("status %d:\n%s", status, out)
 	}
-	status, out, _ = command(t, "diff", one, one)
+	status, out, _ = commandLine(t, "diff", one, one)
 	if status != 0 || !strings.HasPrefix(out, "No flow opens or closes.") {
 		t.Errorf("status %d:\n%s", status, out)
 	}
 	broken := file(t, pods+policyNamed("p", "{podSelector: {matchLabels: {app: a}}, ingress: [{ports: [{port: 0}]}]}"))
-	status, _, said := command(t, "diff", broken, broken)
+	status, _, said := commandLine(t, "diff", broken, broken)
 	if status != statusNotWritten || strings.Count(said, "port 0 is not in") != 1 {
 		t.Errorf("status %d: %s", status, said)
 	}
@@ -120,7 +120,7 @@ func TestWhatAppliedObjectsReplace(t *testing.T) {
 		"a new pod": {podNamed("c", ", spec: {nodeName: one}, status: {podIPs: [{ip: 10.9.9.9}]}"),
 			"New pods: shop/c", ""},
 	} {
-		status, out, said := command(t, "diff", "-f", base, file(t, tt.text))
+		status, out, said := commandLine(t, "diff", "-f", base, file(t, tt.text))
 		if status == statusUsage || !strings.Contains(out, tt.out) || !strings.Contains(said, tt.said) {
 			t.Errorf("%s: status %d\n%s%s", name, status, out, said)
 		}
@@ -148,7 +148,7 @@ func TestLintStatuses(t *testing.T) {
 		"no pods, an error": {policyNamed("p", "{podSelector: {}, ingress: [{ports: [{port: 0}]}]}"), statusNotWritten,
 			"[reader]\n1 finding\n"},
 	} {
-		status, out, said := command(t, "lint", file(t, tt.text))
+		status, out, said := commandLine(t, "lint", file(t, tt.text))
 		if status != tt.status || !strings.HasSuffix(strings.ReplaceAll(out, "\n  ", " "), tt.out) {
 			t.Errorf("%s: status %d, want %d\n%s%s", name, status, tt.status, out, said)
 		}
@@ -157,7 +157,7 @@ func TestLintStatuses(t *testing.T) {
 
 // The page of matrix is whole, and no name in it does something to a terminal.
 func TestThePageOfAMatrix(t *testing.T) {
-	status, out, _ := command(t, "matrix", "-f", "testdata/shop.yaml", "-o", "html")
+	status, out, _ := commandLine(t, "matrix", "-f", "testdata/shop.yaml", "-o", "html")
 	if status != 0 || !strings.HasPrefix(out, "<!DOCTYPE html>") || !strings.HasSuffix(out, "</html>\n") {
 		t.Errorf("status %d: %s", status, out)
 	}

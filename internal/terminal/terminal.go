@@ -38,3 +38,16 @@ func Wrap(text, indent string) string {
 	}
 	return b.String()
 }
+
+// Fill breaks the lines of a text anew, so that they are as long as Columns allows. Paragraphs
+// are kept apart by empty lines. One that has an indented line, or two blanks in a row, is a
+// table or an example, and stays as it is.
+func Fill(text string) string {
+	paragraphs := strings.Split(text, "\n\n")
+	for i, p := range paragraphs {
+		if !strings.HasPrefix(p, " ") && !strings.Contains(p, "\n ") && !strings.Contains(p, "  ") {
+			paragraphs[i] = Wrap(strings.ReplaceAll(p, "\n", " "), "")
+		}
+	}
+	return strings.Join(paragraphs, "\n\n")
+}

@@ -40,7 +40,7 @@ func allFlags(t *testing.T) []string {
 	for _, command := range []string{"demo", "run", "check", "ruleset", "bench packets", "bench web", "bench control"} {
 		cli.Run(t.Context(), "test", append(strings.Fields(command), "--help"), cli.Streams{Out: &text, Err: &text})
 	}
-	for _, command := range []string{"explain", "can", "matrix", "diff", "lint", "rules"} {
+	for _, command := range []string{"explain", "can", "matrix", "diff", "lint", "rules", "flows", "audit"} {
 		kubectl.Run(t.Context(), "test", []string{command, "--help"}, kubectl.Streams{Out: &text, Err: &text})
 	}
 	dir, err := programs()
@@ -52,7 +52,7 @@ func allFlags(t *testing.T) []string {
 		if err != nil {
 			t.Fatalf("podwall-gate %s --help: %v\n%s", command, err, out)
 		}
-		text.WriteString(strings.ReplaceAll(string(out), "\n  -", "\n  --"))
+		text.Write(out)
 	}
 	return append(regexp.MustCompile(`--[a-z0-9-]+`).FindAllString(text.String(), -1), flagsOfOthers()...)
 }

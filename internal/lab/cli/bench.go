@@ -38,7 +38,9 @@ runs, and its ratio to the base of the same round. A second base, "no agent
 again", shows how much of a difference is noise.
 
 Machines that do other work at the same time give wide intervals: look at them
-before you look at the medians.`,
+before you look at the medians.
+
+` + benchStatusHelp,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

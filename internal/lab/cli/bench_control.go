@@ -8,14 +8,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/lab/bench"
 	"github.com/podwall/podwall/internal/lab/measure/control"
 )
@@ -40,7 +39,9 @@ large    100,000 pods, 10,000 policies, from a small API server in this process
 tenants  604 namespaces, 5,413 pods, 13,678 policies, likewise
 memory   8,000, 50,000 and 100,000 pods under the same 500 policies
 
-The whole takes about half an hour.`,
+The whole takes about half an hour.
+
+` + benchStatusHelp,
 		Example: `  podwall-lab bench control --quick                      does it work here
   podwall-lab bench control --only large --rounds 10     the large cluster alone`,
 		Args: cobra.NoArgs,
@@ -75,10 +76,10 @@ The whole takes about half an hour.`,
 	common.bind(cmd)
 	f := cmd.Flags()
 	f.StringVar(&bed.agent, "agent", "",
-		"podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
+		"podwall-agent `PROGRAM`; by default the one next to this program, else the one in PATH")
 	f.StringVar(&bed.datapath, "datapath", "nat", "where the agent judges packets: `nat|filter`")
 	f.StringVar(&cfg.KubeAPI, "kubeapi", os.Getenv(kubeAPIVariable),
-		"test API server `PROGRAM` (make kubeapi); by default $"+kubeAPIVariable+", else kubeapi beside this program")
+		"test API server `PROGRAM` (make kubeapi); by default $"+kubeAPIVariable+", else kubeapi next to this program")
 	f.IntVar(&cfg.Rounds, "rounds", 5, "how often each figure is taken")
 	f.StringSliceVar(&cfg.Only, "only", nil, "measure these `PARTS` only: "+strings.Join(control.Parts(), ", "))
 	return cmd
@@ -97,18 +98,13 @@ func checkParts(only []string) error {
 // be there; otherwise none is fine.
 func findKubeAPI(cfg *control.Config, asked bool) error {
 	if cfg.KubeAPI == "" && !asked {
-		if self, err := os.Executable(); err == nil {
-			cfg.KubeAPI, _ = exec.LookPath(filepath.Join(filepath.Dir(self), "kubeapi")) // none is fine
-		}
+		cfg.KubeAPI = command.Next("kubeapi")
 		return nil
 	}
 	if cfg.KubeAPI == "" {
 		return nil
 	}
-	path, err := exec.LookPath(cfg.KubeAPI)
-	if err != nil {
-		return fmt.Errorf("looking for the API server: %w", err)
-	}
-	cfg.KubeAPI, err = filepath.Abs(path)
+	var err error
+	cfg.KubeAPI, err = command.Find("the API server", cfg.KubeAPI)
 	return err
 }

@@ -25,7 +25,7 @@ func TestBenchControlMeasuresEverything(t *testing.T) {
 	case err != nil:
 		t.Fatal(err)
 	}
-	status, out, stderr := command(t, withAgentFlag("bench", "control", "--quick", "-o", "json", "--kubeapi", api, "--only", parts)...)
+	status, out, stderr := commandLine(t, withAgentFlag("bench", "control", "--quick", "-o", "json", "--kubeapi", api, "--only", parts)...)
 	if status != 0 {
 		t.Fatalf("exit status %d\n%s", status, stderr)
 	}

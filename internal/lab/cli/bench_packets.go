@@ -10,14 +10,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/bench"
 	"github.com/podwall/podwall/internal/lab/measure/meter"
@@ -58,11 +57,11 @@ are then switched off and on, in random order, round by round; the base of a row
 is the same stage in the same round with the rules off. Without a group all are
 measured, which takes about ten minutes.
 
-With the programs that "make kubeapi" builds beside this one, the real
-kube-proxy is beside the agent in most rows; else a stand-in is. The report says
-which.
+With the programs that "make kubeapi" builds next to this one, the real
+kube-proxy runs next to the agent in most rows; else a stand-in does. The report
+says which.
 
-The groups are ` + strings.Join(packets.Groups[:], ", ") + ".",
+The groups are ` + strings.Join(packets.Groups[:], ", ") + ".\n\n" + benchStatusHelp,
 		Example: `  podwall-lab bench packets
   podwall-lab bench packets pods --rounds 40 --out bench
   podwall-lab bench packets datapath wiring -o markdown
@@ -74,16 +73,16 @@ The groups are ` + strings.Join(packets.Groups[:], ", ") + ".",
 	}
 	b.benchFlags.bind(cmd)
 	cmd.Flags().StringVar(&b.bed.agent, "agent", "",
-		"podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
+		"podwall-agent `PROGRAM`; by default the one next to this program, else the one in PATH")
 	cmd.Flags().StringVar(&b.bed.cniBin, "cni-bin", os.Getenv("PODWALL_CNI_BIN"),
 		"`DIR` of the CNI plugins, for the wirings cni-bridge and cni-ptp")
 	cmd.Flags().StringVar(&b.wiring, "wiring", string(lab.Routed),
-		"how pods are wired, but in the groups wiring and found: one of `"+wiringNames()+"`")
+		"how pods are wired, but in the groups wiring and found: one `NAME` of "+wiringNames())
 	cmd.Flags().IntVar(&b.rounds, "rounds", defaultRounds, "how `OFTEN` each setting is measured")
 	cmd.Flags().StringVar(&b.kubeAPI, "kubeapi", "",
-		"API server `PROGRAM` for kube-proxy and peers; by default the one beside this program")
+		"API server `PROGRAM` for kube-proxy and peers; by default the one next to this program")
 	cmd.Flags().StringVar(&b.kubeProxy, "kube-proxy", "",
-		"kube-proxy `PROGRAM` for the base; by default the one beside this program, else a stand-in; "+
+		"kube-proxy `PROGRAM` for the base; by default the one next to this program, else a stand-in; "+
 			"none: the stand-in")
 	cmd.Flags().StringArrayVar(&b.peers, "peer", nil,
 		"measure another agent too: `NAME=COMMAND`, run by sh in each node with KUBECONFIG and NODE_NAME set")
@@ -118,7 +117,7 @@ func (b *benchPackets) run(cmd *cobra.Command, version string, s Streams, groups
 	}
 	cfg := packets.Config{Groups: groups, Wiring: wirings[0], CNIBin: b.bed.cniBin, Rounds: b.rounds, Quick: b.quick,
 		Agent: b.bed.agent, Meter: []string{self, meterCommand},
-		KubeAPI: beside(self, b.kubeAPI, "kubeapi"), KubeProxy: beside(self, b.kubeProxy, "kube-proxy"), Peers: peers}
+		KubeAPI: nextTo(b.kubeAPI, "kubeapi"), KubeProxy: nextTo(b.kubeProxy, "kube-proxy"), Peers: peers}
 	if len(peers) > 0 && cfg.KubeAPI == "" {
 		return errors.New("peers need an API server: run `make kubeapi`, or name it with --kubeapi")
 	}
@@ -152,16 +151,12 @@ func (b *benchPackets) parsePeers() ([]packets.Peer, error) {
 	return list, nil
 }
 
-// beside returns the program that was named, else the one beside this program if
-// there is one. "none" names none.
-func beside(self, named, name string) string {
+// nextTo returns the program that was named, else the one next to this program if there is
+// one. "none" names none.
+func nextTo(named, name string) string {
 	switch named {
 	case "":
-		path, err := exec.LookPath(filepath.Join(filepath.Dir(self), name))
-		if err != nil {
-			return ""
-		}
-		return path
+		return command.Next(name)
 	case "none":
 		return ""
 	}

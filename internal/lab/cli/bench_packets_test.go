@@ -16,7 +16,7 @@ import (
 
 func TestBenchPacketsWritesItsReportAndPlots(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
-	status, out, stderr := command(t, withAgentFlag("bench", "packets", "pods", "--quick", "--out", dir)...)
+	status, out, stderr := commandLine(t, withAgentFlag("bench", "packets", "pods", "--quick", "--out", dir)...)
 	if status != 0 || stderr != "" {
 		t.Fatalf("exit status %d\n%s", status, stderr)
 	}

@@ -8,14 +8,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/bench"
 	"github.com/podwall/podwall/internal/lab/measure/web"
@@ -47,7 +46,9 @@ nft (Debian: nginx, apache2-utils, nftables; no service needs to run).
 A peer is any other agent, as NAME=COMMAND. The command is run by sh -c in the
 network namespace of each node, with KUBECONFIG and NODE_NAME set; SIGTERM goes
 to all its processes at the end of its turn, SIGKILL ten seconds later. It must
-then have taken away what it put into the kernel: see the example.`,
+then have taken away what it put into the kernel: see the example.
+
+` + benchStatusHelp,
 		Example: `  podwall-lab bench web
   podwall-lab bench web --pods 2000,8000 --concurrency 10,100 --out bench
   podwall-lab bench web \
@@ -58,11 +59,11 @@ then have taken away what it put into the kernel: see the example.`,
 	b.bench.bind(cmd)
 	f := cmd.Flags()
 	f.StringVar(&b.bed.agent, "agent", "",
-		"podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
+		"podwall-agent `PROGRAM`; by default the one next to this program, else the one in PATH")
 	f.StringVar(&b.cfg.KubeAPI, "kubeapi", "",
-		"API server `PROGRAM`; by default kubeapi beside this program, else the one in PATH")
+		"API server `PROGRAM`; by default kubeapi next to this program, else the one in PATH")
 	f.StringVar(&b.cfg.KubeProxy, "kube-proxy", "",
-		"kube-proxy `PROGRAM`; by default the one beside this program, else the one in PATH")
+		"kube-proxy `PROGRAM`; by default the one next to this program, else the one in PATH")
 	f.StringVar((*string)(&b.cfg.Wiring), "wiring", string(lab.Routed), "how pods are wired: `routed|bridge`")
 	f.IntVar(&b.cfg.Services, "services", 1000, "`NUMBER` of Services that do nothing")
 	f.IntSliceVar(&b.cfg.Pods, "pods", []int{2000, 6000, 8000}, "`NUMBERS` of pods behind them, growing")
@@ -160,23 +161,12 @@ func (b *benchWeb) findPrograms() error {
 	return nil
 }
 
-// findProgram looks for what was named, else beside this program, in PATH, and
-// where the system keeps its daemons, which is not in everybody's PATH.
+// findProgram is command.Find, which also looks where the system keeps its daemons: that is not in
+// the PATH of every user.
 func findProgram(name, named string) (string, error) {
-	places := []string{name, filepath.Join("/usr/sbin", name)}
-	if self, err := os.Executable(); err == nil {
-		places = append([]string{filepath.Join(filepath.Dir(self), name)}, places...)
+	path, err := command.Find(name, named)
+	if err != nil && named == "" {
+		return command.Find(name, filepath.Join("/usr/sbin", name))
 	}
-	if named != "" {
-		places = []string{named}
-	}
-	var last error
-	for _, place := range places {
-		path, err := exec.LookPath(place)
-		if err == nil {
-			return filepath.Abs(path)
-		}
-		last = err
-	}
-	return "", last
+	return path, err
 }

@@ -50,7 +50,7 @@ func TestBenchWebMeasuresEverySettingAndWritesAWholeReport(t *testing.T) {
 	agent := os.Getenv(agentVariable) + " --gate-socket=" + dir + "/$NODE_NAME.sock"
 	peer := "other agent=trap : TERM; " + agent + " --kubeconfig=$KUBECONFIG; " + agent + " --cleanup-config"
 	args := append([]string{"bench", "web", "--quick", "-o", "json", "--out", dir, "--wiring", "bridge", "--peer", peer}, flags...)
-	status, out, stderr := command(t, withAgentFlag(args...)...)
+	status, out, stderr := commandLine(t, withAgentFlag(args...)...)
 	if status != 0 {
 		t.Fatalf("exit status %d\n%s", status, stderr)
 	}

@@ -44,7 +44,9 @@ step, and prints each cell that differs:
 
 The backend kernel applies the steps of a case to running agents as changes and
 sends real packets. The backend program evaluates the compiled programs, and
-oracle reads the policies by itself.`,
+oracle reads the policies by itself.
+
+` + verdictStatusHelp,
 		Example: `  podwall-lab check testdata/cases/recipes.jsonl testdata/cases/check*.jsonl
   podwall-lab check --backend program testdata/cases/*.jsonl*
   podwall-lab check --wiring bridge --every 20 -o observed.jsonl cases.jsonl.gz`,

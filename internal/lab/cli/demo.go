@@ -41,7 +41,9 @@ and shows who reaches whom before and after each.
 
 It ends with a table of what these policies must do, beside what was reported
 for kube-router. Every verdict is a real packet that arrived in the namespace of
-its destination, or that a drop counter accounts for.`,
+its destination, or that a drop counter accounts for.
+
+` + verdictStatusHelp,
 		Example: `  podwall-lab demo
   podwall-lab demo --wiring bridge --datapath filter
   podwall-lab demo -o json > demo.json`,

@@ -20,13 +20,12 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/trial"
@@ -48,6 +47,14 @@ const (
 	statusNotWritten = 3 // what is enforced is not what the manifests say
 )
 
+// The exit statuses in the help of commands.
+const (
+	verdictStatusHelp = `Exit status: 0 every verdict is the expected one; 1 some are not; 2 wrong command
+line, or this machine cannot run it; 130 interrupted.`
+	benchStatusHelp = `Exit status: 0 measured, whether or not the bars are met; 2 wrong command line,
+or it could not be measured; 130 interrupted.`
+)
+
 // exit is the error of a command that has said everything already.
 type exit struct{ status int }
 
@@ -57,9 +64,10 @@ func (e exit) Error() string { return fmt.Sprintf("exit status %d", e.status) }
 func Run(ctx context.Context, version string, args []string, s Streams) int {
 	out := &answer{to: s.Out}
 	s.Out = out
+	s.In = command.Input(ctx, s.In)
 	root := newRoot(version, s)
 	root.SetArgs(args)
-	err := known(root, args)
+	err := command.Check(root, args)
 	if err == nil {
 		err = root.ExecuteContext(ctx)
 	}
@@ -77,24 +85,6 @@ func Run(ctx context.Context, version string, args []string, s Streams) int {
 		fmt.Fprintln(s.Err, logging.Plain(line))
 	}
 	return statusUsage
-}
-
-// known refuses a command that there is not, also before -h: cobra shows the help of
-// the whole program then, as if all were well.
-func known(root *cobra.Command, args []string) error {
-	if len(args) == 0 || strings.HasPrefix(args[0], "-") || args[0] == "help" || strings.HasPrefix(args[0],
-		"__complete") {
-		return nil
-	}
-	root.InitDefaultCompletionCmd(args...)
-	if found, _, err := root.Find(args[:1]); err == nil && found != root {
-		return nil
-	}
-	text := fmt.Sprintf("unknown command %q", args[0])
-	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
-		text += ", did you mean " + strings.Join(near, " or ") + "?"
-	}
-	return errors.New(text + "; podwall-lab --help lists those that there are")
 }
 
 // answer remembers the first failure to print, so that a truncated answer never
@@ -122,29 +112,21 @@ runs podwall-agent in each node, sends real packets and says which arrived.
 It needs Linux, and root or user namespaces. Nothing of the machine is changed
 and nothing can leave the lab: it has no way out and goes away with the process.
 
-Exit status: 0 all as it should be, 1 something differs, 2 wrong command line or
-this machine cannot run it, 3 an object of the manifests could not be read, or a
-policy is not enforced as it is written, 130 interrupted.`,
+Exit status: 0 all as it should be; 1 something differs; 2 wrong command line, or
+this machine cannot run it; 3 an object of the manifests could not be read, or a
+policy is not enforced as it is written; 130 interrupted.`,
 		Example: `  podwall-lab demo
   podwall-lab run -f ./manifests
   podwall-lab check testdata/cases/recipes.jsonl
   podwall-lab ruleset -f ./manifests --node node1`,
-		Version:       version,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version: version,
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SuggestionsMinimumDistance = 2
-	root.SetOut(s.Out)
-	root.SetErr(s.Err)
-	// The flags' help wraps too.
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), "Flags.FlagUsages ",
-		fmt.Sprintf("Flags.FlagUsagesWrapped %d ", columns)))
-	root.SetVersionTemplate("podwall-lab {{.Version}}\n")
 	root.AddCommand(newDemo(s), newRun(s), newCheck(s), newRuleset(s), newBench(version, s, newBenchPackets,
 		newBenchWeb, newBenchControl), newMeter())
+	command.Setup(root, s.Out, s.Err)
 	return root
 }
 
@@ -157,7 +139,7 @@ type bedFlags struct {
 func (b *bedFlags) bind(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&b.agent, "agent", "",
-		"podwall-agent `PROGRAM`; by default the one beside this program, else the one in PATH")
+		"podwall-agent `PROGRAM`; by default the one next to this program, else the one in PATH")
 	f.StringVar(&b.cniBin, "cni-bin", os.Getenv("PODWALL_CNI_BIN"),
 		"`DIR` of the CNI plugins, for the wirings cni-bridge and cni-ptp")
 	f.StringVar(&b.datapath, "datapath", "nat", "where the agent judges packets: `nat|filter`")
@@ -208,25 +190,11 @@ func (b *bedFlags) start(ctx context.Context, w lab.Wiring, nodes []string, used
 }
 
 func (b *bedFlags) findAgent() (string, error) {
-	const name = "podwall-agent"
-	if b.agent != "" {
-		path, err := exec.LookPath(b.agent)
-		if err != nil {
-			return "", fmt.Errorf("looking for the agent: %w", err)
-		}
-		return filepath.Abs(path)
-	}
-	if self, err := os.Executable(); err == nil {
-		if path, err := exec.LookPath(filepath.Join(filepath.Dir(self), name)); err == nil {
-			return path, nil
-		}
-	}
-	path, err := exec.LookPath(name)
+	path, err := command.Find("podwall-agent", b.agent)
 	if err != nil {
-		return "", errors.New("no podwall-agent beside this program and none in PATH; build it, " +
-			"or name it with --agent")
+		return "", fmt.Errorf("%w; build it, or name it with --agent", err)
 	}
-	return filepath.Abs(path)
+	return path, nil
 }
 
 func parseWirings(list []string) ([]lab.Wiring, error) {

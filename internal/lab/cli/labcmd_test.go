@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 	entry.Main(m, entry.FreshAgent("../../../cmd/podwall-agent"))
 }
 
-// command runs a command line and returns its exit status, stdout and stderr.
-func command(t *testing.T, args ...string) (status int, stdout, stderr string) {
+// commandLine runs a command line and returns its exit status, stdout and stderr.
+func commandLine(t *testing.T, args ...string) (status int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
 	status = Run(t.Context(), "test", args, Streams{Out: &out, Err: &err})
@@ -42,7 +42,7 @@ func withAgentFlag(args ...string) []string {
 }
 
 func TestTheDemoPassesOnBothWirings(t *testing.T) {
-	status, out, stderr := command(t, withAgentFlag("demo", "-o", "json")...)
+	status, out, stderr := commandLine(t, withAgentFlag("demo", "-o", "json")...)
 	if status != 0 {
 		t.Errorf("exit status %d\n%s", status, stderr)
 	}
@@ -74,7 +74,7 @@ func TestTheDemoPassesOnBothWirings(t *testing.T) {
 }
 
 func TestTheDemoIsPlainTextWhenPiped(t *testing.T) {
-	status, out, stderr := command(t, withAgentFlag("demo", "--wiring", "routed")...)
+	status, out, stderr := commandLine(t, withAgentFlag("demo", "--wiring", "routed")...)
 	if status != 0 {
 		t.Fatalf("exit status %d\n%s\n%s", status, out, stderr)
 	}
@@ -115,7 +115,7 @@ func TestCheckPrintsLeaksAndBlocksAndFails(t *testing.T) {
 	}
 	for _, backend := range []string{"oracle", "program", "kernel"} {
 		args := []string{"check", "--backend", backend, file}
-		status, out, stderr := command(t, withAgentFlag(args...)...)
+		status, out, stderr := commandLine(t, withAgentFlag(args...)...)
 		if status != statusDiffers || !strings.Contains(out, "LEAK  recipe-01") || !strings.Contains(out, "BLOCK recipe-01") {
 			t.Errorf("%s: exit status %d\n%s\n%s", backend, status, out, stderr)
 		}
@@ -124,7 +124,7 @@ func TestCheckPrintsLeaksAndBlocksAndFails(t *testing.T) {
 
 func TestCheckWritesWhatItObserved(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "observed.jsonl")
-	status, out, stderr := command(t, withAgentFlag("check", "--every", "6", "-o", file, "../../../testdata/cases/recipes.jsonl")...)
+	status, out, stderr := commandLine(t, withAgentFlag("check", "--every", "6", "-o", file, "../../../testdata/cases/recipes.jsonl")...)
 	if status != 0 || !strings.Contains(out, "3 steps") {
 		t.Fatalf("exit status %d\n%s\n%s", status, out, stderr)
 	}

@@ -26,7 +26,7 @@ const ownService = `
 // its sender in hairpin mode only.
 func TestAPodReachesItsOwnServiceOnBridges(t *testing.T) {
 	for _, wiring := range []string{"bridge", "cni-bridge"} {
-		status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, ownService),
+		status, out, stderr := commandLine(t, withAgentFlag("run", "-f", manifests(t, ownService),
 			"--wiring", wiring, "-o", "json")...)
 		var r runReport
 		if err := json.Unmarshal([]byte(out), &r); err != nil || status != 0 {
@@ -69,7 +69,7 @@ func TestRunTakesAddressesAndNamesThatUsersHave(t *testing.T) {
 			text = "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {nodeName: n1}, status: {podIP: 172.30.0.1}}\n---\n" +
 				"{apiVersion: v1, kind: Pod, metadata: {name: b}, spec: {nodeName: n1}, status: {podIP: 172.30.0.11}}\n"
 		}
-		status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, text),
+		status, out, stderr := commandLine(t, withAgentFlag("run", "-f", manifests(t, text),
 			"--wiring", wiring, "--probe", "tcp:80")...)
 		if status != 0 || stderr != "" || !strings.Contains(out, "every verdict is what the policies say") {
 			t.Errorf("%s: exit status %d\n%s%s", wiring, status, out, stderr)
@@ -85,7 +85,7 @@ func TestRunTakesAddressesAndNamesThatUsersHave(t *testing.T) {
 func TestRunTriesWhatItIsAskedFor(t *testing.T) {
 	dir := manifests(t, shop+"---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: c}}\n---\n"+
 		"{apiVersion: v1, kind: Pod, metadata: {name: done}, status: {phase: Succeeded, podIP: 10.1.1.1}}\n")
-	status, out, stderr := command(t, withAgentFlag("run", "-f", dir, "--probe", "tcp:8080",
+	status, out, stderr := commandLine(t, withAgentFlag("run", "-f", dir, "--probe", "tcp:8080",
 		"--from", "default", "--from", "192.0.2.2", "--to", "app=web")...)
 	if status != 0 || stderr != "" {
 		t.Fatalf("exit status %d\n%s", status, stderr)
@@ -100,7 +100,7 @@ func TestRunTriesWhatItIsAskedFor(t *testing.T) {
 	if strings.Contains(out, "shop/client") {
 		t.Errorf("somebody was tried whom nobody asked for:\n%s", out)
 	}
-	status, out, stderr = command(t, withAgentFlag("run", "-f", dir, "--to", "shop/webb")...)
+	status, out, stderr = commandLine(t, withAgentFlag("run", "-f", dir, "--to", "shop/webb")...)
 	if status != statusUsage || out != "" || !strings.Contains(stderr, `--to "shop/webb" names nobody`) {
 		t.Errorf("exit status %d\n%s%s", status, out, stderr)
 	}
@@ -130,7 +130,7 @@ spec: {podSelector: {matchLabels: {a: vm}}, policyTypes: [Ingress]}
 func TestFurtherAddressesAreThePods(t *testing.T) {
 	dir := manifests(t, vm)
 	for _, wiring := range []string{"routed", "bridge", "cni-bridge", "cni-ptp"} {
-		status, out, stderr := command(t, withAgentFlag("run", "-f", dir,
+		status, out, stderr := commandLine(t, withAgentFlag("run", "-f", dir,
 			"--wiring", wiring, "--probe", "tcp:80", "-o", "json",
 			"--extra-addresses", "10.200.0.0/24,10.201.0.0/24", "--namespace", "default", "--host", "192.0.2.1")...)
 		var r runReport
@@ -147,13 +147,13 @@ func TestFurtherAddressesAreThePods(t *testing.T) {
 	}
 	// What the agents would not take is no address of the pod here either.
 	args := withAgentFlag("run", "-f", dir, "--probe", "tcp:80", "--extra-addresses", "10.200.0.0/24")
-	status, out, stderr := command(t, args...)
+	status, out, stderr := commandLine(t, args...)
 	if status != statusNotWritten || strings.Contains(out, "10.201.0.5") || !strings.Contains(out, "vm at 10.200.0.5") ||
 		!strings.Contains(stderr, "10.201.0.5 is not counted") {
 		t.Errorf("exit status %d\n%s%s", status, out, stderr)
 	}
 	for flag, want := range map[string]bool{"": false, "10.200.0.0/24": true} {
-		_, out, stderr := command(t, "ruleset", "-f", dir, "--node", "n2", "--extra-addresses", flag)
+		_, out, stderr := commandLine(t, "ruleset", "-f", dir, "--node", "n2", "--extra-addresses", flag)
 		if strings.Contains(out, "10.200.0.5") != want || !strings.Contains(stderr, "--extra-addresses") {
 			t.Errorf("--extra-addresses %q:\n%s%s", flag, out, stderr)
 		}
@@ -171,7 +171,7 @@ const doubtful = `
 `
 
 func TestRunWarnsOfWhatWasProbablyNotMeant(t *testing.T) {
-	status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, doubtful),
+	status, out, stderr := commandLine(t, withAgentFlag("run", "-f", manifests(t, doubtful),
 		"-o", "json", "--probe", "tcp:80")...)
 	var r runReport
 	if err := json.Unmarshal([]byte(out), &r); err != nil || status != 0 {

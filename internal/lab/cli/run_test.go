@@ -75,7 +75,7 @@ func manifests(t *testing.T, text string) string {
 
 func TestRunShowsWhoReachesWhomInTheUsersManifests(t *testing.T) {
 	for _, datapath := range []string{"nat", "filter"} {
-		status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, shop), "--datapath", datapath, "-o", "json")...)
+		status, out, stderr := commandLine(t, withAgentFlag("run", "-f", manifests(t, shop), "--datapath", datapath, "-o", "json")...)
 		if status != 0 {
 			t.Fatalf("exit status %d\n%s\n%s", status, out, stderr)
 		}
@@ -116,7 +116,7 @@ func column(rows []string, n int) string {
 }
 
 func TestRunPrintsMatricesAndRulesets(t *testing.T) {
-	status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, shop), "--ruleset", "--probe", "udp:53,tcp:8080", "--host", "198.51.100.9")...)
+	status, out, stderr := commandLine(t, withAgentFlag("run", "-f", manifests(t, shop), "--ruleset", "--probe", "udp:53,tcp:8080", "--host", "198.51.100.9")...)
 	if status != 0 {
 		t.Fatalf("exit status %d\n%s\n%s", status, out, stderr)
 	}
@@ -129,7 +129,7 @@ func TestRunPrintsMatricesAndRulesets(t *testing.T) {
 }
 
 func TestRunNeedsPods(t *testing.T) {
-	status, _, stderr := command(t, withAgentFlag("run", "-f", manifests(t, "kind: Namespace\napiVersion: v1\nmetadata: {name: x}\n"))...)
+	status, _, stderr := commandLine(t, withAgentFlag("run", "-f", manifests(t, "kind: Namespace\napiVersion: v1\nmetadata: {name: x}\n"))...)
 	if status != statusUsage || !strings.Contains(stderr, "Pods are needed, or workloads") {
 		t.Errorf("exit status %d, %s", status, stderr)
 	}
@@ -140,7 +140,7 @@ func TestRunSaysWhichFileIsBrokenAndGoesOn(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "broken.yaml"), []byte("kind: [\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	status, out, stderr := command(t, withAgentFlag("run", "-f", dir, "-o", "json")...)
+	status, out, stderr := commandLine(t, withAgentFlag("run", "-f", dir, "-o", "json")...)
 	if status != statusNotWritten || !strings.Contains(stderr, "broken.yaml:") {
 		t.Errorf("exit status %d\n%s\n%s", status, out, stderr)
 	}
@@ -170,7 +170,7 @@ items:
 `
 
 func TestRunReadsWhatTheAgentReads(t *testing.T) {
-	status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, inOneFile), "-o", "json", "--probe", "tcp:80")...)
+	status, out, stderr := commandLine(t, withAgentFlag("run", "-f", manifests(t, inOneFile), "-o", "json", "--probe", "tcp:80")...)
 	if status != 0 || stderr != "" {
 		t.Fatalf("exit status %d\n%s\n%s", status, out, stderr)
 	}
@@ -198,7 +198,7 @@ func TestWhatIsNotEnforcedAsWrittenHasAnExitStatus(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "policy.yaml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		status, _, stderr := command(t, "ruleset", "-f", dir, "--node", "node1")
+		status, _, stderr := commandLine(t, "ruleset", "-f", dir, "--node", "node1")
 		if status != statusNotWritten || stderr == "" {
 			t.Errorf("%s: exit status %d, %s", name, status, stderr)
 		}
@@ -224,7 +224,7 @@ items:
 `
 
 func TestRunTriesAllThatCanBeRead(t *testing.T) {
-	status, out, stderr := command(t, withAgentFlag("run", "-f", manifests(t, crowded), "--wiring", "bridge", "--ruleset",
+	status, out, stderr := commandLine(t, withAgentFlag("run", "-f", manifests(t, crowded), "--wiring", "bridge", "--ruleset",
 		"--probe", "tcp:8080")...)
 	if status != statusNotWritten {
 		t.Errorf("exit status %d\n%s\n%s", status, out, stderr)
@@ -249,7 +249,7 @@ func TestNamesOfNodesDoNotReachTheTerminalRaw(t *testing.T) {
 		t.Errorf("run --ruleset prints %q", out.String())
 	}
 	pod := "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {nodeName: \"a\\e[2Jb\"}}"
-	if status, _, stderr := command(t, "ruleset", "-f", manifests(t, pod)); status != statusUsage || strings.Contains(stderr, "\x1b") {
+	if status, _, stderr := commandLine(t, "ruleset", "-f", manifests(t, pod)); status != statusUsage || strings.Contains(stderr, "\x1b") {
 		t.Errorf("ruleset: exit status %d, %q", status, stderr)
 	}
 }

@@ -20,11 +20,13 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 	}{
 		{"frobnicate", `unknown command "frobnicate"`},
 		{"explain -h", `unknown command "explain"`},
+		{"help explain", `unknown command "explain"`},
+		{"bench everything --help", `unknown command "everything"; podwall-lab bench --help lists the commands`},
 		{"rulset -f x", "did you mean ruleset?"},
 		{"demo --wiring bridge,tubes", `unknown wiring "tubes", want one of routed, bridge`},
 		{"demo -o yaml", `unknown output "yaml"`},
 		{"demo --datapath sideways", `unknown datapath "sideways"`},
-		{"demo --agent /does/not/exist", "looking for the agent"},
+		{"demo --agent /does/not/exist", "looking for podwall-agent"},
 		{"demo --wiring cni-ptp --cni-bin=", "name their directory with --cni-bin"},
 		{"run", "no manifests given"},
 		{"run -f /does/not/exist", "reading manifests"},
@@ -62,7 +64,7 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 			if !strings.Contains(tt.line, "--agent") && args[0] != "frobnicate" && args[0] != "ruleset" {
 				args = withAgentFlag(args...)
 			}
-			status, out, stderr := command(t, args...)
+			status, out, stderr := commandLine(t, args...)
 			if status != statusUsage || out != "" || !strings.Contains(stderr, tt.want) || strings.Count(stderr, "\n") != 1 {
 				t.Errorf("exit status %d, stdout %q, stderr %q; want %d and one line with %q", status, out, stderr, statusUsage, tt.want)
 			}
@@ -72,8 +74,8 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 
 func TestEveryCommandHasHelpWithExamples(t *testing.T) {
 	for _, name := range []string{"demo", "run", "check", "ruleset", "bench packets", "bench web", "bench control"} {
-		status, out, _ := command(t, append(strings.Fields(name), "--help")...)
-		if status != 0 || !strings.Contains(out, "Examples:\n  podwall-lab "+name) {
+		status, out, _ := commandLine(t, append(strings.Fields(name), "--help")...)
+		if status != 0 || !strings.Contains(out, "Examples:\n  podwall-lab "+name) || !strings.Contains(out, "xit status") {
 			t.Errorf("%s --help: exit status %d\n%s", name, status, out)
 		}
 	}
@@ -90,7 +92,7 @@ func helps(cmd *cobra.Command) [][]string {
 
 func TestNoHelpIsWiderThanATerminal(t *testing.T) {
 	for _, args := range helps(newRoot("test", Streams{Out: io.Discard, Err: io.Discard})) {
-		status, out, _ := command(t, args...)
+		status, out, _ := commandLine(t, args...)
 		if status != 0 {
 			t.Errorf("%v: exit status %d", args, status)
 		}
@@ -109,7 +111,7 @@ func notWider(t *testing.T, name, out string) {
 }
 
 func TestRulesetPrintsTheTableOfANode(t *testing.T) {
-	status, out, stderr := command(t, "ruleset", "-f", "../../../examples/demo", "--node", "node1")
+	status, out, stderr := commandLine(t, "ruleset", "-f", "../../../examples/demo", "--node", "node1")
 	if status != 0 || stderr != "" {
 		t.Fatalf("exit status %d\n%s", status, stderr)
 	}
@@ -129,8 +131,8 @@ func TestRulesetPrintsWhatADefaultNodeLoads(t *testing.T) {
 	args := []string{"ruleset", "-f", "../../../examples/demo", "--node", "node1"}
 	closed := []string{"elements = { \"lo\" }", "iifname != @non-pod-links jump antispoof", "chain guarded {", "chain unjudged-input {"}
 	onBridge := []string{"hook prerouting priority -190", "table bridge podwall {", "elements = { \"kube-bridge\" }"}
-	_, plain, _ := command(t, args...)
-	_, bridged, _ := command(t, append(args, "--bridge")...)
+	_, plain, _ := commandLine(t, args...)
+	_, bridged, _ := commandLine(t, append(args, "--bridge")...)
 	for _, part := range closed {
 		if !strings.Contains(plain, part) || !strings.Contains(bridged, part) {
 			t.Errorf("%q is not in\n%s", part, plain)

@@ -19,7 +19,7 @@ import (
 func TestRunSaysWhy(t *testing.T) {
 	dir := manifests(t, strings.Replace(shop, "matchLabels: {app: client}", "matchLabels: {app: cleint}", 1))
 	args := withAgentFlag("run", "-f", dir, "--probe", "tcp:8080", "--from", "shop/client", "--to", "shop/web", "--why")
-	status, out, stderr := command(t, args...)
+	status, out, stderr := commandLine(t, args...)
 	for _, part := range []string{"shop/client to shop/web tcp:8080: denied", "isolated by shop/web",
 		"spec.ingress[0].from[0].podSelector: needs app=cleint, has app=client",
 		`to allow it: set app of spec.ingress[0].from[0].podSelector to "client"`} {
@@ -27,7 +27,7 @@ func TestRunSaysWhy(t *testing.T) {
 			t.Errorf("without %q (status %d):\n%s%s", part, status, out, stderr)
 		}
 	}
-	_, out, stderr = command(t, append(args, "-o", "json")...)
+	_, out, stderr = commandLine(t, append(args, "-o", "json")...)
 	var report struct {
 		Why []struct {
 			Families    []string
