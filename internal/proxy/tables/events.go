@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
 	"github.com/podwall/podwall/internal/wake"
@@ -18,16 +19,26 @@ import (
 
 // events collect other programs' changes of our tables between two Applys.
 type events struct {
-	wake wake.Signal   // holds at most one wake-up
-	port atomic.Uint32 // of our nftables connection
+	wake  wake.Signal                       // holds at most one wake-up
+	ports [len(inet.Families)]atomic.Uint32 // of our nftables connections
 
 	mu      sync.Mutex // guards pending
 	pending nft.Notice
 }
 
-func (e *events) init(port uint32) {
-	e.wake = wake.New()
-	e.port.Store(port)
+func (e *events) init() { e.wake = wake.New() }
+
+// mine notes the netlink port of a family's connection.
+func (e *events) mine(family int, port uint32) { e.ports[family].Store(port) }
+
+// own reports whether that netlink port is one of ours.
+func (e *events) own(port uint32) bool {
+	for i := range e.ports {
+		if port != 0 && port == e.ports[i].Load() {
+			return true
+		}
+	}
+	return false
 }
 
 // Changed receives when an Apply has something to do that no change of the model asks for.
@@ -57,10 +68,9 @@ const rewatch = time.Second
 // Watch listens for other programs' changes until ctx ends. A failed watch is restarted, and all that it may
 // have missed counts as changed.
 func (t *Tables) Watch(ctx context.Context) error {
-	own := func(port uint32) bool { return port == t.port.Load() }
 	ours := func(id nft.TableID) bool { return slices.Contains(ruleset.Tables(), id) }
 	for ctx.Err() == nil {
-		if err := nft.Monitor(ctx, own, ours, t.note); err != nil && ctx.Err() == nil {
+		if err := nft.Monitor(ctx, t.own, ours, t.note); err != nil && ctx.Err() == nil {
 			t.log.Error("watching the tables of Services failed, restarting", "err", err)
 		}
 		select {

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/conntrack"
@@ -31,10 +32,9 @@ import (
 type Tables struct {
 	settings ruleset.Settings
 	log      *slog.Logger
-	conn     *nft.Conn // to the table of IPv4; that of IPv6 is reached over the same socket
+	families [len(inet.Families)]*table
 	entries  *conntrack.Conn
-	broken   bool // something failed, so the connections may be out of step
-	families [len(inet.Families)]table
+	failed   bool // reading or deleting entries failed, so their connection may be out of step
 	events
 	generation   uint32 // of the kernel's nftables, up to which the tables are known
 	transactions uint32 // how many of ours are included in it
@@ -62,21 +62,36 @@ type Report struct {
 
 // Open connects to the kernel, in the network namespace of the calling thread.
 func Open(settings ruleset.Settings, log *slog.Logger) (*Tables, error) {
-	conn, err := nft.Open(0, ruleset.Table(inet.IPv4))
-	if err != nil {
-		return nil, err
+	t := &Tables{settings: settings, log: log}
+	t.events.init()
+	for i, f := range inet.Families {
+		conn, err := nft.Open(0, ruleset.Table(f))
+		if err != nil {
+			return nil, errors.Join(err, t.Close())
+		}
+		t.families[i] = &table{conn: conn}
+		t.mine(i, conn.PortID())
 	}
-	entries, err := conntrack.Open()
-	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+	var err error
+	if t.entries, err = conntrack.Open(); err != nil {
+		return nil, errors.Join(err, t.Close())
 	}
-	t := &Tables{settings: settings, log: log, conn: conn, entries: entries}
-	t.events.init(conn.PortID())
 	return t, nil
 }
 
 // Close ends the connections to the kernel. The tables stay.
-func (t *Tables) Close() error { return errors.Join(t.conn.Close(), t.entries.Close()) }
+func (t *Tables) Close() error {
+	var failed []error
+	for _, f := range t.families {
+		if f != nil {
+			failed = append(failed, f.conn.Close())
+		}
+	}
+	if t.entries != nil {
+		failed = append(failed, t.entries.Close())
+	}
+	return errors.Join(failed...)
+}
 
 // Apply makes the kernel agree. Repeated with the same model it sends nothing. A failure in one family does
 // not keep the other from its change. After an error the kernel has what it had, or a part of a large
@@ -87,28 +102,28 @@ func (t *Tables) Apply(ctx context.Context, want Desired) (Report, error) {
 		return report, err
 	}
 	if err := t.hear(); err != nil {
-		return report, t.trust(err)
+		return report, err
 	}
 	var failed []error
 	for i, f := range inet.Families {
-		if err := t.apply(ctx, &t.families[i], want.Model.Program(f), want, &report); err != nil {
+		if err := t.apply(ctx, t.families[i], want.Model.Program(f), want, &report); err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", ruleset.Table(f), err))
 		}
 	}
-	return report, t.trust(errors.Join(failed...))
+	return report, errors.Join(failed...)
 }
 
 // Verify makes the next Apply compare both tables with the kernel, if anything in the kernel's nftables
-// changed that was not ours. It reports whether an Apply has something to do.
+// changed that was not ours.
 func (t *Tables) Verify() error {
 	if err := t.renew(); err != nil {
 		return err
 	}
-	g, err := t.conn.Generation()
+	g, err := t.readGeneration()
 	if err == nil && g != t.generation {
 		t.note(nft.Notice{Table: true})
 	}
-	return t.trust(err)
+	return err
 }
 
 // Counters returns the packets that the tables rejected or dropped, by counter name, of both families.
@@ -117,10 +132,10 @@ func (t *Tables) Counters() (map[string]uint64, error) {
 		return nil, err
 	}
 	sum := map[string]uint64{}
-	for _, id := range ruleset.Tables() {
-		list, err := t.conn.Of(id).Counters()
+	for _, f := range t.families {
+		list, err := f.conn.Counters()
 		if err != nil {
-			return nil, t.trust(err)
+			return nil, f.trust(err)
 		}
 		for name, n := range list {
 			sum[name] += n
@@ -129,55 +144,68 @@ func (t *Tables) Counters() (map[string]uint64, error) {
 	return sum, nil
 }
 
-// trust notes from the error whether the connections are still usable, and returns the error.
-func (t *Tables) trust(err error) error {
-	t.broken = t.broken || err != nil
-	return err
-}
-
-// renew reconnects if something failed since the last call.
+// renew reconnects where something failed since the last call. Each family has a connection of its own: one
+// on which a commit failed may be out of step, and would make the other family's fail, too.
 func (t *Tables) renew() error {
-	if !t.broken {
+	for i, f := range t.families {
+		if !f.broken {
+			continue
+		}
+		if err := f.conn.Renew(); err != nil {
+			return err
+		}
+		t.mine(i, f.conn.PortID())
+		f.broken = false
+	}
+	if !t.failed {
 		return nil
 	}
-	if err := t.conn.Renew(); err != nil {
-		return err
-	}
-	t.port.Store(t.conn.PortID())
 	entries, err := conntrack.Open()
 	if err != nil {
 		return err
 	}
 	old := t.entries
-	t.entries, t.broken = entries, false
+	t.entries, t.failed = entries, false
 	return old.Close()
 }
 
-// hear takes the pending notices. Lost ones can be ignored if the generation shows that all transactions
-// were ours.
-func (t *Tables) hear() error {
-	n := t.take()
-	if n.Lost && !n.Table {
-		g, err := t.conn.Generation()
-		if n.Table = err != nil || g != t.generation; err != nil {
-			t.forgetTables()
-			return err
-		}
-	}
-	if n.Table {
-		t.forgetTables()
-	}
-	return nil
+// readGeneration returns the kernel's counter of committed transactions.
+func (t *Tables) readGeneration() (uint32, error) {
+	g, err := t.families[0].conn.Generation()
+	return g, t.families[0].trust(err)
 }
 
-func (t *Tables) forgetTables() {
-	for i := range t.families {
-		t.families[i].known = false
+// committedByUs returns how many transactions of ours the kernel has accepted.
+func (t *Tables) committedByUs() (n uint32) {
+	for _, f := range t.families {
+		n += f.conn.Transactions()
 	}
+	return n
+}
+
+// hear takes the pending notices. Lost ones can be ignored if the generation shows that all transactions
+// were ours. If a table is not known, both are read: what is read counts up to the generation before it.
+func (t *Tables) hear() error {
+	n := t.take()
+	known := !n.Table && !slices.ContainsFunc(t.families[:], func(f *table) bool { return !f.known })
+	if known && !n.Lost {
+		return nil
+	}
+	g, err := t.readGeneration()
+	if err == nil && known && g == t.generation {
+		return nil
+	}
+	for _, f := range t.families {
+		f.known = false
+	}
+	t.generation, t.transactions = g, t.committedByUs()
+	return err
 }
 
 // table is what is known of the table of one family.
 type table struct {
+	conn     *nft.Conn
+	broken   bool // something failed, so the connection may be out of step
 	renderer ruleset.Renderer
 	actual   *nft.Table // what the kernel holds, nil for no table
 	known    bool       // actual can be trusted
@@ -187,17 +215,22 @@ type table struct {
 	settled *program.Program
 }
 
+// trust notes from the error whether the connection is still usable, and returns the error.
+func (f *table) trust(err error) error {
+	f.broken = f.broken || err != nil
+	return err
+}
+
 // apply brings one table to its program, then ends what the change left behind.
 func (t *Tables) apply(ctx context.Context, f *table, p *program.Program, want Desired, report *Report) error {
-	conn := t.conn.Of(ruleset.Table(p.Family))
-	if err := t.read(ctx, conn, f, report); err != nil {
-		return err
+	if err := t.read(ctx, f, report); err != nil {
+		return f.trust(err)
 	}
 	desired := f.renderer.Render(p, t.settings)
 	ops := nft.Diff(f.actual, desired)
-	if err := conn.CommitUntil(ctx, ops); err != nil {
+	if err := f.conn.CommitUntil(ctx, ops); err != nil {
 		f.known, f.wrote = false, nil
-		return err
+		return f.trust(err)
 	}
 	report.Changes += len(ops)
 	for _, op := range ops {
@@ -207,19 +240,15 @@ func (t *Tables) apply(ctx context.Context, f *table, p *program.Program, want D
 	if err := t.committed(len(ops)); err != nil {
 		return err
 	}
-	return t.settle(conn, f, p, want, report)
+	return t.settle(f, p, want, report)
 }
 
 // read reads a table from the kernel, unless it is known.
-func (t *Tables) read(ctx context.Context, conn *nft.Conn, f *table, report *Report) error {
+func (t *Tables) read(ctx context.Context, f *table, report *Report) error {
 	if f.known {
 		return nil
 	}
-	g, err := conn.Generation() // first: changes during the reading count as unknown
-	if err != nil {
-		return err
-	}
-	actual, err := conn.ReadUntil(ctx)
+	actual, err := f.conn.ReadUntil(ctx)
 	if err != nil {
 		return err
 	}
@@ -232,7 +261,6 @@ func (t *Tables) read(ctx context.Context, conn *nft.Conn, f *table, report *Rep
 		}
 	}
 	f.actual, f.known = actual, true
-	t.generation, t.transactions = g, t.conn.Transactions()
 	return nil
 }
 
@@ -242,11 +270,11 @@ func (t *Tables) committed(changes int) error {
 	if changes == 0 {
 		return nil
 	}
-	g, err := t.conn.Generation()
+	g, err := t.readGeneration()
 	if err != nil {
 		return err
 	}
-	if taken := t.conn.Transactions(); g == t.generation+taken-t.transactions {
+	if taken := t.committedByUs(); g == t.generation+taken-t.transactions {
 		t.generation, t.transactions = g, taken
 	}
 	return nil
@@ -254,18 +282,19 @@ func (t *Tables) committed(changes int) error {
 
 // settle forgets the clients of backends that went, and ends connections that would go on to them. It runs
 // after the change is in the kernel: until then clients are sent there.
-func (t *Tables) settle(conn *nft.Conn, f *table, p *program.Program, want Desired, report *Report) error {
+func (t *Tables) settle(f *table, p *program.Program, want Desired, report *Report) error {
 	if f.settled == p {
 		return nil
 	}
-	forgotten, err := ruleset.Forget(conn, p, ruleset.StickyChanges(f.settled, p), t.settings, want.Own)
+	forgotten, err := ruleset.Forget(f.conn, p, ruleset.StickyChanges(f.settled, p), t.settings, want.Own)
 	report.Forgotten += forgotten
 	if err != nil {
-		return err
+		return f.trust(err)
 	}
 	ended, err := t.end(stale.After(f.settled, p, want.Serving), p.Family)
 	report.Ended += ended
 	if err != nil {
+		t.failed = true
 		return err
 	}
 	f.settled = p
