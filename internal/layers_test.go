@@ -61,8 +61,13 @@ func layers() []layer {
 		{pkg: "internal/kernel/sysctl", may: []string{"golang.org/x/sys"}, reason: "files with one value each"},
 		{pkg: "internal/kernel/links", may: append(append(ours("inet", "wake", "kernel/sysctl"), "golang.org/x/net/bpf"), kernel...),
 			reason: "it looks at interfaces, not at policies"},
-		{pkg: "internal/kuberouter", pure: true, may: []string{}, reason: "what may be removed is a function of what was found"},
-		{pkg: "internal/kuberouter/host", may: append(ours("kuberouter"), kernel...), reason: "it looks and removes, and decides nothing"},
+		{pkg: "internal/leftover", pure: true, may: []string{}, reason: "objects of other programs are values"},
+		{pkg: "internal/leftover/host", may: append(ours("leftover"), kernel...),
+			reason: "it reads and removes objects of other programs, and decides nothing"},
+		{pkg: "internal/kuberouter", pure: true, may: ours("leftover"),
+			reason: "what may be removed is a function of what was found"},
+		{pkg: "internal/kuberouter/host", may: append(ours("kuberouter", "leftover"), kernel...),
+			reason: "it looks and removes, and decides nothing"},
 		{pkg: "internal/source/kube", never: ours("netpol/policy", "netpol/compile", "netpol/program", "kernel/nft", "datapath",
 			"agent"), reason: "a source fills the store and decides nothing"},
 		{pkg: "internal/source/manifest", never: ours("netpol/policy", "netpol/compile", "netpol/program", "kernel/nft", "datapath",
@@ -141,7 +146,7 @@ func labLayers(k8s []string) []layer {
 // owners lists modules that only some packages may import outside of tests.
 func owners() map[string][]string {
 	return map[string][]string{
-		"github.com/google/nftables": {"internal/kernel/nft", "internal/datapath", "internal/lab", "internal/kuberouter/host"},
+		"github.com/google/nftables": {"internal/kernel/nft", "internal/datapath", "internal/lab", "internal/leftover/host"},
 		"k8s.io/client-go": {"internal/source/kube", "internal/uninstall", "internal/kubectl",
 			"internal/lab/kubeapi", "internal/lab/measure", "test/cluster"},
 		"k8s.io/cli-runtime":                 {"internal/kubectl"},

@@ -13,6 +13,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/podwall/podwall/internal/leftover"
 )
 
 // Inventory is the state found on a node.
@@ -34,34 +36,16 @@ type Inventory struct {
 	NotEnforcing string
 }
 
-// Key identifies a table: the family as nft writes it (ip, ip6, inet) and the name.
-type Key struct{ Family, Name string }
-
-func (k Key) String() string { return k.Family + " " + k.Name }
-
-// Table is a table of nftables.
-type Table struct {
-	Key
-	Chains []Chain
-}
-
-// Chain is a chain with its rules that lead to another chain.
-type Chain struct {
-	Name  string
-	Jumps []Rule
-}
-
-// Rule is a rule with a jump or goto to Target.
-type Rule struct {
-	Handle uint64
-	Target string
-}
-
-// LegacyTable is a table of iptables-legacy, with the names of its chains.
-type LegacyTable struct {
-	Key
-	Chains []string
-}
+// The objects that are found and removed.
+type (
+	Key         = leftover.Key
+	Table       = leftover.Table
+	Chain       = leftover.Chain
+	Rule        = leftover.Rule
+	LegacyTable = leftover.LegacyTable
+	Jump        = leftover.Jump
+	ChainName   = leftover.ChainName
+)
 
 // The names that the firewall uses. The digest is 16 characters of base 32 in every release; a name
 // of another form belongs to another program.
@@ -87,7 +71,8 @@ func IsFirewallChain(name string) bool {
 const filterTable = "filter"
 
 func ownTable(k Key) bool {
-	return k == Key{"ip", "kube-router-filter-ipv4"} || k == Key{"ip6", "kube-router-filter-ipv6"}
+	return k == Key{Family: "ip", Name: "kube-router-filter-ipv4"} ||
+		k == Key{Family: "ip6", Name: "kube-router-filter-ipv6"}
 }
 
 func iptables(k Key) bool { return k.Name == filterTable && (k.Family == "ip" || k.Family == "ip6") }
@@ -97,7 +82,7 @@ func iptables(k Key) bool { return k.Name == filterTable && (k.Family == "ip" ||
 type Plan struct {
 	// Refusals are the reasons why nothing may be removed now.
 	Refusals []Refusal
-	Jumps    []Jump
+	Jumps    []Jump // in other chains, into those of the firewall
 	Chains   []ChainName
 	Tables   []Key
 	Sets     []string
@@ -110,19 +95,6 @@ type Plan struct {
 
 // Refusal is a reason to remove nothing, with its cure.
 type Refusal struct{ Why, Cure string }
-
-// Jump is a rule outside the firewall's chains that leads into them.
-type Jump struct {
-	Table Key
-	Chain string
-	Rule
-}
-
-// ChainName is a chain to remove with all its rules.
-type ChainName struct {
-	Table Key
-	Name  string
-}
 
 // Options are the operator's choices.
 type Options struct {
@@ -165,7 +137,7 @@ func Decide(inv Inventory, o Options) Plan {
 func (p *Plan) takeChains(t Table) {
 	for _, c := range t.Chains {
 		if IsFirewallChain(c.Name) {
-			p.Chains = append(p.Chains, ChainName{t.Key, c.Name})
+			p.Chains = append(p.Chains, ChainName{Table: t.Key, Name: c.Name})
 			continue
 		}
 		if alike.MatchString(c.Name) {
@@ -173,7 +145,7 @@ func (p *Plan) takeChains(t Table) {
 		}
 		for _, r := range c.Jumps {
 			if IsFirewallChain(r.Target) {
-				p.Jumps = append(p.Jumps, Jump{t.Key, c.Name, r})
+				p.Jumps = append(p.Jumps, Jump{Table: t.Key, Chain: c.Name, Rule: r})
 			}
 		}
 	}

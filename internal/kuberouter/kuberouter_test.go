@@ -13,13 +13,13 @@ import (
 const podChain, policyChain = "KUBE-POD-FW-XIOATVM5TOINSO4V", "KUBE-NWPLCY-4QX7WKXU2QZ3ZVHF"
 
 func filterOf(family string, chains ...Chain) Table {
-	return Table{Key: Key{family, "filter"}, Chains: chains}
+	return Table{Key: Key{Family: family, Name: "filter"}, Chains: chains}
 }
 
 func chain(name string, targets ...string) Chain {
 	c := Chain{Name: name}
 	for i, t := range targets {
-		c.Jumps = append(c.Jumps, Rule{uint64(i + 1), t})
+		c.Jumps = append(c.Jumps, Rule{Handle: uint64(i + 1), Target: t})
 	}
 	return c
 }
@@ -30,7 +30,7 @@ func left() Inventory {
 		Tables: []Table{
 			filterOf("ip", chain("FORWARD", "KUBE-ROUTER-FORWARD", "KUBE-FORWARD"), chain("KUBE-FORWARD"),
 				chain("KUBE-ROUTER-FORWARD"), chain(podChain), chain(policyChain), chain("KUBE-NWPLCY-TAIL")),
-			{Key: Key{"ip", "nat"}, Chains: []Chain{chain("KUBE-SERVICES")}},
+			{Key: Key{Family: "ip", Name: "nat"}, Chains: []Chain{chain("KUBE-SERVICES")}},
 		},
 		Sets: []string{"KUBE-SRC-4QX7WKXU2QZ3ZVHF", "KUBE-CLUSTER-IP", "inet6:KUBE-DST-4QX7WKXU2QZ3ZVHF",
 			"kube-router-local-pods"},
@@ -40,11 +40,11 @@ func left() Inventory {
 
 func TestThePlanTakesTheFirewallAndNothingElse(t *testing.T) {
 	p := Decide(left(), Options{})
-	filter := Key{"ip", "filter"}
+	filter := Key{Family: "ip", Name: "filter"}
 	want := Plan{
-		Jumps: []Jump{{filter, "FORWARD", Rule{1, "KUBE-ROUTER-FORWARD"}}},
-		Chains: []ChainName{{filter, "KUBE-ROUTER-FORWARD"}, {filter, podChain}, {filter, policyChain},
-			{filter, "KUBE-NWPLCY-TAIL"}},
+		Jumps: []Jump{{Table: filter, Chain: "FORWARD", Rule: Rule{Handle: 1, Target: "KUBE-ROUTER-FORWARD"}}},
+		Chains: []ChainName{{Table: filter, Name: "KUBE-ROUTER-FORWARD"}, {Table: filter, Name: podChain}, {Table: filter, Name: policyChain},
+			{Table: filter, Name: "KUBE-NWPLCY-TAIL"}},
 		Sets: []string{"KUBE-SRC-4QX7WKXU2QZ3ZVHF", "inet6:KUBE-DST-4QX7WKXU2QZ3ZVHF", "kube-router-local-pods"},
 	}
 	if diff := cmp.Diff(want, p); diff != "" {
@@ -62,14 +62,14 @@ func TestWhatIsPlannedByName(t *testing.T) {
 		{"kube-proxy alone", Inventory{Tables: []Table{filterOf("ip", chain("INPUT", "KUBE-FIREWALL"),
 			chain("KUBE-FIREWALL"))}, Sets: []string{"KUBE-CLUSTER-IP", "KUBE-6-CLUSTER-IP"}},
 			"nothing of kube-router's firewall is here\n"},
-		{"tables of its own", Inventory{Tables: []Table{{Key: Key{"ip", "kube-router-filter-ipv4"},
-			Chains: []Chain{chain(podChain)}}, {Key: Key{"ip6", "kube-router-filter-ipv6"}}}},
+		{"tables of its own", Inventory{Tables: []Table{{Key: Key{Family: "ip", Name: "kube-router-filter-ipv4"},
+			Chains: []Chain{chain(podChain)}}, {Key: Key{Family: "ip6", Name: "kube-router-filter-ipv6"}}}},
 			"table  ip kube-router-filter-ipv4\ntable  ip6 kube-router-filter-ipv6\n"},
-		{"tables that only look so", Inventory{Tables: []Table{{Key: Key{"inet", "kube-router-filter-ipv4"}},
-			{Key: Key{"ip6", "kube-router-filter-ipv4"}}, {Key: Key{"ip", "kube-router"}}}},
+		{"tables that only look so", Inventory{Tables: []Table{{Key: Key{Family: "inet", Name: "kube-router-filter-ipv4"}},
+			{Key: Key{Family: "ip6", Name: "kube-router-filter-ipv4"}}, {Key: Key{Family: "ip", Name: "kube-router"}}}},
 			"nothing of kube-router's firewall is here\n"},
-		{"its names in a table of somebody else", Inventory{Tables: []Table{{Key: Key{"ip", "mangle"},
-			Chains: []Chain{chain(podChain)}}, {Key: Key{"inet", "filter"}, Chains: []Chain{chain(podChain)}}}},
+		{"its names in a table of somebody else", Inventory{Tables: []Table{{Key: Key{Family: "ip", Name: "mangle"},
+			Chains: []Chain{chain(podChain)}}, {Key: Key{Family: "inet", Name: "filter"}, Chains: []Chain{chain(podChain)}}}},
 			"nothing of kube-router's firewall is here\n"},
 		{"jumps of the release of 2018", Inventory{Tables: []Table{filterOf("ip6",
 			chain("OUTPUT", podChain, podChain))}},
@@ -80,13 +80,11 @@ func TestWhatIsPlannedByName(t *testing.T) {
 			"nothing of kube-router's firewall is here\n" +
 				"left alone, the name is of no form that kube-router gives: chain ip filter KUBE-POD-FW-mine\n" +
 				"left alone, the name is of no form that kube-router gives: ipset KUBE-SRC-mine\n"},
-		{"iptables-legacy beside it", Inventory{Legacy: []LegacyTable{{Key{"ip6", "filter"},
-			[]string{"KUBE-FORWARD", podChain}}}, Sets: []string{"KUBE-SRC-4QX7WKXU2QZ3ZVHF"}},
+		{"iptables-legacy beside it", Inventory{Legacy: []LegacyTable{{Key: Key{Family: "ip6", Name: "filter"}, Chains: []string{"KUBE-FORWARD", podChain}}}, Sets: []string{"KUBE-SRC-4QX7WKXU2QZ3ZVHF"}},
 			"ipset  KUBE-SRC-4QX7WKXU2QZ3ZVHF\nthe ipsets stay until the chains of iptables-legacy, which use them, are gone\n" +
 				"not removed: 1 chains of kube-router in table ip6 filter of iptables-legacy. On the node, as root:\n" +
-				LegacyTable{Key: Key{"ip6", "filter"}}.Recipe()},
-		{"kube-proxy alone in iptables-legacy", Inventory{Legacy: []LegacyTable{{Key{"ip", "filter"},
-			[]string{"KUBE-FORWARD"}}}},
+				Recipe(LegacyTable{Key: Key{Family: "ip6", Name: "filter"}})},
+		{"kube-proxy alone in iptables-legacy", Inventory{Legacy: []LegacyTable{{Key: Key{Family: "ip", Name: "filter"}, Chains: []string{"KUBE-FORWARD"}}}},
 			"nothing of kube-router's firewall is here\n"},
 	}
 	for _, tt := range tests {
@@ -120,10 +118,10 @@ func TestWhenTheRemovalIsRefused(t *testing.T) {
 				filterOf("ip6", chain("KUBE-ROUTER-SERVICES")))
 		}, []string{"chain ip6 filter KUBE-ROUTER-SERVICES"}},
 		{"its nat chain", func(inv *Inventory) {
-			inv.Tables = append(inv.Tables, Table{Key: Key{"ip", "nat"}, Chains: []Chain{chain("KUBE-ROUTER-HAIRPIN")}})
+			inv.Tables = append(inv.Tables, Table{Key: Key{Family: "ip", Name: "nat"}, Chains: []Chain{chain("KUBE-ROUTER-HAIRPIN")}})
 		}, []string{"chain ip nat KUBE-ROUTER-HAIRPIN"}},
 		{"its chain in iptables-legacy", func(inv *Inventory) {
-			inv.Legacy = []LegacyTable{{Key{"ip", "filter"}, []string{"KUBE-ROUTER-SERVICES"}}}
+			inv.Legacy = []LegacyTable{{Key: Key{Family: "ip", Name: "filter"}, Chains: []string{"KUBE-ROUTER-SERVICES"}}}
 		}, []string{"KUBE-ROUTER-SERVICES of iptables-legacy"}},
 		{"its set", func(inv *Inventory) { inv.Sets = append(inv.Sets, "inet6:kube-router-svip-prt") },
 			[]string{"ipset inet6:kube-router-svip-prt"}},
@@ -170,7 +168,7 @@ func TestKubeBridgeCanBeKept(t *testing.T) {
 // order is none.
 func TestNamesTellOneSyncFromAnother(t *testing.T) {
 	a, b := left(), left()
-	b.Legacy = []LegacyTable{{Key{"ip", "filter"}, []string{"KUBE-FORWARD"}}}
+	b.Legacy = []LegacyTable{{Key: Key{Family: "ip", Name: "filter"}, Chains: []string{"KUBE-FORWARD"}}}
 	slices.Reverse(b.Tables[0].Chains)
 	if diff := cmp.Diff(Names(a), Names(b)); diff != "" {
 		t.Errorf("names (-one +other order):\n%s", diff)

@@ -34,7 +34,7 @@ func (p Plan) Text() string {
 	}
 	for _, t := range p.Legacy {
 		fmt.Fprintf(&b, "not removed: %d chains of kube-router in table %s of iptables-legacy. On the node, as "+
-			"root:\n%s", len(t.Chains), t, t.Recipe())
+			"root:\n%s", len(t.Chains), t, Recipe(t))
 	}
 	for _, r := range p.Refusals {
 		fmt.Fprintf(&b, "refused: %s\n  what to do: %s\n", r.Why, r.Cure)
@@ -46,7 +46,7 @@ func (p Plan) Text() string {
 // one transaction that flushes the chains, deletes the jumps and then the chains, and names nothing
 // else. Saving, filtering and restoring a whole table would lose changes that other programs make
 // meanwhile.
-func (t LegacyTable) Recipe() string {
+func Recipe(t LegacyTable) string {
 	program := "iptables-legacy"
 	if t.Family == "ip6" {
 		program = "ip6tables-legacy"

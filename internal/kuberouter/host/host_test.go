@@ -193,7 +193,7 @@ func TestTheRecipeForIptablesLegacy(t *testing.T) {
 			if len(l.Chains) != 11 {
 				t.Errorf("table %s has %d chains of kube-router, want 11: %v", l, len(l.Chains), l.Chains)
 			}
-			run(t, l.Recipe(), "sh", "-e")
+			run(t, kuberouter.Recipe(l), "sh", "-e")
 		}
 		if err := Remove(t.Context(), decide(t)); err != nil {
 			t.Fatal(err)

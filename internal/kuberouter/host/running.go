@@ -5,14 +5,9 @@
 package host
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -22,6 +17,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	left "github.com/podwall/podwall/internal/leftover/host"
 )
 
 // HealthPort is the port of kube-router's /healthz, and by default of podwall's.
@@ -40,61 +37,16 @@ func running(ctx context.Context) (signs []string, err error) {
 			signs = append(signs, "process "+filepath.Base(filepath.Dir(file))+" has its name")
 		}
 	}
-	for _, table := range []string{"tcp", "tcp6"} {
-		addrs, err := listeners(table)
-		if err != nil {
-			return nil, err
-		}
-		for _, a := range addrs {
-			if at := netip.AddrPortFrom(a, HealthPort); !podwall(ctx, at) {
-				signs = append(signs, fmt.Sprintf("another program than podwall listens at its health port, %s", at))
-			}
+	addrs, err := left.Listeners(HealthPort)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range addrs {
+		if at := netip.AddrPortFrom(a, HealthPort); !podwall(ctx, at) {
+			signs = append(signs, fmt.Sprintf("another program than podwall listens at its health port, %s", at))
 		}
 	}
 	return slices.Compact(signs), nil
-}
-
-// listeners returns the addresses of this network namespace's listening sockets on the health port.
-func listeners(table string) (addrs []netip.Addr, err error) {
-	f, err := os.Open("/proc/thread-self/net/" + table)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // IPv6 is disabled
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading who listens: %w", err)
-	}
-	defer f.Close()
-	const listening = "0A"
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 4 || fields[3] != listening {
-			continue
-		}
-		if a, port, ok := parseSocket(fields[1]); ok && port == HealthPort {
-			addrs = append(addrs, a)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("reading who listens: %w", err)
-	}
-	return addrs, nil
-}
-
-// parseSocket reads an address and port as /proc/net/tcp writes them: words of four bytes, in the
-// byte order of the machine.
-func parseSocket(s string) (netip.Addr, uint16, bool) {
-	text, port, _ := strings.Cut(s, ":")
-	words, err := hex.DecodeString(text)
-	n, bad := strconv.ParseUint(port, 16, 16)
-	if err != nil || bad != nil || len(words)%4 != 0 {
-		return netip.Addr{}, 0, false
-	}
-	for i := 0; i < len(words); i += 4 {
-		binary.NativeEndian.PutUint32(words[i:], binary.BigEndian.Uint32(words[i:]))
-	}
-	a, ok := netip.AddrFromSlice(words)
-	return a.Unmap(), uint16(n), ok
 }
 
 // podwall reports whether podwall's status page answers at the address.

@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/podwall/podwall/internal/kuberouter"
+	"github.com/podwall/podwall/internal/leftover"
 )
 
 // iptables-legacy keeps its tables where netlink does not show them. Their names are listed in
@@ -37,9 +37,9 @@ func legacies() []legacy {
 	}
 }
 
-// legacyTables lists the filter table if it is in use. It requests no table that is not in use: the
-// kernel would load it.
-func legacyTables() (list []kuberouter.LegacyTable, err error) {
+// Legacy lists those of the named tables of iptables-legacy that are in use. It requests no table that is
+// not in use: the kernel would load it.
+func Legacy(tables ...string) (list []leftover.LegacyTable, err error) {
 	for _, l := range legacies() {
 		names, err := os.ReadFile(l.names)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -48,15 +48,17 @@ func legacyTables() (list []kuberouter.LegacyTable, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("reading the tables of iptables-legacy: %w", err)
 		}
-		if !slices.Contains(strings.Fields(string(names)), "filter") {
-			continue
+		for _, name := range strings.Fields(string(names)) {
+			if !slices.Contains(tables, name) {
+				continue
+			}
+			blob, err := l.read(name)
+			if err != nil {
+				return nil, fmt.Errorf("reading table %s %s of iptables-legacy: %w", l.family, name, err)
+			}
+			list = append(list, leftover.LegacyTable{Key: leftover.Key{Family: l.family, Name: name},
+				Chains: l.chains(blob)})
 		}
-		blob, err := l.read("filter")
-		if err != nil {
-			return nil, fmt.Errorf("reading table %s filter of iptables-legacy: %w", l.family, err)
-		}
-		list = append(list, kuberouter.LegacyTable{Key: kuberouter.Key{Family: l.family, Name: "filter"},
-			Chains: l.chains(blob)})
 	}
 	return list, nil
 }

@@ -29,8 +29,8 @@ func ipset(command int, attr *nl.RtAttr) ([][]byte, error) {
 	return request.Execute(unix.NETLINK_NETFILTER, 0)
 }
 
-// sets lists the names of the ipsets. A kernel without them has none.
-func sets() (list []string, err error) {
+// Sets lists the names of the ipsets. A kernel without them has none.
+func Sets() (list []string, err error) {
 	flags := nl.NewRtAttr(nl.IPSET_ATTR_FLAGS|int(nl.NLA_F_NET_BYTEORDER), binary.BigEndian.AppendUint32(nil,
 		listNames))
 	answers, err := ipset(nl.IPSET_CMD_LIST, flags)
@@ -52,6 +52,22 @@ func sets() (list []string, err error) {
 		}
 	}
 	return list, nil
+}
+
+// How long sets may stay in use after their last rule was deleted: the kernel frees rules some time
+// after the transaction.
+const (
+	setPatience = 10 * time.Second
+	setPause    = 20 * time.Millisecond
+)
+
+// Destroy removes the sets, each once nothing refers to it. A set that no longer exists is no error.
+func Destroy(ctx context.Context, sets []string) error {
+	var failed []error
+	for end, i := time.Now().Add(setPatience), 0; i < len(sets); i++ {
+		failed = append(failed, destroy(ctx, sets[i], end))
+	}
+	return errors.Join(failed...)
 }
 
 // destroy removes a set once nothing refers to it.
