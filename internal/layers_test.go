@@ -112,6 +112,10 @@ func proxyLayers() []layer {
 		{pkg: "internal/proxy/tables", may: append(ours("inet", "wake", "proxy/program", "proxy/service", "proxy/ruleset",
 			"proxy/stale", "kernel/nft", "kernel/conntrack"), kernel...),
 			reason: "it makes the kernel agree with the programs, and does not know Kubernetes"},
+		{pkg: "internal/proxy/foreign", pure: true, may: ours("leftover"),
+			reason: "what may be removed, and whether to start, is a function of what was found"},
+		{pkg: "internal/proxy/foreign/host", may: append(ours("proxy/foreign", "leftover"),
+			"github.com/vishvananda/netlink"), reason: "it looks and removes, and decides nothing"},
 		{pkg: "internal/proxy/ruleset", may: ours("immutable", "inet", "proxy/program", "kernel/nft"),
 			reason: "it says the program in the statements of the driver, and knows no Service"},
 	}

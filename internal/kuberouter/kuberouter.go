@@ -36,16 +36,26 @@ type Inventory struct {
 	NotEnforcing string
 }
 
-// The objects that are found and removed.
-type (
-	Key         = leftover.Key
-	Table       = leftover.Table
-	Chain       = leftover.Chain
-	Rule        = leftover.Rule
-	LegacyTable = leftover.LegacyTable
-	Jump        = leftover.Jump
-	ChainName   = leftover.ChainName
-)
+// Key identifies a table.
+type Key = leftover.Key
+
+// Table is a table of nftables.
+type Table = leftover.Table
+
+// Chain is a chain of a table.
+type Chain = leftover.Chain
+
+// Rule is a rule that leads to another chain.
+type Rule = leftover.Rule
+
+// LegacyTable is a table of iptables-legacy.
+type LegacyTable = leftover.LegacyTable
+
+// Jump is a rule to remove.
+type Jump = leftover.Jump
+
+// ChainName is a chain to remove.
+type ChainName = leftover.ChainName
 
 // The names that the firewall uses. The digest is 16 characters of base 32 in every release; a name
 // of another form belongs to another program.

@@ -42,20 +42,7 @@ func (p Plan) Text() string {
 	return b.String()
 }
 
-// Recipe returns shell commands that remove the firewall's chains from a table of iptables-legacy:
-// one transaction that flushes the chains, deletes the jumps and then the chains, and names nothing
-// else. Saving, filtering and restoring a whole table would lose changes that other programs make
-// meanwhile.
+// Recipe returns shell commands that remove the firewall's chains from a table of iptables-legacy.
 func Recipe(t LegacyTable) string {
-	program := "iptables-legacy"
-	if t.Family == "ip6" {
-		program = "ip6tables-legacy"
-	}
-	return fmt.Sprintf(`  %[1]s-save -t %[2]s | awk '
-    function own(c) { return c ~ /^(KUBE-ROUTER-(INPUT|FORWARD|OUTPUT)|KUBE-(POD-FW|NWPLCY)-[A-Z2-7]+)$/ }
-    BEGIN { print "*%[2]s" }
-    /^:/ { c = substr($1, 2); if (own(c)) { print ":" c " - [0:0]"; gone = gone "-X " c "\n" } }
-    /^-A/ && !own($2) && own($NF) { sub(/^-A/, "-D"); print }
-    END { printf "%%sCOMMIT\n", gone }' | %[1]s-restore --wait --noflush
-`, program, t.Name)
+	return t.Recipe(`KUBE-ROUTER-(INPUT|FORWARD|OUTPUT)|KUBE-(POD-FW|NWPLCY)-[A-Z2-7]+`)
 }

@@ -5,6 +5,8 @@
 // removes nothing: package host does, and who owns an object is decided by its callers.
 package leftover
 
+import "fmt"
+
 // Key identifies a table: the family as nft writes it (ip, ip6, inet) and the name.
 type Key struct{ Family, Name string }
 
@@ -34,6 +36,24 @@ type Rule struct {
 type LegacyTable struct {
 	Key
 	Chains []string
+}
+
+// Recipe returns shell commands that remove chains from the table: one transaction that flushes the chains,
+// deletes the jumps and then the chains, and names nothing else. Saving, filtering and restoring a whole
+// table would lose changes that other programs make meanwhile. The expression own, in awk's syntax, matches
+// the whole name of a chain to remove.
+func (t LegacyTable) Recipe(own string) string {
+	program := "iptables-legacy"
+	if t.Family == "ip6" {
+		program = "ip6tables-legacy"
+	}
+	return fmt.Sprintf(`  %[1]s-save -t %[2]s | awk '
+    function own(c) { return c ~ /^(%[3]s)$/ }
+    BEGIN { print "*%[2]s" }
+    /^:/ { c = substr($1, 2); if (own(c)) { print ":" c " - [0:0]"; gone = gone "-X " c "\n" } }
+    /^-A/ && !own($2) && own($NF) { sub(/^-A/, "-D"); print }
+    END { printf "%%sCOMMIT\n", gone }' | %[1]s-restore --wait --noflush
+`, program, t.Name, own)
 }
 
 // Jump is a rule of a chain that leads to another one.

@@ -26,13 +26,14 @@ import (
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/lab/process"
 	"github.com/podwall/podwall/internal/lab/scenarios"
+	"github.com/podwall/podwall/internal/lab/testkit/fakeapi"
 	"github.com/podwall/podwall/internal/proxy/oracle"
 )
 
 // kubeProxy is the real one, with a server that has the objects of a scenario.
 type kubeProxy struct {
 	node    *node
-	server  *apiServer
+	server  *fakeapi.Server
 	process *process.Process
 	synced  int32 // the last number of the marker
 }
@@ -75,7 +76,7 @@ func kubeProxyProgram(t *testing.T) string {
 func startKubeProxy(t *testing.T, w *scenarios.World, at *scenarios.Node, pods string, masqueradeAll bool) *kubeProxy {
 	t.Helper()
 	program := kubeProxyProgram(t)
-	p := &kubeProxy{node: newNode(t), server: newAPIServer()}
+	p := &kubeProxy{node: newNode(t), server: fakeapi.New()}
 	p.node.become(t, at.IPs)
 	p.set(t, w, at, nil)
 	listener, err := p.node.ns.Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -142,10 +143,10 @@ func (p *kubeProxy) set(t fataler, w *scenarios.World, at *scenarios.Node, objec
 	for _, r := range w.ServiceRanges {
 		ranges.Spec.CIDRs = append(ranges.Spec.CIDRs, r.String())
 	}
-	check(t, p.server.set(pathRanges, map[string]any{"/kubernetes": ranges}))
-	check(t, p.server.set(pathNodes, map[string]any{"/" + own.Name: own}))
-	check(t, p.server.set(pathServices, services))
-	check(t, p.server.set(pathSlices, ends))
+	check(t, p.server.Set(fakeapi.PathRanges, map[string]any{"/kubernetes": ranges}))
+	check(t, p.server.Set(fakeapi.PathNodes, map[string]any{"/" + own.Name: own}))
+	check(t, p.server.Set(fakeapi.PathServices, services))
+	check(t, p.server.Set(fakeapi.PathSlices, ends))
 }
 
 // selected reports whether kube-proxy selects objects with the labels.

@@ -8,15 +8,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	left "github.com/podwall/podwall/internal/leftover/host"
 )
@@ -27,15 +22,12 @@ const HealthPort = 20244
 // running looks for a running kube-router: by the names of the visible processes, and by its health
 // port.
 func running(ctx context.Context) (signs []string, err error) {
-	commands, err := filepath.Glob("/proc/[0-9]*/comm")
+	processes, err := left.Processes("kube-router")
 	if err != nil {
-		return nil, fmt.Errorf("listing processes: %w", err)
+		return nil, err
 	}
-	for _, file := range commands {
-		name, err := os.ReadFile(file) // it may end meanwhile
-		if err == nil && strings.TrimSpace(string(name)) == "kube-router" {
-			signs = append(signs, "process "+filepath.Base(filepath.Dir(file))+" has its name")
-		}
+	for _, p := range processes {
+		signs = append(signs, "process "+p.ID+" has its name")
 	}
 	addrs, err := left.Listeners(HealthPort)
 	if err != nil {
@@ -51,28 +43,10 @@ func running(ctx context.Context) (signs []string, err error) {
 
 // podwall reports whether podwall's status page answers at the address.
 func podwall(ctx context.Context, at netip.AddrPort) bool {
-	switch {
-	case at.Addr() == netip.IPv4Unspecified():
-		at = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), at.Port())
-	case at.Addr().IsUnspecified():
-		at = netip.AddrPortFrom(netip.IPv6Loopback(), at.Port())
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(at.Addr().String(),
-		strconv.Itoa(int(at.Port())))+"/statusz", nil)
-	if err != nil {
-		return false
-	}
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	answer, err := client.Do(request)
-	if err != nil {
-		return false
-	}
-	defer answer.Body.Close()
+	answer, ok := left.Ask(ctx, at, "/statusz")
 	var status struct {
 		Schema string `json:"schema"`
 	}
-	return answer.StatusCode == http.StatusOK && json.NewDecoder(answer.Body).Decode(&status) == nil &&
+	return ok && answer.Status == http.StatusOK && json.Unmarshal(answer.Body, &status) == nil &&
 		strings.HasPrefix(status.Schema, "podwall")
 }

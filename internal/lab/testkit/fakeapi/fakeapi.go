@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build linux
-
-package services
+// Package fakeapi is as much of an API server as kube-proxy asks: lists and watches in JSON. It keeps the
+// objects that a test sets, and evaluates no selectors.
+package fakeapi
 
 import (
 	"encoding/json"
@@ -16,9 +16,8 @@ import (
 	"sync"
 )
 
-// apiServer is as much of an API server as kube-proxy asks: lists and watches in JSON, without selectors.
-// Whoever sets objects leaves out those that kube-proxy does not select.
-type apiServer struct {
+// Server is the API server. Whoever sets objects leaves out those that kube-proxy does not select.
+type Server struct {
 	mu       sync.Mutex
 	revision int
 	kinds    map[string]*apiKind // by path
@@ -38,27 +37,29 @@ type apiEvent struct {
 	revision int
 }
 
+// The kinds, by path.
 const (
-	pathServices = "/api/v1/services"
-	pathSlices   = "/apis/discovery.k8s.io/v1/endpointslices"
-	pathNodes    = "/api/v1/nodes"
-	pathRanges   = "/apis/networking.k8s.io/v1/servicecidrs"
+	PathServices = "/api/v1/services"
+	PathSlices   = "/apis/discovery.k8s.io/v1/endpointslices"
+	PathNodes    = "/api/v1/nodes"
+	PathRanges   = "/apis/networking.k8s.io/v1/servicecidrs"
 )
 
-func newAPIServer() *apiServer {
-	s := &apiServer{revision: 1, kinds: map[string]*apiKind{}}
-	for path, of := range map[string][2]string{pathServices: {"v1", "Service"},
-		pathSlices: {"discovery.k8s.io/v1", "EndpointSlice"}, pathNodes: {"v1", "Node"},
-		pathRanges: {"networking.k8s.io/v1", "ServiceCIDR"}} {
+// New returns a server without objects.
+func New() *Server {
+	s := &Server{revision: 1, kinds: map[string]*apiKind{}}
+	for path, of := range map[string][2]string{PathServices: {"v1", "Service"},
+		PathSlices: {"discovery.k8s.io/v1", "EndpointSlice"}, PathNodes: {"v1", "Node"},
+		PathRanges: {"networking.k8s.io/v1", "ServiceCIDR"}} {
 		s.kinds[path] = &apiKind{version: of[0], kind: of[1], objects: map[string]map[string]any{},
 			more: make(chan struct{})}
 	}
 	return s
 }
 
-// set makes the objects, by namespace/name, the only ones of a kind. They come and change in the order of
+// Set makes the objects, by namespace/name, the only ones of a kind. They come and change in the order of
 // their names, and the others go first.
-func (s *apiServer) set(path string, objects map[string]any) error {
+func (s *Server) Set(path string, objects map[string]any) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.kinds[path]
@@ -92,7 +93,7 @@ func (s *apiServer) set(path string, objects map[string]any) error {
 	return nil
 }
 
-func (s *apiServer) event(k *apiKind, what, name string, o map[string]any) {
+func (s *Server) event(k *apiKind, what, name string, o map[string]any) {
 	s.revision++
 	o = maps.Clone(o)
 	o["apiVersion"], o["kind"] = k.version, k.kind
@@ -107,7 +108,7 @@ func (s *apiServer) event(k *apiKind, what, name string, o map[string]any) {
 }
 
 // ServeHTTP implements http.Handler.
-func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	path, name := r.URL.Path, ""
 	k := s.kinds[path]
@@ -134,7 +135,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *apiServer) list(k *apiKind) (items []map[string]any, revision int) {
+func (s *Server) list(k *apiKind) (items []map[string]any, revision int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	items = []map[string]any{}
@@ -145,7 +146,7 @@ func (s *apiServer) list(k *apiKind) (items []map[string]any, revision int) {
 }
 
 // watch sends what happened after the revision of the request, or everything and then what happens.
-func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, k *apiKind) {
+func (s *Server) watch(w http.ResponseWriter, r *http.Request, k *apiKind) {
 	from, _ := strconv.Atoi(r.URL.Query().Get("resourceVersion"))
 	out, flush := json.NewEncoder(w), http.NewResponseController(w)
 	if r.URL.Query().Get("sendInitialEvents") == "true" {
