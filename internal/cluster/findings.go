@@ -12,14 +12,35 @@ import (
 // author of its policies decides how many there are.
 const maxNamespaceFindings = 100
 
-// sortedDiagnostics returns all current diagnostics, sorted, at most maxNamespaceFindings for each
-// namespace. The result is kept until something changes.
+// sortedDiagnostics returns all current diagnostics but for those about Services, sorted, at most
+// maxNamespaceFindings for each namespace. The result is kept until something changes.
 func (s *Store) sortedDiagnostics() []Diagnostic {
 	if s.told != nil && s.reserved.known {
 		return s.told
 	}
-	lists := [][]Diagnostic{s.reservedClaims()}
-	for _, list := range s.diagnostics {
+	s.told = s.diagnostics.sorted(s.reservedClaims())
+	return s.told
+}
+
+// findings are diagnostics by origin.
+type findings map[any][]Diagnostic
+
+// set replaces the diagnostics of an origin and reports whether they changed.
+func (f findings) set(origin any, list []Diagnostic) bool {
+	if slices.Equal(f[origin], list) {
+		return false
+	}
+	if len(list) == 0 {
+		delete(f, origin)
+	} else {
+		f[origin] = list
+	}
+	return true
+}
+
+// sorted returns all diagnostics and those of the lists, sorted and bounded.
+func (f findings) sorted(lists ...[]Diagnostic) []Diagnostic {
+	for _, list := range f {
 		lists = append(lists, list)
 	}
 	lists = slices.DeleteFunc(lists, func(l []Diagnostic) bool { return len(l) == 0 })
@@ -27,8 +48,7 @@ func (s *Store) sortedDiagnostics() []Diagnostic {
 	slices.SortFunc(lists, func(a, b []Diagnostic) int { return compareDiagnostics(a[0], b[0]) })
 	all := slices.Concat(lists...)
 	slices.SortFunc(all, compareDiagnostics)
-	s.told = bounded(all)
-	return s.told
+	return bounded(all)
 }
 
 func compareDiagnostics(a, b Diagnostic) int {

@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// Node is a Node object, reduced to its name, its addresses and its zone: a heartbeat
-// changes none of them. It is immutable once it is in a Store.
+// Node is a Node object, reduced to what policies and Services need: a heartbeat changes nothing of
+// it. It is immutable once it is in a Store.
 type Node struct {
 	Name string
 	// Addrs are the internal and external addresses of status.addresses, unmapped
@@ -17,6 +17,11 @@ type Node struct {
 	Addrs []netip.Addr
 	// Zone is the label topology.kubernetes.io/zone, empty for none. Endpoints have hints for zones.
 	Zone string
+	// PodCIDRs are the ranges of the node's pods (spec.podCIDRs), masked, in the order of the API.
+	PodCIDRs []netip.Prefix
+	// Leaving says that the node is about to go: it is being deleted, or the cluster autoscaler has
+	// chosen it. Load balancers shall not send it new connections.
+	Leaving bool
 }
 
 // Equal reports whether two nodes are the same for every decision.
@@ -24,7 +29,17 @@ func (n *Node) Equal(o *Node) bool {
 	if n == nil || o == nil {
 		return n == o
 	}
-	return n.Name == o.Name && n.Zone == o.Zone && slices.Equal(n.Addrs, o.Addrs)
+	return n.Name == o.Name && n.Zone == o.Zone && n.Leaving == o.Leaving && slices.Equal(n.Addrs, o.Addrs) &&
+		slices.Equal(n.PodCIDRs, o.PodCIDRs)
+}
+
+// newNodes returns an empty table. Policies need the addresses only.
+func newNodes() table[Node] {
+	t := newTable(nodeKey, (*Node).Equal)
+	t.main.equal = func(a, b *Node) bool {
+		return a == b || a != nil && b != nil && slices.Equal(a.Addrs, b.Addrs)
+	}
+	return t
 }
 
 func nodeKey(n *Node) Key { return Key{Name: n.Name} }

@@ -84,6 +84,9 @@ type EndpointSlice struct {
 	// Ports are the ports of every endpoint.
 	Ports     []EndpointPort
 	Endpoints []Endpoint
+	// Triggered is when the change happened that made the controller write the slice, in nanoseconds
+	// since 1970; 0 if it does not say. Slices that differ in it only are equal.
+	Triggered int64
 }
 
 // Parent returns the key of the slice's Service.
@@ -144,8 +147,20 @@ type ServiceSnapshot struct {
 
 // ServiceDelta is what changed between two ServiceSnapshots. An object occurs once at most.
 type ServiceDelta struct {
+	// Revision counts the changes of what a service proxy needs; it is that after this delta.
+	Revision uint64
 	Services []Change[Service]
 	Slices   []Change[EndpointSlice]
 	Nodes    []Change[Node]
-	Pods     []Change[Pod]
+	// Pods are those whose addresses changed. Other changes of a pod are not in any delta, so their
+	// values may be older than those of the Store.
+	Pods []Change[Pod]
+	// Since is the time of the first of these changes by the store's clock; 0 without a clock or a
+	// change.
+	Since int64
+	// Triggered are the times of what made the controller change slices, in nanoseconds since 1970:
+	// one for each change that has one, MaxTriggers at most. The first delta has none.
+	Triggered []int64
+	// Diagnostics are all current ones about Services and EndpointSlices, sorted; not a difference.
+	Diagnostics []Diagnostic
 }

@@ -18,15 +18,20 @@ const (
 	Pods
 	Policies
 	Nodes
+	Services
+	EndpointSlices
 	kinds
 )
 
-// Kinds returns all watched kinds.
+// Kinds returns the kinds that policies need; they are always watched.
 func Kinds() []Kind { return []Kind{Namespaces, Pods, Policies, Nodes} }
+
+// ServiceKinds returns the kinds that a service proxy needs.
+func ServiceKinds() []Kind { return []Kind{Services, EndpointSlices, Nodes, Pods} }
 
 // String returns the plural resource name.
 func (k Kind) String() string {
-	return [...]string{"namespaces", "pods", "networkpolicies", "nodes"}[k]
+	return [...]string{"namespaces", "pods", "networkpolicies", "nodes", "services", "endpointslices"}[k]
 }
 
 // Change is one object that was added, deleted or changed. Old is nil for a new object, New for a
@@ -60,6 +65,9 @@ type Snapshot struct {
 
 // Store is where a source collects objects and where the agent reads the changes. Its methods may
 // be called from several goroutines; stored objects are never modified.
+//
+// It has two readers, one that enforces policies (Changed, Missing, Take) and a service proxy
+// (ServicesChanged, MissingServices, TakeServices). Neither learns of what only the other needs.
 type Store struct {
 	changed wake.Signal // holds at most one wake-up
 	wants   wake.Signal // likewise, for policies that were left out
@@ -72,7 +80,7 @@ type Store struct {
 	policies    table[Policy]
 	nodes       table[Node]
 	source      string
-	diagnostics map[any][]Diagnostic
+	diagnostics findings     // but for those about Services
 	told        []Diagnostic // all diagnostics, sorted; nil after a change
 	budgets     budgets      // of policies, by namespace
 	wanted      map[Key]bool // policies that have room again
@@ -83,6 +91,7 @@ type Store struct {
 	settled     bool // nothing changed that the phase of an announcement depends on
 	clock       func() int64
 	since       int64 // time of the first change since the last Take
+	proxied     proxied
 }
 
 // NewStore returns an empty store in which no kind is synced.
@@ -96,12 +105,13 @@ func NewStore() *Store {
 			func(a, b *Namespace) bool { return reflect.DeepEqual(a, b) }),
 		pods:        newTable(func(p *Pod) Key { return p.Key }, (*Pod).Equal),
 		policies:    newTable(func(p *Policy) Key { return p.Key }, samePolicy),
-		nodes:       newTable(nodeKey, (*Node).Equal),
-		diagnostics: map[any][]Diagnostic{},
+		nodes:       newNodes(),
+		diagnostics: findings{},
 		announced:   newAnnouncements(),
 		holders:     holders{},
 		reserved:    newReserved(),
 		extras:      newExtras(),
+		proxied:     newProxied(),
 	}
 }
 
@@ -131,19 +141,25 @@ func (s *Store) Update(change func(tx *Tx)) {
 		s.updatePhases()
 		s.settled = true
 	}
+	proxied := s.noteProxied(tx.proxied)
 	s.mu.Unlock()
 	if tx.changed {
 		s.changed.Set()
 	}
+	if proxied {
+		s.proxied.changed.Set()
+	}
 }
 
-// Missing returns the kinds whose first complete list has not arrived. While there are any, the
-// kernel must not be changed (invariant 2).
-func (s *Store) Missing() []Kind {
+// Missing returns the kinds of Kinds whose first complete list has not arrived. While there are any,
+// policies must not be written to the kernel (invariant 2).
+func (s *Store) Missing() []Kind { return s.missing(Kinds()) }
+
+func (s *Store) missing(of []Kind) []Kind {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var missing []Kind
-	for k := range kinds {
+	for _, k := range of {
 		if !s.synced[k] {
 			missing = append(missing, k)
 		}
@@ -174,12 +190,10 @@ func (s *Store) Take() Delta {
 func (s *Store) Snapshot() *Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	snap := &Snapshot{
+	return &Snapshot{
 		Revision:   s.revision,
-		Namespaces: s.namespaces.list(),
-		Pods:       s.pods.list(),
-		Policies:   s.policies.list(),
+		Namespaces: s.namespaces.sorted(),
+		Pods:       s.pods.sorted(),
+		Policies:   s.policies.sorted(),
 	}
-	snap.sort()
-	return snap
 }

@@ -8,7 +8,8 @@ import "slices"
 // Storing an equal object again is no change.
 type Tx struct {
 	store   *Store
-	changed bool
+	changed bool // for the policies
+	proxied bool // for a service proxy
 }
 
 // SetNamespace stores a namespace.
@@ -45,28 +46,27 @@ func (tx *Tx) ReplacePolicies(list []*Policy) {
 }
 
 // SetDiagnostics replaces the diagnostics of one origin: an object or a file. Origins must be
-// comparable values.
+// comparable values. Those about Services are for SetServiceDiagnostics.
 func (tx *Tx) SetDiagnostics(origin any, list []Diagnostic) {
 	tx.note(tx.store.setDiagnostics(origin, list))
 }
 
 func (s *Store) setDiagnostics(origin any, list []Diagnostic) (changed bool) {
-	if slices.Equal(s.diagnostics[origin], list) {
+	if !s.diagnostics.set(origin, list) {
 		return false
 	}
 	s.told = nil
-	if len(list) == 0 {
-		delete(s.diagnostics, origin)
-	} else {
-		s.diagnostics[origin] = list
-	}
 	return true
 }
 
 // SetSynced records that the first complete list of a kind is in the store.
 func (tx *Tx) SetSynced(k Kind) {
-	tx.note(!tx.store.synced[k])
+	if tx.store.synced[k] {
+		return
+	}
 	tx.store.synced[k] = true
+	tx.note(slices.Contains(Kinds(), k))
+	tx.noteProxied(slices.Contains(ServiceKinds(), k))
 }
 
 // SetSource records an identifier of the current content (for manifests a digest of the files), so

@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/inet"
@@ -41,7 +43,8 @@ func (in *Interner) EndpointSlice(s *discoveryv1.EndpointSlice) (*cluster.Endpoi
 			"write IPv4 or IPv6")
 		return nil, r.findings()
 	}
-	v := &cluster.EndpointSlice{Key: r.object, Service: strings.Clone(service), Ports: r.endpointPorts(s.Ports)}
+	v := &cluster.EndpointSlice{Key: r.object, Service: strings.Clone(service), Ports: r.endpointPorts(s.Ports),
+		Triggered: triggered(s.Annotations[corev1.EndpointsLastChangeTriggerTime])}
 	v.Endpoints = make([]cluster.Endpoint, 0, len(s.Endpoints))
 	for i := range s.Endpoints {
 		a, ok := r.endpointAddress(fmt.Sprintf("endpoints[%d].addresses", i), s.Endpoints[i].Addresses, family)
@@ -51,6 +54,17 @@ func (in *Interner) EndpointSlice(s *discoveryv1.EndpointSlice) (*cluster.Endpoi
 	}
 	v.Endpoints = slices.Clip(v.Endpoints)
 	return v, r.findings()
+}
+
+// triggered reads when the change happened that made the controller write a slice; 0 for a text that is
+// no time of this age.
+func triggered(text string) int64 {
+	var at metav1.Time
+	const last = 1 << 33 // seconds; what nanoseconds can express ends soon after
+	if at.Time.UnmarshalText([]byte(text)) != nil || at.Unix() < 0 || at.Unix() > last {
+		return 0
+	}
+	return at.UnixNano()
 }
 
 // endpointPorts reads the ports of a slice.

@@ -71,6 +71,19 @@ func TestSlicesAreReduced(t *testing.T) {
 	}
 }
 
+func TestTheTimeOfTheTriggerIsRead(t *testing.T) {
+	for text, want := range map[string]int64{
+		"": 0, "yesterday": 0, "2026-11-30T12:00:00.000000005Z": 1_796_040_000_000_000_005,
+		"2026-11-30T13:00:00+01:00": 1_796_040_000_000_000_000, "0001-01-01T00:00:00Z": 0, "9999-01-01T00:00:00Z": 0,
+	} {
+		s := readSlice(t, `{addressType: IPv4}`)
+		s.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: text}
+		if v, _ := EndpointSlice(s); v.Triggered != want {
+			t.Errorf("%q is read as %d, want %d", text, v.Triggered, want)
+		}
+	}
+}
+
 func TestFindingsOfASliceAreCounted(t *testing.T) {
 	s := readSlice(t, `{addressType: IPv4}`)
 	s.Endpoints = make([]discoveryv1.Endpoint, maxFindings+5)

@@ -137,6 +137,7 @@ func losses() map[string]map[string]func(*scene) {
 			"Service":   eachSlice(func(s *cluster.EndpointSlice) { s.Service = "s" }),
 			"Ports":     eachSlice(func(s *cluster.EndpointSlice) { s.Ports = s.Ports[:len(s.Ports)/2] }),
 			"Endpoints": eachSlice(func(s *cluster.EndpointSlice) { s.Endpoints = s.Endpoints[:len(s.Endpoints)/2] }),
+			"Triggered": nil, // for a metric
 		},
 		"EndpointPort": {
 			"Name":     eachEndpointPort(func(p *cluster.EndpointPort) { p.Name = "" }),
@@ -155,6 +156,8 @@ func losses() map[string]map[string]func(*scene) {
 			"Name":  func(s *scene) { s.eachNode(func(n *cluster.Node) { n.Name = "two" }) },
 			"Addrs": func(s *scene) { s.eachNode(func(n *cluster.Node) { n.Addrs = nil }) },
 			"Zone":  func(s *scene) { s.eachNode(func(n *cluster.Node) { n.Zone = "" }) },
+			// Read by whoever makes the settings, and for load balancers.
+			"PodCIDRs": nil, "Leaving": nil,
 		},
 		"ServiceSnapshot": {
 			"Services": func(s *scene) { s.snap.Services = nil }, "Slices": func(s *scene) { s.snap.Slices = nil },

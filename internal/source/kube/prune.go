@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/cluster/convert"
 )
 
 // prunedPod is a pod that is decoded from protobuf with those fields only that
@@ -31,9 +32,9 @@ func (p *prunedPod) Unmarshal(message []byte) error {
 	return p.Pod.Unmarshal(short)
 }
 
-// prunedNode is a Node that is decoded with its name and addresses only. Its
-// status is written every few minutes with nothing new but times, ten kilobytes
-// of conditions and images each.
+// prunedNode is a Node that is decoded with those fields only that package convert
+// reads. Its status is written every few minutes with nothing new but times, ten
+// kilobytes of conditions and images each.
 type prunedNode struct{ corev1.Node }
 
 // Reset is called before Unmarshal.
@@ -83,6 +84,8 @@ func nodeFields(n protowire.Number) (kept, bool) {
 	switch n {
 	case 1:
 		return kept{inner: nodeMetadataFields}, true
+	case 2:
+		return kept{inner: nodeSpecFields}, true
 	case 3:
 		return kept{inner: func(n protowire.Number) (kept, bool) { return kept{}, n == 5 }}, true // addresses
 	}
@@ -91,9 +94,24 @@ func nodeFields(n protowire.Number) (kept, bool) {
 
 func nodeMetadataFields(n protowire.Number) (kept, bool) {
 	if n == 11 { // labels
-		return kept{}, false
+		return kept{wanted: holds(corev1.LabelTopologyZone)}, true
 	}
 	return metadataFields(n)
+}
+
+func nodeSpecFields(n protowire.Number) (kept, bool) {
+	switch n {
+	case 1, 7: // podCIDR, podCIDRs
+		return kept{}, true
+	case 5: // taints
+		return kept{wanted: holds(convert.TaintToBeDeleted)}, true
+	}
+	return kept{}, false
+}
+
+// holds returns what accepts a message that may have this text as its key: an entry of a map, a taint.
+func holds(text string) func(message []byte) bool {
+	return func(message []byte) bool { return bytes.Contains(message, []byte(text)) }
 }
 
 func metadataFields(n protowire.Number) (kept, bool) {
