@@ -37,11 +37,11 @@ import (
 
 // The Service of the take-over, whose backend is this process.
 const (
-	takenService = `{"kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"type": "NodePort",
-		"clusterIPs": ["10.96.0.10", "fd00:10:96::10"], "ports": [{"port": 80, "nodePort": 30080}]}}`
+	takenService = `{"kind": "Service", "metadata": {"name": "web", "namespace": "shop"}, "spec": {"type": "LoadBalancer",
+		"externalTrafficPolicy": "Local", "healthCheckNodePort": 31000, "clusterIPs": ["10.96.0.10", "fd00:10:96::10"], "ports": [{"port": 80, "nodePort": 30080}]}}`
 	takenSlices = `{"kind": "EndpointSlice", "metadata": {"name": "web-%[1]d", "namespace": "shop", "labels":
 		{"kubernetes.io/service-name": "web"}}, "addressType": "IPv%[1]d", "ports": [{"port": %[3]d}],
-		"endpoints": [{"addresses": [%[2]q]}]}`
+		"endpoints": [{"addresses": [%[2]q], "nodeName": "one"}]}`
 	nodeV4, nodeV6 = "172.30.0.11", "fd00:172:30::11"
 	front4, front6 = "10.96.0.10:80", "[fd00:10:96::10]:80"
 )

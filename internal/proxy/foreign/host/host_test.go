@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -137,6 +138,48 @@ func TestWhoAnswersAtThePortsOfKubeProxy(t *testing.T) {
 			if err := server.Close(); err != nil {
 				t.Fatal(err)
 			}
+		}
+	})
+}
+
+// A kube-router that serves no Services is no sign.
+func TestProcessesOfProxies(t *testing.T) {
+	apart.Run(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			program, flag string
+			want          []foreign.Sign
+		}{
+			{"kube-router", "--run-router=true", []foreign.Sign{{Proxy: foreign.KubeRouter}}},
+			{"kube-router", "--run-service-proxy=false", nil},
+			{"kube-proxy", "--config=x", []foreign.Sign{{Proxy: foreign.KubeProxy}}},
+			{"kube-proxy2", "--config=x", nil},
+		} {
+			name := filepath.Join(t.TempDir(), tt.program)
+			run(t, "cp", "/bin/sh", name)
+			cmd := exec.Command(name, "-c", "echo; read x", tt.flag) // waits for its input
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := out.Read(make([]byte, 1)); err != nil { // it runs
+				t.Fatal(err)
+			}
+			signs := look(t).Running
+			for i := range signs {
+				signs[i].Text = ""
+			}
+			if diff := cmp.Diff(tt.want, signs); diff != "" {
+				t.Errorf("%s %s (-want +got):\n%s", tt.program, tt.flag, diff)
+			}
+			_ = in.Close()
+			_ = cmd.Wait()
 		}
 	})
 }

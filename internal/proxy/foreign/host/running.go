@@ -14,14 +14,13 @@ import (
 
 	left "github.com/podwall/podwall/internal/leftover/host"
 	"github.com/podwall/podwall/internal/proxy/foreign"
+	"github.com/podwall/podwall/internal/proxy/health"
 )
 
-// The ports of kube-proxy: k3s, which runs it inside its own process, has the same. podwall's own proxy
-// answers at the health port, too, with ServerName in the header Server.
+// The ports of kube-proxy: k3s, which runs it inside its own process, has the same.
 const (
 	healthPort  = 10256
 	metricsPort = 10249
-	ServerName  = "podwall"
 )
 
 // running looks for running proxies: by the names of the visible processes, and by what answers at
@@ -71,9 +70,10 @@ func tellsMode(a left.Answer) bool {
 	return slices.Contains([]string{"iptables", "ipvs", "nftables"}, strings.TrimSpace(string(a.Body)))
 }
 
-// tellsHealth recognises kube-proxy's health page. Cilium's replacement has the same page.
+// tellsHealth recognises kube-proxy's health page. Cilium's replacement has the same page, and podwall's own
+// proxy, but for a header.
 func tellsHealth(a left.Answer) bool {
 	var page map[string]json.RawMessage
-	return a.Header.Get("Server") != ServerName && json.Unmarshal(a.Body, &page) == nil &&
+	return a.Header.Get("Server") != health.ServerName && json.Unmarshal(a.Body, &page) == nil &&
 		page["lastUpdated"] != nil && page["currentTime"] != nil
 }
