@@ -119,6 +119,8 @@ func proxyLayers() []layer {
 			"github.com/vishvananda/netlink"), reason: "it looks and removes, and decides nothing"},
 		{pkg: "internal/proxy/health", may: ours("wake", "web", "cluster", "proxy/service"),
 			reason: "it answers load balancers from values that it is given"},
+		{pkg: "internal/proxy/node", may: append(ours("kernel/sysctl"), "golang.org/x/sys", "github.com/vishvananda/netlink"),
+			reason: "it sets what it is told to, and looks at routes; it knows no Service"},
 		{pkg: "internal/proxy/ruleset", may: ours("immutable", "inet", "proxy/program", "kernel/nft"),
 			reason: "it says the program in the statements of the driver, and knows no Service"},
 	}
