@@ -121,29 +121,7 @@ func (m *Members) remove(e inet.Element) { s := m.of(e); *s = s.Without(e) }
 // replace removes the elements that are only in before and adds those that are only in after. Both
 // are sorted.
 func (m *Members) replace(before, after []inet.Element) {
-	for len(before) > 0 || len(after) > 0 {
-		order := 0
-		switch {
-		case len(before) == 0:
-			order = 1
-		case len(after) == 0:
-			order = -1
-		default:
-			order = before[0].Compare(after[0])
-		}
-		if order < 0 {
-			m.remove(before[0])
-		}
-		if order > 0 {
-			m.add(after[0])
-		}
-		if order <= 0 {
-			before = before[1:]
-		}
-		if order >= 0 {
-			after = after[1:]
-		}
-	}
+	inet.EachChange(before, after, m.remove, m.add)
 }
 
 // membersFrom makes members from a list, which it may modify.

@@ -169,29 +169,14 @@ func (d *edit) front(old, now *answered) {
 // exchangeAddresses adds the difference between two sorted lists of addresses, of which those of the
 // family count.
 func exchangeAddresses(e *edits[inet.Element], f inet.Family, before, after []netip.Addr) {
-	for len(before) > 0 || len(after) > 0 {
-		order := 0
-		switch {
-		case len(before) == 0:
-			order = 1
-		case len(after) == 0:
-			order = -1
-		default:
-			order = before[0].Compare(after[0])
-		}
-		if order < 0 && inet.FamilyOf(before[0]) == f {
-			e.removed = append(e.removed, inet.Element{Addr: before[0]})
-		}
-		if order > 0 && inet.FamilyOf(after[0]) == f {
-			e.added = append(e.added, inet.Element{Addr: after[0]})
-		}
-		if order <= 0 {
-			before = before[1:]
-		}
-		if order >= 0 {
-			after = after[1:]
+	into := func(list *[]inet.Element) func(netip.Addr) {
+		return func(a netip.Addr) {
+			if inet.FamilyOf(a) == f {
+				*list = append(*list, inet.Element{Addr: a})
+			}
 		}
 	}
+	inet.EachChange(before, after, into(&e.removed), into(&e.added))
 }
 
 func admissionsOf(f *fragment, family inet.Family) (list []program.Admission) {
