@@ -92,6 +92,7 @@ type Datapath struct {
 	left      omitted // objects that the kernel refuses
 	refusals  int     // commits refused in a row
 	untracked string  // why IPVS packets bypass our chains, "" if they do not
+	legacy    legacy
 }
 
 // Open connects to the kernel and checks that it has the required features. The network namespace is that
@@ -205,7 +206,7 @@ func (d *Datapath) Verify() error {
 	retry := d.retryLeft() // regardless of the conditions below
 	if retry || g != d.table.generation || d.settings.vlanLost() || !d.proof.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
-	} else if d.decider.Missing() || d.settings.blind || d.ipvsMoved() {
+	} else if d.decider.Missing() || d.settings.blind || d.ipvsMoved() || d.legacy.look() {
 		d.note(nft.Notice{Hooks: true}) // check again whether they are there
 	}
 	return d.trust(d.sweep(time.Now()))

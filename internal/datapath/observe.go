@@ -7,6 +7,7 @@ package datapath
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/links"
@@ -34,6 +35,7 @@ func (d *Datapath) surveyOthers() error {
 	if d.survey == nil || len(s.Before) != len(d.survey.Before) {
 		d.proof.tested = false
 	}
+	d.legacy.look()
 	d.survey, d.surveyed = &s, g
 	return nil
 }
@@ -53,7 +55,8 @@ func (d *Datapath) observeWiring(ctx context.Context, all *program.Program, node
 		Bridges: d.links.Bridges(), AnyBridge: d.links.AnyBridge(), Own: node.own, RetryPorts: d.links.RetryAfter(),
 		Hardware: d.extraHardware(all.Pods),
 		Others: decide.Others{NATBefore: d.survey.Before, NATBeforeRouting: d.survey.BeforeRouting,
-			DropsInvalid: d.survey.DropsInvalid, KubeRouter: d.survey.Known},
+			DropsInvalid: d.survey.DropsInvalid, KubeRouter: slices.Concat(d.survey.Known, d.legacy.chains),
+			LegacyUnread: d.legacy.err},
 	}
 	if d.decider.Fresh() {
 		w.Recorded = ruleset.LocalPods(d.table.actual, all)

@@ -59,8 +59,10 @@ type Others struct {
 	NATBefore, NATBeforeRouting []string
 	// DropsInvalid is true if another program drops invalid packets at forward.
 	DropsInvalid bool
-	// KubeRouter are the chains of kube-router's firewall.
-	KubeRouter []string
+	// KubeRouter are the chains of kube-router's firewall. LegacyUnread is why those in
+	// iptables-legacy cannot be read.
+	KubeRouter   []string
+	LegacyUnread error
 }
 
 // Connections holds the facts about existing connections that a pass has read.

@@ -45,6 +45,11 @@ func (d *Decider) node(all *program.Program, w Wiring, out *Decision) {
 			Cure: "stop kube-router on this node, then run podwall-agent --remove-kube-router-firewall=plan, " +
 				"and =now; see docs/migrate-from-kube-router.md"})
 	}
+	if err := w.Others.LegacyUnread; err != nil {
+		out.Problems = append(out.Problems, Problem{Subject: "iptables-legacy",
+			Text: "whether rules of kube-router judge packets too is not known: " + err.Error(),
+			Cure: "run the agent as root with CAP_NET_ADMIN, in the node's network namespace"})
+	}
 	for _, b := range out.Bridges {
 		out.Problems = append(out.Problems, bridgeProblems(b, w.NodePorts[b.Index])...)
 	}

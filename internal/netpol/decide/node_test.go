@@ -3,6 +3,7 @@
 package decide
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -68,6 +69,8 @@ func TestWhichChainsJudgeAndWhetherTheyAreGuarded(t *testing.T) {
 			"no other table", nil},
 		{"kube-router", Options{}, Others{KubeRouter: []string{"KUBE-POD-FW-A", "KUBE-NWPLCY-B"}}, false, false, true,
 			"no other table", []string{"kube-router"}},
+		{"iptables-legacy cannot be read", Options{}, Others{LegacyUnread: errors.New("refused")}, false, false, true,
+			"no other table", []string{"iptables-legacy"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newScene(c.options)
