@@ -68,6 +68,8 @@ func layers() []layer {
 			reason: "it reads and removes objects of other programs, and decides nothing"},
 		{pkg: "internal/kuberouter", pure: true, may: ours("leftover"),
 			reason: "what may be removed is a function of what was found"},
+		{pkg: "internal/kuberouter/annotations", pure: true, may: []string{},
+			reason: "what an annotation asks for is a function of its text"},
 		{pkg: "internal/kuberouter/host", may: append(ours("kuberouter", "leftover"), kernel...),
 			reason: "it looks and removes, and decides nothing"},
 		{pkg: "internal/source/kube", never: ours("netpol/policy", "netpol/compile", "netpol/program", "kernel/nft", "datapath",

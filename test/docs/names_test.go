@@ -26,6 +26,7 @@ func flagsOfOthers() []string {
 		"--set",                    // helm
 		"--runtime-endpoint",       // crictl
 		"--disable-network-policy", // k3s
+		"--disable-kube-proxy",
 	}
 }
 
