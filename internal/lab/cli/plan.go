@@ -6,7 +6,6 @@ package cli
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/complete"
@@ -29,9 +28,9 @@ type plan struct {
 	ports      []port
 	leftOut    []leftOut
 	notes      []string
-	// found is about addresses that pods do not get, and about policies that were probably
-	// meant in another way.
-	found []cluster.Diagnostic
+	// found is about objects that are not used as written, questions about policies that were
+	// probably meant in another way.
+	found, questions []cluster.Diagnostic
 }
 
 // planned reads what the run is about out of the input.
@@ -45,7 +44,7 @@ func (r *run) planned(in *complete.Input, loaded *manifest.Result, ports []port,
 		return nil, err
 	}
 	p := &plan{nodes: in.Nodes, ports: ports, bare: w.Bare, full: w.Full, snap: w.Snapshot,
-		found: slices.Concat(w.Found, questions(in, w.Snapshot))}
+		found: w.Found, questions: questions(in, w.Snapshot)}
 	p.connect(w, hosts)
 	if err := p.point(in, r.scopeFlags); err != nil {
 		return nil, err

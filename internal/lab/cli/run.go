@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -106,6 +107,7 @@ type runReport struct {
 	Notes   []string  `json:"notes"`
 	// Diagnostics are what is to be said about the manifests.
 	Diagnostics []cluster.Diagnostic `json:"diagnostics"`
+	faults      []cluster.Diagnostic // of them, without the questions
 
 	before, after *view
 	groups        []group
@@ -188,7 +190,9 @@ func (r *run) newReport(in *complete.Input, loaded *manifest.Result, p *plan) *r
 		fmt.Fprintln(r.streams.Err, logging.Plain(text))
 	}
 	tell(r.streams, p.found)
-	report.Diagnostics = append(report.Diagnostics, p.found...)
+	tell(r.streams, p.questions)
+	report.faults = append(slices.Clone(report.Diagnostics), p.found...)
+	report.Diagnostics = slices.Concat(report.faults, p.questions)
 	return report
 }
 
@@ -234,7 +238,7 @@ func (r *runReport) compare(ctx context.Context, t *trial.Trial, p *plan) (err e
 
 // explain says why flows are denied.
 func (r *runReport) explain(snap *cluster.Snapshot) error {
-	reasons, differences, err := r.after.explain(snap)
+	reasons, differences, err := r.after.explain(snap, r.faults)
 	r.Why, r.Differences = append(r.Why, reasons...), append(r.Differences, differences...)
 	return err
 }

@@ -31,9 +31,12 @@ type reason struct {
 }
 
 // explain explains the denied flows. A flow whose explanation says another verdict than its
-// packet is a difference: the second list.
-func (v *view) explain(snap *cluster.Snapshot) (reasons []reason, differences []string, err error) {
+// packet is a difference: the second list. faults are what was found about the manifests: a part
+// of a policy that was not understood is the cause of denied flows.
+func (v *view) explain(snap *cluster.Snapshot, faults []cluster.Diagnostic) (reasons []reason, differences []string,
+	err error) {
 	c := explain.New(snap)
+	c.Report(faults)
 	for _, f := range v.flows {
 		a := v.answers[f]
 		e, err := c.Explain(v.explained(f))

@@ -49,6 +49,19 @@ func TestRunSaysWhy(t *testing.T) {
 	}
 }
 
+// A misspelt field is the cause, and to correct it the change.
+func TestRunNamesAMisspeltFieldAsTheCause(t *testing.T) {
+	dir := manifests(t, strings.Replace(shop, "matchLabels: {app: client}", "matchlabels: {app: client}", 1))
+	status, out, stderr := commandLine(t, withAgentFlag("run", "-f", dir, "--probe", "tcp:8080", "--from", "shop/client",
+		"--to", "shop/web", "--why")...)
+	for _, part := range []string{"spec.ingress[0].from[0].podSelector.matchlabels: unknown field",
+		"to allow it: correct spec.ingress[0].from[0].podSelector.matchlabels (shop/web)"} {
+		if text := strings.Join(strings.Fields(out), " "); status != statusNotWritten || !strings.Contains(text, part) {
+			t.Errorf("without %q (status %d):\n%s%s", part, status, out, stderr)
+		}
+	}
+}
+
 // A packet that went otherwise than it is explained is a difference.
 func TestAnExplanationThatTheKernelContradictsIsADifference(t *testing.T) {
 	w, ends := completed(t, shop)
@@ -59,7 +72,7 @@ func TestAnExplanationThatTheKernelContradictsIsADifference(t *testing.T) {
 	v.flows = []flow{f}
 	for verdict, wrong := range map[trial.Verdict]bool{trial.Allowed: false, trial.Denied: true, trial.Unknown: false} {
 		v.answers[f] = trial.Answer{Verdict: verdict}
-		_, differences, err := v.explain(w.Snapshot)
+		_, differences, err := v.explain(w.Snapshot, nil)
 		if err != nil || (len(differences) > 0) != wrong {
 			t.Errorf("verdict %s: differences %q, %v", verdict, differences, err)
 		}

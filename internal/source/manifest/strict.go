@@ -42,9 +42,13 @@ func (f *file) addPolicy(d *document, h *head) error {
 			continue
 		}
 		closed = append(closed, part)
+		cure := "correct the spelling or the indentation"
+		if name := meantField(path); name != "" {
+			cure = "did you mean " + name + "?"
+		}
 		found = append(found, cluster.Diagnostic{
 			Severity: cluster.Error, Kind: convert.KindPolicy, Object: key, Field: path,
-			Message: "unknown field: " + consequence, Cure: "correct the spelling or the indentation",
+			Message: "unknown field: " + consequence, Cure: cure,
 		})
 	}
 	if h.use != usePolicy {
