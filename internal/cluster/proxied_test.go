@@ -5,6 +5,7 @@ package cluster_test
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -323,4 +324,48 @@ func store[T any](list []Change[T], set, remove func(*T)) {
 			set(c.New)
 		}
 	}
+}
+
+// A proxy costs no memory for each pod, whatever the other reader has seen.
+func TestAPodTakesNoMoreWithAProxy(t *testing.T) {
+	const count = 50_000
+	list := make([]*Pod, count)
+	for i := range list {
+		ip := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		list[i] = &Pod{Key: Key{Namespace: "shop", Name: fmt.Sprint("pod-", i)}, IPs: []netip.Addr{ip}}
+	}
+	size := func(s *Store) int64 {
+		s.Update(func(tx *Tx) { tx.ReplacePods(list) })
+		s.Take()
+		s.TakeServices()
+		for i := range list { // every pod changes, but not its address
+			p := *list[i]
+			p.Terminating = true
+			s.Update(func(tx *Tx) { tx.SetPod(&p) })
+			if i%100 == 0 {
+				s.Take()
+			}
+		}
+		s.Take()
+		now := heap()
+		runtime.KeepAlive(s)
+		runtime.KeepAlive(list)
+		return now
+	}
+	base := heap()
+	off := size(NewStore()) - base
+	base = heap()
+	on := size(keeping()) - base
+	t.Logf("a pod takes %d bytes, with a proxy %d", off/count, on/count)
+	if on-off > 2*count {
+		t.Errorf("a proxy takes %d bytes a pod", (on-off)/count)
+	}
+}
+
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

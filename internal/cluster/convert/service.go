@@ -13,8 +13,8 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 )
 
-// labelProxyName marks Services and EndpointSlices that another proxy serves, whatever its value.
-const labelProxyName = "service.kubernetes.io/service-proxy-name"
+// LabelProxyName marks Services and EndpointSlices that another proxy serves, whatever its value.
+const LabelProxyName = "service.kubernetes.io/service-proxy-name"
 
 // The timeout of session affinity, in seconds: the API's default, and the longest that it allows.
 const (
@@ -65,7 +65,7 @@ func Service(s *corev1.Service) (*cluster.Service, []cluster.Diagnostic) {
 
 // others reports whether the labels say that the object is not for this proxy.
 func others(labels map[string]string) bool {
-	_, proxy := labels[labelProxyName]
+	_, proxy := labels[LabelProxyName]
 	_, headless := labels[corev1.IsHeadlessService]
 	return proxy || headless
 }

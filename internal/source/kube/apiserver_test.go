@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/rest"
 )
 
@@ -35,6 +36,7 @@ type apiServer struct {
 	token    string         // that requests must have, if it is not empty
 	lists    map[string]int // how often a resource was listed, in either way
 	headers  []http.Header
+	wants    map[string]string // the selector by which a resource was asked for last
 }
 
 type event struct {
@@ -42,6 +44,8 @@ type event struct {
 	resource string
 	kind     string
 	object   []byte
+	// labels are those of the object, before and after.
+	before, after labels.Set
 }
 
 func newAPIServer(t *testing.T) *apiServer {
@@ -73,14 +77,14 @@ func (s *apiServer) put(resource string, objects ...metav1.Object) {
 				all = map[string]metav1.Object{}
 				s.objects[resource] = all
 			}
-			kind := "ADDED"
-			if _, there := all[keyOf(o)]; there {
-				kind = "MODIFIED"
+			kind, before := "ADDED", labels.Set(nil)
+			if old, there := all[keyOf(o)]; there {
+				kind, before = "MODIFIED", old.GetLabels()
 			}
 			s.version++
 			o.SetResourceVersion(strconv.Itoa(s.version))
 			all[keyOf(o)] = o
-			s.record(resource, kind, o)
+			s.record(resource, kind, o, before)
 		}
 	})
 }
@@ -90,16 +94,30 @@ func (s *apiServer) remove(resource string, o metav1.Object) {
 		delete(s.objects[resource], keyOf(o))
 		s.version++
 		o.SetResourceVersion(strconv.Itoa(s.version))
-		s.record(resource, "DELETED", o)
+		s.record(resource, "DELETED", o, o.GetLabels())
 	})
 }
 
-func (s *apiServer) record(resource, kind string, o metav1.Object) {
+func (s *apiServer) record(resource, kind string, o metav1.Object, before labels.Set) {
 	data, err := json.Marshal(o)
 	if err != nil {
 		panic(err)
 	}
-	s.log = append(s.log, event{s.version, resource, kind, data})
+	s.log = append(s.log, event{s.version, resource, kind, data, before, o.GetLabels()})
+}
+
+// kindFor is what a watch with a selector sees of an event; "" for nothing.
+func (e event) kindFor(selector labels.Selector) string {
+	was, is := selector.Matches(e.before), selector.Matches(e.after)
+	switch {
+	case e.kind == "MODIFIED" && is && !was:
+		return "ADDED"
+	case e.kind == "MODIFIED" && was && !is:
+		return "DELETED"
+	case !is:
+		return ""
+	}
+	return e.kind
 }
 
 // hangUp ends all watches and waits until they have ended.
@@ -147,6 +165,14 @@ func (s *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 	if s.token != "" && r.Header.Get("Authorization") != "Bearer "+s.token {
 		status = http.StatusUnauthorized
 	}
+	selector, err := labels.Parse(q.Get("labelSelector"))
+	if err != nil {
+		status = http.StatusBadRequest
+	}
+	if s.wants == nil {
+		s.wants = map[string]string{}
+	}
+	s.wants[resource] = q.Get("labelSelector")
 	noStream, one := s.noStream, s.objects[path.Base(path.Dir(r.URL.Path))]["/"+resource]
 	s.mu.Unlock()
 	switch {
@@ -158,14 +184,14 @@ func (s *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 		reject(w, http.StatusUnprocessableEntity)
 	case watched:
 		from, _ := strconv.Atoi(q.Get("resourceVersion"))
-		s.watch(w, r, resource, from, stream)
+		s.watch(w, r, resource, from, stream, selector)
 	case q.Get("limit") == "1": // asks for the revision only
-		s.list(w, resource)
+		s.list(w, resource, selector)
 	default:
 		s.mu.Lock()
 		s.lists[resource]++
 		s.mu.Unlock()
-		s.list(w, resource)
+		s.list(w, resource, selector)
 	}
 }
 
@@ -196,14 +222,17 @@ func reject(w http.ResponseWriter, status int) {
 
 var kindOf = map[string][2]string{
 	"namespaces": {"v1", "Namespace"}, "pods": {"v1", "Pod"}, "nodes": {"v1", "Node"},
-	"networkpolicies": {"networking.k8s.io/v1", "NetworkPolicy"},
+	"networkpolicies": {"networking.k8s.io/v1", "NetworkPolicy"}, "services": {"v1", "Service"},
+	"endpointslices": {"discovery.k8s.io/v1", "EndpointSlice"},
 }
 
-func (s *apiServer) list(w http.ResponseWriter, resource string) {
+func (s *apiServer) list(w http.ResponseWriter, resource string, selector labels.Selector) {
 	s.mu.Lock()
 	items := make([]metav1.Object, 0, len(s.objects[resource]))
 	for _, o := range s.objects[resource] {
-		items = append(items, o)
+		if selector.Matches(labels.Set(o.GetLabels())) {
+			items = append(items, o)
+		}
 	}
 	body, err := json.Marshal(map[string]any{
 		"apiVersion": kindOf[resource][0], "kind": kindOf[resource][1] + "List",
@@ -217,7 +246,8 @@ func (s *apiServer) list(w http.ResponseWriter, resource string) {
 	_, _ = w.Write(body)
 }
 
-func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource string, from int, stream bool) {
+func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource string, from int, stream bool,
+	selector labels.Selector) {
 	w.Header().Set("Content-Type", "application/json")
 	s.mu.Lock()
 	cut, ended := s.cut, make(chan struct{})
@@ -225,7 +255,7 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource strin
 	defer close(ended)
 	if stream {
 		s.lists[resource]++
-		from = s.initial(w, resource)
+		from = s.initial(w, resource, selector)
 	} else if from < s.oldest {
 		s.mu.Unlock()
 		reject(w, http.StatusGone)
@@ -235,8 +265,8 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource strin
 	for {
 		s.mu.Lock()
 		for _, e := range s.log {
-			if e.version > from && e.resource == resource {
-				s.send(w, e.kind, resource, e.object)
+			if kind := e.kindFor(selector); e.version > from && e.resource == resource && kind != "" {
+				s.send(w, kind, resource, e.object)
 			}
 		}
 		from = s.version
@@ -254,8 +284,11 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource strin
 }
 
 // initial streams the present objects and the bookmark behind them.
-func (s *apiServer) initial(w http.ResponseWriter, resource string) (version int) {
+func (s *apiServer) initial(w http.ResponseWriter, resource string, selector labels.Selector) (version int) {
 	for _, o := range s.objects[resource] {
+		if !selector.Matches(labels.Set(o.GetLabels())) {
+			continue
+		}
 		data, err := json.Marshal(o)
 		if err != nil {
 			panic(err)

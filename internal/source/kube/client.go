@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -131,10 +132,14 @@ func restClient(cfg *rest.Config, client *http.Client, gv schema.GroupVersion) (
 		return nil, fmt.Errorf("registering API types: %w", err)
 	}
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Namespace{}, &corev1.NamespaceList{}, &corev1.NodeList{},
-		&corev1.PodList{}, &corev1.Event{})
+		&corev1.PodList{}, &corev1.ServiceList{}, &corev1.Event{})
+	scheme.AddKnownTypes(discoveryv1.SchemeGroupVersion, &discoveryv1.EndpointSliceList{})
 	scheme.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("Pod"), &prunedPod{})
 	scheme.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("Node"), &prunedNode{})
+	scheme.AddKnownTypeWithName(corev1.SchemeGroupVersion.WithKind("Service"), &prunedService{})
+	scheme.AddKnownTypeWithName(discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"), &prunedSlice{})
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	metav1.AddToGroupVersion(scheme, discoveryv1.SchemeGroupVersion)
 	c := rest.CopyConfig(cfg)
 	c.GroupVersion = &gv
 	c.APIPath = "/apis"
@@ -143,7 +148,7 @@ func restClient(cfg *rest.Config, client *http.Client, gv schema.GroupVersion) (
 	}
 	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeProtobuf, accept
-	c.QPS = -1 // four watches need no limit of their own
+	c.QPS = -1 // a few watches need no limit of their own
 	rc, err := rest.RESTClientForConfigAndClient(c, client)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the client for %s: %w", gv, err)

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package kube is the source that reads the Kubernetes API: it lists and
-// watches namespaces, pods, network policies and nodes, and keeps a cluster.Store equal
-// to them. It owns the connection, the retries and what is said about them.
+// watches namespaces, pods, network policies and nodes, for a service proxy
+// Services and EndpointSlices too, and keeps a cluster.Store equal to them. It owns
+// the connection, the retries and what is said about them.
 //
 // Each object is converted when it arrives (package convert) and then dropped:
 // a decoded pod takes more than a kilobyte, what is kept of it less than a
@@ -22,6 +23,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
@@ -43,9 +45,11 @@ type Source struct {
 	node    string
 	login   *login
 	backoff *wait.Backoff        // between tries; nil for client-go's own
-	reports map[string]*reporter // by resource; never changed
+	reports map[string]*reporter // by resource; not changed after the start
 	notices *notices             // about policies, for their authors
 	onPods  *podEvents           // about denied flows of pods
+
+	services bool // Services and EndpointSlices are watched too
 }
 
 // New returns a source for the API server of cfg. It does no I/O and does not
@@ -53,12 +57,16 @@ type Source struct {
 func New(cfg *rest.Config, log *slog.Logger) *Source {
 	s := &Source{cfg: cfg, log: log, login: newLogin(log), reports: map[string]*reporter{}, notices: newNotices(log),
 		onPods: newPodEvents(log)}
-	for _, w := range kinds(nil, "") {
-		r := newReporter(log, w.gv.Group, w.resource, cfg.Host)
+	s.addReporters(kinds(nil, ""))
+	return s
+}
+
+func (s *Source) addReporters(list []watched) {
+	for _, w := range list {
+		r := newReporter(s.log, w.gv.Group, w.resource, s.cfg.Host)
 		r.refused = s.login.refuse
 		s.reports[w.resource] = r
 	}
-	return s
 }
 
 // OnNode returns the source, for an agent of that node: pods of other nodes are
@@ -109,11 +117,16 @@ func (s *Source) Reloading(kubeconfig, master string) *Source {
 	return s
 }
 
-// Feeds says how the source stands with each kind, in the order of cluster.Kinds.
+// Feeds says how the source stands with each kind that it watches: those of
+// cluster.Kinds, then Services and EndpointSlices.
 func (s *Source) Feeds() []feed.Feed {
-	var list []feed.Feed
-	for _, k := range cluster.Kinds() {
-		list = append(list, s.reports[k.String()].state())
+	all := cluster.Kinds()
+	if s.services {
+		all = append(all, cluster.Services, cluster.EndpointSlices)
+	}
+	list := make([]feed.Feed, len(all))
+	for i, k := range all {
+		list[i] = s.reports[k.String()].state()
 	}
 	return list
 }
@@ -124,6 +137,7 @@ type watched struct {
 	resource string
 	example  runtime.Object
 	store    storage
+	filter   func(*metav1.ListOptions) // which of the objects
 }
 
 // storage is a sink, of whatever it converts.
@@ -143,7 +157,11 @@ func (s *Source) Run(ctx context.Context, store *cluster.Store) error {
 	for cfg := s.cfg; cfg != nil; {
 		// Each configuration has sinks of its own: a Reflector that ends leaves a list that hangs to
 		// itself, and what that comes back to must not be the next one's.
-		next, err := s.follow(ctx, cfg, store, kinds(store, s.node))
+		all := kinds(store, s.node)
+		if s.services {
+			all = append(all, serviceKinds(store)...)
+		}
+		next, err := s.follow(ctx, cfg, store, all)
 		if err != nil {
 			return err
 		}
@@ -205,21 +223,22 @@ func kinds(store *cluster.Store, node string) []watched {
 			remove:  func(tx *cluster.Tx, k cluster.Key) { tx.DeleteNamespace(k.Name) },
 			replace: (*cluster.Tx).ReplaceNamespaces,
 			key:     func(n *cluster.Namespace) cluster.Key { return cluster.Key{Name: n.Name} },
-		}},
+		}, noFilter},
 		{corev1.SchemeGroupVersion, "pods", &prunedPod{}, &sink[*corev1.Pod, *cluster.Pod]{
 			store: store, kind: cluster.Pods, convert: interner.Pod,
 			set: (*cluster.Tx).SetPod, remove: (*cluster.Tx).DeletePod, replace: (*cluster.Tx).ReplacePods,
 			key:    func(p *cluster.Pod) cluster.Key { return p.Key },
 			listed: interner.Forget,
-		}},
-		{networkingv1.SchemeGroupVersion, "networkpolicies", &networkingv1.NetworkPolicy{}, newPolicySink(store)},
+		}, noFilter},
+		{networkingv1.SchemeGroupVersion, "networkpolicies", &networkingv1.NetworkPolicy{}, newPolicySink(store),
+			noFilter},
 		{corev1.SchemeGroupVersion, "nodes", &prunedNode{}, &sink[*corev1.Node, *cluster.Node]{
 			store: store, kind: cluster.Nodes, convert: convert.Node,
 			set:     (*cluster.Tx).SetNode,
 			remove:  func(tx *cluster.Tx, k cluster.Key) { tx.DeleteNode(k.Name) },
 			replace: (*cluster.Tx).ReplaceNodes,
 			key:     func(n *cluster.Node) cluster.Key { return cluster.Key{Name: n.Name} },
-		}},
+		}, noFilter},
 	}
 }
 
@@ -230,7 +249,7 @@ func (s *Source) reflector(cfg *rest.Config, client *http.Client, store *cluster
 		return nil, err
 	}
 	lw := &listWatch{
-		ListWatch: cache.NewFilteredListWatchFromClient(c, w.resource, "", noFilter),
+		ListWatch: cache.NewFilteredListWatchFromClient(c, w.resource, "", w.filter),
 		store:     w.store,
 		report:    s.reports[w.resource],
 	}

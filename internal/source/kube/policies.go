@@ -9,12 +9,6 @@ import (
 	"github.com/podwall/podwall/internal/cluster/convert"
 )
 
-// origin is whose diagnostics they are.
-type origin struct {
-	Kind string
-	Key  cluster.Key
-}
-
 // judged is a policy and what was wrong with it.
 type judged struct {
 	policy *cluster.Policy
@@ -23,12 +17,12 @@ type judged struct {
 
 // policies keeps policies together with their diagnostics.
 type policies struct {
-	reported map[cluster.Key]bool // those that have diagnostics in the store
-	fresh    int                  // entries of a list since it was trimmed last
+	findings
+	fresh int // entries of a list since it was trimmed last
 }
 
 func newPolicySink(store *cluster.Store) *sink[*networkingv1.NetworkPolicy, judged] {
-	p := &policies{reported: map[cluster.Key]bool{}}
+	p := &policies{findings: newFindings(convert.KindPolicy, (*cluster.Tx).SetDiagnostics)}
 	return &sink[*networkingv1.NetworkPolicy, judged]{
 		store: store, kind: cluster.Policies, convert: judge, set: p.set, remove: p.remove, replace: p.replace,
 		key: func(j judged) cluster.Key { return j.policy.Key }, trim: p.trim,
@@ -58,11 +52,7 @@ func (p *policies) replace(tx *cluster.Tx, list []judged) {
 		here[j.policy.Key] = true
 		p.tell(tx, j.policy.Key, j.found)
 	}
-	for k := range p.reported {
-		if !here[k] {
-			p.tell(tx, k, nil)
-		}
-	}
+	p.forget(tx, here)
 	tx.ReplacePolicies(all)
 }
 
@@ -81,13 +71,5 @@ func (p *policies) trim(list []judged) {
 	cluster.Trim(all)
 	for i := range list {
 		list[i].policy = all[i]
-	}
-}
-
-func (p *policies) tell(tx *cluster.Tx, k cluster.Key, found []cluster.Diagnostic) {
-	tx.SetDiagnostics(origin{convert.KindPolicy, k}, found)
-	delete(p.reported, k)
-	if len(found) > 0 {
-		p.reported[k] = true
 	}
 }

@@ -5,9 +5,11 @@ package kube
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
@@ -49,6 +51,38 @@ func (n *prunedNode) Unmarshal(message []byte) error {
 	return n.Node.Unmarshal(short)
 }
 
+// prunedService and prunedSlice are likewise. Those who write them, and when, is noted
+// in managedFields, which are larger than the rest; a slice has for each endpoint also
+// which pod it is and in which zone.
+type (
+	prunedService struct{ corev1.Service }
+	prunedSlice   struct{ discoveryv1.EndpointSlice }
+)
+
+// Reset is called before Unmarshal.
+func (s *prunedService) Reset() { *s = prunedService{} }
+
+// Reset is called before Unmarshal.
+func (s *prunedSlice) Reset() { *s = prunedSlice{} }
+
+// Unmarshal decodes a Service's message.
+func (s *prunedService) Unmarshal(message []byte) error {
+	short, err := prune(make([]byte, 0, 512), message, serviceFields)
+	if err != nil {
+		return fmt.Errorf("shortening a Service: %w", err)
+	}
+	return s.Service.Unmarshal(short)
+}
+
+// Unmarshal decodes a slice's message.
+func (s *prunedSlice) Unmarshal(message []byte) error {
+	short, err := prune(make([]byte, 0, 1024), message, sliceFields)
+	if err != nil {
+		return fmt.Errorf("shortening an EndpointSlice: %w", err)
+	}
+	return s.EndpointSlice.Unmarshal(short)
+}
+
 // bare returns the object as the API has it.
 func bare(obj any) any {
 	switch o := obj.(type) {
@@ -56,6 +90,10 @@ func bare(obj any) any {
 		return &o.Pod
 	case *prunedNode:
 		return &o.Node
+	case *prunedService:
+		return &o.Service
+	case *prunedSlice:
+		return &o.EndpointSlice
 	}
 	return obj
 }
@@ -94,7 +132,7 @@ func nodeFields(n protowire.Number) (kept, bool) {
 
 func nodeMetadataFields(n protowire.Number) (kept, bool) {
 	if n == 11 { // labels
-		return kept{wanted: holds(corev1.LabelTopologyZone)}, true
+		return kept{wanted: nodeLabel}, true
 	}
 	return metadataFields(n)
 }
@@ -104,14 +142,64 @@ func nodeSpecFields(n protowire.Number) (kept, bool) {
 	case 1, 7: // podCIDR, podCIDRs
 		return kept{}, true
 	case 5: // taints
-		return kept{wanted: holds(convert.TaintToBeDeleted)}, true
+		return kept{wanted: nodeTaint}, true
 	}
 	return kept{}, false
 }
 
-// holds returns what accepts a message that may have this text as its key: an entry of a map, a taint.
-func holds(text string) func(message []byte) bool {
-	return func(message []byte) bool { return bytes.Contains(message, []byte(text)) }
+func serviceFields(n protowire.Number) (kept, bool) {
+	if n == 1 {
+		return kept{inner: serviceMetadataFields}, true
+	}
+	return kept{}, n == 2 || n == 3 // spec, status
+}
+
+func sliceFields(n protowire.Number) (kept, bool) {
+	switch n {
+	case 1:
+		return kept{inner: serviceMetadataFields}, true
+	case 2:
+		return kept{inner: endpointFields}, true
+	}
+	return kept{}, n == 3 || n == 4 // ports, addressType
+}
+
+func serviceMetadataFields(n protowire.Number) (kept, bool) {
+	switch n {
+	case 1, 3, 6, 8: // name, namespace, resourceVersion, creationTimestamp
+		return kept{}, true
+	case 11:
+		return kept{wanted: serviceLabel}, true
+	case 12:
+		return kept{wanted: serviceAnnotation}, true
+	}
+	return kept{}, false
+}
+
+func endpointFields(n protowire.Number) (kept, bool) {
+	return kept{}, n == 1 || n == 2 || n == 6 || n == 8 // addresses, conditions, nodeName, hints
+}
+
+// What follows reports whether a label, an annotation or a taint may be one that podwall reads.
+
+func podAnnotation(entry []byte) bool {
+	return holds(entry, corev1.MirrorPodAnnotationKey, metav1.InitialEventsAnnotationKey, cluster.ExtraAnnotation)
+}
+
+func nodeLabel(entry []byte) bool { return holds(entry, corev1.LabelTopologyZone) }
+
+func nodeTaint(taint []byte) bool { return holds(taint, convert.TaintToBeDeleted) }
+
+func serviceLabel(entry []byte) bool {
+	return holds(entry, discoveryv1.LabelServiceName, corev1.IsHeadlessService, convert.LabelProxyName)
+}
+
+func serviceAnnotation(entry []byte) bool {
+	return holds(entry, corev1.EndpointsLastChangeTriggerTime, metav1.InitialEventsAnnotationKey)
+}
+
+func holds(message []byte, keys ...string) bool {
+	return slices.ContainsFunc(keys, func(key string) bool { return bytes.Contains(message, []byte(key)) })
 }
 
 func metadataFields(n protowire.Number) (kept, bool) {
@@ -119,7 +207,7 @@ func metadataFields(n protowire.Number) (kept, bool) {
 	case 1, 3, 5, 6, 9, 11: // name, namespace, uid, resourceVersion, deletionTimestamp, labels
 		return kept{}, true
 	case 12:
-		return kept{wanted: knownAnnotation}, true
+		return kept{wanted: podAnnotation}, true
 	}
 	return kept{}, false
 }
@@ -138,13 +226,6 @@ func containerFields(n protowire.Number) (kept, bool) { return kept{}, n == 6 } 
 
 func statusFields(n protowire.Number) (kept, bool) {
 	return kept{}, n == 1 || n == 6 || n == 12 // phase, podIP, podIPs
-}
-
-// knownAnnotation reports whether an annotation may be one that podwall reads.
-func knownAnnotation(entry []byte) bool {
-	return bytes.Contains(entry, []byte(corev1.MirrorPodAnnotationKey)) || bytes.Contains(entry,
-		[]byte(metav1.InitialEventsAnnotationKey)) ||
-		bytes.Contains(entry, []byte(cluster.ExtraAnnotation))
 }
 
 // prune appends the message without the fields that are not kept.
