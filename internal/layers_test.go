@@ -16,7 +16,7 @@ type layer struct {
 func layers() []layer {
 	k8s := []string{"k8s.io/api", "k8s.io/apimachinery"}
 	kernel := kernelLibraries()
-	return append(append(labLayers(k8s), proxyLayers()...), []layer{
+	return append(append(append(labLayers(k8s), proxyLayers()...), leftoverLayers(kernel)...), []layer{
 		{pkg: "internal/cluster", pure: true, may: append(ours("inet", "wake"), "k8s.io/apimachinery/pkg/labels",
 			"k8s.io/apimachinery/pkg/selection"), reason: "it is the vocabulary of all others"},
 		{pkg: "internal/immutable", pure: true, may: []string{}, reason: "a container knows nothing of what it holds"},
@@ -63,15 +63,6 @@ func layers() []layer {
 		{pkg: "internal/kernel/xtables", may: []string{"golang.org/x/sys"}, reason: "it lists chains and knows none"},
 		{pkg: "internal/kernel/links", may: append(append(ours("inet", "wake", "kernel/sysctl"), "golang.org/x/net/bpf"), kernel...),
 			reason: "it looks at interfaces, not at policies"},
-		{pkg: "internal/leftover", pure: true, may: []string{}, reason: "objects of other programs are values"},
-		{pkg: "internal/leftover/host", may: append(ours("leftover", "kernel/xtables"), kernel...),
-			reason: "it reads and removes objects of other programs, and decides nothing"},
-		{pkg: "internal/kuberouter", pure: true, may: ours("leftover"),
-			reason: "what may be removed is a function of what was found"},
-		{pkg: "internal/kuberouter/annotations", pure: true, may: []string{},
-			reason: "what an annotation asks for is a function of its text"},
-		{pkg: "internal/kuberouter/host", may: append(ours("kuberouter", "leftover"), kernel...),
-			reason: "it looks and removes, and decides nothing"},
 		{pkg: "internal/source/kube", never: ours("netpol/policy", "netpol/compile", "netpol/program", "kernel/nft", "datapath",
 			"agent"), reason: "a source fills the store and decides nothing"},
 		{pkg: "internal/source/manifest", never: ours("netpol/policy", "netpol/compile", "netpol/program", "kernel/nft", "datapath",
@@ -99,6 +90,21 @@ func layers() []layer {
 func kernelLibraries() []string {
 	return []string{"github.com/google/nftables", "github.com/mdlayher/netlink",
 		"github.com/vishvananda/netlink", "golang.org/x/sys", "golang.org/x/sync"}
+}
+
+// leftoverLayers are those that concern objects of other programs.
+func leftoverLayers(kernel []string) []layer {
+	return []layer{
+		{pkg: "internal/leftover", pure: true, may: []string{}, reason: "objects of other programs are values"},
+		{pkg: "internal/leftover/host", may: append(ours("leftover", "kernel/xtables"), kernel...),
+			reason: "it reads and removes objects of other programs, and decides nothing"},
+		{pkg: "internal/kuberouter", pure: true, may: ours("leftover"),
+			reason: "what may be removed is a function of what was found"},
+		{pkg: "internal/kuberouter/annotations", pure: true, may: []string{},
+			reason: "what an annotation asks for is a function of its text"},
+		{pkg: "internal/kuberouter/host", may: append(ours("kuberouter", "leftover"), kernel...),
+			reason: "it looks and removes, and decides nothing"},
+	}
 }
 
 // proxyLayers are those of the service proxy.

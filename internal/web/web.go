@@ -6,7 +6,6 @@ package web
 
 import (
 	"container/list"
-	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -24,18 +23,9 @@ func New(handler http.Handler, log *slog.Logger) *http.Server {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	w := &waiting{at: map[net.Conn]*list.Element{}}
 	return &http.Server{
-		Handler: http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
-			if c, ok := r.Context().Value(connection{}).(net.Conn); ok {
-				w.leave(c)
-			}
-			handler.ServeHTTP(out, r)
-		}),
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, connection{}, c)
-		},
-		ConnState:         w.state,
+		Handler:           handler,
+		ConnState:         (&waiting{at: map[net.Conn]*list.Element{}}).state,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       5 * time.Second,
@@ -45,12 +35,9 @@ func New(handler http.Handler, log *slog.Logger) *http.Server {
 	}
 }
 
-// connection is the key of a request's connection.
-type connection struct{}
-
 // waiting closes the connections that wait longest when there are too many. It refuses no client: a probe
-// that comes last is answered. A connection waits until its request is complete, so one that sends a
-// request slowly waits, too.
+// that comes last is answered. A connection waits until its request was read, so one that sends a request
+// slowly waits, too.
 type waiting struct {
 	mu    sync.Mutex // guards what follows
 	order list.List  // of net.Conn, the one that waits longest first
@@ -59,33 +46,19 @@ type waiting struct {
 
 // state is an http.Server's ConnState.
 func (w *waiting) state(c net.Conn, s http.ConnState) {
-	switch s {
-	case http.StateNew, http.StateIdle:
-		w.enter(c)
-	case http.StateClosed, http.StateHijacked:
-		w.leave(c)
-	}
-}
-
-func (w *waiting) enter(c net.Conn) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if e, ok := w.at[c]; ok {
 		w.order.Remove(e)
+		delete(w.at, c)
+	}
+	if s != http.StateNew && s != http.StateIdle {
+		return
 	}
 	w.at[c] = w.order.PushBack(c)
 	if w.order.Len() > maxWaiting {
 		oldest := w.order.Front()
 		delete(w.at, oldest.Value.(net.Conn))
 		_ = w.order.Remove(oldest).(net.Conn).Close() // its server hears of it
-	}
-}
-
-func (w *waiting) leave(c net.Conn) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if e, ok := w.at[c]; ok {
-		w.order.Remove(e)
-		delete(w.at, c)
 	}
 }

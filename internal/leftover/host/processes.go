@@ -38,8 +38,8 @@ func Processes(name string) (list []Process, err error) {
 			continue
 		}
 		args, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if err != nil {
-			continue
+		if err != nil || len(args) == 0 {
+			continue // it has ended, and nobody waited for it yet
 		}
 		list = append(list, Process{ID: filepath.Base(dir),
 			Args: strings.Split(strings.TrimSuffix(string(args), "\x00"), "\x00")})

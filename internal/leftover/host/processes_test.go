@@ -5,9 +5,12 @@
 package host
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,5 +52,29 @@ func TestProcessesOfThisNetworkNamespace(t *testing.T) {
 	}
 	if len(list) != 1 || !slices.Equal(list[0].Args, []string{name, "100"}) {
 		t.Errorf("processes = %v, want the near one", list)
+	}
+}
+
+// A process that has ended writes nothing any more, although it is still listed.
+func TestProcessesThatEnded(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "podwall-ended")
+	if out, err := exec.Command("cp", "/bin/true", name).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	cmd := exec.Command(name)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	stat := fmt.Sprintf("/proc/%d/stat", cmd.Process.Pid)
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if text, err := os.ReadFile(stat); err != nil || time.Now().After(end) {
+			t.Fatalf("it does not end: %s (%v)", text, err)
+		} else if strings.Contains(string(text), "(podwall-ended) Z ") {
+			break
+		}
+	}
+	if list, err := Processes("podwall-ended"); err != nil || len(list) > 0 {
+		t.Errorf("processes = %v, %v, want none", list, err)
 	}
 }

@@ -109,8 +109,34 @@ type Step struct {
 	Links   []string
 }
 
-// Left is something that stays, or a part of it.
-type Left struct{ What, Why, Cure string }
+// Left is something that stays, or a part of it. Harmless is true if nothing needs to be done.
+type Left struct {
+	What, Why, Cure string
+	Harmless        bool
+}
+
+// Problem is something that the operator should know while the proxy runs.
+type Problem struct{ Subject, Text, Cure string }
+
+// Problems returns what is wrong on a node on which podwall's proxy is in force: another proxy has rules
+// again, or runs, and what the take-over could not remove. The plan is one that was made with takeover.
+func (p Plan) Problems() (list []Problem) {
+	for _, r := range p.Refusals {
+		list = append(list, Problem{"other service proxy", r.Why, r.Cure})
+	}
+	if len(p.Steps) > 0 && len(p.Refusals) == 0 {
+		for _, f := range p.Found {
+			list = append(list, Problem{"other service proxy", f.String() + ", so it runs, or did after the take-over",
+				stop(f.Proxy) + ", then restart podwall with --takeover"})
+		}
+	}
+	for _, l := range p.Left {
+		if !l.Harmless {
+			list = append(list, Problem{"left of another service proxy", l.What + ": " + l.Why, l.Cure})
+		}
+	}
+	return list
+}
 
 // Decide returns the plan. Without takeover any proxy that is found refuses the start; with it only signs
 // that one runs do.

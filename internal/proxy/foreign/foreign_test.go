@@ -207,6 +207,41 @@ func TestMarksTellRulesThatAreWrittenAgain(t *testing.T) {
 	}
 }
 
+// While our proxy runs, rules that are back and what stayed are problems, a chain that a hostPort uses is not.
+func TestProblemsOfANodeThatIsServed(t *testing.T) {
+	words := func(inv Inventory) (list []string) {
+		for _, p := range Decide(inv, true).Problems() {
+			if p.Cure == "" {
+				t.Errorf("without a cure: %+v", p)
+			}
+			list = append(list, p.Subject+": "+p.Text[:min(len(p.Text), 40)])
+		}
+		return list
+	}
+	hostPort := []leftover.Table{table("ip", "nat", chain("KUBE-POSTROUTING"), chain("KUBE-MARK-MASQ"), chain("CNI-DN-1", "KUBE-MARK-MASQ"))}
+	tables := iptablesMode()
+	tables[0].Chains = append(tables[0].Chains, chain("CNI-DN-1", "KUBE-MARK-MASQ"))
+	tests := []struct {
+		name string
+		inv  Inventory
+		want []string
+	}{
+		{"nothing", Inventory{}, nil},
+		{"what a hostPort uses", Inventory{Tables: hostPort}, nil},
+		{"rules that are back", Inventory{Tables: tables}, []string{"other service proxy: kube-proxy in iptables mode has rules on"}},
+		{"one that runs", Inventory{Tables: tables, Running: []Sign{{KubeProxy, "x"}}}, []string{"other service proxy: kube-proxy runs: x"}},
+		{"virtual services", Inventory{Links: []Link{{"kube-ipvs0", "dummy", 3}}, IPVS: true},
+			[]string{"left of another service proxy: interface kube-ipvs0 with 3 addresses: I"}},
+		{"iptables-legacy", Inventory{Legacy: []leftover.LegacyTable{{Key: key("ip", "nat"), Chains: []string{"KUBE-SERVICES"}}}},
+			[]string{"left of another service proxy: 1 chains in table ip nat of iptables-leg"}},
+	}
+	for _, tt := range tests {
+		if diff := cmp.Diff(tt.want, words(tt.inv)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
 func TestTheTextOfNothing(t *testing.T) {
 	if p := Decide(Inventory{}, false); !p.Nothing() || p.Text() != "no other service proxy is here\n" {
 		t.Errorf("%+v: %q", p, p.Text())

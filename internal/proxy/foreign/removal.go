@@ -78,9 +78,9 @@ func (p *Plan) keptChains(t leftover.Table, own func(leftover.Key, string) bool)
 			if !own(t.Key, rule.Target) {
 				continue
 			}
-			p.Left = append(p.Left, Left{fmt.Sprintf("chain %s %s", t, rule.Target),
-				"chain " + c.Name + " of another program leads to it", "nothing needs to be done: it changes " +
-					"only what that program sends there"})
+			p.Left = append(p.Left, Left{What: fmt.Sprintf("chain %s %s", t, rule.Target),
+				Why:  "chain " + c.Name + " of another program leads to it",
+				Cure: "nothing: it changes only what that program sends there", Harmless: true})
 			if rule.Target == markChain {
 				kept[markChain], kept[postroutingChain] = true, true
 				continue
@@ -106,8 +106,8 @@ func (p *Plan) removeSets(inv Inventory) {
 	switch {
 	case len(s.Sets) == 0:
 	case p.has(KubeProxy, inLegacy), p.has(KubeRouter, inLegacy):
-		p.Left = append(p.Left, Left{"ipsets " + few(s.Sets), "rules of iptables-legacy use them",
-			"remove those rules first, then start again with --takeover"})
+		p.Left = append(p.Left, Left{What: "ipsets " + few(s.Sets), Why: "rules of iptables-legacy use them",
+			Cure: "remove those rules first, then start again with --takeover"})
 	default:
 		p.Steps = append(p.Steps, s)
 	}
@@ -125,12 +125,13 @@ func (p *Plan) removeLinks(inv Inventory) {
 		what := fmt.Sprintf("interface %s with %d addresses", l.Name, l.Addresses)
 		switch {
 		case l.Kind != "dummy":
-			p.Left = append(p.Left, Left{what, "it is no dummy interface but a " + l.Kind, "see which program made it"})
+			p.Left = append(p.Left, Left{What: what, Why: "it is no dummy interface but a " + l.Kind,
+				Cure: "see which program made it"})
 		case inv.IPVS:
-			p.Left = append(p.Left, Left{what, "IPVS has virtual services, whose connections need the addresses; " +
-				"new connections do not meet it",
-				"when they have ended (ipvsadm -L -n shows them), remove all virtual services with ipvsadm -C, if " +
-					"no other program uses IPVS, then the interface with: ip link delete " + l.Name})
+			p.Left = append(p.Left, Left{What: what,
+				Why: "IPVS has virtual services, whose connections need the addresses; new connections do not meet it",
+				Cure: "when they have ended (ipvsadm -L -n shows them), remove all virtual services with ipvsadm -C, " +
+					"if no other program uses IPVS, then the interface with: ip link delete " + l.Name})
 		default:
 			s.Links = append(s.Links, l.Name)
 		}
@@ -152,9 +153,9 @@ func (p *Plan) leaveLegacy(inv Inventory) {
 			}
 		}
 		if n > 0 {
-			p.Left = append(p.Left, Left{fmt.Sprintf("%d chains in table %s of iptables-legacy", n, t),
-				"iptables-legacy cannot be changed over netlink; new connections meet podwall's rules first",
-				"on the node, as root:\n" + t.Recipe(legacyChains)})
+			p.Left = append(p.Left, Left{What: fmt.Sprintf("%d chains in table %s of iptables-legacy", n, t),
+				Why:  "iptables-legacy cannot be changed over netlink; new connections meet podwall's rules first",
+				Cure: "on the node, as root:\n" + t.Recipe(legacyChains)})
 		}
 	}
 }

@@ -57,6 +57,13 @@ func TestInterfacesAreCountedAndRemoved(t *testing.T) {
 			t.Errorf("interfaces (-want +got):\n%s", diff)
 		}
 		plan := foreign.Plan{Steps: []foreign.Step{{Text: "interfaces", Links: []string{"kube-ipvs0", "gone"}}}}
+		refused := foreign.Plan{Steps: plan.Steps, Refusals: []foreign.Refusal{{Why: "it runs"}}}
+		if err := Remove(t.Context(), refused); err == nil || !strings.Contains(err.Error(), "nothing may be removed") {
+			t.Errorf("a plan with refusals: %v", err)
+		}
+		if _, err := netlink.LinkByName("kube-ipvs0"); err != nil {
+			t.Errorf("a plan with refusals was carried out: %v", err)
+		}
 		if err := Remove(t.Context(), plan); err != nil {
 			t.Fatal(err)
 		}
