@@ -20,7 +20,7 @@ import (
 const endHelp = `An end is [NAMESPACE/]NAME of a pod or of a workload, one pod of which stands for
 all; svc/[NAMESPACE/]NAME; node/NAME, which includes pods on the node's network;
 an address, in or outside of the cluster; outside, which is an address that is
-nobody's; or kubelet as the source, which is the node of the destination, as for
+no pod's and no node's; or kubelet as the source, which is the node of the destination, as for
 probes.`
 
 // target is what a reference names: pods, a Service, a node or an address.

@@ -289,7 +289,7 @@ func (r *reader) sourceRanges(texts []string) []netip.Prefix {
 		text = strings.TrimSpace(text) // the API allows white space here
 		p, usual, err := parseCIDR(text)
 		if err != nil || p.Addr().Zone() != "" {
-			r.fail(field, fmt.Sprintf("%.60q is no CIDR: it admits nobody", text),
+			r.fail(field, fmt.Sprintf("%.60q is no CIDR: it admits no client", text),
 				"write it as 192.0.2.0/24 or 2001:db8::/64")
 			continue
 		}
@@ -309,8 +309,8 @@ func (r *reader) unlistedFamilies(e *cluster.External) {
 	for _, a := range e.LoadBalancerIPs {
 		of := func(p netip.Prefix) bool { return p.Addr().Is4() == a.Is4() }
 		if e.Restricted && !slices.ContainsFunc(e.SourceRanges, of) {
-			r.warn("spec.loadBalancerSourceRanges", fmt.Sprintf("no range has the family of %s: nobody may use that "+
-				"address", a), fmt.Sprintf("add ranges of the family, or %s/0 for everybody", unspecified(a)))
+			r.warn("spec.loadBalancerSourceRanges", fmt.Sprintf("no range has the family of %s: no client may use "+
+				"that address", a), fmt.Sprintf("add ranges of the family, or %s/0 for all clients", unspecified(a)))
 		}
 	}
 }

@@ -104,7 +104,7 @@ func externalReductions() []reduction {
 			`{"ClusterIPs":["10.0.0.1","fd00::1"],"External":{"Restricted":true,"SourceRanges":["10.0.0.0/8"]}}`, `warning: Service ns/s: spec.loadBalancerSourceRanges[0]`},
 		{"ranges of one family only", `{spec: {` + lb + `loadBalancerSourceRanges: ["192.0.2.0/24"]}, status: {loadBalancer: {ingress: [{ip: "2001:db8::1"}]}}}`,
 			`{"ClusterIPs":["10.0.0.1","fd00::1"],"External":{"LoadBalancerIPs":["2001:db8::1"],"Restricted":true,"SourceRanges":["192.0.2.0/24"]}}`,
-			`no range has the family of 2001:db8::1: nobody may use that address; add ranges of the family, or ::/0`},
+			`no range has the family of 2001:db8::1: no client may use that address; add ranges of the family, or ::/0`},
 	}
 }
 

@@ -31,7 +31,7 @@ type benchFlags struct {
 func newBench(version string, s Streams, kinds ...func(version string, s Streams) *cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure what the agent costs, beside the same node without it",
+		Short: "Measure what the agent costs, next to the same node without it",
 		Long: `bench measures on this machine. The settings that are compared take turns in one
 run; each row is a median with the interval that holds the true one in 95 of 100
 runs, and its ratio to the base of the same round. A second base, "no agent

@@ -39,7 +39,7 @@ and shows who reaches whom before and after each.
 
 ✓ arrived   ✗ dropped   4 only IPv4 arrived   [ ] changed by the policy
 
-It ends with a table of what these policies must do, beside what was reported
+It ends with a table of what these policies must do, next to what was reported
 for kube-router. Every verdict is a real packet that arrived in the namespace of
 its destination, or that a drop counter accounts for.
 

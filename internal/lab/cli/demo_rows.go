@@ -21,8 +21,8 @@ type example struct {
 func seedExamples() []example {
 	tcp := func(n uint16) port { return port{packet.TCP, n} }
 	return []example{
-		{1, "pods of nsa reach each other, nobody else reaches them", "seed/1-same-namespace.yaml", tcp(80)},
-		{2, "nobody reaches the pods of nsa", "seed/2-deny-ingress.yaml", tcp(80)},
+		{1, "pods of nsa reach each other, no others reach them", "seed/1-same-namespace.yaml", tcp(80)},
+		{2, "the pods of nsa are reached by none", "seed/2-deny-ingress.yaml", tcp(80)},
 		{3, "only namespaces labelled app=nsb reach nsa, on TCP 6379", "seed/3-from-namespace.yaml", tcp(6379)},
 		{4, "nsa reaches 14.215.0.0/16 on TCP 5978 and nothing else", "seed/4-egress-to-cidr.yaml", tcp(5978)},
 		{5, "only 14.215.0.0/16 reaches default, on TCP 80", "seed/5-ingress-from-cidr.yaml", tcp(80)},
@@ -58,7 +58,7 @@ type claim func(src, dst end, p port, v6 bool) (asked, want bool)
 func seedRows() []row {
 	rows := []row{
 		{1, "pods of one namespace reach each other, other namespaces do not", "Pass", map[int]claim{1: sameNamespace}},
-		{2, "nobody reaches the pods, the same namespace neither", "Pass", map[int]claim{2: nobody}},
+		{2, "no pod reaches them, of the same namespace neither", "Pass", map[int]claim{2: nobody}},
 		{3, "isolated from other namespaces, but B reaches A", "Pass", map[int]claim{3: onPort(fromB, port{packet.TCP,
 			6379})}},
 		{4, "a namespace reaches one CIDR outside, all else outside is blocked", "Pass", map[int]claim{4: outside}},
@@ -69,7 +69,7 @@ func seedRows() []row {
 			1: oneNode(sameNamespace), 2: oneNode(nobody), 3: oneNode(fromB), 4: oneNode(leavesNSA),
 			5: oneNode(fromCIDR),
 		}},
-		row{0, "beside the table: one CIDR outside reaches a namespace (example 5)", "", map[int]claim{5: fromCIDR}},
+		row{0, "not in the table: one CIDR outside reaches a namespace (example 5)", "", map[int]claim{5: fromCIDR}},
 	)
 }
 

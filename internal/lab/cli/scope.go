@@ -110,7 +110,7 @@ func matching(ends []end, flag string, refs []string) ([]bool, error) {
 			}
 		}
 		if !some {
-			return nil, fmt.Errorf("%s %q names nobody that can be tried; write %s", flag, text, refForms)
+			return nil, fmt.Errorf("%s %q names no pod and no host that can be tried; write %s", flag, text, refForms)
 		}
 	}
 	return found, nil

@@ -135,7 +135,7 @@ func (c *checker) policy(p *cluster.Policy) {
 		c.say(AbsentNamespace, "metadata.namespace", "there is no namespace "+own,
 			"correct the name, or create the namespace"+c.nearNamespace(own))
 	case len(c.pods[own]) == 0:
-		c.say(EmptyNamespace, "spec.podSelector", "namespace "+own+" has no pods: the policy holds for nobody yet", "")
+		c.say(EmptyNamespace, "spec.podSelector", "namespace "+own+" has no pods: the policy holds for no pod yet", "")
 	case len(subjects) == 0 && p.Subject.Valid():
 		c.nobody(NoSubject, "spec.podSelector", "podSelector", p.Subject, "namespace "+own, c.pods[own])
 	}
@@ -195,7 +195,7 @@ func (c *checker) peer(field string, peer cluster.Peer) []*cluster.Pod {
 		if len(names) == 0 {
 			if len(absentNames(*sel, c.namespaces)) == 0 {
 				c.say(NoPeer, field,
-					fmt.Sprintf("namespaceSelector %s selects no namespace: the entry matches nobody", text(*sel)),
+					fmt.Sprintf("namespaceSelector %s selects no namespace: the entry matches no pod", text(*sel)),
 					"correct the labels of the selector or of the namespace"+nearLabel(*sel, c.namespaceLabels()))
 			}
 			return nil
@@ -224,7 +224,7 @@ func (c *checker) nobody(k Kind, field, name string, sel cluster.Selector, where
 				"do not hold", name, text(sel)),
 			"name the node's addresses by an ipBlock where you mean them as a peer")
 	case sel.MatchesAll():
-		c.say(k, field, fmt.Sprintf("%s has no pods: the entry matches nobody yet", where), "")
+		c.say(k, field, fmt.Sprintf("%s has no pods: the entry matches no pod yet", where), "")
 	default:
 		c.say(k, field, fmt.Sprintf("%s %s selects no pod of %s", name, text(sel), where),
 			"correct the labels of the selector or of the pods"+nearLabel(sel, podLabels(pods)))

@@ -138,13 +138,13 @@ func (b *claimBuilder) outside(a netip.Addr, k kind, allowed []netip.Prefix) {
 		return
 	}
 	if unfit(a) {
-		b.say(cluster.Error, claim{kind: k}.field(), fmt.Sprintf("%s can be nobody's address: the Service is not "+
+		b.say(cluster.Error, claim{kind: k}.field(), fmt.Sprintf("%s can be no host's address: the Service is not "+
 			"served there", a), "use an address that is routed to the cluster's nodes")
 		return
 	}
 	if who := b.held(a); who != "" {
 		b.say(cluster.Error, claim{kind: k}.field(), fmt.Sprintf("%s is %s: the Service is not served there", a, who),
-			"use an address that nobody has")
+			"use an address that no host has")
 		return
 	}
 	if b.env.Strict && !contains(allowed, a) {
