@@ -5,6 +5,7 @@
 package lab
 
 import (
+	"errors"
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
@@ -75,5 +76,8 @@ type host struct{ member }
 
 type pod struct {
 	member
-	node *node
+	node  *node
+	cable *cable // nil if the kernel carries the pod's frames
 }
+
+func (p *pod) close() error { return errors.Join(p.cable.close(), p.member.close()) }

@@ -95,7 +95,7 @@ func (b *Bed) addNode(index int, name string) error {
 	}
 	addrs := b.plan.network.Node(index)
 	settings := append(quick(), router()...)
-	if b.cfg.Wiring == Routed || b.cfg.Wiring == Bridge {
+	if b.cfg.Wiring.plain() {
 		settings = append(settings, ownLinkLocal())
 	}
 	space, err := newSpace(settings)

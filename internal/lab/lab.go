@@ -41,9 +41,12 @@ const (
 	// CNI project, run as processes, with "host-local".
 	CNIBridge Wiring = "cni-bridge"
 	CNIPtp    Wiring = "cni-ptp"
+	// Tap is Routed with a tap for each pod instead of a veth pair, as for virtual machines. This process
+	// carries the frames between the tap and the pod, so it is slower than the others.
+	Tap Wiring = "tap"
 )
 
-// Wirings lists all wirings.
+// Wirings lists all wirings but Tap, which differs from Routed in the kind of interface only.
 var Wirings = [...]Wiring{Routed, Bridge, CNIBridge, CNIPtp}
 
 // BridgeName is the name of the bridge on each node.
@@ -134,7 +137,7 @@ func (b *Bed) build() (err error) {
 
 func (b *Bed) newWirer() (wirer, error) {
 	switch b.cfg.Wiring {
-	case Routed:
+	case Routed, Tap:
 		return routed{b}, nil
 	case Bridge:
 		return bridged{b}, nil

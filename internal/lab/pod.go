@@ -50,7 +50,7 @@ func (b *Bed) addPod(spec PodSpec) (*pod, error) {
 		return nil, err
 	}
 	settings := quick()
-	if b.cfg.Wiring == Routed || b.cfg.Wiring == Bridge {
+	if b.cfg.Wiring.plain() {
 		settings = append(settings, ownLinkLocal())
 	}
 	space, err := newSpace(settings)

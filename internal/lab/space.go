@@ -99,6 +99,13 @@ func linkLocal(mac net.HardwareAddr) netip.Addr {
 		11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
 }
 
+// carries reports whether a link can carry packets. The driver of taps reports no state of operation.
+func carries(link netlink.Link) bool {
+	a := link.Attrs()
+	unknown := a.OperState == netlink.OperUnknown && link.Type() == "tuntap" && a.RawFlags&unix.IFF_LOWER_UP != 0
+	return a.OperState == netlink.OperUp || unknown
+}
+
 // up returns when a link can carry packets. Until then the kernel drops them.
 func (s *space) up(name string) (netlink.Link, error) {
 	for end := time.Now().Add(usable); time.Now().Before(end); {
@@ -106,7 +113,7 @@ func (s *space) up(name string) (netlink.Link, error) {
 		if err != nil {
 			return nil, fmt.Errorf("finding link %s: %w", name, err)
 		}
-		if link.Attrs().OperState == netlink.OperUp {
+		if carries(link) {
 			return link, nil
 		}
 		time.Sleep(time.Millisecond)

@@ -28,14 +28,15 @@ func (r routed) attach(p *pod) error {
 	for _, a := range p.Addrs {
 		own = append(own, single(a))
 	}
-	outer, err := r.bed.veth(p.node.space, p.space, p.HostDevice, nil)
+	outer, err := r.join(p)
 	if err != nil {
 		return err
 	}
 	if err := p.node.patient(outer); err != nil {
 		return err
 	}
-	local := linkLocal(outer.HardwareAddr)
+	hardware := outer.Attrs().HardwareAddr
+	local := linkLocal(hardware)
 	if err := p.node.address(outer, netip.PrefixFrom(local, 64)); err != nil {
 		return err
 	}
@@ -44,7 +45,7 @@ func (r routed) attach(p *pod) error {
 	}
 	p.LinkLocal = linkLocal(p.link.Attrs().HardwareAddr)
 	nowhere := netip.AddrFrom4([4]byte{169, 254, 1, 1})
-	if err := p.fixed(nowhere, outer.HardwareAddr); err != nil {
+	if err := p.fixed(nowhere, hardware); err != nil {
 		return err
 	}
 	for _, a := range p.Addrs {
@@ -61,6 +62,17 @@ func (r routed) attach(p *pod) error {
 	}
 	return nil
 }
+
+// join makes the pod's link, and returns the node's end of it.
+func (r routed) join(p *pod) (netlink.Link, error) {
+	if r.bed.cfg.Wiring == Tap {
+		return r.bed.tapped(p)
+	}
+	return r.bed.veth(p.node.space, p.space, p.HostDevice, nil)
+}
+
+// plain reports whether the lab wires by itself, without plugins.
+func (w Wiring) plain() bool { return w == Routed || w == Bridge || w == Tap }
 
 // fixed writes a neighbour's hardware address down for good.
 func (m *member) fixed(a netip.Addr, mac net.HardwareAddr) error {

@@ -43,23 +43,25 @@ func (w *world) wire(t *testing.T, name string, ips ...netip.Addr) *lab.Endpoint
 // A pod is closed from the moment it has an interface: the kernel knows which interfaces do not lead to
 // pods, and this is none of them.
 func TestAPodThatNobodyToldOfIsClosed(t *testing.T) {
-	eachDatapath(t, stage.Setup{}, func(t *testing.T, w *world) {
-		w.wireNewcomer(t)
-		stage.Families(t, func(t *testing.T, v6 bool) {
-			var from, to []trial.Question
-			for _, proto := range []packet.Protocol{packet.TCP, packet.UDP, packet.ICMP, packet.SCTP} {
-				for _, other := range []string{open, yonder, out} {
-					from = append(from, w.Ask(t, newcomer, other, v6, proto, 80))
-					to = append(to, w.Ask(t, other, newcomer, v6, proto, 80))
-				}
-				for _, node := range []string{node1, node2} {
-					from = append(from, w.Ask(t, newcomer, node, v6, proto, 80))
-				}
+	eachDatapath(t, stage.Setup{}, newcomerIsClosed)
+}
+
+func newcomerIsClosed(t *testing.T, w *world) {
+	w.wireNewcomer(t)
+	stage.Families(t, func(t *testing.T, v6 bool) {
+		var from, to []trial.Question
+		for _, proto := range []packet.Protocol{packet.TCP, packet.UDP, packet.ICMP, packet.SCTP} {
+			for _, other := range []string{open, yonder, out} {
+				from = append(from, w.Ask(t, newcomer, other, v6, proto, 80))
+				to = append(to, w.Ask(t, other, newcomer, v6, proto, 80))
 			}
-			w.Denied(t, ruleset.CounterSpoofed, from...)
-			w.Denied(t, ruleset.CounterUnknownPod, to...)
-			w.Allowed(t, w.Ask(t, node1, newcomer, v6, packet.TCP, 80))
-		})
+			for _, node := range []string{node1, node2} {
+				from = append(from, w.Ask(t, newcomer, node, v6, proto, 80))
+			}
+		}
+		w.Denied(t, ruleset.CounterSpoofed, from...)
+		w.Denied(t, ruleset.CounterUnknownPod, to...)
+		w.Allowed(t, w.Ask(t, node1, newcomer, v6, packet.TCP, 80))
 	})
 }
 

@@ -23,6 +23,7 @@ type device struct {
 	index  int
 	name   string
 	kind   string // "veth", "bridge", "device" for a network card, …
+	tap    bool   // a tuntap interface that carries frames, as for a virtual machine
 	master int    // the bridge or bond that it is a port of, 0 for none
 	// hardware is its hardware address; the zero value if it has none.
 	hardware inet.Hardware
@@ -52,7 +53,7 @@ func (l *Links) survey(ctx context.Context, wanted map[netip.Addr]bool) (map[int
 		a := link.Attrs()
 		hardware, _ := inet.HardwareFrom(a.HardwareAddr)
 		devices[a.Index] = device{hardware: hardware,
-			index: a.Index, name: a.Name, kind: link.Type(), master: a.MasterIndex,
+			index: a.Index, name: a.Name, kind: link.Type(), tap: isTap(link), master: a.MasterIndex,
 			away: a.NetNsID >= 0, netns: a.NetNsID, peer: a.ParentIndex}
 		if kind := link.Type(); a.MasterIndex != 0 && kind != "tuntap" && !(pair(kind) && a.NetNsID >= 0) {
 			ports[a.MasterIndex] = true
@@ -76,6 +77,12 @@ func (l *Links) survey(ctx context.Context, wanted map[netip.Addr]bool) (map[int
 		devices[index] = d
 	}
 	return devices, nil
+}
+
+// isTap tells a tap from a tun interface, which carries packets and is a tunnel.
+func isTap(link netlink.Link) bool {
+	t, ok := link.(*netlink.Tuntap)
+	return ok && t.Mode == netlink.TUNTAP_MODE_TAP
 }
 
 // dull reports whether a gateway behind the interface makes no difference: the interface leads out of the
@@ -135,14 +142,17 @@ var (
 )
 
 // mayLeadToPods reports whether unknown pods may be behind the interface: it is one end of a pair whose
-// peer is in another network namespace, or a bridge of the pod network. Bridges of other programs (docker0,
-// virbr0, lxdbr0 and others) never carried a pod.
+// peer is in another network namespace, a bridge of the pod network, or a tap where taps have carried pods.
+// Bridges of other programs (docker0, virbr0, lxdbr0 and others) never carried a pod, and most taps are a
+// VPN's or a virtual machine's.
 func (l *Links) mayLeadToPods(d device) bool {
 	switch {
 	case d.uplink:
 		return false
 	case d.kind == "bridge":
 		return l.carried[d.name] || slices.Contains(podBridges, d.name)
+	case d.tap:
+		return l.onTaps && d.master == 0
 	}
 	return pair(d.kind) && d.away && d.master == 0 && !matches(d.name, foreignPairs)
 }

@@ -34,6 +34,7 @@ type Links struct {
 	routes  answers        // for addresses without a known path
 	names   map[int]device // by index
 	carried map[string]bool
+	onTaps  bool // a tap has carried a known pod
 	ports   ports
 	// wanted are the addresses of the last Find.
 	wanted   map[netip.Addr]bool
@@ -127,6 +128,7 @@ func (l *Links) find(ctx context.Context, pods []Pod) (found map[netip.Addr]inet
 			if pair(d.kind) && d.away && !d.named {
 				p.Uplink = false // a pod that routes for others is still a pod
 			}
+			l.onTaps = l.onTaps || d.tap && !d.uplink
 		}
 		found[a] = p
 	}

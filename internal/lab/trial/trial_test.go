@@ -78,3 +78,12 @@ func TestKernelAgreesWithCasesOnEveryWiringAndDatapath(t *testing.T) {
 		}
 	}
 }
+
+// Pods of virtual machines are on taps: found by their routes, they are enforced as on veth pairs.
+func TestKernelAgreesWithRecipesOnTaps(t *testing.T) {
+	for _, datapath := range []string{"nat", "filter"} {
+		t.Run(datapath, func(t *testing.T) {
+			check(t, newTrial(t, lab.Tap, "--datapath="+datapath), read(t, "recipes.jsonl", 1))
+		})
+	}
+}

@@ -114,7 +114,7 @@ func kindOf(w lab.Wiring) lab.Wiring {
 	switch w {
 	case lab.CNIBridge:
 		return lab.Bridge
-	case lab.CNIPtp:
+	case lab.CNIPtp, lab.Tap:
 		return lab.Routed
 	}
 	return w
