@@ -37,6 +37,7 @@ func layers() []layer {
 			reason: "reasons come from what the agents enforce, not from the oracle, which judges them in tests"},
 		{pkg: "internal/netpol/denied", pure: true, timed: true, may: ours("cluster", "inet", "netpol/policy", "netpol/program"),
 			reason: "why a packet was denied is a function of what is enforced"},
+		{pkg: "internal/netpol/generate", pure: true, timed: true, may: append(ours("cluster", "netpol/denied"), k8s...), reason: "policies are a function of what was seen"},
 		{pkg: "internal/netpol/oracle", pure: true, may: ours("cluster"),
 			reason: "a witness that shares code with policy, compile or program repeats their mistakes"},
 		{pkg: "internal/netpol/lint", pure: true, may: ours("cluster", "spelling"),

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/logging"
 	"github.com/podwall/podwall/internal/netpol/denied"
+	"github.com/podwall/podwall/internal/netpol/generate"
 	"github.com/podwall/podwall/internal/terminal"
 )
 
@@ -45,6 +45,9 @@ type flowsCommand struct {
 	agents agents
 	// patience is how long an agent may take that is not followed; find sets it.
 	patience time.Duration
+	// silent is true if nothing is said about nodes: who asks finds it in the report.
+	silent bool
+	asked  time.Time // when; find sets it
 
 	mu sync.Mutex // guards printing while flows come from several nodes
 }
@@ -113,22 +116,11 @@ func (f flowFilter) matches(r *denied.Record) bool {
 	ends := []*cluster.Key{r.Source.Pod, r.Destination.Pod}
 	here := func(k *cluster.Key) bool {
 		return k != nil && (f.all && f.pod == "" || k.Namespace == f.namespace) &&
-			(f.pod == "" || k.Name == f.pod || madeBy(f.pod, k.Name))
+			(f.pod == "" || k.Name == f.pod || generate.MadeBy(f.pod, k.Name))
 	}
 	policy := func(k cluster.Key) bool { return f.policy == "" || k.String() == f.policy }
 	return slices.ContainsFunc(ends, here) && slices.ContainsFunc(r.Policies, policy) &&
 		(f.verdict == "" || f.verdict == string(r.Verdict))
-}
-
-// generated is what controllers append to the name of their workload: a Deployment the hash of its
-// template and five letters, a DaemonSet or a Job five letters, a StatefulSet a number. The letters and
-// digits are those of k8s.io/apimachinery/pkg/util/rand.
-var generated = regexp.MustCompile(`^-([0-9]+|[bcdfghjklmnpqrstvwxz2456789]{5,10}(-[bcdfghjklmnpqrstvwxz2456789]{5,10})?)$`)
-
-// madeBy reports whether a pod has a name that a controller makes of that of its workload.
-func madeBy(workload, pod string) bool {
-	rest, ok := strings.CutPrefix(pod, workload)
-	return ok && generated.MatchString(rest)
 }
 
 // narrow reports whether more than a namespace is asked for.
@@ -195,22 +187,24 @@ func (c *flowsCommand) run(ctx context.Context, args []string) error {
 // report puts the answers together, and counts the agents that gave none.
 func (c *flowsCommand) report(asked []agentPod, answers []nodeAnswer) (r flowsReport, failed int) {
 	r = flowsReport{Schema: flowsSchema, Flows: []denied.Record{}, Nodes: []denied.Summary{},
-		narrow: c.filter.narrow()}
+		narrow: c.filter.narrow(), Query: c.query(time.Now())}
 	for i, a := range answers {
 		r.Flows = append(r.Flows, a.flows...)
-		if !c.follow {
+		if !c.follow && !c.silent {
 			c.sayNode(asked[i], a)
 		}
 		if a.err != nil {
 			failed++
+			r.Failed = append(r.Failed, nodeFailure{asked[i].Node, a.err.Error()})
 			continue
 		}
+		r.LeftOut += a.unread
 		r.Nodes = append(r.Nodes, a.summary)
 	}
 	slices.SortStableFunc(r.Flows, func(a, b denied.Record) int { return a.Last.Compare(b.Last) })
 	if more := len(r.Flows) - c.limit; c.limit > 0 && more > 0 {
 		c.say(fmt.Sprintf("%d older flows are not shown; see --limit", more))
-		r.Flows = r.Flows[more:]
+		r.Flows, r.LeftOut = r.Flows[more:], r.LeftOut+more
 	}
 	return r, failed
 }
@@ -220,6 +214,7 @@ func (c *flowsCommand) find(ctx context.Context) ([]agentPod, error) {
 	if c.source.agents == "" { // to the API server it would mean all
 		return nil, errors.New("--agents-namespace: want the name of a namespace")
 	}
+	c.asked = time.Now()
 	var err error
 	if c.patience, err = c.source.answerTime(); err != nil {
 		return nil, err
@@ -393,8 +388,62 @@ type flowsReport struct {
 	Schema string           `json:"schema"`
 	Flows  []denied.Record  `json:"flows"`
 	Nodes  []denied.Summary `json:"nodes"`
+	// Failed are the nodes that did not answer.
+	Failed []nodeFailure `json:"failed,omitempty"`
+	// LeftOut is how many flows are not in the list: above --limit, or too many of one node.
+	LeftOut int        `json:"leftOut,omitempty"`
+	Query   flowsQuery `json:"query"`
 
 	narrow bool // only some flows of the namespaces were asked for
+}
+
+// nodeFailure says why a node did not answer.
+type nodeFailure struct {
+	Node  string `json:"node"`
+	Error string `json:"error"`
+}
+
+// flowsQuery is what was asked: who reads the answer later knows what is not in it.
+type flowsQuery struct {
+	From      time.Time `json:"from"`
+	To        time.Time `json:"to"`
+	All       bool      `json:"allNamespaces,omitempty"`
+	Namespace string    `json:"namespace,omitempty"`
+	Pod       string    `json:"pod,omitempty"`
+	Policy    string    `json:"policy,omitempty"`
+	Node      string    `json:"node,omitempty"`
+	Verdict   string    `json:"verdict,omitempty"`
+}
+
+// query says of which time each agent's answer is, and of what; now is when all have answered.
+func (c *flowsCommand) query(now time.Time) flowsQuery {
+	f := c.filter
+	q := flowsQuery{From: now.Add(-c.since), To: c.asked, All: f.all && f.pod == "", Namespace: f.namespace, Pod: f.pod,
+		Policy: f.policy, Node: f.node, Verdict: f.verdict}
+	if q.All {
+		q.Namespace = ""
+	}
+	return q
+}
+
+// gaps says why there may be flows in the time of the question that are not in the report; none if there
+// are none.
+func (r flowsReport) gaps() (list []string) {
+	for _, f := range r.Failed {
+		list = append(list, fmt.Sprintf("node %s does not answer: %s", f.Node, f.Error))
+	}
+	if len(r.Nodes) == 0 && len(r.Failed) == 0 {
+		list = append(list, "no node answered")
+	}
+	if r.LeftOut > 0 {
+		list = append(list, fmt.Sprintf("%d flows are left out; ask for less time, or with --limit 0", r.LeftOut))
+	}
+	for _, s := range r.Nodes {
+		if why := whyUnknown(nodeAnswer{summary: s}, r.Query.From); why != "" {
+			list = append(list, "node "+s.Node+": "+why)
+		}
+	}
+	return list
 }
 
 // String returns the flows for people, the oldest first.

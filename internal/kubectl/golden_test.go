@@ -83,7 +83,8 @@ func TestThePageShowsRealAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	shown := 0
-	pages := strings.NewReplacer(" shop.yaml", " testdata/shop.yaml", " mended.yaml", " testdata/mended.yaml")
+	pages := strings.NewReplacer(" shop.yaml", " testdata/shop.yaml", " mended.yaml", " testdata/mended.yaml",
+		" audited.yaml", " testdata/audited.yaml", " seen.json", " testdata/seen.json")
 	for _, block := range strings.Split(string(page), "```console\n")[1:] {
 		block, _, _ = strings.Cut(block, "```")
 		line, want, _ := strings.Cut(block, "\n")

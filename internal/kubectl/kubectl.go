@@ -90,13 +90,15 @@ something was found; ` + statusHelp + ` 130 interrupted.`,
   kubectl podwall lint -f ./manifests
   kubectl podwall rules -n shop web-0
   kubectl podwall flows -n shop --follow
-  kubectl podwall audit -A --since 24h`,
+  kubectl podwall audit -A --since 24h
+  kubectl podwall generate -n shop --since 24h`,
 		Version: version,
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(newExplain(s), newCan(s),
-		newMatrix(s), newDiff(s), newLint(s), newRules(s), newFlows(s), newAudit(s))
+		newMatrix(s), newDiff(s), newLint(s), newRules(s), newFlows(s), newAudit(s),
+		newGenerate(s))
 	command.Setup(root, s.Out, s.Err)
 	return root
 }
