@@ -52,6 +52,29 @@ func TestEveryKindOfEntryCountsAgainstTheBudget(t *testing.T) {
 	}
 }
 
+// A policy above the budget is counted and not parsed, whatever its entries are: its author may change it all
+// the time.
+func TestAPolicyAboveTheBudgetIsNotParsed(t *testing.T) {
+	for name, np := range map[string]*networkingv1.NetworkPolicy{
+		"blocks": withBlocks(cluster.MaxPolicyEntries, 0), "exceptions": withBlocks(1, cluster.MaxPolicyEntries),
+		"values": withValues(cluster.MaxPolicyEntries), "selectors": withSelectors(cluster.MaxPolicyEntries / 4),
+	} {
+		if n := testing.AllocsPerRun(1, func() { Policy(np) }); n > 100 {
+			t.Errorf("%s: %.0f allocations", name, n)
+		}
+	}
+}
+
+// withSelectors has selectors for one value of one label, each of size 5.
+func withSelectors(n int) *networkingv1.NetworkPolicy {
+	np := withBlocks(1, 0)
+	for i := range n {
+		np.Spec.Ingress[0].From = append(np.Spec.Ingress[0].From, networkingv1.NetworkPolicyPeer{
+			PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": fmt.Sprint("v", i)}}})
+	}
+	return np
+}
+
 func withValues(n int) *networkingv1.NetworkPolicy {
 	np := withBlocks(1, 0)
 	in := metav1.LabelSelectorRequirement{Key: "app", Operator: metav1.LabelSelectorOpIn}
