@@ -31,13 +31,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		k, name = s.kinds[path[:i]], path[i+1:]
 	}
 	q := r.URL.Query()
+	listed, key := s.named(path, q)
 	switch {
-	case k == nil:
+	case k == nil && listed == nil:
 		refuse(w, http.StatusNotFound, metav1.StatusReasonNotFound, "the server could not find the requested resource")
 	case r.Method != http.MethodGet:
 		refuse(w, http.StatusMethodNotAllowed, metav1.StatusReasonMethodNotAllowed, "the server can only be read")
 	case !strings.Contains(r.Header.Get("Accept"), runtime.ContentTypeProtobuf):
 		refuse(w, http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, "only protobuf is spoken")
+	case listed != nil:
+		s.namedList(w, listed, key)
 	case unknown(q) != "":
 		refuse(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, "parameter "+unknown(q)+" has no meaning here")
 	case name != "":
@@ -47,6 +50,27 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.list(w, k, q)
 	}
+}
+
+// named returns the kind and the key of a request for the list of one object of a namespace, by its name.
+// Nothing else of a namespace is served.
+func (s *Server) named(path string, q url.Values) (*kind, string) {
+	group, rest, _ := strings.Cut(path, "/namespaces/")
+	namespace, plural, _ := strings.Cut(rest, "/")
+	name, ok := strings.CutPrefix(q.Get("fieldSelector"), "metadata.name=")
+	if !ok || len(q) > 1 {
+		return nil, ""
+	}
+	return s.kinds[group+"/"+plural], namespace + "/" + name
+}
+
+// namedList answers with the object, or with an empty list.
+func (s *Server) namedList(w http.ResponseWriter, k *kind, key string) {
+	var objects []stored
+	if o, ok := s.one(k, key); ok {
+		objects = append(objects, o)
+	}
+	answerList(w, k, metav1.ListMeta{}, objects)
 }
 
 func unknown(q url.Values) string {
@@ -113,6 +137,10 @@ func (s *Server) list(w http.ResponseWriter, k *kind, q url.Values) {
 		}
 		meta.Continue, meta.RemainingItemCount = base64.RawURLEncoding.EncodeToString(text), &rest
 	}
+	answerList(w, k, meta, objects)
+}
+
+func answerList(w http.ResponseWriter, k *kind, meta metav1.ListMeta, objects []stored) {
 	head, err := meta.Marshal()
 	if err != nil {
 		refuse(w, http.StatusInternalServerError, metav1.StatusReasonInternalError, err.Error())

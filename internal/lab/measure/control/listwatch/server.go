@@ -7,8 +7,8 @@
 // What a client sees is what the real server shows it: TLS and HTTP/2, protobuf,
 // resource versions, pages, lists that are streamed through a watch, bookmarks,
 // and a refusal of everything that it does not know or no longer remembers. It
-// has no storage, no admission, no selectors, no JSON and no compression, so what
-// is measured with it is the client alone.
+// has no storage, no admission, no selectors but that of one object's name, no JSON
+// and no compression, so what is measured with it is the client alone.
 package listwatch
 
 import (

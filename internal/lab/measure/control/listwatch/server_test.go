@@ -164,6 +164,22 @@ func TestAWatchFromBeforeWhatIsRememberedIsRefused(t *testing.T) {
 	}
 }
 
+// The agent's source reads a policy again in this way.
+func TestAnObjectOfANamespaceIsListedByItsName(t *testing.T) {
+	_, cfg := serve(t, 3)
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"closed": 1, "open": 0} {
+		list, err := client.NetworkingV1().NetworkPolicies("shop").List(t.Context(),
+			metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+		if err != nil || len(list.Items) != want {
+			t.Errorf("%s: %d objects, want %d: %v", name, len(list.Items), want, err)
+		}
+	}
+}
+
 func TestWhatIsNotServedIsRefused(t *testing.T) {
 	tests := []struct {
 		name, method, path string
@@ -172,6 +188,9 @@ func TestWhatIsNotServedIsRefused(t *testing.T) {
 		{"another resource", "GET", "/api/v1/services", 404},
 		{"a write", "POST", "/api/v1/pods", 405},
 		{"a selector", "GET", "/api/v1/pods?labelSelector=a%3Db", 400},
+		{"a selector in a namespace", "GET", "/api/v1/namespaces/shop/pods?labelSelector=a%3Db", 404},
+		{"a write in a namespace", "POST", "/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Dp", 405},
+		{"another kind in a namespace", "GET", "/api/v1/namespaces/shop/services?fieldSelector=metadata.name%3Dp", 404},
 		{"a bad page", "GET", "/api/v1/pods?continue=!", 400},
 		{"an object that is not there", "GET", "/api/v1/nodes/nobody", 404},
 		{"a watch from nowhere", "GET", "/api/v1/pods?watch=true", 422},
