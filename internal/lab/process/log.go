@@ -57,9 +57,14 @@ func end(name string) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(file, from, info.Size()-from))
 }
 
+// last returns the last lines, indented by blanks: commands print no control characters.
 func last(text []byte) string {
-	all := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
-	return "\t" + string(bytes.Join(all[max(0, len(all)-lastLines):], []byte("\n\t")))
+	const indent = "    "
+	if text = bytes.TrimSpace(text); len(text) == 0 {
+		return indent + "nothing"
+	}
+	all := bytes.Split(text, []byte("\n"))
+	return indent + string(bytes.Join(all[max(0, len(all)-lastLines):], []byte("\n"+indent)))
 }
 
 func tails(list []*Process) string {
