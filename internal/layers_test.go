@@ -112,6 +112,8 @@ func leftoverLayers(kernel []string) []layer {
 func proxyLayers() []layer {
 	kernel := kernelLibraries()
 	return []layer{
+		{pkg: "internal/cluster/endpoints", pure: true, may: append(ours("cluster", "inet"), "k8s.io/api",
+			"k8s.io/apimachinery"), reason: "what a controller makes of Services and pods is a function of them"},
 		{pkg: "internal/proxy/program", pure: true, may: ours("immutable", "inet"),
 			reason: "a program must be readable without Kubernetes and without nftables"},
 		{pkg: "internal/proxy/service", pure: true, may: ours("cluster", "immutable", "inet", "proxy/program"),

@@ -3,15 +3,13 @@
 package complete
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/cluster/endpoints"
 )
 
 // Front is one port of a Service at one of its addresses.
@@ -58,7 +56,7 @@ func Fronts(services []*corev1.Service, pods []*cluster.Pod, taken func(netip.Ad
 }
 
 func front(s *corev1.Service, p corev1.ServicePort, a netip.Addr, pods []*cluster.Pod) (Front, bool) {
-	protocol, ok := cluster.ParseProtocol(cmp.Or(string(p.Protocol), "TCP"))
+	protocol, ok := endpoints.Protocol(p)
 	if !ok || p.Port < 1 || p.Port > 65535 {
 		return Front{}, false
 	}
@@ -129,13 +127,10 @@ func numbered(taken func(netip.Addr) bool) func() []netip.Addr {
 
 func backends(s *corev1.Service, p corev1.ServicePort, protocol cluster.Protocol, v6 bool,
 	pods []*cluster.Pod) []netip.AddrPort {
-	selector := labels.SelectorFromSet(s.Spec.Selector)
 	var list []netip.AddrPort
-	for _, pod := range pods {
-		number := targetPort(p, protocol, pod)
-		// A pod that ends gets no new connections.
-		if pod.Finished || pod.Terminating || pod.Key.Namespace != s.Namespace || !selector.Matches(pod.Labels) ||
-			number == 0 {
+	for _, pod := range endpoints.Selected(s, pods) {
+		number := endpoints.TargetPort(p, protocol, pod)
+		if pod.Terminating || number == 0 { // a pod that ends gets no new connections
 			continue
 		}
 		for _, a := range pod.IPs {
@@ -145,17 +140,4 @@ func backends(s *corev1.Service, p corev1.ServicePort, protocol cluster.Protocol
 		}
 	}
 	return list
-}
-
-// targetPort resolves a name by the pod's container ports.
-func targetPort(p corev1.ServicePort, protocol cluster.Protocol, pod *cluster.Pod) uint16 {
-	if p.TargetPort.Type == intstr.String {
-		for _, n := range pod.NamedPorts() {
-			if n.Name == p.TargetPort.StrVal && n.Protocol == protocol {
-				return n.Port
-			}
-		}
-		return 0
-	}
-	return uint16(cmp.Or(p.TargetPort.IntVal, p.Port))
 }

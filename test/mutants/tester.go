@@ -32,6 +32,7 @@ func suites() map[string][]string {
 		"internal/cluster": {"cluster", "cluster/convert", "netpol/policy", "netpol/compile",
 			"lab/cases"},
 		"internal/cluster/convert":        {"cluster/convert", "lab/cases", "proxy/service"},
+		"internal/cluster/endpoints":      {"cluster/endpoints"},
 		"internal/proxy/oracle":           {"proxy/service"},
 		"internal/proxy/service":          {"proxy/service"},
 		"internal/netpol/policy":          {"netpol/policy", "netpol/compile", "lab/cases"},

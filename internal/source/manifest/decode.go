@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kjson "sigs.k8s.io/json"
 
@@ -22,10 +23,13 @@ type file struct {
 	pods       []placed[*cluster.Pod]
 	policies   []placed[*cluster.Policy]
 	services   []placed[*corev1.Service]
+	slices     []placed[*discoveryv1.EndpointSlice]
 	nodes      []placed[*corev1.Node]
+	unready    map[cluster.Key]bool // pods whose status says that they are not ready
 	ignored    []cluster.Diagnostic
-	others     int  // policies of other projects, among the ignored ones
-	empty      bool // there is no document, or only comments
+	unserved   []cluster.Diagnostic // that only a service proxy uses the slices
+	others     int                  // policies of other projects, among the ignored ones
+	empty      bool                 // there is no document, or only comments
 	interner   *convert.Interner
 }
 
@@ -35,10 +39,12 @@ type placed[T any] struct {
 	key    cluster.Key
 	place  string // FILE:LINE of the document, and the position in a list
 	found  []cluster.Diagnostic
+	// unknown are the paths of the fields that the API does not know.
+	unknown []string
 }
 
 func parseFile(name string, data []byte) (*file, error) {
-	f := &file{interner: convert.NewInterner()}
+	f := &file{interner: convert.NewInterner(), unready: map[cluster.Key]bool{}}
 	defer func() { f.interner = nil }()
 	count, err := visit(name, data, f.addObject)
 	f.empty = count == 0
@@ -51,10 +57,17 @@ func (f *file) addObject(d *document, h *head) error {
 	case usePolicy, useOldPolicy, useTypoPolicy:
 		return f.addPolicy(d, h)
 	case useTypoCore:
+		cure := "write apiVersion: v1, and the kind as in Pod or Namespace"
+		if folded(h.Kind) == folded(convert.KindSlice) {
+			cure = "write apiVersion: " + discoveryv1.SchemeGroupVersion.String() + " and kind: " + convert.KindSlice
+		}
 		return d.errorAt(d.lineOf("kind"),
 			fmt.Sprintf("apiVersion %s and kind %s are unknown, and almost those of a kind that is used",
-				quoted(h.APIVersion), quoted(h.Kind)), "write apiVersion: v1, and the kind as in Pod or Namespace")
+				quoted(h.APIVersion), quoted(h.Kind)), cure)
 	case useCore:
+		if h.Kind == convert.KindSlice {
+			f.unserved = append(f.unserved, d.ignored(h))
+		}
 		return f.addCore(d, h.Kind)
 	case useOtherPolicy:
 		f.others++
@@ -70,10 +83,13 @@ func (f *file) addCore(d *document, kind string) error {
 	case "Pod":
 		return addTo(d, &f.pods, new(corev1.Pod), kind, func(p *corev1.Pod, found *[]cluster.Diagnostic) *cluster.Pod {
 			*found = append(*found, d.badAddresses(p)...)
+			f.noteReady(p)
 			return f.interner.Pod(p)
 		})
-	case "Service":
+	case convert.KindService:
 		return addTo(d, &f.services, new(corev1.Service), kind, asIs[corev1.Service])
+	case convert.KindSlice:
+		return addTo(d, &f.slices, new(discoveryv1.EndpointSlice), kind, asIs[discoveryv1.EndpointSlice])
 	default:
 		return addTo(d, &f.nodes, new(corev1.Node), kind, asIs[corev1.Node])
 	}
@@ -150,7 +166,7 @@ func addTo[T, C any, P object[T]](d *document, list *[]placed[*C], into P, kind 
 		})
 	}
 	converted := conv(into, &found)
-	*list = append(*list, placed[*C]{converted, key, d.origin(), found})
+	*list = append(*list, placed[*C]{converted, key, d.origin(), found, unknown})
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode"
 
+	discoveryv1 "k8s.io/api/discovery/v1"
 	extensionsv1beta1 "k8s.io/api/extensions/v1beta1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,12 +21,12 @@ type use int
 
 const (
 	useNothing     use = iota
-	useCore            // Namespace, Pod, Service or Node
+	useCore            // Namespace, Pod, Service, Node or EndpointSlice
 	usePolicy          // a NetworkPolicy
 	useOldPolicy       // a NetworkPolicy of its first API group
 	useTypoPolicy      // certainly meant as a NetworkPolicy, but Kubernetes has no such type
 	useOtherPolicy     // a policy of another project
-	useTypoCore        // certainly meant as one of core
+	useTypoCore        // certainly meant as one of these
 )
 
 var coreKinds = []string{"Namespace", "Pod", "Service", "Node"}
@@ -53,7 +54,8 @@ func useOf(t metav1.TypeMeta, selects func() bool) use {
 		return usePolicy
 	case t.Kind == convert.KindPolicy && t.APIVersion == extensionsv1beta1.SchemeGroupVersion.String():
 		return useOldPolicy
-	case t.APIVersion == "v1" && slices.Contains(coreKinds, t.Kind):
+	case t.APIVersion == "v1" && slices.Contains(coreKinds, t.Kind),
+		t.APIVersion == discoveryv1.SchemeGroupVersion.String() && t.Kind == convert.KindSlice:
 		return useCore
 	case isOther(group):
 		if strings.Contains(kind, "policy") {
@@ -72,6 +74,9 @@ func useOf(t metav1.TypeMeta, selects func() bool) use {
 }
 
 func coreOrUnused(version, kind string) use {
+	if version == discoveryv1.SchemeGroupVersion.String() && kind == strings.ToLower(convert.KindSlice) {
+		return useTypoCore
+	}
 	if version != "v1" && version != "core/v1" {
 		return useNothing
 	}

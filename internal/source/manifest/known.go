@@ -94,6 +94,7 @@ func (f *file) keys() map[string]bool {
 	addKeys(keys, "Pod", f.pods)
 	addKeys(keys, "NetworkPolicy", f.policies)
 	addKeys(keys, "Service", f.services)
+	addKeys(keys, "EndpointSlice", f.slices)
 	addKeys(keys, "Node", f.nodes)
 	return keys
 }

@@ -14,8 +14,8 @@
 //   - YAML documents, JSON objects one after another, lists of objects and typed
 //     lists, in UTF-8, or in UTF-16 with a byte order mark;
 //   - Namespace, Pod and NetworkPolicy (networking.k8s.io/v1, and the old
-//     extensions/v1beta1 with a warning); Node; Service is kept for the lab.
-//     Every other kind is ignored, with a diagnostic.
+//     extensions/v1beta1 with a warning); Node; Service and EndpointSlice (discovery.k8s.io/v1), for
+//     a service proxy and for the lab. Every other kind is ignored, with a diagnostic.
 //
 // Every byte of a file is in an object, in a comment, or the file is refused: nothing is ignored
 // silently. docs/manifests.md describes this for users.
@@ -35,6 +35,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
 )
@@ -48,13 +49,19 @@ type Result struct {
 	Namespaces []*cluster.Namespace
 	Pods       []*cluster.Pod
 	Policies   []*cluster.Policy
-	// Services are not used by the agent; the lab builds them.
+	// Services and Slices are as written. The lab builds the Services; what a service proxy needs of
+	// both is in Served.
 	Services []*corev1.Service
+	Slices   []*discoveryv1.EndpointSlice
 	// Nodes let the agent check that it runs on the right node, and are built by the lab.
 	Nodes       []*corev1.Node
 	Diagnostics []cluster.Diagnostic
 
-	others int // policies of other projects
+	others  int // policies of other projects
+	unready map[cluster.Key]bool
+	unknown map[string]map[cluster.Key]misspelt // by kind
+	// unserved are those of the diagnostics that do not hold where there is a service proxy.
+	unserved map[cluster.Diagnostic]bool
 }
 
 // AsWritten reports whether every object was read, and every policy is enforced as it is written.

@@ -3,28 +3,59 @@
 package manifest
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/cluster/convert"
 )
 
 // merge joins files in the given order. Of objects with the same key the last one is used.
 func merge(files []*file) *Result {
 	r := &Result{}
 	for _, f := range files {
-		r.Diagnostics = append(r.Diagnostics, f.ignored...)
+		r.Diagnostics = append(append(r.Diagnostics, f.ignored...), f.unserved...)
 		r.others += f.others
 	}
 	r.Namespaces = collect(r, "Namespace", files, func(f *file) []placed[*cluster.Namespace] { return f.namespaces })
 	r.Pods = collect(r, "Pod", files, func(f *file) []placed[*cluster.Pod] { return f.pods })
 	r.Policies = collect(r, "NetworkPolicy", files, func(f *file) []placed[*cluster.Policy] { return f.policies })
-	r.Services = collect(r, "Service", files, func(f *file) []placed[*corev1.Service] { return f.services })
+	r.Services = collect(r, convert.KindService, files,
+		func(f *file) []placed[*corev1.Service] { return f.services })
+	r.Slices = collect(r, convert.KindSlice, files,
+		func(f *file) []placed[*discoveryv1.EndpointSlice] { return f.slices })
 	r.Nodes = collect(r, "Node", files, func(f *file) []placed[*corev1.Node] { return f.nodes })
 	r.addMentionedNamespaces()
+	r.noteUnknown(files)
 	return r
+}
+
+// noteUnknown collects what package convert cannot see of Services, slices and pods.
+func (r *Result) noteUnknown(files []*file) {
+	r.unknown = map[string]map[cluster.Key]misspelt{convert.KindService: {}, convert.KindSlice: {}}
+	r.unready, r.unserved = map[cluster.Key]bool{}, map[cluster.Diagnostic]bool{}
+	for _, f := range files {
+		for _, d := range f.unserved {
+			r.unserved[d] = true
+		}
+		for _, p := range f.services {
+			r.unknown[convert.KindService][p.key] = misspelt{p.unknown, p.place}
+		}
+		for _, p := range f.slices {
+			r.unknown[convert.KindSlice][p.key] = misspelt{p.unknown, p.place}
+		}
+		maps.Copy(r.unready, f.unready)
+	}
+}
+
+// misspelt are the fields of an object that the API does not know, and where the object is.
+type misspelt struct {
+	paths []string
+	place string
 }
 
 // collect takes the objects of one kind from all files, sorted by key, and adds their diagnostics

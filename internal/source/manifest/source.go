@@ -33,6 +33,8 @@ type Source struct {
 	dir string
 	log *slog.Logger
 
+	services bool // Services are read for a proxy
+
 	read    bool              // the directory was read once
 	synced  bool              // every file was understood once
 	waits   bool              // a file is held until it stays the same
@@ -50,6 +52,13 @@ type Source struct {
 func New(dir string, log *slog.Logger) *Source {
 	return &Source{dir: dir, log: log, files: map[string]*known{}, origins: map[string]bool{}, clock: time.Now,
 		feed: feed.Feed{Kind: "manifests", Since: time.Now()}}
+}
+
+// WithServices returns the source, which then puts Services and EndpointSlices into the store too, for a
+// store that keeps them. It is to be called before Run.
+func (s *Source) WithServices() *Source {
+	s.services = true
+	return s
 }
 
 // Feeds returns whether the directory can be read.
@@ -238,6 +247,9 @@ func (s *Source) complete() []cluster.Kind {
 		return nil
 	}
 	s.synced = true
+	if s.services {
+		return append(cluster.Kinds(), cluster.Services, cluster.EndpointSlices)
+	}
 	return cluster.Kinds()
 }
 
@@ -253,12 +265,24 @@ func nodes(list []*corev1.Node) []*cluster.Node {
 // force, so it waits for a file that is held. Diagnostics of objects have the directory as their
 // origin, those of broken files the file.
 func (s *Source) apply(store *cluster.Store, sum string, r *Result, broken map[string][]cluster.Diagnostic) {
+	found := r.Diagnostics
+	var served *cluster.ServiceSnapshot
+	var aboutServices []cluster.Diagnostic
+	if s.services {
+		found = slices.DeleteFunc(slices.Clone(found), ofServices)
+		served, aboutServices = r.Served()
+	}
 	store.Update(func(tx *cluster.Tx) {
+		if served != nil {
+			tx.ReplaceServices(served.Services)
+			tx.ReplaceEndpointSlices(served.Slices)
+			tx.SetServiceDiagnostics(s.dir, aboutServices)
+		}
 		tx.ReplaceNamespaces(r.Namespaces)
 		tx.ReplacePods(r.Pods)
 		tx.ReplacePolicies(r.Policies)
 		tx.ReplaceNodes(nodes(r.Nodes))
-		tx.SetDiagnostics(s.dir, r.Diagnostics)
+		tx.SetDiagnostics(s.dir, found)
 		for name := range s.origins {
 			if broken[name] == nil {
 				tx.SetDiagnostics(filepath.Join(s.dir, name), nil)

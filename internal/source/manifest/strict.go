@@ -59,7 +59,7 @@ func (f *file) addPolicy(d *document, h *head) error {
 	for i := range found {
 		found[i].Message += d.at(found[i].Field)
 	}
-	f.policies = append(f.policies, placed[*cluster.Policy]{converted, key, d.origin(), found})
+	f.policies = append(f.policies, placed[*cluster.Policy]{converted, key, d.origin(), found, unknown})
 	return nil
 }
 
