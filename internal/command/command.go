@@ -45,9 +45,25 @@ func Setup(root *cobra.Command, out, err io.Writer) {
 
 func fill(cmd *cobra.Command) {
 	cmd.Long = terminal.Fill(cmd.Long)
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return fmt.Errorf("%w; the form is: %s", err, cmd.UseLine())
+			}
+			return nil
+		}
+	}
 	for _, c := range cmd.Commands() {
 		fill(c)
 	}
+}
+
+// NoArgs refuses arguments that are no flags.
+func NoArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unexpected argument %q", args[0])
+	}
+	return nil
 }
 
 // Check returns an error if args name a command that root does not have. Without it cobra prints

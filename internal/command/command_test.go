@@ -62,6 +62,24 @@ func TestHelpGoesToStandardOutputWithFilledLines(t *testing.T) {
 	}
 }
 
+func TestAWrongNumberOfArgumentsHasTheForm(t *testing.T) {
+	root := newProgram()
+	root.AddCommand(&cobra.Command{Use: "files -f PATH", Args: NoArgs, RunE: root.RunE},
+		&cobra.Command{Use: "two A B", Args: cobra.ExactArgs(2), RunE: root.RunE})
+	Setup(root, io.Discard, io.Discard)
+	for line, want := range map[string]string{
+		"files":       "",
+		"two a b":     "",
+		"files ./dir": `unexpected argument "./dir"; the form is: program files -f PATH [flags]`,
+		"two a":       "accepts 2 arg(s), received 1; the form is: program two A B [flags]",
+	} {
+		root.SetArgs(strings.Fields(line))
+		if err := root.Execute(); (err == nil) != (want == "") || err != nil && err.Error() != want {
+			t.Errorf("%s: %v, want %q", line, err, want)
+		}
+	}
+}
+
 func TestReadingEndsWithTheContext(t *testing.T) {
 	r, w := io.Pipe()
 	defer w.Close()

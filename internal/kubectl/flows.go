@@ -228,7 +228,7 @@ func (c *flowsCommand) find(ctx context.Context) ([]agentPod, error) {
 	}
 	all, err := c.agents.list(ctx)
 	if err != nil {
-		return nil, err
+		return nil, c.source.unanswered(ctx, err)
 	}
 	asked := slices.DeleteFunc(slices.Clone(all),
 		func(a agentPod) bool { return c.filter.node != "" && a.Node != c.filter.node })

@@ -93,7 +93,7 @@ something was found; ` + statusHelp + ` 130 interrupted.`,
   kubectl podwall audit -A --since 24h
   kubectl podwall generate -n shop --since 24h`,
 		Version: version,
-		Args:    cobra.NoArgs,
+		Args:    command.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(newExplain(s), newCan(s),

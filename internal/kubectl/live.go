@@ -118,7 +118,7 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 	r := &reading{result: &manifest.Result{}, workload: map[cluster.Key]string{},
 		declared: map[cluster.Key][]cluster.NamedPort{}}
 	if err := l.everything(ctx, r); err != nil {
-		return nil, err
+		return nil, s.unanswered(ctx, err)
 	}
 	var nodes []*cluster.Node
 	for _, n := range r.result.Nodes {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/explain/matrix"
 )
 
@@ -42,7 +43,7 @@ Exit status: 0 shown, whatever is allowed; ` + statusHelp,
 		Example: `  kubectl podwall matrix
   kubectl podwall matrix -n shop --by pod --port tcp:8080,53/udp
   kubectl podwall matrix -f ./manifests --host 203.0.113.10 -o html > page.html`,
-		Args: cobra.NoArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return m.run(cmd.Context()) },
 	}
 	m.source.bind(cmd)

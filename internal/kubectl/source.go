@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -94,6 +95,15 @@ func (s *source) cure() string {
 		return "name a kubeconfig with --kubeconfig"
 	}
 	return "name a kubeconfig with --kubeconfig, or files with -f"
+}
+
+// unanswered adds the cure to the error of a request that the server did not answer: perhaps
+// another one is meant.
+func (s *source) unanswered(ctx context.Context, err error) error {
+	if errors.As(err, new(*url.Error)) && ctx.Err() == nil {
+		return fmt.Errorf("%w; %s", err, s.cure())
+	}
+	return err
 }
 
 func (s *source) files() bool { return len(s.from.Paths) > 0 }

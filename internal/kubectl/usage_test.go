@@ -4,6 +4,8 @@ package kubectl
 
 import (
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -30,6 +32,23 @@ func TestEveryHelpIsWhole(t *testing.T) {
 	}
 }
 
+// Where no server answers, another one may be meant, or files.
+func TestAServerThatDoesNotAnswerHasACure(t *testing.T) {
+	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
+	text := "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}], " +
+		"clusters: [{name: c, cluster: {server: 'http://127.0.0.1:1'}}]}"
+	if err := os.WriteFile(kubeconfig, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for line, want := range map[string]string{"matrix": "name a kubeconfig with --kubeconfig, or files with -f",
+		"flows": "name a kubeconfig with --kubeconfig"} {
+		status, _, said := commandLine(t, line, "--kubeconfig", kubeconfig)
+		if said = strings.ReplaceAll(said, "\n  ", " "); status != statusUsage || !strings.Contains(said, "refused; "+want) {
+			t.Errorf("%s: exit status %d, stderr %q; want %q", line, status, said, want)
+		}
+	}
+}
+
 func TestAWrongLineIsExplained(t *testing.T) {
 	for line, want := range map[string]string{
 		"frob":       `unknown command "frob"`,
@@ -37,6 +56,8 @@ func TestAWrongLineIsExplained(t *testing.T) {
 		"help frob":  `unknown command "frob"`,
 		"explian -h": "did you mean explain?",
 		"can --frob": "unknown flag: --frob",
+		"can a":      "accepts 2 arg(s), received 1; the form is: kubectl-podwall can SRC",
+		"lint -f":    "flag needs an argument",
 	} {
 		status, out, said := commandLine(t, strings.Fields(line)...)
 		said = strings.ReplaceAll(said, "\n  ", " ")

@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/lab/bench"
 	"github.com/podwall/podwall/internal/lab/bench/plot"
 	"github.com/podwall/podwall/internal/lab/measure"
@@ -41,7 +42,7 @@ Machines that do other work at the same time give wide intervals: look at them
 before you look at the medians.
 
 ` + benchStatusHelp,
-		Args: cobra.NoArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, k := range kinds {

@@ -44,7 +44,7 @@ The whole takes about half an hour.
 ` + benchStatusHelp,
 		Example: `  podwall-lab bench control --quick                      does it work here
   podwall-lab bench control --only large --rounds 10     the large cluster alone`,
-		Args: cobra.NoArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := common.check(); err != nil {
 				return err

@@ -170,7 +170,7 @@ func newMeter() *cobra.Command {
 		Use:    meterCommand,
 		Short:  "Measure what is asked on standard input",
 		Hidden: true,
-		Args:   cobra.NoArgs,
+		Args:   command.NoArgs,
 		RunE:   func(*cobra.Command, []string) error { return meter.Serve(os.Stdin, os.Stdout) },
 	}
 }

@@ -53,7 +53,7 @@ then have taken away what it put into the kernel: see the example.
   podwall-lab bench web --pods 2000,8000 --concurrency 10,100 --out bench
   podwall-lab bench web \
     --peer 'other=trap : TERM; other-agent; other-agent --cleanup'`,
-		Args: cobra.NoArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return b.run(cmd, version) },
 	}
 	b.bench.bind(cmd)

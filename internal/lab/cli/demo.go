@@ -16,6 +16,7 @@ import (
 
 	"github.com/podwall/podwall/examples"
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/trial"
 	"github.com/podwall/podwall/internal/source/manifest"
@@ -47,7 +48,7 @@ its destination, or that a drop counter accounts for.
 		Example: `  podwall-lab demo
   podwall-lab demo --wiring bridge --datapath filter
   podwall-lab demo -o json > demo.json`,
-		Args: cobra.NoArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return d.run(cmd.Context()) },
 	}
 	d.bind(cmd)

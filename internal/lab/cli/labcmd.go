@@ -120,7 +120,7 @@ policy is not enforced as it is written; 130 interrupted.`,
   podwall-lab check testdata/cases/recipes.jsonl
   podwall-lab ruleset -f ./manifests --node node1`,
 		Version: version,
-		Args:    cobra.NoArgs,
+		Args:    command.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true

@@ -14,6 +14,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/cluster/convert"
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/complete"
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/lab"
@@ -34,7 +35,7 @@ type rulesetCommand struct {
 func newRuleset(s Streams) *cobra.Command {
 	r := &rulesetCommand{streams: s, from: &manifestFlags{in: s.In}}
 	cmd := &cobra.Command{
-		Use:   "ruleset",
+		Use:   "ruleset -f PATH --node NAME",
 		Short: "Print the nftables rules that a node would load",
 		Long: `ruleset prints the table that the agent of one node would load for a directory
 of manifests, in the language of nft. It needs no rights and changes nothing.
@@ -48,7 +49,7 @@ The exit status is 3 where an object could not be read, or a policy is not
 enforced as it is written; stderr says which.`,
 		Example: `  podwall-lab ruleset -f ./manifests --node node1
   podwall-lab ruleset -f ./manifests --node node1 --datapath filter`,
-		Args: cobra.NoArgs,
+		Args: command.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return r.run() },
 	}
 	r.from.bind(cmd)

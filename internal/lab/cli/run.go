@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/command"
 	"github.com/podwall/podwall/internal/complete"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/trial"
@@ -35,7 +36,7 @@ type run struct {
 func newRun(s Streams) *cobra.Command {
 	r := &run{streams: s, manifests: &manifestFlags{in: s.In}}
 	cmd := &cobra.Command{
-		Use:   "run",
+		Use:   "run -f PATH",
 		Short: "Show who reaches whom under your own manifests",
 		Long: `run puts the Pods of your manifests into the lab, runs podwall-agent on them,
 and shows who reaches whom with your NetworkPolicies, and what they changed.
@@ -67,7 +68,7 @@ nothing but warnings it is 0.`,
   podwall-lab run -R -f ./deploy -f extra-policy.yaml
   podwall-lab run -f ./manifests --to shop/app=web --from outside --why
   kubectl get ns,pods,netpol,svc -A -o yaml | podwall-lab run -f -`,
-		Args: cobra.NoArgs,
+		Args: command.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return r.run(cmd.Context()) },
 	}
 	r.bedFlags.bind(cmd)

@@ -29,6 +29,7 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 		{"demo --agent /does/not/exist", "looking for podwall-agent"},
 		{"demo --wiring cni-ptp --cni-bin=", "name their directory with --cni-bin"},
 		{"run", "no manifests given"},
+		{"run ./dir", `unexpected argument "./dir"; the form is: podwall-lab run -f PATH [flags]`},
 		{"run -f /does/not/exist", "reading manifests"},
 		{"run -f . --probe tcp:http", `unknown port "tcp:http"`},
 		{"run -f . --host nowhere", `unknown host "nowhere"`},
