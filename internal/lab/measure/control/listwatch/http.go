@@ -41,8 +41,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, "only protobuf is spoken")
 	case listed != nil:
 		s.namedList(w, listed, key)
-	case unknown(q) != "":
-		refuse(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, "parameter "+unknown(q)+" has no meaning here")
+	case unknown(k, q) != "":
+		refuse(w, http.StatusBadRequest, metav1.StatusReasonBadRequest,
+			"parameter "+unknown(k, q)+" has no meaning here")
 	case name != "":
 		s.get(w, k, name)
 	case q.Get("watch") == "true" || q.Get("watch") == "1":
@@ -73,9 +74,12 @@ func (s *Server) namedList(w http.ResponseWriter, k *kind, key string) {
 	answerList(w, k, metav1.ListMeta{}, objects)
 }
 
-func unknown(q url.Values) string {
+// unknown returns a parameter that cannot be obeyed. Of selectors that is every one but that which all
+// objects of the kind match.
+func unknown(k *kind, q url.Values) string {
 	for name := range q {
-		if !slices.Contains(known[:], name) {
+		all := name == "labelSelector" && k.without != nil && q.Get(name) == "!"+strings.Join(k.without, ",!")
+		if !slices.Contains(known[:], name) && !all {
 			return name
 		}
 	}

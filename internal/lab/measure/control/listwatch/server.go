@@ -2,13 +2,15 @@
 
 // Package listwatch is a small API server that can only be read, for clusters
 // that are too large to be written into a real one: it lists, watches and gets
-// namespaces, nodes, pods and network policies that the same process puts in.
+// namespaces, nodes, pods, network policies, Services and EndpointSlices that the
+// same process puts in.
 //
 // What a client sees is what the real server shows it: TLS and HTTP/2, protobuf,
 // resource versions, pages, lists that are streamed through a watch, bookmarks,
 // and a refusal of everything that it does not know or no longer remembers. It
-// has no storage, no admission, no selectors but that of one object's name, no JSON
-// and no compression, so what is measured with it is the client alone.
+// has no storage, no admission, no JSON and no compression, so what is measured with
+// it is the client alone. Of selectors it knows that of one object's name, and that
+// with which a service proxy is spared what is another's.
 package listwatch
 
 import (
@@ -22,6 +24,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -46,6 +49,7 @@ type Server struct {
 type kind struct {
 	apiVersion, name string
 	empty            func() Object
+	without          []string          // labels that no object has
 	objects          map[string]stored // by namespace/name
 	events           []event           // oldest first
 	forgotten        uint64            // revision of the last event that was dropped
@@ -73,11 +77,20 @@ func New() *Server {
 		"/api/v1/pods":  {apiVersion: "v1", name: "Pod", empty: func() Object { return &corev1.Pod{} }},
 		"/apis/networking.k8s.io/v1/networkpolicies": {apiVersion: "networking.k8s.io/v1", name: "NetworkPolicy",
 			empty: func() Object { return &networkingv1.NetworkPolicy{} }},
+		"/api/v1/services": {apiVersion: "v1", name: "Service", without: otherProxies(),
+			empty: func() Object { return &corev1.Service{} }},
+		"/apis/discovery.k8s.io/v1/endpointslices": {apiVersion: "discovery.k8s.io/v1", name: "EndpointSlice",
+			without: otherProxies(), empty: func() Object { return &discoveryv1.EndpointSlice{} }},
 	} {
 		k.objects, k.grown = map[string]stored{}, make(chan struct{})
 		s.kinds[path] = k
 	}
 	return s
+}
+
+// otherProxies are the labels of objects that a service proxy asks to be spared.
+func otherProxies() []string {
+	return []string{corev1.IsHeadlessService, "service.kubernetes.io/service-proxy-name"}
 }
 
 // kindOf returns the kind that an object belongs to.
@@ -92,10 +105,21 @@ func (s *Server) kindOf(o Object) (*kind, error) {
 		path = "/api/v1/pods"
 	case *networkingv1.NetworkPolicy:
 		path = "/apis/networking.k8s.io/v1/networkpolicies"
+	case *corev1.Service:
+		path = "/api/v1/services"
+	case *discoveryv1.EndpointSlice:
+		path = "/apis/discovery.k8s.io/v1/endpointslices"
 	default:
 		return nil, fmt.Errorf("storing an object: %T is not served", o)
 	}
-	return s.kinds[path], nil
+	k := s.kinds[path]
+	for _, label := range k.without {
+		if _, has := o.GetLabels()[label]; has {
+			return nil, fmt.Errorf("storing %s %s: it has the label %s, and the only selector that is obeyed spares it",
+				k.name, keyOf(o), label)
+		}
+	}
+	return k, nil
 }
 
 func keyOf(o Object) string { return o.GetNamespace() + "/" + o.GetName() }

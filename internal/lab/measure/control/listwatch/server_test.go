@@ -16,6 +16,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -108,6 +109,50 @@ func TestTheAgentsSourceFollows(t *testing.T) {
 	})
 }
 
+func TestTheAgentsSourceFollowsServices(t *testing.T) {
+	s, cfg := serve(t, 1)
+	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"},
+		Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1"}}
+	slice := &discoveryv1.EndpointSlice{AddressType: discoveryv1.AddressTypeIPv4, ObjectMeta: metav1.ObjectMeta{
+		Namespace: "shop", Name: "web-1", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}}}
+	put(t, s, service)
+	store, source := cluster.NewStore(), kube.New(cfg, slog.New(slog.DiscardHandler)).WithServices()
+	store.KeepServices()
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- source.Run(ctx, store) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	holds := func(services, slices int) {
+		t.Helper()
+		for limit := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			snap := store.ServiceSnapshot()
+			if len(store.MissingServices()) == 0 && len(snap.Services) == services && len(snap.Slices) == slices {
+				return
+			}
+			if time.Now().After(limit) {
+				t.Fatalf("the store has %d Services and %d slices, want %d and %d", len(snap.Services), len(snap.Slices),
+					services, slices)
+			}
+		}
+	}
+	holds(1, 0)
+	put(t, s, slice)
+	holds(1, 1)
+	if _, err := s.Delete(service); err != nil {
+		t.Fatal(err)
+	}
+	holds(0, 1)
+	slice.Labels[corev1.IsHeadlessService] = ""
+	if _, err := s.Put(slice); err == nil {
+		t.Error("an object is stored that the selector spares")
+	}
+}
+
 func await(t *testing.T, store *cluster.Store, done func() bool) {
 	t.Helper()
 	limit := time.After(20 * time.Second)
@@ -185,12 +230,13 @@ func TestWhatIsNotServedIsRefused(t *testing.T) {
 		name, method, path string
 		code               int
 	}{
-		{"another resource", "GET", "/api/v1/services", 404},
+		{"another resource", "GET", "/api/v1/endpoints", 404},
 		{"a write", "POST", "/api/v1/pods", 405},
 		{"a selector", "GET", "/api/v1/pods?labelSelector=a%3Db", 400},
 		{"a selector in a namespace", "GET", "/api/v1/namespaces/shop/pods?labelSelector=a%3Db", 404},
 		{"a write in a namespace", "POST", "/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Dp", 405},
-		{"another kind in a namespace", "GET", "/api/v1/namespaces/shop/services?fieldSelector=metadata.name%3Dp", 404},
+		{"another kind in a namespace", "GET", "/api/v1/namespaces/shop/endpoints?fieldSelector=metadata.name%3Dp", 404},
+		{"another selector for Services", "GET", "/api/v1/services?labelSelector=!a", 400},
 		{"a bad page", "GET", "/api/v1/pods?continue=!", 400},
 		{"an object that is not there", "GET", "/api/v1/nodes/nobody", 404},
 		{"a watch from nowhere", "GET", "/api/v1/pods?watch=true", 422},
