@@ -34,6 +34,9 @@ type Options struct {
 	Uplinks []string
 	// Sysctls is where kernel settings are read and written.
 	Sysctls sysctl.Dir
+	// Tally counts the transactions together with those of the agent's other parts, which are no drift. May
+	// be nil.
+	Tally *nft.Tally
 	// Announced reports whether the container runtime announced a pod of this node with the address, and
 	// returns the interfaces of the node that lead to that pod. May be nil; the goroutine of Apply calls
 	// it.
@@ -83,7 +86,7 @@ type Datapath struct {
 	table    table
 	bridge   bridgeTable
 	survey   *nft.Survey
-	surveyed uint32 // the generation before the survey
+	surveyed nft.Mark // before the survey
 	settings settings
 	proof    proof
 	cuts     cuts
@@ -104,6 +107,9 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 	conn, err := ruleset.Open(0)
 	if err != nil {
 		return nil, unsupported(err)
+	}
+	if o.Tally != nil {
+		conn.CountIn(o.Tally)
 	}
 	if _, err := conn.Exists(); err != nil {
 		return nil, errors.Join(unsupported(err), conn.Close())
@@ -199,12 +205,12 @@ func (d *Datapath) Verify() error {
 	if err := d.renew(); err != nil {
 		return err
 	}
-	g, err := d.conn.Generation()
+	others, _, err := d.conn.OthersSince(d.table.mark)
 	if err != nil {
 		return d.trust(err)
 	}
 	retry := d.retryLeft() // regardless of the conditions below
-	if retry || g != d.table.generation || d.settings.vlanLost() || !d.proof.tested {
+	if retry || others || d.settings.vlanLost() || !d.proof.tested {
 		d.note(nft.Notice{Table: true, Hooks: true})
 	} else if d.decider.Missing() || d.settings.blind || d.ipvsMoved() || d.legacy.look() {
 		d.note(nft.Notice{Hooks: true}) // check again whether they are there

@@ -24,7 +24,7 @@ import (
 // surveyOthers reads what other programs do at our hooks. It runs before the table is read, so that no generation
 // counts as known whose other rules were not read.
 func (d *Datapath) surveyOthers() error {
-	g, err := d.conn.Generation()
+	mark, err := d.conn.Mark()
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,7 @@ func (d *Datapath) surveyOthers() error {
 		d.proof.tested = false
 	}
 	d.legacy.look()
-	d.survey, d.surveyed = &s, g
+	d.survey, d.surveyed = &s, mark
 	return nil
 }
 
@@ -142,8 +142,8 @@ func (d *Datapath) takeNotices() (nft.Notice, error) {
 	if !n.Lost {
 		return n, nil
 	}
-	g, err := d.conn.Generation()
-	if err != nil || g != d.table.generation || !d.table.known {
+	others, _, err := d.conn.OthersSince(d.table.mark)
+	if err != nil || others || !d.table.known {
 		n.Table, n.Hooks = true, true
 	}
 	return n, err

@@ -21,9 +21,7 @@ type table struct {
 	recalled    bool       // the state that an earlier process left in the table is taken over
 	wrote       *nft.Table // the last commit of this process: other differences are drift
 	drift       int        // differences made by others, found by passes that failed since
-	generation  uint32     // of the kernel's nftables, up to which actual is known
-	// transactions is how many of our own transactions are included in generation.
-	transactions uint32
+	mark        nft.Mark   // the state of the kernel's nftables up to which actual is known
 
 	asRead  bool              // actual was read, not written
 	unheard bool              // no committed decision has processed refused
@@ -34,10 +32,10 @@ type table struct {
 // readTable reads the table from the kernel.
 func (d *Datapath) readTable(ctx context.Context, report *Report) error {
 	// Read first: changes during the survey and the read count as unknown.
-	g := d.surveyed
+	mark := d.surveyed
 	if d.survey == nil {
 		var err error
-		if g, err = d.conn.Generation(); err != nil {
+		if mark, err = d.conn.Mark(); err != nil {
 			return err
 		}
 	}
@@ -55,7 +53,7 @@ func (d *Datapath) readTable(ctx context.Context, report *Report) error {
 		d.recall(actual)
 		t.recalled = true
 	}
-	t.actual, t.known, t.generation, t.transactions = actual, true, g, d.conn.Transactions()
+	t.actual, t.known, t.mark = actual, true, mark
 	t.asRead, t.unheard, t.refused = true, actual != nil, nil
 	if actual != nil {
 		t.refused = ruleset.Refusals(actual)
@@ -114,13 +112,9 @@ func (d *Datapath) committed(err error) error {
 	if err != nil {
 		return err
 	}
-	g, err := d.conn.Generation()
-	if err != nil {
-		return err
+	others, now, err := d.conn.OthersSince(d.table.mark)
+	if err == nil && !others {
+		d.table.mark = now
 	}
-	t := &d.table
-	if taken := d.conn.Transactions(); g == t.generation+taken-t.transactions {
-		t.generation, t.transactions = g, taken
-	}
-	return nil
+	return err
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -26,8 +27,8 @@ type Conn struct {
 	id     TableID
 	table  *nftables.Table
 	portID uint32
-	batch  int     // elements of one transaction
-	taken  *uint32 // transactions, shared with what Of returns
+	batch  int    // elements of one transaction
+	taken  *Tally // transactions, shared with what Of returns
 }
 
 // batchElements bounds the elements of one transaction, and the rules of its new chains: the kernel cannot
@@ -61,7 +62,7 @@ func InStages(ops []Op) bool {
 // Open connects to the nftables of the network namespace that netns refers to, or of the calling thread if
 // netns is 0, for the table with that name.
 func Open(netns int, t TableID) (*Conn, error) {
-	c := &Conn{netns: netns, batch: batchElements, taken: new(uint32)}
+	c := &Conn{netns: netns, batch: batchElements, taken: new(Tally)}
 	c.id, c.table = t, t.kernel()
 	if err := c.dial(); err != nil {
 		return nil, err
@@ -78,7 +79,7 @@ func (c *Conn) Of(t TableID) *Conn {
 
 // Over returns a connection over an open one. It can only commit and delete, and the owner of nl closes it.
 func Over(nl *nftables.Conn, t TableID) *Conn {
-	return &Conn{nl: nl, batch: batchElements, taken: new(uint32), id: t, table: t.kernel()}
+	return &Conn{nl: nl, batch: batchElements, taken: new(Tally), id: t, table: t.kernel()}
 }
 
 // LimitBatch sets the maximum number of elements per transaction.
@@ -123,7 +124,39 @@ func (c *Conn) Close() error { return errors.Join(c.nl.CloseLasting(), c.lister.
 
 // Transactions returns how many transactions of Commit and Delete the kernel has accepted, for all our
 // tables: they have raised the generation by that number.
-func (c *Conn) Transactions() uint32 { return *c.taken }
+func (c *Conn) Transactions() uint32 { return c.taken.n.Load() }
+
+// Tally is how many transactions of some connections the kernel has accepted. Several goroutines may use it.
+type Tally struct{ n atomic.Uint32 }
+
+// CountIn has the connection count its transactions together with others. It is called before the first one.
+func (c *Conn) CountIn(n *Tally) { c.taken = n }
+
+// Mark is a state of the kernel's nftables: its generation, and how many transactions that count together it
+// had accepted.
+type Mark struct{ generation, taken uint32 }
+
+// Mark returns the present state.
+func (c *Conn) Mark() (Mark, error) {
+	taken := c.Transactions() // first: what is committed meanwhile counts as others'
+	g, err := c.Generation()
+	return Mark{g, taken}, err
+}
+
+// OthersSince reports whether transactions were committed since a mark that are not counted together with
+// ours, and returns the present state. One of ours that is being committed at this moment may count as
+// others'.
+func (c *Conn) OthersSince(m Mark) (others bool, now Mark, err error) {
+	if now, err = c.Mark(); err != nil {
+		return true, now, err
+	}
+	ours := c.Transactions() - m.taken // those that the mark counts, and those that came meanwhile
+	grown := now.generation - m.generation
+	if others = grown < now.taken-m.taken || grown > ours; !others {
+		now.taken = m.taken + grown // all are ours
+	}
+	return others, now, nil
+}
 
 // PortID distinguishes our changes from those of others in notifications.
 func (c *Conn) PortID() uint32 { return c.portID }
@@ -144,7 +177,7 @@ func (c *Conn) Delete() error {
 	if err := c.nl.Flush(); err != nil {
 		return fmt.Errorf("deleting table %s: %w", c.id, err)
 	}
-	*c.taken++
+	c.taken.n.Add(1)
 	return nil
 }
 
@@ -247,7 +280,7 @@ func (c *Conn) flush() error {
 	if err := c.nl.Flush(); err != nil {
 		return fmt.Errorf("committing to table %s: %w", c.id, err)
 	}
-	*c.taken++
+	c.taken.n.Add(1)
 	return nil
 }
 

@@ -36,8 +36,7 @@ type Tables struct {
 	entries  *conntrack.Conn
 	failed   bool // reading or deleting entries failed, so their connection may be out of step
 	events
-	generation   uint32 // of the kernel's nftables, up to which the tables are known
-	transactions uint32 // how many of ours are included in it
+	mark nft.Mark // the state of the kernel's nftables up to which the tables are known
 }
 
 // Desired is what the kernel shall hold.
@@ -60,8 +59,9 @@ type Report struct {
 	Ended     int  // entries of the connection table whose backend went
 }
 
-// Open connects to the kernel, in the network namespace of the calling thread.
-func Open(settings ruleset.Settings, log *slog.Logger) (*Tables, error) {
+// Open connects to the kernel, in the network namespace of the calling thread. Transactions that count in the
+// tally are no drift.
+func Open(settings ruleset.Settings, tally *nft.Tally, log *slog.Logger) (*Tables, error) {
 	t := &Tables{settings: settings, log: log}
 	t.events.init()
 	for i, f := range inet.Families {
@@ -69,6 +69,7 @@ func Open(settings ruleset.Settings, log *slog.Logger) (*Tables, error) {
 		if err != nil {
 			return nil, errors.Join(err, t.Close())
 		}
+		conn.CountIn(tally)
 		t.families[i] = &table{conn: conn}
 		t.mine(i, conn.PortID())
 	}
@@ -119,8 +120,8 @@ func (t *Tables) Verify() error {
 	if err := t.renew(); err != nil {
 		return err
 	}
-	g, err := t.readGeneration()
-	if err == nil && g != t.generation {
+	others, _, err := t.othersSince()
+	if err == nil && others {
 		t.note(nft.Notice{Table: true})
 	}
 	return err
@@ -169,36 +170,29 @@ func (t *Tables) renew() error {
 	return old.Close()
 }
 
-// readGeneration returns the kernel's counter of committed transactions.
-func (t *Tables) readGeneration() (uint32, error) {
-	g, err := t.families[0].conn.Generation()
-	return g, t.families[0].trust(err)
-}
-
-// committedByUs returns how many transactions of ours the kernel has accepted.
-func (t *Tables) committedByUs() (n uint32) {
-	for _, f := range t.families {
-		n += f.conn.Transactions()
-	}
-	return n
+// othersSince reports whether others committed since the tables were known, and returns the present state.
+func (t *Tables) othersSince() (bool, nft.Mark, error) {
+	f := t.families[0]
+	others, now, err := f.conn.OthersSince(t.mark)
+	return others, now, f.trust(err)
 }
 
 // hear takes the pending notices. Lost ones can be ignored if the generation shows that all transactions
-// were ours. If a table is not known, both are read: what is read counts up to the generation before it.
+// were ours. If a table is not known, both are read: what is read counts up to the mark before it.
 func (t *Tables) hear() error {
 	n := t.take()
 	known := !n.Table && !slices.ContainsFunc(t.families[:], func(f *table) bool { return !f.known })
 	if known && !n.Lost {
 		return nil
 	}
-	g, err := t.readGeneration()
-	if err == nil && known && g == t.generation {
+	others, now, err := t.othersSince()
+	if known && !others {
 		return nil
 	}
 	for _, f := range t.families {
 		f.known = false
 	}
-	t.generation, t.transactions = g, t.committedByUs()
+	t.mark = now
 	return err
 }
 
@@ -264,20 +258,17 @@ func (t *Tables) read(ctx context.Context, f *table, report *Report) error {
 	return nil
 }
 
-// committed counts the generation of a commit as known, if all transactions since the last one were ours:
+// committed counts the state after a commit as known, if all transactions since the last one were ours:
 // otherwise Verify compares.
 func (t *Tables) committed(changes int) error {
 	if changes == 0 {
 		return nil
 	}
-	g, err := t.readGeneration()
-	if err != nil {
-		return err
+	others, now, err := t.othersSince()
+	if err == nil && !others {
+		t.mark = now
 	}
-	if taken := t.committedByUs(); g == t.generation+taken-t.transactions {
-		t.generation, t.transactions = g, taken
-	}
-	return nil
+	return err
 }
 
 // settle forgets the clients of backends that went, and ends connections that would go on to them. It runs

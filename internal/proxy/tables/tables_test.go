@@ -59,7 +59,7 @@ func newStage(t *testing.T) *stage {
 func (s *stage) open() (tables *Tables) {
 	s.t.Helper()
 	check(s.t, s.ns.Do(func() (err error) {
-		tables, err = Open(ruleset.Settings{}, slog.New(slog.DiscardHandler))
+		tables, err = Open(ruleset.Settings{}, new(nft.Tally), slog.New(slog.DiscardHandler))
 		return err
 	}))
 	s.t.Cleanup(func() { check(s.t, tables.Close()) })
