@@ -42,7 +42,7 @@ func layers() []layer {
 			reason: "a witness that shares code with policy, compile or program repeats their mistakes"},
 		{pkg: "internal/netpol/lint", pure: true, may: ours("cluster", "spelling"),
 			reason: "questions about a policy are a function of the cluster; whoever shows them decides which"},
-		{pkg: "internal/cluster/convert", pure: true, may: append(ours("cluster", "inet"), k8s...),
+		{pkg: "internal/cluster/convert", pure: true, may: append(ours("cluster", "inet", "kuberouter/annotations"), k8s...),
 			reason: "API objects become cluster values here and nothing else happens"},
 		{pkg: "internal/complete", never: append(ours("lab", "agent", "datapath", "kernel", "source/kube", "netpol"), "k8s.io/client-go"),
 			reason: "it adds to manifests what a cluster adds, for whoever asks about them"},

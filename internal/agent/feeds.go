@@ -56,11 +56,11 @@ func (f *Feeds) look(now time.Time) {
 		case p != nil:
 			p.Subject = subject
 			if !f.known[subject] {
-				logProblem(f.log, *p)
+				p.Log(f.log)
 			}
 			f.observer.SetProblem(*p)
 		case f.known[subject]:
-			logResolved(f.log, subject)
+			observe.LogResolved(f.log, subject)
 			f.observer.ClearProblem(subject)
 		}
 		f.known[subject] = p != nil

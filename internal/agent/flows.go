@@ -54,13 +54,13 @@ func newRecorder(cfg config.Config, store *cluster.Store, s source, o *observe.O
 	r := &flows.Recorder{Node: cfg.NodeName, Group: cfg.DeniedGroup, Owners: store.Owners, Lost: o.AddDeniedLost}
 	r.Failed = func(err error) {
 		if err == nil {
-			logResolved(log, flowsSubject)
+			observe.LogResolved(log, flowsSubject)
 			o.ClearProblem(flowsSubject)
 			return
 		}
 		text, cure := flows.Problem(err)
 		p := observe.Problem{Subject: flowsSubject, Text: text, Cure: cure}
-		logProblem(log, p)
+		p.Log(log)
 		o.SetProblem(p)
 	}
 	byPolicy := slices.Contains(cfg.DeniedTo, config.DeniedCounters)
@@ -129,14 +129,14 @@ func answerFlows(ctx context.Context, s *flows.Server, o *observe.Observer, log 
 		p := observe.Problem{Subject: answersSubject, Text: err.Error(), Cure: "end the process that has the " +
 			"socket; until then kubectl podwall flows gets no answer from this node"}
 		if !said {
-			logProblem(log, p)
+			p.Log(log)
 		}
 		said = true
 		o.SetProblem(p)
 		pause(ctx, tryLock)
 	}
 	if said {
-		logResolved(log, answersSubject)
+		observe.LogResolved(log, answersSubject)
 		o.ClearProblem(answersSubject)
 	}
 	return s.Run(ctx)

@@ -89,7 +89,7 @@ func (l *Loop) compare() {
 			}
 			l.Observer.SetProblem(p)
 		case l.full[subject]:
-			logResolved(l.Log, subject)
+			observe.LogResolved(l.Log, subject)
 			l.Observer.ClearProblem(subject)
 		}
 		if l.full == nil {

@@ -107,7 +107,7 @@ func (a *agentLock) Run(ctx context.Context) error {
 
 func (a *agentLock) report(p observe.Problem) {
 	if !a.logged {
-		logProblem(a.log, p)
+		p.Log(a.log)
 	}
 	a.logged = true
 	if a.observer != nil {
@@ -120,7 +120,7 @@ func (a *agentLock) resolve() {
 		return
 	}
 	a.logged = false
-	logResolved(a.log, lockSubject)
+	observe.LogResolved(a.log, lockSubject)
 	if a.observer != nil {
 		a.observer.ClearProblem(lockSubject)
 	}

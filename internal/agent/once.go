@@ -18,6 +18,7 @@ import (
 
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/proxy/tables"
 	"github.com/podwall/podwall/internal/source/kube"
 	"github.com/podwall/podwall/internal/uninstall"
 )
@@ -63,10 +64,12 @@ func cleanupOnce(ctx context.Context, cfg config.Config, log *slog.Logger) error
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(kernel.Cleanup(), kernel.Close(), removeSocket(cfg.GateSocket)); err != nil {
+	err = errors.Join(kernel.Cleanup(), tables.Remove(log), kernel.Close(), removeSocket(cfg.GateSocket))
+	if err != nil {
 		return err
 	}
-	log.Info("nothing of podwall's is in the kernel of this node; policies are not enforced here")
+	log.Info("nothing of podwall's is in the kernel of this node; policies are not enforced here, and Services " +
+		"not served by it")
 	return nil
 }
 
@@ -74,7 +77,7 @@ func cleanupOnce(ctx context.Context, cfg config.Config, log *slog.Logger) error
 func onceOptions(cfg config.Config, log *slog.Logger) datapath.Options {
 	options := datapathOptions(cfg)
 	if p := checkSysctls(&options); p != nil {
-		logProblem(log, *p)
+		p.Log(log)
 	}
 	return options
 }

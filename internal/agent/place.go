@@ -149,7 +149,7 @@ func (l *Loop) placed(addrs []netip.Addr) {
 func (l *Loop) placeProblem(p *observe.Problem) {
 	if p == nil {
 		if l.Place.said != "" {
-			logResolved(l.Log, placeSubject)
+			observe.LogResolved(l.Log, placeSubject)
 		}
 		l.Place.said = ""
 		l.Observer.ClearProblem(placeSubject)
@@ -161,7 +161,7 @@ func (l *Loop) placeProblem(p *observe.Problem) {
 		if p.Blocking {
 			consequence = "the kernel stays as it is until the Node is found"
 		}
-		logProblem(l.Log, *p, "consequence", consequence)
+		p.Log(l.Log, "consequence", consequence)
 	}
 	l.Place.said = p.Text
 	l.Observer.SetProblem(*p)

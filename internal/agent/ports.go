@@ -56,7 +56,7 @@ func (p *ports) open() error {
 	case canPass(err):
 		problem := p.problem(err)
 		if p.endpoints.Log != nil {
-			logProblem(p.endpoints.Log, problem)
+			problem.Log(p.endpoints.Log)
 		}
 		p.observer.SetProblem(problem)
 		return nil
@@ -102,7 +102,7 @@ func (p *ports) Run(ctx context.Context) error {
 			p.server = server
 			p.observer.ClearProblem(p.subject)
 			if p.endpoints.Log != nil {
-				logResolved(p.endpoints.Log, p.subject)
+				observe.LogResolved(p.endpoints.Log, p.subject)
 			}
 		}
 	}

@@ -5,7 +5,6 @@
 package agent
 
 import (
-	"log/slog"
 	"slices"
 	"time"
 
@@ -90,28 +89,17 @@ func (l *Loop) problems(now []decide.Problem) {
 		p := observe.Problem{Subject: found.Subject, Text: found.Text, Cure: found.Cure, Blocking: found.Blocking}
 		stays[p.Subject] = true
 		if !l.known[p.Subject] {
-			logProblem(l.Log, p)
+			p.Log(l.Log)
 		}
 		l.Observer.SetProblem(p)
 	}
 	for subject := range l.known {
 		if !stays[subject] {
-			logResolved(l.Log, subject)
+			observe.LogResolved(l.Log, subject)
 			l.Observer.ClearProblem(subject)
 		}
 	}
 	l.known = stays
-}
-
-// logProblem says that the node has a problem. The words are the same whatever it is, so
-// that a search of logs finds all.
-func logProblem(log *slog.Logger, p observe.Problem, more ...any) {
-	log.Error("node problem", append([]any{"subject", p.Subject, "detail", p.Text, "cure", p.Cure}, more...)...)
-}
-
-// logResolved says that a subject has no problem any more.
-func logResolved(log *slog.Logger, subject string) {
-	log.Info("node problem resolved", "subject", subject)
 }
 
 func (l *Loop) datapath(r datapath.Report) observe.Datapath {

@@ -45,20 +45,18 @@ func Run(ctx context.Context, cfg config.Config, version string, out io.Writer, 
 		return err
 	}
 	defer lock.release()
-	ready := thrift(os.Getenv)
-	store, options := cluster.NewStore(), datapathOptions(cfg)
+	ready, clock := thrift(os.Getenv), ticks()
+	store, options := newStore(cfg, clock), datapathOptions(cfg)
 	options.Announced, options.ExtraHardware = store.Announced, store.ExtraHardware
-	clock := ticks()
-	store.SetClock(clock)
-	store.Allow(cluster.Allowance{Prefixes: cfg.ExtraAddresses.Prefixes, Hardware: cfg.ExtraAddresses.Hardware,
-		Audit: cfg.PolicyAudit == config.AuditAllow})
+	services := newProxy(cfg, store, observer, clock, log)
+	options.Tally = services.tally
 	unshown := checkSysctls(&options)
 	kernel, err := datapath.Open(options, log)
 	if err != nil {
 		return err
 	}
 	defer kernel.Close()
-	source, err := newSource(cfg, log)
+	source, server, err := newSource(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -70,7 +68,7 @@ func Run(ctx context.Context, cfg config.Config, version string, out io.Writer, 
 		return err
 	}
 	if unshown != nil {
-		logProblem(log, *unshown)
+		unshown.Log(log)
 		observer.SetProblem(*unshown)
 	}
 	endpoints := observe.Endpoints{Health: cfg.HealthListen(), Metrics: cfg.MetricsListen(),
@@ -102,6 +100,7 @@ func Run(ctx context.Context, cfg config.Config, version string, out io.Writer, 
 	for _, s := range servers {
 		g.Go(func() error { return s.Run(ctx) })
 	}
+	services.start(ctx, g, server)
 	serveFlows(ctx, g, cfg, loop.Recorder, observer, log)
 	g.Go(func() error {
 		NewFeeds(source, observer, log).Run(ctx)
@@ -114,6 +113,14 @@ func Run(ctx context.Context, cfg config.Config, version string, out io.Writer, 
 	g.Go(func() error { return reserved.resolve(ctx) })
 	g.Go(func() error { return loop.Run(ctx) })
 	return loop.ended(g.Wait())
+}
+
+func newStore(cfg config.Config, clock func() int64) *cluster.Store {
+	store := cluster.NewStore()
+	store.SetClock(clock)
+	store.Allow(cluster.Allowance{Prefixes: cfg.ExtraAddresses.Prefixes, Hardware: cfg.ExtraAddresses.Hardware,
+		Audit: cfg.PolicyAudit == config.AuditAllow})
+	return store
 }
 
 // ended logs what stays in the kernel when the agent stops.
@@ -206,15 +213,20 @@ func sourceName(cfg config.Config) string {
 	return "kubernetes"
 }
 
-func newSource(cfg config.Config, log *slog.Logger) (source, error) {
+// newSource returns the source, and the URL of the API server; an empty one for manifests.
+func newSource(cfg config.Config, log *slog.Logger) (s source, server string, err error) {
 	if cfg.Manifests != "" {
-		return manifest.New(cfg.Manifests, log), nil
+		return manifest.New(cfg.Manifests, log), "", nil
 	}
 	rest, err := kube.LoadConfig(cfg.Kubeconfig, cfg.Master)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return kube.New(rest, log).OnNode(cfg.NodeName).Reloading(cfg.Kubeconfig, cfg.Master), nil
+	k := kube.New(rest, log).OnNode(cfg.NodeName).Reloading(cfg.Kubeconfig, cfg.Master)
+	if cfg.RunServiceProxy {
+		k = k.WithServices()
+	}
+	return k, rest.Host, nil
 }
 
 func join(list []netip.Addr) string {

@@ -101,6 +101,18 @@ func (s *Store) Pod(k Key) *Pod {
 	return s.pods.objects.get(k)
 }
 
+// PodsOn returns the pods of a node, in no order. Its cost grows with the pods of the cluster.
+func (s *Store) PodsOn(node string) (list []*Pod) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p := range s.pods.objects.all() {
+		if p.Node == node {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
 // Nodes returns all nodes, sorted by name.
 func (s *Store) Nodes() []*Node {
 	s.mu.Lock()

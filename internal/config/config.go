@@ -147,11 +147,12 @@ type Config struct {
 	// watched kind; after it the agent exits and leaves the kernel as it was.
 	CacheSyncTimeout time.Duration
 
-	// RunFirewall must be true, except together with Cleanup: it is the only
-	// part that exists.
+	// RunFirewall must be true, except together with Cleanup.
 	RunFirewall bool
-	// RunRouter and RunServiceProxy must be false: those parts do not exist yet.
-	RunRouter, RunServiceProxy bool
+	// RunServiceProxy runs the service proxy, too.
+	RunServiceProxy bool
+	// RunRouter must be false: that part does not exist yet.
+	RunRouter bool
 	// Cleanup makes the agent remove what is its own in the kernel and exit.
 	Cleanup bool
 	// Removal makes the agent show or remove what kube-router's firewall left, and
@@ -199,6 +200,9 @@ type Config struct {
 	// IPv4 and IPv6 switch rules for a family on. A family that is off is never
 	// open: isolated pods are closed in it.
 	IPv4, IPv6 bool
+
+	// Services are the settings of the service proxy.
+	Services Services
 
 	// GateSocket is the Unix socket at which the container runtime's side
 	// announces pods before they start; empty means none.
@@ -254,6 +258,7 @@ func Default() Config {
 		HealthPort:       20244,
 		MetricsPath:      "/metrics",
 		LogFormat:        LogAuto,
+		Services:         Services{HealthPort: 10256},
 	}
 }
 

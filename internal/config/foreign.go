@@ -59,15 +59,12 @@ func (f foreign) respond(set flag.Value) (*Notice, error) {
 func foreignFlags() []foreign {
 	var all []foreign
 	all = append(all, foreignFirewall()...)
-	all = append(all, foreignFormer()...)
-	all = append(all, belongingTo("the service proxy, which does not run here", proxyFlags())...)
+	all = append(all, belongingTo("an IPVS proxy; Services are served by nftables here", ipvsFlags())...)
 	all = append(all, belongingTo("the router, which does not run here", routerFlags())...)
 	return append(all, belongingTo("the load-balancer allocator, which does not run here", allocatorFlags())...)
 }
 
 func foreignFirewall() []foreign {
-	const serviceRanges = "packets are judged by the pod that they reach, after Service addresses are resolved, " +
-		"so Service ranges need no exemption"
 	return []foreign{
 		{name: "netpol-default-deny", kind: kindBool,
 			answer: "a pod that is not programmed yet is closed unless --unknown-pods=open says otherwise"},
@@ -75,20 +72,13 @@ func foreignFirewall() []foreign {
 			answer: "there is no load-balancer allocator; leave the flag out"},
 		{name: "use-nftables-for-netpol", kind: kindBool,
 			answer: "policies are always written to nftables"},
-		{name: "service-cluster-ip-range", kind: kindText, answer: serviceRanges},
-		{name: "service-external-ip-range", kind: kindText, answer: serviceRanges},
-		{name: "loadbalancer-ip-range", kind: kindText, answer: serviceRanges},
 		{name: "service-node-port-range", kind: kindText,
-			answer: "node ports are judged like every other port of the node, so their range needs no exemption"},
+			answer: "node ports are known from the Services; all other ports of the node are its own"},
+		{name: "hairpin-mode", kind: kindBool,
+			answer: "a pod always reaches itself through its Service"},
 		{name: "enable-pprof", kind: kindBool,
 			answer: "no profiling port is ever opened"},
 	}
-}
-
-// foreignFormer are flags that kube-router had in 2018 and dropped later.
-func foreignFormer() []foreign {
-	return []foreign{{name: "cluster-cidr", kind: kindText,
-		answer: "pods are known by their own addresses; kube-router has dropped the flag"}}
 }
 
 // belongingTo completes flags that configure a part which is not here. In
@@ -103,10 +93,9 @@ func belongingTo(part string, byKind map[valueKind][]string) []foreign {
 	return list
 }
 
-func proxyFlags() map[valueKind][]string {
+func ipvsFlags() map[valueKind][]string {
 	return map[valueKind][]string{
-		kindBool: {"hairpin-mode", "ipvs-graceful-termination", "ipvs-permit-all", "masquerade-all",
-			"nodeport-bindon-all-ip", "strict-external-ip-validation"},
+		kindBool: {"ipvs-graceful-termination", "ipvs-permit-all"},
 		kindDuration: {"ipvs-graceful-period", "ipvs-sync-period", "service-tcp-timeout",
 			"service-tcpfin-timeout", "service-udp-timeout"},
 		kindText: {"excluded-cidrs", "runtime-endpoint"},

@@ -28,6 +28,7 @@ func groups() []group {
 		{"Where the cluster is read from", sourceOptions()},
 		{"What runs", partOptions()},
 		{"What the kernel does", kernelOptions()},
+		{"Services", serviceOptions()},
 		{"Denied flows", deniedOptions()},
 		{"Health, status and metrics", servingOptions()},
 		{"Logging and help", loggingOptions()},
@@ -65,15 +66,15 @@ func sourceOptions() []option {
 func partOptions() []option {
 	return []option{
 		{name: "run-firewall",
-			help: "Enforce network policies. It is the only part that exists, so false makes sense together with " +
-				"--cleanup-config only.",
+			help: "Enforce network policies. False makes sense together with --cleanup-config only.",
 			bind: func(c *Config) flag.Value { return boolean(&c.RunFirewall) }},
 		{name: "run-router",
 			help: "Wire pods together and announce routes. Not supported yet: true is an error. In kube-router the " +
 				"default is true.",
 			bind: func(c *Config) flag.Value { return boolean(&c.RunRouter) }},
 		{name: "run-service-proxy",
-			help: "Make Services work. Not supported yet: true is an error. In kube-router the default is true.",
+			help: "Make Services work, in the place of kube-proxy. It waits while another service proxy is on the " +
+				"node. In kube-router the default is true. See docs/services.md.",
 			bind: func(c *Config) flag.Value { return boolean(&c.RunServiceProxy) }},
 		{name: "cleanup-config",
 			help: "Remove what this program made in the kernel, and nothing else, then exit. Pods are no longer " +

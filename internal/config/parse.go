@@ -155,19 +155,22 @@ func (p *parser) unknown(name string) error {
 // given reports whether a switch was turned on, under its long or short name.
 func (p *parser) given(name string) bool { return p.flags.Lookup(name).Value.String() == "true" }
 
-// answers returns what to say about kube-router's other flags, each once.
+// answers returns what to say about flags without effect, each once.
 func (p *parser) answers() ([]Notice, error) {
 	var notices []Notice
 	var problems []error
 	said := map[string]bool{}
 	for _, name := range p.order {
-		f, ok := p.foreign[name]
-		if !ok || said[name] {
+		if said[name] {
 			continue
 		}
 		said[name] = true
-		notice, err := f.respond(p.flags.Lookup(name).Value)
-		problems = append(problems, err)
+		notice := p.config.idle(name)
+		if f, ok := p.foreign[name]; ok {
+			var err error
+			notice, err = f.respond(p.flags.Lookup(name).Value)
+			problems = append(problems, err)
+		}
 		if notice != nil {
 			notices = append(notices, *notice)
 		}

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func node1(name string) string {
@@ -76,6 +78,17 @@ func TestFlagsAreReadInEveryFormThatKubeRouterAccepts(t *testing.T) {
 		{"serving", "--metrics-addr=[::1] --metrics-port=8080 --metrics-path=/m", func(c *Config) {
 			c.MetricsAddr, c.MetricsPort, c.MetricsPath = "[::1]", 8080, "/m"
 		}},
+		{"services", "--run-service-proxy --service-cluster-ip-range=10.96.0.5/12,fd00::/112 --loadbalancer-ip-range=192.0.2.0/24 " +
+			"--strict-external-ip-validation=false --nodeport-bindon-all-ip --masquerade-all --cluster-cidr=10.244.0.0/16",
+			func(c *Config) {
+				c.RunServiceProxy = true
+				c.Services = Services{HealthPort: 10256, AnyExternal: true, EveryAddress: true, MasqueradeAll: true,
+					ClusterRanges:      []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12"), netip.MustParsePrefix("fd00::/112")},
+					LoadBalancerRanges: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+					ClusterPods:        []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}
+			}},
+		{"strictness as it is by default", "--run-service-proxy --strict-external-ip-validation=true",
+			func(c *Config) { c.RunServiceProxy = true }},
 		{"open the node", "--open-node=why", func(c *Config) { c.OpenNode = "why" }},
 		{"close the node", "--close-node", func(c *Config) { c.CloseNode = true }},
 		{"cleanup that stays", "--cleanup-config --wait-after-cleanup", func(c *Config) { c.Cleanup, c.CleanupWait = true, true }},
@@ -90,7 +103,7 @@ func TestFlagsAreReadInEveryFormThatKubeRouterAccepts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(with(tt.want), got); diff != "" {
+			if diff := cmp.Diff(with(tt.want), got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 				t.Errorf("config (-want +got):\n%s", diff)
 			}
 		})
@@ -104,9 +117,11 @@ func TestACommandLineThatCannotRunSaysWhyInOneLine(t *testing.T) {
 		want []string // parts of the one line
 	}{
 		{"a router is asked for", "--run-router=true", []string{"--run-router=true: not supported yet", "it is true in kube-router"}},
-		{"a service proxy is asked for", "--run-service-proxy", []string{"--run-service-proxy=true: not supported yet", "it is true in kube-router"}},
+		{"Services of manifests", "--run-service-proxy --manifests=/m", []string{"from an API server only"}},
+		{"no range", "--service-cluster-ip-range=10.96.0.1", []string{`--service-cluster-ip-range: "10.96.0.1" is no range`}},
+		{"an IPv4 range in IPv6 form", "--cluster-cidr=::ffff:10.0.0.0/104", []string{"write the IPv4 address"}},
 		{"an allocator is asked for", "--run-loadbalancer=true", []string{"--run-loadbalancer=true: not supported yet"}},
-		{"nothing is left to run", "--run-firewall=false", []string{"--run-firewall=false leaves nothing to run"}},
+		{"nothing is left to run", "--run-firewall=false", []string{"--run-firewall=false: this program runs no part without"}},
 		{"two sources", "--manifests=/m --kubeconfig=/k", []string{"--manifests excludes --kubeconfig and --master"}},
 		{"two sources, the other way", "--manifests=/m --master=https://h", []string{"--manifests excludes"}},
 		{"a typing error in a name", "--iptable-sync-period=1s", []string{"unknown flag --iptable-sync-period; did you mean --iptables-sync-period?"}},

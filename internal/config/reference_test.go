@@ -61,9 +61,6 @@ func TestEveryFlagOfKubeRouterIsKnownAndNoOtherExceptOurOwn(t *testing.T) {
 	if len(want) != 79 {
 		t.Fatalf("the list has %d flags, want 79", len(want))
 	}
-	for _, f := range foreignFormer() {
-		want = append(want, f.name)
-	}
 	slices.Sort(want)
 	var got, own []string
 	for _, g := range groups() {
@@ -83,10 +80,10 @@ func TestEveryFlagOfKubeRouterIsKnownAndNoOtherExceptOurOwn(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("kube-router's flags (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"close-node", "datapath", "denied-flows-group",
+	if diff := cmp.Diff([]string{"close-node", "cluster-cidr", "datapath", "denied-flows-group",
 		"denied-flows-to", "extra-addresses", "follow", "gate-socket", "invalid-guard", "list-denied-flows",
-		"log-format", "manifests",
-		"on-policy-change", "open-node", "policy-audit", "probe", "remove-kube-router-firewall", "sysctl-root",
+		"load-balancer-health-port", "log-format", "manifests",
+		"on-policy-change", "open-node", "policy-audit", "probe", "remove-kube-router-firewall", "sysctl-root", "takeover",
 		"uninstall", "uninstall-timeout", "unknown-pods", "uplink-interfaces", "wait-after-cleanup"}, own); diff != "" {
 		t.Errorf("own flags (-want +got):\n%s", diff)
 	}

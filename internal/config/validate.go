@@ -25,15 +25,15 @@ func (c Config) checkParts() error {
 			errors.New("--run-router=true: not supported yet: this program does not wire pods together; leave the "+
 				"flag out (its default is false here, while it is true in kube-router)"))
 	}
-	if c.RunServiceProxy {
+	if c.RunServiceProxy && c.Manifests != "" {
 		problems = append(problems,
-			errors.New("--run-service-proxy=true: not supported yet: this program does not handle Services, keep "+
-				"kube-proxy; leave the flag out (its default is false here, while it is true in kube-router)"))
+			errors.New("--run-service-proxy=true with --manifests: Services are read from an API server only; leave "+
+				"one out"))
 	}
 	if !c.RunFirewall && !c.Cleanup {
 		problems = append(problems,
-			errors.New("--run-firewall=false leaves nothing to run; leave it out, or remove what is in the kernel "+
-				"with --cleanup-config"))
+			errors.New("--run-firewall=false: this program runs no part without the firewall; leave it out, or "+
+				"remove what is in the kernel with --cleanup-config"))
 	}
 	if c.CleanupWait && !c.Cleanup {
 		problems = append(problems,

@@ -19,8 +19,11 @@ const prefix = "podwall_"
 // page says about it. So a metric cannot exist without being documented.
 type builder struct {
 	reg         prometheus.Registerer
+	prefix      string // of the names
 	definitions []definition
 }
+
+func newBuilder(reg prometheus.Registerer) *builder { return &builder{reg: reg, prefix: prefix} }
 
 // definition is what people read about a metric.
 type definition struct {
@@ -28,12 +31,12 @@ type definition struct {
 }
 
 func (b *builder) define(name, kind, help, labels string) {
-	b.definitions = append(b.definitions, definition{prefix + name, kind, labels, help})
+	b.definitions = append(b.definitions, definition{b.prefix + name, kind, labels, help})
 }
 
 func (b *builder) gauge(name, help string) prometheus.Gauge {
 	b.define(name, "gauge", help, "")
-	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + name, Help: help})
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: b.prefix + name, Help: help})
 	b.reg.MustRegister(g)
 	return g
 }
@@ -41,7 +44,7 @@ func (b *builder) gauge(name, help string) prometheus.Gauge {
 // predicate is a gauge of 0 or 1 that is computed at each scrape.
 func (b *builder) predicate(name, help string, holds func() bool) {
 	b.define(name, "gauge", help, "")
-	b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: prefix + name, Help: help}, func() float64 {
+	b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: b.prefix + name, Help: help}, func() float64 {
 		if holds() {
 			return 1
 		}
@@ -53,7 +56,7 @@ func (b *builder) predicate(name, help string, holds func() bool) {
 func (b *builder) computed(name, help, label string, values []string, compute func(value string) float64) {
 	b.define(name, "gauge", help, closed(label, values))
 	for _, value := range values {
-		b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: prefix + name, Help: help,
+		b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: b.prefix + name, Help: help,
 			ConstLabels: prometheus.Labels{label: value}},
 			func() float64 { return compute(value) }))
 	}
@@ -62,7 +65,7 @@ func (b *builder) computed(name, help, label string, values []string, compute fu
 // info is a gauge that is always 1; its labels hold the information.
 func (b *builder) info(name, help string, labels prometheus.Labels) {
 	b.define(name, "gauge", help, "`"+strings.Join(slices.Sorted(maps.Keys(labels)), "`, `")+"`")
-	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: prefix + name, Help: help, ConstLabels: labels})
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: b.prefix + name, Help: help, ConstLabels: labels})
 	g.Set(1)
 	b.reg.MustRegister(g)
 }
@@ -78,14 +81,14 @@ func (b *builder) gauges(name, help, label string, values ...string) *prometheus
 // laterGauges do not exist before they are first set.
 func (b *builder) laterGauges(name, help, label string, values ...string) *prometheus.GaugeVec {
 	b.define(name, "gauge", help, closed(label, values))
-	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: prefix + name, Help: help}, []string{label})
+	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: b.prefix + name, Help: help}, []string{label})
 	b.reg.MustRegister(v)
 	return v
 }
 
 func (b *builder) counter(name, help string) prometheus.Counter {
 	b.define(name, "counter", help, "")
-	c := prometheus.NewCounter(prometheus.CounterOpts{Name: prefix + name, Help: help})
+	c := prometheus.NewCounter(prometheus.CounterOpts{Name: b.prefix + name, Help: help})
 	b.reg.MustRegister(c)
 	return c
 }
@@ -102,7 +105,7 @@ func (b *builder) counters(name, help, label string, values ...string) *promethe
 // laterCounters do not exist before they are first counted.
 func (b *builder) laterCounters(name, help, label string, values ...string) *prometheus.CounterVec {
 	b.define(name, "counter", help, closed(label, values))
-	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: prefix + name, Help: help}, []string{label})
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: b.prefix + name, Help: help}, []string{label})
 	b.reg.MustRegister(v)
 	return v
 }
@@ -110,7 +113,7 @@ func (b *builder) laterCounters(name, help, label string, values ...string) *pro
 func (b *builder) histograms(name, help string, buckets []float64, label string,
 	values ...string) *prometheus.HistogramVec {
 	b.define(name, "histogram", help, closed(label, values))
-	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: prefix + name, Help: help, Buckets: buckets},
+	v := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: b.prefix + name, Help: help, Buckets: buckets},
 		[]string{label})
 	b.reg.MustRegister(v)
 	for _, value := range values {
@@ -121,7 +124,7 @@ func (b *builder) histograms(name, help string, buckets []float64, label string,
 
 func (b *builder) histogram(name, help string, buckets []float64) prometheus.Histogram {
 	b.define(name, "histogram", help, "")
-	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: prefix + name, Help: help, Buckets: buckets})
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: b.prefix + name, Help: help, Buckets: buckets})
 	b.reg.MustRegister(h)
 	return h
 }
@@ -134,8 +137,9 @@ func closed(label string, values []string) string {
 // Reference writes docs/metrics.md. A test compares the committed file with
 // it.
 func Reference(out io.Writer) error {
-	b := &builder{reg: prometheus.NewRegistry()}
+	b := newBuilder(prometheus.NewRegistry())
 	newMetrics(b, "", func() bool { return false }, func(string) float64 { return 0 })
+	newServiceMetrics(b)
 	slices.SortFunc(b.definitions, func(x, y definition) int { return strings.Compare(x.name, y.name) })
 	var text strings.Builder
 	text.WriteString(referenceHead())

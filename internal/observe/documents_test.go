@@ -14,8 +14,9 @@ import (
 
 // A rule about a metric that does not exist is never true, and nobody is alerted.
 func TestTheMetricsInTheDocumentsExist(t *testing.T) {
-	b := &builder{reg: prometheus.NewRegistry()}
+	b := newBuilder(prometheus.NewRegistry())
 	newMetrics(b, "", func() bool { return false }, func(string) float64 { return 0 })
+	newServiceMetrics(b)
 	known := map[string]bool{}
 	for _, d := range b.definitions {
 		known[d.name] = true

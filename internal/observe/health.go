@@ -57,6 +57,7 @@ func (o *Observer) notReady(now time.Time) []string {
 	if silent := o.stall(now); silent > 0 {
 		reasons = append(reasons, fmt.Sprintf("the loop has not turned for %s", silent))
 	}
+	reasons = append(reasons, o.services.notServed()...)
 	for _, p := range o.sortedProblems() {
 		if p.Blocking {
 			reasons = append(reasons, p.Subject+": "+p.Text)

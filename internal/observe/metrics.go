@@ -206,7 +206,7 @@ func (m *metrics) setOpen(open bool) {
 func (m *metrics) record(p Pass, now time.Time) {
 	m.applyDuration.WithLabelValues(kind(p.Full)).Observe(p.Elapsed.Seconds())
 	m.snapshot.Set(float64(p.Revision))
-	m.setDiagnostics(p.Diagnostics)
+	setDiagnostics(m.diagnostics, p.Diagnostics)
 	if p.Err != nil {
 		m.applies.WithLabelValues("error").Inc()
 		return
@@ -236,13 +236,13 @@ func (m *metrics) addCuts(c Cuts) {
 	m.scanSeconds.Add(c.Elapsed.Seconds())
 }
 
-func (m *metrics) setDiagnostics(list []cluster.Diagnostic) {
+func setDiagnostics(gauges *prometheus.GaugeVec, list []cluster.Diagnostic) {
 	count := map[cluster.Severity]int{}
 	for _, d := range list {
 		count[d.Severity]++
 	}
 	for _, s := range []cluster.Severity{cluster.Warning, cluster.Error} {
-		m.diagnostics.WithLabelValues(s.String()).Set(float64(count[s]))
+		gauges.WithLabelValues(s.String()).Set(float64(count[s]))
 	}
 }
 

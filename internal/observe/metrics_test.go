@@ -58,7 +58,7 @@ func TestEveryMetricIsOnTheReferencePageAndNoOther(t *testing.T) {
 			t.Errorf("the page has no row %q with the help %q", row, f.GetHelp())
 		}
 	}
-	b := &builder{reg: NewRegistry()}
+	b := newBuilder(NewRegistry())
 	newMetrics(b, "", func() bool { return false }, func(string) float64 { return 0 })
 	if len(b.definitions) != len(families) {
 		t.Errorf("%d metrics are documented and %d exist", len(b.definitions), len(families))
@@ -125,7 +125,7 @@ podwall_ready 0
 // not repeat them.
 func withHelp(t *testing.T, want string) *strings.Reader {
 	t.Helper()
-	b := &builder{reg: NewRegistry()}
+	b := newBuilder(NewRegistry())
 	newMetrics(b, "", func() bool { return false }, func(string) float64 { return 0 })
 	for _, d := range b.definitions {
 		want = strings.ReplaceAll(want, "# TYPE "+d.name+" ", "# HELP "+d.name+" "+d.help+"\n# TYPE "+d.name+" ")

@@ -67,6 +67,7 @@ type Observer struct {
 	drops    Drops
 	audits   Audits
 	held     []Held
+	services *serviceState // nil: the service proxy does not run
 }
 
 // New returns an observer that waits for the first sync. It registers its
@@ -82,7 +83,7 @@ func New(reg *prometheus.Registry, info Info) *Observer {
 		missing:  cluster.Kinds(),
 		problems: map[string]Problem{},
 	}
-	o.metrics = newMetrics(&builder{reg: reg}, info.Version, o.isReady, o.countHeld)
+	o.metrics = newMetrics(newBuilder(reg), info.Version, o.isReady, o.countHeld)
 	return o
 }
 
@@ -244,6 +245,7 @@ func (o *Observer) Status() Status {
 	s.Diagnostics = append([]cluster.Diagnostic{}, s.Diagnostics...)
 	s.Problems = o.sortedProblems()
 	s.Feeds = o.feedList()
+	s.Services = o.services.copied()
 	s.Held = o.longHeld(time.Now())
 	s.NotReady = o.notReady(time.Now())
 	s.Ready = len(s.NotReady) == 0

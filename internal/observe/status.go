@@ -61,6 +61,9 @@ type Status struct {
 	Rules     int    `json:"rules"`
 	Elements  int    `json:"elements"` // of all sets and maps
 
+	// Services is the state of the service proxy, nil where it does not run.
+	Services *Services `json:"services,omitempty"`
+
 	// LastApply is the last pass, nil before the first.
 	LastApply *Apply `json:"lastApply,omitempty"`
 	// Programming is how long it took from the last change that is in force to the

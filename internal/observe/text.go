@@ -55,6 +55,7 @@ func (s Status) WriteText(w io.Writer) error {
 	row("drops", "%d packets%s", s.Drops, s.DropsByReason)
 	row("cut", "%d connections, %d refused a revival", s.Cut, s.Refused)
 	row("tracked", "%s", s.Connections)
+	s.Services.write(row)
 	row("version", "%s, started %s", s.Version, s.Started.Format(time.RFC3339))
 	_ = tab.Flush() // a strings.Builder takes everything
 	s.writeFindings(&b)
@@ -73,6 +74,15 @@ func (s Status) writeFindings(b *strings.Builder) {
 		b.WriteString("\nfindings about objects\n")
 	}
 	for _, d := range s.Diagnostics {
+		fmt.Fprintf(b, "  %s\n", logging.Plain(d.String()))
+	}
+	if s.Services == nil {
+		return
+	}
+	if len(s.Services.Diagnostics) > 0 {
+		b.WriteString("\nfindings about Services\n")
+	}
+	for _, d := range s.Services.Diagnostics {
 		fmt.Fprintf(b, "  %s\n", logging.Plain(d.String()))
 	}
 }

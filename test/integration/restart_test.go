@@ -78,9 +78,18 @@ type stream struct {
 
 func (w *world) stream() *stream {
 	w.t.Helper()
-	ctx, cancel := context.WithCancel(w.t.Context())
-	s := &stream{w: w, stopping: cancel, turned: make(chan struct{})}
+	s := newStream(w)
 	to := w.bed.Pod(key("nsa/a1")).Addrs
+	s.start(func() error { return s.turn(to) })
+	return s
+}
+
+func newStream(w *world) *stream { return &stream{w: w, turned: make(chan struct{})} }
+
+// start takes turns until stop is called.
+func (s *stream) start(turn func() error) {
+	ctx, cancel := context.WithCancel(s.w.t.Context())
+	s.stopping = cancel
 	s.running.Go(func() {
 		tick := time.NewTicker(2 * time.Millisecond)
 		defer tick.Stop()
@@ -90,14 +99,13 @@ func (w *world) stream() *stream {
 				return
 			case <-tick.C:
 			}
-			s.err = s.turn(to)
+			s.err = turn()
 			select {
 			case s.turned <- struct{}{}:
 			default:
 			}
 		}
 	})
-	return s
 }
 
 // turn sends one packet of each kind to each address.
@@ -150,5 +158,5 @@ func (s *stream) stop() {
 	if leaks > 0 {
 		s.w.t.Errorf("%d of %d packets that are denied arrived", leaks, len(s.deny))
 	}
-	s.w.t.Logf("%d packets of each kind", len(s.deny))
+	s.w.t.Logf("%d packets that are denied, %d that are allowed", len(s.deny), len(s.permit))
 }

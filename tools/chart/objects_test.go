@@ -127,7 +127,8 @@ func TestEveryOptionMakesValidObjects(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, v := range list {
-		values := map[string]any{"metrics": map[string]any{"enabled": true}, "brNetfilter": map[string]any{"image": "kmod"}}
+		values := map[string]any{"metrics": map[string]any{"enabled": true}, "brNetfilter": map[string]any{"image": "kmod"},
+			"api": map[string]any{"host": "192.0.2.1"}}
 		if other, ok := switches()[v.path]; ok {
 			values = merge(values, at(v.path, other))
 		} else {

@@ -180,6 +180,8 @@ func TestBadValuesAreRefused(t *testing.T) {
 		"updateStrategy.type":            "Recreate",
 		"brNetfilter.load":               true, // without an image
 		"metrics.serviceMonitor.enabled": true, // without metrics
+		"serviceProxy.enabled":           true, // without api.host
+		"serviceProxy.clusterIPRange":    []any{"10.96.0.1"},
 		"extraArgs":                      []any{"v=2"},
 	} {
 		if _, err := render(chartDir, at(path, v)); err == nil || !strings.Contains(err.Error(), path[strings.LastIndex(path, ".")+1:]) {

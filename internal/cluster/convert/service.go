@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/kuberouter/annotations"
 )
 
 // LabelProxyName marks Services and EndpointSlices that another proxy serves, whatever its value.
@@ -60,7 +61,27 @@ func Service(s *corev1.Service) (*cluster.Service, []cluster.Diagnostic) {
 		v.InternalLocal = r.local("spec.internalTrafficPolicy", string(*p))
 	}
 	v.External = r.external(s, v)
+	r.annotated(s.Annotations, v)
 	return v, r.findings()
+}
+
+// annotated takes over what annotations of kube-router ask for.
+func (r *reader) annotated(all map[string]string, v *cluster.Service) {
+	asked, found := annotations.Read(all)
+	for _, f := range found {
+		say := r.warn
+		if f.Lost {
+			say = r.fail
+		}
+		say(fmt.Sprintf("metadata.annotations[%s]", f.Annotation), f.Message, f.Cure)
+	}
+	if v.External == nil {
+		return
+	}
+	v.External.Local = v.External.Local || asked.ExternalLocal
+	if asked.SkipLoadBalancer {
+		v.External.LoadBalancerIPs = nil
+	}
 }
 
 // others reports whether the labels say that the object is not for this proxy.

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// prefix begins the annotations that concern Services.
-const prefix = "kube-router.io/service."
+// Prefix begins the annotations that concern Services.
+const Prefix = "kube-router.io/service."
 
 // Service is what the annotations of a Service ask for, as far as it is served. Presence counts, not the
 // value, as in kube-router: "false" asks for it, too.
@@ -35,7 +35,7 @@ type Finding struct {
 // Read reads the annotations of a Service. Findings are sorted by annotation.
 func Read(all map[string]string) (s Service, found []Finding) {
 	for name := range all {
-		if strings.HasPrefix(name, prefix) { // most Services have none
+		if strings.HasPrefix(name, Prefix) { // most Services have none
 			return read(all)
 		}
 	}
@@ -44,7 +44,7 @@ func Read(all map[string]string) (s Service, found []Finding) {
 
 func read(all map[string]string) (s Service, found []Finding) {
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		key, ours := strings.CutPrefix(name, prefix)
+		key, ours := strings.CutPrefix(name, Prefix)
 		if !ours {
 			continue
 		}

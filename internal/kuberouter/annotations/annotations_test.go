@@ -46,10 +46,10 @@ func TestEveryAnnotationIsServedOrNamed(t *testing.T) {
 }
 
 func TestAnnotationsTogether(t *testing.T) {
-	s, found := Read(map[string]string{prefix + "skiplbips": "", prefix + "local": "", prefix + "scheduler": "sh", prefix + "dsr": "tunnel"})
+	s, found := Read(map[string]string{Prefix + "skiplbips": "", Prefix + "local": "", Prefix + "scheduler": "sh", Prefix + "dsr": "tunnel"})
 	var names []string
 	for _, f := range found {
-		names = append(names, strings.TrimPrefix(f.Annotation, prefix))
+		names = append(names, strings.TrimPrefix(f.Annotation, Prefix))
 	}
 	if s != (Service{true, true}) || !slices.Equal(names, []string{"dsr", "scheduler"}) {
 		t.Errorf("%+v, %v", s, found)

@@ -103,3 +103,6 @@ func iptables(k leftover.Key) bool {
 func Reads(t leftover.Key, chain string) bool {
 	return iptables(t) && (chainOf(t.Name, chain) == "" || chain == "KUBE-SERVICES")
 }
+
+// ServiceLinks are the interfaces on which other proxies keep the addresses of Services.
+func ServiceLinks() []string { return []string{ipvsLink, dummyLink} }

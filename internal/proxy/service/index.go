@@ -30,6 +30,8 @@ type Index struct {
 	parts   [len(inet.Families)]part
 	health  map[*entry]Health
 	unsound map[*entry]bool // Services with findings
+	idle    map[*entry]bool // Services without a backend at any front
+	count   int             // Services
 }
 
 // entry is a Service, or slices of one that does not exist.
@@ -53,6 +55,7 @@ func NewIndex(settings Settings) *Index {
 		wanting:  map[netip.Addr][]*entry{},
 		health:   map[*entry]Health{},
 		unsound:  map[*entry]bool{},
+		idle:     map[*entry]bool{},
 	}
 	x.env = newEnvironment(settings, nil)
 	for i, f := range inet.Families {
@@ -74,6 +77,18 @@ func (x *Index) Diagnostics() (list []cluster.Diagnostic) {
 		list = append(list, e.found...)
 	}
 	slices.SortFunc(list, compareFindings)
+	return list
+}
+
+// Len returns how many Services there are.
+func (x *Index) Len() int { return x.count }
+
+// WithoutEndpoints returns the Services that have no backend at any front, sorted.
+func (x *Index) WithoutEndpoints() (list []cluster.Key) {
+	for e := range x.idle {
+		list = append(list, e.key)
+	}
+	slices.SortFunc(list, cluster.Key.Compare)
 	return list
 }
 
@@ -194,6 +209,12 @@ func (x *Index) setService(c cluster.Change[cluster.Service], w *work) {
 		for _, a := range outsideAddresses(c.New) {
 			x.wanting[a] = append(x.wanting[a], e)
 		}
+	}
+	switch {
+	case e.service == nil && c.New != nil:
+		x.count++
+	case e.service != nil && c.New == nil:
+		x.count--
 	}
 	e.service = c.New
 	w.claims[e] = true
@@ -331,9 +352,17 @@ func (x *Index) recompute(e *entry, edits *[len(inet.Families)]edit) {
 	if after.health != nil {
 		x.health[e] = *after.health
 	}
-	delete(x.unsound, e)
-	if len(e.found) > 0 {
-		x.unsound[e] = true
+	note(x.unsound, e, len(e.found) > 0)
+	note(x.idle, e, e.service != nil && !slices.ContainsFunc(after.fronts, func(a answered) bool {
+		return len(a.slots) > 0
+	}))
+}
+
+// note puts an entry into a set, or takes it out.
+func note(set map[*entry]bool, e *entry, in bool) {
+	delete(set, e)
+	if in {
+		set[e] = true
 	}
 }
 

@@ -50,6 +50,10 @@ func TestStepsAgreeWithRecomputation(t *testing.T) {
 			if got, want := text(now, x.Diagnostics()), text(want, found); got != want {
 				t.Fatalf("the index has\n%s\nrecomputation\n%s", got, want)
 			}
+			if snap := w.Snapshot(t); x.Len() != len(snap.Services) ||
+				!slices.Equal(x.WithoutEndpoints(), withoutEndpoints(snap, set)) {
+				t.Fatalf("%d Services, without endpoints %v", x.Len(), x.WithoutEndpoints())
+			}
 			if text(before, nil) != old {
 				t.Fatal("a published program changed")
 			}
@@ -63,6 +67,23 @@ func TestStepsAgreeWithRecomputation(t *testing.T) {
 	})
 }
 
+// withoutEndpoints finds the Services without a backend, each alone in the cluster but for the claims of others.
+func withoutEndpoints(snap *cluster.ServiceSnapshot, set Settings) (list []cluster.Key) {
+	all, _ := Resolve(snap, set)
+	for _, s := range snap.Services {
+		rest := *snap
+		rest.Slices = slices.DeleteFunc(slices.Clone(snap.Slices), func(e *cluster.EndpointSlice) bool {
+			return e.Parent() == s.Key
+		})
+		less, _ := Resolve(&rest, set)
+		if all.IPv4.Slots.Len()+all.IPv6.Slots.Len() == less.IPv4.Slots.Len()+less.IPv6.Slots.Len() {
+			list = append(list, s.Key)
+		}
+	}
+	slices.SortFunc(list, cluster.Key.Compare)
+	return list
+}
+
 // checkEmpty takes everything away and looks whether something is left.
 func (x *Index) checkEmpty(t *rapid.T, w *gen.Services) {
 	var d cluster.ServiceDelta
@@ -70,6 +91,7 @@ func (x *Index) checkEmpty(t *rapid.T, w *gen.Services) {
 	d.Services, d.Slices, d.Nodes, d.Pods = gone(snap.Services), gone(snap.Slices), gone(snap.Nodes), gone(snap.Pods)
 	x.Apply(&d)
 	left := len(x.services) + len(x.owners.first) + len(x.owners.all) + len(x.wanting) + len(x.health) + len(x.unsound) +
+		len(x.idle) + x.count +
 		len(x.taken.nodes.once) + len(x.taken.services.once) + len(x.taken.pods.once) + len(x.taken.nodes.more) +
 		len(x.taken.services.more) + len(x.taken.pods.more)
 	for i, f := range inet.Families {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/cluster/convert"
+	"github.com/podwall/podwall/internal/kuberouter/annotations"
 )
 
 // prunedPod is a pod that is decoded from protobuf with those fields only that
@@ -195,7 +196,7 @@ func serviceLabel(entry []byte) bool {
 }
 
 func serviceAnnotation(entry []byte) bool {
-	return holds(entry, corev1.EndpointsLastChangeTriggerTime, metav1.InitialEventsAnnotationKey)
+	return holds(entry, corev1.EndpointsLastChangeTriggerTime, metav1.InitialEventsAnnotationKey, annotations.Prefix)
 }
 
 func holds(message []byte, keys ...string) bool {

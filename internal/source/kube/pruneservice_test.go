@@ -29,6 +29,8 @@ func fullMeta(r *rand.Rand) metav1.ObjectMeta {
 		func() { m.Labels[discoveryv1.LabelServiceName] = "web" },
 		func() { m.Labels[discoveryv1.LabelServiceName] = "" },
 		func() { m.Annotations[corev1.EndpointsLastChangeTriggerTime] = "2026-11-30T12:00:00.5Z" },
+		func() { m.Annotations["kube-router.io/service.local"] = "" },
+		func() { m.Annotations["kube-router.io/service.dsr"] = "tunnel" },
 		func() { m.CreationTimestamp = metav1.Time{} },
 	} {
 		if r.IntN(2) == 0 {

@@ -11,6 +11,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 
@@ -100,4 +102,26 @@ func removeLink(name string) error {
 		return fmt.Errorf("deleting interface %s: %w", name, err)
 	}
 	return nil
+}
+
+// OwnAddresses returns the addresses of the node, sorted, without those that another proxy gave it for
+// Services.
+func OwnAddresses() (list []netip.Addr, err error) {
+	theirs := map[int]bool{}
+	for _, name := range foreign.ServiceLinks() {
+		if l, err := netlink.LinkByName(name); err == nil {
+			theirs[l.Attrs().Index] = true
+		}
+	}
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("listing addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && !theirs[a.LinkIndex] {
+			list = append(list, ip.Unmap())
+		}
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return slices.Compact(list), nil
 }

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/podwall/podwall/internal/agent/services"
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/config"
+	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/kernel/links"
+	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/kernel/sysctl"
+	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/proxy/foreign"
+	"github.com/podwall/podwall/internal/proxy/foreign/host"
+	"github.com/podwall/podwall/internal/proxy/health"
+	"github.com/podwall/podwall/internal/proxy/node"
+	"github.com/podwall/podwall/internal/proxy/ruleset"
+	"github.com/podwall/podwall/internal/proxy/tables"
+	"github.com/podwall/podwall/internal/wake"
+)
+
+// servicesSubject is the subject of the problem that the service proxy cannot start.
+const servicesSubject = "service proxy"
+
+// servicesAgain is the pause before the service proxy tries to start again.
+const servicesAgain = 10 * time.Second
+
+// proxy is the service proxy of an agent: a part of its own, whose failures are problems and never end the
+// agent.
+type proxy struct {
+	cfg      config.Config
+	store    *cluster.Store
+	observer *observe.Observer
+	clock    func() int64
+	api      netip.AddrPort // of the API server, if it is known by address
+	tally    *nft.Tally     // of transactions, shared with the datapath
+	log      *slog.Logger
+}
+
+// newProxy returns the service proxy. If it shall run, the store keeps Services, and the node is not ready
+// before they are served.
+func newProxy(cfg config.Config, store *cluster.Store, observer *observe.Observer, clock func() int64,
+	log *slog.Logger) *proxy {
+	if cfg.RunServiceProxy {
+		store.KeepServices()
+		observer.RunServices()
+	}
+	return &proxy{cfg: cfg, store: store, observer: observer, clock: clock, tally: new(nft.Tally), log: log}
+}
+
+// start starts the service proxy, or removes what an earlier agent that ran it left in the kernel, which would
+// not be kept up to date. server is the URL of the API server.
+func (p *proxy) start(ctx context.Context, g *errgroup.Group, server string) {
+	p.api = addressOf(server)
+	if !p.cfg.RunServiceProxy {
+		if err := tables.Remove(p.log); err != nil {
+			p.problem("tables of Services that an earlier agent left cannot be removed: "+err.Error(), false)
+		}
+		return
+	}
+	g.Go(func() error {
+		p.run(ctx)
+		return nil
+	})
+}
+
+// run serves Services until ctx ends.
+func (p *proxy) run(ctx context.Context) {
+	t := p.open(ctx)
+	if t == nil {
+		return
+	}
+	defer func() { _ = t.Close() }() // the tables stay, and the process ends
+	moved := wake.New()
+	others := &services.Others{Look: lookForProxies, Remove: host.Remove, Pods: p.pods,
+		TakeOver: p.cfg.Services.TakeOver, Log: p.log}
+	ports := wake.New()
+	lb := health.New(health.Options{Address: p.cfg.LoadBalancerListen(), Log: p.log, Changed: ports.Set})
+	loop := &services.Loop{Store: p.store, Kernel: t, Observer: p.observer, Log: p.log, Options: p.options(),
+		Local: host.OwnAddresses, Moved: moved, Others: others,
+		Health: lb, PortsChanged: ports, Node: p.node, APIServer: p.api, SyncPeriod: p.cfg.SyncPeriod, Clock: p.clock}
+	var g errgroup.Group
+	g.Go(func() error {
+		return t.Watch(ctx)
+	})
+	g.Go(func() error {
+		if err := links.WatchAddresses(ctx, moved.Set); err != nil {
+			p.log.Warn("addresses of this node are seen at each verification only", "err", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		lb.Run(ctx)
+		return nil
+	})
+	loop.Run(ctx)
+	_ = g.Wait() // both end with ctx and have said what went wrong
+}
+
+// node sets connection tracking for Services, and looks for routes to them.
+func (p *proxy) node(addrs []netip.Addr) (list []observe.Problem) {
+	changed, problems := node.Apply(sysctl.Dir(p.cfg.SysctlRoot), node.Defaults(), node.Cores())
+	for _, w := range changed {
+		p.log.Info("setting changed for Services", "setting", w.Name, "was", w.Was, "value", w.Value)
+	}
+	problems = append(problems, node.NoRoutes(p.cfg.Services.ClusterRanges, addrs, node.HasRoute)...)
+	for _, found := range problems {
+		list = append(list, observe.Problem{Subject: found.Subject, Text: found.Text, Cure: found.Cure})
+	}
+	return list
+}
+
+// lookForProxies reads what other service proxies have on this node.
+func lookForProxies(ctx context.Context) (foreign.Inventory, error) {
+	inv, err := host.Look(ctx)
+	if err != nil {
+		return inv, err
+	}
+	inv.IPVS, err = datapath.IPVSInUse()
+	return inv, err
+}
+
+// pods returns the pods of kube-proxy on this node.
+func (p *proxy) pods() (signs []foreign.Sign) {
+	for _, pod := range p.store.PodsOn(p.cfg.NodeName) {
+		// Tenants choose labels, but not whose pods are on the host's network of kube-system.
+		system := pod.Key.Namespace == "kube-system" && pod.HostNetwork
+		if system && pod.Labels.Get("k8s-app") == foreign.KubeProxy && !pod.Finished {
+			signs = append(signs, foreign.Sign{Proxy: foreign.KubeProxy, Text: "the API server lists its pod " +
+				pod.Key.String()})
+		}
+	}
+	return signs
+}
+
+// open connects to the kernel, again until it succeeds or ctx ends; then it returns nil.
+func (p *proxy) open(ctx context.Context) *tables.Tables {
+	for ctx.Err() == nil {
+		t, err := tables.Open(ruleset.Settings{}, p.tally, p.log)
+		if err == nil {
+			p.observer.ClearProblem(servicesSubject)
+			return t
+		}
+		p.problem("Services are not served: "+err.Error(), true)
+		pause(ctx, servicesAgain)
+	}
+	return nil
+}
+
+func (p *proxy) problem(text string, blocking bool) {
+	problem := observe.Problem{Subject: servicesSubject, Text: text, Blocking: blocking,
+		Cure: "use a kernel with nf_tables, nf_nat and nf_conntrack_netlink, and let the agent use NET_ADMIN"}
+	problem.Log(p.log)
+	p.observer.SetProblem(problem)
+}
+
+func (p *proxy) options() services.Options {
+	s := p.cfg.Services
+	return services.Options{Node: p.cfg.NodeName, ServiceRanges: s.ClusterRanges, ClusterPods: s.ClusterPods,
+		EveryAddress: s.EveryAddress, MasqueradeAll: s.MasqueradeAll, AnyExternal: s.AnyExternal,
+		ExternalRanges: s.ExternalRanges, LoadBalancerRanges: s.LoadBalancerRanges}
+}
+
+// addressOf returns the address and port of a server's URL; the zero value if the URL has a name.
+func addressOf(server string) netip.AddrPort {
+	u, err := url.Parse(server)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	a, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	port, err := strconv.ParseUint(u.Port(), 10, 16)
+	if err != nil {
+		port = 443
+	}
+	return netip.AddrPortFrom(a.Unmap(), uint16(port))
+}

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+// Package services runs the service proxy in the agent: what changed → index → model → tables → report. It
+// is a loop of its own, so that neither a policy nor a Service delays or stops the other part.
+package services
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/pace"
+	"github.com/podwall/podwall/internal/proxy/health"
+	"github.com/podwall/podwall/internal/proxy/service"
+	"github.com/podwall/podwall/internal/proxy/tables"
+	"github.com/podwall/podwall/internal/wake"
+)
+
+// Kernel is the write side as the loop uses it.
+type Kernel interface {
+	Apply(ctx context.Context, want tables.Desired) (tables.Report, error)
+	// Verify makes the next Apply compare everything, if the kernel changed.
+	Verify() error
+	// Changed receives when something in the kernel needs an Apply.
+	Changed() <-chan struct{}
+	Counters() (map[string]uint64, error)
+}
+
+// Health answers load balancers.
+type Health interface {
+	SetServices([]service.Health)
+	SetProxy(health.Proxy)
+	// Problems are the ports that cannot be opened.
+	Problems() []health.Problem
+}
+
+// Loop turns what a source delivers about Services into what the kernel does.
+type Loop struct {
+	Store    *cluster.Store // KeepServices was called
+	Kernel   Kernel
+	Observer *observe.Observer // RunServices was called
+	Log      *slog.Logger
+	Options  Options
+	// Local returns the addresses of this network namespace.
+	Local func() ([]netip.Addr, error)
+	// Moved receives after they may have changed.
+	Moved wake.Signal
+	// Others watches for other service proxies. The first pass waits until there is none. May be nil.
+	Others *Others
+	// Health is told what load balancers may ask. May be nil.
+	Health Health
+	// PortsChanged receives after Health's problems have changed.
+	PortsChanged wake.Signal
+	// Node sets the node's settings for Services, looks for routes to these addresses of Services, and returns
+	// what is wrong. It is called after the first pass and at each verification. May be nil.
+	Node func(addrs []netip.Addr) []observe.Problem
+	// APIServer is where the agent reaches the API server; the zero value if it is not known by address.
+	APIServer  netip.AddrPort
+	SyncPeriod time.Duration // between two verifications against the kernel
+	Clock      func() int64  // that of the store; nil: nothing is timed
+
+	index    *service.Index
+	own      *cluster.Node
+	local    []netip.Addr
+	settings service.Settings
+	rest     pace.Rest
+	waited   int64           // since when the oldest change waits that is not in force; 0 for none
+	served   bool            // the first pass succeeded
+	read     time.Time       // when the counters were read last
+	known    map[string]bool // subjects of the problems that there are
+	ports    []string        // subjects of those of Health
+	found    []string        // subjects of those of Node
+	beside   []string        // subjects of those of Others
+	model    *service.Model  // of the last pass that succeeded
+	state    health.Proxy
+}
+
+// countEach is how often the kernel's counters are read between passes.
+const countEach = time.Second
+
+// look is how often is looked whether the other proxy has gone.
+const look = time.Second
+
+// Run runs the loop until ctx ends. The kernel is not touched before every kind that Services need is
+// complete, nor while another proxy is there. What goes wrong is a problem, never an error: policies must go
+// on.
+func (l *Loop) Run(ctx context.Context) {
+	if !l.awaitSync(ctx) || !l.awaitOthers(ctx) {
+		return
+	}
+	l.index = service.NewIndex(l.settings)
+	verify := time.NewTicker(l.SyncPeriod)
+	defer verify.Stop()
+	again, retry := time.NewTimer(0), pace.Retry{}
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-verify.C:
+			l.verify(ctx)
+		case <-l.Store.ServicesChanged():
+			l.gather(ctx)
+		case <-l.Kernel.Changed():
+			l.gather(ctx)
+		case <-l.Moved:
+			l.local = nil
+		case <-l.PortsChanged:
+			l.checkPorts()
+			continue
+		case <-again.C:
+		}
+		if ctx.Err() != nil {
+			return // select does not prefer it
+		}
+		if err := l.pass(ctx); err == nil {
+			retry.Succeeded()
+		} else if ctx.Err() == nil {
+			l.Log.Error("serving Services failed, the kernel keeps what it had", "err", err)
+			again.Reset(retry.Failed())
+		}
+	}
+}
+
+// awaitSync waits for the first complete list of every kind. It returns false if ctx ended before.
+func (l *Loop) awaitSync(ctx context.Context) bool {
+	beat := time.NewTicker(look)
+	defer beat.Stop()
+	for {
+		missing := l.Store.MissingServices()
+		l.Observer.SetMissingServices(missing)
+		if len(missing) == 0 {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-l.Store.ServicesChanged():
+		case <-beat.C:
+		}
+	}
+}
+
+// awaitOthers waits until no other proxy is on this node. It returns false if ctx ended before.
+func (l *Loop) awaitOthers(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		if !l.checkOthers(ctx) {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(look):
+		}
+	}
+	return false
+}
+
+// checkOthers reports whether another proxy is on this node. It is a problem, which blocks before the first
+// pass: then Services are not served by this one.
+func (l *Loop) checkOthers(ctx context.Context) bool {
+	if l.Others == nil {
+		return false
+	}
+	list := slices.Clone(l.Others.Check(ctx, l.served))
+	for i := range list {
+		list[i].Blocking = !l.served
+	}
+	l.beside = l.replace(l.beside, list)
+	return len(list) > 0
+}
+
+// gather rests after the last pass, if that was just now.
+func (l *Loop) gather(ctx context.Context) {
+	if wait := l.rest.Left(); wait > 0 {
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+// pass is one turn: it brings what changed into the kernel.
+func (l *Loop) pass(ctx context.Context) error {
+	start := time.Now()
+	delta := l.Store.TakeServices()
+	if l.waited == 0 {
+		l.waited = delta.Since
+	}
+	l.index.Apply(&delta)
+	l.noteNode(delta.Nodes)
+	if err := l.adjust(); err != nil {
+		return err
+	}
+	model := l.index.Model()
+	own := addressSet(l.settings.OwnAddresses)
+	report, err := l.Kernel.Apply(ctx, tables.Desired{Model: model, Own: own, Serving: l.index.Serves})
+	if err == nil {
+		l.inForce(model, delta.Triggered)
+	}
+	first := !l.served && err == nil
+	l.tellHealth(model, err)
+	l.record(start, &delta, model, report, err)
+	if first {
+		l.lookAround()
+		if l.Others != nil {
+			l.Others.Served()
+			l.checkOthers(ctx)
+		}
+	}
+	l.rest.After(start)
+	return err
+}
+
+// noteNode takes over this node's object.
+func (l *Loop) noteNode(changes []cluster.Change[cluster.Node]) {
+	for _, c := range changes {
+		if c.New != nil && c.New.Name == l.Options.Node || c.Old != nil && c.Old.Name == l.Options.Node {
+			l.own = c.New
+		}
+	}
+}
+
+// adjust brings the settings up to date with the node.
+func (l *Loop) adjust() error {
+	if l.local == nil {
+		local, err := l.Local()
+		if err != nil {
+			return fmt.Errorf("the addresses of this network namespace cannot be read: %w", err)
+		}
+		l.local = local
+	}
+	now := l.Options.settings(l.own, l.local)
+	if !reflect.DeepEqual(now, l.settings) {
+		l.settings = now
+		l.index.Set(now)
+	}
+	return nil
+}
+
+// inForce does what follows a pass that succeeded.
+func (l *Loop) inForce(model *service.Model, triggered []int64) {
+	if l.waited != 0 && l.Clock != nil {
+		l.Observer.AddServiceProgramming(time.Duration(l.Clock() - l.waited))
+	}
+	l.waited = 0
+	now := time.Now().UnixNano()
+	for _, at := range triggered {
+		l.Observer.AddEndpointProgramming(time.Duration(now - at))
+	}
+	l.model = model
+	l.checkNode()
+	l.checkAPIServer(model)
+}
+
+// tellHealth says after a pass what load balancers may ask. After a failure they are told for how long the
+// kernel has been behind.
+func (l *Loop) tellHealth(model *service.Model, err error) {
+	if l.Health == nil {
+		return
+	}
+	now := time.Now()
+	l.state.Leaving = l.own == nil || l.own.Leaving
+	switch {
+	case err == nil:
+		l.state.Synced, l.state.Pending = now, time.Time{}
+		l.Health.SetServices(model.Health)
+	case l.state.Pending.IsZero():
+		l.state.Pending = now
+	}
+	l.Health.SetProxy(l.state)
+}
+
+// verify has the next pass compare everything, if others changed the kernel, and looks around.
+func (l *Loop) verify(ctx context.Context) {
+	l.local = nil
+	l.checkOthers(ctx)
+	l.lookAround()
+	if err := l.Kernel.Verify(); err != nil {
+		l.Log.Error("verifying the tables of Services failed", "err", err)
+	}
+	l.count()
+}
+
+// addressSet returns whether an address is in a list.
+func addressSet(list []netip.Addr) func(netip.Addr) bool {
+	set := make(map[netip.Addr]bool, len(list))
+	for _, a := range list {
+		set[a] = true
+	}
+	return func(a netip.Addr) bool { return set[a] }
+}
