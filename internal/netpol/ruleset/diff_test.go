@@ -92,8 +92,8 @@ func TestInvariant7TheSameProgramTwiceSendsNothing(t *testing.T) {
 // Invariant 7: a one-pod change sends a handful of elements. A remote pod
 // touches the sets that it belongs to, never a rule, a chain or a map.
 func TestInvariant7ARemotePodIsElementsOnly(t *testing.T) {
-	seen := 0
-	rapid.Check(t, func(t *rapid.T) {
+	seen := 0 // in most clusters the pod is in no set
+	gen.CheckUntil(t, func() bool { return seen > 0 }, func(t *rapid.T) {
 		store := cluster.NewStore()
 		gen.Fill(t, store)
 		n := node(t)
@@ -119,9 +119,6 @@ func TestInvariant7ARemotePodIsElementsOnly(t *testing.T) {
 			t.Fatalf("%d elements for one pod in %d sets", elements, len(after.Sets))
 		}
 	})
-	if seen == 0 {
-		t.Error("no pod was in any set: the clusters are too dull")
-	}
 }
 
 // inherits reports whether the pod has an address that a leaving pod still
