@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/podwall/podwall/internal/immutable"
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/netpol/program"
@@ -293,18 +294,20 @@ func guardSets(p *program.Program) []*nft.Set {
 		addr := either(f == inet.IPv6, nft.Addr6, nft.Addr4)
 		from := &nft.Set{Name: perFamily(setGuardEgress, f), Key: addr, Comment: "pods isolated for egress"}
 		to := &nft.Set{Name: perFamily(setGuardIngress, f), Key: addr, Comment: "pods isolated for ingress"}
+		var egress, ingress []inet.Element
 		for _, pod := range p.Pods {
 			e := inet.Element{Addr: pod.Addr}
 			if inet.FamilyOf(pod.Addr) != f {
 				continue
 			}
 			if pod.Egress != "" {
-				from.Elements = from.Elements.With(e)
+				egress = append(egress, e)
 			}
 			if pod.Ingress != "" {
-				to.Elements = to.Elements.With(e)
+				ingress = append(ingress, e)
 			}
 		}
+		from.Elements, to.Elements = immutable.Of(egress...), immutable.Of(ingress...)
 		sets = append(sets, from, to)
 	}
 	return sets

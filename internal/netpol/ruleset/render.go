@@ -210,15 +210,18 @@ func podSets(p *program.Program) []*nft.Set {
 			Comment: "ingress verdict per local pod"}
 		egress := &nft.Set{Name: perFamily(setPodEgress, f), Key: addr, Map: true,
 			Comment: "egress verdict per isolated local pod"}
-		ingress.Entries = []nft.Entry{{Key: addrKey(SelfTest(f)), Verdict: nft.JumpTo(chainSelfTest),
-			Comment: "self-test"}}
+		n := count(p.Pods, func(pod program.Pod) bool { return inet.FamilyOf(pod.Addr) == f })
+		self.Entries, ingress.Entries = make([]nft.Entry, 0, n), make([]nft.Entry, 0, n+1)
+		ingress.Entries = append(ingress.Entries, nft.Entry{Key: addrKey(SelfTest(f)),
+			Verdict: nft.JumpTo(chainSelfTest), Comment: "self-test"})
+		addrs := make([]inet.Element, 0, n)
 		for _, pod := range p.Pods {
 			if inet.FamilyOf(pod.Addr) != f {
 				continue
 			}
 			e := nft.Entry{Key: addrKey(pod.Addr), Comment: podComment(pod)}
 			self.Entries = append(self.Entries, nft.Entry{Key: e.Key})
-			local.Elements = local.Elements.With(e.Key.Element)
+			addrs = append(addrs, e.Key.Element)
 			// Jump: if a packet falls through a chain, what follows drops it.
 			in, out := chainsOf(pod)
 			ingress.Entries = append(ingress.Entries, judge(e, in))
@@ -226,6 +229,7 @@ func podSets(p *program.Program) []*nft.Set {
 				egress.Entries = append(egress.Entries, judge(e, out))
 			}
 		}
+		local.Elements = immutable.Of(addrs...)
 		for _, s := range []*nft.Set{self, ingress, egress} {
 			s.Entries = oneEach(s.Entries)
 		}
@@ -257,6 +261,9 @@ func sourceSets(list []program.Attachment) []*nft.Set {
 		s := &nft.Set{Name: perFamily(setIfaceSource, f), Key: either(f == inet.IPv6, nft.InterfaceAddr6,
 			nft.InterfaceAddr4), Late: true,
 			Comment: "allowed source addresses per interface"}
+		s.Entries = make([]nft.Entry, 0, count(list, func(from program.Attachment) bool {
+			return inet.FamilyOf(from.Addr) == f
+		}))
 		for _, from := range list {
 			if inet.FamilyOf(from.Addr) == f {
 				s.Entries = append(s.Entries, nft.Entry{Key: nft.Key{Element: inet.Element{Addr: from.Addr},
@@ -269,11 +276,24 @@ func sourceSets(list []program.Attachment) []*nft.Set {
 	return sets
 }
 
-// oneEach sorts entries and leaves one of each key: the kernel refuses a whole
-// transaction because of a second one. Of two verdicts the closed one stays.
+// count returns how many elements are of a kind.
+func count[E any](list []E, is func(E) bool) (n int) {
+	for _, e := range list {
+		if is(e) {
+			n++
+		}
+	}
+	return n
+}
+
+// oneEach sorts the entries and leaves one of each key, in place: the kernel refuses
+// a whole transaction because of a second one. Of two verdicts the closed one stays.
 func oneEach(list []nft.Entry) []nft.Entry {
+	if len(list) == 0 {
+		return nil
+	}
 	slices.SortStableFunc(list, nft.Entry.Compare)
-	var one []nft.Entry
+	one := list[:0]
 	for _, e := range list {
 		if n := len(one); n > 0 && one[n-1].Key == e.Key {
 			one[n-1] = closer(one[n-1], e)
