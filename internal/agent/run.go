@@ -216,7 +216,11 @@ func sourceName(cfg config.Config) string {
 // newSource returns the source, and the URL of the API server; an empty one for manifests.
 func newSource(cfg config.Config, log *slog.Logger) (s source, server string, err error) {
 	if cfg.Manifests != "" {
-		return manifest.New(cfg.Manifests, log), "", nil
+		m := manifest.New(cfg.Manifests, log)
+		if cfg.RunServiceProxy {
+			m = m.WithServices()
+		}
+		return m, "", nil
 	}
 	rest, err := kube.LoadConfig(cfg.Kubeconfig, cfg.Master)
 	if err != nil {

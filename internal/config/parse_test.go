@@ -117,7 +117,6 @@ func TestACommandLineThatCannotRunSaysWhyInOneLine(t *testing.T) {
 		want []string // parts of the one line
 	}{
 		{"a router is asked for", "--run-router=true", []string{"--run-router=true: not supported yet", "it is true in kube-router"}},
-		{"Services of manifests", "--run-service-proxy --manifests=/m", []string{"from an API server only"}},
 		{"no range", "--service-cluster-ip-range=10.96.0.1", []string{`--service-cluster-ip-range: "10.96.0.1" is no range`}},
 		{"an IPv4 range in IPv6 form", "--cluster-cidr=::ffff:10.0.0.0/104", []string{"write the IPv4 address"}},
 		{"an allocator is asked for", "--run-loadbalancer=true", []string{"--run-loadbalancer=true: not supported yet"}},

@@ -25,11 +25,6 @@ func (c Config) checkParts() error {
 			errors.New("--run-router=true: not supported yet: this program does not wire pods together; leave the "+
 				"flag out (its default is false here, while it is true in kube-router)"))
 	}
-	if c.RunServiceProxy && c.Manifests != "" {
-		problems = append(problems,
-			errors.New("--run-service-proxy=true with --manifests: Services are read from an API server only; leave "+
-				"one out"))
-	}
 	if !c.RunFirewall && !c.Cleanup {
 		problems = append(problems,
 			errors.New("--run-firewall=false: this program runs no part without the firewall; leave it out, or "+

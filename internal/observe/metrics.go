@@ -4,6 +4,7 @@ package observe
 
 import (
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -259,10 +260,11 @@ func (m *metrics) setProblems(problems map[string]Problem) {
 
 // feedKinds are all kinds that a source can read.
 func feedKinds() []string {
-	var list []string
+	list := []string{cluster.Services.String(), cluster.EndpointSlices.String()}
 	for _, k := range cluster.Kinds() {
 		list = append(list, k.String())
 	}
+	slices.Sort(list)
 	return append(list, manifests)
 }
 

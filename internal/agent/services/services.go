@@ -67,6 +67,7 @@ type Loop struct {
 	SyncPeriod time.Duration // between two verifications against the kernel
 	Clock      func() int64  // that of the store; nil: nothing is timed
 
+	started  time.Time
 	index    *service.Index
 	own      *cluster.Node
 	local    []netip.Addr
@@ -93,6 +94,7 @@ const look = time.Second
 // complete, nor while another proxy is there. What goes wrong is a problem, never an error: policies must go
 // on.
 func (l *Loop) Run(ctx context.Context) {
+	l.started = time.Now()
 	if !l.awaitSync(ctx) || !l.awaitOthers(ctx) {
 		return
 	}
@@ -251,9 +253,11 @@ func (l *Loop) inForce(model *service.Model, triggered []int64) {
 		l.Observer.AddServiceProgramming(time.Duration(l.Clock() - l.waited))
 	}
 	l.waited = 0
-	now := time.Now().UnixNano()
+	now := time.Now()
 	for _, at := range triggered {
-		l.Observer.AddEndpointProgramming(time.Duration(now - at))
+		if at >= l.started.UnixNano() { // earlier ones are of an earlier process, or of who wrote the slice
+			l.Observer.AddEndpointProgramming(now.Sub(time.Unix(0, at)))
+		}
 	}
 	l.model = model
 	l.checkNode()
