@@ -75,6 +75,7 @@ func (s *Store) TakeServices() ServiceDelta {
 	}
 	d := ServiceDelta{
 		Revision:    p.revision,
+		Source:      s.source,
 		Since:       p.since,
 		Services:    p.services.take(),
 		Slices:      p.slices.take(),

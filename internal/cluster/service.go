@@ -155,6 +155,8 @@ type ServiceDelta struct {
 	// Pods are those whose addresses changed. Other changes of a pod are not in any delta, so their
 	// values may be older than those of the Store.
 	Pods []Change[Pod]
+	// Source identifies the content that the source delivered last; see Tx.SetSource.
+	Source string
 	// Since is the time of the first of these changes by the store's clock; 0 without a clock or a
 	// change.
 	Since int64

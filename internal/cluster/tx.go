@@ -72,7 +72,9 @@ func (tx *Tx) SetSynced(k Kind) {
 // SetSource records an identifier of the current content (for manifests a digest of the files), so
 // that a caller can find out whether it is enforced yet.
 func (tx *Tx) SetSource(id string) {
-	tx.note(tx.store.source != id)
+	changed := tx.store.source != id
+	tx.note(changed)
+	tx.noteProxied(changed)
 	tx.store.source = id
 }
 

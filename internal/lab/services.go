@@ -60,6 +60,20 @@ func (b *Bed) SetServices(services []Service) error {
 	return nil
 }
 
+// RouteServices makes processes of the nodes reach the addresses of the given Services, and of no others: what
+// translates them is not the lab's.
+func (b *Bed) RouteServices(services []Service) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, n := range b.sortedNodes() {
+		if err := n.routeServices(b.services, services); err != nil {
+			return fmt.Errorf("routing to services on %s: %w", n.Name, err)
+		}
+	}
+	b.services = slices.Clone(services)
+	return nil
+}
+
 func (s Service) check() error {
 	if s.Proto != packet.TCP && s.Proto != packet.UDP && s.Proto != packet.SCTP {
 		return fmt.Errorf("service %s: protocol %s has no ports", s.Front, s.Proto)
@@ -73,8 +87,15 @@ func (s Service) check() error {
 }
 
 func (n *node) setServices(old, services []Service, o ServiceOptions) error {
-	// The node's own packets need a route before the address is rewritten; a
-	// real node has its default route for that.
+	if err := n.routeServices(old, services); err != nil {
+		return err
+	}
+	return n.table.write(services, o)
+}
+
+// routeServices gives the node's own packets a route before the address is rewritten; a real node has its
+// default route for that.
+func (n *node) routeServices(old, services []Service) error {
 	var errs []error
 	for _, s := range old {
 		errs = append(errs, n.unroute(n.link, single(s.Front.Addr()), netip.Addr{}))
@@ -82,10 +103,7 @@ func (n *node) setServices(old, services []Service, o ServiceOptions) error {
 	for _, s := range services {
 		errs = append(errs, n.route(n.link, single(s.Front.Addr()), netip.Addr{}))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	return n.table.write(services, o)
+	return errors.Join(errs...)
 }
 
 // newServiceTable opens the node's one nftables connection. It is opened

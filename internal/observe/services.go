@@ -16,6 +16,8 @@ import (
 type Services struct {
 	// Revision counts the changes of what Services depend on, up to what is served.
 	Revision uint64 `json:"revision"`
+	// SourceID is the source's own name for the content that is served, as in Status.
+	SourceID string `json:"sourceID,omitempty"`
 	Services int    `json:"services"`
 	Fronts   int    `json:"fronts"`   // addresses and ports at which they are served
 	Backends int    `json:"backends"` // of all fronts
@@ -44,6 +46,7 @@ const maxNamed = 50
 // ServicePass is the outcome of one turn of the service proxy's loop.
 type ServicePass struct {
 	Revision uint64
+	SourceID string
 	Full     bool // the tables were read from the kernel
 	Elapsed  time.Duration
 	// Err is why the kernel does not agree now. The counts below are ignored when it is set.
@@ -104,7 +107,7 @@ func (o *Observer) RecordServices(p ServicePass) {
 		return
 	}
 	s.served = true
-	s.status.Revision, s.status.Services = p.Revision, p.Services
+	s.status.Revision, s.status.SourceID, s.status.Services = p.Revision, p.SourceID, p.Services
 	s.status.Fronts, s.status.Backends, s.status.HealthPorts = p.Fronts, p.Backends, p.HealthPorts
 	s.status.Idle, s.status.WithoutEndpoints = len(p.WithoutEndpoints), nil
 	for _, k := range p.WithoutEndpoints[:min(len(p.WithoutEndpoints), maxNamed)] {

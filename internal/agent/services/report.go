@@ -21,7 +21,7 @@ import (
 // record tells the observer what a pass did and found.
 func (l *Loop) record(start time.Time, delta *cluster.ServiceDelta, m *service.Model, r tables.Report, err error) {
 	pass := observe.ServicePass{
-		Revision: delta.Revision, Full: r.Full, Elapsed: time.Since(start), Err: err,
+		Revision: delta.Revision, SourceID: delta.Source, Full: r.Full, Elapsed: time.Since(start), Err: err,
 		Services: l.index.Len(), WithoutEndpoints: l.index.WithoutEndpoints(),
 		Fronts: m.IPv4.Routes.Len() + m.IPv6.Routes.Len(), Backends: m.IPv4.Slots.Len() + m.IPv6.Slots.Len(),
 		HealthPorts: len(m.Health), Repairs: r.Drift, Forgotten: r.Forgotten, Ended: r.Ended,

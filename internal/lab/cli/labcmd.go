@@ -181,8 +181,8 @@ func (b *bedFlags) start(ctx context.Context, w lab.Wiring, nodes []string, used
 		args = append(args, "--extra-addresses="+b.extra.text)
 	}
 	t, err := trial.New(ctx, trial.Config{Wiring: w, Nodes: nodes, CNIBin: b.cniBin, Used: used, Pods: pods,
-		Hairpin: true,
-		Agent:   b.agent, AgentArgs: args})
+		Hairpin: true, OwnServices: true,
+		Agent: b.agent, AgentArgs: args})
 	if err != nil {
 		return nil, fmt.Errorf("starting the lab with wiring %s: %w", w, err)
 	}

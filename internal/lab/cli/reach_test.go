@@ -105,7 +105,7 @@ func TestRunTriesWhatItIsAskedFor(t *testing.T) {
 		t.Errorf("somebody was tried whom nobody asked for:\n%s", out)
 	}
 	status, out, stderr = commandLine(t, withAgentFlag("run", "-f", dir, "--to", "shop/webb")...)
-	if status != statusUsage || out != "" || !strings.Contains(stderr, `--to "shop/webb" names nobody`) {
+	if status != statusUsage || out != "" || !strings.Contains(stderr, `--to "shop/webb" names no pod`) {
 		t.Errorf("exit status %d\n%s%s", status, out, stderr)
 	}
 }

@@ -32,6 +32,9 @@ type status struct {
 	SourceID string   `json:"sourceID"`
 	Ready    bool     `json:"ready"`
 	NotReady []string `json:"notReady"`
+	Services *struct {
+		SourceID string `json:"sourceID"`
+	} `json:"services"`
 }
 
 // await returns when the agent enforces the content with that digest.
@@ -55,6 +58,8 @@ func (s status) why(err error, digest string) string {
 		return "not ready: " + strings.Join(s.NotReady, "; ")
 	case s.SourceID != digest:
 		return fmt.Sprintf("it enforces %.12s, not %.12s", s.SourceID, digest)
+	case s.Services != nil && s.Services.SourceID != digest:
+		return fmt.Sprintf("it serves %.12s, not %.12s", s.Services.SourceID, digest)
 	}
 	return ""
 }

@@ -5,6 +5,7 @@ package trial
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -95,4 +96,43 @@ func nodeObjects(bed *lab.Bed, names []string) []byte {
 		b.WriteString("---\n")
 	}
 	return []byte(b.String())
+}
+
+// serviceObjects returns the manifest of Services with these fronts, and of their slices. Endpoints that are
+// pods have their node.
+func serviceObjects(services []lab.Service, pods []lab.PodSpec) []byte {
+	node := map[netip.Addr]string{}
+	for _, p := range pods {
+		for _, a := range p.IPs {
+			node[a] = p.Node
+		}
+	}
+	var b strings.Builder
+	for i, s := range services {
+		name, proto := fmt.Sprintf("front-%d", i), strings.ToUpper(s.Proto.String())
+		fmt.Fprintf(&b, "apiVersion: v1\nkind: Service\nmetadata: {name: %s, namespace: trial-services}\n"+
+			"spec: {clusterIPs: [%q], ports: [{name: p, port: %d, protocol: %s}]}\n---\n",
+			name, s.Front.Addr(), s.Front.Port(), proto)
+		for k, e := range s.Backends {
+			fmt.Fprintf(&b, "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: %s-%d, "+
+				"namespace: trial-services, labels: {kubernetes.io/service-name: %s}}\naddressType: IPv%d\n"+
+				"ports: [{name: p, port: %d, protocol: %s}]\nendpoints: [{addresses: [%q]%s}]\n---\n",
+				name, k, name, version(e.Addr()), e.Port(), proto, e.Addr(), nodeName(node[e.Addr()]))
+		}
+	}
+	return []byte(b.String())
+}
+
+func version(a netip.Addr) int {
+	if a.Is4() {
+		return 4
+	}
+	return 6
+}
+
+func nodeName(name string) string {
+	if name == "" {
+		return ""
+	}
+	return ", nodeName: " + name
 }

@@ -41,8 +41,11 @@ type Config struct {
 	// lab.Config.
 	Used, Pods []netip.Addr
 	// Hairpin is that of lab.Config.
-	Hairpin  bool
-	Services lab.ServiceOptions
+	Hairpin bool
+	// Services are those of the lab's stand-in for kube-proxy. With OwnServices the agents serve Services,
+	// and there is none.
+	Services    lab.ServiceOptions
+	OwnServices bool
 	// Agent is the podwall-agent program. AgentArgs come after the arguments
 	// that the trial gives itself.
 	Agent     string
@@ -154,6 +157,10 @@ func (t *Trial) startNode(name, files string) error {
 func (t *Trial) agentOf(n *node, log string) (*agent, error) {
 	args := []string{"--manifests", t.manifests.dir, "--hostname-override", n.name, "--iptables-sync-period=1s",
 		"--log-format=text", "--gate-socket=" + t.Gate(n.name)}
+	if t.cfg.OwnServices {
+		// The lab's Services have cluster addresses only.
+		args = append(args, "--run-service-proxy=true", "--load-balancer-health-port=0")
+	}
 	return startAgent(t.bed.Node(n.name), t.cfg.Agent, filepath.Join(t.dir, n.files+log),
 		append(args, t.cfg.AgentArgs...))
 }
@@ -230,7 +237,12 @@ func (t *Trial) Apply(ctx context.Context, s State) error {
 	}
 	// The wires come first: an agent that learns of a pod looks for the way to
 	// it, and a link or route that comes later costs it another pass.
-	if err := t.manifests.publish(s.Files); err != nil {
+	files := s.Files
+	if t.cfg.OwnServices {
+		files = maps.Clone(files)
+		files["trial-services.yaml"] = serviceObjects(s.Services, s.Pods)
+	}
+	if err := t.manifests.publish(files); err != nil {
 		return err
 	}
 	return t.await(ctx)
@@ -269,6 +281,9 @@ func (t *Trial) rewire(s State) error {
 		return nil
 	}
 	t.services = s.Services
+	if t.cfg.OwnServices {
+		return t.bed.RouteServices(s.Services)
+	}
 	return t.bed.SetServices(s.Services)
 }
 
