@@ -119,7 +119,8 @@ func newStore(cfg config.Config, clock func() int64) *cluster.Store {
 	store := cluster.NewStore()
 	store.SetClock(clock)
 	store.Allow(cluster.Allowance{Prefixes: cfg.ExtraAddresses.Prefixes, Hardware: cfg.ExtraAddresses.Hardware,
-		Audit: cfg.PolicyAudit == config.AuditAllow})
+		Audit:           cfg.PolicyAudit != config.AuditForbid,
+		AuditNamespaces: cfg.PolicyAudit == config.AuditNamespaces})
 	return store
 }
 

@@ -61,7 +61,8 @@ func (r *Rule) size() int {
 // allows nothing. A large selector is not kept; the policy then isolates every pod of the
 // namespace.
 func (p *Policy) withoutRules() *Policy {
-	q := &Policy{Key: p.Key, UID: p.UID, Version: p.Version, Audit: p.Audit, Subject: p.Subject,
+	q := &Policy{Key: p.Key, UID: p.UID, Version: p.Version, Audit: p.Audit, OwnMode: p.OwnMode,
+		ByNamespace: p.ByNamespace, Subject: p.Subject,
 		IsolatesIngress: p.IsolatesIngress, IsolatesEgress: p.IsolatesEgress, leftOut: p.Size()}
 	if q.Subject.Size() > smallSubject {
 		q.Subject = Everything()
@@ -189,7 +190,7 @@ func (s *Store) setPolicy(k Key, p *Policy) (changed bool) {
 	if p == nil {
 		b.remove(k)
 	} else {
-		p = s.enforcedUnlessAllowed(p)
+		p = s.counted(p)
 		b.set(p)
 	}
 	changed = s.policies.set(k, p) || changed
@@ -226,7 +227,7 @@ func (s *Store) fit(b *budget, k Key) (changed bool) {
 // replacePolicies makes the policies the only ones.
 func (s *Store) replacePolicies(list []*Policy) (changed bool) {
 	before := s.budgets
-	list, changed = s.enforcedUnlessAllowedAll(list)
+	list, changed = s.countedAll(list)
 	s.budgets = newBudgets(list)
 	changed = s.policies.replace(list) || changed
 	for ns, b := range s.budgets {

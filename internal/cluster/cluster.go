@@ -38,6 +38,8 @@ func (k Key) Compare(o Key) int {
 type Namespace struct {
 	Name   string
 	Labels Labels
+	// Mode is the value of ModeAnnotation, in quotes unless it is a mode; empty without the annotation.
+	Mode string
 }
 
 // Pod is a pod, reduced to the fields that can change a verdict. It is immutable once it is in a

@@ -21,6 +21,8 @@ type Allowance struct {
 	Hardware []inet.HardwareRange
 	// Audit lets the author of a policy have it audited instead of enforced.
 	Audit bool
+	// AuditNamespaces lets whoever may change a namespace have its policies audited.
+	AuditNamespaces bool
 }
 
 func (a Allowance) none() bool { return len(a.Prefixes)+len(a.Hardware) == 0 }

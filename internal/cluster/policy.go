@@ -19,6 +19,10 @@ type Policy struct {
 	// Audit is true if the policy is not enforced: it is only found out what it would deny. It
 	// matters where no other policy isolates the pod in the direction.
 	Audit bool
+	// OwnMode is true if the policy is annotated with a mode, be it one or not: that of its namespace has
+	// no effect on it. ByNamespace is true if it is in audit mode because of its namespace; the Store
+	// sets it.
+	OwnMode, ByNamespace bool
 	// Subject selects the pods of the policy's namespace that it isolates.
 	Subject Selector
 	// IsolatesIngress and IsolatesEgress are the policy types after defaulting.

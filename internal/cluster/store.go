@@ -61,6 +61,8 @@ type Snapshot struct {
 	Namespaces []*Namespace
 	Pods       []*Pod
 	Policies   []*Policy
+	// AuditNamespaces is true if namespaces may put their policies into audit mode; see Allowance.
+	AuditNamespaces bool
 }
 
 // Store is where a source collects objects and where the agent reads the changes. Its methods may
@@ -195,5 +197,7 @@ func (s *Store) Snapshot() *Snapshot {
 		Namespaces: s.namespaces.sorted(),
 		Pods:       s.pods.sorted(),
 		Policies:   s.policies.sorted(),
+
+		AuditNamespaces: s.extras.allowed.AuditNamespaces,
 	}
 }

@@ -13,14 +13,14 @@ type Tx struct {
 }
 
 // SetNamespace stores a namespace.
-func (tx *Tx) SetNamespace(n *Namespace) { tx.note(tx.store.namespaces.set(Key{Name: n.Name}, n)) }
+func (tx *Tx) SetNamespace(n *Namespace) { tx.note(tx.store.setNamespace(n.Name, n)) }
 
 // DeleteNamespace removes a namespace; an unknown one is no error.
-func (tx *Tx) DeleteNamespace(name string) { tx.note(tx.store.namespaces.set(Key{Name: name}, nil)) }
+func (tx *Tx) DeleteNamespace(name string) { tx.note(tx.store.setNamespace(name, nil)) }
 
 // ReplaceNamespaces makes the given namespaces the only ones.
 func (tx *Tx) ReplaceNamespaces(list []*Namespace) {
-	tx.note(tx.store.namespaces.replace(list))
+	tx.note(tx.store.replaceNamespaces(list))
 }
 
 // SetPod stores a pod.

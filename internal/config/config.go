@@ -109,9 +109,13 @@ type Audit string
 
 // The settings for audit mode. AuditForbid enforces every policy.
 const (
-	AuditAllow  Audit = "allow"
-	AuditForbid Audit = "forbid"
+	AuditAllow Audit = "allow"
+	// AuditNamespaces also obeys the annotation of namespaces.
+	AuditNamespaces Audit = "allow-namespaces"
+	AuditForbid     Audit = "forbid"
 )
+
+func auditValues() []Audit { return []Audit{AuditAllow, AuditNamespaces, AuditForbid} }
 
 // LogFormat is the form of log lines.
 type LogFormat string

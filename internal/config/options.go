@@ -170,13 +170,13 @@ func kernelOptions() []option {
 			why: "Kubernetes leaves it open, and only you know whether a connection that was allowed when it " +
 				"began may be finished.",
 			bind: func(c *Config) flag.Value { return oneOf(&c.OnPolicyChange, OnChangeCut, OnChangeKeep) }},
-		{name: "policy-audit", arg: "allow|forbid",
-			help: "Whether the annotation podwall.io/mode: audit on a policy is obeyed: such a policy is not " +
-				"enforced, and it is only found out what it would deny. forbid: every policy is enforced. See " +
-				"docs/audit.md.",
+		{name: "policy-audit", arg: "allow|allow-namespaces|forbid",
+			help: "Whether the annotation podwall.io/mode: audit on a policy is obeyed: it is not enforced, and " +
+				"only found out what it would deny. allow-namespaces: also that of a namespace, for its policies " +
+				"without a mode of their own. forbid: every policy is enforced. See docs/audit.md.",
 			why: "who may change a policy could switch its isolation off by an annotation, and only you know " +
 				"who that is.",
-			bind: func(c *Config) flag.Value { return oneOf(&c.PolicyAudit, AuditAllow, AuditForbid) }},
+			bind: func(c *Config) flag.Value { return oneOf(&c.PolicyAudit, auditValues()...) }},
 		{name: "uplink-interfaces", arg: "NAME,…",
 			help: "Interfaces that lead elsewhere than to pods, in addition to those that the agent finds: with a " +
 				"route through a gateway or an address of the node, network cards, tunnels, bridges of others. " +

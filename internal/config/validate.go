@@ -122,7 +122,7 @@ func (c Config) checkChoices() error {
 		among("invalid-guard", c.Guard, GuardAuto, GuardOn, GuardOff),
 		among("unknown-pods", c.UnknownPods, UnknownClosed, UnknownOpen),
 		among("on-policy-change", c.OnPolicyChange, OnChangeCut, OnChangeKeep),
-		among("policy-audit", c.PolicyAudit, AuditAllow, AuditForbid),
+		among("policy-audit", c.PolicyAudit, auditValues()...),
 		among("log-format", c.LogFormat, LogAuto, LogText, LogJSON))...)
 }
 

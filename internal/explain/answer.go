@@ -101,6 +101,13 @@ func (s Side) Allowed() bool {
 	return s.Cause != NoRule && s.Cause != Contested && s.Cause != NotInForce
 }
 
+func auditWords(p *cluster.Policy) string {
+	if p.ByNamespace {
+		return "which selects the pod, is in audit mode, as its namespace"
+	}
+	return "which selects the pod, is in audit mode"
+}
+
 // Other is a policy that does not isolate the pod, and why: it does not select it, or is in audit mode.
 type Other struct {
 	Policy cluster.Key `json:"policy"`
@@ -174,8 +181,7 @@ func (c *Cluster) selecting(d program.Direction, pod *cluster.Pod) (isolating []
 		switch {
 		case d == program.Ingress && !p.IsolatesIngress, d == program.Egress && !p.IsolatesEgress:
 		case p.Subject.Matches(pod.Labels) && p.Audit:
-			others = append(others, Other{Policy: p.Key, Audit: true,
-				Why: "which selects the pod, is in audit mode"})
+			others = append(others, Other{Policy: p.Key, Audit: true, Why: auditWords(p)})
 		case p.Subject.Matches(pod.Labels):
 			isolating = append(isolating, p)
 		default:

@@ -32,7 +32,9 @@ import (
 // How agents are found and asked. Their program runs in their own container, by the API server's
 // exec: that asks who may do it, and no agent has a port for it.
 const (
-	agentLabels    = "app.kubernetes.io/name=podwall"
+	agentLabel     = "app.kubernetes.io/name"
+	agentName      = "podwall"
+	agentLabels    = agentLabel + "=" + agentName
 	agentContainer = "agent"
 	agentProgram   = "podwall-agent" // in the PATH of the image
 	// agentsNamespace is that of the manifest.

@@ -34,12 +34,12 @@ func auditOf(s Streams, a agents) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit [POLICY]",
 		Short: "List policies in audit mode, and say whether they can be enforced",
-		Long: `audit lists the policies in audit mode (annotation podwall.io/mode: audit) with the
-pods that are open only because of it. On a cluster it asks the agents of all nodes
-what these policies would have denied in the last time, and says whether enforcing
-them denies traffic that was seen. Agents must run with --denied-flows-group; see
-docs/audit.md. Agents are those in --agents-namespace. Of files (-f) it says nothing
-about traffic.
+		Long: `audit lists the policies in audit mode (annotation podwall.io/mode: audit, of the
+policy or of its namespace) with the pods that are open only because of it. On a
+cluster it asks the agents of all nodes what these policies would have denied in
+the last time, and says whether enforcing them denies traffic that was seen. Agents
+must run with --denied-flows-group; see docs/audit.md. Agents are those in
+--agents-namespace. Of files (-f) it says nothing about traffic.
 
 POLICY is [NAMESPACE/]NAME. Without it all policies of the namespace are listed,
 with -A those of all namespaces.
@@ -76,6 +76,8 @@ type auditReport struct {
 // auditedPolicy is one policy in audit mode.
 type auditedPolicy struct {
 	Policy cluster.Key `json:"policy"`
+	// ByNamespace is true if the namespace has the annotation.
+	ByNamespace bool `json:"byNamespace,omitempty"`
 	// Ingress and Egress are the pods that are open in the direction only because of audit mode.
 	Ingress []cluster.Key `json:"ingress"`
 	Egress  []cluster.Key `json:"egress"`
@@ -131,8 +133,8 @@ func (c *auditCommand) policies(sc *scene, args []string) (list []auditedPolicy,
 		case p.Audit:
 			list = append(list, auditedOf(sc.snap, p))
 		case asked.Name != "":
-			return nil, fmt.Errorf("policy %s is enforced: it has no annotation %s: %s", p.Key, cluster.ModeAnnotation,
-				cluster.ModeAudit)
+			return nil, fmt.Errorf("policy %s is enforced: it is not in audit mode, by the annotation %s: %s", p.Key,
+				cluster.ModeAnnotation, cluster.ModeAudit)
 		}
 	}
 	if asked.Name != "" && len(list) == 0 {
@@ -144,7 +146,8 @@ func (c *auditCommand) policies(sc *scene, args []string) (list []auditedPolicy,
 
 // auditedOf finds the pods that only audit mode leaves open.
 func auditedOf(snap *cluster.Snapshot, p *cluster.Policy) auditedPolicy {
-	a := auditedPolicy{Policy: p.Key, Ingress: []cluster.Key{}, Egress: []cluster.Key{}, Flows: []denied.Record{}}
+	a := auditedPolicy{Policy: p.Key, ByNamespace: p.ByNamespace, Ingress: []cluster.Key{},
+		Egress: []cluster.Key{}, Flows: []denied.Record{}}
 	for _, pod := range snap.Pods {
 		if !pod.Networked() || pod.Key.Namespace != p.Key.Namespace || !p.Subject.Matches(pod.Labels) {
 			continue
@@ -228,7 +231,11 @@ func (r auditReport) text(since time.Duration) string {
 	}
 	var b strings.Builder
 	for _, p := range r.Policies {
-		fmt.Fprintf(&b, "%s is in audit mode\n", p.Policy)
+		by := ""
+		if p.ByNamespace {
+			by = ", as its namespace"
+		}
+		fmt.Fprintf(&b, "%s is in audit mode%s\n", p.Policy, by)
 		podsText(&b, "ingress", p.Ingress)
 		podsText(&b, "egress", p.Egress)
 		for i := range p.Flows[:min(len(p.Flows), shownFlows)] {

@@ -177,7 +177,7 @@ func (sc *scene) apply(from manifest.From) (*scene, error) {
 			merged.Pods[i] = placed(p, merged.Pods[i])
 		}
 	}
-	snap, found := complete.Settle(merged, sc.nodes, cluster.Allowance{Audit: true})
+	snap, found := complete.Settle(merged, sc.nodes, sc.allowed)
 	next := newScene(snap, sc.nodes)
 	next.workload, next.fronts, next.namespace = sc.workload, sc.fronts, sc.namespace
 	next.found = slices.Concat(found, slices.DeleteFunc(loaded.Diagnostics, complete.IsUnused))

@@ -16,7 +16,8 @@ import (
 )
 
 // openFiles reads manifests and completes them.
-func openFiles(from manifest.From) (*scene, error) {
+func (s *source) openFiles() (*scene, error) {
+	from := s.from
 	loaded, err := manifest.Load(from)
 	if err != nil {
 		return nil, err
@@ -25,8 +26,8 @@ func openFiles(from manifest.From) (*scene, error) {
 	if err != nil {
 		return nil, errors.Join(firstError(loaded.Diagnostics), err)
 	}
-	w, err := complete.Build(in, loaded, complete.Options{NodeAddresses: true,
-		Allow: cluster.Allowance{Audit: true}})
+	audit, note := s.auditMode(nil, loaded)
+	w, err := complete.Build(in, loaded, complete.Options{NodeAddresses: true, Allow: allowance(audit)})
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +43,8 @@ func openFiles(from manifest.From) (*scene, error) {
 		return w.Used[a] || w.Network.Contains(a)
 	})
 	sc.noteServices(w.Manifests.Services)
-	sc.notes = slices.Concat(in.Invented, w.Notes)
+	sc.notes, sc.allowed = slices.Concat(in.Invented, w.Notes), allowance(audit)
+	sc.note(note)
 	sc.found = slices.Concat(w.Found, slices.DeleteFunc(loaded.Diagnostics, func(d cluster.Diagnostic) bool {
 		return complete.IsUnused(d) || complete.IsWorkload(d)
 	}))

@@ -124,8 +124,11 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 	for _, n := range r.result.Nodes {
 		nodes = append(nodes, convert.Node(n))
 	}
-	snap, found := complete.Settle(r.result, nodes, cluster.Allowance{Audit: true})
+	audit, note := s.auditMode(r.agentsIn(s.agents), r.result)
+	snap, found := complete.Settle(r.result, nodes, allowance(audit))
 	sc := newScene(snap, nodes)
+	sc.allowed = allowance(audit)
+	sc.note(note)
 	sc.noteServices(r.result.Services)
 	sc.fronts, sc.workload, sc.declared = r.fronts(), r.workload, r.declared
 	sc.found = slices.Concat(r.result.Diagnostics, found)
@@ -153,6 +156,19 @@ type reading struct {
 	declared map[cluster.Key][]cluster.NamedPort
 	// missing are the kinds that could not be read, for lack of a right.
 	missing []string
+	// agents are pods that may be agents.
+	agents []corev1.Pod
+}
+
+// agentsIn returns the value of the flag that says whether audit mode is obeyed, of each agent by node.
+func (r *reading) agentsIn(namespace string) map[string]string {
+	values := map[string]string{}
+	here := slices.DeleteFunc(slices.Clone(r.agents), func(p corev1.Pod) bool { return p.Namespace != namespace })
+	for _, a := range agentsAmong(here) {
+		i := slices.IndexFunc(here, func(p corev1.Pod) bool { return p.Name == a.Key.Name })
+		values[a.Node] = auditOfAgent(&here[i])
+	}
+	return values
 }
 
 // kind is one kind of objects.
@@ -216,6 +232,9 @@ func (r *reading) addPods(l *corev1.PodList) {
 		p := convert.Pod(&l.Items[i])
 		r.result.Pods = append(r.result.Pods, p)
 		r.declared[p.Key] = declaredPorts(&l.Items[i])
+		if l.Items[i].Labels[agentLabel] == agentName {
+			r.agents = append(r.agents, l.Items[i])
+		}
 		if name := workloadOf(&l.Items[i].ObjectMeta); name != "" {
 			r.workload[p.Key] = name
 		}

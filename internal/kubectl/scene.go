@@ -37,11 +37,20 @@ type scene struct {
 	found []cluster.Diagnostic
 	// asWritten is false if an object was not read, or is not enforced as written.
 	asWritten bool
+	// allowed is what the agents let users do.
+	allowed cluster.Allowance
 }
 
 func newScene(snap *cluster.Snapshot, nodes []*cluster.Node) *scene {
 	return &scene{snap: snap, nodes: nodes, answers: explain.New(snap), workload: map[cluster.Key]string{},
 		declared: map[cluster.Key][]cluster.NamedPort{}}
+}
+
+// note adds what to know; empty for nothing.
+func (sc *scene) note(text string) {
+	if text != "" {
+		sc.notes = append(sc.notes, text)
+	}
 }
 
 // status is the error that ends a command with the exit status of its answer.

@@ -29,6 +29,8 @@ type source struct {
 	live bool
 	// agents is the namespace in which agents are looked for.
 	agents string
+	// audit is what agents run with, of --policy-audit; empty to find it out.
+	audit string
 }
 
 func newSource(s Streams) *source {
@@ -44,6 +46,8 @@ func (s *source) bind(cmd *cobra.Command) {
 	s.bindCluster(cmd)
 	f.StringVar(&s.family, "ip-family", "",
 		"ask about one family only: `ipv4|ipv6`; by default about all that both ends have")
+	f.StringVar(&s.audit, auditFlag, "", "what agents run with: forbid, allow or allow-namespaces (`MODE`); "+
+		"by default what those in podwall-system do, or allow")
 }
 
 // bindCluster binds the flags that say which cluster.
@@ -135,6 +139,9 @@ func (s *source) read(ctx context.Context) (*scene, error) {
 	if !known {
 		return nil, fmt.Errorf("unknown --ip-family %q, want ipv4 or ipv6", s.family)
 	}
+	if err := s.checkAudit(); err != nil {
+		return nil, err
+	}
 	namespace, err := s.namespace()
 	if err != nil {
 		return nil, err
@@ -142,7 +149,7 @@ func (s *source) read(ctx context.Context) (*scene, error) {
 	var sc *scene
 	if s.files() {
 		if err = s.readStdin(); err == nil {
-			sc, err = openFiles(s.from)
+			sc, err = s.openFiles()
 		}
 	} else {
 		sc, err = s.openCluster(ctx, namespace)

@@ -38,7 +38,8 @@ func TestRecordsOfTheKernelNameThePoliciesOfTheOracle(t *testing.T) {
 	for _, v := range variants() {
 		t.Run(v.String(), func(t *testing.T) {
 			tr, err := trial.New(t.Context(), trial.Config{Wiring: v.wiring, Nodes: []string{"node1", "node2"},
-				Agent: os.Getenv(entry.AgentVariable), AgentArgs: []string{"--datapath=" + v.datapath, "--denied-flows-group=7"}})
+				Agent: os.Getenv(entry.AgentVariable), AgentArgs: []string{"--datapath=" + v.datapath, "--denied-flows-group=7",
+					"--policy-audit=allow-namespaces"}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,7 +78,7 @@ func recorded(t *testing.T) (steps []*cases.Step) {
 		steps = append(steps, gencase.Case(readSettings(t).seed+seed, states).Steps...)
 	}
 	for _, s := range slices.Clone(steps) {
-		steps = append(steps, inAudit(s))
+		steps = append(steps, inAudit(s), namespacesInAudit(s))
 	}
 	return steps
 }
@@ -90,6 +91,27 @@ func inAudit(s *cases.Step) *cases.Step {
 	for i := range a.Policies {
 		a.Policies[i] = *s.Policies[i].DeepCopy()
 		a.Policies[i].Annotations = map[string]string{cluster.ModeAnnotation: cluster.ModeAudit}
+	}
+	return &a
+}
+
+// namespacesInAudit is a step with every second namespace in audit mode, and a mode of their own for some
+// policies.
+func namespacesInAudit(s *cases.Step) *cases.Step {
+	a := *s
+	a.ID += "-namespaces"
+	a.Namespaces, a.Policies, a.Probes = slices.Clone(s.Namespaces), slices.Clone(s.Policies), slices.Clone(s.Probes)
+	mode := func(m string) map[string]string { return map[string]string{cluster.ModeAnnotation: m} }
+	for i := range a.Namespaces {
+		if i%2 == 0 {
+			a.Namespaces[i].Annotations = mode(cluster.ModeAudit)
+		}
+	}
+	for i := range a.Policies {
+		if i%4 == 3 {
+			a.Policies[i] = *s.Policies[i].DeepCopy()
+			a.Policies[i].Annotations = mode([]string{cluster.ModeEnforce, "Audit"}[i/4%2])
+		}
 	}
 	return &a
 }

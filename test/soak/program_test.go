@@ -55,7 +55,7 @@ func (l followers) compile(snap *cluster.Snapshot, node string) *program.Program
 	f := l[node]
 	if f == nil {
 		f = &follower{store: cluster.NewStore(), index: policy.NewIndex(node)}
-		f.store.Allow(cluster.Allowance{Audit: true})
+		f.store.Allow(cluster.Allowance{Audit: true, AuditNamespaces: true})
 		l[node] = f
 	}
 	f.store.Update(func(tx *cluster.Tx) {

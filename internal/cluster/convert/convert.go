@@ -28,7 +28,7 @@ const (
 // Namespace converts a namespace. The label kubernetes.io/metadata.name is not added or checked:
 // the API server sets it.
 func Namespace(n *corev1.Namespace) *cluster.Namespace {
-	return &cluster.Namespace{Name: n.Name, Labels: cluster.NewLabels(n.Labels)}
+	return &cluster.Namespace{Name: n.Name, Labels: cluster.NewLabels(n.Labels), Mode: modeOf(n)}
 }
 
 // Policy converts a NetworkPolicy. The result is never nil: a policy that
@@ -36,7 +36,8 @@ func Namespace(n *corev1.Namespace) *cluster.Namespace {
 // of the fields.
 func Policy(np *networkingv1.NetworkPolicy) (*cluster.Policy, []cluster.Diagnostic) {
 	r := &reader{kind: KindPolicy, object: cluster.Key{Namespace: np.Namespace, Name: np.Name}}
-	p := &cluster.Policy{Key: r.object, UID: string(np.UID), Version: np.ResourceVersion, Audit: r.audit(np)}
+	p := &cluster.Policy{Key: r.object, UID: string(np.UID), Version: np.ResourceVersion}
+	p.Audit, p.OwnMode = r.mode(np)
 	p.IsolatesIngress, p.IsolatesEgress = r.directions(&np.Spec)
 	subject, ok := r.selector("spec.podSelector", &np.Spec.PodSelector,
 		"the policy isolates every pod of its namespace and allows nothing")

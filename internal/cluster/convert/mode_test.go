@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -32,7 +33,22 @@ func TestTheModeOfAPolicy(t *testing.T) {
 			}
 		}
 	}
-	if p, found := Policy(&networkingv1.NetworkPolicy{}); p.Audit || len(found) != 0 {
+	if p, found := Policy(&networkingv1.NetworkPolicy{}); p.OwnMode || p.Audit || len(found) != 0 {
 		t.Errorf("without the annotation: audit %t, findings %v", p.Audit, found)
+	}
+}
+
+// Of a namespace only the words count; whatever else is there is kept to be reported, and short.
+func TestModeOfANamespace(t *testing.T) {
+	if n := Namespace(&corev1.Namespace{}); n.Mode != "" {
+		t.Errorf("without the annotation: %q", n.Mode)
+	}
+	for text, want := range map[string]string{"audit": "audit", "enforce": "enforce", "": `""`, "Audit": `"Audit"`,
+		strings.Repeat("x", 100): `"` + strings.Repeat("x", 40) + `"`} {
+		n := Namespace(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+			Annotations: map[string]string{cluster.ModeAnnotation: text}}})
+		if n.Mode != want {
+			t.Errorf("%.20q is %q, want %q", text, n.Mode, want)
+		}
 	}
 }

@@ -79,8 +79,9 @@ type Action struct {
 
 // Namespace is a namespace of a step.
 type Namespace struct {
-	Name   string            `json:"name"`
-	Labels map[string]string `json:"labels"`
+	Name        string            `json:"name"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 // Pod is a pod of a step. The fields after Ports do not occur in the files that

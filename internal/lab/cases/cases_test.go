@@ -189,6 +189,7 @@ func TestManifestsSayTheSameAsTheSnapshot(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := fromManifests(t, files["cluster.yaml"])
+		got.AuditNamespaces = want.AuditNamespaces // it is not in the manifests
 		if len(got.Pods) != len(want.Pods) || len(got.Policies) != len(want.Policies) {
 			t.Fatalf("%s: got %d pods and %d policies", step.ID, len(got.Pods), len(got.Policies))
 		}

@@ -22,7 +22,7 @@ import (
 // Snapshot returns the step's cluster, converted from API objects as the agent
 // does it.
 func (s *Step) Snapshot() *cluster.Snapshot {
-	snap := &cluster.Snapshot{}
+	snap := &cluster.Snapshot{AuditNamespaces: true}
 	for _, n := range s.namespaces() {
 		snap.Namespaces = append(snap.Namespaces, convert.Namespace(n))
 	}
@@ -72,7 +72,7 @@ func (s *Step) namespaces() []*corev1.Namespace {
 	for _, n := range s.Namespaces {
 		list = append(list, &corev1.Namespace{
 			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
-			ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: n.Labels},
+			ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: n.Labels, Annotations: n.Annotations},
 			Status:     corev1.NamespaceStatus{Phase: corev1.NamespaceActive},
 		})
 	}

@@ -110,12 +110,23 @@ func (q question) isolating(dir Direction, pod *cluster.Pod) []*cluster.Policy {
 	var list []*cluster.Policy
 	for _, p := range q.snap.Policies {
 		isolates := dir == Ingress && p.IsolatesIngress || dir == Egress && p.IsolatesEgress
-		if isolates && p.Audit == q.audit && p.Key.Namespace == pod.Key.Namespace && p.Subject.Matches(pod.Labels) {
+		if isolates && p.Key.Namespace == pod.Key.Namespace && p.Subject.Matches(pod.Labels) &&
+			q.audited(p) == q.audit {
 			list = append(list, p)
 		}
 	}
 	slices.SortFunc(list, func(a, b *cluster.Policy) int { return a.Key.Compare(b.Key) })
 	return list
+}
+
+// audited reports whether a policy is in audit mode: by its own annotation, or, if it has none, by that of
+// its namespace.
+func (q question) audited(p *cluster.Policy) bool {
+	if p.OwnMode || !q.snap.AuditNamespaces {
+		return p.Audit && !p.ByNamespace
+	}
+	i := slices.IndexFunc(q.snap.Namespaces, func(n *cluster.Namespace) bool { return n.Name == p.Key.Namespace })
+	return p.Audit && !p.ByNamespace || i >= 0 && q.snap.Namespaces[i].Mode == cluster.ModeAudit
 }
 
 // rule matches one rule. "The traffic must match both ports and from" (or to). A miss records how

@@ -31,7 +31,7 @@ type TB interface {
 func Check(t TB, r Replay, node string) int {
 	t.Helper()
 	store := cluster.NewStore()
-	store.Allow(cluster.Allowance{Audit: true})
+	store.Allow(cluster.Allowance{Audit: true, AuditNamespaces: true})
 	p := player{store: store, index: policy.NewIndex(node), node: node,
 		kernel: fakenft.Kernel{ID: ruleset.Table()}}
 	changed := 0

@@ -64,7 +64,8 @@ func Namespace(t *rapid.T) *cluster.Namespace {
 	name := pick(t, "namespace", namespaceNames()...)
 	m := Labels(t)
 	m["kubernetes.io/metadata.name"] = name
-	return &cluster.Namespace{Name: name, Labels: cluster.NewLabels(m)}
+	return &cluster.Namespace{Name: name, Labels: cluster.NewLabels(m),
+		Mode: pick(t, "namespace mode", "", "", "", "", cluster.ModeAudit, cluster.ModeEnforce, `"Audit"`)}
 }
 
 // Pod returns a pod: mostly a usual one, sometimes unscheduled, without
@@ -136,10 +137,10 @@ func change(t *rapid.T, tx *cluster.Tx) {
 	}
 }
 
-// Fill puts a random cluster into an empty store, which then allows audit mode: up to three namespaces, twelve pods
-// and eight policies.
+// Fill puts a random cluster into an empty store, which then allows audit mode, also of namespaces: up to
+// three namespaces, twelve pods and eight policies.
 func Fill(t *rapid.T, s *cluster.Store) {
-	s.Allow(cluster.Allowance{Audit: true})
+	s.Allow(cluster.Allowance{Audit: true, AuditNamespaces: true})
 	s.Update(func(tx *cluster.Tx) {
 		for range rapid.IntRange(1, 6).Draw(t, "namespaces") {
 			tx.SetNamespace(Namespace(t))
