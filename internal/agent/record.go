@@ -22,8 +22,8 @@ func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err e
 		Revision: l.whole.revision, Seen: l.last.Revision, SourceID: l.whole.source, Diagnostics: l.last.Diagnostics,
 		Full: r.Full, Elapsed: elapsed, Err: err, Repairs: r.Drift,
 		Pods: len(m.Layout.Workloads), IsolatedPods: isolated(m), Policies: policies(m),
-		AuditedPods: audited(m),
 	}
+	pass.AuditedPods, pass.AuditedNames = audited(m)
 	l.count(&pass, r)
 	l.Observer.Beat()
 	l.findings.say(start, l.last.Diagnostics, l.Log)
@@ -178,15 +178,20 @@ func isolated(m *policy.Model) int {
 	return n
 }
 
-// audited counts the pods that policies in audit mode would isolate.
-func audited(m *policy.Model) int {
-	n := 0
+// audited counts the pods that policies in audit mode would isolate, and names the first of them.
+func audited(m *policy.Model) (n int, names []string) {
 	for _, w := range m.Layout.Workloads {
-		if w.AuditIngress.Isolated || w.AuditEgress.Isolated {
-			n++
+		if !w.AuditIngress.Isolated && !w.AuditEgress.Isolated {
+			continue
+		}
+		n++
+		name := w.Pod.Key.String()
+		i, _ := slices.BinarySearch(names, name)
+		if names = slices.Insert(names, i, name); len(names) > observe.MaxAudited {
+			names = names[:observe.MaxAudited]
 		}
 	}
-	return n
+	return n, names
 }
 
 // policies counts the policies that isolate a local pod.

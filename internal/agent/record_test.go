@@ -5,12 +5,15 @@
 package agent
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"testing"
 
+	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/gate"
+	"github.com/podwall/podwall/internal/netpol/policy"
 	"github.com/podwall/podwall/internal/netpol/program"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/internal/observe"
@@ -53,5 +56,20 @@ func TestEveryAnswerOfTheGateIsCounted(t *testing.T) {
 	}
 	if can := observe.GateAnswers(); !slices.Equal(can, all) {
 		t.Errorf("the metric can say %v, the gate says %v", can, all)
+	}
+}
+
+// The status names the first of the pods that only audit mode leaves open, in whatever order they come.
+func TestAuditedPodsAreNamed(t *testing.T) {
+	m := &policy.Model{Layout: &policy.Layout{}}
+	for i := range observe.MaxAudited + 5 {
+		w := policy.Workload{Pod: &cluster.Pod{Key: cluster.Key{Namespace: "a", Name: fmt.Sprintf("p%02d", 98-i)}}}
+		w.AuditEgress.Isolated = i%2 == 0
+		w.AuditIngress.Isolated = i%2 == 1
+		m.Layout.Workloads = append(m.Layout.Workloads, w, policy.Workload{Pod: &cluster.Pod{}})
+	}
+	n, names := audited(m)
+	if n != observe.MaxAudited+5 || len(names) != observe.MaxAudited || names[0] != "a/p74" || !slices.IsSorted(names) {
+		t.Errorf("%d pods, named are %v", n, names)
 	}
 }

@@ -40,14 +40,20 @@ type Pass struct {
 	// when it is set.
 	Err error
 
-	Pods, IsolatedPods, Policies  int
+	Pods, IsolatedPods, Policies int
+	// AuditedPods are those that only audit mode leaves open; AuditedNames the first of them, by name, at most
+	// MaxAudited. The slice must not be changed later.
 	AuditedPods                   int
+	AuditedNames                  []string
 	Chains, Sets, Rules, Elements int
 	// Repairs is the number of differences found that the agent did not make.
 	Repairs int
 	// Diagnostics are all that hold now. The slice must not be changed later.
 	Diagnostics []cluster.Diagnostic
 }
+
+// MaxAudited is how many audited pods the status names.
+const MaxAudited = 20
 
 // Observer collects what the agent does. Its methods may be called from
 // several goroutines. It starts none itself.
@@ -133,7 +139,7 @@ func (o *Observer) Record(p Pass) {
 		o.enforced = true
 		s.Revision, s.SourceID = p.Revision, p.SourceID
 		s.Pods, s.IsolatedPods, s.Policies = p.Pods, p.IsolatedPods, p.Policies
-		s.AuditedPods = p.AuditedPods
+		s.AuditedPods, s.AuditedNames = p.AuditedPods, p.AuditedNames
 		s.Chains, s.Sets, s.Rules, s.Elements = p.Chains, p.Sets, p.Rules, p.Elements
 		s.DriftRepairs += uint64(p.Repairs)
 	}

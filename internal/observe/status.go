@@ -53,6 +53,8 @@ type Status struct {
 	IsolatedPods int `json:"isolatedPods"`
 	// AuditedPods are open in a direction only because the policies that select them are in audit mode.
 	AuditedPods int `json:"auditedPods"`
+	// AuditedNames are the first of them, as namespace/name, sorted; MaxAudited at most.
+	AuditedNames []string `json:"auditedNames,omitempty"`
 	// WouldDeny are packets that these policies would have denied.
 	WouldDeny uint64 `json:"wouldDeny"`
 	Policies  int    `json:"policies"`

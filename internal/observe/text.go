@@ -37,6 +37,7 @@ func (s Status) WriteText(w io.Writer) error {
 	if s.AuditedPods > 0 {
 		row("audit", "%d of them open only because of audit mode, which would have denied %d packets", s.AuditedPods,
 			s.WouldDeny)
+		row("", "%s", named(s.AuditedNames, s.AuditedPods))
 	}
 	if len(s.Held) > 0 {
 		row("held back", "%s", heldText(s.Held))
@@ -143,4 +144,13 @@ func yesNo(b bool) string {
 		return "yes"
 	}
 	return "no"
+}
+
+// named lists names, and how many of a count have none here.
+func named(names []string, of int) string {
+	text := strings.Join(names, ", ")
+	if more := of - len(names); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }

@@ -69,6 +69,9 @@ func (m *Matrix) pageCell(port, s, d int) pageCell {
 	c := m.Cell(port, s, d)
 	classes := map[Verdict]string{Allowed: "y", Denied: "n", IPv4Only: "s", IPv6Only: "s", Some: "s", NoFlow: "e"}
 	p := pageCell{Class: classes[c.Verdict()], Title: c.total().String(), Mark: c.mark(m.self(s, d))}
+	if n := c.total().Audited; n > 0 {
+		p.Title += fmt.Sprintf(", %d only because of audit mode", n)
+	}
 	switch c.Verdict() {
 	case IPv4Only, IPv6Only:
 		p.Title = string(c.Verdict())

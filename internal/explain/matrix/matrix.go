@@ -106,10 +106,11 @@ type LeftOut struct {
 }
 
 // Count says how many flows there are, one for each pair of addresses, and how many of
-// them are allowed.
+// them are allowed; Audited are those that are allowed only because policies are in audit mode.
 type Count struct {
 	Allowed int `json:"allowed"`
 	Flows   int `json:"flows"`
+	Audited int `json:"audited,omitempty"`
 }
 
 // Cell is the answer about one port and two ends.
@@ -145,8 +146,12 @@ func fill(c *Cell, answers *explain.Cluster, sources, destinations []member, p P
 			if !asked(src, dst) {
 				continue
 			}
-			ok, err := answers.Allowed(explain.Flow{Src: src.end(), Dst: dst.end(), Protocol: p.Protocol,
-				Port: p.Number})
+			f := explain.Flow{Src: src.end(), Dst: dst.end(), Protocol: p.Protocol, Port: p.Number}
+			ok, err := answers.Allowed(f)
+			audited := false
+			if ok && err == nil {
+				audited, err = answers.Audited(f)
+			}
 			if err != nil {
 				return fmt.Errorf("judging %s to %s %s: %w", src.addr, dst.addr, p, err)
 			}
@@ -156,6 +161,9 @@ func fill(c *Cell, answers *explain.Cluster, sources, destinations []member, p P
 			}
 			if count.Flows++; ok {
 				count.Allowed++
+			}
+			if audited {
+				count.Audited++
 			}
 		}
 	}

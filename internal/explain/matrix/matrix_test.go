@@ -3,8 +3,11 @@
 package matrix_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -68,6 +71,9 @@ func wanted(snap *cluster.Snapshot, p matrix.Port, src, dst matrix.End) (c matri
 			f := oracle.Flow{Protocol: cluster.Protocol(p.Protocol), Src: s, Dst: d, Port: p.Number}
 			if oracle.Judge(snap, f).Allowed {
 				count.Allowed++
+				if !oracle.Audit(snap, f).Allowed {
+					count.Audited++
+				}
 			}
 		}
 	}
@@ -151,6 +157,35 @@ func TestVerdicts(t *testing.T) {
 		{some, no, matrix.Some}, {no, no, matrix.NoFlow}} {
 		if got := (matrix.Cell{IPv4: tt.four, IPv6: tt.six}).Verdict(); got != tt.want {
 			t.Errorf("%v, %v: %q, want %q", tt.four, tt.six, got, tt.want)
+		}
+	}
+}
+
+// Flows that only audit mode allows are marked, in every form.
+func TestWhatAuditModeAllowsIsMarked(t *testing.T) {
+	pod := func(name string, last byte) *cluster.Pod {
+		return &cluster.Pod{Key: cluster.Key{Namespace: "a", Name: name}, Node: "n",
+			IPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, last})}, Labels: cluster.NewLabels(map[string]string{"n": name})}
+	}
+	snap := &cluster.Snapshot{Namespaces: []*cluster.Namespace{{Name: "a"}}, Pods: []*cluster.Pod{pod("x", 1), pod("y", 2)},
+		Policies: []*cluster.Policy{{Key: cluster.Key{Namespace: "a", Name: "p"}, Audit: true, Subject: cluster.Everything(),
+			IsolatesIngress: true}}}
+	m := build(t, snap, matrix.Options{By: matrix.ByPod, Ports: []matrix.Port{{Protocol: inet.TCP, Number: 80}}})
+	var page bytes.Buffer
+	if err := m.WriteHTML(&page); err != nil {
+		t.Fatal(err)
+	}
+	value, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string][]string{
+		m.String():    {"2 of 2 flows are allowed, 2 only because of audit mode", "a: all are allowed, some of them only"},
+		page.String(): {">a", "1 of 1, 1 only because of audit mode"}, string(value): {`"audited":1`}} {
+		for _, w := range want {
+			if !strings.Contains(text, w) {
+				t.Errorf("no %q in\n%s", w, text)
+			}
 		}
 	}
 }

@@ -126,6 +126,9 @@ func (m *Matrix) legend(b *strings.Builder, t table) {
 	say("✓ all flows are allowed, ✗ none, ~ some, 4 those of IPv4, 6 those of IPv6, · a pod to itself, " +
 		"which is always allowed; blank: no flow, the ends have no address of one family, or both are outside. " +
 		"A node always reaches its own pods.")
+	if m.auditing() {
+		say("a: all are allowed, some of them only because policies are in audit mode.")
+	}
 	for _, text := range t.cut {
 		say(text)
 	}

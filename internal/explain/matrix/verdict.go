@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -53,7 +54,11 @@ func (n Count) verdict() Verdict {
 
 // total is the count of both families.
 func (c Cell) total() Count {
-	return Count{c.IPv4.Allowed + c.IPv6.Allowed, c.IPv4.Flows + c.IPv6.Flows}
+	return c.IPv4.plus(c.IPv6)
+}
+
+func (n Count) plus(o Count) Count {
+	return Count{n.Allowed + o.Allowed, n.Flows + o.Flows, n.Audited + o.Audited}
 }
 
 func (n Count) String() string { return fmt.Sprintf("%d of %d", n.Allowed, n.Flows) }
@@ -62,6 +67,9 @@ func (n Count) String() string { return fmt.Sprintf("%d of %d", n.Allowed, n.Flo
 func (c Cell) mark(self bool) string {
 	switch c.Verdict() {
 	case Allowed:
+		if c.total().Audited > 0 {
+			return "a"
+		}
 		return "✓"
 	case Denied:
 		return "✗"
@@ -76,6 +84,11 @@ func (c Cell) mark(self bool) string {
 		return "·"
 	}
 	return " "
+}
+
+// auditing reports whether a flow is allowed only because of audit mode.
+func (m *Matrix) auditing() bool {
+	return slices.ContainsFunc(m.cells, func(c Cell) bool { return c.total().Audited > 0 })
 }
 
 // self reports whether two ends are the same pod.
@@ -123,11 +136,14 @@ func (m *Matrix) heading(set []int) string {
 	sum := Count{}
 	for s := range m.Ends {
 		for d := range m.Ends {
-			n := m.Cell(set[0], s, d).total()
-			sum = Count{sum.Allowed + n.Allowed, sum.Flows + n.Flows}
+			sum = sum.plus(m.Cell(set[0], s, d).total())
 		}
 	}
-	return fmt.Sprintf("%s: %s flows are allowed", strings.Join(names, ", "), sum)
+	text := fmt.Sprintf("%s: %s flows are allowed", strings.Join(names, ", "), sum)
+	if sum.Audited > 0 {
+		text += fmt.Sprintf(", %d only because of audit mode", sum.Audited)
+	}
+	return text
 }
 
 // Schema names the form of the JSON text.
