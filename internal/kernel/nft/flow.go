@@ -15,6 +15,9 @@ import (
 // except INIT.
 type MatchUnderWay struct{ Protocol inet.Protocol }
 
+// MatchReset matches TCP packets that refuse or end a connection at once. It needs a match of TCP before it.
+type MatchReset struct{}
+
 // FlowIn looks up source, port, destination and port of a packet in a set. With Rearm it restarts the
 // element's timeout instead.
 type FlowIn struct {
@@ -27,6 +30,7 @@ type FlowIn struct {
 const (
 	tcpFlags     = 13 // offset in the header
 	tcpBegin     = 0x02
+	tcpReset     = 0x04
 	tcpBeginMask = 0x17 // fin, syn, rst, ack
 	sctpChunk    = 12   // offset of the first chunk's type
 	sctpInit     = 1
@@ -51,6 +55,15 @@ func (s MatchUnderWay) text() string {
 	}
 	return "tcp flags & (fin | syn | rst | ack) != syn"
 }
+
+func (MatchReset) encode(e *encoder) {
+	e.needProtocol(inet.TCP)
+	e.add(&expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: tcpFlags, Len: 1},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 1, Mask: []byte{tcpReset}, Xor: []byte{0}})
+	e.cmp(expr.CmpOpNeq, []byte{0})
+}
+
+func (MatchReset) text() string { return "tcp flags rst" }
 
 func (s FlowIn) encode(e *encoder) {
 	e.needFamily(s.Family)

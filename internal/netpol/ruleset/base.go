@@ -235,6 +235,10 @@ func antispoofBridged(n program.Node) *nft.Chain {
 			nft.Verdict{Kind: nft.Return})
 	}
 	c.Add("from the node itself", nft.MatchLocalSource{}, nft.Verdict{Kind: nft.Return})
+	// `reject with tcp reset` answers a pod with the address that the pod called. The kernel gives such a packet the
+	// connection that it refuses; of packets that arrive no reset is ever related.
+	c.Add("refused on this node", nft.MatchProtocol{Protocol: inet.TCP}, nft.MatchState{States: nft.CtRelated},
+		nft.MatchReset{}, nft.Verdict{Kind: nft.Accept})
 	addLinkScope(c, nft.Source, nft.OutputInterface, setEgressLinks, nft.Verdict{Kind: nft.Return})
 	c.Rules = append(c.Rules, dropped(CounterSpoofed, "unknown source"))
 	return c

@@ -70,6 +70,37 @@ func TestExpectedConnectionsAreNoErrors(t *testing.T) {
 	}
 }
 
+// A service proxy, or a firewall of the node, refuses what a pod opens in the name of the one whom the pod called.
+// That is no spoofed packet, and no new connection to the pod.
+func TestTheNodesRefusalsReachPods(t *testing.T) {
+	pod, service := at("10.0.0.1"), at("10.96.0.1")
+	p := &program.Program{Pods: []program.Pod{{Addr: pod, Ingress: "in"}},
+		Chains: []*program.Chain{{Name: "in", Direction: program.Ingress, Family: inet.IPv4}}}
+	tests := []struct {
+		name  string
+		in    string
+		state nft.CtState
+		reset bool
+		want  nft.VerdictKind
+	}{
+		{"a refusal", "", nft.CtRelated, true, nft.Accept},
+		{"a refusal that a pod sent", "veth2", nft.CtRelated, true, nft.Drop},
+		{"a reset of no connection", "", nft.CtNew, true, nft.Drop},
+		{"an expected connection over a bridge", "", nft.CtRelated, false, nft.Drop},
+	}
+	for filter, chain := range map[bool]string{false: "postrouting", true: "postrouting-filter"} {
+		table := ruleset.Render(p, program.Node{FilterHook: filter, Open: []string{uplink}, Ingress: []string{"veth1"},
+			Attached: []program.Attachment{{Link: "veth1", Addr: pod}}})
+		for _, tt := range tests {
+			w := walker{table: table, state: tt.state, reset: tt.reset, in: tt.in, out: "veth1",
+				flow: program.Flow{Protocol: inet.TCP, Src: service, Dst: pod, DstPort: 40000}}
+			if got := w.hook(table.Chain(chain)); got != tt.want {
+				t.Errorf("%s: %s: verdict %d, want %d", chain, tt.name, got, tt.want)
+			}
+		}
+	}
+}
+
 func TestWhereALinkLocalPeerIs(t *testing.T) {
 	pod, local := at("10.0.0.1"), at("169.254.7.7")
 	block := program.Block{CIDR: netip.MustParsePrefix("169.254.0.0/16")}

@@ -27,6 +27,8 @@ type walker struct {
 	in, out string
 	// broadcast is true if the packet's frame is for everybody or for a group.
 	broadcast bool
+	// reset is true for a TCP packet that refuses a connection.
+	reset bool
 	// began and answers are the ends of the connection that an error is about.
 	began, answers netip.Addr
 	// counted has the counters that the packet moved; may be nil.
@@ -123,6 +125,8 @@ func (w walker) matches(s nft.Statement) bool {
 		return true
 	case nft.LimitPerAddress:
 		return false // above the rate; below it the packet is recorded, and goes on to the next rule
+	case nft.MatchReset:
+		return w.reset
 	case nft.MatchUnderWay, nft.FlowIn:
 		return false // first packets, and no flow is cut
 	case nft.MatchLooped:
