@@ -48,7 +48,7 @@ func (f findings) sorted(lists ...[]Diagnostic) []Diagnostic {
 	slices.SortFunc(lists, func(a, b []Diagnostic) int { return compareDiagnostics(a[0], b[0]) })
 	all := slices.Concat(lists...)
 	slices.SortFunc(all, compareDiagnostics)
-	return bounded(all)
+	return BoundFindings(all)
 }
 
 func compareDiagnostics(a, b Diagnostic) int {
@@ -56,9 +56,9 @@ func compareDiagnostics(a, b Diagnostic) int {
 		cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
 }
 
-// bounded drops the diagnostics above the bound of a namespace, and notes their number in the last
-// one that stays.
-func bounded(all []Diagnostic) []Diagnostic {
+// BoundFindings returns the diagnostics without those above the bound of a namespace, and notes their
+// number in the last one that stays. The list is left as it is.
+func BoundFindings(all []Diagnostic) []Diagnostic {
 	seen, last := map[string]int{}, map[string]int{}
 	list := make([]Diagnostic, 0, len(all))
 	for _, d := range all {

@@ -34,8 +34,11 @@ type Options struct {
 // settings returns the settings of a node with that object, which is nil if there is none, and these
 // addresses.
 func (o Options) settings(own *cluster.Node, local []netip.Addr) service.Settings {
+	// Every pod's interface brings a link-local address, at which no Service can be: a new one must not have
+	// all Services computed again.
+	lasting := slices.DeleteFunc(slices.Clone(local), netip.Addr.IsLinkLocalUnicast)
 	s := service.Settings{
-		Node: o.Node, OwnAddresses: local, ServiceRanges: o.ServiceRanges, ClusterPods: o.ClusterPods,
+		Node: o.Node, OwnAddresses: lasting, ServiceRanges: o.ServiceRanges, ClusterPods: o.ClusterPods,
 		MasqueradeAll: o.MasqueradeAll, Strict: !o.AnyExternal, ExternalRanges: o.ExternalRanges,
 		LoadBalancerRanges: o.LoadBalancerRanges,
 	}
@@ -46,9 +49,7 @@ func (o Options) settings(own *cluster.Node, local []netip.Addr) service.Setting
 		s.ClusterPods = s.NodePods
 	}
 	if o.EveryAddress {
-		s.NodePortAddresses = slices.DeleteFunc(slices.Clone(local), func(a netip.Addr) bool {
-			return a.IsLoopback() || a.IsLinkLocalUnicast()
-		})
+		s.NodePortAddresses = slices.DeleteFunc(slices.Clone(lasting), netip.Addr.IsLoopback)
 		return s
 	}
 	for _, f := range inet.Families {

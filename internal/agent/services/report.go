@@ -25,7 +25,7 @@ func (l *Loop) record(start time.Time, delta *cluster.ServiceDelta, m *service.M
 		Services: l.index.Len(), WithoutEndpoints: l.index.WithoutEndpoints(),
 		Fronts: m.IPv4.Routes.Len() + m.IPv6.Routes.Len(), Backends: m.IPv4.Slots.Len() + m.IPv6.Slots.Len(),
 		HealthPorts: len(m.Health), Repairs: r.Drift, Forgotten: r.Forgotten, Ended: r.Ended,
-		Diagnostics: append(append([]cluster.Diagnostic{}, delta.Diagnostics...), l.index.Diagnostics()...),
+		Diagnostics: cluster.BoundFindings(slices.Concat(delta.Diagnostics, l.index.Diagnostics())),
 	}
 	l.say(pass, r)
 	l.Observer.RecordServices(pass) // last: who sees that the node is ready finds the line in the log

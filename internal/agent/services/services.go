@@ -198,12 +198,7 @@ func (l *Loop) pass(ctx context.Context) error {
 	}
 	l.index.Apply(&delta)
 	l.noteNode(delta.Nodes)
-	if err := l.adjust(); err != nil {
-		return err
-	}
-	model := l.index.Model()
-	own := addressSet(l.settings.OwnAddresses)
-	report, err := l.Kernel.Apply(ctx, tables.Desired{Model: model, Own: own, Serving: l.index.Serves})
+	model, report, err := l.apply(ctx)
 	if err == nil {
 		l.inForce(model, delta.Triggered)
 	}
@@ -219,6 +214,16 @@ func (l *Loop) pass(ctx context.Context) error {
 	}
 	l.rest.After(start)
 	return err
+}
+
+// apply brings the model into the kernel, with the node's addresses of now.
+func (l *Loop) apply(ctx context.Context) (*service.Model, tables.Report, error) {
+	if err := l.adjust(); err != nil {
+		return l.index.Model(), tables.Report{}, err
+	}
+	model := l.index.Model()
+	report, err := l.Kernel.Apply(ctx, tables.Desired{Model: model, Own: addressSet(l.local), Serving: l.index.Serves})
+	return model, report, err
 }
 
 // noteNode takes over this node's object.

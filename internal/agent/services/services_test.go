@@ -13,12 +13,16 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/observe"
+	"github.com/podwall/podwall/internal/proxy/health"
 	"github.com/podwall/podwall/internal/proxy/program"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
 	"github.com/podwall/podwall/internal/proxy/service"
@@ -326,5 +330,93 @@ func TestWhereNodePortsAre(t *testing.T) {
 		if got := o.settings(tt.node, local).NodePortAddresses; !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
+	}
+}
+
+// While the addresses cannot be read nothing changes in the kernel, so the node is not ready and the load
+// balancers are told.
+func TestUnreadableAddressesAreAFailure(t *testing.T) {
+	s := newStage(t)
+	told := &healthNotes{}
+	s.Health, s.PortsChanged = told, wake.New()
+	var broken atomic.Bool
+	local := s.Local
+	s.Local = func() ([]netip.Addr, error) {
+		if broken.Load() {
+			return nil, errors.New("no buffer space")
+		}
+		return local()
+	}
+	s.fill("10.244.1.1")
+	s.run()
+	s.next()
+	s.await("served", func(x observe.Services) bool { return x.Services == 1 })
+	broken.Store(true)
+	s.Moved.Set()
+	s.await("failed", func(x observe.Services) bool { return x.LastApply.Error != "" })
+	if why := s.notReady(); !strings.Contains(why, "cannot be read: no buffer space") {
+		t.Errorf("the node is not ready because %q", why)
+	}
+	if p := told.last(); p.Pending.IsZero() {
+		t.Error("load balancers are not told that a change waits")
+	}
+	broken.Store(false)
+	s.await("served again", func(x observe.Services) bool { return x.LastApply.Error == "" })
+	if p := told.last(); !p.Pending.IsZero() {
+		t.Error("load balancers are told that a change still waits")
+	}
+}
+
+// healthNotes are what load balancers may ask.
+type healthNotes struct {
+	mu    sync.Mutex
+	proxy health.Proxy
+}
+
+func (h *healthNotes) SetServices([]service.Health) {}
+func (h *healthNotes) Problems() []health.Problem   { return nil }
+
+func (h *healthNotes) SetProxy(p health.Proxy) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.proxy = p
+}
+
+func (h *healthNotes) last() health.Proxy {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.proxy
+}
+
+// Each pod's interface has a link-local address: a new pod is no reason to compute all Services again.
+func TestLinkLocalAddressesChangeNoSettings(t *testing.T) {
+	local := []netip.Addr{addr("127.0.0.1"), addr("192.0.2.1")}
+	for _, every := range []bool{false, true} {
+		o := Options{Node: "n1", EveryAddress: every}
+		before, after := o.settings(nil, local), o.settings(nil, append(slices.Clone(local), addr("fe80::1")))
+		if diff := cmp.Diff(before, after, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+			t.Errorf("settings (-before +after):\n%s", diff)
+		}
+	}
+}
+
+// A namespace has no more findings in the status than it has about policies.
+func TestFindingsOfANamespaceAreBounded(t *testing.T) {
+	s := newStage(t)
+	s.Store.Update(func(tx *cluster.Tx) {
+		for i := range 300 {
+			ip := netip.AddrFrom4([4]byte{10, 97, byte(i >> 8), byte(i)})
+			tx.SetService(&cluster.Service{Key: cluster.Key{Namespace: "greedy", Name: fmt.Sprint("s", i)},
+				ClusterIPs: []netip.Addr{ip}, Ports: []cluster.ServicePort{{Protocol: cluster.TCP, Port: 80}},
+				External: &cluster.External{IPs: []netip.Addr{addr("198.51.100.1")}}})
+		}
+	})
+	s.fill("10.244.1.1")
+	s.run()
+	s.next()
+	s.await("served", func(x observe.Services) bool { return x.Services == 301 })
+	found := s.Observer.Status().Services.Diagnostics
+	if n := len(found); n != 100 || !strings.Contains(found[n-1].Message, "(and 200 more findings in this namespace)") {
+		t.Errorf("%d findings, the last one is %v", n, found[n-1])
 	}
 }

@@ -17,7 +17,21 @@ const (
 	// MaxServiceSlots is how many slots the fronts of a Service have, all together: enough for four fronts
 	// of the largest size.
 	MaxServiceSlots = 4 * program.MaxSlots
+	// maxFindings is how many findings about the addresses of a Service are told, and as many about fronts
+	// that older Services have. A Service may have a thousand of each, and each pass reads all.
+	maxFindings = 10
 )
+
+// few returns the first findings of a Service. total is how many there are, of which found may have the first
+// ones only.
+func few(found []cluster.Diagnostic, total int) []cluster.Diagnostic {
+	if total <= maxFindings {
+		return found
+	}
+	last := found[maxFindings-1]
+	last.Message += fmt.Sprintf(" (and %d more findings about this Service)", total-maxFindings)
+	return append(found[:maxFindings-1:maxFindings-1], last)
+}
 
 // put adds a claim as long as there is room.
 func (b *claimBuilder) put(c claim) {

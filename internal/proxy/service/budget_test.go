@@ -4,6 +4,7 @@ package service
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,5 +78,76 @@ func BenchmarkTheLargestService(b *testing.B) {
 	}
 	for b.Loop() {
 		Resolve(snap, Settings{Node: "one"})
+	}
+}
+
+// Who writes a Service with a thousand addresses that it cannot have, or that older ones have, does not fill
+// the list of findings, which each pass reads.
+func TestFindingsOfAServiceAreFew(t *testing.T) {
+	snap := many(1001, 0)
+	for i, s := range snap.Services {
+		s.Created = int64(i)
+	}
+	wide := func(s *cluster.Service, outer netip.Addr) {
+		s.Ports, s.External = nil, &cluster.External{}
+		for i := range 100 {
+			s.Ports = append(s.Ports, cluster.ServicePort{Protocol: cluster.TCP, Port: uint16(1000 + i)})
+		}
+		for range 30 {
+			s.External.IPs, outer = append(s.External.IPs, outer), outer.Next()
+		}
+	}
+	free := netip.MustParseAddr("192.0.2.0")
+	wide(snap.Services[0], free)
+	wide(snap.Services[1], free)
+	last := snap.Services[1000]
+	last.External = &cluster.External{}
+	for _, s := range snap.Services[:1000] {
+		last.External.IPs = append(last.External.IPs, s.ClusterIPs...)
+	}
+	_, found := Resolve(snap, Settings{})
+	count := map[cluster.Key]int{}
+	for _, d := range found {
+		count[d.Object]++
+	}
+	if len(count) != 2 || count[snap.Services[1].Key] != maxFindings || count[last.Key] != maxFindings {
+		t.Errorf("the numbers of findings are %v, want two of %d", count, maxFindings)
+	}
+	for _, more := range []string{"(and 2990 more findings", "(and 990 more findings"} {
+		if !slices.ContainsFunc(found, func(d cluster.Diagnostic) bool { return strings.Contains(d.Message, more) }) {
+			t.Errorf("no finding says %q", more)
+		}
+	}
+	x := NewIndex(Settings{})
+	x.Apply(all(snap))
+	if got := x.Diagnostics(); !slices.Equal(got, found) {
+		t.Errorf("step by step other things are found: %v", got)
+	}
+	x.Apply(&cluster.ServiceDelta{Services: []cluster.Change[cluster.Service]{{Old: last}}})
+	if got := x.Diagnostics(); len(got) != maxFindings {
+		t.Errorf("%d findings after the Service went, want those of the other: %d", len(got), maxFindings)
+	}
+}
+
+// A Service that loses its fronts to an older one can change without having the others computed again that
+// want them too.
+func TestOneThatLosesChangesAlone(t *testing.T) {
+	snap := many(3, 1)
+	for i, s := range snap.Services {
+		s.Created, s.External = int64(i), &cluster.External{IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
+	}
+	x := NewIndex(Settings{})
+	x.Apply(all(snap))
+	held := func(i int) *input { return x.services[snap.Services[i].Key].held }
+	first, second, third := held(0), held(1), held(2)
+	changed := *snap.Services[2]
+	changed.Affinity = 10
+	x.Apply(&cluster.ServiceDelta{Services: []cluster.Change[cluster.Service]{{Old: snap.Services[2], New: &changed}}})
+	if held(0) != first || held(1) != second || held(2) == third {
+		t.Error("another Service was computed again, or not the one that changed")
+	}
+	x.Apply(&cluster.ServiceDelta{Services: []cluster.Change[cluster.Service]{{Old: snap.Services[0]}}})
+	if held(1) == second {
+		t.Error("the next one that wants the fronts was not computed again")
 	}
 }

@@ -101,7 +101,7 @@ func (e *environment) claims(s *cluster.Service, held holder) ([]claim, []cluste
 		b.nodePorts()
 	}
 	b.strict()
-	return b.list, b.found
+	return b.list, few(b.found, len(b.found))
 }
 
 // claimBuilder collects the claims of a Service.

@@ -29,9 +29,10 @@ type Index struct {
 	wanting map[netip.Addr][]*entry
 	parts   [len(inet.Families)]part
 	health  map[*entry]Health
-	unsound map[*entry]bool // Services with findings
-	idle    map[*entry]bool // Services without a backend at any front
-	count   int             // Services
+	unsound map[*entry]bool      // Services with findings
+	told    []cluster.Diagnostic // of unsound, sorted; nil after a change
+	idle    map[*entry]bool      // Services without a backend at any front
+	count   int                  // Services
 }
 
 // entry is a Service, or slices of one that does not exist.
@@ -71,13 +72,15 @@ func (x *Index) Model() *Model {
 	return m
 }
 
-// Diagnostics returns what is wrong with the Services now, sorted.
-func (x *Index) Diagnostics() (list []cluster.Diagnostic) {
-	for e := range x.unsound {
-		list = append(list, e.found...)
+// Diagnostics returns what is wrong with the Services now, sorted. The caller must not change it.
+func (x *Index) Diagnostics() []cluster.Diagnostic {
+	if x.told == nil && len(x.unsound) > 0 {
+		unsound := slices.SortedFunc(maps.Keys(x.unsound), func(a, b *entry) int { return a.key.Compare(b.key) })
+		for _, e := range unsound {
+			x.told = append(x.told, e.found...)
+		}
 	}
-	slices.SortFunc(list, compareFindings)
-	return list
+	return x.told
 }
 
 // Len returns how many Services there are.
@@ -289,14 +292,19 @@ func (x *Index) finish(w *work) {
 }
 
 // decideClaims replaces the claims of Services, and finds all whose part may be another: those that
-// claim a front that one of them claimed or claims.
+// claim a front that has another owner since.
 func (x *Index) decideClaims(w *work) {
-	touched := map[program.Front]bool{}
+	owned := map[program.Front]*entry{} // who had the fronts that are claimed or given up
+	touch := func(f program.Front) {
+		if _, known := owned[f]; !known {
+			owned[f] = x.owners.first[f]
+		}
+	}
 	for e := range w.claims {
 		w.parts[e] = true
 		for _, c := range e.claims {
+			touch(c.front)
 			x.owners.remove(c.front, e)
-			touched[c.front] = true
 		}
 		e.claims, e.said = nil, nil
 	}
@@ -306,15 +314,17 @@ func (x *Index) decideClaims(w *work) {
 		}
 		e.claims, e.said = x.env.claims(e.service, x.held)
 		for _, c := range e.claims {
+			touch(c.front)
 			x.owners.add(c.front, e)
-			touched[c.front] = true
 		}
 	}
-	for f := range touched {
-		for _, e := range x.owners.all[f] {
-			w.parts[e] = true
+	for f, was := range owned {
+		now := x.owners.first[f]
+		if now == was || now == nil {
+			continue // nobody else has won or lost it
 		}
-		if e := x.owners.first[f]; e != nil {
+		w.parts[now] = true
+		for _, e := range x.owners.all[f] {
 			w.parts[e] = true
 		}
 	}
@@ -336,15 +346,18 @@ func (x *Index) held(a netip.Addr) string {
 
 // recompute replaces the part of a Service in the programs.
 func (x *Index) recompute(e *entry, edits *[len(inet.Families)]edit) {
-	before := e.held.fragment()
-	e.held, e.found = nil, e.said
+	before, said := e.held.fragment(), e.found
+	e.held, e.found = nil, slices.Clip(e.said)
 	if e.service != nil {
 		won, found := x.won(e)
 		e.held = &input{env: x.env, service: e.service, slices: e.slices, won: won}
-		e.found = append(slices.Clip(e.said), found...)
+		e.found = append(e.found, found...)
 	}
 	after := e.held.fragment()
-	e.found = append(e.found, after.found...)
+	e.found = slices.SortedFunc(slices.Values(append(e.found, after.found...)), compareFindings)
+	if !slices.Equal(said, e.found) {
+		x.told = nil
+	}
 	for i, f := range inet.Families {
 		edits[i].replace(f, &before, &after)
 	}
@@ -368,14 +381,17 @@ func note(set map[*entry]bool, e *entry, in bool) {
 
 // won returns the claims that no older Service has, and what to say about the others.
 func (x *Index) won(e *entry) (list []claim, found []cluster.Diagnostic) {
-	lostSome := false
+	gone := 0
 	for _, c := range e.claims {
-		if first := x.owners.first[c.front]; first != e {
-			lostSome = true
+		first := x.owners.first[c.front]
+		if first == e {
+			continue
+		}
+		if gone++; gone <= maxFindings {
 			found = append(found, lost(e.service, c, first.key))
 		}
 	}
-	if !lostSome {
+	if gone == 0 {
 		return e.claims, nil // shared: most Services lose nothing
 	}
 	for _, c := range e.claims {
@@ -383,5 +399,5 @@ func (x *Index) won(e *entry) (list []claim, found []cluster.Diagnostic) {
 			list = append(list, c)
 		}
 	}
-	return list, found
+	return list, few(found, gone)
 }

@@ -26,14 +26,16 @@ func Resolve(snap *cluster.ServiceSnapshot, settings Settings) (*Model, []cluste
 		in := &input{env: r.env, service: s, slices: bySlice[s.Key]}
 		claims, found := r.env.claims(s, r.held)
 		r.found = append(r.found, found...)
+		var gone []cluster.Diagnostic
 		for _, c := range claims {
 			if first, taken := winner[c.front]; taken {
-				r.found = append(r.found, lost(s, c, first))
+				gone = append(gone, lost(s, c, first))
 				continue
 			}
 			winner[c.front] = s.Key
 			in.won = append(in.won, c)
 		}
+		r.found = append(r.found, few(gone, len(gone))...)
 		r.add(in.fragment())
 	}
 	slices.SortFunc(r.found, compareFindings)
