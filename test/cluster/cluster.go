@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -171,6 +172,17 @@ func Await(ctx context.Context, what string, patience time.Duration, ask func(ct
 		}
 	}
 }
+
+// Fabric is the network of the control plane: for the nodes a machine outside of the cluster.
+func (c *Cluster) Fabric() *own.NS { return c.fabric }
+
+// APIServer is the API server's own address, which needs no Service.
+func (c *Cluster) APIServer() netip.AddrPort {
+	return netip.AddrPortFrom(c.plan.fabric(1)[0].Addr(), controlPort)
+}
+
+// ServiceRanges are those from which Services get their cluster addresses.
+func (c *Cluster) ServiceRanges() []netip.Prefix { return prefixes(c.plan.list(services4, services6)) }
 
 // FabricFD is the descriptor of the network of the control plane in this
 // program, by which other programs can enter it.

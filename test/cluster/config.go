@@ -113,7 +113,7 @@ imageGCLowThresholdPercent: 99
 
 // proxyText is kube-proxy's configuration. The sizes of the connection table are
 // not a namespace's to set.
-func (n *Node) proxyText() string {
+func (n *Node) proxyText(mode Proxy) string {
 	return fmt.Sprintf(`apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: %s
@@ -125,5 +125,5 @@ metricsBindAddress: 127.0.0.1:10249
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
 iptables: {minSyncPeriod: 0s}
 nftables: {minSyncPeriod: 0s}
-`, n.options.Proxy, n.Name, filepath.Join(n.control, "proxy.kubeconfig"), n.plan.join(podRange4, podRange6))
+`, mode, n.Name, filepath.Join(n.control, "proxy.kubeconfig"), n.plan.join(podRange4, podRange6))
 }

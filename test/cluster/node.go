@@ -246,20 +246,27 @@ func (n *Node) Images(ctx context.Context) ([]string, error) {
 	return strings.Fields(text), err
 }
 
-// startKubelet starts the kubelet and kube-proxy.
+// startKubelet starts the kubelet, and kube-proxy unless the options say none.
 func (n *Node) startKubelet(context.Context) error {
-	err := errors.Join(n.write(kubeletConfig, n.kubeletText()), n.write(proxyConfig, n.proxyText()))
-	if err != nil {
+	if err := n.write(kubeletConfig, n.kubeletText()); err != nil {
 		return err
 	}
-	_, err = n.Start("kubelet", n.bin("kube"), "kubelet", "--config="+kubeletConfig,
+	_, err := n.Start("kubelet", n.bin("kube"), "kubelet", "--config="+kubeletConfig,
 		"--kubeconfig="+filepath.Join(n.control, n.Name+".kubeconfig"),
 		"--hostname-override="+n.Name, "--node-ip="+strings.Join(texts(n.Addrs), ","))
-	if err != nil {
+	if err != nil || n.options.Proxy == NoProxy {
 		return err
 	}
-	_, err = n.Start("kube-proxy", n.bin("kube-proxy"), "--config="+proxyConfig)
+	_, err = n.StartProxy(n.options.Proxy)
 	return err
+}
+
+// StartProxy starts kube-proxy in a mode. It ends with the node, or when the caller ends it.
+func (n *Node) StartProxy(mode Proxy) (*process.Process, error) {
+	if err := n.write(proxyConfig, n.proxyText(mode)); err != nil {
+		return nil, err
+	}
+	return n.Start("kube-proxy", n.bin("kube-proxy"), "--config="+proxyConfig)
 }
 
 // awaitReady waits until the kubelet says that pods can start.

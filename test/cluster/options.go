@@ -28,6 +28,8 @@ type Proxy string
 const (
 	Nftables Proxy = "nftables"
 	Iptables Proxy = "iptables"
+	// NoProxy leaves Services to what is installed later.
+	NoProxy Proxy = "none"
 )
 
 // Options say what kind of cluster to start. The zero value is one node, wired by
@@ -80,8 +82,8 @@ func (o *Options) complete() (err error) {
 		return fmt.Errorf("%d nodes are asked for, %d are possible", o.Nodes, maxNodes)
 	case o.Wiring != PTP && o.Wiring != Bridge:
 		return fmt.Errorf("wiring %q is neither %s nor %s", o.Wiring, PTP, Bridge)
-	case o.Proxy != Nftables && o.Proxy != Iptables:
-		return fmt.Errorf("proxy mode %q is neither %s nor %s", o.Proxy, Nftables, Iptables)
+	case o.Proxy != Nftables && o.Proxy != Iptables && o.Proxy != NoProxy:
+		return fmt.Errorf("proxy mode %q is none of %s, %s, %s", o.Proxy, Nftables, Iptables, NoProxy)
 	case os.Geteuid() != 0:
 		return fmt.Errorf("%w: it needs root", ErrCannot)
 	}

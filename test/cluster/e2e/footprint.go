@@ -77,7 +77,10 @@ func values(list map[string]string, dir string, patterns ...string) error {
 		for _, name := range names {
 			text, err := os.ReadFile(name)
 			isOwn := strings.Contains(name, "/bridge/nf_call_") && string(text) == "0\n"
-			if err != nil || strings.HasSuffix(name, "_count") || isOwn {
+			// Two timeouts that the service proxy sets stay, as ADR 0031 says.
+			isKept := strings.HasSuffix(name, "/nf_conntrack_tcp_timeout_established") ||
+				strings.HasSuffix(name, "/nf_conntrack_tcp_timeout_close_wait")
+			if err != nil || strings.HasSuffix(name, "_count") || isOwn || isKept {
 				continue // some cannot be read, or are gone
 			}
 			key := name[strings.LastIndex(name, "/net/"):]

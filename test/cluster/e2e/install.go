@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,13 +111,34 @@ func (w *world) install(ctx context.Context) error {
 	return w.awaitAgents(ctx)
 }
 
-// manifest is deploy/podwall.yaml as it is, or the chart with the gate.
+// manifest is deploy/podwall.yaml as it is, or the chart with the gate or Services.
 func (w *world) manifest(ctx context.Context) (string, error) {
-	if !w.plan.gate {
+	if !w.plan.gate && !w.plan.services() {
 		text, err := os.ReadFile(filepath.Join(w.settings.root, "deploy", "podwall.yaml"))
 		return string(text), err
 	}
-	return w.manifestOf(ctx, w.settings.root)
+	return w.manifestOf(ctx, w.settings.root, w.serving()...)
+}
+
+// serving are the chart's values with which podwall serves Services, where the plan has it. Further ones go
+// below serviceProxy.
+func (w *world) serving(more ...string) []string {
+	if !w.plan.services() {
+		return nil
+	}
+	at := w.APIServer()
+	list := append([]string{"enabled: true", fmt.Sprintf("clusterIPRange: [%s]", joined(w.ServiceRanges()))}, more...)
+	return []string{fmt.Sprintf("api: {host: %q, port: %d}", at.Addr(), at.Port()),
+		"serviceProxy:\n  " + strings.Join(list, "\n  ")}
+}
+
+// joined is a list as YAML has it.
+func joined(ranges []netip.Prefix) string {
+	var list []string
+	for _, r := range ranges {
+		list = append(list, fmt.Sprintf("%q", r))
+	}
+	return strings.Join(list, ", ")
 }
 
 // manifestOf renders the chart of a source with further values, and with the
@@ -175,9 +197,17 @@ func (w *world) awaitAgents(ctx context.Context) error {
 
 // startProcesses runs agents without an image, to try the rest alone.
 func (w *world) startProcesses(ctx context.Context) error {
+	args := []string{"--kubeconfig=" + w.Kubeconfig(), "--log-format=text"}
+	if w.plan.services() {
+		var ranges []string
+		for _, r := range w.ServiceRanges() {
+			ranges = append(ranges, r.String())
+		}
+		args = append(args, "--run-service-proxy=true", "--service-cluster-ip-range="+strings.Join(ranges, ","))
+	}
 	for _, n := range w.Nodes() {
 		p, err := n.Start("podwall-agent", filepath.Join(w.settings.bin(), "podwall-agent"),
-			"--kubeconfig="+w.Kubeconfig(), "--hostname-override="+n.Name, "--log-format=text")
+			append(args, "--hostname-override="+n.Name)...)
 		if err != nil {
 			return err
 		}

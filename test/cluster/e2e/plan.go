@@ -44,6 +44,9 @@ func plans() []plan {
 		{name: "bridge nftables", options: two(cluster.Bridge, cluster.Nftables), specs: chosen(), count: 12},
 		{name: "dual-stack ptp nftables gate", options: dual(cluster.PTP, cluster.Nftables), gate: true,
 			specs: chosen(), count: 12},
+		{name: "dual-stack ptp own services", options: dual(cluster.PTP, cluster.NoProxy), specs: chosen(),
+			count: 12},
+		{name: "bridge own services", options: two(cluster.Bridge, cluster.NoProxy), specs: chosen(), count: 12},
 		{name: "few addresses", options: cluster.Options{PodAddresses: 13}},
 		{name: "few addresses bridge gate", options: cluster.Options{PodAddresses: 13, Wiring: cluster.Bridge},
 			gate: true},
@@ -70,11 +73,17 @@ func chosen() string {
 	}, "|") + ")|using UDP should support a 'default-deny-ingress' policy"
 }
 
+// services reports whether podwall serves Services, in the place of kube-proxy.
+func (p plan) services() bool { return p.options.Proxy == cluster.NoProxy }
+
 // file is the name as that of a file.
 func (p plan) file() string { return strings.ReplaceAll(p.name, " ", "-") }
 
 // tries reports whether a scenario is part of the plan.
 func (p plan) tries(s scenario) bool {
 	few := p.options.PodAddresses > 0
+	if s.services && !p.services() {
+		return false
+	}
 	return s.few == few && (p.long || s.short || s.few || s.name == p.also) && (p.gate || !s.gate)
 }

@@ -12,12 +12,13 @@ import (
 
 // scenario is something that happens to a cluster, and what must hold meanwhile.
 type scenario struct {
-	name  string
-	short bool // also tried where only a choice of specs is
-	gate  bool // needs the start gate
-	few   bool // needs nodes with few addresses, and the others do not want them
-	last  bool // tried after the specs, because podwall is gone then
-	try   func(ctx context.Context, t *trial) error
+	name     string
+	short    bool // also tried where only a choice of specs is
+	gate     bool // needs the start gate
+	few      bool // needs nodes with few addresses, and the others do not want them
+	services bool // needs that podwall serves Services
+	last     bool // tried after the specs, because podwall is gone then
+	try      func(ctx context.Context, t *trial) error
 }
 
 // trial is a scenario that runs.
@@ -44,6 +45,10 @@ func scenarios() []scenario {
 		{name: "reboot", gate: true, try: reboot},
 		{name: "upgrade and rollback", try: upgrades},
 		{name: "gate older than the agent", gate: true, try: olderGate},
+		{name: "services", short: true, services: true, try: services},
+		{name: "services while pods are replaced", short: true, services: true, try: servicesRollout},
+		{name: "services while agents are replaced", short: true, services: true, try: servicesRestart},
+		{name: "to kube-proxy and back", short: true, services: true, last: true, try: toKubeProxyAndBack},
 		{name: "uninstall", short: true, last: true, try: uninstall},
 	}
 }
