@@ -40,7 +40,7 @@ func suites() map[string][]string {
 		"internal/datapath":               {"datapath"},
 		"internal/netpol/cut":             {"netpol/cut"},
 		"internal/netpol/decide":          {"netpol/decide"},
-		"internal/inet":                   {"netpol/program", "netpol/compile"},
+		"internal/inet":                   {"inet", "netpol/policy", "netpol/program", "netpol/compile"},
 		"internal/netpol/program":         {"netpol/program", "netpol/compile", "netpol/denied"},
 		"internal/netpol/ruleset":         {"netpol/ruleset"},
 		"internal/gate":                   {"gate", "gate/cni", "gate/nri"},
