@@ -231,3 +231,29 @@ func (c *lineCounter) Write(b []byte) (int, error) {
 	}
 	return len(b), nil
 }
+
+// What is on its way to the recorder is not suppressed, and what has no record is, however many there are
+// on their way.
+func TestPacketsOnTheirWayAreNotSuppressed(t *testing.T) {
+	for _, missing := range []uint64{0, 4} {
+		r := recorder()
+		r.record(1, 2)
+		r.note(1)
+		asked := uint64(0)
+		s := &Server{Recorder: r, Denied: func() (uint64, error) {
+			if asked++; asked == 3 { // the next look finds what came meanwhile
+				r.note(5)
+			}
+			return 8 + missing, nil
+		}}
+		if n := s.suppressed(t.Context()); n != missing {
+			t.Errorf("%d packets are suppressed, want %d", n, missing)
+		}
+	}
+	r := recorder()
+	r.note(7)
+	r.keep([]denied.Record{{Count: 6}})
+	if n := r.known(); n != 6 {
+		t.Errorf("after a flush %d packets are known, want 6", n)
+	}
+}

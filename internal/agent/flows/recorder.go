@@ -61,6 +61,7 @@ type Recorder struct {
 	ring      *denied.Ring
 	followers map[*follower]bool
 	recorded  uint64
+	gathered  uint64 // packets that will be in records at the next flush
 	failure   error
 }
 
@@ -125,7 +126,9 @@ func (r *Recorder) receive(ctx context.Context) error {
 		packets, err := l.Receive(flush)
 		now := time.Now()
 		for _, p := range packets {
-			r.add(&g, p, now)
+			if before := g.Skipped(); r.add(&g, p, now) && g.Skipped() == before {
+				r.note(1)
+			}
 		}
 		if !g.Empty() && flush.IsZero() {
 			flush = now.Add(flushEach)
@@ -163,20 +166,40 @@ func deniedBy(prefix string) (denied.By, bool) {
 	return denied.By{}, false
 }
 
-// add gathers one packet. What has another prefix is not ours: another program uses the group too.
-func (r *Recorder) add(g *denied.Gatherer, p nflog.Packet, now time.Time) {
+// add gathers one packet, and reports whether it did or found no room for it. What has another prefix is not
+// ours: another program uses the group too.
+func (r *Recorder) add(g *denied.Gatherer, p nflog.Packet, now time.Time) bool {
 	by, ours := deniedBy(p.Prefix)
 	view := r.view.Load()
 	if !ours || view == nil {
-		return
+		return false
 	}
-	if f, ok := denied.Parse(p.Payload); ok {
+	f, ok := denied.Parse(p.Payload)
+	if ok {
 		g.Add(view, by, f, now)
 	}
+	return ok
+}
+
+// note counts packets that are gathered.
+func (r *Recorder) note(packets uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gathered += packets
+}
+
+// known is how many packets have a record, or will have one at the next flush.
+func (r *Recorder) known() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.recorded + r.gathered
 }
 
 // keep stores records and shows them.
 func (r *Recorder) keep(list []denied.Record) {
+	r.mu.Lock()
+	r.gathered = 0 // first, so that a packet may be missing for a moment, and is never counted twice
+	r.mu.Unlock()
 	for _, one := range list {
 		r.Count(one)
 		if now, show := r.put(one); show && r.Show != nil {

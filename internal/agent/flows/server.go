@@ -144,9 +144,7 @@ func (s *Server) answer(ctx context.Context, out *writer, since time.Time, follo
 	for i := range list {
 		out.line(denied.Line{Flow: &list[i]})
 	}
-	if all, err := s.Denied(); err == nil && all > summary.Recorded {
-		summary.Suppressed = all - summary.Recorded
-	}
+	summary.Suppressed = s.suppressed(ctx)
 	out.line(denied.Line{Summary: &summary})
 	for f != nil && out.err == nil {
 		select {
@@ -159,6 +157,40 @@ func (s *Server) answer(ctx context.Context, out *writer, since time.Time, follo
 			}
 		}
 	}
+}
+
+// Packets are on their way to the recorder for a tenth of a second (see nflog), so that one look at the
+// kernel's counters finds packets without a record that will have one.
+const (
+	looks    = 8
+	lookEach = 37 * time.Millisecond
+)
+
+// suppressed returns how many packets were denied and have no record: the least that a few looks find. Each
+// reads the recorder first, so that none finds too few.
+func (s *Server) suppressed(ctx context.Context) (least uint64) {
+	for look := range looks {
+		if look > 0 {
+			select {
+			case <-ctx.Done():
+				return least
+			case <-time.After(lookEach):
+			}
+		}
+		known := s.Recorder.known()
+		all, err := s.Denied()
+		if err != nil {
+			return least
+		}
+		missing := all - min(all, known)
+		if least = min(least, missing); look == 0 {
+			least = missing
+		}
+		if least == 0 {
+			break
+		}
+	}
+	return least
 }
 
 // writer writes lines until one fails: the client went away, or does not read.
