@@ -245,3 +245,15 @@ func TestANameOfTwoPortsMatchesBoth(t *testing.T) {
 		t.Errorf("nearest %+v", n)
 	}
 }
+
+// A rule that one label misses is nearer than one that two labels miss, also if that comes first.
+func TestOneWrongLabelIsNearerThanTwo(t *testing.T) {
+	rule := func(labels string) string {
+		return "{from: [{podSelector: {matchLabels: {" + labels + "}}}]}"
+	}
+	spec := "{podSelector: {}, ingress: [" + rule("app: a, tier: b") + ", " + rule("app: web, tier: b") + "]}"
+	s := deniedBy(t, caller(t, "shop", map[string]string{"app": "web"}, spec), pod("shop", "caller"))
+	if s.Nearest == nil || s.Nearest.Path != "spec.ingress[1]" {
+		t.Errorf("nearest is %+v", s.Nearest)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,26 @@ func TestAClusterAnswersAsItsObjectsDo(t *testing.T) {
 		t.Errorf("completions %q", names)
 	}
 }
+
+// So do the commands about all pods.
+func TestAClusterIsShownAsItsObjectsAre(t *testing.T) {
+	s := liveServer(t)
+	for _, question := range []string{
+		"matrix --port tcp:8080 --host 198.51.100.7", "matrix --by pod -o json", "matrix --by namespace",
+		"rules -n shop web-6bd7-x1", "rules -n shop web-6bd7-x1 -o json", "lint", "lint -o json",
+		"diff testdata/mended.yaml", "diff testdata/mended.yaml -o json",
+	} {
+		args := strings.Fields(question)
+		status, live, said := commandLine(t, append(args, "--kubeconfig", s.Kubeconfig)...)
+		status2, file, said2 := commandLine(t, append(args, "-f", "testdata/cluster.yaml")...)
+		live = uid.ReplaceAllString(live, "") // a server gives one to each pod
+		if diff := cmp.Diff(file, live); diff != "" || status != status2 || live == "" || status == statusUsage {
+			t.Errorf("%s: exit status %d, of files %d (-files +cluster):\n%s%s%s", question, status, status2, diff, said, said2)
+		}
+	}
+}
+
+var uid = regexp.MustCompile(` [0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
 // Names are read without the objects.
 func TestNamesOfWorkloadsAndServicesAreProposed(t *testing.T) {

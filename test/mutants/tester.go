@@ -25,10 +25,13 @@ const jobs = 2
 // the order in which they are asked; the first that fails ends the search.
 func suites() map[string][]string {
 	return map[string][]string{
-		"internal/agent":         {"agent"},
-		"internal/agent/flows":   {"agent/flows"},
-		"internal/netpol/denied": {"netpol/denied"},
-		"internal/source/kube":   {"source/kube"},
+		"internal/agent":           {"agent"},
+		"internal/agent/flows":     {"agent/flows"},
+		"internal/netpol/denied":   {"netpol/denied"},
+		"internal/netpol/generate": {"netpol/generate"},
+		"internal/explain":         {"explain", "explain/matrix"},
+		"internal/kubectl":         {"kubectl"},
+		"internal/source/kube":     {"source/kube"},
 		"internal/cluster": {"cluster", "cluster/convert", "netpol/policy", "netpol/compile",
 			"lab/cases"},
 		"internal/cluster/convert":        {"cluster/convert", "lab/cases", "proxy/service"},
