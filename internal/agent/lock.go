@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/podwall/podwall/internal/datapath"
@@ -33,7 +34,7 @@ type agentLock struct {
 	log      *slog.Logger
 	bind     func(context.Context) (l net.Listener, usurper string, err error)
 
-	taken   bool
+	taken   atomic.Bool
 	failure error  // why the last try failed; nil if another user holds the lock
 	logged  bool   // the problem is in the log
 	stop    func() // ends the answers and waits for that; nil while the lock is not taken
@@ -75,13 +76,16 @@ func (a *agentLock) serve(ctx context.Context, l net.Listener) {
 		defer close(done)
 		answer(answering, l, a.health, a.observer, a.log)
 	}()
-	a.taken = true
+	a.taken.Store(true)
 	a.stop = func() {
 		cancel()
 		_ = l.Close() // the process ends
 		<-done
 	}
 }
+
+// held reports whether this process has the lock.
+func (a *agentLock) held() bool { return a.taken.Load() }
 
 // release gives the lock back. It must not be called during Run.
 func (a *agentLock) release() {
@@ -93,7 +97,7 @@ func (a *agentLock) release() {
 // Run tries again until the lock is taken or ctx ends. It returns an error if another agent has taken the
 // lock meanwhile.
 func (a *agentLock) Run(ctx context.Context) error {
-	for !a.taken {
+	for !a.taken.Load() {
 		pause(ctx, tryLock)
 		if ctx.Err() != nil {
 			return nil

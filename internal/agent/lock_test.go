@@ -32,8 +32,8 @@ func TestALockOfAnotherUserIsTakenWhenItIsFree(t *testing.T) {
 		var out bytes.Buffer
 		lock := newAgentLock("127.0.0.1:1", ready, slog.New(slog.NewTextHandler(&out, nil)))
 		for range 2 {
-			if err := lock.take(t.Context()); err != nil || lock.taken {
-				t.Fatal(err, "taken:", lock.taken)
+			if err := lock.take(t.Context()); err != nil || lock.held() {
+				t.Fatal(err, "taken:", lock.held())
 			}
 		}
 		if p := ready.Status().Problems; len(p) != 1 || p[0].Subject != "agent lock" || p[0].Blocking ||
@@ -41,8 +41,8 @@ func TestALockOfAnotherUserIsTakenWhenItIsFree(t *testing.T) {
 			t.Errorf("the problems are %+v", p)
 		}
 		leave()
-		if err := lock.Run(t.Context()); err != nil || !lock.taken {
-			t.Fatal(err, "taken:", lock.taken)
+		if err := lock.Run(t.Context()); err != nil || !lock.held() {
+			t.Fatal(err, "taken:", lock.held())
 		}
 		defer lock.release()
 		if a, err := ask(t.Context()); err != nil || a.health != "127.0.0.1:1" || a.NotReady != "" {
@@ -100,8 +100,8 @@ func TestAFailureAtTheLockIsTriedAgain(t *testing.T) {
 			if len(p) != 1 || p[0].Blocking || !strings.Contains(p[0].Text, "cannot be taken") {
 				t.Errorf("%s: the problems are %+v", tt.name, p)
 			}
-			if err := lock.Run(ctx); !errors.Is(err, tt.err) || lock.taken != tt.taken || tries != 3 {
-				t.Errorf("%s: %v, taken %t, %d tries", tt.name, err, lock.taken, tries)
+			if err := lock.Run(ctx); !errors.Is(err, tt.err) || lock.held() != tt.taken || tries != 3 {
+				t.Errorf("%s: %v, taken %t, %d tries", tt.name, err, lock.held(), tries)
 			}
 			if left := len(o.Status().Problems) > 0; left == tt.taken {
 				t.Errorf("%s: a problem is left: %t", tt.name, left)

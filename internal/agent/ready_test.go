@@ -42,8 +42,8 @@ func states() (starting, ready, not *observe.Observer) {
 func locked(t *testing.T, o *observe.Observer) *agentLock {
 	t.Helper()
 	lock := newAgentLock("127.0.0.1:1", o, slog.New(slog.DiscardHandler))
-	if err := lock.take(t.Context()); err != nil || !lock.taken {
-		t.Fatal(err, "taken:", lock.taken)
+	if err := lock.take(t.Context()); err != nil || !lock.held() {
+		t.Fatal(err, "taken:", lock.held())
 	}
 	return lock
 }

@@ -100,7 +100,7 @@ func Run(ctx context.Context, cfg config.Config, version string, out io.Writer, 
 	for _, s := range servers {
 		g.Go(func() error { return s.Run(ctx) })
 	}
-	services.start(ctx, g, server)
+	services.start(ctx, g, server, lock.held)
 	serveFlows(ctx, g, cfg, loop.Recorder, observer, log)
 	g.Go(func() error {
 		NewFeeds(source, observer, log).Run(ctx)

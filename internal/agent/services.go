@@ -62,18 +62,37 @@ func newProxy(cfg config.Config, store *cluster.Store, observer *observe.Observe
 
 // start starts the service proxy, or removes what an earlier agent that ran it left in the kernel, which would
 // not be kept up to date. server is the URL of the API server.
-func (p *proxy) start(ctx context.Context, g *errgroup.Group, server string) {
+//
+// locked reports whether this is the only agent of the node: the tables of another one are not removed.
+func (p *proxy) start(ctx context.Context, g *errgroup.Group, server string, locked func() bool) {
 	p.api = addressOf(server)
 	if !p.cfg.RunServiceProxy {
-		if err := tables.Remove(p.log); err != nil {
-			p.problem("tables of Services that an earlier agent left cannot be removed: "+err.Error(), false)
-		}
+		g.Go(func() error {
+			p.remove(ctx, locked)
+			return nil
+		})
 		return
 	}
 	g.Go(func() error {
 		p.run(ctx)
 		return nil
 	})
+}
+
+// remove removes tables that an earlier agent left, again until it succeeds or ctx ends.
+func (p *proxy) remove(ctx context.Context, locked func() bool) {
+	for ctx.Err() == nil {
+		if locked() {
+			err := tables.Remove(p.log)
+			if err == nil {
+				p.observer.ClearProblem(servicesSubject)
+				return
+			}
+			p.problem("tables of Services that an earlier agent left cannot be removed: "+err.Error(),
+				"nothing, it is tried again", false)
+		}
+		pause(ctx, servicesAgain)
+	}
 }
 
 // run serves Services until ctx ends.
@@ -153,22 +172,22 @@ func (p *proxy) open(ctx context.Context) *tables.Tables {
 			p.observer.ClearProblem(servicesSubject)
 			return t
 		}
-		p.problem("Services are not served: "+err.Error(), true)
+		p.problem("Services are not served: "+err.Error(),
+			"use a kernel with nf_tables, nf_nat and nf_conntrack_netlink, and let the agent use NET_ADMIN", true)
 		pause(ctx, servicesAgain)
 	}
 	return nil
 }
 
-func (p *proxy) problem(text string, blocking bool) {
-	problem := observe.Problem{Subject: servicesSubject, Text: text, Blocking: blocking,
-		Cure: "use a kernel with nf_tables, nf_nat and nf_conntrack_netlink, and let the agent use NET_ADMIN"}
+func (p *proxy) problem(text, cure string, blocking bool) {
+	problem := observe.Problem{Subject: servicesSubject, Text: text, Cure: cure, Blocking: blocking}
 	problem.Log(p.log)
 	p.observer.SetProblem(problem)
 }
 
 func (p *proxy) options() services.Options {
 	s := p.cfg.Services
-	return services.Options{Node: p.cfg.NodeName, ServiceRanges: s.ClusterRanges, ClusterPods: s.ClusterPods,
+	return services.Options{Node: p.cfg.NodeName, APIServer: apiServer, ServiceRanges: s.ClusterRanges, ClusterPods: s.ClusterPods,
 		EveryAddress: s.EveryAddress, MasqueradeAll: s.MasqueradeAll, AnyExternal: s.AnyExternal,
 		ExternalRanges: s.ExternalRanges, LoadBalancerRanges: s.LoadBalancerRanges}
 }

@@ -60,6 +60,13 @@ func neverPods(ip netip.Addr) string {
 	return ""
 }
 
+// Reserved returns the addresses that an origin reserves, sorted.
+func (s *Store) Reserved(origin any) []netip.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(s.reserved.by[origin]), netip.Addr.Compare)
+}
+
 // SetReserved replaces the addresses that are reserved for one origin, a comparable value; those of
 // other origins stay. A pod that is not on the host's network loses such an address, whatever the
 // API says, and a diagnostic names it. The text names the owner of the address, in words that

@@ -17,6 +17,8 @@ import (
 type Options struct {
 	// Node is the name of the node.
 	Node string
+	// APIServer is the origin of the addresses that the store reserves for the API server.
+	APIServer string
 	// ServiceRanges are the ranges of cluster addresses.
 	ServiceRanges []netip.Prefix
 	// ClusterPods are the ranges of all pods. Without any, those of this node's pods are taken.
@@ -33,12 +35,12 @@ type Options struct {
 
 // settings returns the settings of a node with that object, which is nil if there is none, and these
 // addresses.
-func (o Options) settings(own *cluster.Node, local []netip.Addr) service.Settings {
+func (o Options) settings(own *cluster.Node, local, api []netip.Addr) service.Settings {
 	// Every pod's interface brings a link-local address, at which no Service can be: a new one must not have
 	// all Services computed again.
 	lasting := slices.DeleteFunc(slices.Clone(local), netip.Addr.IsLinkLocalUnicast)
 	s := service.Settings{
-		Node: o.Node, OwnAddresses: lasting, ServiceRanges: o.ServiceRanges, ClusterPods: o.ClusterPods,
+		Node: o.Node, OwnAddresses: lasting, APIServer: api, ServiceRanges: o.ServiceRanges, ClusterPods: o.ClusterPods,
 		MasqueradeAll: o.MasqueradeAll, Strict: !o.AnyExternal, ExternalRanges: o.ExternalRanges,
 		LoadBalancerRanges: o.LoadBalancerRanges,
 	}

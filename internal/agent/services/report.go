@@ -68,6 +68,9 @@ func (l *Loop) checkNode() {
 		l.problem(observe.Problem{Subject: subject, Text: fmt.Sprintf("there is no Node %q: node ports are not served "+
 			"here, and the node's own endpoints are not known", s.Node),
 			Cure: "set NODE_NAME from the field spec.nodeName, or give the Node's name with --hostname-override"})
+	case len(s.NodePortAddresses) == 0:
+		l.problem(observe.Problem{Subject: subject, Text: "no address of the Node is one of this machine: node ports " +
+			"are served nowhere here", Cure: "correct the Node's status.addresses, or use --nodeport-bindon-all-ip"})
 	case len(s.NodePods) == 0:
 		l.problem(observe.Problem{Subject: subject, Text: "the Node has no spec.podCIDRs: pods of this node " +
 			"are taken for clients from outside at Services with externalTrafficPolicy Local, and without " +

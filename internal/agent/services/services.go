@@ -103,15 +103,16 @@ func (l *Loop) Run(ctx context.Context) {
 	defer verify.Stop()
 	again, retry := time.NewTimer(0), pace.Retry{}
 	defer again.Stop()
+	changed, moved := l.Store.ServicesChanged(), l.Kernel.Changed()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-verify.C:
 			l.verify(ctx)
-		case <-l.Store.ServicesChanged():
+		case <-changed:
 			l.gather(ctx)
-		case <-l.Kernel.Changed():
+		case <-moved:
 			l.gather(ctx)
 		case <-l.Moved:
 			l.local = nil
@@ -125,9 +126,11 @@ func (l *Loop) Run(ctx context.Context) {
 		}
 		if err := l.pass(ctx); err == nil {
 			retry.Succeeded()
+			changed, moved = l.Store.ServicesChanged(), l.Kernel.Changed()
 		} else if ctx.Err() == nil {
 			l.Log.Error("serving Services failed, the kernel keeps what it had", "err", err)
 			again.Reset(retry.Failed())
+			changed, moved = nil, nil // what comes meanwhile waits for it, too: each pass reads the tables
 		}
 	}
 }
@@ -244,7 +247,7 @@ func (l *Loop) adjust() error {
 		}
 		l.local = local
 	}
-	now := l.Options.settings(l.own, l.local)
+	now := l.Options.settings(l.own, l.local, l.Store.Reserved(l.Options.APIServer))
 	if !reflect.DeepEqual(now, l.settings) {
 		l.settings = now
 		l.index.Set(now)

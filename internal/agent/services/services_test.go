@@ -327,7 +327,7 @@ func TestWhereNodePortsAre(t *testing.T) {
 		{"nowhere without a Node", false, nil, nil},
 	} {
 		o := Options{Node: "n1", EveryAddress: tt.every}
-		if got := o.settings(tt.node, local).NodePortAddresses; !slices.Equal(got, tt.want) {
+		if got := o.settings(tt.node, local, nil).NodePortAddresses; !slices.Equal(got, tt.want) {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 	}
@@ -393,7 +393,7 @@ func TestLinkLocalAddressesChangeNoSettings(t *testing.T) {
 	local := []netip.Addr{addr("127.0.0.1"), addr("192.0.2.1")}
 	for _, every := range []bool{false, true} {
 		o := Options{Node: "n1", EveryAddress: every}
-		before, after := o.settings(nil, local), o.settings(nil, append(slices.Clone(local), addr("fe80::1")))
+		before, after := o.settings(nil, local, nil), o.settings(nil, append(slices.Clone(local), addr("fe80::1")), nil)
 		if diff := cmp.Diff(before, after, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 			t.Errorf("settings (-before +after):\n%s", diff)
 		}

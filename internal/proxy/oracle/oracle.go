@@ -24,6 +24,7 @@ import (
 type Settings struct {
 	Node                               string
 	OwnAddresses, NodePortAddresses    []netip.Addr
+	APIServer                          []netip.Addr
 	ServiceRanges                      []netip.Prefix
 	ClusterPods                        []netip.Prefix
 	NodePods                           []netip.Prefix
@@ -87,7 +88,7 @@ func Judge(snap *cluster.ServiceSnapshot, set Settings, p Packet) Answer {
 			if port.Protocol != p.Protocol || port.Port != p.Port {
 				continue
 			}
-			if slices.Contains(s.ClusterIPs, p.Dst) {
+			if slices.Contains(s.ClusterIPs, p.Dst) && !q.own() {
 				return q.internal(s, port)
 			}
 			if q.servedOutside(s) {
@@ -133,12 +134,20 @@ func (q question) byAge() []*cluster.Service {
 // clusterAddress reports whether some Service has the address: "clusterIP is the IP address of the
 // service". Every port of it that is no port of the Service is closed.
 func (q question) clusterAddress() bool {
+	if q.own() {
+		return false // whoever gave it to the Service was wrong: it is the node's
+	}
 	for _, s := range q.snap.Services {
 		if slices.Contains(s.ClusterIPs, q.Dst) {
 			return true
 		}
 	}
 	return false
+}
+
+// own reports whether the address is one of this node.
+func (q question) own() bool {
+	return slices.Contains(q.set.OwnAddresses, q.Dst) || slices.Contains(q.set.NodePortAddresses, q.Dst)
 }
 
 // unassigned reports whether the address is one that a Service could have. A range that holds an
@@ -196,7 +205,7 @@ func (q question) reserved() bool {
 	if a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() || a.IsLinkLocalUnicast() {
 		return true
 	}
-	if slices.Contains(q.set.OwnAddresses, a) || slices.Contains(q.set.NodePortAddresses, a) || q.clusterAddress() {
+	if q.own() || slices.Contains(q.set.APIServer, a) || q.clusterAddress() {
 		return true
 	}
 	for _, n := range q.snap.Nodes {

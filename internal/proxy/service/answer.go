@@ -56,6 +56,7 @@ func (in *input) fragment() fragment {
 	}
 	s := in.service
 	out.addresses = slices.Compact(slices.SortedFunc(slices.Values(s.ClusterIPs), netip.Addr.Compare))
+	out.addresses = slices.DeleteFunc(out.addresses, in.env.own) // other ports of it are the node's
 	sets := map[place][]endpoint{}
 	full := map[int32]bool{} // ports with too many endpoints
 	slots := 0

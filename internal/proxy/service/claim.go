@@ -71,6 +71,7 @@ type holder func(netip.Addr) string
 // The holders of addresses, in the order in which they are asked for.
 const (
 	heldByNode    = "an address of this node"
+	heldByAPI     = "an address of the API server"
 	heldByOther   = "an address of a Node"
 	heldByService = "the cluster address of a Service"
 	heldByPod     = "the address of a pod"
@@ -81,6 +82,11 @@ const (
 func (e *environment) claims(s *cluster.Service, held holder) ([]claim, []cluster.Diagnostic) {
 	b := claimBuilder{env: e, service: s, held: held}
 	for _, a := range s.ClusterIPs {
+		if e.own(a) {
+			b.say(cluster.Error, "spec.clusterIPs", fmt.Sprintf("%s is %s: the Service is not served there", a,
+				heldByNode), "let the API server assign it, from a range that no node uses")
+			continue
+		}
 		b.add(a, clusterAddress)
 		if ranges := ofFamily(e.ServiceRanges, inet.FamilyOf(a)); len(ranges) > 0 && !contains(ranges, a) {
 			b.say(cluster.Warning, "spec.clusterIPs", fmt.Sprintf("%s is outside of the configured range", a),

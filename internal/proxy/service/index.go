@@ -334,6 +334,8 @@ func (x *Index) held(a netip.Addr) string {
 	switch {
 	case x.env.own(a):
 		return heldByNode
+	case slices.Contains(x.env.APIServer, a):
+		return heldByAPI
 	case x.taken.nodes.has(a):
 		return heldByOther
 	case x.taken.services.has(a):

@@ -185,6 +185,7 @@ func settingLosses() map[string]func(*scene) {
 	return map[string]func(*scene){
 		"Node":               func(s *scene) { s.set.Node = "two" },
 		"OwnAddresses":       func(s *scene) { s.set.OwnAddresses = nil },
+		"APIServer":          func(s *scene) { s.set.APIServer = nil },
 		"NodePortAddresses":  func(s *scene) { s.set.NodePortAddresses = nil },
 		"ServiceRanges":      func(s *scene) { s.set.ServiceRanges = nil },
 		"ClusterPods":        func(s *scene) { s.set.ClusterPods = nil },

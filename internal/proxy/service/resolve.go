@@ -93,6 +93,9 @@ func (r *resolver) held(a netip.Addr) string {
 	if r.env.own(a) {
 		return heldByNode
 	}
+	if slices.Contains(r.env.APIServer, a) {
+		return heldByAPI
+	}
 	return r.holders[a]
 }
 

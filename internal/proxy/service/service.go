@@ -27,6 +27,9 @@ type Settings struct {
 	OwnAddresses []netip.Addr
 	// NodePortAddresses are those of them that take node ports. Loopback addresses never do.
 	NodePortAddresses []netip.Addr
+	// APIServer are the addresses of the API server. No Service takes them from outside: the node could not
+	// hear any more that it should not.
+	APIServer []netip.Addr
 	// ServiceRanges are the ranges of cluster addresses. In a range that holds an address of the node
 	// nothing is dropped.
 	ServiceRanges []netip.Prefix

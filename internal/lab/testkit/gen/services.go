@@ -304,6 +304,12 @@ func ServiceSettings(t *rapid.T) oracle.Settings {
 			s.NodePortAddresses = append(s.NodePortAddresses, NodeAddr("one", v4))
 		}
 	}
+	if rapid.IntRange(1, 4).Draw(t, "the API server has an outer address") == 1 {
+		s.APIServer = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
+	}
+	if rapid.IntRange(1, 10).Draw(t, "the node has a cluster address") == 1 {
+		s.OwnAddresses = append(s.OwnAddresses, netip.MustParseAddr("10.96.0.1"))
+	}
 	if coin("ranges") {
 		six := netip.MustParsePrefix("2001:db8::/32")
 		s.ExternalRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/31"), six}
