@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podwall/podwall/internal/lab/netns"
@@ -118,6 +119,7 @@ func (t *trial) rollingUpdate(ctx context.Context, c *cast, name string) error {
 // callers ask a service, four at a time, each with a new connection.
 type callers struct {
 	asked, failed, slow atomic.Int64
+	again               atomic.Int64 // whose first packet was lost and sent again
 	stop                context.CancelFunc
 	running             sync.WaitGroup
 }
@@ -129,8 +131,11 @@ func newCallers(ctx context.Context, ns *netns.NS, at netip.AddrPort) *callers {
 		c.running.Go(func() {
 			for ctx.Err() == nil {
 				began := time.Now()
-				err := ask(ns, at)
+				again, err := ask(ns, at)
 				c.asked.Add(1)
+				if again {
+					c.again.Add(1)
+				}
 				switch {
 				case err != nil:
 					c.failed.Add(1)
@@ -149,26 +154,47 @@ func (c *callers) end() {
 	c.running.Wait()
 }
 
-// ask connects, asks and reads an answer.
-func ask(ns *netns.NS, at netip.AddrPort) error {
+// ask connects, asks and reads an answer. It reports whether the first packet had to be sent
+// again.
+func ask(ns *netns.NS, at netip.AddrPort) (again bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	conn, err := ns.Dial(ctx, "tcp", at.String())
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func(c net.Conn) { _ = c.Close() }(conn) // it was read
+	if again, err = repeated(conn); err != nil {
+		return false, err
+	}
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
-		return err
+		return again, err
 	}
 	if _, err := conn.Write([]byte("GET /healthz HTTP/1.0\r\n\r\n")); err != nil {
-		return err
+		return again, err
 	}
 	b := make([]byte, 12)
 	_, err = conn.Read(b)
 	if err == nil && !strings.HasPrefix(string(b), "HTTP/1.") {
 		err = fmt.Errorf("answered %q", b)
 	}
-	return err
+	return again, err
+}
+
+// repeated reports whether the kernel has sent a packet of a new connection again.
+func repeated(conn net.Conn) (bool, error) {
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return false, err
+	}
+	var info *unix.TCPInfo
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		info, failed = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	})
+	if err := errors.Join(err, failed); err != nil {
+		return false, err
+	}
+	return info.Total_retrans > 0, nil
 }

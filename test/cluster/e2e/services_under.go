@@ -126,16 +126,17 @@ func underCalls(ctx context.Context, t *trial, namespace string, happens func(*s
 	began := time.Now()
 	err = happens(s)
 	t.figure("took", time.Since(began).Seconds(), "s")
-	var asked, slow int64
+	var asked, slow, again int64
 	for name, c := range calling {
 		c.end()
-		asked, slow = asked+c.asked.Load(), slow+c.slow.Load()
+		asked, slow, again = asked+c.asked.Load(), slow+c.slow.Load(), again+c.again.Load()
 		if n := c.failed.Load(); n > 0 || c.asked.Load() == 0 {
 			err = errors.Join(err, fmt.Errorf("%s: %d of %d requests failed", name, n, c.asked.Load()))
 		}
 	}
 	t.figure("requests", float64(asked), "")
 	t.figure("of them longer than a second", float64(slow), "")
+	t.figure("whose first packet was sent again", float64(again), "")
 	if err == nil {
 		err = errors.Join(s.clusterAddresses(ctx), s.nodePorts(ctx))
 	}
