@@ -187,7 +187,8 @@ func (p *proxy) problem(text, cure string, blocking bool) {
 
 func (p *proxy) options() services.Options {
 	s := p.cfg.Services
-	return services.Options{Node: p.cfg.NodeName, APIServer: apiServer, ServiceRanges: s.ClusterRanges, ClusterPods: s.ClusterPods,
+	return services.Options{Node: p.cfg.NodeName, APIServer: apiServer,
+		ServiceRanges: s.ClusterRanges, ClusterPods: s.ClusterPods,
 		EveryAddress: s.EveryAddress, MasqueradeAll: s.MasqueradeAll, AnyExternal: s.AnyExternal,
 		ExternalRanges: s.ExternalRanges, LoadBalancerRanges: s.LoadBalancerRanges}
 }

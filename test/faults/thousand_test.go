@@ -72,9 +72,10 @@ func (w *listWorld) put(text string) {
 }
 
 // connect starts the agent. A thousand giants take it a while on a busy machine.
-func (w *listWorld) connect() *agent {
+func (w *listWorld) connect(more ...string) *agent {
 	w.t.Helper()
-	cmd := command(agentProgram(), "--gate-socket=", "--kubeconfig="+w.kubeconfig, "--iptables-sync-period=1s")
+	args := append([]string{"--gate-socket=", "--kubeconfig=" + w.kubeconfig, "--iptables-sync-period=1s"}, more...)
+	cmd := command(agentProgram(), args...)
 	return (&agent{launch.Start(w.t, w.node(), "agent", 6*patience, cmd), w.t}).ready()
 }
 
