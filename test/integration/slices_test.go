@@ -130,24 +130,34 @@ func (w *world) leads(what, from string, to []netip.AddrPort, want ...string) {
 	}
 }
 
-// refused wants calls to be refused at once: TCP with a reset, UDP with an error.
+// refused waits until calls are refused at once: TCP with a reset, UDP with an error. A pod that policies know no
+// more can still be led to, for a moment.
 func (w *world) refused(from string, to []netip.AddrPort) {
 	w.t.Helper()
 	for _, at := range to {
 		for _, proto := range []packet.Protocol{packet.TCP, packet.UDP} {
-			p := probe.Probe{ID: w.prober.NextID(), From: from, Proto: proto, Dst: at.Addr(), SrcPort: w.nextPort(),
-				DstPort: at.Port()}
-			if err := w.prober.Send([]probe.Probe{p}); err != nil {
-				w.t.Fatal(err)
-			}
-			for end := time.Now().Add(slowly(2 * time.Second)); len(w.prober.Replies(p.ID)) == 0 && time.Now().Before(end); {
-				time.Sleep(10 * time.Millisecond)
-			}
-			if list := w.prober.Replies(p.ID); len(list) != 1 || list[0].Kind != probe.Refused {
-				w.t.Errorf("%s calls %s by %s and gets %v, want a refusal", from, at, proto, list)
+			for began := time.Now(); !w.refuses(from, at, proto); {
+				if time.Since(began) > patience {
+					w.t.Fatalf("%s calls %s by %s and is not refused", from, at, proto)
+				}
 			}
 		}
 	}
+}
+
+// refuses calls once and reports whether a refusal is the answer.
+func (w *world) refuses(from string, at netip.AddrPort, proto packet.Protocol) bool {
+	w.t.Helper()
+	p := probe.Probe{ID: w.prober.NextID(), From: from, Proto: proto, Dst: at.Addr(), SrcPort: w.nextPort(),
+		DstPort: at.Port()}
+	if err := w.prober.Send([]probe.Probe{p}); err != nil {
+		w.t.Fatal(err)
+	}
+	for end := time.Now().Add(slowly(time.Second)); len(w.prober.Replies(p.ID)) == 0 && time.Now().Before(end); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	list := w.prober.Replies(p.ID)
+	return len(list) == 1 && list[0].Kind == probe.Refused
 }
 
 // denyIngressOf isolates the pods of an app.
