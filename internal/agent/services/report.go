@@ -81,6 +81,18 @@ func (l *Loop) checkNode() {
 	}
 }
 
+// checkSettled says that clients or connections of backends that went are left. Services are served all the
+// same.
+func (l *Loop) checkSettled(err error) {
+	const subject = "connections of Services"
+	if l.unsettled = err != nil; !l.unsettled {
+		l.resolve(subject)
+		return
+	}
+	l.problem(observe.Problem{Subject: subject, Text: "clients of endpoints that went are not led to others yet: " +
+		err.Error(), Cure: "nothing, it is tried again; if it lasts, see whether the kernel has nf_conntrack_netlink"})
+}
+
 // checkAPIServer says that the agent reaches the API server by a Service that it serves itself: after a reboot
 // it would wait for itself.
 func (l *Loop) checkAPIServer(m *service.Model) {

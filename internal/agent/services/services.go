@@ -73,15 +73,17 @@ type Loop struct {
 	local    []netip.Addr
 	settings service.Settings
 	rest     pace.Rest
-	waited   int64           // since when the oldest change waits that is not in force; 0 for none
-	served   bool            // the first pass succeeded
-	read     time.Time       // when the counters were read last
-	known    map[string]bool // subjects of the problems that there are
-	ports    []string        // subjects of those of Health
-	found    []string        // subjects of those of Node
-	beside   []string        // subjects of those of Others
-	model    *service.Model  // of the last pass that succeeded
-	state    health.Proxy
+	waited   int64 // since when the oldest change waits that is not in force; 0 for none
+	served   bool  // the first pass succeeded
+	// unsettled is true if clients or connections of backends that went could not be ended.
+	unsettled bool
+	read      time.Time       // when the counters were read last
+	known     map[string]bool // subjects of the problems that there are
+	ports     []string        // subjects of those of Health
+	found     []string        // subjects of those of Node
+	beside    []string        // subjects of those of Others
+	model     *service.Model  // of the last pass that succeeded
+	state     health.Proxy
 }
 
 // countEach is how often the kernel's counters are read between passes.
@@ -124,14 +126,20 @@ func (l *Loop) Run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return // select does not prefer it
 		}
-		if err := l.pass(ctx); err == nil {
-			retry.Succeeded()
-			changed, moved = l.Store.ServicesChanged(), l.Kernel.Changed()
-		} else if ctx.Err() == nil {
+		switch err := l.pass(ctx); {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
 			l.Log.Error("serving Services failed, the kernel keeps what it had", "err", err)
 			again.Reset(retry.Failed())
 			changed, moved = nil, nil // what comes meanwhile waits for it, too: each pass reads the tables
+			continue
+		case l.unsettled:
+			again.Reset(retry.Failed())
+		default:
+			retry.Succeeded()
 		}
+		changed, moved = l.Store.ServicesChanged(), l.Kernel.Changed()
 	}
 }
 
@@ -204,6 +212,7 @@ func (l *Loop) pass(ctx context.Context) error {
 	model, report, err := l.apply(ctx)
 	if err == nil {
 		l.inForce(model, delta.Triggered)
+		l.checkSettled(report.Unsettled)
 	}
 	first := !l.served && err == nil
 	l.tellHealth(model, err)

@@ -35,6 +35,7 @@ type kernel struct {
 	mu       sync.Mutex
 	verified int
 	err      error // of Apply
+	left     error // Unsettled of Apply
 	changed  wake.Signal
 	passes   chan *service.Model
 }
@@ -45,7 +46,7 @@ func (k *kernel) Apply(_ context.Context, want tables.Desired) (tables.Report, e
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.passes <- want.Model
-	return tables.Report{Drift: 1, Ended: 2}, k.err
+	return tables.Report{Drift: 1, Ended: 2, Unsettled: k.left}, k.err
 }
 
 func (k *kernel) Verify() error {
@@ -419,4 +420,22 @@ func TestFindingsOfANamespaceAreBounded(t *testing.T) {
 	if n := len(found); n != 100 || !strings.Contains(found[n-1].Message, "(and 200 more findings in this namespace)") {
 		t.Errorf("%d findings, the last one is %v", n, found[n-1])
 	}
+}
+
+// Connections that cannot be ended are a problem and tried again; Services are served all the same.
+func TestConnectionsThatCannotBeEndedAreTriedAgain(t *testing.T) {
+	s := newStage(t)
+	s.fill("10.244.1.1")
+	s.kernel.left = errors.New("no such table")
+	s.run()
+	problem := func(p observe.Problem) bool { return p.Subject == "connections of Services" && !p.Blocking }
+	has := func(observe.Services) bool { return slices.ContainsFunc(s.Observer.Status().Problems, problem) }
+	s.await("a problem, and served", func(x observe.Services) bool { return x.Services == 1 && has(x) })
+	if why := s.notReady(); strings.Contains(why, "Service") {
+		t.Errorf("the node is not ready because %q", why)
+	}
+	s.kernel.mu.Lock()
+	s.kernel.left = nil
+	s.kernel.mu.Unlock()
+	s.await("no problem", func(x observe.Services) bool { return !has(x) })
 }

@@ -33,10 +33,17 @@ type Tables struct {
 	settings ruleset.Settings
 	log      *slog.Logger
 	families [len(inet.Families)]*table
-	entries  *conntrack.Conn
+	entries  connections
 	failed   bool // reading or deleting entries failed, so their connection may be out of step
 	events
 	mark nft.Mark // the state of the kernel's nftables up to which the tables are known
+}
+
+// connections is the connection table, a *conntrack.Conn but in tests of its failures.
+type connections interface {
+	Dump(f inet.Family, take func(*inet.Connection)) error
+	Delete(list []inet.Connection) (deleted int, err error)
+	Close() error
 }
 
 // Desired is what the kernel shall hold.
@@ -57,6 +64,9 @@ type Report struct {
 	Drift     int  // differences that other programs made
 	Forgotten int  // clients with affinity whose backend went
 	Ended     int  // entries of the connection table whose backend went
+	// Unsettled is why clients or connections of backends that went are left; the tables are in force. The
+	// next Apply tries again.
+	Unsettled error
 }
 
 // Open connects to the kernel, in the network namespace of the calling thread. Transactions that count in the
@@ -73,10 +83,11 @@ func Open(settings ruleset.Settings, tally *nft.Tally, log *slog.Logger) (*Table
 		t.families[i] = &table{conn: conn}
 		t.mine(i, conn.PortID())
 	}
-	var err error
-	if t.entries, err = conntrack.Open(); err != nil {
+	entries, err := conntrack.Open()
+	if err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
+	t.entries = entries
 	return t, nil
 }
 
@@ -234,7 +245,10 @@ func (t *Tables) apply(ctx context.Context, f *table, p *program.Program, want D
 	if err := t.committed(len(ops)); err != nil {
 		return err
 	}
-	return t.settle(f, p, want, report)
+	if err := t.settle(f, p, want, report); err != nil {
+		report.Unsettled = errors.Join(report.Unsettled, fmt.Errorf("%s: %w", ruleset.Table(p.Family), err))
+	}
+	return nil
 }
 
 // read reads a table from the kernel, unless it is known.

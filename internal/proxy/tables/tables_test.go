@@ -290,6 +290,25 @@ func TestTheFirstPassEndsOldConnections(t *testing.T) {
 // tableOwner is NFT_TABLE_F_OWNER: only the socket that made the table may change it.
 const tableOwner = 0x2
 
+// silent is a connection table that does not answer.
+type silent struct{ connections }
+
+func (silent) Dump(inet.Family, func(*inet.Connection)) error { return unix.EIO }
+
+// Connections that cannot be ended do not keep the tables from the change, and are ended by the next Apply.
+func TestConnectionsThatCannotBeEndedAreTriedAgain(t *testing.T) {
+	s := newStage(t)
+	s.apply(model(1, 2))
+	s.connect(1, inet.UDP, addressPort(0, 1, 80), addressPort(2, 2, 8080), 0)
+	s.entries = silent{s.entries}
+	if r := s.apply(model(1)); r.Unsettled == nil || r.Elements == 0 {
+		t.Errorf("with a table that does not answer: %+v", r)
+	}
+	if r := s.apply(model(1)); r.Unsettled != nil || r.Ended != 1 || r.Changes != 0 {
+		t.Errorf("when it answers again: %+v", r)
+	}
+}
+
 // A family that fails does not keep the other from its change; what failed is made up for.
 func TestOneFamilyFails(t *testing.T) {
 	s := newStage(t)
