@@ -29,9 +29,7 @@ type Others struct {
 
 	marks   []string // of the last look
 	quiet   int      // looks in a row with these marks
-	looked  time.Time
-	last    []observe.Problem
-	removed bool // what the other proxy left was removed: if it comes back, that proxy runs
+	removed bool     // what the other proxy left was removed: if it comes back, that proxy runs
 }
 
 const (
@@ -41,24 +39,29 @@ const (
 	lookEach = 30 * time.Second
 )
 
-// Check returns what another proxy is a problem of; nothing if there is none. serving says that the first pass
-// has succeeded; then it looks seldom.
-func (o *Others) Check(ctx context.Context, serving bool) []observe.Problem {
-	if serving && !o.looked.IsZero() && time.Since(o.looked) < lookEach {
-		return o.last
+// Watch looks from time to time while Services are served, and gives what it finds to the receiver of found,
+// until ctx ends. A look may take seconds: it asks the ports of other proxies.
+func (o *Others) Watch(ctx context.Context, found chan<- []observe.Problem) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case found <- o.Check(ctx, true):
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(lookEach):
+		}
 	}
-	o.last = o.check(ctx, serving)
-	o.looked = time.Now()
-	return o.last
 }
-
-// Served has the next Check look at once: the first pass has succeeded.
-func (o *Others) Served() { o.looked = time.Time{} }
 
 // otherProxy is the subject of the problem that another proxy is there.
 const otherProxy = "other service proxy"
 
-func (o *Others) check(ctx context.Context, serving bool) []observe.Problem {
+// Check returns what another proxy is a problem of; nothing if there is none. serving says that the first pass
+// has succeeded: then a take-over removes what is left.
+func (o *Others) Check(ctx context.Context, serving bool) []observe.Problem {
 	inv, err := o.Look(ctx)
 	if err != nil {
 		return one("it cannot be seen whether another service proxy is here: "+err.Error(),
@@ -119,7 +122,7 @@ func (o *Others) takeOver(ctx context.Context, plan foreign.Plan) []observe.Prob
 		return one("what another service proxy left cannot be removed: "+err.Error(), "nothing, it is tried again")
 	}
 	o.removed = true
-	return o.check(ctx, true)
+	return o.Check(ctx, true)
 }
 
 // refusal says why the proxy does not start, or that another one came to it.

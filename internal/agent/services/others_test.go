@@ -73,14 +73,11 @@ func TestATakeOverRemovesWhatNobodyWrites(t *testing.T) {
 	if o.removed > 0 {
 		t.Fatal("rules were removed before ours are in force")
 	}
-	o.Served()
 	expect(t, "after the first pass", o.Check(ctx, true), "")
 	if o.removed == 0 {
 		t.Error("nothing was removed")
 	}
 	o.now = inventory("services")
-	expect(t, "before it is looked again", o.Check(ctx, true), "")
-	o.Served()
 	expect(t, "when the rules come back", o.Check(ctx, true), "so it runs")
 }
 
@@ -108,9 +105,22 @@ func TestAProxyThatComesLaterIsAProblem(t *testing.T) {
 	o, ctx := newOthers(false), t.Context()
 	o.now = foreign.Inventory{}
 	expect(t, "alone", o.Check(ctx, false), "")
-	o.Served()
 	expect(t, "alone, later", o.Check(ctx, true), "")
 	o.now = inventory("services")
-	o.Served()
 	expect(t, "beside a new one", o.Check(ctx, true), "two proxies serve")
+}
+
+// While Services are served the loop is told what is found, and the watch ends with the context also if the
+// loop no longer listens.
+func TestAProxyThatIsThereIsTold(t *testing.T) {
+	o := newOthers(false)
+	ctx, stop := context.WithCancel(t.Context())
+	found, ended := make(chan []observe.Problem), make(chan struct{})
+	go func() {
+		defer close(ended)
+		o.Watch(ctx, found)
+	}()
+	expect(t, "beside a new one", <-found, "two proxies serve")
+	stop()
+	<-ended
 }

@@ -12,7 +12,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"reflect"
-	"slices"
+	"sync"
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
@@ -105,13 +105,16 @@ func (l *Loop) Run(ctx context.Context) {
 	defer verify.Stop()
 	again, retry := time.NewTimer(0), pace.Retry{}
 	defer again.Stop()
+	others := make(chan []observe.Problem)
+	var watching sync.WaitGroup
+	defer watching.Wait()
 	changed, moved := l.Store.ServicesChanged(), l.Kernel.Changed()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-verify.C:
-			l.verify(ctx)
+			l.verify()
 		case <-changed:
 			l.gather(ctx)
 		case <-moved:
@@ -121,12 +124,20 @@ func (l *Loop) Run(ctx context.Context) {
 		case <-l.PortsChanged:
 			l.checkPorts()
 			continue
+		case list := <-others:
+			l.beside = l.replace(l.beside, list)
+			continue
 		case <-again.C:
 		}
 		if ctx.Err() != nil {
 			return // select does not prefer it
 		}
-		switch err := l.pass(ctx); {
+		before := l.served
+		err := l.pass(ctx)
+		if l.served && !before && l.Others != nil {
+			watching.Go(func() { l.Others.Watch(ctx, others) })
+		}
+		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
@@ -176,15 +187,15 @@ func (l *Loop) awaitOthers(ctx context.Context) bool {
 	return false
 }
 
-// checkOthers reports whether another proxy is on this node. It is a problem, which blocks before the first
-// pass: then Services are not served by this one.
+// checkOthers reports, before the first pass, whether another proxy is on this node. It is a problem that
+// blocks: Services are not served by this one.
 func (l *Loop) checkOthers(ctx context.Context) bool {
 	if l.Others == nil {
 		return false
 	}
-	list := slices.Clone(l.Others.Check(ctx, l.served))
+	list := l.Others.Check(ctx, false)
 	for i := range list {
-		list[i].Blocking = !l.served
+		list[i].Blocking = true
 	}
 	l.beside = l.replace(l.beside, list)
 	return len(list) > 0
@@ -219,10 +230,6 @@ func (l *Loop) pass(ctx context.Context) error {
 	l.record(start, &delta, model, report, err)
 	if first {
 		l.lookAround()
-		if l.Others != nil {
-			l.Others.Served()
-			l.checkOthers(ctx)
-		}
 	}
 	l.rest.After(start)
 	return err
@@ -300,9 +307,8 @@ func (l *Loop) tellHealth(model *service.Model, err error) {
 }
 
 // verify has the next pass compare everything, if others changed the kernel, and looks around.
-func (l *Loop) verify(ctx context.Context) {
+func (l *Loop) verify() {
 	l.local = nil
-	l.checkOthers(ctx)
 	l.lookAround()
 	if err := l.Kernel.Verify(); err != nil {
 		l.Log.Error("verifying the tables of Services failed", "err", err)
