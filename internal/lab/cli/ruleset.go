@@ -7,6 +7,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -21,6 +22,8 @@ import (
 	"github.com/podwall/podwall/internal/logging"
 	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/ruleset"
+	proxyrules "github.com/podwall/podwall/internal/proxy/ruleset"
+	"github.com/podwall/podwall/internal/proxy/service"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
@@ -30,6 +33,7 @@ type rulesetCommand struct {
 	extra          extraFlags
 	node, datapath string
 	bridge         bool
+	services       bool
 }
 
 func newRuleset(s Streams) *cobra.Command {
@@ -43,7 +47,9 @@ of manifests, in the language of nft. It needs no rights and changes nothing.
 It is what the agent loads with its default flags, but for what it finds out on
 the node itself: the sets of interfaces are empty, and the guard against invalid
 packets is on. Where a bridge carries pods the agent also loads a chain at
-prerouting and the small table of family bridge: --bridge prints both.
+prerouting and the small table of family bridge: --bridge prints both. With
+--services the tables are printed, too, that an agent loads with
+--run-service-proxy.
 
 The exit status is 3 where an object could not be read, or a policy is not
 enforced as it is written; stderr says which.`,
@@ -57,6 +63,7 @@ enforced as it is written; stderr says which.`,
 	f := cmd.Flags()
 	f.StringVar(&r.node, "node", "", "`NAME` of the node, as pods have it in spec.nodeName")
 	f.BoolVar(&r.bridge, "bridge", false, "print what a node loads whose bridges carry pods")
+	f.BoolVar(&r.services, "services", false, "print the tables of Services, too")
 	f.StringVar(&r.datapath, "datapath", "nat", "where the agent judges packets: `nat|filter`")
 	return cmd
 }
@@ -86,7 +93,13 @@ func (r *rulesetCommand) run() error {
 	}
 	snap, found := complete.Settle(loaded, clusterNodes(loaded), r.extra.allowance())
 	tell(r.streams, found)
-	if _, err := fmt.Fprint(r.streams.Out, rulesetOf(snap, r.node, r.datapath, r.bridge)); err != nil {
+	text := rulesetOf(snap, r.node, r.datapath, r.bridge)
+	if r.services {
+		tables, findings := serviceTables(loaded, r.node)
+		tell(r.streams, findings)
+		text, found = text+tables, append(found, findings...)
+	}
+	if _, err := fmt.Fprint(r.streams.Out, text); err != nil {
 		return err
 	}
 	return writtenStatus(loaded.AsWritten() && !hasErrors(found))
@@ -114,6 +127,23 @@ func rulesetOf(snap *cluster.Snapshot, node, datapath string, bridge bool) strin
 		text += table.String()
 	}
 	return text
+}
+
+// serviceTables renders the tables of Services that the agent of a node loads with the default flags.
+func serviceTables(m *manifest.Result, node string) (text string, found []cluster.Diagnostic) {
+	snap, found := m.Served()
+	var own *cluster.Node
+	var addrs []netip.Addr
+	for _, n := range clusterNodes(m) {
+		if n.Name == node {
+			own, addrs = n, n.Addrs
+		}
+	}
+	model, findings := service.Resolve(snap, service.Settings{Node: node, Strict: true}.On(own, addrs, false))
+	for _, f := range inet.Families {
+		text += proxyrules.Render(model.Program(f), proxyrules.Settings{}).String()
+	}
+	return text, append(found, findings...)
 }
 
 // loadManifests reads manifests and prints what is to be said about them, but for what

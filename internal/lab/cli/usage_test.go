@@ -7,6 +7,7 @@ package cli
 import (
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -142,6 +143,36 @@ func TestRulesetPrintsWhatADefaultNodeLoads(t *testing.T) {
 	for _, part := range onBridge {
 		if strings.Contains(plain, part) || !strings.Contains(bridged, part) {
 			t.Errorf("%q: on routed pods %t, on a bridge %t", part, strings.Contains(plain, part), strings.Contains(bridged, part))
+		}
+	}
+}
+
+func TestRulesetPrintsTheTablesOfServices(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "shop.yaml")
+	text := `
+{apiVersion: v1, kind: Node, metadata: {name: node1}, spec: {podCIDRs: [10.244.1.0/24]}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: shop}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: shop, labels: {app: web}}, spec: {nodeName: node1, containers: [{name: c}]},
+ status: {podIP: 10.244.1.5, podIPs: [{ip: 10.244.1.5}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: web, namespace: shop},
+ spec: {type: NodePort, clusterIP: 10.96.0.10, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}}
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"ruleset", "-f", file, "--node", "node1"}
+	_, plain, _ := commandLine(t, args...)
+	status, served, stderr := commandLine(t, append(args, "--services")...)
+	if status != 0 || strings.Contains(plain, "podwall-services") {
+		t.Errorf("exit status %d, %s; without the flag:\n%s", status, stderr, plain)
+	}
+	for _, part := range []string{"table ip podwall-services {", "table ip6 podwall-services {", "elements = { 10.244.1.0/24 }",
+		"10.96.0.10 . tcp . 80 . 0 : 10.244.1.5 . 8080", "elements = { 192.0.2.1 }", "tcp . 30080 : goto masquerade-port-pick-1"} {
+		if !strings.Contains(served, part) {
+			t.Errorf("%q is not in\n%s", part, served)
 		}
 	}
 }
