@@ -125,7 +125,7 @@ func (p *proxy) run(ctx context.Context) {
 		return nil
 	})
 	loop.Run(ctx)
-	_ = g.Wait() // both end with ctx and have said what went wrong
+	_ = g.Wait() // all end with ctx and have said what went wrong
 }
 
 // node sets connection tracking for Services, and looks for routes to them.
