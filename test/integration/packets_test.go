@@ -139,10 +139,8 @@ func (w *world) batch() (batch []probe.Probe, ids []uint32) {
 
 // nextPort returns a source port that was not used before; tests do not use
 // all of them.
-func (w *world) nextPort() uint16 {
-	w.port++
-	return 20000 + w.port
-}
+// nextPort may be called by streams, too.
+func (w *world) nextPort() uint16 { return 20000 + uint16(w.port.Add(1)) }
 
 func (w *world) arrivedRight(f flow, id uint32) {
 	w.t.Helper()

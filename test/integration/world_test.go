@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"k8s.io/client-go/kubernetes"
@@ -30,7 +31,7 @@ type world struct {
 	server *kubeapi.Server
 	api    kubernetes.Interface
 
-	port  uint16                    // source port of the last round
+	port  atomic.Uint32             // source port of the last round
 	mixed bool                      // flows of one round may meet at one place, and must differ in their source ports
 	flows []flow                    // what rounds ask
 	now   func(flow) bool           // what holds at present
