@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/podwall/podwall/internal/web"
 )
 
 // Endpoints are where to serve, each as host:port. An empty one is off. When
@@ -81,20 +83,7 @@ func (s *Server) open(addr, purpose string, handler http.Handler, log *slog.Logg
 	if err != nil {
 		return fmt.Errorf("listening on %s for %s: %w", addr, purpose, err)
 	}
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	idle := &waiting{}
-	s.parts = append(s.parts, part{listener, &http.Server{
-		Handler:           handler,
-		ConnState:         idle.state,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       5 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
-	}})
+	s.parts = append(s.parts, part{listener, web.New(handler, log)})
 	return nil
 }
 

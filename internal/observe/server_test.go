@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/podwall/podwall/internal/web"
 )
 
 func TestMain(m *testing.M) {
@@ -138,7 +140,7 @@ func TestConnectionsThatWaitAreBounded(t *testing.T) {
 	stop := run(t, s)
 	addr := s.Addrs()[0].String()
 	var open []net.Conn
-	for i := range 4 * maxWaiting {
+	for i := range 4 * web.MaxWaiting {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
@@ -157,7 +159,7 @@ func TestConnectionsThatWaitAreBounded(t *testing.T) {
 	if code, _ := get(t, "http://"+addr+"/healthz"); code != http.StatusOK {
 		t.Errorf("a probe is answered %d", code)
 	}
-	for _, c := range open[:maxWaiting] {
+	for _, c := range open[:web.MaxWaiting] {
 		if err := c.SetReadDeadline(time.Now().Add(4 * time.Second)); err != nil { // the server itself ends what says nothing after five
 			t.Fatal(err)
 		}

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// maxWaiting is how many connections may be open at a port without a request that is being answered. Each
+// MaxWaiting is how many connections may be open at a port without a request that is being answered. Each
 // costs some 20 kB.
-const maxWaiting = 64
+const MaxWaiting = 64
 
 // New returns a server for the handler, whose pages must be small and quick. log receives what net/http
 // complains about, at debug level; nil means nowhere.
@@ -56,7 +56,7 @@ func (w *waiting) state(c net.Conn, s http.ConnState) {
 		return
 	}
 	w.at[c] = w.order.PushBack(c)
-	if w.order.Len() > maxWaiting {
+	if w.order.Len() > MaxWaiting {
 		oldest := w.order.Front()
 		delete(w.at, oldest.Value.(net.Conn))
 		_ = w.order.Remove(oldest).(net.Conn).Close() // its server hears of it
