@@ -129,7 +129,10 @@ func (l *Loop) lookAround() {
 	for _, f := range inet.Families {
 		last := netip.Addr{}
 		for r := range l.model.Program(f).Routes.All() {
-			if a := r.Front.Addr; a.IsValid() && a != last && len(addrs) < maxAsked {
+			if len(addrs) == maxAsked {
+				break
+			}
+			if a := r.Front.Addr; a.IsValid() && a != last {
 				addrs, last = append(addrs, a), a
 			}
 		}
