@@ -177,12 +177,13 @@ func TestANodeThatDoesNotAnswer(t *testing.T) {
 		status int // 0 for an error
 		said   string
 	}{
-		"no right":            {func(f *fakeAgents) { delete(f.answers, "n2"); f.err = errors.New("no right") }, 3, "error: node n2 does not answer: no right"},
-		"does not run":        {func(f *fakeAgents) { f.pods[1].Running = false }, 3, "its agent podwall-system/podwall-n2 does not run"},
-		"breaks off":          {func(f *fakeAgents) { f.answers["n2"] = f.answers["n2"][:30] }, 3, "its answer is not complete"},
-		"writes no answer":    {func(f *fakeAgents) { f.answers["n2"] = "hello\n" }, 3, "reading the agent's answer"},
-		"writes without end":  {func(f *fakeAgents) { f.answers["n2"] = strings.Repeat("x", 2<<20) }, 3, "token too long"},
-		"does not end":        {func(f *fakeAgents) { delete(f.answers, "n2"); f.hang = true }, 3, "takes longer than 50ms; see --request-timeout"},
+		"no right":           {func(f *fakeAgents) { delete(f.answers, "n2"); f.err = errors.New("no right") }, 3, "error: node n2 does not answer: no right"},
+		"does not run":       {func(f *fakeAgents) { f.pods[1].Running = false }, 3, "its agent podwall-system/podwall-n2 does not run"},
+		"breaks off":         {func(f *fakeAgents) { f.answers["n2"] = f.answers["n2"][:30] }, 3, "its answer is not complete"},
+		"writes no answer":   {func(f *fakeAgents) { f.answers["n2"] = "hello\n" }, 3, "reading the agent's answer"},
+		"writes without end": {func(f *fakeAgents) { f.answers["n2"] = strings.Repeat("x", 2<<20) }, 3, "token too long"},
+		"does not end": {func(f *fakeAgents) { delete(f.answers, "n2"); f.hang = true }, 3,
+			"takes longer than 50ms; see --request-timeout"},
 		"records nothing":     {func(f *fakeAgents) { f.answers["n2"] = off }, 3, "error: node n2 records no denied flows: the agent runs without"},
 		"no agent answers":    {func(f *fakeAgents) { f.answers, f.err = nil, errors.New("gone") }, 0, "error: node n3 does not answer: gone"},
 		"no agent is there":   {func(f *fakeAgents) { f.pods = nil }, 0, ""},

@@ -80,11 +80,14 @@ func TestWhatIsPlannedByName(t *testing.T) {
 			"nothing of kube-router's firewall is here\n" +
 				"left alone, the name is of no form that kube-router gives: chain ip filter KUBE-POD-FW-mine\n" +
 				"left alone, the name is of no form that kube-router gives: ipset KUBE-SRC-mine\n"},
-		{"iptables-legacy beside it", Inventory{Legacy: []LegacyTable{{Key: Key{Family: "ip6", Name: "filter"}, Chains: []string{"KUBE-FORWARD", podChain}}}, Sets: []string{"KUBE-SRC-4QX7WKXU2QZ3ZVHF"}},
+		{"iptables-legacy beside it", Inventory{
+			Legacy: []LegacyTable{{Key: Key{Family: "ip6", Name: "filter"}, Chains: []string{"KUBE-FORWARD", podChain}}},
+			Sets:   []string{"KUBE-SRC-4QX7WKXU2QZ3ZVHF"}},
 			"ipset  KUBE-SRC-4QX7WKXU2QZ3ZVHF\nthe ipsets stay until the chains of iptables-legacy, which use them, are gone\n" +
 				"not removed: 1 chains of kube-router in table ip6 filter of iptables-legacy. On the node, as root:\n" +
 				Recipe(LegacyTable{Key: Key{Family: "ip6", Name: "filter"}})},
-		{"kube-proxy alone in iptables-legacy", Inventory{Legacy: []LegacyTable{{Key: Key{Family: "ip", Name: "filter"}, Chains: []string{"KUBE-FORWARD"}}}},
+		{"kube-proxy alone in iptables-legacy", Inventory{
+			Legacy: []LegacyTable{{Key: Key{Family: "ip", Name: "filter"}, Chains: []string{"KUBE-FORWARD"}}}},
 			"nothing of kube-router's firewall is here\n"},
 	}
 	for _, tt := range tests {

@@ -29,7 +29,8 @@ func serving(more ...string) []string {
 // rangesOfPods gives the Nodes the ranges of their pods, as a controller does.
 func (w *world) rangesOfPods() {
 	w.t.Helper()
-	for name, ranges := range map[string][]string{"node1": {"10.244.1.0/24", "fd00:244:1::/64"}, "node2": {"10.244.2.0/24", "fd00:244:2::/64"}} {
+	for name, ranges := range map[string][]string{"node1": {"10.244.1.0/24", "fd00:244:1::/64"},
+		"node2": {"10.244.2.0/24", "fd00:244:2::/64"}} {
 		nodes := w.api.CoreV1().Nodes()
 		n, err := nodes.Get(w.t.Context(), name, metav1.GetOptions{})
 		if err != nil {

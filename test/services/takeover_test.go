@@ -330,7 +330,9 @@ func takeOver(t *testing.T, mode string) {
 		t.Errorf("after the take-over the plan is:\n%s", p.Text())
 	}
 	// iptables leaves the tables and the chains of its hooks that it added, empty.
-	left := slices.DeleteFunc(rules(t), func(line string) bool { return !strings.Contains(line, "KUBE") || strings.Contains(line, "FIREWALL") })
+	left := slices.DeleteFunc(rules(t), func(line string) bool {
+		return !strings.Contains(line, "KUBE") || strings.Contains(line, "FIREWALL")
+	})
 	if len(left) > 0 {
 		t.Errorf("left of kube-proxy:\n%s", strings.Join(left, "\n"))
 	}

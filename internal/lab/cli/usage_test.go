@@ -150,7 +150,8 @@ func TestRulesetPrintsWhatADefaultNodeLoads(t *testing.T) {
 func TestRulesetPrintsTheTablesOfServices(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "shop.yaml")
 	text := `
-{apiVersion: v1, kind: Node, metadata: {name: node1}, spec: {podCIDRs: [10.244.1.0/24]}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
+{apiVersion: v1, kind: Node, metadata: {name: node1}, spec: {podCIDRs: [10.244.1.0/24]},
+ status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
 ---
 {apiVersion: v1, kind: Namespace, metadata: {name: shop}}
 ---

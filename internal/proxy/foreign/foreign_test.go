@@ -156,8 +156,9 @@ func TestBesideARunningProxyNothingHelps(t *testing.T) {
 func TestStepsAndWhatStays(t *testing.T) {
 	inv := Inventory{
 		Tables: append(iptablesMode(), table("ip", "kube-proxy"), table("ip6", "kube-proxy")),
-		Sets:   []string{"KUBE-6-LOAD-BALANCER-SOURCE-CID", "KUBE-CLUSTER-IP", "KUBE-SRC-4QX7WKXU2QZ3ZVHF", "KUBE-CLUSTER-IPS", "kube-router-svip"},
-		Links:  []Link{{"kube-ipvs0", "dummy", 2}, {"kube-dummy-if", "bridge", 1}, {"cilium_host", "veth", 1}},
+		Sets: []string{"KUBE-6-LOAD-BALANCER-SOURCE-CID", "KUBE-CLUSTER-IP", "KUBE-SRC-4QX7WKXU2QZ3ZVHF", "KUBE-CLUSTER-IPS",
+			"kube-router-svip"},
+		Links: []Link{{"kube-ipvs0", "dummy", 2}, {"kube-dummy-if", "bridge", 1}, {"cilium_host", "veth", 1}},
 	}
 	p := Decide(inv, true)
 	var steps []string

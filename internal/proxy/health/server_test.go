@@ -170,7 +170,8 @@ func aPortThatIsTaken(t *testing.T) {
 	until(t, "both are problems", func() bool { return len(s.Problems()) == 2 })
 	for i, want := range [][2]string{{fmt.Sprintf("health-check node port %d", taken), "Service shop/a"},
 		{"health port " + other.Addr().String(), "load balancers"}} {
-		if p := s.Problems()[min(i, 1)]; p.Subject != want[0] || !strings.Contains(p.Text, want[1]) || !strings.Contains(p.Cure, "stop the program") {
+		if p := s.Problems()[min(i, 1)]; p.Subject != want[0] || !strings.Contains(p.Text, want[1]) ||
+			!strings.Contains(p.Cure, "stop the program") {
 			t.Errorf("problem %d is %+v, want %v", i, p, want)
 		}
 	}

@@ -59,7 +59,8 @@ func TestWhichSettingsChange(t *testing.T) {
 		{"a larger table than ours", Defaults(), 2, kernel(map[string]int{settingMax: 1 << 20}), with(map[string]int{})},
 		{"few buckets", Defaults(), 4, kernel(map[string]int{settingBuckets: 1024}), with(map[string]int{settingBuckets: 32768})},
 		{"a table without a limit", Defaults(), 64, kernel(map[string]int{settingMax: 0, settingBuckets: 1 << 20}), with(map[string]int{})},
-		{"settings of an operator who is stricter", Defaults(), 4, kernel(map[string]int{settingEstablished: 600, settingCloseWait: 7200}), map[string]int{}},
+		{"settings of an operator who is stricter", Defaults(), 4,
+			kernel(map[string]int{settingEstablished: 600, settingCloseWait: 7200}), map[string]int{}},
 		{"as kube-proxy left them", Defaults(), 4, kernel(timeouts), map[string]int{}},
 		{"on request", liberal, 4, kernel(timeouts), map[string]int{settingLiberal: 1}},
 		{"it is so", liberal, 4, kernel(with(map[string]int{settingLiberal: 1})), map[string]int{}},
@@ -175,7 +176,8 @@ func addrs(list ...string) (out []netip.Addr) {
 }
 
 func TestWhatHasNoRoute(t *testing.T) {
-	ranges := []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12"), netip.MustParsePrefix("fd00:10:96::/112"), netip.MustParsePrefix("10.9.9.9/32")}
+	ranges := []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12"), netip.MustParsePrefix("fd00:10:96::/112"),
+		netip.MustParsePrefix("10.9.9.9/32")}
 	var asked []string
 	ask := func(missing ...string) []Problem {
 		asked = nil

@@ -107,7 +107,8 @@ func TestAPrunedNodeIsConvertedAsTheWholeNode(t *testing.T) {
 	if pruned.ResourceVersion != "7" || pruned.Annotations[metav1.InitialEventsAnnotationKey] != "true" {
 		t.Errorf("kept is %+v, and a watch needs more", pruned.ObjectMeta)
 	}
-	if len(pruned.Labels) != 1 || len(pruned.Spec.Taints) != 1 || pruned.Spec.ProviderID != "" || pruned.Status.Conditions != nil || pruned.Status.Images != nil {
+	if len(pruned.Labels) != 1 || len(pruned.Spec.Taints) != 1 || pruned.Spec.ProviderID != "" ||
+		pruned.Status.Conditions != nil || pruned.Status.Images != nil {
 		t.Errorf("kept is %+v", pruned.Node)
 	}
 	allocs := testing.AllocsPerRun(100, func() {
