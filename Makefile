@@ -20,7 +20,7 @@ CONTAINERD := github.com/containerd/containerd/v2/cmd
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
 .PHONY: help build image release vulncheck demo test test-go fuzz lint vet golangci deploy bench
-.PHONY: prepare kubeapi kube netpol standin cni containerd e2e check vm vm-ipvs mutants soak golden clean FORCE
+.PHONY: prepare kubeapi kube helm netpol standin cni containerd e2e check vm vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,10 +45,10 @@ vulncheck: ## look for known vulnerabilities in what the programs call; GOVULNDB
 demo: build ## show the five example policies and the functional table on this machine's kernel
 	bin/podwall-lab demo
 
-test: prepare lint build image kubeapi kube cni containerd ## run everything: linters, all tests with the race detector, real kernel, API server and cluster
+test: prepare lint build image kubeapi kube helm cni containerd ## run everything: linters, all tests with the race detector, real kernel, API server and cluster
 	$(MAKE) --no-print-directory test-go
 
-test-go: ## run the tests only; make build image kube cni containerd must have been run
+test-go: ## run the tests only; make build image kube helm cni containerd must have been run
 	CI=$(CI) PODWALL_AGENT=$(CURDIR)/bin/podwall-agent PODWALL_CNI_BIN=$(CURDIR)/bin/cni \
 	go test -race -timeout 20m ./...
 	CI=$(CI) go test -C tools -timeout 20m ./...
@@ -83,6 +83,10 @@ kube: kubeapi ## build the rest of a cluster: kubelet, controllers, scheduler, k
 	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/ ./kube ./agnhost
 	gcc -Os -s -static -DVERSION=$(KUBE_VERSION) -o bin/pause $$(go list -C test/kubeapi -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c
 
+helm: ## build helm, of the version that checks the chart (2 CPU minutes the first time)
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -C tools -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/helm helm.sh/helm/v4/cmd/helm
+
 netpol: ## build upstream's specs of NetworkPolicy (4 CPU minutes the first time)
 	@mkdir -p bin
 	CGO_ENABLED=0 go test -C test/kubeapi -c -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/netpol.test ./netpol
@@ -105,7 +109,7 @@ containerd: ## build a container runtime, containerd and runc, for tests of the 
 
 E2E ?= run
 
-e2e: prepare build kube netpol cni containerd image ## try podwall as installed on real clusters: upstream's specs and operators' steps; writes docs/reports (see docs/e2e.md)
+e2e: prepare build kube helm netpol cni containerd image ## try podwall as installed on real clusters: upstream's specs and operators' steps; writes docs/reports (see docs/e2e.md)
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/podwall-e2e ./test/cluster/e2e
 	bin/podwall-e2e $(E2E)
 

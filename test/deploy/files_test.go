@@ -30,16 +30,21 @@ type document struct {
 	text []byte
 }
 
-func documents(t *testing.T, file string) (list []document) {
+func documents(t *testing.T, file string) []document {
 	t.Helper()
 	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range strings.Split("\n"+string(data), "\n---\n") {
+	return split(t, string(data))
+}
+
+func split(t *testing.T, data string) (list []document) {
+	t.Helper()
+	for _, text := range strings.Split("\n"+data, "\n---\n") {
 		d := document{text: []byte(text)}
 		if err := yaml.Unmarshal(d.text, &d.PartialObjectMetadata); err != nil {
-			t.Fatalf("%s: %v", file, err)
+			t.Fatalf("%v in\n%s", err, text)
 		}
 		if d.Kind != "" {
 			list = append(list, d)

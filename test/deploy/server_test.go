@@ -35,10 +35,11 @@ import (
 	"github.com/podwall/podwall/internal/uninstall"
 )
 
-// server is an API server with RBAC, and a client with all rights.
-func server(t *testing.T) (*rest.Config, *rest.RESTClient) {
+// serve starts an API server with RBAC, and returns a client with all rights.
+func serve(t *testing.T) (*kubeapi.Server, *rest.Config, *rest.RESTClient) {
 	t.Helper()
-	cfg, err := kubeapitest.StartWith(t, kubeapi.Options{Profile: kubeapi.Full, Flags: []string{"--allow-privileged=true"}}).RESTConfig()
+	s := kubeapitest.StartWith(t, kubeapi.Options{Profile: kubeapi.Full, Flags: []string{"--allow-privileged=true"}})
+	cfg, err := s.RESTConfig()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +49,7 @@ func server(t *testing.T) (*rest.Config, *rest.RESTClient) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return cfg, client
+	return s, cfg, client
 }
 
 // create has the API server check every field and admit the object, and keep it
@@ -80,7 +81,7 @@ func foreign(d document) bool {
 }
 
 func TestManifestsAndRoleOnAnAPIServer(t *testing.T) {
-	cfg, client := server(t)
+	_, cfg, client := serve(t)
 	for _, file := range []string{tkeFile, takeOver, everyOption, everyHook, cleanFile, plainFile, hooksFile} {
 		for _, d := range documents(t, file) {
 			// What is made for real is what the others need, and the last two files.
