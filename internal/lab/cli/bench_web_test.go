@@ -42,10 +42,33 @@ func webPrograms(t *testing.T) []string {
 	return []string{"--kubeapi", server, "--kube-proxy", proxy}
 }
 
-// The peer is our own agent, started as a peer is: it must have taken all away
-// when its turn ends, or the next turn fails.
+// abThatGetsStuck makes the first run of ab end as a lost connection makes it end, with
+// one to the Service that stays open a while.
+func abThatGetsStuck(t *testing.T) {
+	t.Helper()
+	ab, err := findProgram("ab", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	script := "#!/bin/bash\nmkdir " + dir + "/done 2>/dev/null || exec " + ab + ` "$@"
+exec 3<>/dev/tcp/10.96.0.10/80
+sleep 5 >/dev/null 2>&1 &
+echo 'apr_pollset_poll: The timeout specified has expired (70007)' >&2
+exit 119
+`
+	if err := os.WriteFile(filepath.Join(dir, "ab"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// The first run of ab gets stuck: it is repeated, and the report says so. The peer is
+// our own agent, started as a peer is: it must have taken all away when its turn ends,
+// or the next turn fails.
 func TestBenchWebMeasuresEverySettingAndWritesAWholeReport(t *testing.T) {
 	flags := webPrograms(t)
+	abThatGetsStuck(t)
 	dir := t.TempDir()
 	agent := os.Getenv(agentVariable) + " --gate-socket=" + dir + "/$NODE_NAME.sock"
 	peer := "other agent=trap : TERM; " + agent + " --kubeconfig=$KUBECONFIG; " + agent + " --cleanup-config"
@@ -64,6 +87,9 @@ func TestBenchWebMeasuresEverySettingAndWritesAWholeReport(t *testing.T) {
 	}
 	if text := strings.Join(r.Notes, " "); strings.Contains(text, "did not enforce") || !strings.Contains(text, "above 1 where something is lost") {
 		t.Errorf("notes %q", r.Notes)
+	}
+	if text := strings.Join(r.Notes, " "); !strings.Contains(text, `With "no agent" a run of ab got no answer`) || !strings.Contains(text, "node1, state 3: tcp") {
+		t.Errorf("notes %q, want that a run of ab got stuck, and its connection", r.Notes)
 	}
 	if want := "--peer='other agent=trap"; !strings.Contains(r.Command, want) {
 		t.Errorf("command %q, want %q in it", r.Command, want)

@@ -6,7 +6,9 @@ package web
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strconv"
@@ -48,7 +50,7 @@ func (s *stage) ask(ctx context.Context, requests, concurrency int) (sample, err
 		return sample{}, err
 	}
 	if err := process.Run(s.client.NS, cmd); err != nil {
-		return sample{}, fmt.Errorf("running ab: %w", err)
+		return sample{}, s.failed(err)
 	}
 	after, err := s.meters()
 	if err != nil {
@@ -59,6 +61,43 @@ func (s *stage) ask(ctx context.Context, requests, concurrency int) (sample, err
 	got.serving = after.serving - before.serving
 	got.machine = max(after.machine-before.machine, tick) // a run that is too short has no ratio else
 	return got, err
+}
+
+// stuckError is a run of ab that ended because nothing came for 30 seconds, ab's own
+// limit. Connections are those that were open then.
+type stuckError struct {
+	error
+	connections []string
+}
+
+// failed says why ab failed. Of a run that got stuck it says where, for the kernel
+// remembers the connections.
+func (s *stage) failed(err error) error {
+	err = fmt.Errorf("running ab: %w", err)
+	if !timedOut(err.Error()) {
+		return err
+	}
+	list, listErr := s.openConnections()
+	if listErr != nil {
+		return errors.Join(err, listErr)
+	}
+	return stuckError{err, list}
+}
+
+// timedOut reports whether ab said APR_TIMEUP, 70007.
+func timedOut(text string) bool { return strings.Contains(text, "(70007)") }
+
+// patient asks as ask does, and once more where a run got stuck: a measurement of hours
+// must not end with one lost connection. The report names it.
+func (s *stage) patient(ctx context.Context, name string, requests, concurrency int) (sample, error) {
+	got, err := s.ask(ctx, requests, concurrency)
+	var stuck stuckError
+	if !errors.As(err, &stuck) {
+		return got, err
+	}
+	s.remark(fmt.Sprintf("With %q a run of ab got no answer for 30 s and was repeated. Connections open then: %s.",
+		name, cmp.Or(strings.Join(stuck.connections, "; "), "none")))
+	return s.ask(ctx, requests, concurrency)
 }
 
 // readAB reads ab's report. A request that failed, or was answered with an

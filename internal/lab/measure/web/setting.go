@@ -15,10 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	vnetns "github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
-
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/process"
 )
@@ -56,11 +52,11 @@ func (s *stage) turn(ctx context.Context, set setting) (list []sample, err error
 	if err := s.forget(); err != nil {
 		return nil, err
 	}
-	if _, err := s.ask(ctx, s.Requests/10+1, 10); err != nil { // not counted: caches and neighbours
+	if _, err := s.patient(ctx, set.name, s.Requests/10+1, 10); err != nil { // not counted: caches and neighbours
 		return nil, err
 	}
 	for _, c := range s.Concurrency {
-		got, err := s.ask(ctx, s.Requests, c)
+		got, err := s.patient(ctx, set.name, s.Requests, c)
 		if err != nil {
 			return nil, fmt.Errorf("concurrency %d: %w", c, err)
 		}
@@ -224,21 +220,4 @@ func (s *stage) served(ctx context.Context) error {
 		return s.reached(ctx,
 			s.client) == len(targets()), nil
 	}, s.servers...)
-}
-
-// forget empties the connection tables of the nodes, so that each turn begins
-// with the same.
-func (s *stage) forget() error {
-	for _, node := range realNodes() {
-		h, err := netlink.NewHandleAt(vnetns.NsHandle(s.bed.Node(node).NS.FD()), unix.NETLINK_NETFILTER)
-		if err != nil {
-			return fmt.Errorf("opening the connection table of %s: %w", node, err)
-		}
-		err = h.ConntrackTableFlush(netlink.ConntrackTable)
-		h.Close()
-		if err != nil {
-			return fmt.Errorf("emptying the connection table of %s: %w", node, err)
-		}
-	}
-	return nil
 }
