@@ -74,6 +74,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = agent.RemoveKubeRouter(ctx, cfg.Removal, stdout)
 	case cfg.ListDenied != 0:
 		err = agent.ListDenied(ctx, cfg, stdout)
+	case cfg.Show != config.ShowNone:
+		err = agent.Show(ctx, cfg, stdout)
 	case cfg.Uninstall != config.StepNone:
 		err = agent.Uninstall(ctx, cfg, stdout)
 	default:
@@ -82,7 +84,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	switch {
 	case err == nil:
-	case cfg.ListDenied != 0: // kubectl podwall flows shows it to its user
+	case cfg.ListDenied != 0 || cfg.Show != config.ShowNone: // kubectl podwall shows it to its user
 		fmt.Fprintf(stderr, "podwall-agent: %s\n", logging.Plain(err.Error()))
 	default:
 		log.Error("podwall-agent stops", "err", err)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -102,17 +103,17 @@ func newRecorder(cfg config.Config, store *cluster.Store, s source, o *observe.O
 	return r.Begin()
 }
 
-// serveFlows records denied flows, if there is a recorder, and answers questions about them until
-// ctx ends. The agent enforces without that, too, so a failure is a problem.
+// serveFlows records denied flows, if there is a recorder, and answers questions about them, and the
+// pages, until ctx ends. The agent enforces without that, too, so a failure is a problem.
 func serveFlows(ctx context.Context, g *errgroup.Group, cfg config.Config, r *flows.Recorder, o *observe.Observer,
-	log *slog.Logger) {
+	pages map[string]http.Handler, log *slog.Logger) {
 	if r != nil {
 		g.Go(func() error {
 			r.Run(ctx)
 			return nil
 		})
 	}
-	s := &flows.Server{Recorder: r, Node: cfg.NodeName, Denied: deniedSince()}
+	s := &flows.Server{Recorder: r, Node: cfg.NodeName, Denied: deniedSince(), Pages: pages}
 	g.Go(func() error { return answerFlows(ctx, s, o, log) })
 }
 

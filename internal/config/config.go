@@ -94,6 +94,17 @@ const (
 	ProbeReady Probe = "ready"
 )
 
+// Show is what the agent of the node can print about itself.
+type Show string
+
+// What can be printed: the status page, the metrics, the rules in the kernel.
+const (
+	ShowNone    Show = ""
+	ShowStatus  Show = "status"
+	ShowMetrics Show = "metrics"
+	ShowRuleset Show = "ruleset"
+)
+
 // DeniedSink is where records of denied flows go, beside the agent's own memory.
 type DeniedSink string
 
@@ -178,6 +189,8 @@ type Config struct {
 	// for so long, print them and exit; 0 is no. With FollowDenied it prints what comes, too.
 	ListDenied   time.Duration
 	FollowDenied bool
+	// Show makes the agent ask the one that runs on this node for this, print it and exit.
+	Show Show
 	// Version makes the agent print its version and exit. Nothing else is
 	// checked then.
 	Version bool

@@ -64,6 +64,9 @@ func (c Config) commands() (list []string) {
 	if c.ListDenied != 0 {
 		list = append(list, "--list-denied-flows")
 	}
+	if c.Show != ShowNone {
+		list = append(list, "--show")
+	}
 	return list
 }
 

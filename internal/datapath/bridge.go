@@ -56,6 +56,7 @@ func (d *Datapath) agree(desired *nft.Table) error {
 	}
 	if t.known = err == nil; t.known {
 		t.actual = desired
+		d.shown.bridge.Store(desired)
 	}
 	return d.trust(err)
 }

@@ -92,6 +92,7 @@ type Datapath struct {
 	cuts     cuts
 	opening  opening
 
+	shown     shown
 	left      omitted // objects that the kernel refuses
 	refusals  int     // commits refused in a row
 	untracked string  // why IPVS packets bypass our chains, "" if they do not

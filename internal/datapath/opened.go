@@ -71,6 +71,8 @@ func (d *Datapath) forgetKernel() {
 	d.cuts.arrivals.disarm()
 	clear(d.settings.was)
 	d.bridge = bridgeTable{bound: d.bridge.bound}
+	d.shown.judging.Store(nil)
+	d.shown.bridge.Store(nil)
 }
 
 func (d *Datapath) openProblem() decide.Problem {

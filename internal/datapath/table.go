@@ -90,6 +90,7 @@ func (d *Datapath) write(ctx context.Context, desired *nft.Table, ops []nft.Op) 
 		return err
 	}
 	t.actual, t.wrote, t.asRead = desired, desired, false
+	d.shown.judging.Store(desired)
 	return nil
 }
 

@@ -56,6 +56,8 @@ type agents interface {
 	list(ctx context.Context) ([]agentPod, error)
 	// denied writes the answer of one agent, line by line, until it ends or ctx does.
 	denied(ctx context.Context, a agentPod, since time.Duration, follow bool, out io.Writer) error
+	// show writes what one agent knows of itself: a value of its flag --show.
+	show(ctx context.Context, a agentPod, what string, out io.Writer) error
 }
 
 // clusterAgents asks by an API server. Agents are in one namespace: the rights there say who is believed,
@@ -94,6 +96,33 @@ func (c *clusterAgents) list(ctx context.Context) ([]agentPod, error) {
 	return agentsAmong(pods.Items), nil
 }
 
+// findAgents returns the agents of a cluster; of one node if it is given. those is set in tests.
+func (s *source) findAgents(ctx context.Context, those agents, node string) (agents, []agentPod, error) {
+	if s.agents == "" { // to the API server it would mean all
+		return nil, nil, errors.New("--agents-namespace: want the name of a namespace")
+	}
+	if those == nil {
+		config, err := s.cluster.ToRESTConfig()
+		if err != nil {
+			return nil, nil, fmt.Errorf("finding the cluster: %w; %s", err, s.cure())
+		}
+		those = newClusterAgents(config, s.agents)
+	}
+	all, err := those.list(ctx)
+	if err != nil {
+		return nil, nil, s.unanswered(ctx, err)
+	}
+	asked := slices.DeleteFunc(slices.Clone(all), func(a agentPod) bool { return node != "" && a.Node != node })
+	switch {
+	case len(all) == 0:
+		return nil, nil, fmt.Errorf("no agent runs in the namespace %s: no pod of a DaemonSet has the label %s there; "+
+			"name the namespace of podwall with --agents-namespace", s.agents, agentLabels)
+	case len(asked) == 0:
+		return nil, nil, fmt.Errorf("no agent runs on a node %s", node)
+	}
+	return those, asked, nil
+}
+
 // agentsAmong returns the agents among pods with their labels: those of a DaemonSet that have their
 // container, sorted by node.
 func agentsAmong(pods []corev1.Pod) (list []agentPod) {
@@ -117,14 +146,24 @@ func agentsAmong(pods []corev1.Pod) (list []agentPod) {
 
 func (c *clusterAgents) denied(ctx context.Context, a agentPod, since time.Duration, follow bool,
 	out io.Writer) error {
+	args := []string{"--list-denied-flows=" + since.String()}
+	if follow {
+		args = append(args, "--follow")
+	}
+	return c.exec(ctx, a, args, out)
+}
+
+func (c *clusterAgents) show(ctx context.Context, a agentPod, what string, out io.Writer) error {
+	return c.exec(ctx, a, []string{"--show=" + what}, out)
+}
+
+// exec runs the agent's program in the agent's container until it ends or ctx does.
+func (c *clusterAgents) exec(ctx context.Context, a agentPod, args []string, out io.Writer) error {
 	client, err := c.client()
 	if err != nil {
 		return err
 	}
-	command := []string{agentProgram, "--list-denied-flows=" + since.String()}
-	if follow {
-		command = append(command, "--follow")
-	}
+	command := append([]string{agentProgram}, args...)
 	at := client.Post().Namespace(a.Key.Namespace).Resource("pods").Name(a.Key.Name).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{Container: agentContainer, Command: command, Stdout: true, Stderr: true},
 			scheme.ParameterCodec).URL()
@@ -148,7 +187,7 @@ func (c *clusterAgents) denied(ctx context.Context, a agentPod, since time.Durat
 	case ctx.Err() != nil:
 		return nil
 	case err != nil && strings.Contains(err.Error(), "is forbidden"): // its type depends on the transport
-		return fmt.Errorf("no right to create pods/exec in %s, which shows the flows of all namespaces: %w",
+		return fmt.Errorf("no right to create pods/exec in %s, which shows what is of all namespaces: %w",
 			a.Key.Namespace, err)
 	case err != nil && said.String() != "":
 		return errors.New(said.String())

@@ -211,35 +211,14 @@ func (c *flowsCommand) report(asked []agentPod, answers []nodeAnswer) (r flowsRe
 
 // find returns the agents to ask, and settles how long one may take.
 func (c *flowsCommand) find(ctx context.Context) ([]agentPod, error) {
-	if c.source.agents == "" { // to the API server it would mean all
-		return nil, errors.New("--agents-namespace: want the name of a namespace")
-	}
 	c.asked = time.Now()
 	var err error
 	if c.patience, err = c.source.answerTime(); err != nil {
 		return nil, err
 	}
-	if c.agents == nil {
-		config, err := c.source.cluster.ToRESTConfig()
-		if err != nil {
-			return nil, fmt.Errorf("finding the cluster: %w; %s", err, c.source.cure())
-		}
-		c.agents = newClusterAgents(config, c.source.agents)
-	}
-	all, err := c.agents.list(ctx)
-	if err != nil {
-		return nil, c.source.unanswered(ctx, err)
-	}
-	asked := slices.DeleteFunc(slices.Clone(all),
-		func(a agentPod) bool { return c.filter.node != "" && a.Node != c.filter.node })
-	switch {
-	case len(all) == 0:
-		return nil, fmt.Errorf("no agent runs in the namespace %s: no pod of a DaemonSet has the label %s there; "+
-			"name the namespace of podwall with --agents-namespace", c.source.agents, agentLabels)
-	case len(asked) == 0:
-		return nil, fmt.Errorf("no agent runs on a node %s", c.filter.node)
-	}
-	return asked, nil
+	var list []agentPod
+	c.agents, list, err = c.source.findAgents(ctx, c.agents, c.filter.node)
+	return list, err
 }
 
 // nodeAnswer is one agent's.

@@ -59,6 +59,10 @@ func (f *fakeAgents) denied(ctx context.Context, a agentPod, since time.Duration
 	return nil
 }
 
+func (f *fakeAgents) show(ctx context.Context, a agentPod, what string, out io.Writer) error {
+	return f.denied(ctx, agentPod{Node: a.Node + " " + what}, 0, false, out)
+}
+
 func node(name string) agentPod {
 	return agentPod{Key: cluster.Key{Namespace: "podwall-system", Name: "podwall-" + name}, Node: name, Running: true}
 }

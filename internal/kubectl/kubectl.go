@@ -91,14 +91,15 @@ something was found; ` + statusHelp + ` 130 interrupted.`,
   kubectl podwall rules -n shop web-0
   kubectl podwall flows -n shop --follow
   kubectl podwall audit -A --since 24h
-  kubectl podwall generate -n shop --since 24h`,
+  kubectl podwall generate -n shop --since 24h
+  kubectl podwall bundle`,
 		Version: version,
 		Args:    command.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.AddCommand(newExplain(s), newCan(s),
 		newMatrix(s), newDiff(s), newLint(s), newRules(s), newFlows(s), newAudit(s),
-		newGenerate(s))
+		newGenerate(s), newBundle(s, version))
 	command.Setup(root, s.Out, s.Err)
 	return root
 }

@@ -38,16 +38,22 @@ func newSource(s Streams) *source {
 }
 
 func (s *source) bind(cmd *cobra.Command) {
+	s.bindFiles(cmd)
+	s.bindCluster(cmd)
+	f := cmd.Flags()
+	f.StringVar(&s.family, "ip-family", "",
+		"ask about one family only: `ipv4|ipv6`; by default about all that both ends have")
+	f.StringVar(&s.audit, auditFlag, "", "what agents run with: forbid, allow or allow-namespaces (`MODE`); "+
+		"by default what those in podwall-system do, or allow")
+}
+
+// bindFiles binds the flags that say which files.
+func (s *source) bindFiles(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVarP(&s.from.Paths, "filename", "f", nil,
 		"`PATH` of a file or directory with manifests instead of a cluster, - for the standard input; "+
 			"may be given again")
 	f.BoolVarP(&s.from.Recursive, "recursive", "R", false, "read the directories below -f too")
-	s.bindCluster(cmd)
-	f.StringVar(&s.family, "ip-family", "",
-		"ask about one family only: `ipv4|ipv6`; by default about all that both ends have")
-	f.StringVar(&s.audit, auditFlag, "", "what agents run with: forbid, allow or allow-namespaces (`MODE`); "+
-		"by default what those in podwall-system do, or allow")
 }
 
 // bindCluster binds the flags that say which cluster.

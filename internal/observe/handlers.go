@@ -23,7 +23,7 @@ func (o *Observer) statusHandler() *http.ServeMux {
 // serveMetrics adds the metrics. The path is compared by hand, because a
 // pattern made from an operator's text could make ServeMux panic.
 func (o *Observer) serveMetrics(mux *http.ServeMux, path string) {
-	metrics := promhttp.HandlerFor(o.reg, promhttp.HandlerOpts{})
+	metrics := o.metricsPage()
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != path {
 			http.NotFound(w, r)
@@ -31,6 +31,15 @@ func (o *Observer) serveMetrics(mux *http.ServeMux, path string) {
 		}
 		metrics.ServeHTTP(w, r)
 	})
+}
+
+// Pages returns the pages for who asks the agent in another way than by its ports: /statusz and /metrics.
+func (o *Observer) Pages() map[string]http.Handler {
+	return map[string]http.Handler{"/statusz": http.HandlerFunc(o.serveStatus), "/metrics": o.metricsPage()}
+}
+
+func (o *Observer) metricsPage() http.Handler {
+	return promhttp.HandlerFor(o.reg, promhttp.HandlerOpts{})
 }
 
 // serveHealth answers as kube-router does, "OK" or status 500, so that probes

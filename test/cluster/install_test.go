@@ -91,6 +91,13 @@ func showsDenied(t *testing.T, c *cluster.Cluster, k *console, pods map[string]*
 			t.Errorf("kubectl podwall flows does not say %q:\n%s", want, out)
 		}
 	}
+	out = k.run("kubectl podwall bundle -o - | tar -xzO podwall-bundle/bundle.json " +
+		"podwall-bundle/nodes/" + c.Nodes()[0].Name + "/ruleset.nft podwall-bundle/nodes/" + c.Nodes()[0].Name + "/status.json")
+	for _, want := range []string{`"missing": []`, "# table inet podwall: the kernel has exactly this\n", `"ready": true`} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the bundle does not say %q:\n%s", want, out)
+		}
+	}
 	if out := k.run("timeout -s INT 5 kubectl podwall flows -A --follow -o json || true"); !strings.Contains(out, `"name":"foe"`) {
 		t.Errorf("followed flows:\n%s", out)
 	}

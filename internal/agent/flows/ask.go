@@ -24,10 +24,17 @@ import (
 // Ask copies the answer of this node's agent to out, line by line: see denied.Line. It ends with the
 // answer, or with ctx if it follows. Only root is answered.
 func Ask(ctx context.Context, out io.Writer, since time.Time, follow bool) error {
-	transport := &http.Transport{DialContext: dial, DisableKeepAlives: true}
+	return read(ctx, out, "/flows", url.Values{
+		"since": {since.Format(time.RFC3339Nano)}, "follow": {strconv.FormatBool(follow)}})
+}
+
+// Page copies a page of this node's agent to out: see Server.Pages. Only root is answered.
+func Page(ctx context.Context, out io.Writer, path string) error { return read(ctx, out, path, nil) }
+
+func read(ctx context.Context, out io.Writer, path string, query url.Values) error {
+	transport := &http.Transport{DialContext: dial, DisableKeepAlives: true, DisableCompression: true}
 	defer transport.CloseIdleConnections()
-	question := url.URL{Scheme: "http", Host: "agent", Path: "/flows", RawQuery: url.Values{
-		"since": {since.Format(time.RFC3339Nano)}, "follow": {strconv.FormatBool(follow)}}.Encode()}
+	question := url.URL{Scheme: "http", Host: "agent", Path: path, RawQuery: query.Encode()}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, question.String(), nil)
 	if err != nil {
 		return fmt.Errorf("asking the agent: %w", err)

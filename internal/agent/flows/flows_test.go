@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -56,7 +57,10 @@ func (r *Recorder) record(ports ...uint16) {
 // serve answers for the recorder, in this network namespace, until the test ends.
 func serve(t *testing.T, r *Recorder) {
 	t.Helper()
-	s := &Server{Recorder: r, Node: "n", Denied: func() (uint64, error) { return 10, nil }}
+	pages := map[string]http.Handler{"/statusz": http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "the status")
+	})}
+	s := &Server{Recorder: r, Node: "n", Pages: pages, Denied: func() (uint64, error) { return 10, nil }}
 	if err := s.Listen(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -92,9 +96,19 @@ func TestOnlyRootIsTold(t *testing.T) {
 			if text, err = ask(t, time.Now().Add(time.Hour)); err != nil || strings.Contains(text, `"flow"`) {
 				t.Errorf("of what is to come root is told %q, %v", text, err)
 			}
+			var page bytes.Buffer
+			if err := Page(t.Context(), &page, "/statusz"); err != nil || page.String() != "the status" {
+				t.Errorf("of a page root is told %q, %v", &page, err)
+			}
+			if err := Page(t.Context(), &page, "/secret"); err == nil || !strings.Contains(err.Error(), "404") {
+				t.Errorf("of a page that does not exist root is told %q, %v", &page, err)
+			}
 			apart.AsUser(t, 65534, func() {
-				if said := raw(t); strings.Contains(said, "200") || strings.Contains(said, "shop") {
-					t.Errorf("another user is told %q", said)
+				for _, path := range []string{"/flows?since=2026-01-01T00:00:00Z", "/statusz"} {
+					if said := raw(t, path); strings.Contains(said, "200") || strings.Contains(said, "shop") ||
+						strings.Contains(said, "the status") {
+						t.Errorf("%s: another user is told %q", path, said)
+					}
 				}
 			})
 			if err := (&Server{}).Listen(t.Context()); err == nil {
@@ -124,14 +138,14 @@ func TestOnlyRootIsTold(t *testing.T) {
 }
 
 // raw asks on this thread, without a goroutine that has another user.
-func raw(t *testing.T) string {
+func raw(t *testing.T, path string) string {
 	t.Helper()
 	conn, err := net.Dial("unix", Socket)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprint(conn, "GET /flows?since=2026-01-01T00:00:00Z HTTP/1.0\r\n\r\n")
+	fmt.Fprintf(conn, "GET %s HTTP/1.0\r\n\r\n", path)
 	said, err := io.ReadAll(conn)
 	if err != nil && !errors.Is(err, unix.ECONNRESET) { // what was asked is not read
 		t.Fatal(err)

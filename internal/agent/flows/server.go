@@ -32,6 +32,8 @@ const (
 	// headerTime is how long a client may take to ask, writeTime how long to take one line.
 	headerTime = 5 * time.Second
 	writeTime  = 10 * time.Second
+	// pageTime is how long a client may take to read a page.
+	pageTime = time.Minute
 )
 
 // Server answers root about the records of a node.
@@ -39,6 +41,8 @@ type Server struct {
 	// Recorder is nil if the agent records nothing.
 	Recorder *Recorder
 	Node     string
+	// Pages are further pages for root, by path: what the agent knows of itself. May be nil.
+	Pages map[string]http.Handler
 	// Denied returns how many packets policies have denied since the agent started.
 	Denied func() (uint64, error)
 
@@ -87,6 +91,9 @@ func (l rootOnly) Accept() (net.Conn, error) {
 func (s *Server) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /flows", s.serve)
+	for path, page := range s.Pages {
+		mux.Handle("GET "+path, s.bounded(page))
+	}
 	h := &http.Server{Handler: mux,
 		ReadHeaderTimeout: headerTime, ReadTimeout: headerTime, IdleTimeout: headerTime,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
@@ -108,18 +115,40 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
+// bounded serves a page to as many as may ask at the same time.
+func (s *Server) bounded(page http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		leave, ok := enter(w, s.questions)
+		if !ok {
+			return
+		}
+		defer leave()
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(pageTime)) // a Unix socket has it
+		page.ServeHTTP(w, q)
+	})
+}
+
+// enter takes a place, or says that there is none.
+func enter(w http.ResponseWriter, places chan struct{}) (leave func(), ok bool) {
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, true
+	default:
+		http.Error(w, "too many ask at the same time, try again", http.StatusServiceUnavailable)
+		return nil, false
+	}
+}
+
 func (s *Server) serve(w http.ResponseWriter, q *http.Request) {
 	follow, places := q.FormValue("follow") == "true", s.questions
 	if follow {
 		places = s.followers
 	}
-	select {
-	case places <- struct{}{}:
-		defer func() { <-places }()
-	default:
-		http.Error(w, "too many ask at the same time, try again", http.StatusServiceUnavailable)
+	leave, ok := enter(w, places)
+	if !ok {
 		return
 	}
+	defer leave()
 	since, err := time.Parse(time.RFC3339Nano, q.FormValue("since"))
 	if err != nil {
 		http.Error(w, "since: "+err.Error(), http.StatusBadRequest)
