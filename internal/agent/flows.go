@@ -144,18 +144,27 @@ func answerFlows(ctx context.Context, s *flows.Server, o *observe.Observer, log 
 }
 
 // deniedSince returns what counts the packets that policies have denied since now, or would have in
-// audit mode. A counter that went back was made again by the kernel.
-func deniedSince() func() (uint64, error) {
-	start, _ := deniedByPolicy() // no table yet: 0
+// audit mode. A counter that went back was made again by the kernel; what it had is counted as far as it was
+// read.
+func deniedSince() func() (uint64, error) { return summed(deniedByPolicy) }
+
+// summed returns how far a counter has gone on since now, over its restarts.
+func summed(read func() (uint64, error)) func() (uint64, error) {
+	last, _ := read() // no table yet: 0
+	sum := uint64(0)
 	var mu sync.Mutex
 	return func() (uint64, error) {
-		now, err := deniedByPolicy()
 		mu.Lock()
 		defer mu.Unlock()
-		if now < start {
-			start = 0
+		now, err := read()
+		if err != nil {
+			return sum, err
 		}
-		return now - start, err
+		if now < last {
+			last = 0
+		}
+		sum, last = sum+now-last, now
+		return sum, nil
 	}
 }
 

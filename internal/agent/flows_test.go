@@ -93,3 +93,19 @@ func TestRecordsForNobody(t *testing.T) {
 		t.Errorf("the first line is %q, %v", line, err)
 	}
 }
+
+// A counter that the kernel made again does not hide packets of before.
+func TestACounterThatBeginsAgain(t *testing.T) {
+	value, failed := uint64(10), error(nil)
+	count := summed(func() (uint64, error) { return value, failed })
+	for _, step := range []struct{ value, want uint64 }{{10, 0}, {14, 4}, {3, 7}, {3, 7}, {20, 24}} {
+		value = step.value
+		if got, err := count(); got != step.want || err != nil {
+			t.Errorf("at %d: %d, %v; want %d", value, got, err, step.want)
+		}
+	}
+	failed = io.EOF
+	if _, err := count(); err == nil {
+		t.Error("a failure is not reported")
+	}
+}

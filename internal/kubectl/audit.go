@@ -215,8 +215,8 @@ func whyUnknown(a nodeAnswer, begin time.Time) string {
 		return a.more()
 	case a.reach(begin) != "":
 		return a.reach(begin)
-	case s.Suppressed > 0:
-		return fmt.Sprintf("%d packets have no record", s.Suppressed)
+	case a.suppressed(begin):
+		return a.leftOut()
 	}
 	return ""
 }

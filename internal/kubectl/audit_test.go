@@ -19,7 +19,9 @@ func TestWhatAnAuditKnows(t *testing.T) {
 	would := flow("n1", "shop/client", "shop/web-0", 1, "shop/web", "shop/all")
 	would.Verdict = denied.WouldDeny
 	whole := denied.Summary{Recording: true, Since: time.Unix(0, 0)}
-	young, flooded, forgetful := whole, whole, whole
+	young, flooded, forgetful, late, early := whole, whole, whole, whole, whole
+	late.Suppressed, late.SuppressedTo = 3, time.Now().Add(-time.Minute)
+	early.Suppressed, early.SuppressedTo = 3, time.Now().Add(-2*time.Hour)
 	young.Since, flooded.Suppressed = time.Now(), 3
 	forgetful.Forgotten, forgetful.ForgottenTo = 1, time.Now()
 	for name, c := range map[string]struct {
@@ -27,12 +29,15 @@ func TestWhatAnAuditKnows(t *testing.T) {
 		flows   int
 		unknown string
 	}{
-		"nothing was seen":       {answerOf(whole), 0, ""},
-		"something was":          {answerOf(whole, would), 1, ""},
-		"of another policy":      {answerOf(whole, flow("n1", "shop/client", "shop/db", 1, "shop/db")), 0, ""},
-		"nothing is recorded":    {answerOf(denied.Summary{Why: "off"}), 0, "node n1: it records nothing: off"},
-		"not for so long":        {answerOf(young), 0, "only (it records since then)"},
-		"some have no record":    {answerOf(flooded, would), 1, "3 packets have no record"},
+		"nothing was seen":    {answerOf(whole), 0, ""},
+		"something was":       {answerOf(whole, would), 1, ""},
+		"of another policy":   {answerOf(whole, flow("n1", "shop/client", "shop/db", 1, "shop/db")), 0, ""},
+		"nothing is recorded": {answerOf(denied.Summary{Why: "off"}), 0, "node n1: it records nothing: off"},
+		"not for so long":     {answerOf(young), 0, "only (it records since then)"},
+		"some have no record": {answerOf(flooded, would), 1, "3 packets have no record"},
+		"some have none just now": {answerOf(late), 0, "3 packets have no record, the last ones about " +
+			late.SuppressedTo.UTC().Format(time.RFC3339)},
+		"some had none long ago": {answerOf(early, would), 1, ""},
 		"records gave way":       {answerOf(forgetful), 0, "only (1 older ones are forgotten)"},
 		"the node does not tell": {"", 0, "node n1: no right"},
 	} {

@@ -342,6 +342,22 @@ func (a nodeAnswer) reach(begin time.Time) string {
 	return ""
 }
 
+// suppressed reports whether packets after a time may have no record.
+func (a nodeAnswer) suppressed(begin time.Time) bool {
+	s := a.summary
+	return s.Suppressed > 0 && (s.SuppressedTo.IsZero() || s.SuppressedTo.After(begin))
+}
+
+// leftOut says how many packets have no record, and when the last one came.
+func (a nodeAnswer) leftOut() string {
+	s := a.summary
+	if s.SuppressedTo.IsZero() { // it does not say
+		return fmt.Sprintf("%d packets have no record", s.Suppressed)
+	}
+	return fmt.Sprintf("%d packets have no record, the last ones about %s; ask about the time since then",
+		s.Suppressed, s.SuppressedTo.UTC().Format(time.RFC3339))
+}
+
 // sayNode says what a node's records leave out. For who follows it is said when it is known, otherwise
 // in the order of the nodes.
 func (c *flowsCommand) sayNode(a agentPod, got nodeAnswer) {
@@ -356,7 +372,7 @@ func (c *flowsCommand) sayNode(a agentPod, got nodeAnswer) {
 		c.say(fmt.Sprintf("error: node %s does not answer: %v", a.Node, got.err))
 	case !s.Recording:
 		c.say(fmt.Sprintf("error: node %s records no denied flows: %s", a.Node, s.Why))
-	case s.Suppressed > 0:
+	case got.suppressed(time.Now().Add(-c.since)):
 		c.say(fmt.Sprintf("%ssince %s, %d packets were recorded and %d more denied",
 			node, s.Since.UTC().Format(time.RFC3339), s.Recorded, s.Suppressed))
 	}

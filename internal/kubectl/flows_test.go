@@ -301,6 +301,8 @@ func TestRecordsThatDoNotReachBack(t *testing.T) {
 	forgetful := denied.Summary{Recording: true, Forgotten: 7, ForgottenTo: now.Add(-2 * time.Minute)}
 	long := denied.Summary{Recording: true, Forgotten: 7, ForgottenTo: now.Add(-time.Hour)}
 	silent := denied.Summary{Recording: true, Forgotten: 7}
+	flooded := denied.Summary{Recording: true, Suppressed: 7, SuppressedTo: now.Add(-time.Minute)}
+	dried := denied.Summary{Recording: true, Suppressed: 7, SuppressedTo: now.Add(-time.Hour)}
 	for name, c := range map[string]struct {
 		summary denied.Summary
 		said    string
@@ -310,7 +312,9 @@ func TestRecordsThatDoNotReachBack(t *testing.T) {
 		"young":          {young, "node n1: records reach back to " + young.Since.Format(time.RFC3339) + " only (it records since then)\n"},
 		"forgetful": {forgetful, "node n1: records reach back to " + forgetful.ForgottenTo.Format(time.RFC3339) +
 			" only (7 older ones are forgotten)\n"},
-		"no time": {silent, "node n1: 7 records are forgotten\n"},
+		"a flood":              {flooded, "node n1: since 0001-01-01T00:00:00Z, 0 packets were recorded and 7 more denied\n"},
+		"a flood that is over": {dried, ""},
+		"no time":              {silent, "node n1: 7 records are forgotten\n"},
 	} {
 		f := &fakeAgents{pods: []agentPod{node("n1")}, answers: map[string]string{"n1": answerOf(c.summary)}}
 		out, said, err := askFlows(t.Context(), t, f)

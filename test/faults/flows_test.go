@@ -161,8 +161,12 @@ func TestAFloodOfDeniesHidesNoOther(t *testing.T) {
 				slices.ContainsFunc(list, func(r denied.Record) bool { return r.Source.Pod.Name == "far" })
 		})
 		_, sum := w.flows()
-		if sum.Suppressed == 0 || sum.Recorded+sum.Suppressed != packets+2 {
-			t.Errorf("%d recorded and %d suppressed, of %d", sum.Recorded, sum.Suppressed, packets+2)
+		if sum.Suppressed == 0 || sum.Recorded+sum.Suppressed != packets+2 || sum.SuppressedTo.Before(sum.Since) {
+			t.Errorf("%d recorded and %d suppressed until %s, of %d", sum.Recorded, sum.Suppressed, sum.SuppressedTo, packets+2)
+		}
+		w.knock(jailed, peer, "udp", false, 444)
+		if _, later := w.flows(); later.Suppressed != sum.Suppressed || !later.SuppressedTo.Equal(sum.SuppressedTo) {
+			t.Errorf("after a packet that is recorded: %+v, before %+v", later, sum)
 		}
 	})
 }

@@ -260,8 +260,8 @@ func TestPacketsOnTheirWayAreNotSuppressed(t *testing.T) {
 			}
 			return 8 + missing, nil
 		}}
-		if n := s.suppressed(t.Context()); n != missing {
-			t.Errorf("%d packets are suppressed, want %d", n, missing)
+		if n, err := s.suppressed(t.Context(), 0); n != missing || err != nil {
+			t.Errorf("%d packets are suppressed, want %d; %v", n, missing, err)
 		}
 	}
 	r := recorder()

@@ -48,6 +48,7 @@ type Server struct {
 
 	listener             net.Listener
 	questions, followers chan struct{}
+	left                 leftOut
 }
 
 // Listen takes the socket. It is an error that another process has it.
@@ -89,6 +90,8 @@ func (l rootOnly) Accept() (net.Conn, error) {
 
 // Run answers until ctx ends; every answer ends with it. Listen must have succeeded before.
 func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /flows", s.serve)
 	for path, page := range s.Pages {
@@ -105,7 +108,14 @@ func (s *Server) Run(ctx context.Context) error {
 		defer cancel()
 		_ = errors.Join(h.Shutdown(last), h.Close()) // Serve reports it
 	})
-	err := h.Serve(s.listener)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		s.watch(ctx, countEach)
+	}()
+	err := h.Serve(s.listener) // not before ctx ends, unless the socket fails
+	cancel()
+	<-watched
 	if !stop() {
 		<-closed
 	}
@@ -173,7 +183,9 @@ func (s *Server) answer(ctx context.Context, out *writer, since time.Time, follo
 	for i := range list {
 		out.line(denied.Line{Flow: &list[i]})
 	}
-	summary.Suppressed = s.suppressed(ctx)
+	if err := s.count(ctx, &summary); err != nil { // then there may be any number
+		summary.Recording, summary.Why = false, err.Error()
+	}
 	out.line(denied.Line{Summary: &summary})
 	for f != nil && out.err == nil {
 		select {
@@ -186,40 +198,6 @@ func (s *Server) answer(ctx context.Context, out *writer, since time.Time, follo
 			}
 		}
 	}
-}
-
-// Packets are on their way to the recorder for a tenth of a second (see nflog), so that one look at the
-// kernel's counters finds packets without a record that will have one.
-const (
-	looks    = 8
-	lookEach = 37 * time.Millisecond
-)
-
-// suppressed returns how many packets were denied and have no record: the least that a few looks find. Each
-// reads the recorder first, so that none finds too few.
-func (s *Server) suppressed(ctx context.Context) (least uint64) {
-	for look := range looks {
-		if look > 0 {
-			select {
-			case <-ctx.Done():
-				return least
-			case <-time.After(lookEach):
-			}
-		}
-		known := s.Recorder.known()
-		all, err := s.Denied()
-		if err != nil {
-			return least
-		}
-		missing := all - min(all, known)
-		if least = min(least, missing); look == 0 {
-			least = missing
-		}
-		if least == 0 {
-			break
-		}
-	}
-	return least
 }
 
 // writer writes lines until one fails: the client went away, or does not read.

@@ -24,6 +24,9 @@ type Summary struct {
 	// is none: above the rate of a pod, or too many at once.
 	Recorded   uint64 `json:"recorded"`
 	Suppressed uint64 `json:"suppressed"`
+	// SuppressedTo is a time after which no packet was suppressed, when Suppressed is above 0: when it was
+	// noticed that there were more. It is zero for an agent that does not say.
+	SuppressedTo time.Time `json:"suppressedTo,omitzero"`
 	// Forgotten are records that gave way to newer ones.
 	Forgotten uint64 `json:"forgotten"`
 	// ForgottenTo is the latest last packet of a forgotten record: of the time after it, none is forgotten.
