@@ -218,7 +218,9 @@ func (l *Loop) pass(ctx context.Context) error {
 	if l.waited == 0 {
 		l.waited = delta.Since
 	}
-	l.index.Apply(&delta)
+	if err := l.index.Apply(ctx, &delta); err != nil {
+		return err // the agent ends
+	}
 	l.noteNode(delta.Nodes)
 	model, report, err := l.apply(ctx)
 	if err == nil {
@@ -237,7 +239,7 @@ func (l *Loop) pass(ctx context.Context) error {
 
 // apply brings the model into the kernel, with the node's addresses of now.
 func (l *Loop) apply(ctx context.Context) (*service.Model, tables.Report, error) {
-	if err := l.adjust(); err != nil {
+	if err := l.adjust(ctx); err != nil {
 		return l.index.Model(), tables.Report{}, err
 	}
 	model := l.index.Model()
@@ -255,7 +257,7 @@ func (l *Loop) noteNode(changes []cluster.Change[cluster.Node]) {
 }
 
 // adjust brings the settings up to date with the node.
-func (l *Loop) adjust() error {
+func (l *Loop) adjust(ctx context.Context) error {
 	if l.local == nil {
 		local, err := l.Local()
 		if err != nil {
@@ -266,7 +268,7 @@ func (l *Loop) adjust() error {
 	now := l.Options.settings(l.own, l.local, l.Store.Reserved(l.Options.APIServer))
 	if !reflect.DeepEqual(now, l.settings) {
 		l.settings = now
-		l.index.Set(now)
+		return l.index.Set(ctx, now)
 	}
 	return nil
 }

@@ -46,9 +46,10 @@ const (
 	// States of TCP connections (enum tcp_conntrack).
 	synSent, timeWait, closed = 1, 7, 8
 
-	filterOrig   = 1
-	filterReply  = 2
-	filterSource = 1 << 0 // of an address
+	filterOrig     = 1
+	filterReply    = 2
+	filterSource   = 1 << 0 // of an address
+	filterProtocol = 1 << 3
 
 	attrStatsEntries = 1
 	attrStatsMax     = 2

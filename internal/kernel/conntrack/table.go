@@ -37,6 +37,19 @@ func (c *Conn) DumpAddress(a netip.Addr, take func(*inet.Connection)) error {
 	return nil
 }
 
+// DumpProtocol calls take for the entries of one family and protocol; the kernel filters the others. It needs
+// kernel 5.8.
+func (c *Conn) DumpProtocol(f inet.Family, p inet.Protocol, take func(*inet.Connection)) error {
+	b := c.begin(msgGet, unix.NLM_F_DUMP, f)
+	b = nested(b, attrOrig, func(b []byte) []byte {
+		return nested(b, tupleProto, func(b []byte) []byte { return attr(b, protoNum, byte(p)) })
+	})
+	b = nested(b, attrFilter, func(b []byte) []byte {
+		return attr(b, filterOrig, binary.NativeEndian.AppendUint32(nil, filterProtocol)...)
+	})
+	return c.dump(end(b, 0), take)
+}
+
 func (c *Conn) dump(request []byte, take func(*inet.Connection)) error {
 	if err := c.send(request); err != nil {
 		return err

@@ -112,6 +112,32 @@ func TestTheKernelFindsTheEntriesOfAnAddress(t *testing.T) {
 	}
 }
 
+func TestTheKernelFindsTheEntriesOfAProtocol(t *testing.T) {
+	c := inside(t)
+	check(t, c.create(sample()))
+	type kind struct {
+		family   inet.Family
+		protocol inet.Protocol
+	}
+	want := map[kind]int{}
+	for _, e := range sample() {
+		want[kind{inet.FamilyOf(e.Orig.Src), e.Protocol}]++
+	}
+	for _, f := range inet.Families {
+		for _, p := range []inet.Protocol{inet.UDP, inet.TCP, inet.SCTP, 47} {
+			n := 0
+			check(t, c.DumpProtocol(f, p, func(e *inet.Connection) {
+				if n++; inet.FamilyOf(e.Orig.Src) != f || e.Protocol != p {
+					t.Errorf("IPv%d, protocol %d: got %+v", f, p, e)
+				}
+			}))
+			if n != want[kind{f, p}] {
+				t.Errorf("IPv%d, protocol %d: %d entries, want %d", f, p, n, want[kind{f, p}])
+			}
+		}
+	}
+}
+
 func TestADeletionTakesThatEntryAndNoOther(t *testing.T) {
 	c := inside(t)
 	check(t, c.create(sample()))
@@ -190,6 +216,19 @@ func BenchmarkDump(b *testing.B) {
 		n := 0
 		check(b, c.Dump(inet.IPv4, func(*inet.Connection) { n++ }))
 		if n != benchEntries {
+			b.Fatalf("%d entries", n)
+		}
+	}
+}
+
+// The table has entries of TCP only, as one of a node with many of them has nearly.
+func BenchmarkDumpProtocol(b *testing.B) {
+	c := full(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		n := 0
+		check(b, c.DumpProtocol(inet.IPv4, inet.UDP, func(*inet.Connection) { n++ }))
+		if n != 0 {
 			b.Fatalf("%d entries", n)
 		}
 	}

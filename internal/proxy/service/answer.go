@@ -22,6 +22,7 @@ type input struct {
 	service *cluster.Service
 	slices  []*cluster.EndpointSlice
 	won     []claim // the claims that no older Service has
+	left    bool    // the budget of the namespace has no room for it
 }
 
 // fragment is the part of one Service in the programs: for each front its route and its slots, in the
@@ -86,7 +87,10 @@ func (in *input) fragment() fragment {
 	slices.SortFunc(out.loops, netip.Addr.Compare)
 	out.loops = slices.Compact(out.loops)
 	if x := s.External; x != nil && x.Local && x.HealthPort != 0 {
-		out.health = &Health{Port: x.HealthPort, Service: s.Key, Ready: in.env.ready(in.slices)}
+		out.health = &Health{Port: x.HealthPort, Service: s.Key}
+		if !in.left {
+			out.health.Ready = in.env.ready(in.slices)
+		}
 	}
 	return out
 }

@@ -19,16 +19,16 @@ func BenchmarkIndex(b *testing.B) {
 		}
 		b.Run(fmt.Sprintf("build/%dx%d", size[0], size[1]), func(b *testing.B) {
 			for b.Loop() {
-				NewIndex(Settings{Node: "one"}).Apply(all(snap))
+				NewIndex(Settings{Node: "one"}).apply(all(snap))
 			}
 			before := heap()
 			x := NewIndex(Settings{Node: "one"})
-			x.Apply(all(snap))
+			x.apply(all(snap))
 			b.ReportMetric(float64(heap()-before)/float64(size[0]), "B/Service")
 			runtime.KeepAlive(x)
 		})
 		x := NewIndex(Settings{Node: "one"})
-		x.Apply(all(snap))
+		x.apply(all(snap))
 		less := *snap.Slices[0]
 		less.Endpoints = slices.Clone(less.Endpoints[1:])
 		b.Run(fmt.Sprintf("change/%dx%d", size[0], size[1]), func(b *testing.B) {
@@ -37,7 +37,7 @@ func BenchmarkIndex(b *testing.B) {
 				if i%2 == 1 {
 					c.Old, c.New = c.New, c.Old
 				}
-				x.Apply(&cluster.ServiceDelta{Slices: []cluster.Change[cluster.EndpointSlice]{c}})
+				x.apply(&cluster.ServiceDelta{Slices: []cluster.Change[cluster.EndpointSlice]{c}})
 				x.Model()
 			}
 		})

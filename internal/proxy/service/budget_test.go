@@ -24,7 +24,7 @@ func TestAServiceHasABudget(t *testing.T) {
 	}{
 		{"within it", 3, 2, 4, 3 * 3, 3 * 3 * 4, ""},
 		{"too many fronts", 100, 50, 1, MaxFronts, MaxFronts, "from 192.0.2.39 port 1096/tcp on it is not served"},
-		{"too many slots", 10, 0, 50_000, 5, 5 * 50_000, "from 10.96.0.0 port 1005/tcp on it is not served"},
+		{"too many slots", 10, 0, 50_000, 2, 2 * 50_000, "from 10.96.0.0 port 1002/tcp on it is not served"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			snap := many(2, 1)
@@ -57,6 +57,87 @@ func TestAServiceHasABudget(t *testing.T) {
 				t.Errorf("found %v", found)
 			}
 		})
+	}
+}
+
+// crowd returns a cluster whose namespace "ns" has six Services that weigh 50,002 each, of which its budget has
+// room for five, and a small one that is the youngest; and one in another namespace.
+func crowd() *cluster.ServiceSnapshot {
+	snap := many(8, 1)
+	for i, s := range snap.Services {
+		s.Created = int64(i)
+		s.External = &cluster.External{Local: true, HealthPort: uint16(31_000 + i)}
+		if i == 7 {
+			s.Key.Namespace, snap.Slices[i].Key.Namespace = "other", "other"
+		}
+		if i >= 6 {
+			continue
+		}
+		end := snap.Slices[i].Endpoints[0]
+		for range 25_000 - 1 {
+			end.Addr = end.Addr.Next()
+			snap.Slices[i].Endpoints = append(snap.Slices[i].Endpoints, end)
+		}
+	}
+	return snap
+}
+
+// Whose Services take more than their namespace may have pays alone: the youngest that do not fit are not
+// served, and load balancers send nothing to them.
+func TestANamespaceHasABudget(t *testing.T) {
+	snap, x := crowd(), NewIndex(Settings{Node: "one"})
+	x.apply(all(snap))
+	m, found := Resolve(snap, x.settings)
+	if text(m, found) != text(x.Model(), x.Diagnostics()) {
+		t.Fatal("the index has something else than recomputation")
+	}
+	served := func(m *Model) (list []int) {
+		for i, s := range snap.Services {
+			if _, ok := m.IPv4.Route(program.Front{Addr: s.ClusterIPs[0], Protocol: inet.TCP, Port: 80}); ok {
+				list = append(list, i)
+			}
+		}
+		return list
+	}
+	if got := served(m); !slices.Equal(got, []int{0, 1, 2, 3, 4, 6, 7}) {
+		t.Errorf("served: %v", got)
+	}
+	if len(found) != 1 || found[0].Object != snap.Services[5].Key || !strings.Contains(found[0].Message, "262144") {
+		t.Errorf("found %v", found)
+	}
+	for i, h := range m.Health {
+		if want := i != 5; (h.Ready > 0) != want {
+			t.Errorf("load balancers of Service %d are told of %d endpoints", i, h.Ready)
+		}
+	}
+	x.apply(&cluster.ServiceDelta{Services: []cluster.Change[cluster.Service]{{Old: snap.Services[0]}}})
+	if got := served(x.Model()); !slices.Equal(got, []int{1, 2, 3, 4, 5, 6, 7}) || len(x.Diagnostics()) != 0 {
+		t.Errorf("after one went, served: %v, found %v", got, x.Diagnostics())
+	}
+}
+
+// Services that all want the same fronts cost what their namespace may have: the number of claims is what
+// the time of a change grows with.
+func TestRivalsForTheSameFrontsAreFew(t *testing.T) {
+	snap := many(300, 0)
+	for i, s := range snap.Services {
+		s.Created, s.Ports, s.External = int64(i), nil, &cluster.External{}
+		for j := range 100 {
+			s.Ports = append(s.Ports, cluster.ServicePort{Protocol: cluster.TCP, Port: uint16(1000 + j)})
+		}
+		a := netip.MustParseAddr("192.0.2.0")
+		for range 39 {
+			s.External.IPs, a = append(s.External.IPs, a), a.Next()
+		}
+	}
+	x := NewIndex(Settings{})
+	x.apply(all(snap))
+	claims := 0
+	for _, e := range x.services {
+		claims += len(e.claims)
+	}
+	if claims == 0 || claims > MaxNamespaceWeight {
+		t.Errorf("%d claims, want %d at most", claims, MaxNamespaceWeight)
 	}
 }
 
@@ -119,11 +200,11 @@ func TestFindingsOfAServiceAreFew(t *testing.T) {
 		}
 	}
 	x := NewIndex(Settings{})
-	x.Apply(all(snap))
+	x.apply(all(snap))
 	if got := x.Diagnostics(); !slices.Equal(got, found) {
 		t.Errorf("step by step other things are found: %v", got)
 	}
-	x.Apply(&cluster.ServiceDelta{Services: []cluster.Change[cluster.Service]{{Old: last}}})
+	x.apply(&cluster.ServiceDelta{Services: []cluster.Change[cluster.Service]{{Old: last}}})
 	if got := x.Diagnostics(); len(got) != maxFindings {
 		t.Errorf("%d findings after the Service went, want those of the other: %d", len(got), maxFindings)
 	}
@@ -137,16 +218,16 @@ func TestOneThatLosesChangesAlone(t *testing.T) {
 		s.Created, s.External = int64(i), &cluster.External{IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
 	}
 	x := NewIndex(Settings{})
-	x.Apply(all(snap))
+	x.apply(all(snap))
 	held := func(i int) *input { return x.services[snap.Services[i].Key].held }
 	first, second, third := held(0), held(1), held(2)
 	changed := *snap.Services[2]
 	changed.Affinity = 10
-	x.Apply(&cluster.ServiceDelta{Services: []cluster.Change[cluster.Service]{{Old: snap.Services[2], New: &changed}}})
+	x.apply(&cluster.ServiceDelta{Services: []cluster.Change[cluster.Service]{{Old: snap.Services[2], New: &changed}}})
 	if held(0) != first || held(1) != second || held(2) == third {
 		t.Error("another Service was computed again, or not the one that changed")
 	}
-	x.Apply(&cluster.ServiceDelta{Services: []cluster.Change[cluster.Service]{{Old: snap.Services[0]}}})
+	x.apply(&cluster.ServiceDelta{Services: []cluster.Change[cluster.Service]{{Old: snap.Services[0]}}})
 	if held(1) == second {
 		t.Error("the next one that wants the fronts was not computed again")
 	}

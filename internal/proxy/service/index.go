@@ -3,6 +3,7 @@
 package service
 
 import (
+	"context"
 	"maps"
 	"net/netip"
 	"slices"
@@ -13,7 +14,8 @@ import (
 	"github.com/podwall/podwall/internal/proxy/program"
 )
 
-// Index keeps the model of a node up to date. It is not safe for concurrent use.
+// Index keeps the model of a node up to date. It is not safe for concurrent use. After Apply or Set has
+// returned an error, which is the context's, it can be used no more.
 //
 // Of each Service it keeps what the programs hold of it now, as the values from which that was
 // computed. A change computes the part of the Service twice, before and after, and applies the
@@ -27,6 +29,8 @@ type Index struct {
 	taken    taken
 	// wanting are the Services that have or want an external address.
 	wanting map[netip.Addr][]*entry
+	spaces  map[string]*space // by namespace
+	budget  int               // of each of them
 	parts   [len(inet.Families)]part
 	health  map[*entry]Health
 	unsound map[*entry]bool      // Services with findings
@@ -54,6 +58,8 @@ func NewIndex(settings Settings) *Index {
 		owners:   owners{first: map[program.Front]*entry{}, all: map[program.Front][]*entry{}},
 		taken:    newTaken(),
 		wanting:  map[netip.Addr][]*entry{},
+		spaces:   map[string]*space{},
+		budget:   MaxNamespaceWeight,
 		health:   map[*entry]Health{},
 		unsound:  map[*entry]bool{},
 		idle:     map[*entry]bool{},
@@ -115,15 +121,15 @@ func (x *Index) Serves(f program.Front, b program.Backend) bool {
 }
 
 // Set changes the settings. It costs a computation of every Service.
-func (x *Index) Set(settings Settings) {
+func (x *Index) Set(ctx context.Context, settings Settings) error {
 	x.settings = settings
 	work := newWork()
 	x.setEnvironment(work)
-	x.finish(work)
+	return x.finish(ctx, work)
 }
 
 // Apply takes over a change of the cluster.
-func (x *Index) Apply(d *cluster.ServiceDelta) {
+func (x *Index) Apply(ctx context.Context, d *cluster.ServiceDelta) error {
 	work := newWork()
 	x.applyAddresses(d, work)
 	for _, c := range d.Services {
@@ -132,7 +138,7 @@ func (x *Index) Apply(d *cluster.ServiceDelta) {
 	for _, c := range d.Slices {
 		x.setSlice(c.Old, c.New, work)
 	}
-	x.finish(work)
+	return x.finish(ctx, work)
 }
 
 // work is what a change makes necessary.
@@ -272,15 +278,21 @@ func (x *Index) replaceSlice(e *entry, k cluster.Key, s *cluster.EndpointSlice, 
 }
 
 // finish decides the claims again and applies the difference to the programs.
-func (x *Index) finish(w *work) {
+func (x *Index) finish(ctx context.Context, w *work) error {
 	for a := range w.moved {
 		for _, e := range x.wanting[a] {
 			w.claims[e] = true
 		}
 	}
-	x.decideClaims(w)
+	x.weighAgain(w)
+	if err := x.decideClaims(ctx, w); err != nil {
+		return err
+	}
 	var edits [len(inet.Families)]edit
 	for e := range w.parts {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		x.recompute(e, &edits)
 		if e.service == nil && len(e.slices) == 0 {
 			delete(x.services, e.key)
@@ -289,11 +301,12 @@ func (x *Index) finish(w *work) {
 	for i := range edits {
 		x.parts[i].apply(&edits[i])
 	}
+	return nil
 }
 
 // decideClaims replaces the claims of Services, and finds all whose part may be another: those that
 // claim a front that has another owner since.
-func (x *Index) decideClaims(w *work) {
+func (x *Index) decideClaims(ctx context.Context, w *work) error {
 	owned := map[program.Front]*entry{} // who had the fronts that are claimed or given up
 	touch := func(f program.Front) {
 		if _, known := owned[f]; !known {
@@ -301,6 +314,9 @@ func (x *Index) decideClaims(w *work) {
 		}
 	}
 	for e := range w.claims {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		w.parts[e] = true
 		for _, c := range e.claims {
 			touch(c.front)
@@ -309,7 +325,14 @@ func (x *Index) decideClaims(w *work) {
 		e.claims, e.said = nil, nil
 	}
 	for e := range w.claims {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if e.service == nil {
+			continue
+		}
+		if x.left(e) {
+			e.said = []cluster.Diagnostic{leftOut(e.service)}
 			continue
 		}
 		e.claims, e.said = x.env.claims(e.service, x.held)
@@ -328,6 +351,7 @@ func (x *Index) decideClaims(w *work) {
 			w.parts[e] = true
 		}
 	}
+	return nil
 }
 
 func (x *Index) held(a netip.Addr) string {
@@ -352,7 +376,7 @@ func (x *Index) recompute(e *entry, edits *[len(inet.Families)]edit) {
 	e.held, e.found = nil, slices.Clip(e.said)
 	if e.service != nil {
 		won, found := x.won(e)
-		e.held = &input{env: x.env, service: e.service, slices: e.slices, won: won}
+		e.held = &input{env: x.env, service: e.service, slices: e.slices, won: won, left: x.left(e)}
 		e.found = append(e.found, found...)
 	}
 	after := e.held.fragment()
@@ -368,7 +392,7 @@ func (x *Index) recompute(e *entry, edits *[len(inet.Families)]edit) {
 		x.health[e] = *after.health
 	}
 	note(x.unsound, e, len(e.found) > 0)
-	note(x.idle, e, e.service != nil && !slices.ContainsFunc(after.fronts, func(a answered) bool {
+	note(x.idle, e, e.service != nil && !e.held.left && !slices.ContainsFunc(after.fronts, func(a answered) bool {
 		return len(a.slots) > 0
 	}))
 }

@@ -3,6 +3,8 @@
 package service
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -19,6 +21,46 @@ import (
 )
 
 func settings(t *rapid.T) Settings { return Settings(gen.ServiceSettings(t)) }
+
+// apply and set are Apply and Set where nobody stops them.
+func (x *Index) apply(d *cluster.ServiceDelta) {
+	if err := x.Apply(context.Background(), d); err != nil {
+		panic(err)
+	}
+}
+
+func (x *Index) set(s Settings) {
+	if err := x.Set(context.Background(), s); err != nil {
+		panic(err)
+	}
+}
+
+// Whoever stops the agent does not wait until all Services are computed.
+func TestAChangeOfEveryServiceCanBeStopped(t *testing.T) {
+	snap := many(1000, 0)
+	for _, after := range []int{0, 1, 500, 1000, 1500} {
+		x := NewIndex(Settings{})
+		if err := x.Apply(&ends{Context: t.Context(), after: after}, all(snap)); !errors.Is(err, context.Canceled) {
+			t.Errorf("stopped after %d looks: %v", after, err)
+		}
+		if n := x.Model().IPv4.Routes.Len(); n > 0 {
+			t.Errorf("stopped after %d looks, and %d Services are served", after, n)
+		}
+	}
+}
+
+// ends is a context that ends when it has been asked some times.
+type ends struct {
+	context.Context
+	after int
+}
+
+func (e *ends) Err() error {
+	if e.after--; e.after < 0 {
+		return context.Canceled
+	}
+	return nil
+}
 
 // text returns everything that a model says.
 func text(m *Model, found []cluster.Diagnostic) string {
@@ -37,21 +79,23 @@ func TestStepsAgreeWithRecomputation(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		set := settings(t)
 		x, w := NewIndex(set), &gen.Services{}
+		// With a small budget the Services of a namespace are in each other's way.
+		x.budget = rapid.SampledFrom([]int{MaxNamespaceWeight, 40, 15}).Draw(t, "budget")
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
 			if rapid.IntRange(1, 20).Draw(t, "other settings") == 1 {
 				set = settings(t)
-				x.Set(set)
+				x.set(set)
 			}
 			before := x.Model()
 			old := text(before, nil)
-			x.Apply(w.Change(t))
+			x.apply(w.Change(t))
 			now := x.Model()
-			want, found := Resolve(w.Snapshot(t), set)
+			want, found := resolveWithin(x.budget, w.Snapshot(t), set)
 			if got, want := text(now, x.Diagnostics()), text(want, found); got != want {
 				t.Fatalf("the index has\n%s\nrecomputation\n%s", got, want)
 			}
 			if snap := w.Snapshot(t); x.Len() != len(snap.Services) ||
-				!slices.Equal(x.WithoutEndpoints(), withoutEndpoints(snap, set)) {
+				!slices.Equal(x.WithoutEndpoints(), withoutEndpoints(x.budget, snap, set)) {
 				t.Fatalf("%d Services, without endpoints %v", x.Len(), x.WithoutEndpoints())
 			}
 			if text(before, nil) != old {
@@ -67,16 +111,26 @@ func TestStepsAgreeWithRecomputation(t *testing.T) {
 	})
 }
 
-// withoutEndpoints finds the Services without a backend, each alone in the cluster but for the claims of others.
-func withoutEndpoints(snap *cluster.ServiceSnapshot, set Settings) (list []cluster.Key) {
-	all, _ := Resolve(snap, set)
+// withoutEndpoints finds the Services without a backend: it changes nothing if their endpoints serve no longer.
+// Those that the budget leaves out do not count.
+func withoutEndpoints(budget int, snap *cluster.ServiceSnapshot, set Settings) (list []cluster.Key) {
+	all, _ := resolveWithin(budget, snap, set)
+	slicesOf := map[cluster.Key][]*cluster.EndpointSlice{}
+	for _, s := range snap.Slices {
+		slicesOf[s.Parent()] = append(slicesOf[s.Parent()], s)
+	}
+	left := leftOutOf(budget, snap.Services, slicesOf)
 	for _, s := range snap.Services {
 		rest := *snap
-		rest.Slices = slices.DeleteFunc(slices.Clone(snap.Slices), func(e *cluster.EndpointSlice) bool {
-			return e.Parent() == s.Key
-		})
-		less, _ := Resolve(&rest, set)
-		if all.IPv4.Slots.Len()+all.IPv6.Slots.Len() == less.IPv4.Slots.Len()+less.IPv6.Slots.Len() {
+		rest.Slices = nil
+		for _, e := range snap.Slices {
+			if e.Parent() == s.Key {
+				e = idle(e)
+			}
+			rest.Slices = append(rest.Slices, e)
+		}
+		less, _ := resolveWithin(budget, &rest, set)
+		if !left[s] && all.IPv4.Slots.Len()+all.IPv6.Slots.Len() == less.IPv4.Slots.Len()+less.IPv6.Slots.Len() {
 			list = append(list, s.Key)
 		}
 	}
@@ -84,13 +138,23 @@ func withoutEndpoints(snap *cluster.ServiceSnapshot, set Settings) (list []clust
 	return list
 }
 
+// idle returns a slice whose endpoints do not serve.
+func idle(s *cluster.EndpointSlice) *cluster.EndpointSlice {
+	c := *s
+	c.Endpoints = slices.Clone(s.Endpoints)
+	for i := range c.Endpoints {
+		c.Endpoints[i].Placement = &cluster.Placement{}
+	}
+	return &c
+}
+
 // checkEmpty takes everything away and looks whether something is left.
 func (x *Index) checkEmpty(t *rapid.T, w *gen.Services) {
 	var d cluster.ServiceDelta
 	snap := w.Snapshot(t)
 	d.Services, d.Slices, d.Nodes, d.Pods = gone(snap.Services), gone(snap.Slices), gone(snap.Nodes), gone(snap.Pods)
-	x.Apply(&d)
-	left := len(x.services) + len(x.owners.first) + len(x.owners.all) + len(x.wanting) + len(x.health) + len(x.unsound) +
+	x.apply(&d)
+	left := len(x.services) + len(x.spaces) + len(x.owners.first) + len(x.owners.all) + len(x.wanting) + len(x.health) + len(x.unsound) +
 		len(x.idle) + x.count +
 		len(x.taken.nodes.once) + len(x.taken.services.once) + len(x.taken.pods.once) + len(x.taken.nodes.more) +
 		len(x.taken.services.more) + len(x.taken.pods.more)
@@ -120,7 +184,7 @@ func TestTheOrderOfEventsDoesNotMatter(t *testing.T) {
 		set, w := settings(t), &gen.Services{}
 		x := NewIndex(set)
 		for range rapid.IntRange(1, 10).Draw(t, "steps") {
-			x.Apply(w.Change(t))
+			x.apply(w.Change(t))
 		}
 		snap := w.Snapshot(t)
 		var steps []*cluster.ServiceDelta
@@ -141,7 +205,7 @@ func TestTheOrderOfEventsDoesNotMatter(t *testing.T) {
 		}
 		y := NewIndex(set)
 		for _, d := range steps {
-			y.Apply(d)
+			y.apply(d)
 		}
 		if a, b := text(x.Model(), x.Diagnostics()), text(y.Model(), y.Diagnostics()); a != b {
 			t.Fatalf("one history gives\n%s\nanother\n%s", a, b)
@@ -186,7 +250,7 @@ func TestAChangeTouchesItsOwnServiceOnly(t *testing.T) {
 	for _, n := range []int{10, 3000} {
 		snap := many(n, endpoints)
 		x := NewIndex(Settings{Node: "one"})
-		x.Apply(all(snap))
+		x.apply(all(snap))
 		before := x.Model().IPv4
 		if before.Routes.Len() != n || before.Slots.Len() != n*endpoints {
 			t.Fatalf("%d routes, %d slots", before.Routes.Len(), before.Slots.Len())
@@ -195,7 +259,7 @@ func TestAChangeTouchesItsOwnServiceOnly(t *testing.T) {
 		less.Endpoints = slices.Clone(less.Endpoints[1:])
 		there := &cluster.ServiceDelta{Slices: []cluster.Change[cluster.EndpointSlice]{{Old: old, New: &less}}}
 		back := &cluster.ServiceDelta{Slices: []cluster.Change[cluster.EndpointSlice]{{Old: &less, New: old}}}
-		x.Apply(there)
+		x.apply(there)
 		after := x.Model().IPv4
 		added, removed := after.Slots.Diff(before.Slots)
 		for _, s := range append(added, removed...) {
@@ -207,7 +271,7 @@ func TestAChangeTouchesItsOwnServiceOnly(t *testing.T) {
 		if len(routes) != 1 || len(removed)-len(added) != 1 || len(removed) > endpoints {
 			t.Errorf("%d routes changed, %d slots came, %d went", len(routes), len(added), len(removed))
 		}
-		costs = append(costs, testing.AllocsPerRun(20, func() { x.Apply(there); x.Apply(back) }))
+		costs = append(costs, testing.AllocsPerRun(20, func() { x.apply(there); x.apply(back) }))
 	}
 	if costs[1] > 2.5*costs[0] { // the sets are trees: the depth grows
 		t.Errorf("allocations of a change: %.0f among 10 Services, %.0f among 3,000", costs[0], costs[1])
@@ -218,10 +282,10 @@ func TestAChangeTouchesItsOwnServiceOnly(t *testing.T) {
 func TestNothingChangesForNothing(t *testing.T) {
 	snap := many(3, 2)
 	x := NewIndex(Settings{})
-	x.Apply(all(snap))
+	x.apply(all(snap))
 	before := x.Model()
 	again := *snap.Slices[0]
-	x.Apply(&cluster.ServiceDelta{Slices: []cluster.Change[cluster.EndpointSlice]{{Old: snap.Slices[0], New: &again}}})
+	x.apply(&cluster.ServiceDelta{Slices: []cluster.Change[cluster.EndpointSlice]{{Old: snap.Slices[0], New: &again}}})
 	now := x.Model()
 	if !now.IPv4.Routes.Same(before.IPv4.Routes) || !now.IPv4.Slots.Same(before.IPv4.Slots) || !reflect.DeepEqual(now, before) {
 		t.Error("the program changed")

@@ -16,14 +16,25 @@ import (
 // Resolve computes the model of a node from everything, and what is wrong with the Services, sorted.
 // Index computes the same step by step.
 func Resolve(snap *cluster.ServiceSnapshot, settings Settings) (*Model, []cluster.Diagnostic) {
+	return resolveWithin(MaxNamespaceWeight, snap, settings)
+}
+
+// resolveWithin is Resolve with a budget of each namespace.
+func resolveWithin(budget int, snap *cluster.ServiceSnapshot, settings Settings) (*Model, []cluster.Diagnostic) {
 	r := resolver{env: newEnvironment(settings, ownNode(snap, settings.Node)), holders: holders(snap)}
 	bySlice := map[cluster.Key][]*cluster.EndpointSlice{}
 	for _, s := range snap.Slices {
 		bySlice[s.Parent()] = append(bySlice[s.Parent()], s)
 	}
+	left := leftOutOf(budget, snap.Services, bySlice)
 	winner := map[program.Front]cluster.Key{}
 	for _, s := range slices.SortedFunc(slices.Values(snap.Services), older) {
-		in := &input{env: r.env, service: s, slices: bySlice[s.Key]}
+		in := &input{env: r.env, service: s, slices: bySlice[s.Key], left: left[s]}
+		if in.left {
+			r.found = append(r.found, leftOut(s))
+			r.add(in.fragment())
+			continue
+		}
 		claims, found := r.env.claims(s, r.held)
 		r.found = append(r.found, found...)
 		var gone []cluster.Diagnostic
@@ -41,6 +52,25 @@ func Resolve(snap *cluster.ServiceSnapshot, settings Settings) (*Model, []cluste
 	slices.SortFunc(r.found, compareFindings)
 	slices.SortFunc(r.health, compareHealth)
 	return &Model{IPv4: r.program(inet.IPv4), IPv6: r.program(inet.IPv6), Health: r.health}, r.found
+}
+
+// leftOutOf returns the Services that the budgets of their namespaces have no room for.
+func leftOutOf(
+	budget int, all []*cluster.Service, slicesOf map[cluster.Key][]*cluster.EndpointSlice,
+) map[*cluster.Service]bool {
+	spaces := map[string][]*cluster.Service{}
+	for _, s := range all {
+		spaces[s.Key.Namespace] = append(spaces[s.Key.Namespace], s)
+	}
+	itself := func(s *cluster.Service) *cluster.Service { return s }
+	weight := func(s *cluster.Service) int { return weigh(s, slicesOf[s.Key]) }
+	left := map[*cluster.Service]bool{}
+	for _, list := range spaces {
+		for _, s := range tooMuch(list, budget, itself, weight) {
+			left[s] = true
+		}
+	}
+	return left
 }
 
 func ownNode(snap *cluster.ServiceSnapshot, name string) *cluster.Node {

@@ -57,9 +57,9 @@ func history(t *testing.T, w *scenarios.World, s *scenarios.Scenario, set Settin
 		t.Fatal(err)
 	}
 	x := NewIndex(set)
-	x.Apply(&cluster.ServiceDelta{Services: arrivals(before.Services), Slices: arrivals(before.Slices),
+	x.apply(&cluster.ServiceDelta{Services: arrivals(before.Services), Slices: arrivals(before.Slices),
 		Nodes: arrivals(before.Nodes), Pods: arrivals(before.Pods)})
-	x.Apply(&cluster.ServiceDelta{
+	x.apply(&cluster.ServiceDelta{
 		Services: between(before.Services, snap.Services, func(s *cluster.Service) cluster.Key { return s.Key }),
 		Slices:   between(before.Slices, snap.Slices, func(s *cluster.EndpointSlice) cluster.Key { return s.Key }),
 		Nodes: between(before.Nodes, snap.Nodes, func(n *cluster.Node) cluster.Key {

@@ -26,7 +26,7 @@ func TestABackendThatTerminatesServes(t *testing.T) {
 			end("10.244.1.2", cluster.Placement{Serving: true, Terminating: true}),
 			end("10.244.1.3", cluster.Placement{Terminating: true})}}
 	x := NewIndex(Settings{Node: "n1"})
-	x.Apply(&cluster.ServiceDelta{
+	x.apply(&cluster.ServiceDelta{
 		Services: []cluster.Change[cluster.Service]{{New: &cluster.Service{Key: key, ClusterIPs: []netip.Addr{vip},
 			Ports: []cluster.ServicePort{port}, External: &cluster.External{}}}},
 		Slices: []cluster.Change[cluster.EndpointSlice]{{New: slice}}})

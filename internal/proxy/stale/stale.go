@@ -61,8 +61,16 @@ func (j *Judge) note(f program.Front, changed bool) {
 	}
 }
 
-// Needed reports whether the connection table must be read.
-func (j *Judge) Needed() bool { return j.all || len(j.fronts) > 0 }
+// Needed returns of which protocols entries may be stale; none if the connection table need not be read.
+func (j *Judge) Needed() []inet.Protocol {
+	switch {
+	case j.all:
+		return []inet.Protocol{inet.UDP, inet.TCP}
+	case len(j.fronts) > 0:
+		return []inet.Protocol{inet.UDP}
+	}
+	return nil
+}
 
 // Stale reports whether an entry must be deleted.
 func (j *Judge) Stale(e inet.Connection) bool {

@@ -41,7 +41,7 @@ type Tables struct {
 
 // connections is the connection table, a *conntrack.Conn but in tests of its failures.
 type connections interface {
-	Dump(f inet.Family, take func(*inet.Connection)) error
+	DumpProtocol(f inet.Family, p inet.Protocol, take func(*inet.Connection)) error
 	Delete(list []inet.Connection) (deleted int, err error)
 	Close() error
 }
@@ -308,17 +308,19 @@ func (t *Tables) settle(f *table, p *program.Program, want Desired, report *Repo
 
 // end deletes the entries of the connection table that a change made stale.
 func (t *Tables) end(judge *stale.Judge, f inet.Family) (ended int, err error) {
-	if !judge.Needed() {
-		return 0, nil
-	}
 	var list []inet.Connection
-	err = t.entries.Dump(f, func(e *inet.Connection) {
-		if judge.Stale(*e) {
-			list = append(list, *e)
+	for _, p := range judge.Needed() {
+		err = t.entries.DumpProtocol(f, p, func(e *inet.Connection) {
+			if judge.Stale(*e) {
+				list = append(list, *e)
+			}
+		})
+		if err != nil {
+			return 0, err
 		}
-	})
-	if err != nil {
-		return 0, err
+	}
+	if len(list) == 0 {
+		return 0, nil
 	}
 	return t.entries.Delete(list)
 }

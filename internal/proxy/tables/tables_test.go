@@ -293,7 +293,7 @@ const tableOwner = 0x2
 // silent is a connection table that does not answer.
 type silent struct{ connections }
 
-func (silent) Dump(inet.Family, func(*inet.Connection)) error { return unix.EIO }
+func (silent) DumpProtocol(inet.Family, inet.Protocol, func(*inet.Connection)) error { return unix.EIO }
 
 // Connections that cannot be ended do not keep the tables from the change, and are ended by the next Apply.
 func TestConnectionsThatCannotBeEndedAreTriedAgain(t *testing.T) {
