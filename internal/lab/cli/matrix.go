@@ -33,8 +33,8 @@ func (p paint) in(color, s string) string {
 // short title.
 const cellWidth = 4
 
-// mark is what a cell says about both families together.
-func (v *view) mark(port, src, dst int) string {
+// verdictMark is mark without audit mode.
+func (v *view) verdictMark(port, src, dst int) string {
 	if src == dst {
 		return "·"
 	}
@@ -72,7 +72,7 @@ func glyph(verdict string) string {
 func (p paint) cell(now, before string) string {
 	text, color := " "+now+" ", ""
 	switch now {
-	case "✓":
+	case "✓", auditMark:
 		color = green
 	case "✗":
 		color = red
@@ -81,7 +81,8 @@ func (p paint) cell(now, before string) string {
 	default:
 		color = bold
 	}
-	if before != "" && now != before {
+	arrived := glyph(trial.Allowed.String())
+	if before != "" && now != before && (now != auditMark || before != arrived) { // audit mode changes nothing
 		text, color = "["+now+"]", bold+color
 	}
 	return " " + p.in(color, text)
@@ -144,7 +145,7 @@ func titles(ends []end, name func(end) string) []string {
 func changed(a, b *view, port int) (n int) {
 	for src := range a.ends {
 		for dst := range a.ends {
-			if a.mark(port, src, dst) != b.mark(port, src, dst) {
+			if a.verdictMark(port, src, dst) != b.verdictMark(port, src, dst) {
 				n++
 			}
 		}

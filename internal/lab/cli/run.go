@@ -56,7 +56,8 @@ tried and shown. A REF is NAMESPACE, NAMESPACE/POD, NAMESPACE/WORKLOAD, a label
 one namespace and node with the same labels and verdicts are one row.
 
 --why explains the denied ones: the policies that isolate the pod, the nearest
-rule, each field of it that is not met, and one change that would allow it.
+rule, each field of it that is not met, and one change that would allow it. It
+marks with a what arrived only because policies are in audit mode.
 
 Every verdict is compared with the text of the policies; a difference is
 reported and the exit status is 1. It is 3 where an object could not be read, or
@@ -99,6 +100,8 @@ type runReport struct {
 	Groups [][]string `json:"groups"`
 	// Why has the reasons of denied flows; empty without --why.
 	Why []reason `json:"why"`
+	// Audited are flows that arrived only because policies are in audit mode; empty without --why.
+	Audited []auditedFlow `json:"audited"`
 	// Differences are verdicts that are not what the policies say.
 	Differences []string `json:"differences"`
 	// Invented says which pods were made of workloads.
@@ -210,7 +213,7 @@ func (r *run) measure(ctx context.Context, w lab.Wiring, p *plan, report *runRep
 	if err != nil {
 		return err
 	}
-	err = report.compare(ctx, t, p)
+	err = report.compare(ctx, t, p, r.why)
 	if err == nil && r.why {
 		err = report.explain(p.snap)
 	}
@@ -220,8 +223,9 @@ func (r *run) measure(ctx context.Context, w lab.Wiring, p *plan, report *runRep
 	return err
 }
 
-// compare measures without and with the policies, and what Services make of it.
-func (r *runReport) compare(ctx context.Context, t *trial.Trial, p *plan) (err error) {
+// compare measures without and with the policies, and what Services make of it. audit says that it is asked
+// what arrives only because policies are in audit mode.
+func (r *runReport) compare(ctx context.Context, t *trial.Trial, p *plan, audit bool) (err error) {
 	if r.before, err = applied(ctx, t, p, p.bare); err != nil {
 		return err
 	}
@@ -233,6 +237,11 @@ func (r *runReport) compare(ctx context.Context, t *trial.Trial, p *plan) (err e
 		return err
 	}
 	r.Services = append(r.Services, views...)
+	if audit {
+		if err := r.after.audit(p.snap); err != nil {
+			return err
+		}
+	}
 	r.finish(r.after.compare(p.snap))
 	return nil
 }
@@ -260,6 +269,7 @@ func (r *runReport) finish(differences []string) {
 	}
 	e := exampleView{before: r.before, after: r.after}.report()
 	r.Endpoints, r.Probes = append([]string{}, e.Endpoints...), append([]probeReport{}, e.Probes...)
+	r.Audited = r.after.auditedFlows()
 	r.groups = groupsOf(r.after.ends, len(r.after.ports), r.before, r.after)
 	for _, g := range r.groups {
 		if len(g) > 1 {

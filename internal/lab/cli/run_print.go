@@ -25,6 +25,9 @@ func (r *runReport) print(out io.Writer, p paint) {
 	for _, text := range t.legend {
 		say(text)
 	}
+	if len(r.Audited) > 0 {
+		say("a: arrived, only because policies are in audit mode")
+	}
 	for _, ports := range r.portSets() {
 		fmt.Fprintf(out, "\n%s\n", p.in(bold, wrap(r.heading(ports), "  ")))
 		for _, line := range t.lines(p, r.after, r.before, ports[0]) {

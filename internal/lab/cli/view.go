@@ -82,6 +82,8 @@ type view struct {
 	flows   []flow // in the order in which they were asked
 	answers map[flow]trial.Answer
 	scope   scope
+	// audited are flows that arrived only because policies are in audit mode; nil if it was not asked.
+	audited map[flow]bool
 }
 
 // askAll asks for every pair of ends in the scope that policies can speak about, on
@@ -122,13 +124,16 @@ func (v *view) question(f flow) (trial.Question, bool) {
 	return trial.Question{From: src.place, To: dst.place, Src: from, Dst: to, Proto: p.proto, Port: p.number}, true
 }
 
+func (f flow) family() string {
+	if f.v6 {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
 // describe returns one line for people.
 func (v *view) describe(f flow) string {
-	family := "IPv4"
-	if f.v6 {
-		family = "IPv6"
-	}
-	return fmt.Sprintf("%s → %s %s %s", v.ends[f.src].name, v.ends[f.dst].name, v.ports[f.port], family)
+	return fmt.Sprintf("%s → %s %s %s", v.ends[f.src].name, v.ends[f.dst].name, v.ports[f.port], f.family())
 }
 
 // packets returns how many were sent for the view.

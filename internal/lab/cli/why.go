@@ -70,11 +70,7 @@ func (e end) explained(v6 bool) explain.End {
 }
 
 func (v *view) reason(f flow, e *explain.Explanation) reason {
-	family := "IPv4"
-	if f.v6 {
-		family = "IPv6"
-	}
-	return reason{Families: []string{family}, Source: v.ends[f.src].name, Destination: v.ends[f.dst].name,
+	return reason{Families: []string{f.family()}, Source: v.ends[f.src].name, Destination: v.ends[f.dst].name,
 		Port: v.ports[f.port].String(), Explanation: e}
 }
 

@@ -97,3 +97,33 @@ func completed(t *testing.T, text string) (*complete.World, []end) {
 	}
 	return w, endsOf(w.Snapshot.Pods, nil, in.Made)
 }
+
+// What arrives only because of audit mode is marked, and counts as no change.
+func TestRunMarksWhatOnlyAuditModeAllows(t *testing.T) {
+	dir := manifests(t, strings.Replace(shop, "metadata: {name: web, namespace: shop}\nspec:\n  podSelector",
+		"metadata: {name: web, namespace: shop, annotations: {podwall.io/mode: audit}}\nspec:\n  podSelector", 1))
+	args := withAgentFlag("run", "-f", dir, "--probe", "tcp:8080,tcp:9090", "--from", "default", "--from", "shop/client", "--to", "shop/web")
+	rows := func(out string) (marks []string) {
+		for line := range strings.Lines(out) {
+			if f := strings.Fields(line); strings.Contains(line, "(machine)") {
+				marks = append(marks, f[1]+" "+f[len(f)-1])
+			}
+		}
+		return marks
+	}
+	status, out, stderr := commandLine(t, append(args, "--why")...)
+	want := []string{"default/stranger a", "shop/client ✓", "default/stranger a", "shop/client a"}
+	if got := rows(out); status != 0 || !slices.Equal(got, want) || strings.Count(out, "0 changed by the policies") != 2 ||
+		!strings.Contains(out, "a: arrived, only because policies are in audit mode\n") {
+		t.Errorf("exit status %d, rows %q, want %q:\n%s%s", status, got, want, out, stderr)
+	}
+	_, out, stderr = commandLine(t, append(args, "--why", "-o", "json")...)
+	var report struct{ Audited []auditedFlow }
+	if err := json.Unmarshal([]byte(out), &report); err != nil || len(report.Audited) != 6 || report.Audited[0].Destination != "shop/web" {
+		t.Errorf("%v: %+v\n%s", err, report.Audited, stderr)
+	}
+	_, out, _ = commandLine(t, args...)
+	if got := rows(out); strings.Contains(out, "audit mode") || len(got) == 0 || slices.Contains(got, "default/stranger a") {
+		t.Errorf("without --why:\n%s", out)
+	}
+}
