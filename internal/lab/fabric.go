@@ -15,7 +15,7 @@ import (
 
 // newFabric makes the namespace with the switch between nodes and hosts.
 func newFabric() (*space, error) {
-	settings := append(quick(), unfilteredBridges()...)
+	settings := append(Quick(), unfilteredBridges()...)
 	fabric, err := newSpace(append(settings, ownLinkLocal()))
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (b *Bed) addNode(index int, name string) error {
 		return errors.New("there is one with this name")
 	}
 	addrs := b.plan.network.Node(index)
-	settings := append(quick(), router()...)
+	settings := append(Quick(), router()...)
 	if b.cfg.Wiring.plain() {
 		settings = append(settings, ownLinkLocal())
 	}
@@ -130,7 +130,7 @@ func (b *Bed) AddHost(name string, addrs []netip.Addr) (*Endpoint, error) {
 	if err := b.free(addrs); err != nil {
 		return nil, fmt.Errorf("adding host %s: %w", name, err)
 	}
-	space, err := newSpace(append(quick(), ownLinkLocal()))
+	space, err := newSpace(append(Quick(), ownLinkLocal()))
 	if err != nil {
 		return nil, fmt.Errorf("adding host %s: %w", name, err)
 	}

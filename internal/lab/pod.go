@@ -49,7 +49,7 @@ func (b *Bed) addPod(spec PodSpec) (*pod, error) {
 	if err := b.free(spec.IPs); err != nil {
 		return nil, err
 	}
-	settings := quick()
+	settings := Quick()
 	if b.cfg.Wiring.plain() {
 		settings = append(settings, ownLinkLocal())
 	}

@@ -44,9 +44,10 @@ func (s *space) close() error {
 	return s.ns.Close()
 }
 
-// quick are the settings of every namespace: nothing waits, and nothing is
-// answered less often than asked. They must precede the links, which copy them.
-func quick() []netns.Sysctl {
+// Quick returns the settings of every namespace of the lab, for those that a test adds:
+// nothing waits, and nothing is answered less often than asked. They must precede the
+// links, which copy them.
+func Quick() []netns.Sysctl {
 	return []netns.Sysctl{
 		{Path: "ipv6/conf/default/accept_dad", Value: "0"},
 		{Path: "ipv6/conf/default/dad_transmits", Value: "0"},

@@ -69,6 +69,7 @@ func (w *world) apart(t *testing.T, more func(h *netlink.Handle, bridge netlink.
 		ns, err := netns.New()
 		stage.Check(t, err)
 		t.Cleanup(func() { _ = ns.Close() })
+		stage.Check(t, ns.SetSysctls(lab.Quick()))
 		w.plug(t, h, bridge, ns, "apart"+strconv.Itoa(n), apartAddr(n, false), apartAddr(n, true))
 		stage.Check(t, w.Prober().Add(probe.Endpoint{Name: name, NS: ns, Addrs: []netip.Addr{apartAddr(n, false), apartAddr(n, true)}, Device: "eth0"}))
 		t.Cleanup(func() { w.Prober().Remove(name) })
