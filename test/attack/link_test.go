@@ -13,6 +13,7 @@ import (
 	"github.com/google/nftables/expr"
 
 	"github.com/podwall/podwall/internal/lab"
+	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/testkit/soak"
 	"github.com/podwall/podwall/internal/lab/testkit/stage"
@@ -59,16 +60,20 @@ func (w *world) reaches(t *testing.T, from string, src netip.Addr, to string) bo
 	return w.passes(t, from, src, p.Dst) || w.Taps[to].Saw(t, shot.Mark)
 }
 
-// reversePathFilter drops packets whose source is not reached by the interface that they come from, in both
-// families. The kernel's own setting (rp_filter) is for IPv4 only.
-func (w *world) reversePathFilter(t *testing.T, node string) *otherTable {
+// filterReversePaths makes a node drop packets whose source is not reached by the interface that they come
+// from, until the test ends: by the kernel's setting, which is for IPv4 only, or by a rule.
+func (w *world) filterReversePaths(t *testing.T, node string, v6 bool) {
 	t.Helper()
+	if !v6 {
+		stage.Check(t, w.NS(t, node).SetSysctls([]netns.Sysctl{{Path: "ipv4/conf/all/rp_filter", Value: "1"}}))
+		return
+	}
 	o := w.other(t, node)
 	o.add("rpfilter", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -300, []expr.Any{
-		&expr.Fib{Register: 1, FlagSADDR: true, FlagIIF: true, ResultOIF: true},
+		&expr.Fib{Register: 1, FlagSADDR: true, FlagIIF: true, ResultOIF: true}, // "fib saddr . iif oif"
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: make([]byte, 4)},
 		&expr.Verdict{Kind: expr.VerdictDrop},
 	})
 	stage.Check(t, o.conn.Flush())
-	return o
+	t.Cleanup(func() { o.delete(t) })
 }

@@ -384,10 +384,9 @@ func TestNobodySpeaksInAnothersConnection(t *testing.T) {
 				return
 			}
 			w.Arrive(t, w.Raw(t, "a guess", near, victim, flow))
-			filter := w.reversePathFilter(t, node1)
+			w.filterReversePaths(t, node1, v6)
 			w.Stopped(t, stage.Drops{}, w.Raw(t, "a guess", near, victim, flow))
 			w.Arrive(t, w.Raw(t, "the next packet", peer, victim, flow))
-			filter.delete(t)
 		})
 	})
 }
