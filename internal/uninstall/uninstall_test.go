@@ -174,6 +174,9 @@ func TestNodesThatAreLeftAreNamed(t *testing.T) {
 					t.Errorf("error %v, said %q, want %q", err, out, words)
 				}
 			}
+			if !strings.Contains(err.Error(), "run helm uninstall again; to give them up: helm uninstall --no-hooks") {
+				t.Errorf("error %v has no cure", err)
+			}
 			if len(s.deleted) > 0 {
 				t.Errorf("deleted %v: it must stay for nodes that come back", s.deleted)
 			}

@@ -24,7 +24,7 @@ const prefix = "podwall-cluster-"
 func (n *Node) group() string { return fmt.Sprintf("%s%d-%s", prefix, os.Getpid(), n.Name) }
 
 func hierarchies() ([]string, error) {
-	return mountPoints("/proc/self/mountinfo", "cgroup", "cgroup2")
+	return mountPoints("/proc/thread-self/mountinfo", "cgroup", "cgroup2")
 }
 
 // makeGroups makes the group that the kubelet works below. In hierarchies of

@@ -139,14 +139,25 @@ func (c *Cluster) Command(ctx context.Context, program string, args ...string) (
 // Kubectl runs kubectl with all rights and returns its output.
 func (c *Cluster) Kubectl(ctx context.Context, input string, args ...string) (string, error) {
 	cmd, start := c.Command(ctx, filepath.Join(c.options.Bin, "kube"), append([]string{"kubectl"}, args...)...)
+	cmd.Stdin = strings.NewReader(input)
+	return output(cmd, start, "kubectl", args)
+}
+
+// Helm runs helm with all rights and returns its output.
+func (c *Cluster) Helm(ctx context.Context, args ...string) (string, error) {
+	cmd, start := c.Command(ctx, filepath.Join(c.options.Bin, "helm"), args...)
+	return output(cmd, start, "helm", args)
+}
+
+func output(cmd *exec.Cmd, start func() error, name string, args []string) (string, error) {
 	var out strings.Builder
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &out
+	cmd.Stdout, cmd.Stderr = &out, &out
 	err := start()
 	if err == nil {
 		err = cmd.Wait()
 	}
 	if err != nil {
-		err = fmt.Errorf("kubectl %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(out.String()))
+		err = fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(out.String()))
 	}
 	return out.String(), err
 }

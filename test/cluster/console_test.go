@@ -33,9 +33,11 @@ func newConsole(t *testing.T, c *cluster.Cluster) *console {
 	program, err := filepath.Abs(filepath.Join(root, "bin", "kube"))
 	check(t, err)
 	check(t, os.WriteFile(filepath.Join(k.path, "kubectl"), []byte("#!/bin/sh\nexec "+program+" kubectl \"$@\"\n"), 0o755))
-	plugin, err := filepath.Abs(filepath.Join(root, "bin", "kubectl-podwall"))
-	check(t, err)
-	check(t, os.Symlink(plugin, filepath.Join(k.path, "kubectl-podwall")))
+	for _, name := range []string{"kubectl-podwall", "helm"} {
+		program, err := filepath.Abs(filepath.Join(root, "bin", name))
+		check(t, err)
+		check(t, os.Symlink(program, filepath.Join(k.path, name)))
+	}
 	return k
 }
 

@@ -29,8 +29,8 @@ spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress], ingress: 
 `
 
 // The way of the README: the image's archive is imported on the node, the
-// manifest is applied as it is, and a policy is in force. Then it is uninstalled
-// as helm does it and docs/uninstall.md says, and the node is as before.
+// manifest is applied as it is, and a policy is in force. Then helm takes it over and
+// uninstalls it, as docs/uninstall.md says, and the node is as before.
 func TestTheManifestInstallsPodwallAndItGoesAgain(t *testing.T) {
 	image := filepath.Join(root, "bin", "image", "podwall-"+runtime.GOARCH+".tar")
 	if _, err := os.Stat(image); err != nil && os.Getenv("CI") != "true" {
@@ -61,7 +61,7 @@ func TestTheManifestInstallsPodwallAndItGoesAgain(t *testing.T) {
 	wantReached(t, c, pods["foe"], pods["web"], false)
 	showsDenied(t, c, k, pods)
 	k.save()
-	uninstall(t, c, before)
+	uninstall(t, c, k, before)
 	late, err := c.Run(ctx, cluster.PodSpec("shop", "late", c.Nodes()[0].Name, "netexec", fmt.Sprint("--http-port=", port)))
 	check(t, err)
 	wantReached(t, c, pods["foe"], pods["web"], true) // the policy is there, and nobody enforces it

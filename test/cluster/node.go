@@ -75,6 +75,9 @@ func (n *Node) boot(ctx context.Context) error {
 	return nil
 }
 
+// PowerOff ends everything on the node at once, as the loss of power does. Its files stay for Reboot.
+func (n *Node) PowerOff() error { return n.down() }
+
 // Reboot ends everything on the node at once, as the loss of power does, and
 // starts it again with the files that it had. It does not wait for the kubelet.
 func (n *Node) Reboot(ctx context.Context) error {

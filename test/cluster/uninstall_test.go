@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/podwall/podwall/internal/netpol/ruleset"
 	"github.com/podwall/podwall/test/cluster"
@@ -65,17 +64,13 @@ func nodeState(t *testing.T, c *cluster.Cluster) map[string]string {
 	return state
 }
 
-// uninstall switches the start gate on, so that there is more to put back, then does
-// what helm does when it uninstalls, and looks at the node.
-func uninstall(t *testing.T, c *cluster.Cluster, before map[string]string) {
+// uninstall hands the installation to helm, which switches the start gate on, so that
+// there is more to put back, then has helm uninstall it, and looks at the node.
+func uninstall(t *testing.T, c *cluster.Cluster, k *console, before map[string]string) {
 	t.Helper()
 	ctx := t.Context()
-	apply := func(text string) {
-		t.Helper()
-		_, err := c.Kubectl(ctx, text, "apply", "-f", "-")
-		check(t, err)
-	}
-	apply(read(t, "test/privilege/testdata/gate.yaml"))
+	k.run("helm install podwall deploy/chart/podwall -n podwall-system --take-ownership --server-side=false " +
+		"--set gate.enabled=true,uninstall.enabled=true")
 	n := c.Nodes()[0]
 	check(t, cluster.Await(ctx, "the start gate", patience, func(ctx context.Context) error {
 		files, err := filepath.Glob(n.File("/etc/cni/net.d/*.podwall-original"))
@@ -89,49 +84,16 @@ func uninstall(t *testing.T, c *cluster.Cluster, before map[string]string) {
 	if own := "table " + ruleset.Table().String(); changed[own] == before[own] || cmp.Equal(changed, before) {
 		t.Error("podwall is installed, and the node is as before")
 	}
-	hooks := strings.Split(read(t, "tools/chart/testdata/hooks.golden.yaml"), "\n---\n")
-	for _, d := range hooks {
-		if strings.Contains(d, "\nkind: ") && !strings.Contains(d, "kind: Job") && !strings.Contains(d, "kind: DaemonSet") {
-			apply(d)
-		}
-	}
-	job := func(name string) {
-		t.Helper()
-		for _, d := range hooks {
-			if strings.Contains(d, "kind: Job") && strings.Contains(d, "name: podwall-"+name+"\n") {
-				apply(d)
-			}
-		}
-		check(t, cluster.Await(ctx, "the Job "+name, patience, func(ctx context.Context) error { return done(ctx, c, "podwall-"+name) }))
-	}
-	// As helm marks what it installs. Without it the Job does nothing.
-	_, err := c.Kubectl(ctx, "", "annotate", "daemonset", "podwall", "-n", "podwall-system", "meta.helm.sh/release-name=podwall")
-	check(t, err)
-	job("stop-agents")
-	apply(read(t, "deploy/uninstall.yaml"))
-	job("await-nodes")
+	k.run("helm uninstall podwall -n podwall-system --timeout 4m")
 	if diff := cmp.Diff(before, nodeState(t, c)); diff != "" {
 		t.Errorf("podwall left something behind (-before +after):\n%s", diff)
+	}
+	left := k.run("kubectl get daemonsets,jobs,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings -A -o name " +
+		"| grep podwall || true")
+	if left != "" {
+		t.Errorf("helm left objects of podwall:\n%s", left)
 	}
 }
 
 // patience is how long a step may take on a busy machine.
 const patience = 4 * time.Minute
-
-func read(t *testing.T, file string) string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(root, file))
-	check(t, err)
-	return string(text)
-}
-
-// done says why a Job has not succeeded; nil if it has.
-func done(ctx context.Context, c *cluster.Cluster, name string) error {
-	job, err := c.Client().BatchV1().Jobs("podwall-system").Get(ctx, name, metav1.GetOptions{})
-	if err != nil || job.Status.Succeeded > 0 {
-		return err
-	}
-	pods, _ := c.Kubectl(ctx, "", "get", "pods", "-n", "podwall-system", "-o", "wide") // for the reader only
-	log, _ := c.Kubectl(ctx, "", "logs", "-n", "podwall-system", "job/"+name)
-	return fmt.Errorf("it has not succeeded:\n%s\n%s", pods, log)
-}

@@ -163,13 +163,17 @@ func takenOver(t *testing.T, h helm, client *rest.RESTClient) {
 	}
 	before := installed(t, client)
 	h.refused(t, "exists and cannot be imported", "install", "podwall", chart)
-	h.must(t, "install", "podwall", chart, "--take-ownership")
+	h.must(t, "install", "podwall", chart, "--take-ownership", "--server-side=false")
 	after := installed(t, client)
 	if after.Generation != before.Generation || after.UID != before.UID {
 		t.Errorf("helm changed the DaemonSet: generation %d, was %d", after.Generation, before.Generation)
 	}
 	if after.Annotations["meta.helm.sh/release-name"] != "podwall" {
 		t.Errorf("helm did not mark what it took over: %v", after.Annotations)
+	}
+	h.must(t, "upgrade", "podwall", chart, "--set", "agent.logLevel=1")
+	if got := args(installed(t, client)); !strings.Contains(got, "-v=1") {
+		t.Errorf("the changed value does not arrive: %s", got)
 	}
 }
 

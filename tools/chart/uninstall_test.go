@@ -119,11 +119,36 @@ func TestTheJobsOfUninstallingHaveFewRights(t *testing.T) {
 		if !slices.Equal(c.Args, []string{"--uninstall=" + name, "--uninstall-timeout=2m"}) || *job.Spec.BackoffLimit != 0 {
 			t.Errorf("%s: arguments %q, tries %d", name, c.Args, *job.Spec.BackoffLimit)
 		}
-		if c.Env[0].Value != "fd00::1" || len(pod.ImagePullSecrets) != 1 || pod.Tolerations[0].Effect != "NoSchedule" {
+		if c.Env[0].Value != "fd00::1" || len(pod.ImagePullSecrets) != 1 || pod.Tolerations[0].Key != "pool" {
 			t.Errorf("%s: %+v", name, pod)
 		}
 		if job.Annotations["helm.sh/hook-output-log-policy"] != "hook-failed" {
 			t.Errorf("%s: helm does not show what is left", name)
+		}
+	}
+}
+
+// A Job on a dead node would never end. Such nodes have taints, so no Job may tolerate these.
+func TestNoJobOfUninstallingIsPutOnADeadNode(t *testing.T) {
+	const unreachable, notReady = "node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"
+	for name, values := range map[string]map[string]any{"defaults": uninstalling(), "all": mustRead(t, allFile)} {
+		objects := mustDecode(t, mustRender(t, values).Hooks)
+		for _, job := range []string{"stop-agents", "await-nodes"} {
+			list := objects["Job/podwall-"+job].(*batchv1.Job).Spec.Template.Spec.Tolerations
+			for _, o := range list {
+				if o.Key == "" || o.Key == unreachable || o.Key == notReady {
+					t.Errorf("%s: %s tolerates dead nodes: %+v", name, job, o)
+				}
+			}
+			if len(list) == 0 {
+				t.Errorf("%s: %s tolerates nothing", name, job)
+			}
+		}
+	}
+	for _, bad := range []map[string]any{{"operator": "Exists"}, {"key": "", "operator": "Exists"}, {"key": unreachable}, {"key": notReady}} {
+		_, err := render(chartDir, at("uninstall.tolerations", []any{bad}))
+		if err == nil || !strings.Contains(err.Error(), "tolerations") {
+			t.Errorf("%v: got %v, want an error that names tolerations", bad, err)
 		}
 	}
 }

@@ -25,7 +25,8 @@ func TestDatagramsAreReadFromTheKernelsTables(t *testing.T) {
 }
 
 func TestTheManifestsOfScenariosAreYAML(t *testing.T) {
-	for _, text := range []string{policies("shop"), webManifest("shop", "web", ""), webManifest("shop", "web", "plain")} {
+	for _, text := range []string{policies("shop"), webManifest("shop", "web", ""), webManifest("shop", "web", "plain"),
+		shopManifest("shop")} {
 		for _, document := range strings.Split(text, "\n---\n") {
 			var object struct {
 				Metadata struct{ Name, Namespace string }

@@ -7,16 +7,15 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 func (r *Report) markdown() []byte {
 	var b bytes.Buffer
-	m := r.Machine
 	fmt.Fprintf(&b, "# podwall on a real cluster\n\nWritten by `make e2e` ([how, and what it covers](../e2e.md)).\n\n")
-	fmt.Fprintf(&b, "%s, kernel %s, %s, %d processors, %d MiB.\n%s.\n",
-		m.System, m.Kernel, m.Architecture, m.Processors, m.MemoryMiB, strings.Join(r.Programs, "; "))
+	fmt.Fprintf(&b, "%s.\n", strings.Join(r.Programs, "; "))
 	if r.ImageBytes > 0 {
 		fmt.Fprintf(&b, "Size of the image's archive: %.1f MiB.\n", float64(r.ImageBytes)/(1<<20))
 	}
@@ -50,17 +49,32 @@ func (r *Report) summary(b *bytes.Buffer) {
 	}
 }
 
+// machines are those of the runs, in the order of their first ones.
+func (r *Report) machines() (list []Machine) {
+	for _, run := range r.Runs {
+		if !slices.Contains(list, run.Machine) {
+			list = append(list, run.Machine)
+		}
+	}
+	return list
+}
+
 // runs are the tables of circumstances and of costs.
 func (r *Report) runs(b *bytes.Buffer) {
 	fmt.Fprintf(b, "\n## Runs\n\nEach row below names the run that found it. A run is one cluster; "+
 		"image is the commit of which the agent's image was built,\n"+
 		"checkout that of the harness and the manifests. Load is the machine's, of one minute, at the start and at "+
-		"the end.\n\n"+
-		"| run | cluster | began | took | image | checkout | load | cluster ready | podwall ready "+
-		"|\n|---|---|---|---|---|---|---|---|---|\n")
+		"the end.\n\n")
+	machines := r.machines()
+	for i, m := range machines {
+		fmt.Fprintf(b, "- machine %d: %s, kernel %s, %s, %d processors, %d MiB.\n", i+1, m.System, m.Kernel, m.Architecture,
+			m.Processors, m.MemoryMiB)
+	}
+	fmt.Fprintf(b, "\n| run | cluster | machine | began | took | image | checkout | load | cluster ready | podwall ready "+
+		"|\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for i, run := range r.Runs {
-		fmt.Fprintf(b, "| %d | %s | %s | %.0f s | %s | %s | %.1f, %.1f | %.0f s | %.0f s |\n", i+1, run.Combination,
-			run.Began, run.Seconds,
+		fmt.Fprintf(b, "| %d | %s | %d | %s | %.0f s | %s | %s | %.1f, %.1f | %.0f s | %.0f s |\n", i+1, run.Combination,
+			slices.Index(machines, run.Machine)+1, run.Began, run.Seconds,
 			run.Image, run.Commit, run.LoadBegin, run.LoadEnd, run.ClusterSeconds, run.InstallSeconds)
 	}
 	for i, run := range r.Runs {

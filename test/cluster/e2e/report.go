@@ -19,17 +19,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Report is what runs found out, and where. A run replaces the rows that it finds
+// Report is what runs found out. A run replaces the rows that it finds
 // anew, so that a report can be put together from several.
 type Report struct {
-	Machine      Machine        `json:"machine"`
 	Programs     []string       `json:"programs"`
 	ImageBytes   int64          `json:"imageBytes,omitempty"`
 	Runs         []*Run         `json:"runs"`
 	Combinations []*Combination `json:"combinations"`
 }
 
-// Machine is where it was run.
+// Machine is where something was run.
 type Machine struct {
 	Kernel       string `json:"kernel"`
 	System       string `json:"system"`
@@ -91,13 +90,9 @@ type Agent struct {
 }
 
 // readReport returns the report of a directory, for a run to add to; an empty one
-// where there is none. What was found on another machine cannot be added to.
+// where there is none.
 func readReport(dir string) (*Report, error) {
 	r := &Report{}
-	machine, err := thisMachine()
-	if err != nil {
-		return nil, err
-	}
 	name := filepath.Join(dir, "e2e.json")
 	data, err := os.ReadFile(name)
 	switch {
@@ -108,12 +103,7 @@ func readReport(dir string) (*Report, error) {
 		if err := json.Unmarshal(data, r); err != nil {
 			return nil, fmt.Errorf("reading %s: %w", name, err)
 		}
-		if r.Machine != machine {
-			return nil, fmt.Errorf("%s is of another machine, %+v: remove it, or choose another directory with -out",
-				name, r.Machine)
-		}
 	}
-	r.Machine = machine
 	return r, nil
 }
 

@@ -24,35 +24,39 @@ import (
 )
 
 // webManifest is a Deployment of three replicas and its Service; of a class of
-// runtime, unless that is empty. A replica goes on serving for five seconds after
-// it was asked to end, as is usual behind a proxy.
+// runtime, unless that is empty.
 func webManifest(namespace, name, class string) string {
 	if class != "" {
 		class = "runtimeClassName: " + class
 	}
-	return strings.NewReplacer("NAMESPACE", namespace, "NAME", name, "CLASS", class).Replace(webTemplate)
-}
-
-const webTemplate = `apiVersion: apps/v1
-kind: Deployment
-metadata: {name: NAME, namespace: NAMESPACE}
-spec:
-  replicas: 3
-  selector: {matchLabels: {name: NAME}}
-  strategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 2}}
-  template:
-    metadata: {labels: {app: web, name: NAME}}
-    spec:
-      CLASS
-      terminationGracePeriodSeconds: 10
-      containers:
-      - {name: main, image: "` + cluster.Agnhost + `", args: [netexec, --http-port=8080, --delay-shutdown=5], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}
----
+	return webDeployment(namespace, name, 3, class) + fmt.Sprintf(`---
 apiVersion: v1
 kind: Service
-metadata: {name: NAME, namespace: NAMESPACE}
-spec: {selector: {name: NAME}, ports: [{port: 80, targetPort: 8080}]}
-`
+metadata: {name: %[1]s, namespace: %[2]s}
+spec: {selector: {name: %[1]s}, ports: [{port: 80, targetPort: 8080}]}
+`, name, namespace)
+}
+
+// webDeployment is a Deployment whose pods serve HTTP, with a further line of their
+// specification. A replica goes on serving for five seconds after it was asked to end, as is
+// usual behind a proxy.
+func webDeployment(namespace, name string, replicas int, more string) string {
+	return fmt.Sprintf(`apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s, namespace: %[2]s}
+spec:
+  replicas: %[3]d
+  selector: {matchLabels: {name: %[1]s}}
+  strategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 2}}
+  template:
+    metadata: {labels: {app: web, name: %[1]s}}
+    spec:
+      %[4]s
+      terminationGracePeriodSeconds: 10
+      containers:
+      - {name: main, image: "%[5]s", args: [netexec, --http-port=8080, --delay-shutdown=5], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}
+`, name, namespace, replicas, more, cluster.Agnhost)
+}
 
 // rollingUpdates replaces the pods of a Deployment, again and again, on nodes
 // whose processors are busy, while a client uses its Service. With the gate and

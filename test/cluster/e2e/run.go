@@ -22,6 +22,7 @@ import (
 type Run struct {
 	Began          string  `json:"began"` // its name, since no two begin within a millisecond
 	Combination    string  `json:"combination"`
+	Machine        Machine `json:"machine"`
 	Seconds        float64 `json:"seconds"`
 	Image          string  `json:"image"`  // commit of which the image of the agent was built
 	Commit         string  `json:"commit"` // checkout: harness and manifests
@@ -46,6 +47,9 @@ func (s *settings) newRun(combination string) (*Run, error) {
 	r.Commit = strings.TrimSpace(string(commit))
 	if r.Image, err = revision(s.image()); err != nil && !s.process {
 		return nil, fmt.Errorf("asking %s for its commit: %w", s.image(), err)
+	}
+	if r.Machine, err = thisMachine(); err != nil {
+		return nil, err
 	}
 	r.LoadBegin, err = load()
 	return r, err

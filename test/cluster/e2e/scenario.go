@@ -50,6 +50,7 @@ func scenarios() []scenario {
 		{name: "services while agents are replaced", short: true, services: true, try: servicesRestart},
 		{name: "to kube-proxy and back", short: true, services: true, last: true, try: toKubeProxyAndBack},
 		{name: "uninstall", short: true, last: true, try: uninstall},
+		{name: "helm", last: true, try: byHelm},
 	}
 }
 

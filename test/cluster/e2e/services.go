@@ -22,24 +22,10 @@ import (
 	"github.com/podwall/podwall/test/cluster"
 )
 
-// shopTemplate are Services of each kind: two pods on each node behind web, and
+// shopServices are Services of each kind: two pods on each node behind web, and
 // behind sticky with affinity; one pod of the first node behind local, and none
-// behind empty. A pod of web goes on serving for five seconds after it was asked to end.
-const shopTemplate = `apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, namespace: NAMESPACE}
-spec:
-  replicas: 4
-  selector: {matchLabels: {app: web}}
-  strategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 2}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      topologySpreadConstraints: [{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: web}}}]
-      terminationGracePeriodSeconds: 10
-      containers:
-      - {name: main, image: "` + cluster.Agnhost + `", args: [netexec, --http-port=8080, --delay-shutdown=5], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}
----
+// behind empty.
+const shopServices = `---
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: NAMESPACE}
@@ -60,6 +46,12 @@ kind: Service
 metadata: {name: empty, namespace: NAMESPACE}
 spec: {ipFamilyPolicy: PreferDualStack, selector: {app: nobody}, ports: [{port: 80, targetPort: 8080}]}
 `
+
+func shopManifest(namespace string) string {
+	spread := "topologySpreadConstraints: [{maxSkew: 1, topologyKey: kubernetes.io/hostname, " +
+		"whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {name: web}}}]"
+	return webDeployment(namespace, "web", 4, spread) + strings.ReplaceAll(shopServices, "NAMESPACE", namespace)
+}
 
 // shop is a namespace with these Services, their pods, and clients.
 type shop struct {
@@ -92,7 +84,7 @@ func newShop(ctx context.Context, t *trial, namespace string) (s *shop, err erro
 		}
 	}()
 	err = errors.Join(t.Namespace(ctx, namespace),
-		t.apply(ctx, strings.ReplaceAll(shopTemplate, "NAMESPACE", namespace)))
+		t.apply(ctx, shopManifest(namespace)))
 	if err != nil {
 		return s, err
 	}

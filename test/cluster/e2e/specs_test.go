@@ -8,6 +8,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -145,13 +146,18 @@ func TestWhatFailedIsCounted(t *testing.T) {
 	}
 }
 
-func TestAReportOfAnotherMachineIsNotAddedTo(t *testing.T) {
-	dir := t.TempDir()
-	if err := (&Report{Machine: Machine{Kernel: "6.6.6"}}).write(dir); err != nil {
-		t.Fatal(err)
+func TestEachRunNamesItsMachine(t *testing.T) {
+	r := &Report{}
+	for i, kernel := range []string{"6.6.6", "5.5.5", "6.6.6"} {
+		r.add(&found{run: &Run{Began: fmt.Sprint(i), Combination: plans()[0].name, Machine: Machine{Kernel: kernel}},
+			specs: []Spec{{Name: fmt.Sprint(i), Status: "passed"}}})
 	}
-	if _, err := readReport(dir); err == nil || !strings.Contains(err.Error(), "6.6.6") {
-		t.Errorf("%v, want an error that names the other machine", err)
+	text := string(r.markdown())
+	for _, want := range []string{"machine 1: , kernel 6.6.6,", "machine 2: , kernel 5.5.5,", "| 2 | ptp nftables | 2 | 1 |",
+		"| 3 | ptp nftables | 1 | 2 |"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the report does not say %q:\n%s", want, text)
+		}
 	}
 }
 
