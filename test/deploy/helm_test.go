@@ -131,11 +131,15 @@ func cycle(t *testing.T, h helm, client *rest.RESTClient) {
 	}
 	h.refused(t, "exists and cannot be imported", "install", "other", chart) // there is one agent on a node
 
+	h.must(t, "upgrade", "podwall", chart, "--reuse-values", "--set", "uninstall.enabled=true")
+	if second := installed(t, client); second.Generation != first.Generation {
+		t.Errorf("asking for the hooks that uninstall replaces agents: generation %d, was %d", second.Generation, first.Generation)
+	}
 	h.must(t, "upgrade", "podwall", chart, "--set", "agent.logLevel=1,uninstall.enabled=true")
 	if got := args(installed(t, client)); !strings.Contains(got, "-v=1") || strings.Contains(args(first), "-v=1") {
 		t.Errorf("the changed value does not arrive: %s", got)
 	}
-	h.must(t, "rollback", "podwall")
+	h.must(t, "rollback", "podwall", "1")
 	if got := args(installed(t, client)); got != args(first) {
 		t.Errorf("after a rollback the arguments are %s, want %s", got, args(first))
 	}

@@ -180,7 +180,7 @@ func makeTakes(args []string) error {
 func helmTakes(args []string) error {
 	flags := []string{"-n", "--namespace", "-f", "--values", "--set", "--timeout", "--wait", "--no-hooks",
 		"--create-namespace", "--show-only", "--take-ownership",
-		"--server-side"}
+		"--server-side", "--reuse-values"}
 	if !slices.Contains([]string{"install", "upgrade", "rollback", "uninstall", "template"}, args[0]) {
 		return fmt.Errorf("helm %s is in no page yet: add it to helmTakes", args[0])
 	}
