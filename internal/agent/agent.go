@@ -83,9 +83,11 @@ type Loop struct {
 	holding  holding
 	findings findings
 	waited   int64    // since when the oldest change waits that is not in force; 0 for none
+	taken    string   // version of the policies that the store had at the last Take
 	whole    struct { // what is enforced with every policy
 		revision uint64
 		source   string
+		policies string // their version
 	}
 }
 
@@ -182,6 +184,7 @@ func (l *Loop) awaitSync(ctx context.Context) error {
 // pass is one turn: it enforces what changed, pods of this node first.
 func (l *Loop) pass(ctx context.Context) error {
 	taken := l.Store.Take()
+	l.taken = taken.PolicyVersion
 	l.nameChanges(taken)
 	l.waited = cmp.Or(l.waited, taken.Since)
 	l.noteStarts(taken)
@@ -224,6 +227,7 @@ func (l *Loop) enforce(ctx context.Context, delta, later cluster.Delta) error {
 		l.held.passed(delta, append(addressesOf(later.Pods, l.Node), report.Held...), whole)
 		if whole {
 			l.whole.revision, l.whole.source = l.held.reached, l.held.source
+			l.whole.policies = l.taken // pods that are held are closed, whatever policies say
 		}
 		if whole && len(report.Held) == 0 && l.waited != 0 && l.Clock != nil {
 			l.Observer.AddProgramming(time.Duration(l.Clock() - l.waited))

@@ -19,8 +19,9 @@ import (
 func (l *Loop) record(start time.Time, m *policy.Model, r datapath.Report, err error) {
 	elapsed := time.Since(start)
 	pass := observe.Pass{
-		Revision: l.whole.revision, Seen: l.last.Revision, SourceID: l.whole.source, Diagnostics: l.last.Diagnostics,
-		Full: r.Full, Elapsed: elapsed, Err: err, Repairs: r.Drift,
+		Revision: l.whole.revision, Seen: l.last.Revision, SourceID: l.whole.source, PolicyVersion: l.whole.policies,
+		Diagnostics: l.last.Diagnostics,
+		Full:        r.Full, Elapsed: elapsed, Err: err, Repairs: r.Drift,
 		Pods: len(m.Layout.Workloads), IsolatedPods: isolated(m), Policies: policies(m),
 	}
 	pass.AuditedPods, pass.AuditedNames = audited(m)

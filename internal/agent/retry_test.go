@@ -33,9 +33,13 @@ type recorder struct {
 	log      *slog.Logger    // of the loop; nil for none
 	programs []string
 	at       []time.Time
+	applying func() // is called first; may be nil
 }
 
 func (r *recorder) Apply(_ context.Context, p *program.Program) (datapath.Report, error) {
+	if r.applying != nil {
+		r.applying()
+	}
 	r.programs, r.at = append(r.programs, p.String()), append(r.at, time.Now())
 	if len(r.fail) > 0 {
 		err := r.fail[0]

@@ -47,6 +47,7 @@ func Run(ctx context.Context, cfg config.Config, version string, out io.Writer, 
 	defer lock.release()
 	ready, clock := thrift(os.Getenv), ticks()
 	store, options := newStore(cfg, clock), datapathOptions(cfg)
+	observer.TellVersions(store.PolicyVersion)
 	options.Announced, options.ExtraHardware = store.Announced, store.ExtraHardware
 	services := newProxy(cfg, store, observer, clock, log)
 	options.Tally = services.tally

@@ -35,7 +35,8 @@ func pages(o *observe.Observer, kernel interface{ Ruleset(out io.Writer) error }
 // Show prints what the agent of this node knows, as cfg asks.
 func Show(ctx context.Context, cfg config.Config, out io.Writer) error {
 	path := map[config.Show]string{config.ShowStatus: "/statusz", config.ShowMetrics: "/metrics",
-		config.ShowRuleset: rulesetPage}[cfg.Show]
+		config.ShowEnforced: "/enforced",
+		config.ShowRuleset:  rulesetPage}[cfg.Show]
 	if err := flows.Page(ctx, out, path); err != nil {
 		return fmt.Errorf("%s: %w", cfg.Show, err)
 	}

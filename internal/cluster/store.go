@@ -49,6 +49,8 @@ type Delta struct {
 	Nodes      []Change[Node]
 	// Source identifies the content that the source delivered last; see Tx.SetSource.
 	Source string
+	// PolicyVersion is what Tx.HeardPolicies was told last; empty for a source without versions.
+	PolicyVersion string
 	// Since is the time of the first of these changes by the store's clock; 0 without a clock or a
 	// change.
 	Since       int64
@@ -82,6 +84,7 @@ type Store struct {
 	policies    table[Policy]
 	nodes       table[Node]
 	source      string
+	heard       string       // see Tx.HeardPolicies
 	diagnostics findings     // but for those about Services
 	told        []Diagnostic // all diagnostics, sorted; nil after a change
 	budgets     budgets      // of policies, by namespace
@@ -184,7 +187,17 @@ func (s *Store) Take() Delta {
 		Nodes:       s.nodes.take(),
 		Source:      s.source,
 		Diagnostics: s.sortedDiagnostics(),
+
+		PolicyVersion: s.heard,
 	}
+}
+
+// PolicyVersion returns what Tx.HeardPolicies was told last, if nothing has changed since a revision: then it
+// is the version of the policies of that revision.
+func (s *Store) PolicyVersion(revision uint64) (version string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.heard, s.revision == revision
 }
 
 // Snapshot returns the whole cluster. Its cost grows with the cluster; the

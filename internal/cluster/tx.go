@@ -45,6 +45,10 @@ func (tx *Tx) ReplacePolicies(list []*Policy) {
 	tx.note(tx.store.replacePolicies(list))
 }
 
+// HeardPolicies records the version of the policies that the store has with this batch: all changes up to it
+// are there. By itself it is no change.
+func (tx *Tx) HeardPolicies(version string) { tx.store.heard = version }
+
 // SetDiagnostics replaces the diagnostics of one origin: an object or a file. Origins must be
 // comparable values. Those about Services are for SetServiceDiagnostics.
 func (tx *Tx) SetDiagnostics(origin any, list []Diagnostic) {

@@ -97,12 +97,13 @@ const (
 // Show is what the agent of the node can print about itself.
 type Show string
 
-// What can be printed: the status page, the metrics, the rules in the kernel.
+// What can be printed: the status page, the part of it for all nodes, the metrics, the rules in the kernel.
 const (
-	ShowNone    Show = ""
-	ShowStatus  Show = "status"
-	ShowMetrics Show = "metrics"
-	ShowRuleset Show = "ruleset"
+	ShowNone     Show = ""
+	ShowStatus   Show = "status"
+	ShowEnforced Show = "enforced"
+	ShowMetrics  Show = "metrics"
+	ShowRuleset  Show = "ruleset"
 )
 
 // DeniedSink is where records of denied flows go, beside the agent's own memory.

@@ -254,13 +254,15 @@ func servingOptions() []option {
 			why: "a probe is a process of its own, and whether it asks for a restart or for readiness is for the " +
 				"kubelet to say.",
 			bind: func(c *Config) flag.Value { return oneOf(&c.Probe, ProbeLive, ProbeReady) }},
-		{name: "show", arg: "status|metrics|ruleset",
-			help: "Print what the agent that runs on this node knows, and exit: its /statusz, its metrics (both also " +
-				"where their ports are off), or the nftables rules that it has loaded, with what differs in the " +
-				"kernel. As root, on the node or in the agent's container. kubectl podwall bundle runs it on all " +
-				"nodes.",
+		{name: "show", arg: "status|enforced|metrics|ruleset",
+			help: "Print what the agent that runs on this node knows, and exit: its /statusz, the part of it for " +
+				"kubectl podwall status, its metrics (all also where their ports are off), or the nftables rules " +
+				"that it has loaded, with what differs in the kernel. As root, on the node or in the agent's " +
+				"container. kubectl podwall bundle runs it on all nodes.",
 			why:  "that you want to know is for you to say.",
-			bind: func(c *Config) flag.Value { return oneOf(&c.Show, ShowStatus, ShowMetrics, ShowRuleset) }},
+			bind: func(c *Config) flag.Value {
+				return oneOf(&c.Show, ShowStatus, ShowEnforced, ShowMetrics, ShowRuleset)
+			}},
 		{name: "metrics-addr", arg: "ADDR",
 			help: "Address to serve metrics on. Empty: every address.",
 			bind: func(c *Config) flag.Value { return text(&c.MetricsAddr) }},

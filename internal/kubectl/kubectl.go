@@ -92,6 +92,8 @@ something was found; ` + statusHelp + ` 130 interrupted.`,
   kubectl podwall flows -n shop --follow
   kubectl podwall audit -A --since 24h
   kubectl podwall generate -n shop --since 24h
+  kubectl podwall status
+  kubectl podwall wait -n shop web --for=enforced
   kubectl podwall bundle`,
 		Version: version,
 		Args:    command.NoArgs,
@@ -99,7 +101,8 @@ something was found; ` + statusHelp + ` 130 interrupted.`,
 	}
 	root.AddCommand(newExplain(s), newCan(s),
 		newMatrix(s), newDiff(s), newLint(s), newRules(s), newFlows(s), newAudit(s),
-		newGenerate(s), newBundle(s, version))
+		newGenerate(s), newStatus(s), newWait(s),
+		newBundle(s, version))
 	command.Setup(root, s.Out, s.Err)
 	return root
 }

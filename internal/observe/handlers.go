@@ -33,9 +33,11 @@ func (o *Observer) serveMetrics(mux *http.ServeMux, path string) {
 	})
 }
 
-// Pages returns the pages for who asks the agent in another way than by its ports: /statusz and /metrics.
+// Pages returns the pages for who asks the agent in another way than by its ports: /statusz, /metrics, and
+// /enforced, which is Enforced.
 func (o *Observer) Pages() map[string]http.Handler {
-	return map[string]http.Handler{"/statusz": http.HandlerFunc(o.serveStatus), "/metrics": o.metricsPage()}
+	return map[string]http.Handler{"/statusz": http.HandlerFunc(o.serveStatus), "/metrics": o.metricsPage(),
+		"/enforced": http.HandlerFunc(o.serveEnforced)}
 }
 
 func (o *Observer) metricsPage() http.Handler {

@@ -32,6 +32,8 @@ type Pass struct {
 	// revision that the pass tried to enforce, if it held something back.
 	Revision, Seen uint64
 	SourceID       string
+	// PolicyVersion is the version of the policies that are all enforced; empty if the source has none.
+	PolicyVersion string
 	// Full is true when the pass compared the whole kernel state, false when it
 	// wrote a change only.
 	Full    bool
@@ -74,6 +76,7 @@ type Observer struct {
 	audits   Audits
 	held     []Held
 	services *serviceState // nil: the service proxy does not run
+	newest   func(revision uint64) (version string, ok bool)
 }
 
 // New returns an observer that waits for the first sync. It registers its
@@ -91,6 +94,13 @@ func New(reg *prometheus.Registry, info Info) *Observer {
 	}
 	o.metrics = newMetrics(newBuilder(reg), info.Version, o.isReady, o.countHeld)
 	return o
+}
+
+// TellVersions has the version of policies read with each status: what changed nothing, as a label of a
+// policy, brings no pass. newest returns it if nothing has changed since a revision. It is to be called before
+// anything is served.
+func (o *Observer) TellVersions(newest func(revision uint64) (version string, ok bool)) {
+	o.newest = newest
 }
 
 // Beat records that the loop turned. The loop calls it at least once in
@@ -137,7 +147,7 @@ func (o *Observer) Record(p Pass) {
 		s.LastApply.Error = p.Err.Error()
 	} else {
 		o.enforced = true
-		s.Revision, s.SourceID = p.Revision, p.SourceID
+		s.Revision, s.SourceID, s.PolicyVersion = p.Revision, p.SourceID, p.PolicyVersion
 		s.Pods, s.IsolatedPods, s.Policies = p.Pods, p.IsolatedPods, p.Policies
 		s.AuditedPods, s.AuditedNames = p.AuditedPods, p.AuditedNames
 		s.Chains, s.Sets, s.Rules, s.Elements = p.Chains, p.Sets, p.Rules, p.Elements
@@ -246,6 +256,11 @@ func (o *Observer) Status() Status {
 	if s.Connections != nil {
 		c := *s.Connections
 		s.Connections = &c
+	}
+	if o.newest != nil && o.enforced {
+		if version, ok := o.newest(s.Revision); ok {
+			s.PolicyVersion = version
+		}
 	}
 	// A program that reads the JSON should meet lists, not null.
 	s.Diagnostics = append([]cluster.Diagnostic{}, s.Diagnostics...)

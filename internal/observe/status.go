@@ -41,6 +41,10 @@ type Status struct {
 	Revision     uint64 `json:"revision"`
 	SeenRevision uint64 `json:"seenRevision"`
 
+	// PolicyVersion is a resourceVersion: every policy is enforced as it was then, or later. It is empty
+	// before the first pass, and for manifests.
+	PolicyVersion string `json:"policyVersion,omitempty"`
+
 	// Ready is true when the kernel enforces Revision and no problem blocks
 	// readiness. NotReady holds the reasons otherwise, sorted by
 	// importance.

@@ -27,6 +27,9 @@ func (s Status) WriteText(w io.Writer) error {
 	}
 	row("revision", "%s", s.revisions())
 	row("source", "%s", strings.TrimSpace(s.Source+" "+s.SourceID))
+	if s.PolicyVersion != "" {
+		row("policies of", "resourceVersion %s", s.PolicyVersion)
+	}
 	for _, f := range s.Feeds {
 		row("- "+f.Kind, "%s", f)
 	}

@@ -91,6 +91,12 @@ func showsDenied(t *testing.T, c *cluster.Cluster, k *console, pods map[string]*
 			t.Errorf("kubectl podwall flows does not say %q:\n%s", want, out)
 		}
 	}
+	out = k.run("kubectl podwall wait shop/web --for=enforced && kubectl podwall status")
+	for _, want := range []string{"shop/web is enforced on ", fmt.Sprintf("%[1]d of %[1]d nodes enforce all policies", len(c.Nodes()))} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the status does not say %q:\n%s", want, out)
+		}
+	}
 	out = k.run("kubectl podwall bundle -o - | tar -xzO podwall-bundle/bundle.json " +
 		"podwall-bundle/nodes/" + c.Nodes()[0].Name + "/ruleset.nft podwall-bundle/nodes/" + c.Nodes()[0].Name + "/status.json")
 	for _, want := range []string{`"missing": []`, "# table inet podwall: the kernel has exactly this\n", `"ready": true`} {

@@ -26,6 +26,7 @@ func newPolicySink(store *cluster.Store) *sink[*networkingv1.NetworkPolicy, judg
 	return &sink[*networkingv1.NetworkPolicy, judged]{
 		store: store, kind: cluster.Policies, convert: judge, set: p.set, remove: p.remove, replace: p.replace,
 		key: func(j judged) cluster.Key { return j.policy.Key }, trim: p.trim,
+		heard: (*cluster.Tx).HeardPolicies,
 	}
 }
 
