@@ -203,7 +203,7 @@ func TestWithoutAnAgentAPodStartsClosed(t *testing.T) {
 			t.Errorf("STATUS without agent: %v, want code 50", status)
 		}
 		n.startAgent()
-		check(t, n.in(func(ctx context.Context) error { return n.runtime.GetStatusNetworkList(ctx, n.networks) }))
+		n.soon(func(ctx context.Context) error { return n.runtime.GetStatusNetworkList(ctx, n.networks) })
 	})
 }
 
@@ -217,7 +217,7 @@ func TestAPodThatStartsBeforeAnyAgentIsClosed(t *testing.T) {
 		n.publish(object("web", "1"), object("friend", "2"))
 		n.startAgent()
 		for _, s := range []sandbox{web, friend} { // as after a restart of the runtime
-			check(t, n.in(func(ctx context.Context) error { return n.runtime.CheckNetworkList(ctx, n.networks, s.conf) }))
+			n.soon(func(ctx context.Context) error { return n.runtime.CheckNetworkList(ctx, n.networks, s.conf) })
 		}
 		n.open(friend, web, ips)
 	})

@@ -145,6 +145,19 @@ func (n *node) startAgent(args ...string) *agent {
 	return a
 }
 
+// soon calls what must succeed in the end until it does. A gate that waits 300 ms may be too early for an agent
+// on a busy machine; runtimes ask again, too.
+func (n *node) soon(what func(context.Context) error) {
+	n.t.Helper()
+	var err error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if err = n.in(what); err == nil {
+			return
+		}
+	}
+	n.t.Fatal(err)
+}
+
 // patience is how long anything may take that is right in the end.
 const patience = 20 * time.Second
 
