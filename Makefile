@@ -111,7 +111,7 @@ E2E ?= run
 
 e2e: prepare build kube helm netpol cni containerd image ## try podwall as installed on real clusters: upstream's specs and operators' steps; writes docs/reports (see docs/e2e.md)
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/podwall-e2e ./test/cluster/e2e
-	bin/podwall-e2e $(E2E)
+	bin/podwall-e2e $(value E2E)
 
 deploy: ## render deploy/ from the Helm chart, and the chart's table of values
 	go test -C tools ./chart -count=1 -run Current -update

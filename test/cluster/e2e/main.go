@@ -116,9 +116,25 @@ func list() {
 	}
 }
 
+var errNone = errors.New("no combination has such a name: see e2e list")
+
+// chosen are the combinations that the command line names.
+func (s *settings) chosen() (list []plan) {
+	for _, p := range plans() {
+		if s.only.MatchString(p.name) {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
 // run does each chosen combination. It writes the report whenever something has
 // ended, so that what was found is there when a run is cut short.
 func (s *settings) run(ctx context.Context) error {
+	plans := s.chosen()
+	if len(plans) == 0 {
+		return errNone
+	}
 	if _, err := readReport(s.out); err != nil {
 		return err // before anything is tried in vain
 	}
@@ -127,9 +143,9 @@ func (s *settings) run(ctx context.Context) error {
 		return err
 	}
 	failures := 0
-	for _, p := range plans() {
-		if !s.only.MatchString(p.name) || ctx.Err() != nil {
-			continue
+	for _, p := range plans {
+		if ctx.Err() != nil {
+			break
 		}
 		n, err := s.runOne(ctx, p, programs)
 		if err != nil {
@@ -206,10 +222,7 @@ func (s *settings) specs(p plan) string {
 
 // up is for people who want to look around.
 func (s *settings) up(ctx context.Context) error {
-	for _, p := range plans() {
-		if !s.only.MatchString(p.name) {
-			continue
-		}
+	for _, p := range s.chosen() {
 		say := func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 		w, err := s.start(ctx, p, &Run{}, say)
 		if err != nil {
@@ -222,7 +235,7 @@ func (s *settings) up(ctx context.Context) error {
 		<-ctx.Done()
 		return w.close()
 	}
-	return errors.New("no combination has such a name: see e2e list")
+	return errNone
 }
 
 func size(file string) int64 {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -190,5 +191,23 @@ func TestAnImageNamesItsCommit(t *testing.T) {
 		if got, err := revision(write(files)); err == nil {
 			t.Errorf("%s: %q, want an error", what, got)
 		}
+	}
+}
+
+func TestANameThatNoCombinationHasIsRefused(t *testing.T) {
+	for _, name := range []string{"run", "up"} {
+		err := command(t.Context(), []string{name, "-only", "^token ring$", "-out", t.TempDir()})
+		if !errors.Is(err, errNone) {
+			t.Errorf("%s: %v, want %v", name, err, errNone)
+		}
+	}
+}
+
+// docs/e2e.md has regular expressions that end with a dollar sign, which make expands.
+func TestMakePassesTheCommandLineOnAsItIs(t *testing.T) {
+	const line = "run -only '^ptp nftables$' -scenarios '^drain$'"
+	out, err := exec.CommandContext(t.Context(), "make", "-n", "-C", "../../..", "e2e", "E2E="+line).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "bin/podwall-e2e "+line+"\n") {
+		t.Errorf("%v, want a call with %s in\n%s", err, line, out)
 	}
 }
