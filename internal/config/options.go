@@ -259,7 +259,7 @@ func servingOptions() []option {
 				"kubectl podwall status, its metrics (all also where their ports are off), or the nftables rules " +
 				"that it has loaded, with what differs in the kernel. As root, on the node or in the agent's " +
 				"container. kubectl podwall bundle runs it on all nodes.",
-			why:  "that you want to know is for you to say.",
+			why: "that you want to know is for you to say.",
 			bind: func(c *Config) flag.Value {
 				return oneOf(&c.Show, ShowStatus, ShowEnforced, ShowMetrics, ShowRuleset)
 			}},

@@ -38,7 +38,7 @@ func TestGoldenAlerts(t *testing.T) {
 // Rules and dashboard ask for metrics that exist, with the values of labels that they have.
 func TestAlertsAndDashboardAskForWhatExists(t *testing.T) {
 	b := newBuilder(prometheus.NewRegistry())
-	newMetrics(b, "", func() bool { return false }, func(string) float64 { return 0 })
+	newMetrics(b, "", computedValues{})
 	newServiceMetrics(b)
 	known := map[string]definition{}
 	for _, d := range b.definitions {

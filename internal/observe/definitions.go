@@ -52,6 +52,12 @@ func (b *builder) predicate(name, help string, holds func() bool) {
 	}))
 }
 
+// function is a gauge that is computed at each scrape.
+func (b *builder) function(name, help string, compute func() float64) {
+	b.define(name, "gauge", help, "")
+	b.reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: b.prefix + name, Help: help}, compute))
+}
+
 // computed are gauges that are computed at each scrape.
 func (b *builder) computed(name, help, label string, values []string, compute func(value string) float64) {
 	b.define(name, "gauge", help, closed(label, values))
@@ -138,7 +144,7 @@ func closed(label string, values []string) string {
 // it.
 func Reference(out io.Writer) error {
 	b := newBuilder(prometheus.NewRegistry())
-	newMetrics(b, "", func() bool { return false }, func(string) float64 { return 0 })
+	newMetrics(b, "", computedValues{})
 	newServiceMetrics(b)
 	slices.SortFunc(b.definitions, func(x, y definition) int { return strings.Compare(x.name, y.name) })
 	var text strings.Builder

@@ -15,7 +15,7 @@ import (
 // A rule about a metric that does not exist is never true, and nobody is alerted.
 func TestTheMetricsInTheDocumentsExist(t *testing.T) {
 	b := newBuilder(prometheus.NewRegistry())
-	newMetrics(b, "", func() bool { return false }, func(string) float64 { return 0 })
+	newMetrics(b, "", computedValues{})
 	newServiceMetrics(b)
 	known := map[string]bool{}
 	for _, d := range b.definitions {

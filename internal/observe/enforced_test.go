@@ -30,6 +30,10 @@ func TestWhatIsAskedOfAllNodesIsBounded(t *testing.T) {
 			t.Errorf("without %s:\n%s", part, text)
 		}
 	}
+	o.Pages()["/metrics"].ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	if !strings.Contains(answer.Body.String(), "\npodwall_policy_version 77\n") {
+		t.Error("the metric is not 77")
+	}
 	if len(text) > 32<<10 || strings.Count(text, "…") != 2*maxReasons {
 		t.Errorf("%d bytes, %d texts are cut", len(text), strings.Count(text, "…"))
 	}

@@ -68,15 +68,25 @@ func Unsures() []string {
 	return []string{"bypassed", "contested", "elsewhere", "unbound", "unclear", "unreached"}
 }
 
-func newMetrics(b *builder, version string, ready func() bool, held func(why string) float64) *metrics {
+// computedValues are read at each scrape.
+type computedValues struct {
+	ready         func() bool
+	policyVersion func() float64
+	held          func(why string) float64
+}
+
+func newMetrics(b *builder, version string, now computedValues) *metrics {
 	b.info("build_info", "Always 1; the labels are the versions of the agent and of Go.",
 		prometheus.Labels{"version": version, "goversion": runtime.Version()})
 	b.predicate("ready", "1 when the kernel enforces the last revision and no problem blocks readiness, as in "+
-		"/readyz.", ready)
+		"/readyz.", now.ready)
+	b.function("policy_version", "The resourceVersion up to which every policy is in the kernel; 0 before the first "+
+		"pass, and without an API server. Versions of one cluster can be compared: a node whose version stays below "+
+		"that of others is behind.", now.policyVersion)
 	b.computed("pods_held", "Pods of this node that have been closed for more than a second and wait, by what they "+
 		"wait for; /statusz names them. connections: the search for connections that are older than the pod. "+
 		"elsewhere: a route of its address that leads to the pod. policies: its namespace has used up its share of "+
-		"the agent's time.", "why", heldWhys(), held)
+		"the agent's time.", "why", heldWhys(), now.held)
 	m := &metrics{
 		programming: b.histogram("programming_duration_seconds", "Time from a change that the agent "+
 			"received to the kernel's answer, with every wait in between. Changes that arrive together count once, "+

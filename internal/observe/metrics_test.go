@@ -59,7 +59,7 @@ func TestEveryMetricIsOnTheReferencePageAndNoOther(t *testing.T) {
 		}
 	}
 	b := newBuilder(NewRegistry())
-	newMetrics(b, "", func() bool { return false }, func(string) float64 { return 0 })
+	newMetrics(b, "", computedValues{})
 	if len(b.definitions) != len(families) {
 		t.Errorf("%d metrics are documented and %d exist", len(b.definitions), len(families))
 	}
@@ -126,7 +126,7 @@ podwall_ready 0
 func withHelp(t *testing.T, want string) *strings.Reader {
 	t.Helper()
 	b := newBuilder(NewRegistry())
-	newMetrics(b, "", func() bool { return false }, func(string) float64 { return 0 })
+	newMetrics(b, "", computedValues{})
 	for _, d := range b.definitions {
 		want = strings.ReplaceAll(want, "# TYPE "+d.name+" ", "# HELP "+d.name+" "+d.help+"\n# TYPE "+d.name+" ")
 	}

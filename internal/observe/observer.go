@@ -5,6 +5,7 @@ package observe
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -92,7 +93,8 @@ func New(reg *prometheus.Registry, info Info) *Observer {
 		missing:  cluster.Kinds(),
 		problems: map[string]Problem{},
 	}
-	o.metrics = newMetrics(newBuilder(reg), info.Version, o.isReady, o.countHeld)
+	o.metrics = newMetrics(newBuilder(reg), info.Version, computedValues{ready: o.isReady,
+		policyVersion: o.policyNumber, held: o.countHeld})
 	return o
 }
 
@@ -257,11 +259,7 @@ func (o *Observer) Status() Status {
 		c := *s.Connections
 		s.Connections = &c
 	}
-	if o.newest != nil && o.enforced {
-		if version, ok := o.newest(s.Revision); ok {
-			s.PolicyVersion = version
-		}
-	}
+	s.PolicyVersion = o.policyVersion()
 	// A program that reads the JSON should meet lists, not null.
 	s.Diagnostics = append([]cluster.Diagnostic{}, s.Diagnostics...)
 	s.Problems = o.sortedProblems()
@@ -271,6 +269,27 @@ func (o *Observer) Status() Status {
 	s.NotReady = o.notReady(time.Now())
 	s.Ready = len(s.NotReady) == 0
 	return s
+}
+
+// policyVersion is the version of the policies that are all enforced.
+func (o *Observer) policyVersion() string {
+	if o.newest != nil && o.enforced {
+		if version, ok := o.newest(o.status.Revision); ok {
+			return version
+		}
+	}
+	return o.status.PolicyVersion
+}
+
+// policyNumber is that as a number, 0 if it is none.
+func (o *Observer) policyNumber() float64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n, err := strconv.ParseUint(o.policyVersion(), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return float64(n)
 }
 
 func (o *Observer) sortedProblems() []Problem {
