@@ -23,7 +23,6 @@ import (
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/datapath"
 	"github.com/podwall/podwall/internal/gate"
-	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/sysctl"
 	"github.com/podwall/podwall/internal/netpol/compile"
 	"github.com/podwall/podwall/internal/netpol/decide"
@@ -83,7 +82,8 @@ func Run(ctx context.Context, cfg config.Config, version string, out io.Writer, 
 		Clock:      clock,
 		Options:    compile.Options{ClosedIPv4: !cfg.IPv4, ClosedIPv6: !cfg.IPv6},
 		SyncPeriod: cfg.SyncPeriod, SyncTimeout: cfg.CacheSyncTimeout,
-		Place:       &Place{Local: links.LocalAddresses, Found: kernel.SetNodeAddresses, Optional: cfg.Manifests != ""},
+		Place: &Place{Local: kernel.LocalAddresses, Found: kernel.SetNodeAddresses,
+			Optional: cfg.Manifests != ""},
 		Gate:        NewGate(cfg.NodeName, store),
 		OpenUnknown: options.OpenUnknown,
 		Ready:       ready,

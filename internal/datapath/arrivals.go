@@ -84,9 +84,9 @@ func (a *arrivals) begin() {
 	}
 }
 
-// clean reports whether the goroutine runs, and returns the addresses without older connections, each with
-// the interface of its route at the time of the scan. A pod with such an address can be programmed at once.
-func (a *arrivals) clean() (looks bool, addrs map[netip.Addr]int) {
+// clean reports whether the goroutine runs, and returns the addresses that were scanned for. A pod with such
+// an address can be programmed at once.
+func (a *arrivals) clean() (looks bool, addrs map[netip.Addr]decide.Search) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.running.Load(), maps.Clone(a.newcomers.clean)

@@ -52,8 +52,9 @@ type Scans struct {
 
 const (
 	// secondLook is the delay of the second scan: a packet in flight during the first scan may have added
-	// an entry.
-	secondLook = time.Second
+	// an entry. A scan of the whole table for somebody else serves as the second one if it begins at least
+	// inFlight after the first.
+	secondLook, inFlight = time.Second, 100 * time.Millisecond
 	// rounds bounds the scans after one change. Scans after the second run only if the one before found
 	// something.
 	rounds = 5
@@ -86,14 +87,17 @@ func (a *audit) learn(b decide.Basis) {
 	a.basis = b
 }
 
-// look requests scans of the scopes.
-func (a *audit) look(list cut.Scopes) {
-	if len(list) == 0 {
+// look requests scans of the scopes; for those in later a search was the first one.
+func (a *audit) look(list, later cut.Scopes) {
+	if len(list)+len(later) == 0 {
 		return
 	}
 	a.mu.Lock()
 	for p, s := range list {
 		a.requests.add(p, s)
+	}
+	for p, s := range later {
+		a.requests.again(p, s, time.Now())
 	}
 	a.mu.Unlock()
 	a.due.Set()
@@ -161,7 +165,7 @@ func (a *audit) next(now time.Time) (turn, *cut.Judge, time.Time) {
 		return t, nil, until
 	}
 	var left []netip.Addr
-	for _, s := range t.scopes {
+	for _, s := range t.each() {
 		for _, pod := range a.basis.Program.Pods {
 			delete(s.Left, pod.Addr) // the address has a pod again, whose connections must stay
 		}
@@ -172,7 +176,7 @@ func (a *audit) next(now time.Time) (turn, *cut.Judge, time.Time) {
 
 // inspect dumps the table, judges the entries and passes the denied ones on.
 func (a *audit) inspect(t turn, j *cut.Judge) {
-	start, entries, found, all := time.Now(), 0, map[string]int{}, t.scopes.All()
+	start, entries, found, all := time.Now(), 0, map[string]int{}, t.all()
 	var batch []cut.Cut
 	err := dump(a.conn, all, func(e *inet.Connection) {
 		entries++
@@ -198,10 +202,10 @@ func (a *audit) inspect(t turn, j *cut.Judge) {
 		a.wake() // to add or remove the reported problem
 	}
 	a.failing = err != nil
-	for p, s := range t.scopes {
+	for p, s := range t.each() {
 		some := found[p.Tenant] > 0 || p == cut.Payer{} && len(found) > 0
 		if s.Round++; err != nil || s.Round == 1 || some && s.Round < rounds {
-			a.requests.again(p, s, time.Now().Add(secondLook))
+			a.requests.again(p, s, time.Now())
 		}
 	}
 	if err != nil {

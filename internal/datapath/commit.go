@@ -76,7 +76,7 @@ func (d *Datapath) Cut(ctx context.Context) (Cuts, error) {
 		return Cuts{Refused: d.decider.CountRefused()}, nil
 	}
 	report := Report{}
-	node, err := observeAddresses()
+	node, err := d.observeAddresses()
 	if err == nil {
 		err = d.commitCut(ctx, d.decider.End(d.now(), d.observeConnections(node, &report)), &report)
 	}
@@ -173,7 +173,7 @@ func (c *cuts) commit(out decide.Decision, report *Report) {
 	}
 	c.arrivals.arm()
 	c.arrivals.hold(out.Held)
-	c.audit.look(out.Scan)
+	c.audit.look(out.Scan, out.Recheck)
 	report.Cuts.Reused += c.clear(out.Moved, out.Judge)
 }
 

@@ -131,6 +131,12 @@ func (d *Datapath) SetNodeAddresses(list []netip.Addr) {
 	d.note(nft.Notice{Hooks: true})
 }
 
+// LocalAddresses returns the addresses of this network namespace, sorted. Any goroutine may call it.
+func (d *Datapath) LocalAddresses() ([]netip.Addr, error) {
+	own, _, err := d.links.Addresses()
+	return own, err
+}
+
 // Close ends the connection to the kernel. The rules stay.
 func (d *Datapath) Close() error { return errors.Join(d.conn.Close(), d.cuts.close()) }
 
@@ -233,7 +239,7 @@ func (d *Datapath) pass(ctx context.Context, all *program.Program, report *Repor
 		}
 		d.log.Warn("reading the table of bridge ports failed", "err", err)
 	}
-	node, err := observeAddresses()
+	node, err := d.observeAddresses()
 	if err != nil {
 		return err
 	}

@@ -130,8 +130,8 @@ func TestAPodWhoseRouteCameFirstDoesNotWait(t *testing.T) {
 			run(t, "ip", "route", "replace", stranger, "dev", "veth-a")
 			until(t, "no scan for the route's address", func() bool {
 				_, addrs := d.cuts.arrivals.clean()
-				link, clean := addrs[netip.MustParseAddr(stranger)]
-				return clean && link == links.IndexOf("veth-a")
+				found, clean := addrs[netip.MustParseAddr(stranger)]
+				return clean && found.Link == links.IndexOf("veth-a")
 			})
 			left(t)
 		}

@@ -2,7 +2,11 @@
 
 package datapath
 
-import "net/netip"
+import (
+	"net/netip"
+
+	"github.com/podwall/podwall/internal/netpol/decide"
+)
 
 // newcomers are addresses that a pod has got or may get soon. An address is clean if a scan of the
 // connection table found no connections older than the pod; a pod with a clean address can be programmed at
@@ -11,8 +15,7 @@ type newcomers struct {
 	limit   int
 	waiting map[netip.Addr]newcomer // to be scanned for
 	current map[netip.Addr]newcomer // in the running scan
-	// clean holds the interface of the address's route at the time of the scan.
-	clean map[netip.Addr]int
+	clean   map[netip.Addr]decide.Search
 }
 
 // newcomer is an address that waits for a scan.
@@ -27,7 +30,7 @@ func newNewcomers(limit int) newcomers {
 		limit:   limit,
 		waiting: map[netip.Addr]newcomer{},
 		current: map[netip.Addr]newcomer{},
-		clean:   map[netip.Addr]int{},
+		clean:   map[netip.Addr]decide.Search{},
 	}
 }
 
@@ -64,8 +67,8 @@ func (n *newcomers) hold(a netip.Addr, link int) (ready bool) {
 
 // ready reports whether the address is clean and its route still uses the same interface.
 func (n *newcomers) ready(a netip.Addr, link int) bool {
-	l, clean := n.clean[a]
-	return clean && l == link
+	s, clean := n.clean[a]
+	return clean && s.Link == link
 }
 
 // take begins a scan for the addresses that want accepts.
@@ -103,7 +106,7 @@ func (n *newcomers) done(found map[netip.Addr]int, failed bool) (freed bool) {
 		if len(n.clean) >= n.limit {
 			clear(n.clean) // pods that never started; the others are scanned for again
 		}
-		n.clean[a], freed = w.link, freed || w.held
+		n.clean[a], freed = decide.Search{Link: w.link, Empty: !failed && found[a] == 0}, freed || w.held
 	}
 	clear(n.current)
 	return freed

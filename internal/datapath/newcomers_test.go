@@ -22,33 +22,40 @@ func TestWhenAnAddressIsClean(t *testing.T) {
 		steps func(n *newcomers)
 		link  int // as the pod's route goes
 		want  bool
+		empty bool // nothing is left
 	}{
-		{"no scan", func(n *newcomers) { n.add(a, 7, false) }, 7, false},
-		{"nothing was found", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0) }, 7, true},
-		{"the route goes elsewhere now", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0) }, 8, false},
-		{"the route is gone", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0) }, 0, false},
-		{"something was found", func(n *newcomers) { n.add(a, 7, false); n.look(a, 1) }, 7, false},
-		{"and then nothing", func(n *newcomers) { n.add(a, 7, false); n.look(a, 1); n.look(a, 0) }, 7, true},
-		{"a new route since", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0); n.add(a, 7, false) }, 7, false},
+		{"no scan", func(n *newcomers) { n.add(a, 7, false) }, 7, false, false},
+		{"nothing was found", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0) }, 7, true, true},
+		{"the route goes elsewhere now", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0) }, 8, false, false},
+		{"the route is gone", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0) }, 0, false, false},
+		{"something was found", func(n *newcomers) { n.add(a, 7, false); n.look(a, 1) }, 7, false, false},
+		{"and then nothing", func(n *newcomers) { n.add(a, 7, false); n.look(a, 1); n.look(a, 0) }, 7, true, true},
+		{"a new route since", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0); n.add(a, 7, false) }, 7, false, false},
 		{"a new route during the look", func(n *newcomers) {
 			n.add(a, 7, false)
 			n.take(everyone)
 			n.add(a, 7, false)
 			n.done(nil, false)
-		}, 7, false},
-		{"it was a pod's since", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0); n.listed(a) }, 7, false},
+		}, 7, false, false},
+		{"it was a pod's since", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0); n.listed(a) }, 7, false, false},
 		{"it was a pod's during the look", func(n *newcomers) {
 			n.add(a, 7, false)
 			n.take(everyone)
 			n.listed(a)
 			n.done(nil, false)
-		}, 7, false},
-		{"the rules were away", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0); n.doubt() }, 7, false},
+		}, 7, false, false},
+		{"the rules were away", func(n *newcomers) { n.add(a, 7, false); n.look(a, 0); n.doubt() }, 7, false, false},
 		{"the rules were away during the look",
-			func(n *newcomers) { n.add(a, 7, false); n.take(everyone); n.doubt(); n.done(nil, false) }, 7, false},
-		{"the look failed", func(n *newcomers) { n.add(a, 7, false); n.take(everyone); n.done(nil, true) }, 7, false},
+			func(n *newcomers) { n.add(a, 7, false); n.take(everyone); n.doubt(); n.done(nil, false) }, 7, false, false},
+		{"the look failed", func(n *newcomers) { n.add(a, 7, false); n.take(everyone); n.done(nil, true) }, 7, false, false},
 		{"the look failed and a pod waits", func(n *newcomers) { n.add(a, 7, true); n.take(everyone); n.done(nil, true) },
-			7, true},
+			7, true, false},
+		{"a pod waited for long and something was found", func(n *newcomers) {
+			n.add(a, 7, true)
+			for range looks {
+				n.look(a, 1)
+			}
+		}, 7, true, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -56,6 +63,9 @@ func TestWhenAnAddressIsClean(t *testing.T) {
 			tt.steps(&n)
 			if got := n.ready(a, tt.link); got != tt.want {
 				t.Errorf("clean %t, want %t: %+v", got, tt.want, n)
+			}
+			if got := n.ready(a, tt.link) && n.clean[a].Empty; got != tt.empty {
+				t.Errorf("empty %t, want %t: %+v", got, tt.empty, n)
 			}
 		})
 	}

@@ -71,14 +71,48 @@ func TestWhoIsInDebtWaitsAndGoesAlong(t *testing.T) {
 
 func TestASecondLookComesAtItsTime(t *testing.T) {
 	accounts, r, b := newAccounts(), requests{}, cut.Payer{Tenant: "b"}
-	r.again(b, scopeOf(first), start.Add(secondLook))
-	r.again(b, scopeOf(second), start.Add(time.Hour)) // goes with it
+	r.again(b, scopeOf(first), start)
+	r.again(b, scopeOf(second), start.Add(secondLook/2)) // goes with it
 	if turn, until := r.pick(&accounts, few, start); len(turn.scopes) > 0 || until != start.Add(secondLook) {
 		t.Errorf("served are %q, the next is due at %s", tenantsOf(turn), until)
 	}
 	turn, _ := r.pick(&accounts, few, start.Add(secondLook))
 	if s := turn.scopes[b]; s == nil || len(s.Touched) != 2 || len(r) != 0 {
 		t.Errorf("looked at is %+v, %v is left", s, r)
+	}
+}
+
+// A second look needs no scan of its own if another one dumps everything.
+func TestASecondLookGoesAlong(t *testing.T) {
+	b, c := cut.Payer{Tenant: "b"}, cut.Payer{Tenant: "c"}
+	tests := []struct {
+		name    string
+		entries uint32
+		after   time.Duration
+		by      cut.Payer
+		along   int
+	}{
+		{"with another's scan", few, inFlight, c, 1},
+		{"with its own next scan", few, inFlight, b, 1},
+		{"not while packets may be in flight", few, inFlight - 1, c, 0},
+		{"not if single addresses are asked for", many, inFlight, c, 0},
+	}
+	for _, tt := range tests {
+		t.Run(strings.ReplaceAll(tt.name, " ", "-"), func(t *testing.T) {
+			accounts, r := newAccounts(), requests{}
+			r.again(b, scopeOf(first), start)
+			r.add(tt.by, scopeOf(second))
+			turn, _ := r.pick(&accounts, tt.entries, start.Add(tt.after))
+			if len(turn.along) != tt.along || len(turn.paying) != 1 || turn.paying[0] != tt.by {
+				t.Errorf("along go %v, paying are %v; want %d along", turn.along, turn.paying, tt.along)
+			}
+			if all := len(turn.all().Touched); all != 1+tt.along {
+				t.Errorf("%d addresses are scanned for, want %d", all, 1+tt.along)
+			}
+			if turn, _ := r.pick(&accounts, few, start.Add(secondLook)); len(turn.scopes) != 1-tt.along || len(r) > 0 {
+				t.Errorf("later %v are scanned, %v wait", turn.scopes, r)
+			}
+		})
 	}
 }
 

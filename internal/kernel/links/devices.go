@@ -40,7 +40,7 @@ type device struct {
 // address of the Node object, if they are a bridge with a port that is not made for a pod or a virtual
 // machine (a network card, a bond, a tunnel), or if the operator names them.
 func (l *Links) survey(ctx context.Context, wanted map[netip.Addr]bool) (map[int]device, error) {
-	list, err := complete(netlink.LinkList)
+	list, err := l.ahead.interfaces()
 	if err != nil {
 		return nil, fmt.Errorf("listing links: %w", err)
 	}
@@ -115,9 +115,9 @@ func (l *Links) nodeLinks(out map[int]bool) error {
 	if node == nil || len(*node) == 0 {
 		return nil
 	}
-	addrs, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	addrs, err := l.ownAddresses()
 	if err != nil {
-		return fmt.Errorf("listing addresses: %w", err)
+		return err
 	}
 	for _, a := range addrs {
 		if ip, ok := netip.AddrFromSlice(a.IP); ok && slices.Contains(*node, ip.Unmap()) {

@@ -39,6 +39,8 @@ type Links struct {
 	// wanted are the addresses of the last Find.
 	wanted   map[netip.Addr]bool
 	gateways gateways
+	own      own
+	ahead    ahead
 	open     atomic.Pointer[map[int]bool] // by index, as of the last Open
 }
 
@@ -178,10 +180,12 @@ func LocalAddresses() ([]netip.Addr, error) {
 // networks: the last address, the first one (which kernels before 5.14 treat as broadcast), and those that
 // an operator set. Both lists are sorted.
 func Addresses() (own, broadcasts []netip.Addr, err error) {
-	list, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
-	if err != nil {
-		return nil, nil, fmt.Errorf("listing addresses: %w", err)
-	}
+	list, err := listAddresses()
+	own, broadcasts = summarize(list)
+	return own, broadcasts, err
+}
+
+func summarize(list []netlink.Addr) (own, broadcasts []netip.Addr) {
 	for _, a := range list {
 		if ip, ok := netip.AddrFromSlice(a.IP); ok {
 			own = append(own, ip.Unmap())
@@ -190,7 +194,20 @@ func Addresses() (own, broadcasts []netip.Addr, err error) {
 	}
 	slices.SortFunc(own, netip.Addr.Compare)
 	slices.SortFunc(broadcasts, netip.Addr.Compare)
-	return own, slices.Compact(broadcasts), nil
+	return own, slices.Compact(broadcasts)
+}
+
+// listAddresses lists both families, one after the other: since 6.9 the kernel takes no lock for that, which
+// it does for a list of all families.
+func listAddresses() (all []netlink.Addr, err error) {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		list, err := complete(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, family) })
+		if err != nil {
+			return nil, fmt.Errorf("listing addresses: %w", err)
+		}
+		all = append(all, list...)
+	}
+	return all, nil
 }
 
 // broadcastsOf returns the broadcast addresses that belong to an address of the node.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -46,7 +47,7 @@ func (l *Links) Watch(ctx context.Context, signal wake.Signal, appeared func(Hos
 		if err != nil {
 			return err
 		}
-		l.changed(signal)
+		l.renewed(signal)
 		select {
 		case <-ctx.Done():
 		case <-time.After(min(max(quiet, rest*begun), mostRest)):
@@ -69,7 +70,7 @@ func (l *Links) watch(ctx context.Context, signal wake.Signal, appeared func(Hos
 		l.gateways.end()
 		_ = conn.Close() // it only reads
 	}()
-	l.changed(signal) // earlier changes were not notified
+	l.renewed(signal) // earlier changes were not notified
 	err = l.gateways.begin(ctx, conn, func(r *route) {
 		if h, ok := r.host(); ok && r.table == unix.RT_TABLE_MAIN {
 			appeared(h)
@@ -93,8 +94,14 @@ func unlessEnded(ctx context.Context, err error) error {
 
 // listen processes notifications until ctx ends or one is lost.
 func (l *Links) listen(ctx context.Context, conn *netlink.Conn, signal wake.Signal, appeared func(Host)) error {
-	due := newWaker(func() { l.changed(signal) })
+	listing := wake.New()
+	due := newWaker(listing.Set)
 	defer due.stop()
+	ended, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { l.ahead.run(ended, listing, func() { l.changed(signal) }) })
 	for {
 		messages, err := conn.Receive()
 		switch {
@@ -170,6 +177,7 @@ func (l *Links) hear(m *netlink.Message, appeared func(Host)) bool {
 		changed := g.note(&r, gone, m.Header.Flags&netlink.Replace != 0)
 		return changed || g.interest == nil || g.interest.wants(r.dst)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		l.own.forget()
 		a, ok := addressOf(m.Data)
 		node := l.node.Load()
 		return ok && node != nil && slices.Contains(*node, a)
@@ -179,6 +187,13 @@ func (l *Links) hear(m *netlink.Message, appeared func(Host)) bool {
 		}
 	}
 	return true
+}
+
+// renewed is called at the start and at the end of a subscription: changes may have been missed.
+func (l *Links) renewed(signal wake.Signal) {
+	l.own.forget()
+	l.ahead.forget()
+	l.changed(signal)
 }
 
 func (l *Links) changed(signal wake.Signal) {

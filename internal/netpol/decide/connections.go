@@ -18,7 +18,8 @@ import (
 
 // connections decides what happens to existing connections.
 func (d *Decider) connections(out *Decision, w Wiring, c Connections) {
-	out.Refuse, out.Admit, out.Scan = map[program.Refused]string{}, map[program.Refused]bool{}, cut.Scopes{}
+	out.Refuse, out.Admit = map[program.Refused]string{}, map[program.Refused]bool{}
+	out.Scan, out.Recheck = cut.Scopes{}, cut.Scopes{}
 	if c.Unreadable != nil {
 		out.Problems = append(out.Problems, Problem{Subject: "connections", Blocking: !d.options.KeepConnections,
 			Text: "connections that a change denies are not cut: the connection table cannot be read: " +
@@ -120,7 +121,7 @@ func (d *Decider) compare(p *program.Program, w Wiring, out *Decision) map[netip
 		// Otherwise a pod has connections of its own before it is known.
 		reused = slices.Concat(reused, change.Added)
 	}
-	scan(out.Scan, before, p, change)
+	scan(out, before, p, change)
 	if !out.Held.Searching {
 		out.Moved, out.Former = change.Moved, reused
 	}
@@ -132,8 +133,17 @@ func (d *Decider) compare(p *program.Program, w Wiring, out *Decision) map[netip
 }
 
 // scan adds the connections to scan because of a change, by payer.
-func scan(list cut.Scopes, before, now *program.Program, c cut.Change) {
-	for _, a := range slices.Concat(c.Denied, c.Added, c.Moved) {
+func scan(out *Decision, before, now *program.Program, c cut.Change) {
+	list := out.Scan
+	for _, a := range c.Added {
+		if payer := (cut.Payer{Tenant: tenant(now, a)}); out.Held.Empty[a] {
+			s := out.Recheck.Of(payer)
+			s.Touched[a], s.Round = true, 1
+		} else {
+			list.Of(payer).Touched[a] = true
+		}
+	}
+	for _, a := range slices.Concat(c.Denied, c.Moved) {
 		list.Of(cut.Payer{Tenant: tenant(now, a)}).Touched[a] = true
 	}
 	for _, a := range c.Shrunk {

@@ -31,27 +31,44 @@ func TestWhatAChangeAsksToScan(t *testing.T) {
 		scan   []string
 		former []string
 		moved  []string
+		alter  func(s *scene)
+		later  []string
 	}{
-		{"nothing", base, true, nil, nil, nil},
-		{"a peer more", letting([]string{friend, stranger, "10.0.9.3"}, web, db), true, []string{"10.0.0.1"}, nil, nil},
-		{"a peer less", letting([]string{friend}, web, db), true, []string{"10.0.0.1"}, nil, nil},
+		{"nothing", base, true, nil, nil, nil, nil, nil},
+		{"a peer more", letting([]string{friend, stranger, "10.0.9.3"}, web, db), true, []string{"10.0.0.1"}, nil, nil, nil, nil},
+		{"a peer less", letting([]string{friend}, web, db), true, []string{"10.0.0.1"}, nil, nil, nil, nil},
 		{"a pod is isolated", letting([]string{friend, stranger}, web, isolatedDB), true, []string{"10.0.0.2"}, nil,
-			nil},
-		{"a pod is open", letting([]string{friend, stranger}, openPod("10.0.0.1", "web"), db), true, nil, nil, nil},
-		{"a pod goes", letting([]string{friend, stranger}, web), true, []string{"-10.0.0.2"}, nil, nil},
+			nil, nil, nil},
+		{"a pod is open", letting([]string{friend, stranger}, openPod("10.0.0.1", "web"), db), true, nil, nil, nil, nil, nil},
+		{"a pod goes", letting([]string{friend, stranger}, web), true, []string{"-10.0.0.2"}, nil, nil, nil, nil},
 		{"a pod comes", letting([]string{friend, stranger}, web, db, openPod("10.0.0.3", "new")), true,
-			[]string{"10.0.0.3"}, nil, nil},
+			nil, nil, nil, nil, []string{"10.0.0.3"}},
+		{"a pod comes, the search failed", letting([]string{friend, stranger}, web, db, openPod("10.0.0.3", "new")), true,
+			[]string{"10.0.0.3"}, nil, nil, func(s *scene) {
+				s.w.Clean[at("10.0.0.3")] = Search{Link: s.w.Paths[at("10.0.0.3")].Index}
+			}, nil},
+		{"a pod comes, nothing leads to it", letting([]string{friend, stranger}, web, db, openPod("10.0.0.3", "new")), true,
+			[]string{"10.0.0.3"}, nil, nil, func(s *scene) {
+				delete(s.w.Paths, at("10.0.0.3"))
+				s.w.Clean[at("10.0.0.3")] = Search{Empty: true}
+			}, nil},
 		{"a pod comes, nobody looks beside", letting([]string{friend, stranger}, web, db, openPod("10.0.0.3", "new")),
 			false,
-			[]string{"10.0.0.3"}, []string{"10.0.0.3"}, nil},
+			[]string{"10.0.0.3"}, []string{"10.0.0.3"}, nil, nil, nil},
 		{"an address moves, nobody looks beside", letting([]string{friend, stranger}, web, openPod("10.0.0.2", "next")),
 			false,
-			[]string{"10.0.0.2"}, []string{"10.0.0.2"}, []string{"10.0.0.2"}},
+			[]string{"10.0.0.2"}, []string{"10.0.0.2"}, []string{"10.0.0.2"}, nil, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newScene(Options{}).settle(base)
 			s.w.Searching = c.beside
-			out := s.wire(c.next).looked(c.next).commit(c.next)
+			if s.wire(c.next).looked(c.next); c.alter != nil {
+				c.alter(s)
+			}
+			out := s.commit(c.next)
+			if got := touched(out.Recheck); !slices.Equal(got, c.later) {
+				t.Errorf("scanned later are %v, want %v", got, c.later)
+			}
 			if got := touched(out.Scan); !slices.Equal(got, c.scan) {
 				t.Errorf("scanned are %v, want %v", got, c.scan)
 			}

@@ -79,8 +79,10 @@ type Decision struct {
 	Held Held
 	// Learn is what connections are judged by from now on, if it is new. Then the connections that
 	// the change may have denied are scanned, but never before the rules are in the kernel.
-	Learn *Basis
-	Scan  cut.Scopes
+	// Those of Recheck need it only in case that a packet was on its way: a search found none of
+	// them, and nothing let them in since.
+	Learn         *Basis
+	Scan, Recheck cut.Scopes
 	// Moved are addresses that moved from one pod to another, if no search runs outside the loop.
 	// Connections opened since Former were accepted under the previous owner's rules, so they are
 	// searched for again with Judge.

@@ -46,10 +46,17 @@ type Wiring struct {
 	// Decider that is Fresh uses them.
 	Recorded []program.Pod
 	// Searching is true if connections older than a pod are searched for outside the loop. Clean are
-	// the addresses for which none is left, with the index of the interface of their route at that
-	// time.
+	// the addresses for which the search has ended.
 	Searching bool
-	Clean     map[netip.Addr]int
+	Clean     map[netip.Addr]Search
+}
+
+// Search is the result of a search for the connections of an address that are older than its pod.
+type Search struct {
+	// Link is the index of the interface of the address's route at that time.
+	Link int
+	// Empty is true if none is left. Else the search failed, or finds new ones each time.
+	Empty bool
 }
 
 // Others holds the relevant facts about the rules of other programs.

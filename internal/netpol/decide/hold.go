@@ -19,6 +19,8 @@ import (
 type Held struct {
 	Addrs []netip.Addr // closed for now
 	Added []netip.Addr // of pods that are new and not held
+	// Empty are those of Added that were closed with no connection left until now.
+	Empty map[netip.Addr]bool
 	// Link holds the interface index of each of Addrs.
 	Link map[netip.Addr]int
 	// Searching is false if no search runs outside the loop: then no pod is held, and the commit
@@ -30,7 +32,7 @@ type Held struct {
 
 // hold returns the program with the pods closed that must wait.
 func (d *Decider) hold(p *program.Program, w Wiring) (*program.Program, Held) {
-	h := Held{known: p, Link: map[netip.Addr]int{}, Searching: w.Searching}
+	h := Held{known: p, Link: map[netip.Addr]int{}, Empty: map[netip.Addr]bool{}, Searching: w.Searching}
 	if !h.Searching {
 		return p, h
 	}
@@ -45,9 +47,12 @@ func (d *Decider) hold(p *program.Program, w Wiring) (*program.Program, Held) {
 		if known && !moved && !closedByHold(was) || !known && open[pod.Addr] {
 			continue
 		}
-		link := w.Paths[pod.Addr].Index
-		if at, clean := w.Clean[pod.Addr]; !moved && clean && at == link {
+		path, direct := w.Paths[pod.Addr]
+		link := path.Index
+		if found, clean := w.Clean[pod.Addr]; !moved && clean && found.Link == link {
 			h.Added = append(h.Added, pod.Addr)
+			// Without a path nothing closed the address since the search.
+			h.Empty[pod.Addr] = direct && found.Empty
 			continue
 		}
 		waits[pod.Addr], h.Link[pod.Addr] = true, link

@@ -28,7 +28,7 @@ func TestWhoIsHeld(t *testing.T) {
 		{"a new pod", without, next, Options{}, nil, true, false},
 		{"a new pod of which nothing is left from before", without, next, Options{}, func(s *scene) { s.looked(next) },
 			false, true},
-		{"the same by another interface", without, next, Options{}, func(s *scene) { s.w.Clean[at(a)] = 7 }, true,
+		{"the same by another interface", without, next, Options{}, func(s *scene) { s.w.Clean[at(a)] = Search{Link: 7} }, true,
 			false},
 		{"a new pod where nobody looks beside the loop", without, next, Options{},
 			func(s *scene) { s.w.Searching = false }, false, true},

@@ -72,7 +72,7 @@ func (w *walk) happen(t *rapid.T) {
 	case 5:
 		delete(w.w.Paths, a)
 	case 6:
-		w.w.Clean[a] = w.w.Paths[a].Index
+		w.w.Clean[a] = Search{Link: w.w.Paths[a].Index, Empty: rapid.Bool().Draw(t, "empty")}
 	case 7:
 		w.w.Searching = rapid.Bool().Draw(t, "beside")
 	case 8:
@@ -215,10 +215,10 @@ func (w *walk) holding(t *rapid.T, out Decision) {
 		}
 		was, known := podAt(w.committed, pod.Addr)
 		path := w.w.Paths[pod.Addr]
-		link, clean := w.w.Clean[pod.Addr]
+		found, clean := w.w.Clean[pod.Addr]
 		switch {
 		case known && was.Name == pod.Name && was.ID == pod.ID && !closedByHold(was):
-		case clean && link == path.Index && (!known || closedByHold(was) && was.Name == pod.Name):
+		case clean && found.Link == path.Index && (!known || closedByHold(was) && was.Name == pod.Name):
 		case !known && (w.options.OpenUnknown || path.Uplink):
 		default:
 			t.Fatalf("%v is programmed, before it was %+v (%t), clean %t", pod, was, known, clean)
@@ -281,7 +281,7 @@ func TestDecisionsComeToRest(t *testing.T) {
 		w.commit(w.program) // what moved is closed first
 		w.looked(w.program).commit(w.program)
 		out := w.looked(w.program).commit(w.program)
-		if len(out.Held.Addrs)+len(out.Elsewhere)+len(out.Scan)+len(out.Refuse)+len(out.End) > 0 ||
+		if len(out.Held.Addrs)+len(out.Elsewhere)+len(out.Scan)+len(out.Recheck)+len(out.Refuse)+len(out.End) > 0 ||
 			!slices.Equal(addrsOf(out.Program), addrsOf(w.program)) {
 			t.Fatalf("held %v, elsewhere %v, scanned %v, programmed %v of %v",
 				out.Held.Addrs, out.Elsewhere, touched(out.Scan), addrsOf(out.Program), addrsOf(w.program))

@@ -171,8 +171,9 @@ func TestWhoseChangeNeedsAScanPays(t *testing.T) {
 	before := &program.Program{Pods: []program.Pod{{Addr: at(first), Tenant: "gone"}}}
 	now := &program.Program{Pods: []program.Pod{{Addr: at(webPod), Tenant: "a", Ingress: "x"},
 		{Addr: at(second), Tenant: "b"}}}
-	scopes := cut.Scopes{}
-	scan(scopes, before, now, cut.Change{Denied: []netip.Addr{at(webPod)}, Shrunk: []netip.Addr{at(second)},
+	out := Decision{Scan: cut.Scopes{}, Recheck: cut.Scopes{}}
+	scopes := out.Scan
+	scan(&out, before, now, cut.Change{Denied: []netip.Addr{at(webPod)}, Shrunk: []netip.Addr{at(second)},
 		Left: []netip.Addr{at(first)}})
 	a, b, gone := scopes[cut.Payer{Tenant: "a"}], scopes[cut.Payer{Tenant: "b", Members: true}],
 		scopes[cut.Payer{Tenant: "gone"}]

@@ -27,7 +27,7 @@ func newScene(o Options) *scene {
 	return &scene{d: New(o), w: Wiring{Now: time.Unix(1_000_000, 0), Paths: map[netip.Addr]inet.Path{},
 		Routed:    map[netip.Addr]bool{},
 		Announced: map[netip.Addr]bool{}, NodePorts: map[int][]string{}, Open: []string{"eth0"}, Searching: true,
-		Clean: map[netip.Addr]int{}}}
+		Clean: map[netip.Addr]Search{}}}
 }
 
 // wire gives each pod an interface of its own.
@@ -41,7 +41,7 @@ func (s *scene) wire(p *program.Program) *scene {
 // looked says that nothing from before these pods is left.
 func (s *scene) looked(p *program.Program) *scene {
 	for _, pod := range p.Pods {
-		s.w.Clean[pod.Addr] = s.w.Paths[pod.Addr].Index
+		s.w.Clean[pod.Addr] = Search{Link: s.w.Paths[pod.Addr].Index, Empty: true}
 	}
 	return s
 }

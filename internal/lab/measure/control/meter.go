@@ -9,6 +9,8 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/podwall/podwall/internal/lab/process"
@@ -112,15 +114,23 @@ func (m *meter) spent(f func() error) (cpu, took time.Duration, err error) {
 	return after - before, took, err
 }
 
+// eachCollection is how many turns go by until this process collects its garbage.
+const eachCollection = 25
+
 // changes makes each kind of change, one at a time. The kinds take turns within
-// a round.
+// a round. This process holds all objects of the cluster: it collects its garbage
+// between turns only, so that no time of the agent contains that.
 func (m *meter) changes(ctx context.Context) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	turns := 0
 	for i := range m.cfg.Rounds {
 		m.cfg.say("%s: single changes, round %d", m.name, i+1)
 		times := map[string][]float64{}
 		for _, c := range cycles() {
 			for range c.times(m.effort) {
+				if turns%eachCollection == 0 {
+					runtime.GC()
+				}
 				if err := m.turn(ctx, c.steps(m.world, turns), times); err != nil {
 					return err
 				}
