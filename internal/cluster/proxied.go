@@ -129,14 +129,20 @@ func (tx *Tx) DeleteService(k Key) { tx.setService(k, nil) }
 
 func (tx *Tx) setService(k Key, v *Service) {
 	if p := &tx.store.proxied; p.on {
+		before := p.services.objects.get(k)
 		tx.noteProxied(p.services.set(k, v))
+		if now := p.services.objects.get(k); !slices.Equal(before.clusterIPs(), now.clusterIPs()) {
+			tx.reserveClusterIPs([]*Service{before}, []*Service{now})
+		}
 	}
 }
 
 // ReplaceServices makes the given Services the only ones.
 func (tx *Tx) ReplaceServices(list []*Service) {
 	if p := &tx.store.proxied; p.on {
+		before := slices.Collect(p.services.objects.all())
 		tx.noteProxied(p.services.replace(list))
+		tx.reserveClusterIPs(before, slices.Collect(p.services.objects.all()))
 	}
 }
 

@@ -18,23 +18,25 @@ type reserved struct {
 	by   map[any]map[netip.Addr]string // reason, by origin
 	all  map[netip.Addr]string
 	firm map[netip.Addr]string // without the addresses that only Node objects reserve
-	lost map[Key]bool          // pods that do not get an address that they claim
-	said []Diagnostic          // diagnostics about lost, up to date if known
+	// services counts the Services that have an address as their cluster address.
+	services map[netip.Addr]int
+	lost     map[Key]bool // pods that do not get an address that they claim
+	said     []Diagnostic // diagnostics about lost, up to date if known
 	// known is false after a change of anything that said is computed from.
 	known bool
 }
 
 func newReserved() reserved {
 	return reserved{by: map[any]map[netip.Addr]string{}, all: map[netip.Addr]string{}, firm: map[netip.Addr]string{},
-		lost: map[Key]bool{}}
+		services: map[netip.Addr]int{}, lost: map[Key]bool{}}
 }
 
 // maxLost bounds how many pods that claim a reserved address are named.
 const maxLost = 50
 
 // why names the owner of a reserved address, in words that continue "is"; "" if the address is not
-// reserved. An address that the runtime announced for the pod yields to no Node object: Node
-// objects have other writers, and the runtime knows better.
+// reserved. An address that the runtime announced for the pod yields to no Node and no Service: they
+// have other writers, and the runtime knows better.
 func (r *reserved) why(ip netip.Addr, announced []netip.Addr) string {
 	if why := neverPods(ip); why != "" {
 		return why
@@ -42,7 +44,10 @@ func (r *reserved) why(ip netip.Addr, announced []netip.Addr) string {
 	if slices.Contains(announced, ip) {
 		return r.firm[ip]
 	}
-	return r.all[ip]
+	if why := r.all[ip]; why != "" || r.services[ip] == 0 {
+		return why
+	}
+	return serviceAddress
 }
 
 // neverPods returns why an address is reserved on every node; "" if it is not.
@@ -93,7 +98,15 @@ func (tx *Tx) SetReserved(origin any, list map[netip.Addr]string) {
 			}
 		}
 	}
-	keys := slices.Collect(maps.Keys(s.announced.byPod))
+	tx.placeAgain(slices.Collect(maps.Keys(s.announced.byPod)), touched)
+	s.settled = false
+	tx.note(len(r.lost)+len(s.extras.refused) > 0) // the text of a diagnostic may have changed
+}
+
+// placeAgain places pods again: those of keys, and those that list one of the addresses, of which the
+// reservation has changed.
+func (tx *Tx) placeAgain(keys []Key, touched map[netip.Addr]bool) {
+	s := tx.store
 	if len(touched) > 0 {
 		keys = append(keys, s.listing(touched)...)
 		keys = slices.AppendSeq(keys, maps.Keys(s.announced.raw))
@@ -104,8 +117,6 @@ func (tx *Tx) SetReserved(origin any, list map[netip.Addr]string) {
 		}
 	}
 	tx.note(s.settleExtras())
-	s.settled = false
-	tx.note(len(r.lost)+len(s.extras.refused) > 0) // the text of a diagnostic may have changed
 }
 
 // union joins the addresses that the origins reserve, except those of the origin without (nil: no
@@ -175,6 +186,9 @@ func (s *Store) reservedClaims() []Diagnostic {
 		announced := s.announced.addrs(p)
 		for i, ip := range p.IPs {
 			if why := r.why(ip, announced); why != "" {
+				if why == serviceAddress {
+					why = "the address of " + s.serviceAt(ip)
+				}
 				r.said = append(r.said, reservedClaim(k, i, ip, why))
 			}
 		}
