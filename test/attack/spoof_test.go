@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/probe"
@@ -24,9 +26,40 @@ func (w *world) passes(t *testing.T, from string, src, dst netip.Addr) bool {
 	stage.Check(t, w.Prober().Send([]probe.Probe{{ID: id, Proto: packet.TCP, From: from, Src: src, Dst: dst, DstPort: 80}}))
 	// Counters do not end the wait: they count packets of others too, and the
 	// kernel may drop this one without any of ours.
-	_, err := w.Prober().Collect(t.Context(), []uint32{id}, nil, time.Now().Add(4*stage.Grace))
+	_, err := w.Prober().Collect(t.Context(), []uint32{id}, nil, time.Now().Add(max(4*stage.Grace, w.Prober().Settle)))
 	stage.Check(t, err)
 	return len(w.Prober().Arrived(id)) > 0
+}
+
+// An attack that works is seen to work, also if its packet is late and packets of others are dropped and
+// counted meanwhile.
+func TestAnAttackThatWorksIsSeen(t *testing.T) {
+	w := &world{stage.New(t, lab.Routed, stage.Setup{})}
+	stage.Families(t, func(t *testing.T, v6 bool) {
+		own, to := w.Addr(t, near, v6), w.Addr(t, open, v6)
+		w.Allowed(t, w.Ask(t, near, open, v6, packet.TCP, 80)) // neighbours are known
+		w.slow(t, near, 700)
+		begin := time.Now()
+		first := stage.IP(own, to, 253, 253, 64, make([]byte, 1480-own.BitLen()/128*20)) // 1500 bytes
+		stage.Check(t, w.Prober().SendPacket(near, to, first))
+		stage.Check(t, w.Prober().Send([]probe.Probe{{ID: w.Prober().NextID(), Proto: packet.TCP, From: jailed, Dst: to, DstPort: 80}}))
+		if !w.passes(t, near, own, to) {
+			t.Error("a packet that passes was not seen")
+		}
+		if took := time.Since(begin); took < stage.Grace/2 {
+			t.Errorf("the packet was not late: %v", took)
+		}
+	})
+}
+
+// slow bounds the bytes that a pod sends in a second; the first 1520 pass at once.
+func (w *world) slow(t *testing.T, pod string, rate uint64) {
+	t.Helper()
+	h := w.Handle(t, pod)
+	link, err := h.LinkByName("eth0")
+	stage.Check(t, err)
+	stage.Check(t, h.QdiscReplace(&netlink.Tbf{Rate: rate, Limit: 10_000, Buffer: uint32(netlink.Xmittime(rate, 1520)),
+		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: link.Attrs().Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT}}))
 }
 
 // A pod of this node gains nothing from the address of the allowed peer, of the receiver, or of the node. A

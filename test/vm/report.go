@@ -40,10 +40,27 @@ func (r *Report) put(one Result) {
 	r.Results = slices.DeleteFunc(r.Results, func(o Result) bool {
 		return o.Release == one.Release && o.Suite == one.Suite && (one.Part == "" || o.Part == one.Part)
 	})
+	for i := range r.Results {
+		r.Results[i].mend(one)
+	}
 	r.Results = append(r.Results, one)
 	slices.SortFunc(r.Results, func(a, b Result) int {
 		return cmp.Or(cmp.Compare(place(a), place(b)), cmp.Compare(a.Release, b.Release),
 			cmp.Compare(a.Suite, b.Suite), cmp.Compare(a.Part, b.Part))
+	})
+}
+
+// mend notes which failed tests of a result have passed in a later one.
+func (r *Result) mend(later Result) {
+	if r.Release != later.Release || r.Suite != later.Suite {
+		return
+	}
+	r.Failed = slices.DeleteFunc(r.Failed, func(name string) bool {
+		passed := slices.Contains(later.passed, name)
+		if passed {
+			r.Mended = append(r.Mended, Mended{name, later.Commit})
+		}
+		return passed
 	})
 }
 
@@ -119,6 +136,11 @@ func details(list []Result) string {
 	}
 	if strings.HasSuffix(b.String(), "\n\n") {
 		b.WriteString("Nothing.\n")
+	}
+	for _, r := range list {
+		for _, m := range r.Mended {
+			fmt.Fprintf(&b, "- %s, %s: %s, which passed at %s\n", r.Kernel, r.Suite, m.Test, m.Commit)
+		}
 	}
 	b.WriteString("\n## Skipped\n\n")
 	skipped, order := map[string][]string{}, []string{}

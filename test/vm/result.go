@@ -24,6 +24,16 @@ type Result struct {
 	Passed  int       `json:"passed"`
 	Failed  []string  `json:"failed"`
 	Skipped []Skipped `json:"skipped"`
+	// Mended failed, and passed in a later run of a part of the suite.
+	Mended []Mended `json:"mended,omitempty"`
+
+	passed []string
+}
+
+// Mended is a test that failed, and the commit at which it passed.
+type Mended struct {
+	Test   string `json:"test"`
+	Commit string `json:"commit"`
 }
 
 // Skipped is a test that did not run, and why.
@@ -46,7 +56,7 @@ func (r *Result) line() string {
 
 // take reads the output of a test program that was run with -test.v.
 func (r *Result) take(out string, status int) {
-	r.Passed, r.Failed, r.Skipped = 0, nil, nil
+	r.Passed, r.Failed, r.Skipped, r.passed = 0, nil, nil, nil
 	states := readStates(out)
 	for _, name := range slices.Sorted(maps.Keys(states)) {
 		if isParent(states, name) {
@@ -55,6 +65,7 @@ func (r *Result) take(out string, status int) {
 		switch state := states[name]; state {
 		case "PASS":
 			r.Passed++
+			r.passed = append(r.passed, name)
 		case "SKIP":
 			r.Skipped = append(r.Skipped, Skipped{name, reason(out, name)})
 		case "RUN":

@@ -16,6 +16,17 @@ import (
 // suite is the tests of a package that are run: those that match Part, or all.
 type suite struct{ Name, Package, Part string }
 
+// What is run of suites that would take hours in emulation, unless -run says otherwise:
+// what loads rules of every form; the recipes, and what link-local addresses mean; who
+// has an address, guessed connections, link-local addresses and ICMP errors.
+const (
+	usualRules = "TestGoldenRulesetsLoad|TestTablesMeanWhat|TestOurExpressions|TestTheRulesForCutConn|" +
+		"TestTheBridgesTable|TestWhatIsCommittedReadsBack|TestPortTablesReadBack|TestEveryVariantCanBecome"
+	usualCases   = "TestVerdicts|TestKernelAgrees.*/(routed|bridge)/(nat|filter)/(recipes|linklocal)"
+	usualAttacks = "LinkLocal|NoAddressIs|PodThatTakes|TwoPods|LaterAddress|Announcement|HardwareAddress|NoPodIs|" +
+		"NobodyClaims|NobodySpeaks|Errors|AForgedSource|ThatWorks"
+)
+
 // limit is how long a suite may take in a machine, which is ten times slower than
 // this one, and more when this one is busy. It ends what hangs, nothing else.
 const limit = 90 * time.Minute
@@ -23,18 +34,19 @@ const limit = 90 * time.Minute
 func suites() []suite {
 	return []suite{
 		{Name: "nft", Package: "internal/kernel/nft"},
-		{Name: "ruleset", Package: "internal/netpol/ruleset"},
+		{Name: "ruleset", Package: "internal/netpol/ruleset", Part: usualRules},
 		{Name: "datapath", Package: "internal/datapath"},
 		{Name: "lab", Package: "internal/lab"},
-		{Name: "cases", Package: "internal/lab/trial"},
-		{Name: "attack", Package: "test/attack"},
+		{Name: "cases", Package: "internal/lab/trial", Part: usualCases},
+		{Name: "attack", Package: "test/attack", Part: usualAttacks},
 	}
 }
 
 // allReleases are Debian's with a kernel that podwall is for, oldest first.
 func allReleases() []string { return []string{"bullseye", "bookworm", "trixie", "trixie-backports"} }
 
-// choose returns the named suites, or all, with the part of them that is wanted.
+// choose returns the named suites, or all, with the part of them that is wanted; "." is
+// all tests.
 func choose(only, part string) ([]suite, error) {
 	list := suites()
 	if only != "" {
@@ -48,7 +60,13 @@ func choose(only, part string) ([]suite, error) {
 		}
 	}
 	for i := range list {
-		list[i].Part = part
+		switch part {
+		case "":
+		case ".":
+			list[i].Part = ""
+		default:
+			list[i].Part = part
+		}
 	}
 	return list, nil
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestResultsAreRead(t *testing.T) {
@@ -40,7 +41,7 @@ func TestResultsAreRead(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var got Result
 			got.take(tt.out, tt.status)
-			if diff := cmp.Diff(tt.want, got); diff != "" {
+			if diff := cmp.Diff(tt.want, got, cmpopts.IgnoreUnexported(Result{})); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 			if bad := got.bad(); bad != (len(tt.want.Failed) > 0 || tt.want.Passed == 0) {
@@ -102,6 +103,35 @@ func TestASkipNeedsItsReason(t *testing.T) {
 	}
 }
 
+// A test that failed and passes in a later part is not one that fails.
+func TestWhatPassesLaterIsMended(t *testing.T) {
+	r := &Report{}
+	r.put(Result{Release: "trixie", Suite: "nft", Kernel: "6", Passed: 3, Failed: []string{"TestA", "TestB"}})
+	r.put(Result{Release: "bookworm", Suite: "nft", Kernel: "5", Failed: []string{"TestA"}})
+	later := Result{Release: "trixie", Suite: "nft", Kernel: "6", Part: "TestA", Commit: "abc"}
+	later.take("--- PASS: TestA (0.00s)\nPASS\n", 0)
+	r.put(later)
+	text := r.markdown()
+	for _, want := range []string{"- 6, nft: TestB\n", "- 6, nft: TestA, which passed at abc\n", "- 5, nft: TestA\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "- 6, nft: TestA\n") {
+		t.Errorf("TestA still fails:\n%s", text)
+	}
+}
+
+// Without -run a suite has its usual part, with "." all of its tests.
+func TestWhichPartIsRun(t *testing.T) {
+	for part, want := range map[string]string{"": usualAttacks, ".": "", "TestA": "TestA"} {
+		list, err := choose("attack", part)
+		if err != nil || len(list) != 1 || list[0].Part != want {
+			t.Errorf("-run %q: %+v (%v), want part %q", part, list, err, want)
+		}
+	}
+}
+
 func TestAResultReplacesTheOneBefore(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "kernels")
 	r := &Report{}
@@ -117,7 +147,7 @@ func TestAResultReplacesTheOneBefore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(r, again); diff != "" {
+	if diff := cmp.Diff(r, again, cmpopts.IgnoreUnexported(Result{})); diff != "" {
 		t.Errorf("read back (-want +got):\n%s", diff)
 	}
 	text := again.markdown()
