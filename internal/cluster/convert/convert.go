@@ -12,6 +12,9 @@
 package convert
 
 import (
+	"fmt"
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 
@@ -68,6 +71,33 @@ type reader struct {
 	kind   string
 	object cluster.Key
 	found  []cluster.Diagnostic
+	within []entry // the entries of lists that are being read, the outer ones first
+}
+
+// entry is an entry of a list.
+type entry struct {
+	list  string
+	index int
+}
+
+// each reads n entries of a list. In f the fields of faults are relative to the entry. Their paths are put
+// together only if there is a fault: large policies have many entries.
+func (r *reader) each(list string, n int, f func(i int)) {
+	r.within = append(r.within, entry{list: list})
+	last := len(r.within) - 1
+	for i := range n {
+		r.within[last].index = i
+		f(i)
+	}
+	r.within = r.within[:last]
+}
+
+// appendOf appends one of up to n values, with room for all of them: nil stays nil if there is none.
+func appendOf[T any](n int, list []T, v T) []T {
+	if list == nil {
+		list = make([]T, 0, n)
+	}
+	return append(list, v)
 }
 
 func (r *reader) fail(field, message, cure string) {
@@ -79,6 +109,9 @@ func (r *reader) warn(field, message, cure string) {
 }
 
 func (r *reader) add(s cluster.Severity, field, message, cure string) {
+	for _, e := range slices.Backward(r.within) {
+		field = fmt.Sprintf("%s[%d]%s", e.list, e.index, field)
+	}
 	r.found = append(r.found, cluster.Diagnostic{
 		Severity: s, Kind: r.kind, Object: r.object, Field: field, Message: message, Cure: cure,
 	})

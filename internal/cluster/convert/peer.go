@@ -24,11 +24,11 @@ func (r *reader) peers(field string, list []networkingv1.NetworkPolicyPeer) clus
 		return cluster.Peers{Any: true}
 	}
 	var peers cluster.Peers
-	for i := range list {
-		if p, ok := r.peer(fmt.Sprintf("%s[%d]", field, i), &list[i]); ok {
-			peers.List = append(peers.List, p)
+	r.each(field, len(list), func(i int) {
+		if p, ok := r.peer("", &list[i]); ok {
+			peers.List = appendOf(len(list), peers.List, p)
 		}
-	}
+	})
 	return peers
 }
 
@@ -123,15 +123,17 @@ func canonical(s labels.Selector) labels.Selector {
 func (r *reader) block(field string, raw *networkingv1.IPBlock) (*cluster.IPBlock, bool) {
 	cidr, ok := r.prefix(field+".cidr", raw.CIDR)
 	b := &cluster.IPBlock{CIDR: cidr}
-	for i, text := range raw.Except {
-		at := fmt.Sprintf("%s.except[%d]", field, i)
-		except, understood := r.prefix(at, text)
+	if len(raw.Except) == 0 {
+		return b, ok
+	}
+	r.each(field+".except", len(raw.Except), func(i int) {
+		except, understood := r.prefix("", raw.Except[i])
 		ok = ok && understood
 		if ok {
-			ok = r.hole(at, cidr, except)
+			ok = r.hole("", cidr, except)
 			b.Except = append(b.Except, except)
 		}
-	}
+	})
 	return b, ok
 }
 

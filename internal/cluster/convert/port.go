@@ -22,11 +22,11 @@ func (r *reader) ports(field string, list []networkingv1.NetworkPolicyPort) clus
 		return cluster.Ports{Any: true}
 	}
 	var ports cluster.Ports
-	for i := range list {
-		if p, ok := r.port(fmt.Sprintf("%s[%d]", field, i), &list[i]); ok {
-			ports.List = append(ports.List, p)
+	r.each(field, len(list), func(i int) {
+		if p, ok := r.port("", &list[i]); ok {
+			ports.List = appendOf(len(list), ports.List, p)
 		}
-	}
+	})
 	return ports
 }
 

@@ -88,13 +88,12 @@ func egressRules(list []networkingv1.NetworkPolicyEgressRule) []rule {
 // rules reads the rules of one direction; peers is the name of their peer list.
 func (r *reader) rules(field, peers string, list []rule) []cluster.Rule {
 	var rules []cluster.Rule
-	for i, raw := range list {
-		at := fmt.Sprintf("%s[%d]", field, i)
+	r.each(field, len(list), func(i int) {
 		rules = append(rules, cluster.Rule{
 			Index: i,
-			Peers: r.peers(at+"."+peers, raw.peers),
-			Ports: r.ports(at+".ports", raw.ports),
+			Peers: r.peers("."+peers, list[i].peers),
+			Ports: r.ports(".ports", list[i].ports),
 		})
-	}
+	})
 	return rules
 }

@@ -77,3 +77,21 @@ func TestManyFindingsAreCounted(t *testing.T) {
 		t.Errorf("%d findings, the last is %v", len(found), found[len(found)-1])
 	}
 }
+
+// The paths of fields are put together for faults only: a tenant's giant has thousands of entries.
+func TestAnEntryWithoutAFaultCostsFewAllocations(t *testing.T) {
+	const n = 1_000
+	var blocks []networkingv1.NetworkPolicyPeer
+	for i := range n {
+		blocks = append(blocks, networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{
+			CIDR: fmt.Sprintf("10.%d.%d.0/24", i/250, i%250)}})
+	}
+	np := &networkingv1.NetworkPolicy{Spec: networkingv1.NetworkPolicySpec{
+		Ingress: []networkingv1.NetworkPolicyIngressRule{{From: blocks, Ports: portsFrom(1, n)}}}}
+	if _, faults := Policy(np); len(faults) > 0 {
+		t.Fatalf("faults are %v", faults)
+	}
+	if got := testing.AllocsPerRun(10, func() { Policy(np) }); got > 2*n+100 {
+		t.Errorf("%d blocks and %d ports cost %.0f allocations, want two for each block", n, n, got)
+	}
+}
