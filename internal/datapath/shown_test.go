@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/podwall/podwall/internal/netpol/decide"
 	"github.com/podwall/podwall/internal/netpol/program"
 )
 
@@ -62,4 +63,34 @@ func TestTheTableOfBridgesIsShown(t *testing.T) {
 			t.Errorf("%v\n%s", err, &b)
 		}
 	})
+}
+
+// Sets that the kernel fills, and those of connections that were cut, are no difference.
+func TestWhatTheKernelAddsIsNoDifference(t *testing.T) {
+	for name, group := range map[string]uint16{"plain": 0, "recorded": 7} {
+		t.Run(name, func(t *testing.T) {
+			inOwnNamespace(t, func(t *testing.T) {
+				d := open(t, Options{Options: decide.Options{DeniedGroup: group}})
+				watch(t, d)
+				apply(t, d, isolated(first, second))
+				fill(t)
+				drive(t, d, isolated(first), lines(first, webPod, second, elsewhere)...)
+				if !refusedElement(t) {
+					t.Error("nothing was cut")
+				}
+				if group > 0 { // as the rules do with denied packets
+					nftRun(t, "add element inet podwall denied-ingress-pairs4 { 10.9.9.9 . 10.244.2.5 limit rate 10/second burst 20 packets }")
+					nftRun(t, "add element inet podwall denied-egress-rest6 { fd00::9 limit rate 10/second burst 20 packets }")
+					verify(t, d)
+					if r := apply(t, d, isolated(first)); !r.Full || r.Drift > 0 || r.Changes > 0 {
+						t.Errorf("the table is replaced: %s", brief(r))
+					}
+				}
+				var b strings.Builder
+				if err := d.Ruleset(&b); err != nil || !strings.HasPrefix(b.String(), "# table inet podwall: the kernel has exactly this\n") {
+					t.Errorf("%v\n%s", err, &b)
+				}
+			})
+		})
+	}
 }

@@ -160,13 +160,21 @@ func TestAFloodOfDeniesHidesNoOther(t *testing.T) {
 			return slices.ContainsFunc(list, func(r denied.Record) bool { return r.Source.Pod.Name == "jailed" }) &&
 				slices.ContainsFunc(list, func(r denied.Record) bool { return r.Source.Pod.Name == "far" })
 		})
-		_, sum := w.flows()
-		if sum.Suppressed == 0 || sum.Recorded+sum.Suppressed != packets+2 || sum.SuppressedTo.Before(sum.Since) {
+		var sum denied.Summary
+		await(t, "all packets in the summary", func() bool { // what is gathered is recorded in a moment
+			_, sum = w.flows()
+			return sum.Recorded+sum.Suppressed == packets+2
+		})
+		if sum.Suppressed == 0 || sum.SuppressedTo.Before(sum.Since) {
 			t.Errorf("%d recorded and %d suppressed until %s, of %d", sum.Recorded, sum.Suppressed, sum.SuppressedTo, packets+2)
 		}
 		w.knock(jailed, peer, "udp", false, 444)
 		if _, later := w.flows(); later.Suppressed != sum.Suppressed || !later.SuppressedTo.Equal(sum.SuppressedTo) {
 			t.Errorf("after a packet that is recorded: %+v, before %+v", later, sum)
+		}
+		text, err := w.run("", agentProgram(), "--show=ruleset")
+		if err != nil || !strings.Contains(text, "# table inet podwall: the kernel has exactly this\n") {
+			t.Errorf("%v: the rules are\n%s", err, text)
 		}
 	})
 }

@@ -105,7 +105,7 @@ func (c *Conn) readSet(ctx context.Context, s *Set, k *nftables.Set, counts map[
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if s.Dynamic {
+	if s.Dynamic || s.rates() {
 		return nil // its members come and go with packets: no listing would settle
 	}
 	count, known := counts[s.Name]
@@ -123,6 +123,12 @@ func (c *Conn) readSet(ctx context.Context, s *Set, k *nftables.Set, counts map[
 		return err
 	}
 	return s.take(list)
+}
+
+// rates reports whether the set is one of rates by address, which rules fill for a time. Diff keeps its
+// members, whatever they are.
+func (s *Set) rates() bool {
+	return s.Timeout > 0 && slices.Contains([]KeyType{Addr4, Addr6, Pair4, Pair6}, s.Key)
 }
 
 // Plain reports whether the members are in Elements or Ranges, which may be large.
