@@ -333,14 +333,20 @@ func (w *world) learned(t *testing.T, endpoint string) string {
 	return ""
 }
 
-// With a router advertisement a pod would make its neighbours send all their traffic to it.
+// With a router advertisement a pod would make its neighbours and its node send all their traffic to it. Where
+// pods are routed the node is safe because the pod's interface accepts none, as plugins set it (known limits).
 func TestNoPodIsARouter(t *testing.T) {
 	eachOwner(t, func(t *testing.T, w *world) {
 		w.wireNewcomer(t)
+		if w.Wiring == lab.Bridge {
+			stage.Check(t, w.NS(t, node1).SetSysctls([]netns.Sysctl{{Path: "ipv6/conf/" + lab.BridgeName + "/accept_ra", Value: "2"}}))
+		}
 		mark := w.Marks.Next()
 		for _, pod := range []string{near, newcomer} {
 			for _, kind := range []uint8{134, 137} {
-				b := stage.ICMP(w.podLocal(t, pod).addr, netip.MustParseAddr("ff02::1"), kind, 0, 255, 0, append(make([]byte, 8), mark...))
+				const hour = 64<<24 | 3600                                                           // the router's lifetime
+				body := append(append(make([]byte, 8), 253, 3), append(mark, make([]byte, 6)...)...) // an option without a meaning
+				b := stage.ICMP(w.podLocal(t, pod).addr, netip.MustParseAddr("ff02::1"), kind, 0, 255, hour, body)
 				w.sendFrame(t, pod, net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, w.Prober().HardwareAddr(pod), 0x86dd, b)
 			}
 		}
@@ -348,6 +354,13 @@ func TestNoPodIsARouter(t *testing.T) {
 		for _, to := range []string{victim, open} {
 			if w.Taps[to].Saw(t, mark) {
 				t.Errorf("what only routers say arrived at %s", to)
+			}
+		}
+		routes, err := w.Handle(t, node1).RouteList(nil, netlink.FAMILY_V6)
+		stage.Check(t, err)
+		for _, r := range routes {
+			if r.Protocol == unix.RTPROT_RA || r.Protocol == unix.RTPROT_KERNEL && r.Gw != nil {
+				t.Errorf("the node took a route from a pod: %s", r)
 			}
 		}
 	})
