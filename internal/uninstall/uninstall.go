@@ -131,8 +131,9 @@ func (c *Cluster) AwaitNodes(ctx context.Context) error {
 		return list, nil
 	})
 	if errors.Is(err, ErrNotAll) {
-		return fmt.Errorf("%w. Bring these nodes back, or cure what fails there, and run helm uninstall again; to give "+
-			"them up: helm uninstall --no-hooks, then kubectl -n %s delete daemonset %s", err, c.Namespace, Cleaner)
+		return fmt.Errorf("%w. Bring these nodes back, or cure what fails there, and run helm uninstall again; to "+
+			"give them up: helm uninstall --no-hooks, then kubectl -n %s delete daemonset %s",
+			err, c.Namespace, Cleaner)
 	}
 	if err != nil {
 		return err

@@ -93,7 +93,8 @@ func (o *Options) complete() (err error) {
 // built says which program is missing.
 func (o *Options) built() error {
 	for program, target := range map[string]string{
-		"kubeapi": "kubeapi", "kube-proxy": "kubeapi", "kube": "kube", "helm": "helm", "agnhost": "kube", "pause": "kube",
+		"kubeapi": "kubeapi", "kube-proxy": "kubeapi", "kube": "kube", "agnhost": "kube", "pause": "kube",
+		"helm":                  "helm",
 		"containerd/containerd": "containerd", "containerd/containerd-shim-runc-v2": "containerd",
 		"containerd/ctr": "containerd", "containerd/runc": "containerd",
 		"cni/bridge": "cni", "cni/ptp": "cni", "cni/host-local": "cni", "cni/portmap": "cni"} {

@@ -151,7 +151,7 @@ func gateTakes(args []string) error {
 
 var (
 	target   = regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):`)
-	variable = regexp.MustCompile(`\$[({]([A-Z_0-9]+)[)}]`)
+	variable = regexp.MustCompile(`\$[({](?:value )?([A-Z_0-9]+)[)}]`)
 )
 
 // makeTakes looks a command line's targets and variables up in the Makefile.

@@ -67,14 +67,14 @@ func (r *Report) runs(b *bytes.Buffer) {
 		"the end.\n\n")
 	machines := r.machines()
 	for i, m := range machines {
-		fmt.Fprintf(b, "- machine %d: %s, kernel %s, %s, %d processors, %d MiB.\n", i+1, m.System, m.Kernel, m.Architecture,
-			m.Processors, m.MemoryMiB)
+		fmt.Fprintf(b, "- machine %d: %s, kernel %s, %s, %d processors, %d MiB.\n", i+1, m.System, m.Kernel,
+			m.Architecture, m.Processors, m.MemoryMiB)
 	}
-	fmt.Fprintf(b, "\n| run | cluster | machine | began | took | image | checkout | load | cluster ready | podwall ready "+
-		"|\n|---|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(b, "\n| run | cluster | machine | began | took | image | checkout | load | cluster ready | podwall "+
+		"ready |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for i, run := range r.Runs {
-		fmt.Fprintf(b, "| %d | %s | %d | %s | %.0f s | %s | %s | %.1f, %.1f | %.0f s | %.0f s |\n", i+1, run.Combination,
-			slices.Index(machines, run.Machine)+1, run.Began, run.Seconds,
+		fmt.Fprintf(b, "| %d | %s | %d | %s | %.0f s | %s | %s | %.1f, %.1f | %.0f s | %.0f s |\n", i+1,
+			run.Combination, slices.Index(machines, run.Machine)+1, run.Began, run.Seconds,
 			run.Image, run.Commit, run.LoadBegin, run.LoadEnd, run.ClusterSeconds, run.InstallSeconds)
 	}
 	for i, run := range r.Runs {
