@@ -12,6 +12,8 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 IMAGE_TAG ?= $(or $(shell sed -nE 's/^appVersion: *"?([^" ]+)"?.*/\1/p' deploy/chart/podwall/Chart.yaml 2>/dev/null),development)
 
 KUBE_VERSION := 1.35.4
+# kube-proxy to measure beside; newer than the cluster of the tests.
+PROXY_VERSION := 1.37.2
 V := k8s.io/component-base/version
 KUBE_LDFLAGS := -s -w -X $(V).gitVersion=v$(KUBE_VERSION) -X $(V).gitMajor=1 -X $(V).gitMinor=35 \
 	-X $(V).gitTreeState=clean -X k8s.io/client-go/pkg/version.gitVersion=v$(KUBE_VERSION)
@@ -20,7 +22,7 @@ CONTAINERD := github.com/containerd/containerd/v2/cmd
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
 .PHONY: help build image release vulncheck demo test test-go fuzz lint vet golangci deploy bench
-.PHONY: prepare kubeapi kube helm netpol standin cni containerd e2e check vm vm-ipvs mutants soak golden clean FORCE
+.PHONY: prepare kubeapi kube-proxy kube helm netpol standin cni containerd e2e check vm vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +81,11 @@ kubeapi: ## build the API server and kube-proxy for integration tests (about 6 C
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/ . ./kube-proxy
 
+kube-proxy: ## build the kube-proxy that bench services measures beside podwall (3 CPU minutes the first time)
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -C test/kubeproxy -trimpath -buildvcs=false -ldflags '$(subst $(KUBE_VERSION),$(PROXY_VERSION),$(subst gitMinor=35,gitMinor=37,$(KUBE_LDFLAGS)))' \
+		-o $(CURDIR)/bin/kube-proxy-1.37 .
+
 kube: kubeapi ## build the rest of a cluster: kubelet, controllers, scheduler, kubectl, a pod's image (6 CPU minutes the first time)
 	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/ ./kube ./agnhost
 	gcc -Os -s -static -DVERSION=$(KUBE_VERSION) -o bin/pause $$(go list -C test/kubeapi -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c
@@ -133,11 +140,12 @@ mutants: ## put typical mistakes in, one at a time; every one must be noticed by
 
 BENCH_DIR ?= bench
 
-bench: build kubeapi standin ## measure what the agent costs on this machine, into BENCH_DIR (bench); see docs/performance.md
+bench: build kubeapi kube-proxy standin ## measure what the agent costs on this machine, into BENCH_DIR (bench); see docs/performance.md
 	@mkdir -p $(BENCH_DIR)
 	bin/podwall-lab bench packets --progress --rounds 24 --peer 'chains=exec bin/standin' --out $(BENCH_DIR) -o markdown > $(BENCH_DIR)/packets.md
 	bin/podwall-lab bench web --peer 'chains=exec $(CURDIR)/bin/standin' --out $(BENCH_DIR) -o markdown > $(BENCH_DIR)/web.md
 	bin/podwall-lab bench control --out $(BENCH_DIR) -o markdown > $(BENCH_DIR)/control.md
+	bin/podwall-lab bench services --out $(BENCH_DIR) -o markdown > $(BENCH_DIR)/services.md
 
 soak: build image cni containerd ## the long runs: random cases by programs and packets, a container runtime, mutants, IPVS in virtual machines (an hour)
 	PODWALL_SOAK=1 PODWALL_AGENT=$(CURDIR)/bin/podwall-agent PODWALL_CNI_BIN=$(CURDIR)/bin/cni \

@@ -81,3 +81,12 @@ type pod struct {
 }
 
 func (p *pod) close() error { return errors.Join(p.cable.close(), p.member.close()) }
+
+// ManyConnections are settings that let a pod open and close thousands of connections.
+func ManyConnections() []netns.Sysctl {
+	return []netns.Sysctl{
+		{Path: "ipv4/ip_local_port_range", Value: "1024 65000"},
+		{Path: "ipv4/tcp_max_tw_buckets", Value: "200000"},
+		{Path: "core/somaxconn", Value: "4096"},
+	}
+}

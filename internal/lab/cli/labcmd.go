@@ -125,7 +125,7 @@ policy is not enforced as it is written; 130 interrupted.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newDemo(s), newRun(s), newCheck(s), newRuleset(s), newBench(version, s, newBenchPackets,
-		newBenchWeb, newBenchControl), newMeter())
+		newBenchWeb, newBenchControl, newBenchServices), newMeter())
 	command.Setup(root, s.Out, s.Err)
 	return root
 }

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -240,4 +241,32 @@ func (p *Process) CPU() (time.Duration, error) {
 		return 0, fmt.Errorf("reading the processor time of %s: %w", p.options.Name, err)
 	}
 	return time.Duration(t.Nano()), nil
+}
+
+// Memory is the resident memory of the process in bytes: now, and at its highest.
+func (p *Process) Memory() (now, peak float64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading the memory of %s: %w", p.options.Name, err)
+	}
+	now, err = Kilobytes(string(text), "VmRSS:")
+	if err != nil {
+		return 0, 0, err
+	}
+	peak, err = Kilobytes(string(text), "VmHWM:")
+	return now, peak, err
+}
+
+// Kilobytes returns the bytes of a line of a file in /proc, as "VmRSS:   1234 kB".
+func Kilobytes(text, name string) (float64, error) {
+	_, rest, ok := strings.Cut(text, name)
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 2 || fields[1] != "kB" {
+		return 0, fmt.Errorf("reading %s there is no such line in kB", name)
+	}
+	v, err := strconv.ParseFloat(fields[0], 64)
+	if err != nil {
+		return 0, fmt.Errorf("reading %s %w", name, err)
+	}
+	return v * 1024, nil
 }

@@ -12,8 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/podwall/podwall/internal/lab/netns"
@@ -105,39 +103,11 @@ func logged(log []byte, message string) time.Time {
 	return time.Time{}
 }
 
-// memory returns resident memory and its highest value, in bytes.
-func (a *agent) memory() (now, peak float64, err error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.PID()))
-	if err != nil {
-		return 0, 0, fmt.Errorf("reading the agent's memory: %w", err)
-	}
-	now, err = kilobytes(string(text), "VmRSS:")
-	if err != nil {
-		return 0, 0, err
-	}
-	peak, err = kilobytes(string(text), "VmHWM:")
-	return now, peak, err
-}
-
 // slab is the kernel's own memory that it cannot give back, in bytes.
 func slab() (float64, error) {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return 0, fmt.Errorf("reading the kernel's memory: %w", err)
 	}
-	return kilobytes(string(text), "SUnreclaim:")
-}
-
-// kilobytes reads a line as "VmRSS:   1234 kB", in bytes.
-func kilobytes(text, name string) (float64, error) {
-	_, rest, ok := strings.Cut(text, name)
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 2 || fields[1] != "kB" {
-		return 0, fmt.Errorf("reading %s there is no such line in kB", name)
-	}
-	v, err := strconv.ParseFloat(fields[0], 64)
-	if err != nil {
-		return 0, fmt.Errorf("reading %s %w", name, err)
-	}
-	return v * 1024, nil
+	return process.Kilobytes(string(text), "SUnreclaim:")
 }

@@ -30,7 +30,7 @@ type load struct {
 // kernel knows the last of them.
 func newLoad(ctx context.Context, w *world, lag int) (*load, error) {
 	l := &load{w: w, lag: lag}
-	last := w.witness.expect(false, ofEvent(w.fresh+3*lag))
+	last := w.witness.Expect(false, ofEvent(w.fresh+3*lag))
 	for i := range 3 * lag {
 		role := "client"
 		if i/lag == 1 { // they lost the label before the stream began

@@ -73,7 +73,7 @@ func (c Config) weigh(ctx context.Context, s shape, peak, now *bench.Series) (er
 			return err
 		}
 		pause(ctx, c.effort().rest)
-		resident, highest, err := w.agent.memory()
+		resident, highest, err := w.agent.Memory()
 		if err != nil {
 			return err
 		}

@@ -51,7 +51,7 @@ func (m *meter) syncs(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		now, peak, err := m.agent.memory()
+		now, peak, err := m.agent.Memory()
 		if err != nil {
 			return err
 		}
@@ -94,7 +94,7 @@ func (m *meter) rest(ctx context.Context) error {
 		}
 		m.table.add(sectionCost+m.name, "", rowIdle, 100*cpu.Seconds()/m.effort.rest.Seconds())
 	}
-	now, _, err := m.agent.memory()
+	now, _, err := m.agent.Memory()
 	m.table.add(sectionMemory+m.name, "MiB", "agent, resident when idle", now/mebi)
 	return err
 }
@@ -163,7 +163,7 @@ func (m *meter) load(ctx context.Context) error {
 			1000*cpu.Seconds()/float64(len(times)))
 		m.table.add(sectionCost+m.name, "", "under load, % of a core", 100*cpu.Seconds()/took.Seconds())
 	}
-	now, _, err := m.agent.memory()
+	now, _, err := m.agent.Memory()
 	if err != nil {
 		return err
 	}

@@ -79,3 +79,15 @@ func TestPodsHaveTheStatusThatTheirKubeletWrites(t *testing.T) {
 		}
 	}
 }
+
+// The head of an attribute (length, type, both little-endian) must not look like
+// an address that is waited for.
+func TestAddressesAreNoAttributeHeads(t *testing.T) {
+	const longest = 16 << 10 // of the attributes in a notification
+	for _, ip := range []netip.Addr{ofShape(100_000), ofEvent(0), ofEvent(100_000), ofMoved(10_000), ofPolicy(1_000), ofLocal(visitors)} {
+		b := ip.As4()
+		if length := int(b[0]) | int(b[1])<<8; length <= longest {
+			t.Errorf("%v reads as an attribute of %d bytes", ip, length)
+		}
+	}
+}

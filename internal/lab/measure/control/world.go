@@ -17,6 +17,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/measure/apiserver"
+	"github.com/podwall/podwall/internal/lab/measure/witness"
 	"github.com/podwall/podwall/internal/lab/process"
 )
 
@@ -42,7 +43,7 @@ type world struct {
 	src     source
 	program program
 	agent   *agent
-	witness *witness
+	witness *witness.Witness
 	fresh   int // pods made so far
 }
 
@@ -133,7 +134,7 @@ func (w *world) restart() (err error) {
 // its flood of notifications is nobody's cost.
 func (w *world) watch() (err error) {
 	if w.witness == nil {
-		w.witness, err = watchKernel(w.node.NS.FD())
+		w.witness, err = witness.Listen(w.node.NS.FD())
 	}
 	return err
 }
@@ -156,7 +157,7 @@ func client(n int, role, tier string) *corev1.Pod {
 // the addresses, or has let them go.
 func (w *world) timed(ctx context.Context, gone bool, list []netip.Addr,
 	act func() (time.Time, error)) (time.Duration, error) {
-	seen := w.witness.expect(gone, list...)
+	seen := w.witness.Expect(gone, list...)
 	start, err := act()
 	if err != nil {
 		return 0, err
@@ -169,11 +170,11 @@ func (w *world) timed(ctx context.Context, gone bool, list []netip.Addr,
 }
 
 // await returns when the kernel showed the last of what is expected.
-func (w *world) await(ctx context.Context, seen *arrival) (time.Time, error) {
+func (w *world) await(ctx context.Context, seen *witness.Arrival) (time.Time, error) {
 	limit := time.NewTimer(process.Patience)
 	defer limit.Stop()
 	select {
-	case at := <-seen.at:
+	case at := <-seen.At():
 		return at, nil
 	case <-ctx.Done():
 		return time.Time{}, ctx.Err()
@@ -182,6 +183,6 @@ func (w *world) await(ctx context.Context, seen *arrival) (time.Time, error) {
 	case <-limit.C:
 		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s",
 			process.Patience),
-			w.witness.failure())
+			w.witness.Failure())
 	}
 }

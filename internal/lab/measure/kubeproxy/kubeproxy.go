@@ -2,13 +2,13 @@
 
 //go:build linux
 
-// Package kubeproxy runs the real kube-proxy in a node of a measurement, in
-// nftables mode. It says how kube-proxy is configured and nothing else: when its
-// rules are complete, the caller has to find out. Neighbours of an agent are
-// made here, between packages process and apiserver and what is measured.
+// Package kubeproxy runs the real kube-proxy in a node of a measurement. It says how kube-proxy is configured and
+// nothing else: when its rules are complete, the caller has to find out. Neighbours of an agent are made here,
+// between packages process and apiserver and what is measured.
 package kubeproxy
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,6 +21,8 @@ import (
 // Config is for one node.
 type Config struct {
 	Program, Kubeconfig string
+	// Mode is nftables, also if it is empty, or iptables.
+	Mode string
 	// Dir gets the configuration and the log.
 	Dir string
 	// Local is how kube-proxy knows what comes from pods, and so hides nobody
@@ -35,7 +37,7 @@ type Config struct {
 const file = `
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
-mode: nftables
+mode: %s
 hostnameOverride: %s
 clientConnection: {kubeconfig: %s}
 %s
@@ -48,7 +50,8 @@ oomScoreAdj: 0
 // Start starts kube-proxy in a node. The caller must stop it; its rules stay.
 func Start(node *lab.Endpoint, c Config) (*process.Process, error) {
 	name := filepath.Join(c.Dir, "kube-proxy-"+node.Name+".yaml")
-	if err := os.WriteFile(name, fmt.Appendf(nil, file, node.Name, c.Kubeconfig, c.Local), 0o600); err != nil {
+	text := fmt.Appendf(nil, file, cmp.Or(c.Mode, "nftables"), node.Name, c.Kubeconfig, c.Local)
+	if err := os.WriteFile(name, text, 0o600); err != nil {
 		return nil, fmt.Errorf("configuring kube-proxy: %w", err)
 	}
 	return process.Start(exec.Command(c.Program, append([]string{"--config=" + name}, c.Flags...)...),

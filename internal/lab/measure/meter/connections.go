@@ -36,12 +36,13 @@ func (s *sockets) connections(r Request) (func(int) error, error) {
 	if err := inside(r.From, func() error { return nil }); err != nil {
 		return nil, err
 	}
-	a, buffer := newAddr(r.Server), make([]byte, 2048)
+	fronts, next, buffer := r.called(), 0, make([]byte, 2048)
 	return func(n int) error {
 		for range n {
-			if err := once(listener, a, buffer); err != nil {
+			if err := once(listener, fronts[next], buffer); err != nil {
 				return err
 			}
+			next = (next + 1) % len(fronts)
 		}
 		return nil
 	}, nil
@@ -113,7 +114,7 @@ func (s *sockets) connection(r Request) (func(int) error, error) {
 	}
 	var client, server int
 	err = inside(r.From, func() error {
-		a := newAddr(r.Server)
+		a := r.called()[0]
 		if client, err = s.add(socket(a.family, unix.SOCK_STREAM, 0)); err != nil {
 			return err
 		}

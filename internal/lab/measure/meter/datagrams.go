@@ -7,7 +7,6 @@ package meter
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,7 +43,7 @@ func (s *sockets) flow(r Request) (func(int) error, error) {
 	}
 	var client int
 	err = inside(r.From, func() error {
-		a := newAddr(r.Server)
+		a := r.called()[0]
 		if client, err = s.add(socket(a.family, unix.SOCK_DGRAM, 0)); err != nil {
 			return err
 		}
@@ -54,7 +53,7 @@ func (s *sockets) flow(r Request) (func(int) error, error) {
 		return nil, err
 	}
 	if r.Kind == Established {
-		if err := greet(client, server); err != nil {
+		if err := greet(client, server, newAddr(r.Server).family); err != nil {
 			return nil, err
 		}
 	}
@@ -62,17 +61,25 @@ func (s *sockets) flow(r Request) (func(int) error, error) {
 	return func(n int) error { return p.all(client, n, func(int) {}) }, deaf(server)
 }
 
-// greet sends a datagram there and one back.
-func greet(client, server int) error {
-	b := make([]byte, payload)
+// greet sends a datagram there and one back. The answer comes from the address that was called: a server of
+// several has to say so (IP_PKTINFO, ip(7)).
+func greet(client, server, family int) error {
+	level, option := unix.SOL_IP, unix.IP_PKTINFO
+	if family == unix.AF_INET6 {
+		level, option = unix.SOL_IPV6, unix.IPV6_RECVPKTINFO
+	}
+	if err := unix.SetsockoptInt(server, level, option, 1); err != nil {
+		return fmt.Errorf("asking for the address that was called: %w", err)
+	}
+	b, called := make([]byte, payload), make([]byte, 128)
 	if err := send(client, b); err != nil {
 		return err
 	}
-	_, from, err := unix.Recvfrom(server, b, 0)
+	_, n, _, from, err := unix.Recvmsg(server, b, called, 0)
 	if err != nil {
 		return fmt.Errorf("waiting for the first datagram: %w", err)
 	}
-	if err := unix.Sendto(server, b, 0, from); err != nil {
+	if err := unix.Sendmsg(server, b, called[:n], from, 0); err != nil {
 		return fmt.Errorf("answering the first datagram: %w", err)
 	}
 	_, err = receive(client, b)
@@ -109,31 +116,38 @@ func (s *sockets) flows(r Request) (func(int) error, error) {
 	if err := deaf(server); err != nil {
 		return nil, err
 	}
+	fronts := r.called()
 	var client int
 	err = inside(r.From, func() error {
-		// The port of a raw address means a protocol.
-		a := newAddr(netip.AddrPortFrom(r.Server.Addr(), 0))
-		if client, err = s.add(socket(a.family, unix.SOCK_RAW, unix.IPPROTO_UDP)); err != nil {
+		if client, err = s.add(socket(fronts[0].family, unix.SOCK_RAW, unix.IPPROTO_UDP)); err != nil {
 			return err
 		}
-		if a.family == unix.AF_INET6 { // IPv4 has no need of a checksum
+		if fronts[0].family == unix.AF_INET6 { // IPv4 has no need of a checksum
 			err = unix.SetsockoptInt(client, unix.SOL_IPV6, unix.IPV6_CHECKSUM, 6)
 		}
-		return errors.Join(err, deaf(client), connect(client, a))
+		return errors.Join(err, deaf(client), connect(client, fronts[0].bare()))
 	})
 	if err != nil {
 		return nil, err
 	}
-	p, port := newParcel(udpHeader+payload), uint16(firstPort)
-	for _, b := range p.buffers {
-		b[2], b[3] = byte(r.Server.Port()>>8), byte(r.Server.Port())
-		b[5] = udpHeader + payload
+	p, port, next := newParcel(udpHeader+payload), uint16(firstPort), 0
+	for i, f := range fronts {
+		fronts[i] = f.bare()
 	}
 	return func(n int) error {
 		return p.all(client, n, func(size int) {
-			for _, b := range p.buffers[:size] {
+			for i, b := range p.buffers[:size] {
+				to := fronts[next]
+				if len(fronts) > 1 { // one is the connected one
+					p.address(i, to)
+				}
 				b[0], b[1] = byte(port>>8), byte(port)
+				b[2], b[3] = byte(to.port>>8), byte(to.port)
+				b[5] = udpHeader + payload
 				port++
+				if next++; next == len(fronts) {
+					next = 0
+				}
 			}
 		})
 	}, nil

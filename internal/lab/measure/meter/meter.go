@@ -57,11 +57,27 @@ type Request struct {
 	// the meter can open.
 	From string `json:"from"`
 	To   string `json:"to"`
-	// Server is the address and port that is called.
+	// Server is the address and port that is called, or only where the server listens if there are Fronts.
 	Server netip.AddrPort `json:"server"`
+	// Fronts are what is called instead, as a Service that leads to the server: each flow or connection calls
+	// the next one.
+	Fronts []netip.AddrPort `json:"fronts,omitempty"`
 	// N is the units of work in a batch, Times the number of batches.
 	N     int `json:"n"`
 	Times int `json:"times"`
+}
+
+// called returns what the client calls, one after the other.
+func (r Request) called() []*addr {
+	fronts := r.Fronts
+	if len(fronts) == 0 {
+		fronts = []netip.AddrPort{r.Server}
+	}
+	list := make([]*addr, len(fronts))
+	for i, f := range fronts {
+		list[i] = newAddr(f)
+	}
+	return list
 }
 
 // Answer is what a measurement found.

@@ -106,6 +106,32 @@ func TestTheReceiverGetsWhatIsSent(t *testing.T) {
 	}
 }
 
+// With fronts the client calls one after the other: here each of two addresses of the server gets its half.
+func TestFrontsAreCalledInTurn(t *testing.T) {
+	client, server := pair(t)
+	p := start(t)
+	fronts := []netip.AddrPort{netip.AddrPortFrom(server.Addrs[0], 80), netip.MustParseAddrPort("10.244.2.77:80")}
+	for _, tt := range []struct {
+		fronts []netip.AddrPort
+		want   int // nobody has the second address
+	}{{fronts[:1], 1000}, {fronts, 500}} {
+		before := received(t, server)
+		if _, err := p.Measure(meter.Request{Kind: meter.First, From: client.NS.Path(), To: server.NS.Path(),
+			Server: netip.MustParseAddrPort("0.0.0.0:80"), Fronts: tt.fronts, N: 1000, Times: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if got := received(t, server) - before; got < tt.want || got > tt.want+100 {
+			t.Errorf("%d packets arrived, want %d and the few that warm up", got, tt.want)
+		}
+	}
+	for _, k := range []meter.Kind{meter.Established, meter.Connection, meter.Keepalive} {
+		if _, err := p.Measure(meter.Request{Kind: k, From: client.NS.Path(), To: server.NS.Path(),
+			Server: netip.MustParseAddrPort("0.0.0.0:80"), Fronts: fronts[:1], N: 10, Times: 1}); err != nil {
+			t.Errorf("%s: %v", k, err)
+		}
+	}
+}
+
 // received is how many packets arrived at the pod's link.
 func received(t *testing.T, e *lab.Endpoint) (n int) {
 	t.Helper()

@@ -66,6 +66,7 @@ func inside(file string, f func() error) error {
 // addr is a socket address of either family, as the kernel wants it.
 type addr struct {
 	family int
+	port   uint16
 	v4     unix.RawSockaddrInet4
 	v6     unix.RawSockaddrInet6
 }
@@ -74,11 +75,18 @@ func newAddr(a netip.AddrPort) *addr {
 	port := [2]byte{byte(a.Port() >> 8), byte(a.Port())}
 	order := *(*uint16)(unsafe.Pointer(&port))
 	if a.Addr().Is4() {
-		return &addr{family: unix.AF_INET, v4: unix.RawSockaddrInet4{Family: unix.AF_INET, Port: order,
+		return &addr{family: unix.AF_INET, port: a.Port(), v4: unix.RawSockaddrInet4{Family: unix.AF_INET, Port: order,
 			Addr: a.Addr().As4()}}
 	}
-	return &addr{family: unix.AF_INET6, v6: unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: order,
+	return &addr{family: unix.AF_INET6, port: a.Port(), v6: unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: order,
 		Addr: a.Addr().As16()}}
+}
+
+// bare is the address for a raw socket, where the port of an address means a protocol.
+func (a *addr) bare() *addr {
+	b := *a
+	b.v4.Port, b.v6.Port = 0, 0
+	return &b
 }
 
 func (a *addr) raw() (unsafe.Pointer, uintptr) {
@@ -170,6 +178,12 @@ func newParcel(size int) *parcel {
 		p.messages[i].header.SetIovlen(1)
 	}
 	return p
+}
+
+// address has a datagram go to an address, without a port.
+func (p *parcel) address(i int, to *addr) {
+	name, size := to.raw()
+	p.messages[i].header.Name, p.messages[i].header.Namelen = (*byte)(name), uint32(size)
 }
 
 // send sends n of the datagrams, n <= parcelSize, and returns how many went out.

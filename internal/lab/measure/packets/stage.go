@@ -22,7 +22,6 @@ import (
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/measure/apiserver"
 	"github.com/podwall/podwall/internal/lab/measure/meter"
-	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
 	"github.com/podwall/podwall/internal/lab/process"
 )
@@ -97,7 +96,7 @@ func newStage(ctx context.Context, cfg Config, p plan) (s *stage, err error) {
 		if err != nil {
 			return s, err
 		}
-		if err := e.NS.SetSysctls(manyConnections()); err != nil {
+		if err := e.NS.SetSysctls(lab.ManyConnections()); err != nil {
 			return s, err
 		}
 	}
@@ -128,15 +127,6 @@ func services() []lab.Service {
 			Proto: packet.TCP, Backends: []netip.AddrPort{backend}})
 	}
 	return list
-}
-
-// manyConnections lets a pod open and close thousands of connections.
-func manyConnections() []netns.Sysctl {
-	return []netns.Sysctl{
-		{Path: "ipv4/ip_local_port_range", Value: "1024 65000"},
-		{Path: "ipv4/tcp_max_tw_buckets", Value: "200000"},
-		{Path: "core/somaxconn", Value: "4096"},
-	}
 }
 
 func (s *stage) openNode(name string) error {

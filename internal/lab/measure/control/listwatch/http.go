@@ -41,9 +41,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, "only protobuf is spoken")
 	case listed != nil:
 		s.namedList(w, listed, key)
-	case unknown(k, q) != "":
+	case s.unknown(k, q) != "":
 		refuse(w, http.StatusBadRequest, metav1.StatusReasonBadRequest,
-			"parameter "+unknown(k, q)+" has no meaning here")
+			"parameter "+s.unknown(k, q)+" has no meaning here")
 	case name != "":
 		s.get(w, k, name)
 	case q.Get("watch") == "true" || q.Get("watch") == "1":
@@ -72,18 +72,6 @@ func (s *Server) namedList(w http.ResponseWriter, k *kind, key string) {
 		objects = append(objects, o)
 	}
 	answerList(w, k, metav1.ListMeta{}, objects)
-}
-
-// unknown returns a parameter that cannot be obeyed. Of selectors that is every one but that which all
-// objects of the kind match.
-func unknown(k *kind, q url.Values) string {
-	for name := range q {
-		all := name == "labelSelector" && k.without != nil && q.Get(name) == "!"+strings.Join(k.without, ",!")
-		if !slices.Contains(known[:], name) && !all {
-			return name
-		}
-	}
-	return ""
 }
 
 // refuse answers with a Status, as errors of the API are.

@@ -96,7 +96,7 @@ func otherProxies() []string {
 // kindOf returns the kind that an object belongs to.
 func (s *Server) kindOf(o Object) (*kind, error) {
 	path := ""
-	switch o.(type) {
+	switch o := o.(type) {
 	case *corev1.Namespace:
 		path = "/api/v1/namespaces"
 	case *corev1.Node:
@@ -106,6 +106,10 @@ func (s *Server) kindOf(o Object) (*kind, error) {
 	case *networkingv1.NetworkPolicy:
 		path = "/apis/networking.k8s.io/v1/networkpolicies"
 	case *corev1.Service:
+		if o.Spec.ClusterIP == corev1.ClusterIPNone {
+			return nil, fmt.Errorf("storing Service %s: it is headless, and the selector that is obeyed spares it",
+				keyOf(o))
+		}
 		path = "/api/v1/services"
 	case *discoveryv1.EndpointSlice:
 		path = "/apis/discovery.k8s.io/v1/endpointslices"

@@ -151,6 +151,10 @@ func TestTheAgentsSourceFollowsServices(t *testing.T) {
 	if _, err := s.Put(slice); err == nil {
 		t.Error("an object is stored that the selector spares")
 	}
+	service.Spec.ClusterIP = corev1.ClusterIPNone
+	if _, err := s.Put(service); err == nil {
+		t.Error("a headless Service is stored, which kube-proxy asks to be spared")
+	}
 }
 
 func await(t *testing.T, store *cluster.Store, done func() bool) {
@@ -237,6 +241,9 @@ func TestWhatIsNotServedIsRefused(t *testing.T) {
 		{"a write in a namespace", "POST", "/api/v1/namespaces/shop/pods?fieldSelector=metadata.name%3Dp", 405},
 		{"another kind in a namespace", "GET", "/api/v1/namespaces/shop/endpoints?fieldSelector=metadata.name%3Dp", 404},
 		{"another selector for Services", "GET", "/api/v1/services?labelSelector=!a", 400},
+		{"kube-proxy's selectors", "GET", "/api/v1/services?labelSelector=!service.kubernetes.io/service-proxy-name&fieldSelector=spec.clusterIP!%3DNone", 200},
+		{"another field of Services", "GET", "/api/v1/services?fieldSelector=spec.type%3DNodePort", 400},
+		{"the only node", "GET", "/api/v1/nodes?fieldSelector=metadata.name%3Dnode1", 200},
 		{"a bad page", "GET", "/api/v1/pods?continue=!", 400},
 		{"an object that is not there", "GET", "/api/v1/nodes/nobody", 404},
 		{"a watch from nowhere", "GET", "/api/v1/pods?watch=true", 422},

@@ -2,7 +2,7 @@
 
 //go:build linux
 
-package control
+package witness
 
 import (
 	"net/netip"
@@ -20,36 +20,24 @@ func message(kind int, ip netip.Addr) netlink.Message {
 }
 
 func TestTheWitnessWaitsForTheLastOfItsAddresses(t *testing.T) {
-	w := &witness{waiting: map[sight]*arrival{}}
-	a, b := ofEvent(1), ofEvent(2)
-	seen := w.expect(false, a, b)
-	leaving := w.expect(true, a)
+	w := &Witness{waiting: map[sight]*Arrival{}}
+	a, b := netip.MustParseAddr("10.192.1.1"), netip.MustParseAddr("10.192.1.2")
+	seen := w.Expect(false, a, b)
+	leaving := w.Expect(true, a)
 	first, last := time.Unix(1, 0), time.Unix(2, 0)
 	w.look(message(unix.NFT_MSG_NEWSETELEM, a), first)
 	w.look(message(unix.NFT_MSG_NEWSETELEM, a), first) // another set has it too
 	w.look(message(unix.NFT_MSG_NEWSET, b), first)     // says nothing about members
 	w.look(message(unix.NFT_MSG_DELSETELEM, b), first)
-	if len(seen.at) != 0 || len(leaving.at) != 0 {
-		t.Fatalf("told of arrivals %d and departures %d before they were seen", len(seen.at), len(leaving.at))
+	if len(seen.At()) != 0 || len(leaving.At()) != 0 {
+		t.Fatalf("told of arrivals %d and departures %d before they were seen", len(seen.At()), len(leaving.At()))
 	}
 	w.look(message(unix.NFT_MSG_NEWRULE, b), last)
 	w.look(message(unix.NFT_MSG_DELSETELEM, a), last)
-	if len(seen.at) != 1 || len(leaving.at) != 1 {
-		t.Fatalf("told of arrivals %d and departures %d, want one of each", len(seen.at), len(leaving.at))
+	if len(seen.At()) != 1 || len(leaving.At()) != 1 {
+		t.Fatalf("told of arrivals %d and departures %d, want one of each", len(seen.At()), len(leaving.At()))
 	}
-	if at := <-seen.at; !at.Equal(last) {
+	if at := <-seen.At(); !at.Equal(last) {
 		t.Errorf("seen at %v, want the time of the last address, %v", at, last)
-	}
-}
-
-// The head of an attribute (length, type, both little-endian) must not look like
-// an address that is waited for.
-func TestAddressesAreNoAttributeHeads(t *testing.T) {
-	const longest = 16 << 10 // of the attributes in a notification
-	for _, ip := range []netip.Addr{ofShape(100_000), ofEvent(0), ofEvent(100_000), ofMoved(10_000), ofPolicy(1_000), ofLocal(visitors)} {
-		b := ip.As4()
-		if length := int(b[0]) | int(b[1])<<8; length <= longest {
-			t.Errorf("%v reads as an attribute of %d bytes", ip, length)
-		}
 	}
 }

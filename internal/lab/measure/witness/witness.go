@@ -2,7 +2,9 @@
 
 //go:build linux
 
-package control
+// Package witness hears from the kernel when it has a change of nftables. It is an edge: it listens in a node's
+// network namespace, knows no program that writes there, and looks for addresses in the kernel's own messages.
+package witness
 
 import (
 	"encoding/binary"
@@ -16,16 +18,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// witness listens to the kernel's own notifications about nftables in a node's
+// Witness listens to the kernel's own notifications about nftables in a node's
 // namespace. The kernel sends them after a transaction is in force, so the time
-// of their arrival is an upper bound of when packets met the change. It knows
-// nothing of the agent: it looks for addresses in the messages.
-type witness struct {
+// of their arrival is an upper bound of when packets met the change.
+type Witness struct {
 	conn  *netlink.Conn
 	ended chan struct{}
 
 	mu      sync.Mutex // guards what follows
-	waiting map[sight]*arrival
+	waiting map[sight]*Arrival
 	lost    error // the kernel dropped notifications
 }
 
@@ -35,17 +36,20 @@ type sight struct {
 	gone bool
 }
 
-// arrival is told when all of its sights were seen.
-type arrival struct {
+// Arrival is told when all of its sights were seen.
+type Arrival struct {
 	left int
 	at   chan time.Time // has room for the one value
 }
 
+// At receives the time of the last of them, once.
+func (a *Arrival) At() <-chan time.Time { return a.at }
+
 // buffer holds the notifications of some 100,000 elements.
 const buffer = 256 << 20
 
-// watchKernel begins to listen in the namespace of the descriptor.
-func watchKernel(fd int) (*witness, error) {
+// Listen begins to listen in the network namespace of the descriptor. The caller must Close the witness.
+func Listen(fd int) (*Witness, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{Groups: 1 << (unix.NFNLGRP_NFTABLES - 1),
 		NetNS: fd})
 	if err != nil {
@@ -54,19 +58,19 @@ func watchKernel(fd int) (*witness, error) {
 	if err := conn.SetReadBuffer(buffer); err != nil {
 		return nil, errors.Join(fmt.Errorf("making room for notifications: %w", err), conn.Close())
 	}
-	w := &witness{conn: conn, ended: make(chan struct{}), waiting: map[sight]*arrival{}}
+	w := &Witness{conn: conn, ended: make(chan struct{}), waiting: map[sight]*Arrival{}}
 	go w.listen()
 	return w, nil
 }
 
 // Close ends the listening.
-func (w *witness) Close() error {
+func (w *Witness) Close() error {
 	err := w.conn.Close()
 	<-w.ended
 	return err
 }
 
-func (w *witness) listen() {
+func (w *Witness) listen() {
 	defer close(w.ended)
 	for {
 		messages, err := w.conn.Receive()
@@ -90,7 +94,7 @@ func (w *witness) listen() {
 
 // look searches a message for addresses that are waited for. Attributes are
 // aligned to four bytes, and so is an address at any place of a key.
-func (w *witness) look(m netlink.Message, now time.Time) {
+func (w *Witness) look(m netlink.Message, now time.Time) {
 	s := sight{}
 	switch m.Header.Type & 0xff {
 	case unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_NEWRULE:
@@ -110,9 +114,10 @@ func (w *witness) look(m netlink.Message, now time.Time) {
 	}
 }
 
-// expect returns what is told when all addresses have come, or have gone.
-func (w *witness) expect(gone bool, list ...netip.Addr) *arrival {
-	a := &arrival{left: len(list), at: make(chan time.Time, 1)}
+// Expect returns what is told when all IPv4 addresses have come, or have gone. An address must not read as the
+// head of an attribute: 10.64.0.0 and above never do.
+func (w *Witness) Expect(gone bool, list ...netip.Addr) *Arrival {
+	a := &Arrival{left: len(list), at: make(chan time.Time, 1)}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, ip := range list {
@@ -122,8 +127,8 @@ func (w *witness) expect(gone bool, list ...netip.Addr) *arrival {
 	return a
 }
 
-// failure says whether notifications were lost, which makes a wait endless.
-func (w *witness) failure() error {
+// Failure says whether notifications were lost, which makes a wait endless.
+func (w *Witness) Failure() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.lost

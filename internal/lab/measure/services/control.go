@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package services
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/podwall/podwall/internal/lab/measure/witness"
+)
+
+// figures are what a proxy's program costs. It is zero for rules that no program writes.
+type figures struct {
+	// sync is the time from the start of the program until the kernel had all Services.
+	sync time.Duration
+	// changes are the times from the API server's event until the kernel had a replaced endpoint.
+	changes []time.Duration
+	// work is processor time for each of them, idle time included.
+	work time.Duration
+	// memory is the highest resident memory of the program, in bytes.
+	memory float64
+}
+
+func (f figures) String() string {
+	if len(f.changes) == 0 {
+		return "no program"
+	}
+	return fmt.Sprintf("first sync %s, a change %s at most, %.0f MiB", f.sync.Round(time.Millisecond),
+		slices.Max(f.changes).Round(time.Millisecond), f.memory/mebi)
+}
+
+const mebi = 1 << 20
+
+// pause is between two changes. It is longer than kube-proxy waits on purpose after a sync, one second.
+func (c Config) pause() time.Duration {
+	if c.Quick {
+		return 100 * time.Millisecond
+	}
+	return 1200 * time.Millisecond
+}
+
+// control fills the kernel, changes Services one after the other, and ends the program.
+func (w *world) control(ctx context.Context, cfg Config) (f figures, err error) {
+	if w.proxy.start == nil {
+		return f, w.proxy.rules(w)
+	}
+	if w.kernel, err = witness.Listen(w.node.NS.FD()); err != nil {
+		return f, err
+	}
+	var all []netip.Addr
+	for i := range w.size.Services {
+		all = append(all, clusterAddr(i))
+	}
+	seen := w.kernel.Expect(false, all...)
+	if w.program, err = w.proxy.start(w); err != nil {
+		return f, err
+	}
+	at, err := w.await(ctx, seen)
+	if err != nil {
+		return f, fmt.Errorf("the first sync: %w", err)
+	}
+	f.sync = at.Sub(w.program.Started())
+	if err := rest(ctx, cfg.pause()); err != nil {
+		return f, err
+	}
+	if f.changes, f.work, err = w.changes(ctx, cfg.Changes, cfg.pause()); err != nil {
+		return f, err
+	}
+	if _, f.memory, err = w.program.Memory(); err != nil {
+		return f, err
+	}
+	return f, w.end()
+}
+
+func rest(ctx context.Context, pause time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(pause):
+		return nil
+	}
+}
+
+// changes replaces endpoints of Services that packets are not sent to, and puts them back.
+func (w *world) changes(ctx context.Context, n int, pause time.Duration) (list []time.Duration, work time.Duration,
+	err error) {
+	before, err := w.program.CPU()
+	if err != nil {
+		return nil, 0, err
+	}
+	for i := range n {
+		took, err := w.change(ctx, i%w.size.Services, pause)
+		if err != nil {
+			return nil, 0, fmt.Errorf("change %d of %d: %w", i+1, n, err)
+		}
+		list = append(list, took)
+		if err := rest(ctx, pause); err != nil {
+			return nil, 0, err
+		}
+	}
+	after, err := w.program.CPU()
+	// Half of the changes put back what the other half replaced.
+	return list, (after - before) / time.Duration(2*n), err
+}
+
+// change replaces the last endpoint of a Service by a fresh one, and returns how long that took. Then it puts the
+// old one back: packets must find a pod.
+func (w *world) change(ctx context.Context, i int, pause time.Duration) (time.Duration, error) {
+	w.fresh++
+	list := w.size.endpoints()
+	list[len(list)-1] = freshAddr(w.fresh)
+	seen := w.kernel.Expect(false, freshAddr(w.fresh))
+	start, err := w.api.Put(slice(i, list))
+	if err != nil {
+		return 0, err
+	}
+	at, err := w.await(ctx, seen)
+	if err != nil {
+		return 0, err
+	}
+	if err := rest(ctx, pause); err != nil {
+		return 0, err
+	}
+	back := w.size.endpoints()
+	seen = w.kernel.Expect(false, back[len(back)-1])
+	if _, err := w.api.Put(slice(i, back)); err != nil {
+		return 0, err
+	}
+	if _, err := w.await(ctx, seen); err != nil {
+		return 0, fmt.Errorf("putting an endpoint back: %w", err)
+	}
+	return at.Sub(start), nil
+}
