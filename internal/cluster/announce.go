@@ -271,13 +271,13 @@ func (s *Store) listing(ips map[netip.Addr]bool) (keys []Key) {
 // place puts the effective pod into the table.
 func (s *Store) place(raw *Pod) bool {
 	p := s.effective(raw)
-	s.noteClaims(raw)
+	news := s.noteClaims(raw)
 	if p == raw {
 		delete(s.announced.raw, raw.Key)
 	} else {
 		s.announced.raw[raw.Key] = raw
 	}
-	return s.pods.set(raw.Key, p)
+	return s.pods.set(raw.Key, p) || news
 }
 
 // effective returns the pod with its addresses after the announcements, with the extra addresses

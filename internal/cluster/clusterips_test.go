@@ -131,3 +131,30 @@ func TestAServiceConcernsNoPolicy(t *testing.T) {
 		t.Errorf("%d addresses stay reserved", n)
 	}
 }
+
+// The API has a pod before its address. What it claims then changes nothing of it.
+func TestAClaimThatChangesNoPodIsNamedAtOnce(t *testing.T) {
+	s := withServices()
+	s.Update(func(tx *Tx) {
+		service("a", "10.96.0.1")(tx)
+		reserve("n", "10.0.0.1", "10.0.0.2")(tx)
+		set(local("a", "1"))(tx)
+	})
+	s.Take()
+	for _, step := range []struct {
+		claims []string
+		news   bool
+	}{
+		{[]string{"10.96.0.1"}, true}, {[]string{"10.96.0.1"}, false}, {[]string{"10.0.0.1"}, true},
+		{[]string{"10.0.0.2"}, true}, {nil, true}, {nil, false},
+	} {
+		woken(s.Changed())
+		s.Update(set(local("a", "1", step.claims...)))
+		if got := woken(s.Changed()); got != step.news {
+			t.Errorf("it claims %v: news are %t, want %t", step.claims, got, step.news)
+		}
+		if d := s.Take().Diagnostics; len(d) != len(step.claims) {
+			t.Errorf("it claims %v, and said is %v", step.claims, d)
+		}
+	}
+}

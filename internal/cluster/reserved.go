@@ -147,11 +147,15 @@ func (r *reserved) unreserved(ips, announced []netip.Addr) []netip.Addr {
 	return slices.DeleteFunc(slices.Clone(ips), bad)
 }
 
-// noteClaims records whether a pod, as the API has it, claims an address that it does not get.
-func (s *Store) noteClaims(p *Pod) {
+// noteClaims records whether a pod, as the API has it, claims an address that it does not get. It reports
+// whether that is news: the effective pod may be the same as before, and its claim must be named.
+func (s *Store) noteClaims(p *Pod) (news bool) {
 	lost := p.Networked() && len(s.reserved.unreserved(p.IPs, s.announced.addrs(p))) < len(p.IPs)
+	before := s.announced.raw[p.Key]
+	news = lost != s.reserved.lost[p.Key] || lost && (before == nil || !slices.Equal(before.IPs, p.IPs))
 	s.reserved.note(p, lost)
 	s.noteRefused(p)
+	return news
 }
 
 // note records whether a pod does not get an address that it claims.

@@ -61,6 +61,11 @@ func TestPoliciesHoldWithServicesOfTheAgents(t *testing.T) {
 					t.Errorf("%s: Services at the end are %+v", a.name, x)
 				}
 			}
+			w.createNamespace("liars")
+			w.createPod("liars/service", "node1", anywhere().addrs)
+			first.await("the name of a pod that claims a Service's address", func() bool {
+				return slices.Equal(namedLiars(first), []string{"service"})
+			})
 		})
 	}
 }
