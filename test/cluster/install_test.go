@@ -104,7 +104,8 @@ func showsDenied(t *testing.T, c *cluster.Cluster, k *console, pods map[string]*
 			t.Errorf("the bundle does not say %q:\n%s", want, out)
 		}
 	}
-	if out := k.run("timeout -s INT 5 kubectl podwall flows -A --follow -o json || true"); !strings.Contains(out, `"name":"foe"`) {
+	out = k.run("timeout -s INT 5 kubectl podwall flows -A --follow -o json || true")
+	if !strings.Contains(out, `"name":"foe"`) || strings.Contains(out, "UnhandledError") {
 		t.Errorf("followed flows:\n%s", out)
 	}
 }
