@@ -102,7 +102,7 @@ func Run(ctx context.Context, cfg config.Config, version string, out io.Writer, 
 		g.Go(func() error { return s.Run(ctx) })
 	}
 	services.start(ctx, g, server, lock.held)
-	serveFlows(ctx, g, cfg, loop.Recorder, observer, pages(observer, kernel), log)
+	serveFlows(ctx, g, cfg, loop.Recorder, observer, pages(observer, kernel, services), log)
 	g.Go(func() error {
 		NewFeeds(source, observer, log).Run(ctx)
 		return nil

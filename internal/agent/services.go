@@ -6,10 +6,12 @@ package agent
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/netip"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,6 +49,15 @@ type proxy struct {
 	api      netip.AddrPort // of the API server, if it is known by address
 	tally    *nft.Tally     // of transactions, shared with the datapath
 	log      *slog.Logger
+	tables   atomic.Pointer[tables.Tables] // nil until it starts
+}
+
+// Ruleset writes the tables of Services that this agent has loaded; nothing where the proxy does not run.
+func (p *proxy) Ruleset(out io.Writer) error {
+	if t := p.tables.Load(); t != nil {
+		return t.Ruleset(out)
+	}
+	return nil
 }
 
 // newProxy returns the service proxy. If it shall run, the store keeps Services, and the node is not ready
@@ -102,6 +113,7 @@ func (p *proxy) run(ctx context.Context) {
 		return
 	}
 	defer func() { _ = t.Close() }() // the tables stay, and the process ends
+	p.tables.Store(t)
 	moved := wake.New()
 	others := &services.Others{Look: lookForProxies, Remove: host.Remove, Pods: p.pods,
 		TakeOver: p.cfg.Services.TakeOver, Log: p.log}

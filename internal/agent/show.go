@@ -19,15 +19,20 @@ import (
 // rulesetPage is the page of the rules in the kernel. It is for root only, at the socket of denied flows.
 const rulesetPage = "/ruleset"
 
+// ruled is a part of the agent that has tables in the kernel.
+type ruled interface{ Ruleset(out io.Writer) error }
+
 // pages returns what root may read of the agent in addition to denied flows.
-func pages(o *observe.Observer, kernel interface{ Ruleset(out io.Writer) error }) map[string]http.Handler {
+func pages(o *observe.Observer, parts ...ruled) map[string]http.Handler {
 	all := o.Pages()
 	var one sync.Mutex // the tables of a large cluster take memory
 	all[rulesetPage] = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		one.Lock()
 		defer one.Unlock()
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		_ = kernel.Ruleset(w) // the client went away
+		for _, part := range parts {
+			_ = part.Ruleset(w) // the client went away
+		}
 	})
 	return all
 }

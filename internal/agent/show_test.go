@@ -33,7 +33,7 @@ func TestWhatRootIsShown(t *testing.T) {
 			t.Errorf("without an agent: %v", err)
 		}
 		_, o, _ := states()
-		s := &flows.Server{Node: "n", Denied: func() (uint64, error) { return 0, nil }, Pages: pages(o, fakeRules("table x {}"))}
+		s := &flows.Server{Node: "n", Denied: func() (uint64, error) { return 0, nil }, Pages: pages(o, fakeRules("table x {}"), &proxy{}, fakeRules("table y {}"))}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		if err := s.Listen(ctx); err != nil {
@@ -41,7 +41,7 @@ func TestWhatRootIsShown(t *testing.T) {
 		}
 		go func() { ended <- s.Run(ctx) }()
 		for show, want := range map[config.Show]string{config.ShowStatus: `"schema": "podwall.status/v1"`,
-			config.ShowMetrics: "\npodwall_ready 1\n", config.ShowRuleset: "table x {}"} {
+			config.ShowMetrics: "\npodwall_ready 1\n", config.ShowRuleset: "table x {}table y {}"} {
 			var out bytes.Buffer
 			if err := Show(t.Context(), config.Config{Show: show}, &out); err != nil || !strings.Contains(out.String(), want) {
 				t.Errorf("%s: %v\n%s", show, err, fmt.Sprint(&out))

@@ -14,9 +14,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/conntrack"
@@ -33,6 +35,7 @@ type Tables struct {
 	settings ruleset.Settings
 	log      *slog.Logger
 	families [len(inet.Families)]*table
+	shown    [len(inet.Families)]atomic.Pointer[nft.Table] // of the last commits, for other goroutines
 	entries  connections
 	failed   bool // reading or deleting entries failed, so their connection may be out of step
 	events
@@ -118,7 +121,11 @@ func (t *Tables) Apply(ctx context.Context, want Desired) (Report, error) {
 	}
 	var failed []error
 	for i, f := range inet.Families {
-		if err := t.apply(ctx, t.families[i], want.Model.Program(f), want, &report); err != nil {
+		err := t.apply(ctx, t.families[i], want.Model.Program(f), want, &report)
+		if wrote := t.families[i].wrote; wrote != nil {
+			t.shown[i].Store(wrote)
+		}
+		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", ruleset.Table(f), err))
 		}
 	}
@@ -136,6 +143,16 @@ func (t *Tables) Verify() error {
 		t.note(nft.Notice{Table: true})
 	}
 	return err
+}
+
+// Ruleset writes the tables that this process has loaded, in the syntax of nft, each after comments that say
+// what differs in the kernel. Any goroutine may call it.
+func (t *Tables) Ruleset(out io.Writer) error {
+	var failed []error
+	for i, f := range inet.Families {
+		failed = append(failed, nft.Show(out, ruleset.Table(f), t.shown[i].Load))
+	}
+	return errors.Join(failed...)
 }
 
 // Counters returns the packets that the tables rejected or dropped, by counter name, of both families.

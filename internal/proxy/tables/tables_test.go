@@ -118,6 +118,27 @@ func TestAModelThatIsInForceSendsNothing(t *testing.T) {
 	}
 }
 
+// What is shown is what the kernel has, and says what another program changed.
+func TestTheTablesAreShown(t *testing.T) {
+	s := newStage(t)
+	shows := func(wants ...string) {
+		t.Helper()
+		var b strings.Builder
+		check(t, s.ns.Do(func() error { return s.Ruleset(&b) }))
+		for _, want := range wants {
+			if !strings.Contains(b.String(), want) {
+				t.Errorf("%q is not in\n%s", want, &b)
+			}
+		}
+	}
+	shows("# table ip podwall-services: none is loaded\n", "# table ip6 podwall-services: none is loaded\n")
+	s.apply(model(1, 2))
+	shows("# table ip podwall-services: the kernel has exactly this\ntable ip podwall-services {\n",
+		"# table ip6 podwall-services: the kernel has exactly this\ntable ip6 podwall-services {\n", address(inet.IPv6, 2, 2).String())
+	s.flush()
+	shows("# table ip podwall-services: the kernel differs; missing there:\n")
+}
+
 func TestAnotherProcessGoesOn(t *testing.T) {
 	s := newStage(t)
 	s.apply(model(1, 2))
