@@ -18,7 +18,7 @@ import (
 // Random clusters change step by step, the index follows, and the kernel gets the difference. What packets
 // meet is what the oracle says.
 func TestRandomPacketsInTheKernel(t *testing.T) {
-	n := newNode(t)
+	n, ctx := newNode(t), t.Context()
 	met := map[oracle.Verdict]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		w, set := &gen.Services{}, gen.ServiceSettings(t)
@@ -26,7 +26,7 @@ func TestRandomPacketsInTheKernel(t *testing.T) {
 		x := service.NewIndex(service.Settings(set))
 		for range rapid.SampledFrom([]int{3, 2, 1}).Draw(t, "times") {
 			for range rapid.SampledFrom([]int{15, 10, 5, 1}).Draw(t, "steps") {
-				x.Apply(w.Change(t))
+				check(t, x.Apply(ctx, w.Change(t)))
 			}
 			n.become(t, set.OwnAddresses) // old connections keep their backend
 			n.apply(t, x.Model())
