@@ -79,6 +79,25 @@ func (l *Loop) checkNode() {
 	default:
 		l.resolve(subject)
 	}
+	l.checkRanges()
+}
+
+// checkRanges says that a range of Services holds pods: what is sent to those is dropped, unless a Service has
+// their address.
+func (l *Loop) checkRanges() {
+	const subject = "range of Services"
+	s := l.settings
+	for _, r := range s.ServiceRanges {
+		for _, p := range slices.Concat(s.NodePods, s.ClusterPods) {
+			if r.Overlaps(p) {
+				l.problem(observe.Problem{Subject: subject, Text: fmt.Sprintf("%s holds addresses of pods, %s: "+
+					"packets to them are dropped", r, p), Cure: "give the API server's own range by " +
+					"--service-cluster-ip-range, and pods another one"})
+				return
+			}
+		}
+	}
+	l.resolve(subject)
 }
 
 // checkSettled says that clients or connections of backends that went are left. Services are served all the

@@ -275,12 +275,14 @@ func TestAPassWithoutAChangeOfServices(t *testing.T) {
 func TestProblemsOfTheNode(t *testing.T) {
 	s := newStage(t)
 	s.APIServer = netip.AddrPortFrom(vip(), 80)
+	s.Options.ServiceRanges, s.Options.ClusterPods = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
 	s.fill("10.244.1.1")
 	s.Store.Update(func(tx *cluster.Tx) { tx.DeleteNode("n1") })
 	s.run()
 	s.next()
 	s.await("served", func(x observe.Services) bool { return x.Services == 1 })
-	want := []string{`Services of this node: there is no Node "n1"`, "way to the API server: the agent reaches the API server"}
+	want := []string{`Services of this node: there is no Node "n1"`, "way to the API server: the agent reaches the API server",
+		"range of Services: 10.0.0.0/8 holds addresses of pods, 10.244.0.0/16"}
 	text := ""
 	for _, p := range s.Observer.Status().Problems {
 		text += p.String() + "\n"

@@ -151,8 +151,11 @@ func (q question) own() bool {
 }
 
 // unassigned reports whether the address is one that a Service could have. A range that holds an
-// address of the node is a mistake, and means nothing.
+// address of the node is a mistake, and means nothing. The API server is never cut off.
 func (q question) unassigned() bool {
+	if slices.Contains(q.set.APIServer, q.Dst) {
+		return false
+	}
 	for _, r := range q.set.ServiceRanges {
 		mistake := false
 		for _, a := range q.set.OwnAddresses {

@@ -31,7 +31,7 @@ type Settings struct {
 	// hear any more that it should not.
 	APIServer []netip.Addr
 	// ServiceRanges are the ranges of cluster addresses. In a range that holds an address of the node
-	// nothing is dropped.
+	// nothing is dropped, and what goes to the API server is dropped in none.
 	ServiceRanges []netip.Prefix
 	// ClusterPods are the ranges of all pods. Without one of a family, connections to cluster
 	// addresses of that family are not masqueraded: pods could not be told from others.
@@ -107,7 +107,7 @@ func (e *environment) skeleton(f inet.Family) program.Program {
 	}
 	for _, r := range ofFamily(e.ServiceRanges, f) {
 		if !slices.ContainsFunc(e.OwnAddresses, r.Contains) && !slices.ContainsFunc(e.NodePortAddresses, r.Contains) {
-			p.ServiceRanges = append(p.ServiceRanges, r)
+			p.ServiceRanges = append(p.ServiceRanges, without(r, e.APIServer)...)
 		}
 	}
 	for _, a := range e.NodePortAddresses {
@@ -116,6 +116,19 @@ func (e *environment) skeleton(f inet.Family) program.Program {
 		}
 	}
 	return p
+}
+
+// without returns a range without some addresses, as ranges.
+func without(r netip.Prefix, addrs []netip.Addr) []netip.Prefix {
+	switch {
+	case !slices.ContainsFunc(addrs, r.Contains):
+		return []netip.Prefix{r}
+	case r.IsSingleIP():
+		return nil
+	}
+	low := netip.PrefixFrom(r.Addr(), r.Bits()+1)
+	high := netip.PrefixFrom(inet.AddrRange(low).Last.Addr.Next(), low.Bits())
+	return append(without(low, addrs), without(high, addrs)...)
 }
 
 // ofFamily returns the ranges of a family, masked.

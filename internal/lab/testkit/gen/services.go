@@ -307,6 +307,9 @@ func ServiceSettings(t *rapid.T) oracle.Settings {
 	if rapid.IntRange(1, 4).Draw(t, "the API server has an outer address") == 1 {
 		s.APIServer = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 	}
+	if rapid.IntRange(1, 6).Draw(t, "the API server has a cluster address") == 1 {
+		s.APIServer = append(s.APIServer, netip.MustParseAddr("10.96.0.2"), netip.MustParseAddr("fd00:96::2"))
+	}
 	if rapid.IntRange(1, 10).Draw(t, "the node has a cluster address") == 1 {
 		s.OwnAddresses = append(s.OwnAddresses, netip.MustParseAddr("10.96.0.1"))
 	}
