@@ -36,7 +36,13 @@ import (
 var ErrPlacement = errors.New("cannot run here")
 
 // Run runs the agent until ctx ends; out is for records of denied flows. Rules stay in the kernel when it returns.
+// It returns soon after ctx ended, also if something that it began has not ended by then: see stopLimit. The process
+// must end then.
 func Run(ctx context.Context, cfg config.Config, version string, out io.Writer, log *slog.Logger) error {
+	return endsWith(ctx, stopLimit, log, func() error { return run(ctx, cfg, version, out, log) })
+}
+
+func run(ctx context.Context, cfg config.Config, version string, out io.Writer, log *slog.Logger) error {
 	observer := observe.New(observe.NewRegistry(), observe.Info{Node: cfg.NodeName, Version: version,
 		Source: sourceName(cfg), Period: cfg.SyncPeriod})
 	lock := newAgentLock(cfg.HealthListen(), observer, log)
