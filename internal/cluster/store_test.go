@@ -409,3 +409,28 @@ func TestNoPodHasANodesAddress(t *testing.T) {
 		t.Error("the Node is gone and its address is still reserved")
 	}
 }
+
+// The version of the policies is that of a revision only while nothing has changed since; to hear of one is
+// no change.
+func TestTheVersionOfPoliciesBelongsToARevision(t *testing.T) {
+	s := NewStore()
+	s.Update(func(tx *Tx) {
+		tx.SetPolicy(&Policy{Key: Key{Namespace: "a", Name: "p"}})
+		tx.HeardPolicies("5")
+	})
+	first := s.Take()
+	s.Update(func(tx *Tx) { tx.HeardPolicies("6") })
+	if version, ok := s.PolicyVersion(first.Revision); version != "6" || !ok || first.PolicyVersion != "5" {
+		t.Errorf("version %q, %t; taken with %q", version, ok, first.PolicyVersion)
+	}
+	s.Update(func(tx *Tx) {
+		tx.SetNamespace(&Namespace{Name: "a"})
+		tx.HeardPolicies("7")
+	})
+	if _, ok := s.PolicyVersion(first.Revision); ok {
+		t.Error("the version of a later revision counts for the first one")
+	}
+	if d := s.Take(); d.PolicyVersion != "7" {
+		t.Errorf("then %q is taken", d.PolicyVersion)
+	}
+}
