@@ -220,22 +220,23 @@ func (s *settings) specs(p plan) string {
 	return s.focus
 }
 
-// up is for people who want to look around.
+// up is for people who want to look around in the first cluster that was chosen.
 func (s *settings) up(ctx context.Context) error {
-	for _, p := range s.chosen() {
-		say := func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
-		w, err := s.start(ctx, p, &Run{}, say)
-		if err != nil {
-			return err
-		}
-		pid := w.Nodes()[0].Pid()
-		fmt.Printf("%s is up. kubectl:\n  nsenter --net=/proc/%d/fd/%d %s kubectl --kubeconfig %s get pods -A\n",
-			p.name, os.Getpid(), w.FabricFD(), filepath.Join(s.bin(), "kube"), w.Kubeconfig())
-		fmt.Printf("a shell on the first node:\n  nsenter -t %d -a bash\nctrl-c ends it.\n", pid)
-		<-ctx.Done()
-		return w.close()
+	plans := s.chosen()
+	if len(plans) == 0 {
+		return errNone
 	}
-	return errNone
+	say := func(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+	w, err := s.start(ctx, plans[0], &Run{}, say)
+	if err != nil {
+		return err
+	}
+	pid := w.Nodes()[0].Pid()
+	fmt.Printf("%s is up. kubectl:\n  nsenter --net=/proc/%d/fd/%d %s kubectl --kubeconfig %s get pods -A\n",
+		plans[0].name, os.Getpid(), w.FabricFD(), filepath.Join(s.bin(), "kube"), w.Kubeconfig())
+	fmt.Printf("a shell on the first node:\n  nsenter -t %d -a bash\nctrl-c ends it.\n", pid)
+	<-ctx.Done()
+	return w.close()
 }
 
 func size(file string) int64 {
