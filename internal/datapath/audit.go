@@ -55,6 +55,10 @@ const (
 	// an entry. A scan of the whole table for somebody else serves as the second one if it begins at least
 	// inFlight after the first.
 	secondLook, inFlight = time.Second, 100 * time.Millisecond
+	// lull is how long a change is left alone before its first scan. A scan keeps a processor for 10 ms in a
+	// kernel without preemption: first those go on who wait for the change, such as the gate, and changes that
+	// follow closely share the scan.
+	lull = 5 * time.Millisecond
 	// rounds bounds the scans after one change. Scans after the second run only if the one before found
 	// something.
 	rounds = 5
@@ -147,6 +151,10 @@ func (a *audit) idle(ctx context.Context, until time.Time) {
 	select {
 	case <-ctx.Done():
 	case <-a.due:
+		select {
+		case <-ctx.Done():
+		case <-time.After(lull):
+		}
 	case <-alarm:
 	}
 }

@@ -5,6 +5,8 @@
 package datapath
 
 import (
+	"context"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -114,6 +116,20 @@ func TestASecondLookGoesAlong(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Who waits for a change goes on before the scan takes a processor.
+func TestAScanLetsOthersGoFirst(t *testing.T) {
+	a := audit{}
+	a.init(slog.New(slog.DiscardHandler), func() {}, func() {})
+	begin := time.Now()
+	a.look(cut.Scopes{{Tenant: "a"}: scopeOf(first)}, nil)
+	if a.idle(t.Context(), time.Time{}); time.Since(begin) < lull {
+		t.Errorf("the scan begins after %s, want %s at least", time.Since(begin), lull)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	a.idle(ended, time.Time{}) // returns
 }
 
 // Payers without debt are served at once, payers in debt do not pay, and no request is lost.
