@@ -36,6 +36,7 @@ type Index struct {
 	unsound map[*entry]bool      // Services with findings
 	told    []cluster.Diagnostic // of unsound, sorted; nil after a change
 	idle    map[*entry]bool      // Services without a backend at any front
+	without []cluster.Key        // of idle, sorted; nil after a change
 	count   int                  // Services
 }
 
@@ -92,13 +93,15 @@ func (x *Index) Diagnostics() []cluster.Diagnostic {
 // Len returns how many Services there are.
 func (x *Index) Len() int { return x.count }
 
-// WithoutEndpoints returns the Services that have no backend at any front, sorted.
-func (x *Index) WithoutEndpoints() (list []cluster.Key) {
-	for e := range x.idle {
-		list = append(list, e.key)
+// WithoutEndpoints returns the Services that have no backend at any front, sorted. The caller must not change it.
+func (x *Index) WithoutEndpoints() []cluster.Key {
+	if x.without == nil && len(x.idle) > 0 {
+		for e := range x.idle {
+			x.without = append(x.without, e.key)
+		}
+		slices.SortFunc(x.without, cluster.Key.Compare)
 	}
-	slices.SortFunc(list, cluster.Key.Compare)
-	return list
+	return x.without
 }
 
 // Serves reports whether a backend may keep the clients of a front that it has: the slices of the front's
@@ -392,9 +395,12 @@ func (x *Index) recompute(e *entry, edits *[len(inet.Families)]edit) {
 		x.health[e] = *after.health
 	}
 	note(x.unsound, e, len(e.found) > 0)
-	note(x.idle, e, e.service != nil && !e.held.left && !slices.ContainsFunc(after.fronts, func(a answered) bool {
-		return len(a.slots) > 0
-	}))
+	served := func(a answered) bool { return len(a.slots) > 0 }
+	idle := e.service != nil && !e.held.left && !slices.ContainsFunc(after.fronts, served)
+	if x.idle[e] != idle {
+		x.without = nil
+	}
+	note(x.idle, e, idle)
 }
 
 // note puts an entry into a set, or takes it out.
