@@ -38,7 +38,7 @@ func TestAnAttackThatWorksIsSeen(t *testing.T) {
 	stage.Families(t, func(t *testing.T, v6 bool) {
 		own, to := w.Addr(t, near, v6), w.Addr(t, open, v6)
 		w.Allowed(t, w.Ask(t, near, open, v6, packet.TCP, 80)) // neighbours are known
-		w.slow(t, near, 700)
+		w.slow(t, near, 1400)
 		begin := time.Now()
 		first := stage.IP(own, to, 253, 253, 64, make([]byte, 1480-own.BitLen()/128*20)) // 1500 bytes
 		stage.Check(t, w.Prober().SendPacket(near, to, first))
