@@ -16,11 +16,8 @@ import (
 
 // The kube-proxy of the tests takes the place of the newer one, which takes minutes to build.
 func TestBenchServicesMeasuresEveryProxy(t *testing.T) {
-	proxy := os.Getenv("PODWALL_KUBE_PROXY")
-	if proxy == "" {
-		proxy = "../../../bin/kube-proxy"
-	}
-	if _, err := os.Stat(proxy); err != nil {
+	proxy, err := testedProxy()
+	if err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"os"
@@ -18,16 +19,19 @@ import (
 	"github.com/podwall/podwall/internal/lab/kubeapi"
 )
 
+// testedProxy returns the kube-proxy of `make kubeapi`.
+func testedProxy() (string, error) {
+	proxy := cmp.Or(os.Getenv("PODWALL_KUBE_PROXY"), "../../../bin/kube-proxy")
+	_, err := os.Stat(proxy)
+	return proxy, err
+}
+
 // webPrograms returns the flags that name what `bench web` needs. What is
 // missing skips the test, or fails it in CI.
 func webPrograms(t *testing.T) []string {
 	t.Helper()
 	server, err := kubeapi.Program()
-	proxy := os.Getenv("PODWALL_KUBE_PROXY")
-	if proxy == "" {
-		proxy = "../../../bin/kube-proxy"
-	}
-	_, proxyErr := os.Stat(proxy)
+	proxy, proxyErr := testedProxy()
 	err = errors.Join(err, proxyErr)
 	for _, name := range []string{"nginx", "ab", "nft"} {
 		_, lookErr := findProgram(name, "")
@@ -88,7 +92,8 @@ func TestBenchWebMeasuresEverySettingAndWritesAWholeReport(t *testing.T) {
 	if text := strings.Join(r.Notes, " "); strings.Contains(text, "did not enforce") || !strings.Contains(text, "above 1 where something is lost") {
 		t.Errorf("notes %q", r.Notes)
 	}
-	if text := strings.Join(r.Notes, " "); !strings.Contains(text, `With "no agent" a run of ab got no answer`) || !strings.Contains(text, "node1, state 3: tcp") {
+	text := strings.Join(r.Notes, " ")
+	if !strings.Contains(text, `With "no agent" a run of ab got no answer`) || !strings.Contains(text, "node1, state 3: tcp") {
 		t.Errorf("notes %q, want that a run of ab got stuck, and its connection", r.Notes)
 	}
 	if want := "--peer='other agent=trap"; !strings.Contains(r.Command, want) {

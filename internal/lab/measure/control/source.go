@@ -6,11 +6,7 @@ package control
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/podwall/podwall/internal/lab"
@@ -36,25 +32,16 @@ const apiPort = 6443
 type synthetic struct {
 	*listwatch.Server
 	serving *listwatch.Serving
-	file    string
 }
 
 func newSynthetic(ctx context.Context, host *lab.Endpoint, dir string) (*synthetic, error) {
-	l, err := host.NS.Listen(ctx, "tcp", netip.AddrPortFrom(host.Addrs[0], apiPort).String())
-	if err != nil {
-		return nil, fmt.Errorf("serving the cluster: %w", err)
-	}
-	s := &synthetic{Server: listwatch.New(), file: filepath.Join(dir, "kubeconfig")}
-	if s.serving, err = s.Serve(l); err != nil {
-		return nil, errors.Join(err, l.Close())
-	}
-	if err := os.WriteFile(s.file, []byte(s.serving.Kubeconfig), 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("writing a kubeconfig: %w", err), s.close())
-	}
-	return s, nil
+	s := &synthetic{Server: listwatch.New()}
+	var err error
+	s.serving, err = s.ServeIn(ctx, host.NS, netip.AddrPortFrom(host.Addrs[0], apiPort), dir)
+	return s, err
 }
 
-func (s *synthetic) kubeconfig() string { return s.file }
+func (s *synthetic) kubeconfig() string { return s.serving.File }
 func (s *synthetic) close() error       { return s.serving.Close() }
 
 func (s *synthetic) create(_ context.Context, o listwatch.Object) (time.Time, error) { return s.Put(o) }

@@ -171,18 +171,5 @@ func (w *world) timed(ctx context.Context, gone bool, list []netip.Addr,
 
 // await returns when the kernel showed the last of what is expected.
 func (w *world) await(ctx context.Context, seen *witness.Arrival) (time.Time, error) {
-	limit := time.NewTimer(process.Patience)
-	defer limit.Stop()
-	select {
-	case at := <-seen.At():
-		return at, nil
-	case <-ctx.Done():
-		return time.Time{}, ctx.Err()
-	case <-w.agent.Ended():
-		return time.Time{}, fmt.Errorf("waiting for a change: %w", process.Lives(w.agent.Process))
-	case <-limit.C:
-		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s",
-			process.Patience),
-			w.witness.Failure())
-	}
+	return w.witness.Await(ctx, seen, process.Patience, w.agent.Process)
 }

@@ -36,7 +36,7 @@ type proxy struct {
 // proxies are those that are measured at a size, podwall's own first.
 func (c Config) proxies(s Size) []proxy {
 	list := []proxy{{name: podwall, start: func(w *world) (*process.Process, error) {
-		return process.Start(exec.Command(c.Agent, "--run-service-proxy=true", "--kubeconfig="+w.kubeconfig,
+		return process.Start(exec.Command(c.Agent, "--run-service-proxy=true", "--kubeconfig="+w.serving.File,
 			"--hostname-override="+nodeName, "--cache-sync-timeout=5m", "--health-addr=127.0.0.1",
 			"--gate-socket="+filepath.Join(w.dir, "gate.sock")),
 			process.Options{Name: podwall, Log: filepath.Join(w.dir, "*.log"), NS: w.node.NS, Group: true})
@@ -53,7 +53,7 @@ func (c Config) proxies(s Size) []proxy {
 
 func (c Config) kubeProxy(mode string) func(*world) (*process.Process, error) {
 	return func(w *world) (*process.Process, error) {
-		return kubeproxy.Start(w.node, kubeproxy.Config{Program: c.KubeProxy, Mode: mode, Kubeconfig: w.kubeconfig,
+		return kubeproxy.Start(w.node, kubeproxy.Config{Program: c.KubeProxy, Mode: mode, Kubeconfig: w.serving.File,
 			Dir: w.dir, Local: "detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: veth}"})
 	}
 }

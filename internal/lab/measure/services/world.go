@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -35,7 +34,6 @@ type world struct {
 	client, server *lab.Endpoint
 	api            *listwatch.Server
 	serving        *listwatch.Serving
-	kubeconfig     string
 	kernel         *witness.Witness
 	program        *process.Process // nil before it starts and after it ended
 	tables         *lab.Tables
@@ -97,18 +95,8 @@ func (w *world) serve(ctx context.Context) error {
 		}
 	}
 	w.api.Forget() // what it was filled with is no news
-	l, err := host.NS.Listen(ctx, "tcp", netip.AddrPortFrom(host.Addrs[0], apiPort).String())
-	if err != nil {
-		return fmt.Errorf("serving the cluster: %w", err)
-	}
-	if w.serving, err = w.api.Serve(l); err != nil {
-		return errors.Join(err, l.Close())
-	}
-	w.kubeconfig = filepath.Join(w.dir, "kubeconfig")
-	if err := os.WriteFile(w.kubeconfig, []byte(w.serving.Kubeconfig), 0o600); err != nil {
-		return fmt.Errorf("writing a kubeconfig: %w", err)
-	}
-	return nil
+	w.serving, err = w.api.ServeIn(ctx, host.NS, netip.AddrPortFrom(host.Addrs[0], apiPort), w.dir)
+	return err
 }
 
 // close ends everything that was started; what was not is nil.
@@ -147,17 +135,5 @@ const patience = 5 * time.Minute
 
 // await returns when the kernel showed the last of what is expected.
 func (w *world) await(ctx context.Context, seen *witness.Arrival) (time.Time, error) {
-	limit := time.NewTimer(patience)
-	defer limit.Stop()
-	select {
-	case at := <-seen.At():
-		return at, nil
-	case <-ctx.Done():
-		return time.Time{}, ctx.Err()
-	case <-w.program.Ended():
-		return time.Time{}, fmt.Errorf("waiting for a change: %w", process.Lives(w.program))
-	case <-limit.C:
-		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s\n%s",
-			patience, w.program.Tail()), w.kernel.Failure())
-	}
+	return w.kernel.Await(ctx, seen, patience, w.program)
 }

@@ -7,6 +7,7 @@
 package witness
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/podwall/podwall/internal/lab/process"
 )
 
 // Witness listens to the kernel's own notifications about nftables in a node's
@@ -125,6 +128,24 @@ func (w *Witness) Expect(gone bool, list ...netip.Addr) *Arrival {
 		w.waiting[sight{binary.BigEndian.Uint32(b[:]), gone}] = a
 	}
 	return a
+}
+
+// Await returns when the kernel showed the last of what is expected, as long as the program lives that writes it.
+func (w *Witness) Await(ctx context.Context, seen *Arrival, patience time.Duration,
+	program *process.Process) (time.Time, error) {
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
+	select {
+	case at := <-seen.at:
+		return at, nil
+	case <-ctx.Done():
+		return time.Time{}, ctx.Err()
+	case <-program.Ended():
+		return time.Time{}, fmt.Errorf("waiting for a change: %w", process.Lives(program))
+	case <-limit.C:
+		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s\n%s",
+			patience, program.Tail()), w.Failure())
+	}
 }
 
 // Failure says whether notifications were lost, which makes a wait endless.

@@ -3,6 +3,7 @@
 package listwatch
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -18,7 +20,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"time"
+
+	"github.com/podwall/podwall/internal/lab/netns"
 )
 
 // Serving is a server that answers on an address.
@@ -26,6 +32,25 @@ type Serving struct {
 	http *http.Server
 	// Kubeconfig is the text of a kubeconfig file that leads to the server.
 	Kubeconfig string
+	// File is where that text is, if ServeIn wrote it.
+	File string
+}
+
+// ServeIn is Serve at an address of a network namespace, with the kubeconfig file in a directory.
+func (s *Server) ServeIn(ctx context.Context, ns *netns.NS, at netip.AddrPort, dir string) (*Serving, error) {
+	l, err := ns.Listen(ctx, "tcp", at.String())
+	if err != nil {
+		return nil, fmt.Errorf("serving the cluster: %w", err)
+	}
+	serving, err := s.Serve(l)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	serving.File = filepath.Join(dir, "kubeconfig")
+	if err := os.WriteFile(serving.File, []byte(serving.Kubeconfig), 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("writing a kubeconfig: %w", err), serving.Close())
+	}
+	return serving, nil
 }
 
 // Serve answers on the listener until Close, with a certificate of its own for
