@@ -198,6 +198,9 @@ func (s *space) decide(budget int) map[*entry]bool {
 
 // difference returns what is in one of two sets only.
 func difference(a, b map[*entry]bool) map[*entry]bool {
+	if len(a)+len(b) == 0 {
+		return nil // the usual case, in each pass
+	}
 	out := map[*entry]bool{}
 	for e := range a {
 		if !b[e] {
