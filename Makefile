@@ -83,7 +83,8 @@ kubeapi: ## build the API server and kube-proxy for integration tests (about 6 C
 
 kube-proxy: ## build the kube-proxy that bench services measures beside podwall (3 CPU minutes the first time)
 	@mkdir -p bin
-	CGO_ENABLED=0 go build -C test/kubeproxy -trimpath -buildvcs=false -ldflags '$(subst $(KUBE_VERSION),$(PROXY_VERSION),$(subst gitMinor=35,gitMinor=37,$(KUBE_LDFLAGS)))' \
+	CGO_ENABLED=0 go build -C test/kubeproxy -trimpath -buildvcs=false \
+		-ldflags '$(subst $(KUBE_VERSION),$(PROXY_VERSION),$(subst gitMinor=35,gitMinor=37,$(KUBE_LDFLAGS)))' \
 		-o $(CURDIR)/bin/kube-proxy-1.37 .
 
 kube: kubeapi ## build the rest of a cluster: kubelet, controllers, scheduler, kubectl, a pod's image (6 CPU minutes the first time)

@@ -33,7 +33,8 @@ func TestWhatRootIsShown(t *testing.T) {
 			t.Errorf("without an agent: %v", err)
 		}
 		_, o, _ := states()
-		s := &flows.Server{Node: "n", Denied: func() (uint64, error) { return 0, nil }, Pages: pages(o, fakeRules("table x {}"), &proxy{}, fakeRules("table y {}"))}
+		s := &flows.Server{Node: "n", Denied: func() (uint64, error) { return 0, nil },
+			Pages: pages(o, fakeRules("table x {}"), &proxy{}, fakeRules("table y {}"))}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		if err := s.Listen(ctx); err != nil {

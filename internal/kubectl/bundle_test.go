@@ -41,7 +41,8 @@ func unpack(t *testing.T, packed []byte) map[string]string {
 			t.Fatal(err)
 		}
 		name, inside := strings.CutPrefix(h.Name, archiveRoot+"/")
-		if !inside || !filepath.IsLocal(name) || filepath.Clean(name) != name || files[name] != "" || h.Typeflag != tar.TypeReg || h.Mode != 0o600 {
+		if !inside || !filepath.IsLocal(name) || filepath.Clean(name) != name || files[name] != "" ||
+			h.Typeflag != tar.TypeReg || h.Mode != 0o600 {
 			t.Errorf("the entry %+v", h)
 		}
 		files[name] = string(text)

@@ -181,7 +181,8 @@ func TestANodeThatDoesNotAnswer(t *testing.T) {
 		status int // 0 for an error
 		said   string
 	}{
-		"no right":           {func(f *fakeAgents) { delete(f.answers, "n2"); f.err = errors.New("no right") }, 3, "error: node n2 does not answer: no right"},
+		"no right": {func(f *fakeAgents) { delete(f.answers, "n2"); f.err = errors.New("no right") }, 3,
+			"error: node n2 does not answer: no right"},
 		"does not run":       {func(f *fakeAgents) { f.pods[1].Running = false }, 3, "its agent podwall-system/podwall-n2 does not run"},
 		"breaks off":         {func(f *fakeAgents) { f.answers["n2"] = f.answers["n2"][:30] }, 3, "its answer is not complete"},
 		"writes no answer":   {func(f *fakeAgents) { f.answers["n2"] = "hello\n" }, 3, "reading the agent's answer"},

@@ -78,7 +78,8 @@ func TestPacketsWithoutARecordAreNoticedWithoutAQuestion(t *testing.T) {
 func TestCountersThatCannotBeRead(t *testing.T) {
 	var out bytes.Buffer
 	s := &Server{Recorder: recorder(), Denied: func() (uint64, error) { return 0, errors.New("no table") }}
-	s.answer(t.Context(), &writer{json: json.NewEncoder(&out), control: http.NewResponseController(httptest.NewRecorder())}, time.Time{}, false)
+	to := &writer{json: json.NewEncoder(&out), control: http.NewResponseController(httptest.NewRecorder())}
+	s.answer(t.Context(), to, time.Time{}, false)
 	if text := out.String(); !strings.Contains(text, `"recording":false`) || !strings.Contains(text, "no table") {
 		t.Errorf("it says %s", text)
 	}

@@ -275,7 +275,8 @@ func TestAPassWithoutAChangeOfServices(t *testing.T) {
 func TestProblemsOfTheNode(t *testing.T) {
 	s := newStage(t)
 	s.APIServer = netip.AddrPortFrom(vip(), 80)
-	s.Options.ServiceRanges, s.Options.ClusterPods = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
+	s.Options.ServiceRanges = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	s.Options.ClusterPods = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}
 	s.fill("10.244.1.1")
 	s.Store.Update(func(tx *cluster.Tx) { tx.DeleteNode("n1") })
 	s.run()

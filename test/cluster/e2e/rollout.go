@@ -54,7 +54,10 @@ spec:
       %[4]s
       terminationGracePeriodSeconds: 10
       containers:
-      - {name: main, image: "%[5]s", args: [netexec, --http-port=8080, --delay-shutdown=5], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}
+      - name: main
+        image: "%[5]s"
+        args: [netexec, --http-port=8080, --delay-shutdown=5]
+        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
 `, name, namespace, replicas, more, cluster.Agnhost)
 }
 
