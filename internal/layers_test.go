@@ -54,6 +54,8 @@ func layers() []layer {
 		{pkg: "internal/netpol/cut", pure: true, may: ours("inet", "netpol/program"),
 			reason: "which connections end is a function of the program and of what the table says"},
 		{pkg: "internal/kernel/conntrack", may: append(ours("inet"), kernel...), reason: "it reads and deletes what it is told to"},
+		{pkg: "internal/kernel/ipvs", may: append(ours("inet"), "github.com/cloudflare/ipvs", "golang.org/x/sys"),
+			reason: "it does not know whose a virtual service is"},
 		{pkg: "internal/kernel/nflog", may: kernel, reason: "it receives packets and does not know what they mean"},
 		{pkg: "internal/kernel/nft", may: append(ours("immutable", "inet"), kernel...), reason: "a driver serves every ruleset and knows none"},
 		{pkg: "internal/netpol/ruleset", may: ours("immutable", "inet", "netpol/program", "kernel/nft"),
@@ -169,6 +171,7 @@ func labLayers(k8s []string) []layer {
 // owners lists modules that only some packages may import outside of tests.
 func owners() map[string][]string {
 	return map[string][]string{
+		"github.com/cloudflare/ipvs": {"internal/kernel/ipvs"},
 		"github.com/google/nftables": {"internal/kernel/nft", "internal/datapath", "internal/lab", "internal/leftover/host"},
 		"k8s.io/client-go": {"internal/source/kube", "internal/uninstall", "internal/kubectl",
 			"internal/lab/kubeapi", "internal/lab/measure", "test/cluster"},
@@ -190,7 +193,7 @@ func owners() map[string][]string {
 func effects() []string {
 	return []string{"os", "net", "net/http", "log", "time", "math/rand", "syscall", "golang.org/x/sys",
 		"k8s.io/client-go", "k8s.io/klog", "github.com/prometheus", "github.com/google/nftables",
-		"github.com/mdlayher", "github.com/vishvananda"}
+		"github.com/mdlayher", "github.com/vishvananda", "github.com/cloudflare/ipvs"}
 }
 
 // exceptions are the files and functions that may be larger than the limits,
