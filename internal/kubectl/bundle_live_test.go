@@ -15,6 +15,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/podwall/podwall/internal/lab/testkit/kubeapitest"
 )
 
 // A bundle needs four lists and no other right, and nothing of Secrets, ConfigMaps, the environment of pods
@@ -98,8 +100,12 @@ func hide(t *testing.T, clients kubernetes.Interface, secret string) {
 func lists(t *testing.T, clients kubernetes.Interface, resources ...string) {
 	t.Helper()
 	meta := metav1.ObjectMeta{Name: "lists"}
-	_, err := clients.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta,
-		Rules: []rbacv1.PolicyRule{{APIGroups: []string{"", "networking.k8s.io"}, Resources: resources, Verbs: []string{"list"}}}},
+	var rules []rbacv1.PolicyRule
+	for _, r := range resources {
+		group := map[string]string{"networkpolicies": "networking.k8s.io"}[r]
+		rules = append(rules, rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{r}, Verbs: []string{"list"}})
+	}
+	_, err := clients.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{ObjectMeta: meta, Rules: rules},
 		metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -110,4 +116,5 @@ func lists(t *testing.T, clients kubernetes.Interface, resources ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kubeapitest.AwaitRights(t, clients, "tenant", "", rules...)
 }

@@ -14,6 +14,8 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/podwall/podwall/internal/lab/testkit/kubeapitest"
 )
 
 // Who may not create pods/exec in the agents' namespace is told so, and sees no flow. How agents answer
@@ -66,9 +68,9 @@ func namespace(t *testing.T, clients kubernetes.Interface, name string) {
 func listPods(t *testing.T, clients kubernetes.Interface, namespace string) {
 	t.Helper()
 	meta := metav1.ObjectMeta{Name: "list-pods"}
+	rule := rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}}
 	_, err := clients.RbacV1().Roles(namespace).Create(t.Context(), &rbacv1.Role{ObjectMeta: meta,
-		Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"list"}}}},
-		metav1.CreateOptions{})
+		Rules: []rbacv1.PolicyRule{rule}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +80,7 @@ func listPods(t *testing.T, clients kubernetes.Interface, namespace string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kubeapitest.AwaitRights(t, clients, "tenant", namespace, rule)
 }
 
 // agentOn makes a pod that looks as an agent's does, of a node of its own.

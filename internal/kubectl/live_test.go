@@ -188,9 +188,9 @@ func adminOf(t *testing.T, s *kubeapi.Server) kubernetes.Interface {
 func grant(t *testing.T, clients kubernetes.Interface) {
 	t.Helper()
 	rbac := clients.RbacV1()
+	rule := rbacv1.PolicyRule{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"list"}}
 	_, err := rbac.Roles("shop").Create(t.Context(), &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "tenant"},
-		Rules: []rbacv1.PolicyRule{{APIGroups: []string{"*"}, Resources: []string{"*"}, Verbs: []string{"list"}}}},
-		metav1.CreateOptions{})
+		Rules: []rbacv1.PolicyRule{rule}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,4 +200,5 @@ func grant(t *testing.T, clients kubernetes.Interface) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kubeapitest.AwaitRights(t, clients, "tenant", "shop", rule)
 }

@@ -89,6 +89,8 @@ func (w *world) grant(name string, role rbacv1.ClusterRole) {
 	check(w.t, err)
 	_, err = w.api.RbacV1().ClusterRoleBindings().Create(w.t.Context(), binding, metav1.CreateOptions{})
 	check(w.t, err)
+	user := "system:serviceaccount:" + account.Namespace + ":" + name
+	kubeapitest.AwaitRights(w.t, w.api, user, "", role.Rules...)
 }
 
 func (w *world) createNode(name string, addrs []netip.Addr) {

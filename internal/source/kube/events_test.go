@@ -84,6 +84,7 @@ func (a *authors) grant(name string, rule rbacv1.PolicyRule) {
 		RoleRef:  rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
 		Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: podwall}}}, metav1.CreateOptions{})
 	a.must(err)
+	kubeapitest.AwaitRights(a.t, a.api, podwall, "", rule) // who is refused asks again after ten minutes
 }
 
 func (a *authors) grantEvents() {
