@@ -110,6 +110,15 @@ func (w *world) older() string {
 	return strings.NewReplacer("LINKS", links, "SETS", sets, "RESTORE", restore).Replace(olderTable)
 }
 
+// replace writes a table over ours as an agent does, beside a copy: nft's own replacement lets a packet
+// under way pass.
+func (w *world) replace(table string) {
+	w.t.Helper()
+	w.nft(strings.ReplaceAll(table, "inet podwall", "inet podwall-copy"))
+	w.nft(table)
+	w.nft("delete table inet podwall-copy")
+}
+
 // newer is what a later release may have in the table and this one does not know.
 const newer = `chain tracking { ct state new return; }
 	quota later-quota { over 1 mbytes }
@@ -153,7 +162,7 @@ func TestUpgradesUnderTraffic(t *testing.T) {
 		for range soak.Times(1, 20) {
 			for _, shape := range shapes {
 				a.Stop()
-				w.nft(shape.change.Replace(w.older()))
+				w.replace(shape.change.Replace(w.older()))
 				if w.tables() == want {
 					t.Fatalf("%s: the older table is not another one", shape.name)
 				}

@@ -34,8 +34,8 @@ type Conn struct {
 // batchElements bounds the elements of one transaction, and the rules of its new chains: the kernel cannot
 // be interrupted during a transaction and takes up to 40 µs per rule. Larger changes are committed in
 // several transactions, which is safe in the order of Diff: sets are filled before they are referenced, and
-// chains are emptied after the last reference is deleted. Only the replacement of the whole table is never
-// split.
+// chains are emptied after the last reference is deleted. Only a table that replaces another as a whole is
+// never split.
 const batchElements = 10_000
 
 // Stage returns the transaction of a change that an operation belongs to: first the objects that will be
@@ -170,10 +170,10 @@ func (c *Conn) Generation() (uint32, error) {
 	return g.ID, nil
 }
 
-// Delete removes the whole table; a missing table is no error.
+// Delete removes the whole table, and a copy that is left of its replacement; a missing table is no error.
 func (c *Conn) Delete() error {
-	c.nl.AddTable(c.table) // so that the delete finds it, with any kernel
-	c.nl.DelTable(c.table)
+	c.drop(c.id)
+	c.drop(c.id.Copy())
 	if err := c.nl.Flush(); err != nil {
 		return fmt.Errorf("deleting table %s: %w", c.id, err)
 	}
@@ -192,8 +192,16 @@ func (c *Conn) CommitUntil(ctx context.Context, ops []Op) error {
 	if len(ops) == 0 {
 		return nil
 	}
+	if ops[0].Kind == DeleteTable {
+		return c.replace(ctx, ops)
+	}
+	return c.send(ctx, ops, false)
+}
+
+// send sends the operations; if whole, in one transaction.
+func (c *Conn) send(ctx context.Context, ops []Op, whole bool) error {
 	pending, stage := 0, ops[0].Kind.Stage()
-	whole, staged, weight := ops[0].Kind == DeleteTable, InStages(ops), weigher(ops)
+	staged, weight := InStages(ops), weigher(ops)
 	if !whole {
 		ops = split(ops, c.batch)
 	}
@@ -290,6 +298,8 @@ func (c *Conn) queue(op Op) error {
 		c.nl.DelTable(c.table)
 	case AddTable:
 		c.nl.AddTable(c.table)
+	case DropCopy:
+		c.drop(c.id.Copy())
 	case AddCounter:
 		c.nl.AddObj(&nftables.NamedObj{Table: c.table, Name: op.Counter, Type: nftables.ObjTypeCounter,
 			Obj: &expr.Counter{}})

@@ -35,6 +35,7 @@ const (
 	DeleteElements
 	DeleteSet // a map refers to chains
 	DeleteChain
+	DropCopy // delete the table's copy; none is no error
 )
 
 // Op is one change of the table.
@@ -51,10 +52,12 @@ type Op struct {
 }
 
 // Diff returns the ordered changes from the actual to the desired table; none if they are equal. Nil means
-// no table. If one of our names belongs to another kind of object, the table is replaced as a whole, in one
-// transaction.
+// no table. If one of our names belongs to another kind of object, the table is replaced as a whole.
 func Diff(actual, desired *Table) []Op {
 	d := differ{actual: actual}
+	if actual == nil || actual.Copied {
+		d.add(Op{Kind: DropCopy})
+	}
 	if actual != nil && foreign(actual, desired) {
 		d.add(Op{Kind: DeleteTable})
 		actual = nil
@@ -348,6 +351,8 @@ func (o Op) String() string {
 		return fmt.Sprintf("delete %d elements of %s", len(o.Entries), o.Set.Name)
 	case DeleteChain:
 		return "delete chain " + o.Chain.Name
+	case DropCopy:
+		return "delete the table's copy"
 	}
 	return "delete set " + o.Set.Name
 }

@@ -60,6 +60,8 @@ type Table struct {
 	Chains   []*Chain // base chains first, then sorted by name
 	// Dormant is true for an actual table whose chains were switched off.
 	Dormant bool
+	// Copied is true for an actual table beside which a copy is left of a replacement that was interrupted.
+	Copied bool
 }
 
 // KeyType is the type of a set's keys.

@@ -21,11 +21,11 @@ func (c *Conn) Read() (*Table, error) { return c.ReadUntil(context.Background())
 
 // ReadUntil is Read, but returns soon after the context ends.
 func (c *Conn) ReadUntil(ctx context.Context) (*Table, error) {
-	found, err := c.find()
+	found, copied, err := c.find()
 	if err != nil || found == nil {
 		return nil, err
 	}
-	t := &Table{TableID: c.id, Dormant: found.Flags&nftables.TableFlagDormant != 0}
+	t := &Table{TableID: c.id, Dormant: found.Flags&nftables.TableFlagDormant != 0, Copied: copied}
 	for _, read := range []func(context.Context, *Table) error{c.readCounters, c.readSets, c.readChains} {
 		if err := read(ctx, t); err != nil {
 			return nil, fmt.Errorf("reading table %s: %w", c.id, err)
@@ -34,23 +34,28 @@ func (c *Conn) ReadUntil(ctx context.Context) (*Table, error) {
 	return t, nil
 }
 
-// Exists reports whether our table exists. Unlike Read its cost does not depend on the size of the table.
+// Exists reports whether our table or its copy exists. Unlike Read its cost does not depend on the size of
+// the table.
 func (c *Conn) Exists() (bool, error) {
-	found, err := c.find()
-	return found != nil, err
+	found, copied, err := c.find()
+	return found != nil || copied, err
 }
 
-// find returns our table from the kernel, or nil.
-func (c *Conn) find() (*nftables.Table, error) {
+// find returns our table from the kernel, or nil, and whether it has a copy.
+func (c *Conn) find() (found *nftables.Table, copied bool, err error) {
 	tables, err := c.nl.ListTablesOfFamily(c.table.Family)
 	if err != nil {
-		return nil, fmt.Errorf("listing tables: %w", err)
+		return nil, false, fmt.Errorf("listing tables: %w", err)
 	}
-	i := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == c.id.Name })
-	if i < 0 {
-		return nil, nil
+	for _, t := range tables {
+		switch t.Name {
+		case c.id.Name:
+			found = t
+		case c.id.Copy().Name:
+			copied = true
+		}
 	}
-	return tables[i], nil
+	return found, copied, nil
 }
 
 func (c *Conn) readCounters(_ context.Context, t *Table) error {

@@ -26,8 +26,8 @@ type Survey struct {
 	Known []string
 }
 
-// Survey reads the base chains of all tables except those with our name. A nat chain with priority ours or
-// lower counts as before ours. It lists the chains whose name is known.
+// Survey reads the base chains of all tables except those with our name and their copies. A nat chain with
+// priority ours or lower counts as before ours. It lists the chains whose name is known.
 func (c *Conn) Survey(ours int32, known func(chain string) bool) (Survey, error) {
 	chains, err := c.nl.ListChains()
 	if err != nil {
@@ -40,7 +40,7 @@ func (c *Conn) Survey(ours int32, known func(chain string) bool) (Survey, error)
 		return Survey{}, err
 	}
 	for _, k := range chains {
-		own := k.Table.Name == c.id.Name && ipFamily(k.Table.Family)
+		own := (k.Table.Name == c.id.Name || k.Table.Name == c.id.Copy().Name) && ipFamily(k.Table.Family)
 		if !own && known(k.Name) {
 			s.Known = append(s.Known, k.Name)
 		}

@@ -94,6 +94,8 @@ func apply(t **table, op nft.Op) error {
 			*t = newTable()
 		}
 		return nil
+	case nft.DropCopy:
+		return nil // it has no copies
 	case nft.DeleteTable:
 		if *t == nil {
 			return ErrNoTable
