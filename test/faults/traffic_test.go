@@ -37,7 +37,7 @@ type traffic struct {
 	lanes    atomic.Pointer[[]lane] // those in use
 	rate     int
 	sent     atomic.Uint64 // packets that must not arrive
-	before   uint64        // the counters at the start
+	before   drops         // the counters at the start
 	stopping context.CancelFunc
 	running  sync.WaitGroup
 	err      error // why the sender ended; to be read after running
@@ -176,13 +176,13 @@ func (tr *traffic) finish(exact bool) {
 	check(t, tr.err)
 	sent, wrong := tr.sent.Load(), tr.closedEnd()
 	if exact && wrong == 0 {
-		await(t, fmt.Sprintf("count of %d dropped packets", sent), func() bool { return tr.w.drops()-tr.before >= sent })
+		await(t, fmt.Sprintf("count of %d dropped packets", sent), func() bool { return tr.w.drops().since(tr.before).sum() >= sent })
 	}
-	dropped := tr.w.drops() - tr.before
-	if exact && dropped+uint64(wrong) != sent {
-		t.Errorf("%d packets that must be dropped, %d were, %d arrived", sent, dropped, wrong)
+	dropped := tr.w.drops().since(tr.before)
+	if exact && dropped.sum()+uint64(wrong) != sent {
+		t.Errorf("%d packets that must be dropped, %v were, %d arrived", sent, dropped, wrong)
 	}
-	count := fmt.Sprintf("%d dropped", dropped)
+	count := fmt.Sprintf("%d dropped", dropped.sum())
 	if !exact {
 		count = "tables were replaced, so no count of drops"
 	}

@@ -201,14 +201,38 @@ func (w *world) becomes(what, want string) {
 	}
 }
 
-// drops sums the drop counters of node1.
-func (w *world) drops() uint64 {
+// drops are packets that were dropped, by the counter.
+type drops map[string]uint64
+
+func (d drops) sum() (n uint64) {
+	for _, of := range d {
+		n += of
+	}
+	return n
+}
+
+// since returns what was dropped after another count.
+func (d drops) since(before drops) drops {
+	later := drops{}
+	for name, n := range d {
+		if n != before[name] {
+			later[name] = n - before[name]
+		}
+	}
+	return later
+}
+
+// drops reads the drop counters of node1.
+func (w *world) drops() drops {
 	w.t.Helper()
 	counters, err := ruleset.Counters(w.table)
 	check(w.t, err)
-	return counters[ruleset.CounterIngress] + counters[ruleset.CounterEgress] + counters[ruleset.CounterUnknownPod] +
-		counters[ruleset.CounterBroadcast] +
-		counters[ruleset.CounterSpoofed] + counters[ruleset.CounterSpoofedFrame] + counters[ruleset.CounterInvalid]
+	d := drops{}
+	for _, name := range []string{ruleset.CounterIngress, ruleset.CounterEgress, ruleset.CounterUnknownPod,
+		ruleset.CounterBroadcast, ruleset.CounterSpoofed, ruleset.CounterSpoofedFrame, ruleset.CounterInvalid} {
+		d[name] = counters[name]
+	}
+	return d
 }
 
 // run runs a program in node1 with some input.
