@@ -95,8 +95,9 @@ helm: ## build helm, of the version that checks the chart (2 CPU minutes the fir
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -C tools -trimpath -buildvcs=false -ldflags '-s -w' -o $(CURDIR)/bin/helm helm.sh/helm/v4/cmd/helm
 
-netpol: ## build upstream's specs of NetworkPolicy (4 CPU minutes the first time)
+netpol: ## build upstream's specs of the network (4 CPU minutes the first time)
 	@mkdir -p bin
+	CGO_ENABLED=0 go build -C test/kubeapi -trimpath -buildvcs=false -o $(CURDIR)/bin/ k8s.io/kubernetes/test/images/regression-issue-74839
 	CGO_ENABLED=0 go test -C test/kubeapi -c -trimpath -buildvcs=false -ldflags '$(KUBE_LDFLAGS)' -o $(CURDIR)/bin/netpol.test ./netpol
 
 standin: ## build a stand-in for another agent into bin/, to measure against; see docs/performance.md
@@ -117,7 +118,8 @@ containerd: ## build a container runtime, containerd and runc, for tests of the 
 
 E2E ?= run
 
-e2e: prepare build kube helm netpol cni containerd image ## try podwall as installed on real clusters: upstream's specs and operators' steps; writes docs/reports (see docs/e2e.md)
+e2e: build kube helm netpol cni containerd image ## try podwall as installed on real clusters: upstream's specs and operators' steps; writes docs/reports (see docs/e2e.md)
+	@hack/prepare e2e
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/podwall-e2e ./test/cluster/e2e
 	bin/podwall-e2e $(value E2E)
 

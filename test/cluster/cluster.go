@@ -34,8 +34,10 @@ type Cluster struct {
 	fabric   *own.NS
 	server   *kubeapi.Server
 	client   *kubernetes.Clientset
-	programs []*process.Process // of the control plane
+	asker    *kubernetes.Clientset // is not held back, for answers to pods
+	programs []*process.Process    // of the control plane
 	nodes    []*Node
+	names    *names // nil unless the options have tools
 }
 
 // patience is how long Start waits for one thing, on a busy machine.
@@ -63,6 +65,11 @@ func Start(ctx context.Context, o Options) (_ *Cluster, err error) {
 		return nil, err
 	}
 	c.say("the API server is ready")
+	if c.options.Tools {
+		if c.names, err = startNames(c.fabric, c.plan.fabric(1)[0].Addr(), c.asker); err != nil {
+			return nil, err
+		}
+	}
 	if err := c.startNodes(ctx); err != nil {
 		return nil, err
 	}
@@ -98,6 +105,9 @@ func (c *Cluster) Close() error {
 	var err error
 	for _, n := range c.nodes {
 		err = errors.Join(err, n.down(), removeGroups(n.group()))
+	}
+	if c.names != nil {
+		c.names.close()
 	}
 	for _, p := range slices.Backward(c.programs) {
 		p.Kill() // nothing of it is kept

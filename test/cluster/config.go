@@ -101,6 +101,7 @@ enforceNodeAllocatable: []
 failSwapOn: false
 resolvConf: ""
 clusterDomain: cluster.local
+clusterDNS: [%s]
 maxPods: 110
 serializeImagePulls: false
 nodeStatusUpdateFrequency: 5s
@@ -108,7 +109,15 @@ volumePluginDir: /var/lib/kubelet/volumeplugins
 evictionHard: {memory.available: 100Mi, nodefs.available: 1%%, imagefs.available: 1%%, nodefs.inodesFree: 1%%}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
-`, n.plan.any(), filepath.Join(n.control, "ca.crt"), runtimeSocket, n.group())
+`, n.plan.any(), filepath.Join(n.control, "ca.crt"), runtimeSocket, n.group(), n.resolver())
+}
+
+// resolver is the address at which pods resolve names; empty if there is none.
+func (n *Node) resolver() string {
+	if !n.options.Tools {
+		return ""
+	}
+	return n.plan.fabric(1)[0].Addr().String()
 }
 
 // proxyText is kube-proxy's configuration. The sizes of the connection table are

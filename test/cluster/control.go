@@ -41,6 +41,10 @@ func (c *Cluster) startControl(ctx context.Context) (err error) {
 	if c.client, err = kubernetes.NewForConfig(config); err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
+	config.QPS = -1
+	if c.asker, err = kubernetes.NewForConfig(config); err != nil {
+		return fmt.Errorf("making a client: %w", err)
+	}
 	if err := c.startProgram("kube-controller-manager", "controllers", "--use-service-account-credentials=true",
 		"--service-account-private-key-file="+filepath.Join(c.dir, "sa.key"), "--root-ca-file="+filepath.Join(c.dir,
 			"ca.crt"),

@@ -79,7 +79,7 @@ func (i Image) Write(to string) error {
 	sum := sha256.Sum256(layer)
 	config, err := json.Marshal(object{"architecture": runtime.GOARCH, "os": "linux",
 		"config": object{"Entrypoint": []string{i.Entrypoint}, "Cmd": i.Args,
-			"WorkingDir": "/", "Env": []string{"PATH=/"}},
+			"WorkingDir": "/", "Env": []string{"PATH=/:/usr/bin:/bin"}},
 		"rootfs": object{"type": "layers", "diff_ids": []string{"sha256:" + hex.EncodeToString(sum[:])}}})
 	list, err2 := json.Marshal([]object{{"Config": "config.json", "RepoTags": []string{i.Name},
 		"Layers": []string{"layer.tar"}}})
@@ -95,9 +95,13 @@ func (i Image) Write(to string) error {
 func (c *Cluster) ownImages() ([]string, error) {
 	bin := c.options.Bin
 	pause, agnhost := filepath.Join(c.dir, "pause.tar"), filepath.Join(c.dir, "agnhost.tar")
-	return []string{pause, agnhost}, errors.Join(
-		Image{Name: pauseImage, Files: map[string]string{"pause": filepath.Join(bin, "pause")},
-			Entrypoint: "/pause"}.Write(pause),
+	err := Image{Name: pauseImage, Files: map[string]string{"pause": filepath.Join(bin, "pause")},
+		Entrypoint: "/pause"}.Write(pause)
+	if c.options.Tools {
+		more, err2 := c.toolImages()
+		return append(more, pause), errors.Join(err, err2)
+	}
+	return []string{pause, agnhost}, errors.Join(err,
 		Image{Name: Agnhost, Files: map[string]string{"agnhost": filepath.Join(bin, "agnhost")},
 			Links:      map[string]string{"agnhost-2": "agnhost"},
 			Entrypoint: "/agnhost", Args: []string{"pause"}}.Write(agnhost))

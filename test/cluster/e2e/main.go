@@ -200,7 +200,8 @@ func (s *settings) combine(ctx context.Context, p plan, f *found, passed map[str
 		return err
 	}
 	if focus := s.specs(p); focus != "" {
-		f.specs, err = runSpecs(ctx, w.Cluster, s.bin(), s.work(p.file()), focus, skipped(passed), say)
+		f.specs, err = runSpecs(ctx, w.Cluster, s.bin(), s.work(p.file()), focus,
+			skipped(passed, p.skip), say)
 	}
 	var costs error
 	f.run.Agents, costs = w.agents()

@@ -19,9 +19,21 @@ type plan struct {
 	count   int    // of these specs
 	long    bool   // all scenarios, not only the short ones
 	also    string // a scenario beside the short ones
+	skip    string // regular expression of specs that are left out, beside those of every plan
+	bare    bool   // no scenarios
 }
 
 const allSpecs = "Netpol"
+
+// servicesSpecs are upstream's specs of Services, and notHere those of them that need what no cluster on one
+// machine has: a cloud's load balancers, a way out, kernel modules for SCTP, a control plane that can be restarted
+// by ssh.
+const (
+	servicesSpecs = "Services |Conntrack |EndpointSlice|Endpoints |EndpointsController|Traffic Distribution|" +
+		"IPv6DualStack|Granular Checks|Connectivity Pod Lifecycle|NoSNAT|HostPort|Service CIDRs|ServiceCIDR|" +
+		"Service endpoints latency"
+	notHere = `Feature:LoadBalancer|SCTPConnectivity|\[Disruptive\]|Feature:Networking-`
+)
 
 // plans are all combinations. Every spec runs on one cluster of either wiring;
 // the others get a choice that has one of each kind: direction, selectors, ports
@@ -52,7 +64,15 @@ func plans() []plan {
 			gate: true},
 		{name: "dual-stack bridge iptables", options: dual(cluster.Bridge, cluster.Iptables), specs: chosen(),
 			count: 12},
+		specsOfServices("dual-stack ptp own services, specs of services", dual(cluster.PTP, cluster.NoProxy)),
+		specsOfServices("dual-stack ptp nftables, specs of services", dual(cluster.PTP, cluster.Nftables)),
 	}
+}
+
+// specsOfServices is a combination that has no other purpose.
+func specsOfServices(name string, o cluster.Options) plan {
+	o.Tools = true
+	return plan{name: name, options: o, specs: servicesSpecs, count: 126, skip: notHere, bare: true}
 }
 
 // chosen are twelve specs, one of each kind.
@@ -77,12 +97,12 @@ func chosen() string {
 func (p plan) services() bool { return p.options.Proxy == cluster.NoProxy }
 
 // file is the name as that of a file.
-func (p plan) file() string { return strings.ReplaceAll(p.name, " ", "-") }
+func (p plan) file() string { return strings.ReplaceAll(strings.ReplaceAll(p.name, ",", ""), " ", "-") }
 
 // tries reports whether a scenario is part of the plan.
 func (p plan) tries(s scenario) bool {
 	few := p.options.PodAddresses > 0
-	if s.services && !p.services() {
+	if p.bare || s.services && !p.services() {
 		return false
 	}
 	return s.few == few && (p.long || s.short || s.few || s.name == p.also) && (p.gate || !s.gate)

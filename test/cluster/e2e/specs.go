@@ -27,9 +27,12 @@ import (
 // noSCTP are the specs that need sockets which not every kernel has.
 const noSCTP = "SCTPConnectivity"
 
-// skipped is the regular expression of specs that are left out.
-func skipped(passed map[string]bool) string {
+// skipped is the regular expression of specs that are left out; those of more too, if it is not empty.
+func skipped(passed map[string]bool, more string) string {
 	list := []string{noSCTP}
+	if more != "" {
+		list = append(list, more)
+	}
 	for _, name := range slices.Sorted(maps.Keys(passed)) {
 		if passed[name] {
 			list = append(list, regexp.QuoteMeta(name)+"$")
