@@ -46,13 +46,15 @@ type notifier interface {
 	CountPodEvents(count func(result string))
 }
 
-// newRecorder returns what records denied flows; nil if nothing is to be recorded.
-func newRecorder(cfg config.Config, store *cluster.Store, s source, o *observe.Observer, out io.Writer,
-	log *slog.Logger) *flows.Recorder {
+// newRecorder returns what records denied flows; nil if nothing is to be recorded. served are the
+// Services of this agent; may be nil.
+func newRecorder(cfg config.Config, store *cluster.Store, served denied.Services, s source, o *observe.Observer,
+	out io.Writer, log *slog.Logger) *flows.Recorder {
 	if cfg.DeniedGroup == 0 {
 		return nil
 	}
-	r := &flows.Recorder{Node: cfg.NodeName, Group: cfg.DeniedGroup, Owners: store.Owners, Lost: o.AddDeniedLost}
+	r := &flows.Recorder{Node: cfg.NodeName, Group: cfg.DeniedGroup, Owners: store.Owners, Services: served,
+		Lost: o.AddDeniedLost}
 	r.Failed = func(err error) {
 		if err == nil {
 			observe.LogResolved(log, flowsSubject)

@@ -84,7 +84,7 @@ func TestRecordsForNobody(t *testing.T) {
 	r, w := io.Pipe() // nobody reads it yet
 	defer r.Close()
 	cfg := config.Config{DeniedGroup: 7, DeniedTo: []config.DeniedSink{config.DeniedStdout}}
-	recorder := newRecorder(cfg, cluster.NewStore(), nil, o, w, slog.New(slog.DiscardHandler))
+	recorder := newRecorder(cfg, cluster.NewStore(), nil, nil, o, w, slog.New(slog.DiscardHandler))
 	for range 2 * linesRoom {
 		recorder.Show(denied.Record{Verdict: denied.Denied, Count: 1})
 	}

@@ -93,7 +93,7 @@ func run(ctx context.Context, cfg config.Config, version string, out io.Writer, 
 		Gate:        NewGate(cfg.NodeName, store),
 		OpenUnknown: options.OpenUnknown,
 		Ready:       ready,
-		Recorder:    newRecorder(cfg, store, source, observer, out, log),
+		Recorder:    newRecorder(cfg, store, services, source, observer, out, log),
 	}
 	loop.reach(source)
 	opened := openGate(cfg.GateSocket, loop.Gate, observer, log)

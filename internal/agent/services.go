@@ -20,14 +20,17 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/datapath"
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/kernel/sysctl"
+	"github.com/podwall/podwall/internal/netpol/denied"
 	"github.com/podwall/podwall/internal/observe"
 	"github.com/podwall/podwall/internal/proxy/foreign"
 	"github.com/podwall/podwall/internal/proxy/foreign/host"
 	"github.com/podwall/podwall/internal/proxy/health"
 	"github.com/podwall/podwall/internal/proxy/node"
+	"github.com/podwall/podwall/internal/proxy/program"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
 	"github.com/podwall/podwall/internal/proxy/tables"
 	"github.com/podwall/podwall/internal/wake"
@@ -50,6 +53,16 @@ type proxy struct {
 	tally    *nft.Tally     // of transactions, shared with the datapath
 	log      *slog.Logger
 	tables   atomic.Pointer[tables.Tables] // nil until it starts
+	loop     atomic.Pointer[services.Loop] // nil until it starts
+}
+
+// Named names the port of a Service that this agent serves at an address and port, as namespace/name:port; "" if
+// it serves none there.
+func (p *proxy) Named(protocol inet.Protocol, at netip.AddrPort) string {
+	if l := p.loop.Load(); l != nil {
+		return l.Named(protocol, at)
+	}
+	return ""
 }
 
 // Ruleset writes the tables of Services that this agent has loaded; nothing where the proxy does not run.
@@ -58,6 +71,23 @@ func (p *proxy) Ruleset(out io.Writer) error {
 		return t.Ruleset(out)
 	}
 	return nil
+}
+
+// Behind returns the ports of Services that this agent serves and that lead to each destination.
+func (p *proxy) Behind(to []denied.Destination) map[denied.Destination][]string {
+	l := p.loop.Load()
+	if l == nil {
+		return nil
+	}
+	fronts := make([]program.Front, len(to))
+	for i, d := range to {
+		fronts[i] = program.Front{Addr: d.At.Addr(), Protocol: d.Protocol, Port: d.At.Port()}
+	}
+	found := map[denied.Destination][]string{}
+	for i, list := range l.Behind(fronts) {
+		found[to[i]] = list
+	}
+	return found
 }
 
 // newProxy returns the service proxy. If it shall run, the store keeps Services, and the node is not ready
@@ -122,6 +152,7 @@ func (p *proxy) run(ctx context.Context) {
 	loop := &services.Loop{Store: p.store, Kernel: t, Observer: p.observer, Log: p.log, Options: p.options(),
 		Local: host.OwnAddresses, Moved: moved, Others: others,
 		Health: lb, PortsChanged: ports, Node: p.node, APIServer: p.api, SyncPeriod: p.cfg.SyncPeriod, Clock: p.clock}
+	p.loop.Store(loop)
 	var g errgroup.Group
 	g.Go(func() error {
 		return t.Watch(ctx)

@@ -461,6 +461,9 @@ func (r flowsReport) String() string {
 func flowText(r *denied.Record) string {
 	head := fmt.Sprintf("%s %s %s to %s %s", r.Last.UTC().Format(time.RFC3339), r.Node, r.Source, r.Destination,
 		r.Service())
+	if by := r.By(); by != "" {
+		head += " " + by
+	}
 	if r.Count > 1 {
 		head += fmt.Sprintf(", %d packets", r.Count)
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/kernel/nflog"
+	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/netpol/denied"
 	"github.com/podwall/podwall/internal/observe"
 )
@@ -33,11 +35,16 @@ func addressOf(name string, v6 bool) netip.Addr {
 // knock sends the first packet of a connection, and does not wait long for an answer.
 func (w *world) knock(from, to, network string, v6 bool, port uint16) {
 	w.t.Helper()
+	w.knockAt(from, network, netip.AddrPortFrom(addressOf(to, v6), port))
+}
+
+func (w *world) knockAt(from, network string, to netip.AddrPort) {
+	w.t.Helper()
 	check(w.t, w.ns(from).Do(func() error {
 		ctx, cancel := context.WithTimeout(w.t.Context(), 50*time.Millisecond)
 		defer cancel()
 		var d net.Dialer
-		conn, err := d.DialContext(ctx, network, netip.AddrPortFrom(addressOf(to, v6), port).String())
+		conn, err := d.DialContext(ctx, network, to.String())
 		if err != nil {
 			return nil // denied
 		}
@@ -215,4 +222,57 @@ func TestARecorderWithoutItsGroup(t *testing.T) {
 			t.Errorf("without an agent: %q, %v", out, err)
 		}
 	})
+}
+
+// Records name the Service that the client called, or, where the kernel does not tell where a connection was sent,
+// those that lead to the pod; also by a node port.
+func TestDeniedFlowsNameServices(t *testing.T) {
+	w := newWorld(t, lab.Wiring("routed"))
+	w.publish(append(usual(), `
+apiVersion: v1
+kind: Service
+metadata: {name: front, namespace: shop}
+spec:
+  type: NodePort
+  clusterIPs: [10.96.0.10, "fd00:96::10"]
+  clusterIP: 10.96.0.10
+  ipFamilies: [IPv4, IPv6]
+  selector: {app: victim}
+  ports: [{port: 8080, targetPort: 80, nodePort: 30080}]
+`)...)
+	w.enforced(w.start("--denied-flows-group=7", "--run-service-proxy=true", "--load-balancer-health-port=0",
+		"--nodeport-bindon-all-ip"))
+	var told nflogTells
+	check(t, w.node().Do(told.ask))
+	at := netip.MustParseAddrPort
+	calls := map[string]netip.AddrPort{
+		stranger: at("10.96.0.10:8080"), far: netip.AddrPortFrom(w.bed.Node("node1").Addrs[0], 30080), jailed: at("[fd00:96::10]:8080"),
+	}
+	want := map[string]string{}
+	for from, to := range calls {
+		w.knockAt(from, "tcp", to)
+		if want[from] = "behind Service shop/front:8080"; told.entries {
+			want[from] = fmt.Sprintf("by Service shop/front:8080 (%s)", to)
+		}
+	}
+	await(t, "a record of each denied flow, with its Service", func() bool {
+		list, _ := w.flows()
+		got := map[string]string{}
+		for _, r := range list {
+			got[r.Source.Pod.String()] = r.By()
+		}
+		return maps.Equal(got, want)
+	})
+}
+
+// nflogTells is whether this kernel tells where connections were sent at first.
+type nflogTells struct{ entries bool }
+
+func (n *nflogTells) ask() error {
+	l, err := nflog.Listen(8, 64)
+	if err != nil {
+		return err
+	}
+	n.entries = l.Originals()
+	return l.Close()
 }

@@ -51,7 +51,7 @@ func (r *Recorder) record(ports ...uint16) {
 	for _, port := range ports {
 		g.Add(v, denied.By{Direction: program.Ingress}, denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: port}, time.Now())
 	}
-	r.keep(g.Flush(r.Node, r.Owners))
+	r.keep(g.Flush(r.Node, denied.Names{Owners: r.Owners, Services: r.Services}))
 }
 
 // serve answers for the recorder, in this network namespace, until the test ends.

@@ -45,6 +45,8 @@ type Recorder struct {
 	Group uint16 // of NFLOG, as the rules have it
 	// Owners finds out who has an address.
 	Owners func([]netip.Addr) map[netip.Addr]cluster.Owner
+	// Services are those that this agent serves. May be nil.
+	Services denied.Services
 	// Failed is called when packets cannot be received, and with nil when they can again.
 	Failed func(error)
 	// Show receives each record that is new, and again while it goes on. May be nil.
@@ -134,7 +136,7 @@ func (r *Recorder) receive(ctx context.Context) error {
 			flush = now.Add(flushEach)
 		}
 		if !flush.IsZero() && !now.Before(flush) || err != nil {
-			r.keep(g.Flush(r.Node, r.Owners))
+			r.keep(g.Flush(r.Node, denied.Names{Owners: r.Owners, Services: r.Services}))
 			flush = time.Time{}
 		}
 		if more := g.Skipped() + l.Lost(); more > lost {
@@ -176,7 +178,7 @@ func (r *Recorder) add(g *denied.Gatherer, p nflog.Packet, now time.Time) bool {
 	}
 	f, ok := denied.Parse(p.Payload)
 	if ok {
-		g.Add(view, by, f, now)
+		g.Add(view, by, f.SentTo(p.Original), now)
 	}
 	return ok
 }

@@ -68,6 +68,7 @@ type Loop struct {
 	Clock      func() int64  // that of the store; nil: nothing is timed
 
 	started  time.Time
+	naming   sync.Mutex // guards the index against who asks for names
 	index    *service.Index
 	own      *cluster.Node
 	local    []netip.Addr
@@ -100,7 +101,9 @@ func (l *Loop) Run(ctx context.Context) {
 	if !l.awaitSync(ctx) || !l.awaitOthers(ctx) {
 		return
 	}
+	l.naming.Lock()
 	l.index = service.NewIndex(l.settings)
+	l.naming.Unlock()
 	verify := time.NewTicker(l.SyncPeriod)
 	defer verify.Stop()
 	again, retry := time.NewTimer(0), pace.Retry{}
@@ -218,7 +221,7 @@ func (l *Loop) pass(ctx context.Context) error {
 	if l.waited == 0 {
 		l.waited = delta.Since
 	}
-	if err := l.index.Apply(ctx, &delta); err != nil {
+	if err := l.change(func(x *service.Index) error { return x.Apply(ctx, &delta) }); err != nil {
 		return err // the agent ends
 	}
 	l.noteNode(delta.Nodes)
@@ -268,7 +271,7 @@ func (l *Loop) adjust(ctx context.Context) error {
 	now := l.Options.settings(l.own, l.local, l.Store.Reserved(l.Options.APIServer))
 	if !reflect.DeepEqual(now, l.settings) {
 		l.settings = now
-		return l.index.Set(ctx, now)
+		return l.change(func(x *service.Index) error { return x.Set(ctx, now) })
 	}
 	return nil
 }

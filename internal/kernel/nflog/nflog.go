@@ -13,6 +13,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"time"
 
@@ -33,6 +34,9 @@ type Packet struct {
 	Payload []byte
 	// In and Out are the indexes of the interfaces, 0 for none.
 	In, Out int
+	// Original is the destination of the packet's connection before any translation. It is the zero value if the
+	// connection is not tracked, for packets of the other direction, and if Listener.Originals is false.
+	Original netip.AddrPort
 }
 
 // The numbers of linux/netfilter/nfnetlink_log.h.
@@ -49,12 +53,15 @@ const (
 	commandBind = 1
 	copyPacket  = 2
 	flagSeq     = 1
+	flagEntry   = 4 // the packet's entry of the connection table comes with it
 
 	attrIn      = 4
 	attrOut     = 5
 	attrPayload = 9
 	attrPrefix  = 10
 	attrSeq     = 12
+	attrEntry   = 18
+	attrState   = 19
 
 	header = 4 // nfgenmsg: family, version, group
 )
@@ -75,6 +82,8 @@ type Listener struct {
 	next uint32 // sequence number of the next packet
 	seen bool
 	lost uint64
+	// originals is true if packets come with their entries of the connection table.
+	originals bool
 }
 
 // Listen begins to receive the packets of a group, up to so many bytes of each. The error
@@ -88,31 +97,49 @@ func Listen(group uint16, bytes uint32) (*Listener, error) {
 	if err := errors.Join(conn.SetReadBuffer(socketBuffer), l.bind(group, bytes)); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
+	if err := l.setFlags(group); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	return l, nil
 }
 
+// setFlags asks for entries of the connection table too. A kernel without CONFIG_NETFILTER_NETLINK_GLUE_CT refuses
+// that: packets come alone then.
+func (l *Listener) setFlags(group uint16) error {
+	err := l.configure(group, netlink.Attribute{Type: cfgFlags,
+		Data: binary.BigEndian.AppendUint16(nil, flagSeq|flagEntry)})
+	if l.originals = err == nil; l.originals || !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.EAGAIN) {
+		return err
+	}
+	return l.configure(group, netlink.Attribute{Type: cfgFlags, Data: binary.BigEndian.AppendUint16(nil, flagSeq)})
+}
+
+// Originals reports whether the kernel tells where connections were sent at first.
+func (l *Listener) Originals() bool { return l.originals }
+
 func (l *Listener) bind(group uint16, bytes uint32) error {
 	mode := append(binary.BigEndian.AppendUint32(nil, bytes), copyPacket, 0)
-	for _, attributes := range [][]netlink.Attribute{
-		{{Type: cfgCommand, Data: []byte{commandBind}}},
-		{{Type: cfgMode, Data: mode},
-			{Type: cfgBuffer, Data: binary.BigEndian.AppendUint32(nil, gatherBytes)},
-			{Type: cfgTimeout, Data: binary.BigEndian.AppendUint32(nil, gatherTime)},
-			{Type: cfgFlags, Data: binary.BigEndian.AppendUint16(nil, flagSeq)}},
-	} {
-		data, err := netlink.MarshalAttributes(attributes)
-		if err != nil {
-			return fmt.Errorf("writing a request: %w", err)
-		}
-		body := binary.BigEndian.AppendUint16([]byte{unix.AF_UNSPEC, 0}, group)
-		_, err = l.conn.Execute(netlink.Message{Header: netlink.Header{Type: msgConfig,
-			Flags: netlink.Request | netlink.Acknowledge}, Data: append(body, data...)})
-		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EBUSY) {
-			err = ErrTaken
-		}
-		if err != nil {
-			return fmt.Errorf("listening to NFLOG group %d: %w", group, err)
-		}
+	if err := l.configure(group, netlink.Attribute{Type: cfgCommand, Data: []byte{commandBind}}); err != nil {
+		return err
+	}
+	return l.configure(group, netlink.Attribute{Type: cfgMode, Data: mode},
+		netlink.Attribute{Type: cfgBuffer, Data: binary.BigEndian.AppendUint32(nil, gatherBytes)},
+		netlink.Attribute{Type: cfgTimeout, Data: binary.BigEndian.AppendUint32(nil, gatherTime)})
+}
+
+func (l *Listener) configure(group uint16, attributes ...netlink.Attribute) error {
+	data, err := netlink.MarshalAttributes(attributes)
+	if err != nil {
+		return fmt.Errorf("writing a request: %w", err)
+	}
+	body := binary.BigEndian.AppendUint16([]byte{unix.AF_UNSPEC, 0}, group)
+	_, err = l.conn.Execute(netlink.Message{Header: netlink.Header{Type: msgConfig,
+		Flags: netlink.Request | netlink.Acknowledge}, Data: append(body, data...)})
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EBUSY) {
+		err = ErrTaken
+	}
+	if err != nil {
+		return fmt.Errorf("listening to NFLOG group %d: %w", group, err)
 	}
 	return nil
 }
@@ -152,6 +179,7 @@ func (l *Listener) packet(data []byte) (p Packet, err error) {
 		return p, err
 	}
 	a.ByteOrder = binary.BigEndian
+	var first original
 	for a.Next() {
 		switch a.Type() {
 		case attrIn:
@@ -164,8 +192,13 @@ func (l *Listener) packet(data []byte) (p Packet, err error) {
 			p.Prefix = a.String()
 		case attrSeq:
 			l.count(a.Uint32())
+		case attrEntry:
+			first.read(a.Bytes())
+		case attrState:
+			first.reply = a.Uint32() >= firstReply
 		}
 	}
+	p.Original = first.destination()
 	return p, a.Err()
 }
 

@@ -7,6 +7,7 @@ package nflog_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"strings"
@@ -141,4 +142,97 @@ func TestLostPacketsAreCounted(t *testing.T) {
 	if l.Lost() == 0 || got < 500 {
 		t.Errorf("of %d packets %d were received, %d lost", sent, got, l.Lost())
 	}
+}
+
+// Of a connection that was translated the first destination is told, also if the packet is dropped before the
+// connection table has its entry. Answers have none.
+func TestTheFirstDestinationIsTold(t *testing.T) {
+	ns := namespace(t)
+	nftrun.Run(t, ns, `table inet n {
+	chain out {
+		type nat hook output priority -100
+		meta nfproto ipv4 udp dport 9999 dnat ip to 127.0.0.1:7778
+		meta nfproto ipv6 udp dport 9999 dnat ip6 to [::1]:7778
+	}
+	chain post {
+		type nat hook postrouting priority -190
+		udp dport 7778 log prefix "translated" group 9 drop
+	}
+	chain every {
+		type filter hook output priority 10
+		udp sport 6666 log prefix "answer" group 9
+		udp dport 6666 log prefix "plain" group 9
+	}
+}`, "-f", "-")
+	l, err := listen(t, ns, 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := ns.Do(func() error { return callAll("127.0.0.2:9999", "[::1]:9999") }); err != nil {
+		t.Fatal(err)
+	}
+	if err := ns.Do(answered); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int{"translated 127.0.0.2:9999": 1, "translated [::1]:9999": 1, "plain 127.0.0.1:6666": 1,
+		"answer invalid AddrPort": 1}
+	if !l.Originals() { // this kernel was built without CONFIG_NETFILTER_NETLINK_GLUE_CT
+		const none = " invalid AddrPort"
+		want = map[string]int{"translated" + none: 2, "plain" + none: 1, "answer" + none: 1}
+	}
+	got := map[string]int{}
+	for deadline := time.Now().Add(time.Minute); len(got) < len(want) && time.Now().Before(deadline); {
+		list, err := l.Receive(time.Now().Add(time.Second))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range list {
+			got[p.Prefix+" "+p.Original.String()]++
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("received %v, want %v", got, want)
+	}
+}
+
+// callAll sends a datagram to each address; that a rule drops it is no error.
+func callAll(addrs ...string) error {
+	for _, a := range addrs {
+		c, err := net.Dial("udp", a)
+		if err != nil {
+			return err
+		}
+		if _, err := c.Write([]byte("x")); err != nil && !errors.Is(err, os.ErrPermission) {
+			return errors.Join(err, c.Close())
+		}
+		if err := c.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// answered has a datagram answered.
+func answered() error {
+	server, err := net.ListenPacket("udp", "127.0.0.1:6666")
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	client, err := net.Dial("udp", "127.0.0.1:6666")
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	if _, err := client.Write([]byte("x")); err != nil {
+		return err
+	}
+	b := make([]byte, 1)
+	_, from, err := server.ReadFrom(b)
+	if err != nil {
+		return err
+	}
+	_, err = server.WriteTo(b, from)
+	return err
 }

@@ -39,6 +39,11 @@ type Record struct {
 	Port        uint16 `json:"port,omitempty"`
 	Source      End    `json:"source"`
 	Destination End    `json:"destination"`
+	// Called is where the client sent the packet, if that was translated into the destination on this node.
+	Called *Called `json:"called,omitempty"`
+	// Services lead to the destination, as namespace/name:port, if the agent serves them and it is not known where
+	// the client sent the packet: it may have called one of them, or the destination itself.
+	Services []string `json:"services,omitempty"`
 	// Policies isolate the pod in the direction, sorted.
 	Policies []cluster.Key `json:"policies"`
 	// Nearest is the rule that comes nearest, if the policies have any.
@@ -48,6 +53,26 @@ type Record struct {
 
 	flow Flow
 	by   By
+}
+
+// Called is a destination before its translation.
+type Called struct {
+	Address netip.Addr `json:"address"`
+	Port    uint16     `json:"port,omitempty"`
+	// Service is the port of a Service, as namespace/name:port, if the agent serves it there.
+	Service string `json:"service,omitempty"`
+}
+
+// String names the Service, or the address and port.
+func (c *Called) String() string {
+	at := netip.AddrPortFrom(c.Address, c.Port).String()
+	if c.Port == 0 {
+		at = c.Address.String()
+	}
+	if c.Service == "" {
+		return at
+	}
+	return "Service " + c.Service + " (" + at + ")"
 }
 
 // By says which policies a packet met: those of a direction, enforced or in audit mode.
@@ -159,6 +184,9 @@ func (v *View) record(by By, f Flow) (r Record, ok bool) {
 	}
 	r = Record{flow: f, by: by, Verdict: verdict, Direction: by.Direction.String(), Protocol: f.Protocol.String(),
 		Port: f.Port, Source: v.end(f.Src), Destination: v.end(f.Dst), Policies: []cluster.Key{}}
+	if f.Called.IsValid() {
+		r.Called = &Called{Address: f.Called.Addr(), Port: f.Called.Port()}
+	}
 	for _, p := range isolation.Policies {
 		r.Policies = append(r.Policies, p.Policy.Key)
 	}

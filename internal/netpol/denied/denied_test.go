@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -46,7 +47,7 @@ func recordOf(t rapid.TB, v *denied.View, by denied.By, f denied.Flow) denied.Re
 func records(v *denied.View, by denied.By, f denied.Flow) []denied.Record {
 	var g denied.Gatherer
 	g.Add(v, by, f, time.Unix(1_700_000_000, 0))
-	return g.Flush("n", func([]netip.Addr) map[netip.Addr]cluster.Owner { return nil })
+	return g.Flush("n", denied.Names{Owners: func([]netip.Addr) map[netip.Addr]cluster.Owner { return nil }})
 }
 
 // Every packet that a program denies has a record that names the policies that the oracle
@@ -180,9 +181,9 @@ func TestGatheringIsBounded(t *testing.T) {
 			at = at.Add(time.Millisecond)
 		}
 	}
-	list := g.Flush("n", func(unknown []netip.Addr) map[netip.Addr]cluster.Owner {
+	list := g.Flush("n", denied.Names{Owners: func(unknown []netip.Addr) map[netip.Addr]cluster.Owner {
 		return map[netip.Addr]cluster.Owner{unknown[0]: {Pod: &cluster.Key{Namespace: "b", Name: "far"}}}
-	})
+	}})
 	var packets uint64
 	looked := 0
 	for _, r := range list {
@@ -197,7 +198,7 @@ func TestGatheringIsBounded(t *testing.T) {
 	if packets+g.Skipped() != 2*flows || g.Skipped() == 0 || looked == 0 || looked > 100_000/3000 {
 		t.Errorf("%d packets recorded, %d skipped, of %d; rules looked at for %d", packets, g.Skipped(), 2*flows, looked)
 	}
-	if !g.Empty() || len(g.Flush("n", nil)) != 0 {
+	if !g.Empty() || len(g.Flush("n", denied.Names{})) != 0 {
 		t.Error("a flush left something")
 	}
 }
@@ -210,18 +211,18 @@ func TestARecordIsOfItsView(t *testing.T) {
 	none := func([]netip.Addr) map[netip.Addr]cluster.Owner { return nil }
 	var g denied.Gatherer
 	g.Add(open, ingress, f, time.Time{})
-	if list := g.Flush("n", none); len(list) != 0 {
+	if list := g.Flush("n", denied.Names{Owners: none}); len(list) != 0 {
 		t.Errorf("nobody was isolated: %+v", list)
 	}
 	g.Add(v, ingress, f, time.Time{})
-	list := g.Flush("n", none)
+	list := g.Flush("n", denied.Names{Owners: none})
 	if len(list) != 1 || list[0].Nearest == nil || !list[0].Nearest.PeerMatches || list[0].Nearest.PortMatches ||
 		list[0].Source.Pod != nil || list[0].Destination.Pod.Name != "p" {
 		t.Errorf("records %+v", list)
 	}
 	g.Add(open, ingress, f, time.Time{})
 	g.Add(v, ingress, f, time.Time{})
-	if list := g.Flush("n", none); len(list) != 1 || list[0].Count != 2 {
+	if list := g.Flush("n", denied.Names{Owners: none}); len(list) != 1 || list[0].Count != 2 {
 		t.Errorf("after a change: records %+v", list)
 	}
 }
@@ -293,5 +294,50 @@ func TestAFlowIsShownAgain(t *testing.T) {
 	}
 	if want := map[int]uint64{0: 1, 10: 11, 20: 21}; !maps.Equal(shown, want) {
 		t.Errorf("shown %v, want %v", shown, want)
+	}
+}
+
+// named are Services of a test.
+type named struct{ asked int }
+
+var webService = netip.MustParseAddrPort("10.96.0.1:80")
+
+func (named) Named(p inet.Protocol, at netip.AddrPort) string {
+	if p == inet.TCP && at == webService {
+		return "shop/web:80"
+	}
+	return ""
+}
+
+func (n *named) Behind(to []denied.Destination) map[denied.Destination][]string {
+	n.asked++
+	return map[denied.Destination][]string{to[0]: {"shop/api:443", "shop/web:80"}}
+}
+
+// Where the client sent a packet is part of the record, and of what is one flow. The Service is named by who serves
+// it; if it is not known where the packet was sent, those are named that lead to its destination.
+func TestRecordsNameTheServiceThatWasCalled(t *testing.T) {
+	v, a := isolated(1)
+	f := denied.Flow{Src: a.Next(), Dst: a, Protocol: inet.TCP, Port: 8080}
+	other, known := netip.MustParseAddrPort("[fd00::1]:443"), &named{}
+	names := denied.Names{Owners: func([]netip.Addr) map[netip.Addr]cluster.Owner { return nil }, Services: known}
+	var g denied.Gatherer
+	for _, at := range []netip.AddrPort{webService, webService, other, {}, netip.AddrPortFrom(a, 8080)} {
+		g.Add(v, ingress, f.SentTo(at), time.Unix(1_700_000_000, 0))
+	}
+	var got []string
+	for _, r := range g.Flush("n", names) {
+		got = append(got, fmt.Sprint(r.By(), ", ", r.Count))
+		if by := r.By(); by != "" && !strings.Contains(r.Sentence(), " "+by+": ") {
+			t.Errorf("%q does not say %s", r.Sentence(), by)
+		}
+	}
+	want := []string{"by Service shop/web:80 (10.96.0.1:80), 2", "by [fd00::1]:443, 1",
+		"behind Service shop/api:443, shop/web:80, 1", ", 1"}
+	if !slices.Equal(got, want) || known.asked != 1 {
+		t.Errorf("records %q, want %q; asked %d times", got, want, known.asked)
+	}
+	if called := (denied.Flow{Dst: a, Protocol: 1}).SentTo(netip.AddrPortFrom(a, 8)).Called; called.IsValid() {
+		t.Errorf("a packet without ports was sent to %s by a Service", called)
 	}
 }

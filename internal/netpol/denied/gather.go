@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/inet"
 )
 
 // What the packets between two flushes may cost.
@@ -58,6 +59,32 @@ func (g *Gatherer) Add(v *View, by By, f Flow, at time.Time) {
 	g.order = append(g.order, k)
 }
 
+// Names finds out what records name beside the pods of the node.
+type Names struct {
+	// Owners finds the pods of other nodes, and nodes, by address. It is called once at most for each Flush.
+	Owners func([]netip.Addr) map[netip.Addr]cluster.Owner
+	// Services finds Services that are served on this node. May be nil.
+	Services Services
+}
+
+// Services are those that this node serves. Ports of Services are named as namespace/name:port.
+type Services interface {
+	// Named returns the port of a Service at an address and port; "" if none is there.
+	Named(inet.Protocol, netip.AddrPort) string
+	// Behind returns the ports of Services that lead to each destination, sorted, and not more than a few.
+	Behind([]Destination) map[Destination][]string
+}
+
+// Destination is where a packet goes.
+type Destination struct {
+	Protocol inet.Protocol
+	At       netip.AddrPort
+}
+
+func (f Flow) destination() Destination {
+	return Destination{f.Protocol, netip.AddrPortFrom(f.Dst, f.Port)}
+}
+
 // Empty reports whether Flush would return no record.
 func (g *Gatherer) Empty() bool { return len(g.order) == 0 }
 
@@ -65,9 +92,8 @@ func (g *Gatherer) Empty() bool { return len(g.order) == 0 }
 func (g *Gatherer) Skipped() uint64 { return g.skipped }
 
 // Flush returns the records of the packets since the last one, in the order in which they came.
-// Packets of pods that are not isolated any more have none. owners finds the pods of other
-// nodes, and nodes, by address; it is called once at most.
-func (g *Gatherer) Flush(node string, owners func([]netip.Addr) map[netip.Addr]cluster.Owner) []Record {
+// Packets of pods that are not isolated any more have none.
+func (g *Gatherer) Flush(node string, names Names) []Record {
 	var list []Record
 	left := maxRules
 	for _, k := range g.order {
@@ -86,8 +112,34 @@ func (g *Gatherer) Flush(node string, owners func([]netip.Addr) map[netip.Addr]c
 		list = append(list, r)
 	}
 	g.flows, g.order = nil, nil
-	name(list, owners)
+	name(list, names.Owners)
+	nameServices(list, names.Services)
 	return list
+}
+
+// nameServices fills in the Services that were called, or that may have been.
+func nameServices(list []Record, s Services) {
+	if s == nil {
+		return
+	}
+	var unknown []Destination
+	for i := range list {
+		switch r := &list[i]; {
+		case r.Called != nil:
+			r.Called.Service = s.Named(r.flow.Protocol, r.flow.Called)
+		case !r.flow.Told:
+			unknown = append(unknown, r.flow.destination())
+		}
+	}
+	if len(unknown) == 0 {
+		return
+	}
+	behind := s.Behind(unknown)
+	for i := range list {
+		if r := &list[i]; !r.flow.Told {
+			r.Services = behind[r.flow.destination()]
+		}
+	}
 }
 
 // name fills in the pods of other nodes, and nodes.

@@ -16,6 +16,20 @@ type Flow struct {
 	// Port is the destination port, 0 where there is none: of protocols without ports, and
 	// of fragments that do not begin a packet.
 	Port uint16
+	// Told is true if it is known where the client sent the packet. Called is that, if it was translated into Dst
+	// and Port: the address of a Service, or of another translation.
+	Told   bool
+	Called netip.AddrPort
+}
+
+// SentTo returns the flow with the destination that its connection had at first; the zero value if that is not
+// known.
+func (f Flow) SentTo(first netip.AddrPort) Flow {
+	f.Told = first.IsValid()
+	if f.Told && (first.Addr() != f.Dst || f.Port != 0 && first.Port() != f.Port) {
+		f.Called = first
+	}
+	return f
 }
 
 // Sizes and numbers of IPv4 (RFC 791) and IPv6 (RFC 8200).

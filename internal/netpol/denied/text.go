@@ -25,6 +25,17 @@ func (r *Record) Service() string {
 	return fmt.Sprintf("%d/%s", r.Port, r.Protocol)
 }
 
+// By says which Service the client called, or may have called; "" if none.
+func (r *Record) By() string {
+	switch {
+	case r.Called != nil:
+		return "by " + r.Called.String()
+	case len(r.Services) > 0:
+		return "behind Service " + strings.Join(r.Services, ", ")
+	}
+	return ""
+}
+
 // Reason says which policies deny the flow, and which rule comes nearest.
 func (r *Record) Reason() string {
 	var names []string
@@ -54,7 +65,11 @@ func (r *Record) Sentence() string {
 	if r.Verdict == WouldDeny {
 		what = "would deny"
 	}
-	return fmt.Sprintf("%s %s %s %s: %s", what, r.Service(), way, r.Peer(), r.Reason())
+	by := r.By()
+	if by != "" {
+		by = " " + by
+	}
+	return fmt.Sprintf("%s %s %s %s%s: %s", what, r.Service(), way, r.Peer(), by, r.Reason())
 }
 
 // String names the rule and the half of it that is not met. Rules are counted from 0, as in the API.

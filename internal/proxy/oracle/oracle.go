@@ -64,6 +64,15 @@ type Answer struct {
 	Backends []Backend
 	// Sticky is for how many seconds the client comes back to the same backend.
 	Sticky uint32
+	// Service is the one that the client calls, ServicePort the number of its port; zero values for none.
+	Service     cluster.Key
+	ServicePort uint16
+}
+
+// by returns the answer as that of a Service's port.
+func (a Answer) by(s *cluster.Service, port cluster.ServicePort) Answer {
+	a.Service, a.ServicePort = s.Key, port.Port
+	return a
 }
 
 // Backend is where the packet may go.
@@ -89,10 +98,10 @@ func Judge(snap *cluster.ServiceSnapshot, set Settings, p Packet) Answer {
 				continue
 			}
 			if slices.Contains(s.ClusterIPs, p.Dst) && !q.own() {
-				return q.internal(s, port)
+				return q.internal(s, port).by(s, port)
 			}
 			if q.servedOutside(s) {
-				return q.external(s, port, q.balanced(s))
+				return q.external(s, port, q.balanced(s)).by(s, port)
 			}
 		}
 	}
@@ -117,7 +126,7 @@ func (q question) nodePort() Answer {
 		}
 		for _, port := range s.Ports {
 			if port.Protocol == q.Protocol && port.NodePort == q.Port && q.Port != 0 {
-				return q.external(s, port, false)
+				return q.external(s, port, false).by(s, port)
 			}
 		}
 	}

@@ -49,20 +49,30 @@ func Eval(p *Program, packet Packet, m Memory, choose func(count int) int) (Outc
 	if packet.Dst.IsValid() && inet.FamilyOf(packet.Dst) != p.Family {
 		return Outcome{Fate: NotOurs}, m
 	}
-	if r, ok := p.Route(Front{packet.Dst, packet.Protocol, packet.DstPort}); ok {
+	r, fate := p.At(Front{packet.Dst, packet.Protocol, packet.DstPort})
+	if fate == Forwarded {
 		return p.follow(r, packet, m, choose)
 	}
+	return Outcome{Fate: fate}, m
+}
+
+// At returns the route that answers packets to an address, protocol and port, with the fate Forwarded; a route may
+// still reject or drop some. Without a route the fate is what happens to all of them.
+func (p *Program) At(to Front) (Route, Fate) {
+	if r, ok := p.Route(to); ok {
+		return r, Forwarded
+	}
 	switch {
-	case p.ClusterAddresses.Has(inet.Element{Addr: packet.Dst}):
-		return Outcome{Fate: Rejected}, m
-	case within(p.ServiceRanges, packet.Dst):
-		return Outcome{Fate: Dropped}, m
-	case slices.Contains(p.NodeAddresses, packet.Dst):
-		if r, ok := p.Route(Front{netip.Addr{}, packet.Protocol, packet.DstPort}); ok {
-			return p.follow(r, packet, m, choose)
+	case p.ClusterAddresses.Has(inet.Element{Addr: to.Addr}):
+		return Route{}, Rejected
+	case within(p.ServiceRanges, to.Addr):
+		return Route{}, Dropped
+	case slices.Contains(p.NodeAddresses, to.Addr):
+		if r, ok := p.Route(Front{netip.Addr{}, to.Protocol, to.Port}); ok {
+			return r, Forwarded
 		}
 	}
-	return Outcome{Fate: NotOurs}, m
+	return Route{}, NotOurs
 }
 
 // follow answers a packet to the front of a route.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/immutable"
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/proxy/program"
 )
@@ -110,17 +111,62 @@ func (x *Index) Serves(f program.Front, b program.Backend) bool {
 	if !f.Addr.IsValid() { // a node port
 		f.Addr = anyAddress(inet.FamilyOf(b.Addr))
 	}
-	e := x.owners.first[f]
+	e, p := x.at(f)
 	if e == nil {
 		return false
 	}
-	at := slices.IndexFunc(e.claims, func(c claim) bool { return c.front == f })
-	p := e.service.Ports[e.claims[at].port]
 	port := cluster.EndpointPort{Name: p.Name, Protocol: p.Protocol, Port: b.Port}
 	serving := func(end cluster.Endpoint) bool { return end.Addr == b.Addr && end.Serving }
 	return slices.ContainsFunc(e.slices, func(s *cluster.EndpointSlice) bool {
 		return slices.Contains(s.Ports, port) && slices.ContainsFunc(s.Endpoints, serving)
 	})
+}
+
+// at returns the Service that has a front, and its port; nil if none has it. A node port has the unspecified
+// address of its family.
+func (x *Index) at(f program.Front) (*entry, cluster.ServicePort) {
+	e := x.owners.first[f]
+	if e == nil {
+		return nil, cluster.ServicePort{}
+	}
+	i := slices.IndexFunc(e.claims, func(c claim) bool { return c.front == f })
+	return e, e.service.Ports[e.claims[i].port]
+}
+
+// Named returns the Service that a client calls at an address and port, and the number of the Service's port. ok
+// is false if packets to there meet no Service.
+func (x *Index) Named(to program.Front) (k cluster.Key, port uint16, ok bool) {
+	family := inet.FamilyOf(to.Addr)
+	r, fate := x.parts[slices.Index(inet.Families[:], family)].at(to)
+	if fate != program.Forwarded {
+		return k, 0, false
+	}
+	return x.Owner(r.Front, family)
+}
+
+// Owner returns the Service that has a front of a program of a family, and the number of the Service's port. ok is
+// false if none has it.
+func (x *Index) Owner(f program.Front, family inet.Family) (k cluster.Key, port uint16, ok bool) {
+	if !f.Addr.IsValid() { // a node port
+		f.Addr = anyAddress(family)
+	}
+	e, p := x.at(f)
+	if e == nil {
+		return k, 0, false
+	}
+	return e.key, p.Port, true
+}
+
+// Slots are the backends of all fronts of a family. They never change.
+type Slots = immutable.Set[program.Slot]
+
+// Slots returns those of both families, as they are now.
+func (x *Index) Slots() []Slots {
+	list := make([]Slots, 0, len(x.parts))
+	for i := range x.parts {
+		list = append(list, x.parts[i].slots)
+	}
+	return list
 }
 
 // Set changes the settings. It costs a computation of every Service.

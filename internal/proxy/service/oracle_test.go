@@ -3,6 +3,7 @@
 package service
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -100,4 +101,54 @@ func checkHealth(t *rapid.T, snap *cluster.ServiceSnapshot, set Settings, m *Mod
 	if len(m.Health) != len(want) {
 		t.Fatalf("%v, want %v", m.Health, want)
 	}
+}
+
+// Who calls an address and port calls the Service that the oracle says.
+func TestTheOracleAgreesWithTheNames(t *testing.T) {
+	named, unnamed, nodePorts := 0, 0, 0
+	enough := func() bool { return min(named, unnamed, nodePorts) >= 100 }
+	gen.CheckUntil(t, enough, func(t *rapid.T) {
+		set, w := settings(t), &gen.Services{}
+		x := NewIndex(set)
+		for range rapid.SampledFrom([]int{40, 30, 20, 10}).Draw(t, "steps") {
+			if err := x.Apply(context.Background(), w.Change(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		snap := w.Snapshot(t)
+		for _, p := range gen.Packets(t) {
+			want := oracle.Judge(snap, oracle.Settings(set), oracle.Packet(p))
+			key, port, ok := x.Named(program.Front{Addr: p.Dst, Protocol: inet.Protocol(p.Protocol), Port: p.Port})
+			if key != want.Service || port != want.ServicePort || ok != (want.Service != cluster.Key{}) {
+				t.Fatalf("%+v: %s:%d, %t; the oracle says %s:%d", p, key, port, ok, want.Service, want.ServicePort)
+			}
+			for _, b := range want.Backends {
+				if !leads(x, want.Service, want.ServicePort, p.Protocol, b.To) {
+					t.Fatalf("%+v: %s leads to %s, no slot of it does", p, want.Service, b.To)
+				}
+			}
+			switch {
+			case !ok:
+				unnamed++
+			case slices.Contains(set.NodePortAddresses, p.Dst):
+				nodePorts++
+			default:
+				named++
+			}
+		}
+	})
+}
+
+// leads reports whether a slot of a front of the Service's port has the backend.
+func leads(x *Index, service cluster.Key, port uint16, protocol cluster.Protocol, to netip.AddrPort) bool {
+	for _, set := range x.Slots() {
+		for s := range set.All() {
+			key, number, ok := x.Owner(s.Front, inet.FamilyOf(to.Addr()))
+			if ok && key == service && number == port && s.Front.Protocol == inet.Protocol(protocol) &&
+				s.Addr == to.Addr() && s.Port == to.Port() {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -49,6 +49,13 @@ func (p *part) publish() *program.Program {
 	return &out
 }
 
+// at returns what the part's program says about packets to an address, protocol and port. It changes nothing.
+func (p *part) at(to program.Front) (program.Route, program.Fate) {
+	out := p.frame
+	out.Routes, out.ClusterAddresses = p.routes, p.addresses.set
+	return out.At(to)
+}
+
 // tally is a set that knows how often an element was added. Most are in it once.
 type tally[E immutable.Hasher] struct {
 	set  immutable.Set[E]
