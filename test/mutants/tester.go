@@ -53,6 +53,7 @@ func suites() map[string][]string {
 		"internal/kernel/nft":             {"kernel/nft", "netpol/ruleset", "proxy/ruleset"},
 		"internal/proxy/program":          {"proxy/program"},
 		"internal/proxy/ruleset":          {"proxy/ruleset"},
+		"internal/proxy/ipvs":             {"proxy/ipvs"},
 		"internal/proxy/stale":            {"proxy/stale", "proxy/ruleset"},
 		"internal/proxy/tables":           {"proxy/tables"},
 		"internal/proxy/foreign":          {"proxy/foreign"},
@@ -72,7 +73,7 @@ func suites() map[string][]string {
 // the seed, keep failures out of the tree and do not look for small examples.
 func randomised() []string {
 	return []string{"agent", "netpol/denied", "netpol/policy", "netpol/compile", "netpol/ruleset", "proxy/program",
-		"proxy/ruleset", "proxy/service", "proxy/stale",
+		"proxy/ipvs", "proxy/ruleset", "proxy/service", "proxy/stale",
 		"source/manifest"}
 }
 

@@ -35,6 +35,8 @@ func suites() []suite {
 	return []suite{
 		{Name: "nft", Package: "internal/kernel/nft"},
 		{Name: "ipvs", Package: "internal/kernel/ipvs"},
+		{Name: "ipvs-host", Package: "internal/proxy/ipvs/host"},
+		{Name: "ipvs-packets", Package: "internal/proxy/ruleset", Part: "IPVS"},
 		{Name: "ruleset", Package: "internal/netpol/ruleset", Part: usualRules},
 		{Name: "datapath", Package: "internal/datapath"},
 		{Name: "lab", Package: "internal/lab"},

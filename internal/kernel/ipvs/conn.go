@@ -66,6 +66,9 @@ func (c *Conn) List() (list []Listed, err error) {
 	return list, nil
 }
 
+// Destinations returns those of a virtual service, sorted. One that is not there has none.
+func (c *Conn) Destinations(id ID) ([]Held, error) { return c.destinations(toLib(Service{ID: id})) }
+
 // destinations returns those of a virtual service, sorted. One that was deleted meanwhile has none.
 func (c *Conn) destinations(s lib.Service) (list []Held, err error) {
 	found, err := c.client.Destinations(s)

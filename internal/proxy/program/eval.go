@@ -31,6 +31,7 @@ const (
 	Rejected
 	Forwarded // to a backend
 	NotOurs   // the proxy leaves the packet as it is
+	Left      // to IPVS, for a backend
 )
 
 // Outcome is the result of Eval.
@@ -38,7 +39,8 @@ type Outcome struct {
 	Fate Fate
 	// Backend is the new destination, if the packet is forwarded.
 	Backend Backend
-	// Masqueraded is true if the node's address replaces the source.
+	// Masqueraded is true if the node's address replaces the source. If the packet is left to IPVS and comes
+	// back to its own sender, it is replaced all the same, where Loops has the sender.
 	Masqueraded bool
 }
 
@@ -82,8 +84,11 @@ func (p *Program) follow(r Route, packet Packet, m Memory, choose func(count int
 	}
 	pick := p.PickOf(r, packet)
 	if pick.Count == 0 {
-		if pick.Otherwise == Reject {
+		switch pick.Otherwise {
+		case Reject:
 			return Outcome{Fate: Rejected}, m
+		case Leave:
+			return Outcome{Fate: Left, Masqueraded: p.masqueradesAll(pick.Masquerade, packet.Src)}, m
 		}
 		return Outcome{Fate: Dropped}, m
 	}
@@ -125,11 +130,12 @@ func (p *Program) admits(name string, client netip.Addr) bool {
 }
 
 func (p *Program) masquerades(m Masquerade, client netip.Addr, to Backend) bool {
-	switch {
-	case m == Always, m == Strangers && !within(p.ClusterPods, client):
-		return true
-	}
-	return client == to.Addr && p.Loops.Has(inet.Element{Addr: client})
+	return p.masqueradesAll(m, client) || client == to.Addr && p.Loops.Has(inet.Element{Addr: client})
+}
+
+// masqueradesAll reports whether the client's source is replaced whatever the backend is.
+func (p *Program) masqueradesAll(m Masquerade, client netip.Addr) bool {
+	return m == Always || m == Strangers && !within(p.ClusterPods, client)
 }
 
 // Route returns the route of a front.

@@ -189,6 +189,41 @@ func TestAStickyClientComesBack(t *testing.T) {
 	}
 }
 
+// What is left to IPVS is masqueraded for the same clients.
+func TestLeavingToIPVS(t *testing.T) {
+	for m, want := range map[Masquerade][2]string{Never: {"left", "left"}, Strangers: {"left", "left, masqueraded"},
+		Always: {"left, masqueraded", "left, masqueraded"}} {
+		p, f := example(), front("10.96.0.1:80", inet.TCP)
+		r, _ := p.Route(f)
+		p.Routes = p.Routes.Without(r)
+		r.Inside, r.Outside = Pick{Otherwise: Leave, Masquerade: m}, Pick{Otherwise: Leave, Masquerade: m}
+		p.Routes = p.Routes.With(r)
+		for i, src := range []string{thirdPod, stranger} {
+			packet := Packet{Protocol: f.Protocol, Src: addr(src), Dst: f.Addr, DstPort: f.Port}
+			got, _ := Eval(p, packet, Memory{}, func(int) int { t.Error("a backend was chosen"); return 0 })
+			if got.String() != want[i] {
+				t.Errorf("%d from %s: got %s, want %s", m, src, got, want[i])
+			}
+		}
+	}
+}
+
+func TestSchedulersHaveTheKernelsNames(t *testing.T) {
+	for name, want := range map[string]Schedule{"rr": {}, "lc": {Scheduler: LeastConnection},
+		"sh+fallback": {SourceHash, Fallback}, "dh": {Scheduler: DestinationHash}, "mh+port+third": {Maglev, ByPort | Third}} {
+		if got := want.String(); got != "scheduler "+name {
+			t.Errorf("got %q, want %q", got, "scheduler "+name)
+		}
+		scheduler, _, _ := strings.Cut(name, "+")
+		if got, ok := ParseScheduler(scheduler); !ok || got != want.Scheduler {
+			t.Errorf("%s is parsed as %s, %v", scheduler, got, ok)
+		}
+	}
+	if got, ok := ParseScheduler("wrr"); ok || got != RoundRobin {
+		t.Errorf("wrr is parsed as %s, %v", got, ok)
+	}
+}
+
 // Check refuses such a program; a packet that met it would not be let in.
 func TestAnAdmissionWithoutAListAdmitsNobody(t *testing.T) {
 	p := example()

@@ -73,7 +73,38 @@ type Route struct {
 	// Sticky is how long after its last connection a client comes back to the same backend; 0 for no
 	// affinity.
 	Sticky Seconds
+	// Schedule is how IPVS chooses a backend. Without IPVS each is as likely.
+	Schedule Schedule
 }
+
+// Schedule is how IPVS chooses among the backends of a front. The zero value takes them in turn.
+type Schedule struct {
+	Scheduler Scheduler
+	Options   Options
+}
+
+// Scheduler is one of those that a Service may ask for.
+type Scheduler uint8
+
+// The schedulers. With weights that are all the same, others of the kernel do the same as these.
+const (
+	RoundRobin      Scheduler = iota
+	LeastConnection           // the backend with the fewest connections
+	SourceHash                // by the client's address
+	DestinationHash           // by the front's address
+	Maglev                    // by the client's address, hardly changed by backends that come and go
+)
+
+// Options change what a scheduler does; they are the kernel's three. Both hashes of clients and Maglev have
+// Fallback and ByPort.
+type Options uint8
+
+// The options.
+const (
+	Fallback Options = 1 << iota // another backend instead of one that takes no connections
+	ByPort                       // by the client's port, too
+	Third
+)
 
 // Seconds is a number of seconds.
 type Seconds uint32
@@ -81,7 +112,7 @@ type Seconds uint32
 // Pick is a choice among the slots of a front: each of First to First+Count-1 is as likely.
 type Pick struct {
 	First, Count uint16
-	// Otherwise is the answer if Count is 0.
+	// Otherwise is the answer if Count is 0. With Leave only IPVS knows the backends.
 	Otherwise Answer
 	// Masquerade says for which clients the node puts its own address in place of theirs.
 	Masquerade Masquerade
@@ -94,6 +125,7 @@ type Answer uint8
 const (
 	Drop   Answer = iota
 	Reject        // TCP reset, or ICMP port unreachable
+	Leave         // none: IPVS, which comes later, chooses the backend
 )
 
 // Masquerade says for which clients the source is replaced.

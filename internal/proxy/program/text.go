@@ -25,6 +25,9 @@ func (p *Program) String() string {
 		if r.Sticky > 0 {
 			fmt.Fprintf(&b, " sticky %ds", r.Sticky)
 		}
+		if r.Schedule != (Schedule{}) {
+			fmt.Fprintf(&b, " %s", r.Schedule)
+		}
 		b.WriteString("\n")
 	}
 	for _, s := range slices.SortedFunc(p.Slots.All(), Slot.compare) {
@@ -77,19 +80,46 @@ func (s Slot) compare(o Slot) int {
 
 // String returns the range of slots and what happens to the source, or the answer.
 func (p Pick) String() string {
-	if p.Count == 0 {
+	source := [...]string{Never: "", Strangers: " masquerade strangers", Always: " masquerade"}[p.Masquerade]
+	switch {
+	case p.Count == 0 && p.Otherwise == Leave:
+		return "leave" + source
+	case p.Count == 0:
 		return p.Otherwise.String()
 	}
-	source := [...]string{Never: "", Strangers: " masquerade strangers", Always: " masquerade"}[p.Masquerade]
 	return fmt.Sprintf("%d+%d%s", p.First, p.Count, source)
 }
 
-// String returns "drop" or "reject".
+// String returns "drop", "reject" or "leave".
 func (a Answer) String() string {
-	if a == Reject {
-		return "reject"
+	return [...]string{Drop: "drop", Reject: "reject", Leave: "leave"}[a]
+}
+
+// String returns the kernel's name of the scheduler.
+func (s Scheduler) String() string {
+	return [...]string{RoundRobin: "rr", LeastConnection: "lc", SourceHash: "sh", DestinationHash: "dh",
+		Maglev: "mh"}[s]
+}
+
+// ParseScheduler returns the scheduler with that name.
+func ParseScheduler(name string) (s Scheduler, ok bool) {
+	for s = RoundRobin; s <= Maglev; s++ {
+		if s.String() == name {
+			return s, true
+		}
 	}
-	return "drop"
+	return RoundRobin, false
+}
+
+// String returns the scheduler's name and its options, as in "scheduler mh+fallback".
+func (s Schedule) String() string {
+	text := "scheduler " + s.Scheduler.String()
+	for i, name := range []string{"fallback", "port", "third"} {
+		if s.Options&(1<<i) != 0 {
+			text += "+" + name
+		}
+	}
+	return text
 }
 
 // String returns address and port.
@@ -97,12 +127,14 @@ func (b Backend) String() string { return netip.AddrPortFrom(b.Addr, b.Port).Str
 
 // String returns the word for the fate.
 func (f Fate) String() string {
-	return [...]string{"dropped", "rejected", "forwarded", "not ours"}[f]
+	return [...]string{"dropped", "rejected", "forwarded", "not ours", "left"}[f]
 }
 
 // String returns the fate and, for a forwarded packet, where it goes.
 func (o Outcome) String() string {
 	switch {
+	case o.Fate == Left && o.Masqueraded:
+		return "left, masqueraded"
 	case o.Fate != Forwarded:
 		return o.Fate.String()
 	case o.Masqueraded:

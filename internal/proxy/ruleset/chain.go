@@ -4,10 +4,12 @@ package ruleset
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/proxy/program"
 )
 
 // chains returns all chains. Those of different shapes overlap: each is made once.
@@ -56,14 +58,18 @@ func (b builder) base() []*nft.Chain {
 		return &nft.Base{Type: "nat", Hook: hook, Priority: priority}
 	}
 	first := []nft.Rule{b.rule("", nft.JumpTo(chainFront))}
+	translated := []nft.Statement{nft.MatchTranslated{}}
+	if b.settings.IPVS {
+		translated = nil
+	}
 	return []*nft.Chain{
 		{Name: chainPrerouting, Base: nat("prerouting", priorityDestination), Rules: first},
 		{Name: chainOutput, Base: nat("output", priorityDestination), Rules: first},
 		{Name: chainPostrouting, Base: nat("postrouting", prioritySource), Rules: []nft.Rule{
-			b.rule("clients that would get the answer past this node", nft.MatchTranslated{},
-				nft.MatchMark{Bits: b.settings.Mark}, nft.ClearMark{Bits: b.settings.Mark}, nft.Masquerade{}),
-			b.rule("a backend to itself", nft.MatchTranslated{}, b.lookup(nft.SourceDestination, setLoops),
-				nft.Masquerade{}),
+			b.rule("clients that would get the answer past this node", slices.Concat(translated, []nft.Statement{
+				nft.MatchMark{Bits: b.settings.Mark}, nft.ClearMark{Bits: b.settings.Mark}, nft.Masquerade{}})...),
+			b.rule("a backend to itself", slices.Concat(translated, []nft.Statement{
+				b.lookup(nft.SourceDestination, setLoops), nft.Masquerade{}})...),
 		}},
 		b.chain(chainFront,
 			b.rule("", b.verdict(nft.Front, setServices)),
@@ -118,12 +124,15 @@ func (c *collector) shape(s shape) {
 		}
 		return
 	}
-	for _, p := range []struct {
-		first, count uint16
-		chain        string
-	}{{s.inside.First, s.inside.Count, s.pick(s.inside)}, {s.outside.First, s.outside.Count, s.pick(s.outside)}} {
-		if p.count > 0 {
-			c.pick(p.chain, choice{p.first, p.count, s.port, s.sticky})
+	for _, p := range []program.Pick{s.inside, s.outside} {
+		switch {
+		case p.Count > 0:
+			to := choice{p.First, p.Count, s.port, s.sticky}
+			c.choose(to)
+			c.mark(p.Masquerade, s.pick(p), to.name())
+		case p.Otherwise == program.Leave:
+			c.leave()
+			c.mark(p.Masquerade, s.pick(p), chainLeave)
 		}
 	}
 	if s.inside != s.outside && c.begin(name) {
@@ -135,20 +144,26 @@ func (c *collector) shape(s shape) {
 	}
 }
 
-// pick makes the chain of a choice, and the one before it that marks packets to be masqueraded.
-func (c *collector) pick(name string, to choice) {
-	c.choose(to)
-	if name == to.name() || !c.begin(name) {
+// mark makes the chain before another one that marks the packets that are to be masqueraded.
+func (c *collector) mark(whom program.Masquerade, name, next string) {
+	if whom == program.Never || !c.begin(name) {
 		return
 	}
-	mark, next := nft.SetMark{Bits: c.settings.Mark}, nft.GoTo(to.name())
-	if name == "masquerade-"+to.name() {
-		c.add(name, c.rule("", mark), c.rule("", next))
+	mark, on := nft.SetMark{Bits: c.settings.Mark}, nft.GoTo(next)
+	if whom == program.Always {
+		c.add(name, c.rule("", mark), c.rule("", on))
 		return
 	}
 	stranger := c.lookup(nft.Source, setClusterPods)
 	stranger.Negate = true
-	c.add(name, c.rule("", stranger, mark), c.rule("", next))
+	c.add(name, c.rule("", stranger, mark), c.rule("", on))
+}
+
+// leave makes the chain of connections that IPVS takes, after this one.
+func (c *collector) leave() {
+	if c.begin(chainLeave) {
+		c.add(chainLeave, c.rule("", nft.Verdict{Kind: nft.Accept}))
+	}
 }
 
 // choose makes the chain that chooses a backend. If the chosen one was just taken away, the first one is

@@ -17,6 +17,7 @@ import (
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
+	"github.com/podwall/podwall/internal/proxy/ipvs"
 	"github.com/podwall/podwall/internal/proxy/program"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
 )
@@ -26,24 +27,29 @@ var update = flag.Bool("update", false, "write the golden texts anew")
 // The rulesets are read by people: a change of them is reviewed as text. Rewrite with: make golden
 func TestGoldenRulesets(t *testing.T) {
 	for _, e := range examples() {
-		file := filepath.Join("testdata", fmt.Sprintf("example%d.nft", e.family))
-		p := e.program()
-		if err := p.Check(); err != nil {
+		golden(t, fmt.Sprintf("example%d.nft", e.family), e.program(), ruleset.Settings{})
+		golden(t, fmt.Sprintf("ipvs%d.nft", e.family), ipvs.Of(e.program()).Tables, ruleset.Settings{IPVS: true})
+	}
+}
+
+func golden(t *testing.T, name string, p *program.Program, s ruleset.Settings) {
+	t.Helper()
+	file := filepath.Join("testdata", name)
+	if err := p.Check(); err != nil {
+		t.Fatal(err)
+	}
+	got := ruleset.Render(p, s).String()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		got := ruleset.Render(p, ruleset.Settings{}).String()
-		if *update {
-			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(string(want), got); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", file, diff)
-		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", file, diff)
 	}
 }
 
@@ -103,6 +109,25 @@ func TestRulesetsGoThroughTheKernelAndThroughText(t *testing.T) {
 			other := nftrun.Namespace(t)
 			nftrun.Run(t, other, text, "-f", "-")
 			inKernel(t, how, connIn(t, other, e.family), want)
+		}
+	}
+}
+
+// The same of tables that leave connections to IPVS, and of the way from tables that do not and back.
+func TestTablesThatLeaveConnectionsGoThroughTheKernel(t *testing.T) {
+	for _, e := range examples() {
+		alone := ruleset.Render(e.program(), ruleset.Settings{})
+		beside := ruleset.Render(ipvs.Of(e.program()).Tables, ruleset.Settings{IPVS: true})
+		ns := nftrun.Namespace(t)
+		c := connIn(t, ns, e.family)
+		var is *nft.Table
+		for _, want := range []*nft.Table{beside, alone, beside} {
+			if err := c.Commit(nft.Diff(is, want)); err != nil {
+				t.Fatal(err)
+			}
+			inKernel(t, "netlink", c, want)
+			nftrun.Run(t, ns, "", "list", "ruleset")
+			is = want
 		}
 	}
 }

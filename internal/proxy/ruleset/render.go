@@ -53,6 +53,7 @@ const (
 	chainUnknownPort = "unknown-port"
 	chainNoBackend   = "no-backend"
 	chainSilent      = "no-backend-silent"
+	chainLeave       = "leave-to-ipvs"
 
 	setServices      = "services"
 	setNodePorts     = "node-ports"
@@ -78,6 +79,9 @@ type Settings struct {
 	// Affinity is the number of clients that are remembered for a sticky front. Further ones get a backend
 	// at random each time.
 	Affinity uint32
+	// IPVS says that programs may leave connections to IPVS. It does not tell connection tracking that it
+	// translates them, so the mark alone says what is masqueraded.
+	IPVS bool
 }
 
 // The defaults of Settings.

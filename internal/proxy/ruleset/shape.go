@@ -27,10 +27,14 @@ func shapeOf(r program.Route) shape {
 
 // plain returns the pick without what has no effect.
 func plain(p program.Pick) program.Pick {
-	if p.Count == 0 {
+	switch {
+	case p.Count > 0:
+		p.Otherwise = 0
+	case p.Otherwise == program.Leave:
+		return program.Pick{Otherwise: p.Otherwise, Masquerade: p.Masquerade}
+	default:
 		return program.Pick{Otherwise: p.Otherwise}
 	}
-	p.Otherwise = 0
 	return p
 }
 
@@ -56,13 +60,16 @@ func (s shape) admitted() shape {
 
 // pick returns the name of the chain of a pick.
 func (s shape) pick(p program.Pick) string {
-	if p.Count == 0 {
-		if p.Otherwise == program.Reject {
-			return chainNoBackend
-		}
+	whom := [...]string{program.Never: "", program.Strangers: "strangers-", program.Always: "masquerade-"}
+	switch {
+	case p.Count > 0:
+	case p.Otherwise == program.Reject:
+		return chainNoBackend
+	case p.Otherwise == program.Leave:
+		return whom[p.Masquerade] + chainLeave
+	default:
 		return chainSilent
 	}
-	whom := [...]string{program.Never: "", program.Strangers: "strangers-", program.Always: "masquerade-"}
 	return whom[p.Masquerade] + choice{p.First, p.Count, s.port, s.sticky}.name()
 }
 

@@ -52,6 +52,7 @@ type world struct {
 	actual   *nft.Table
 	names    map[netip.Addr]string
 	ours     []netip.Addr // addresses of the node
+	ipvs     *balanced    // serves by IPVS; nil: by the tables alone
 }
 
 // newWorld makes one for a family.
@@ -193,6 +194,9 @@ func (w *world) apply(t *testing.T, p *program.Program) (entries int) {
 	t.Helper()
 	p.NodeAddresses = []netip.Addr{w.node}
 	check(t, p.Check())
+	if w.ipvs != nil {
+		return w.ipvs.apply(t, w, p)
+	}
 	next := w.renderer.Render(p, ruleset.Settings{})
 	check(t, w.conn.Commit(nft.Diff(w.actual, next)))
 	if w.program != nil {

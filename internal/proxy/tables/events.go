@@ -44,6 +44,9 @@ func (e *events) own(port uint32) bool {
 // Changed receives when an Apply has something to do that no change of the model asks for.
 func (e *events) Changed() <-chan struct{} { return e.wake }
 
+// Wake makes Changed receive, for an owner that has something to do. Any goroutine may call it.
+func (e *events) Wake() { e.wake.Set() }
+
 func (e *events) note(n nft.Notice) {
 	if !n.Table && !n.Lost {
 		return // what others do elsewhere does not concern the tables

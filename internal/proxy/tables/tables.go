@@ -57,6 +57,19 @@ type Desired struct {
 	// Serving reports whether a backend may keep the clients that it has, although no new ones go to it. Nil
 	// means that none may.
 	Serving stale.Serving
+	// Tables returns what the tables do of the model's program, where another part of the kernel does the
+	// rest. Nil means that they do all of it.
+	Tables func(inet.Family) *program.Program
+	// Entered is called when the table of a family is in force, before what went is ended. May be nil.
+	Entered func(inet.Family) error
+}
+
+// tables returns the program of the table of a family.
+func (d Desired) tables(f inet.Family) *program.Program {
+	if d.Tables == nil {
+		return d.Model.Program(f)
+	}
+	return d.Tables(f)
 }
 
 // Report says what an Apply found and did.
@@ -235,6 +248,8 @@ type table struct {
 	// settled is the program to which the remembered clients and the connections agree; nil if they may
 	// have begun under any program, or under none.
 	settled *program.Program
+	// sticky is the program of the table at that time.
+	sticky *program.Program
 }
 
 // trust notes from the error whether the connection is still usable, and returns the error.
@@ -248,7 +263,8 @@ func (t *Tables) apply(ctx context.Context, f *table, p *program.Program, want D
 	if err := t.read(ctx, f, report); err != nil {
 		return f.trust(err)
 	}
-	desired := f.renderer.Render(p, t.settings)
+	tabled := want.tables(p.Family)
+	desired := f.renderer.Render(tabled, t.settings)
 	ops := nft.Diff(f.actual, desired)
 	if err := f.conn.CommitUntil(ctx, ops); err != nil {
 		f.known, f.wrote = false, nil
@@ -262,7 +278,12 @@ func (t *Tables) apply(ctx context.Context, f *table, p *program.Program, want D
 	if err := t.committed(len(ops)); err != nil {
 		return err
 	}
-	if err := t.settle(f, p, want, report); err != nil {
+	if want.Entered != nil {
+		if err := want.Entered(p.Family); err != nil {
+			return err
+		}
+	}
+	if err := t.settle(f, p, tabled, want, report); err != nil {
 		report.Unsettled = errors.Join(report.Unsettled, fmt.Errorf("%s: %w", ruleset.Table(p.Family), err))
 	}
 	return nil
@@ -282,7 +303,7 @@ func (t *Tables) read(ctx context.Context, f *table, report *Report) error {
 		drift := len(nft.Diff(actual, f.wrote))
 		report.Drift += drift
 		if drift > 0 {
-			f.settled = nil // connections began without our rules, or with other ones
+			f.settled, f.sticky = nil, nil // connections began without our rules, or with other ones
 		}
 	}
 	f.actual, f.known = actual, true
@@ -304,11 +325,11 @@ func (t *Tables) committed(changes int) error {
 
 // settle forgets the clients of backends that went, and ends connections that would go on to them. It runs
 // after the change is in the kernel: until then clients are sent there.
-func (t *Tables) settle(f *table, p *program.Program, want Desired, report *Report) error {
+func (t *Tables) settle(f *table, p, tabled *program.Program, want Desired, report *Report) error {
 	if f.settled == p {
 		return nil
 	}
-	forgotten, err := ruleset.Forget(f.conn, p, ruleset.StickyChanges(f.settled, p), t.settings, want.Own)
+	forgotten, err := ruleset.Forget(f.conn, tabled, ruleset.StickyChanges(f.sticky, tabled), t.settings, want.Own)
 	report.Forgotten += forgotten
 	if err != nil {
 		return f.trust(err)
@@ -319,7 +340,7 @@ func (t *Tables) settle(f *table, p *program.Program, want Desired, report *Repo
 		t.failed = true
 		return err
 	}
-	f.settled = p
+	f.settled, f.sticky = p, tabled
 	return nil
 }
 

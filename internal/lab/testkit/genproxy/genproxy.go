@@ -139,6 +139,8 @@ func withFront(t *rapid.T, p *program.Program, f program.Front) *program.Program
 	}
 	r := program.Route{Front: f, Inside: pick(), Admission: rapid.SampledFrom([]string{"", "a"}).Draw(t, "admission"),
 		Sticky: sticky}
+	r.Schedule.Scheduler = program.Scheduler(small("scheduler", int(program.Maglev)))
+	r.Schedule.Options = program.Options(small("options", 7))
 	if r.Outside = r.Inside; rapid.Bool().Draw(t, "inside differs") {
 		r.Outside = pick()
 	}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ipvs
+
+import (
+	"slices"
+
+	"github.com/podwall/podwall/internal/kernel/ipvs"
+)
+
+// Changes lead from the virtual services of the kernel to those of a plan.
+type Changes struct {
+	// Before are done before the tables lead to IPVS, After when they no longer lead to what is deleted. In
+	// the order of Before, a virtual service that has destinations before and after always has some.
+	Before, After []ipvs.Op
+	// Draining are virtual services with destinations that get no new connections, and go when those that
+	// they have ended. They must be looked at again.
+	Draining []ipvs.ID
+	// Taken are IDs at which another program has a virtual service. It stays.
+	Taken []ipvs.ID
+}
+
+// Keep reports whether a destination that the plan does not have may serve the connections that it has to
+// their end, as that of a terminating pod.
+type Keep func(ipvs.ID, ipvs.Backend) bool
+
+// weight is that of every destination that gets connections.
+const weight = 1
+
+// Diff returns the changes at some IDs. Nothing that is not Own is changed.
+func Diff(actual map[ipvs.ID]ipvs.Listed, want map[ipvs.ID]Virtual, at []ipvs.ID, keep Keep) (c Changes) {
+	for _, id := range at {
+		is, there := actual[id]
+		v, wanted := want[id]
+		switch {
+		case there && !Own(is.Service):
+			if wanted {
+				c.Taken = append(c.Taken, id)
+			}
+		case !there && wanted:
+			c.Before = append(c.Before, ipvs.Op{Kind: ipvs.AddService, Service: v.Service})
+			c.change(id, nil, v.Backends, keep)
+		case there && wanted:
+			if is.Service != v.Service {
+				c.Before = append(c.Before, ipvs.Op{Kind: ipvs.EditService, Service: v.Service})
+			}
+			c.change(id, is.Destinations, v.Backends, keep)
+		case there && !slices.ContainsFunc(is.Destinations, func(h ipvs.Held) bool { return lasts(id, h, keep) }):
+			c.After = append(c.After, ipvs.Op{Kind: ipvs.DeleteService, Service: ipvs.Service{ID: id}})
+		case there:
+			c.change(id, is.Destinations, nil, keep)
+		}
+	}
+	return c
+}
+
+// lasts reports whether a destination that is not wanted has connections to serve.
+func lasts(id ipvs.ID, h ipvs.Held, keep Keep) bool {
+	return h.Connections() > 0 && keep != nil && keep(id, h.Backend)
+}
+
+// change brings the destinations of a virtual service to those that are wanted: new ones come first. Both
+// lists are sorted.
+func (c *Changes) change(id ipvs.ID, actual []ipvs.Held, want []ipvs.Backend, keep Keep) {
+	op := func(kind ipvs.Kind, b ipvs.Backend, weight uint32) {
+		c.Before = append(c.Before, ipvs.Op{Kind: kind, Service: ipvs.Service{ID: id},
+			Destination: ipvs.Destination{Backend: b, Weight: weight}})
+	}
+	for _, b := range want {
+		i, found := slices.BinarySearchFunc(actual, b, func(h ipvs.Held, b ipvs.Backend) int { return h.Compare(b) })
+		switch {
+		case !found:
+			op(ipvs.AddDestination, b, weight)
+		case actual[i].Weight != weight || actual[i].Other:
+			op(ipvs.EditDestination, b, weight)
+		}
+	}
+	drains := false
+	for _, h := range actual {
+		_, wanted := slices.BinarySearchFunc(want, h.Backend, ipvs.Backend.Compare)
+		switch {
+		case wanted:
+		case !lasts(id, h, keep):
+			op(ipvs.DeleteDestination, h.Backend, 0)
+		default:
+			drains = true
+			if h.Weight != 0 {
+				op(ipvs.EditDestination, h.Backend, 0)
+			}
+		}
+	}
+	if drains {
+		c.Draining = append(c.Draining, id)
+	}
+}

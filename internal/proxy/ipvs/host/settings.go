@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package host
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// setting is a sysctl that IPVS needs.
+type setting struct {
+	name, value string
+	without     string // what goes wrong without it
+}
+
+// tracking must be on: packets of IPVS would pass the policies unseen, and nothing could be masqueraded.
+const tracking = "net/ipv4/vs/conntrack"
+
+func settings() []setting {
+	return []setting{
+		{"net/ipv4/vs/expire_nodest_conn", "1", "connections to endpoints that are gone hang"},
+		{"net/ipv4/vs/expire_quiescent_template", "1", "clients with affinity come back to endpoints that end"},
+		{"net/ipv4/conf/all/arp_ignore", "1", "the node answers ARP for addresses of Services that others announce"},
+		{"net/ipv4/conf/all/arp_announce", "2", "the node announces addresses of Services in ARP"},
+	}
+}
+
+// settings sets what IPVS needs. An error says that policies would not hold: nothing may be led to IPVS then.
+func (p *Proxy) settings() error {
+	if err := p.write(tracking, "1"); err != nil {
+		return fmt.Errorf("IPVS would hide the packets of Services from policies: sysctl %s=1: %w%s",
+			dotted(tracking), err, readOnly(err))
+	}
+	p.set = nil
+	for _, s := range settings() {
+		if err := p.write(s.name, s.value); err != nil {
+			p.set = append(p.set, Problem{"sysctl " + dotted(s.name), fmt.Sprintf("%s: %v", s.without, err),
+				fmt.Sprintf("sysctl %s=%s on the node%s", dotted(s.name), s.value, readOnly(err))})
+		}
+	}
+	return nil
+}
+
+// write sets a sysctl, unless it has the value.
+func (p *Proxy) write(name, value string) error {
+	is, err := p.sysctls.Read(name)
+	if err != nil || is == value {
+		return err
+	}
+	if err := p.sysctls.Write(name, value); err != nil {
+		return err
+	}
+	p.log.Info("setting changed for IPVS", "setting", dotted(name), "was", is, "value", value)
+	return nil
+}
+
+func dotted(name string) string { return strings.ReplaceAll(name, "/", ".") }
+
+// readOnly says what helps where a container has the settings for reading only.
+func readOnly(err error) string {
+	if !errors.Is(err, unix.EROFS) {
+		return ""
+	}
+	return "; or let the agent do it: mount the node's /proc/sys/net into its container at DIR/net, writable, and " +
+		"run it with --sysctl-root=DIR"
+}

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package host
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/podwall/podwall/internal/inet"
+	kernel "github.com/podwall/podwall/internal/kernel/ipvs"
+	"github.com/podwall/podwall/internal/proxy/ipvs"
+	"github.com/podwall/podwall/internal/proxy/program"
+	"github.com/podwall/podwall/internal/proxy/tables"
+)
+
+// turn is one Apply.
+type turn struct {
+	*Proxy
+	want   tables.Desired
+	known  bool // what the kernel has was known before
+	plans  [len(inet.Families)]ipvs.Plan
+	parts  [len(inet.Families)]part
+	taken  []kernel.ID
+	failed []error
+
+	ops, drift int
+}
+
+// part is what is left to do for a family when its table is in force.
+type part struct {
+	after  []kernel.Op
+	appear []netip.Addr
+}
+
+// enter does for a family what comes before its table: virtual services and destinations that come, those
+// whose connections are awaited, and addresses that go. An address that goes must go before the table lets
+// packets to it pass to programs of the node.
+func (t *turn) enter(i int, f *family) {
+	p := t.want.Model.Program(f.Family)
+	keep := t.keep(p)
+	var at []kernel.ID
+	for {
+		plan := f.planner.Next(p, t.missing)
+		t.plans[i] = plan
+		at = union(at, t.ids(f, plan))
+		if t.known {
+			t.refresh(at)
+		}
+		c := ipvs.Diff(t.actual, plan.Virtual, at, keep)
+		if t.lacking(t.run(c.Before)) {
+			continue // the plan without the scheduler that the kernel does not have
+		}
+		t.count(f, plan, c)
+		t.taken = append(t.taken, c.Taken...)
+		f.draining = c.Draining
+		t.parts[i].after = c.After
+		break
+	}
+	t.addresses(i, f, at)
+}
+
+// ids returns the IDs to look at: those that changed, or all if the kernel was read just now.
+func (t *turn) ids(f *family, plan ipvs.Plan) []kernel.ID {
+	if t.known {
+		return union(plan.Changed, f.draining)
+	}
+	all := slices.Collect(maps.Keys(plan.Virtual))
+	for id := range t.actual {
+		if inet.FamilyOf(id.Addr) == f.Family {
+			all = append(all, id)
+		}
+	}
+	return union(all, nil)
+}
+
+// union returns the IDs of both lists, sorted.
+func union(a, b []kernel.ID) []kernel.ID {
+	all := slices.Concat(a, b)
+	slices.SortFunc(all, kernel.ID.Compare)
+	return slices.Compact(all)
+}
+
+// refresh reads how many connections destinations have of which some may go.
+func (t *turn) refresh(at []kernel.ID) {
+	for _, id := range at {
+		s, there := t.actual[id]
+		if !there || len(s.Destinations) == 0 {
+			continue
+		}
+		held, err := t.conn.Destinations(id)
+		if err != nil {
+			t.failed = append(t.failed, err)
+			continue
+		}
+		s.Destinations = held
+		t.actual[id] = s
+	}
+}
+
+// keep says which destinations may serve their connections to the end: those of backends that the front still
+// has for some clients, and of those that still serve.
+func (t *turn) keep(p *program.Program) ipvs.Keep {
+	return func(id kernel.ID, b kernel.Backend) bool {
+		f := ipvs.Front(p, id)
+		for n := uint16(0); ; n++ { // slots are numbered without a gap
+			s, ok := p.Slot(f, n)
+			if !ok {
+				return t.want.Serving != nil && t.want.Serving(f, program.Backend(b))
+			}
+			if s.Backend == program.Backend(b) {
+				return true
+			}
+		}
+	}
+}
+
+// run carries out operations, also after one that fails, and notes what the kernel has then. It returns those
+// that failed for want of a scheduler; other failures are noted.
+func (t *turn) run(ops []kernel.Op) (unscheduled []kernel.Op) {
+	for _, o := range ops {
+		switch err := t.conn.Do(o); {
+		case errors.Is(err, kernel.ErrScheduler) && o.Service.Scheduler != program.RoundRobin.String():
+			unscheduled = append(unscheduled, o)
+			return unscheduled // what follows is about this virtual service, or planned anew
+		case err != nil:
+			t.failed = append(t.failed, err)
+		default:
+			t.ops++
+			done(t.actual, o)
+		}
+	}
+	return nil
+}
+
+// lacking notes the schedulers that the kernel does not have, and reports whether there are any.
+func (t *turn) lacking(ops []kernel.Op) bool {
+	for _, o := range ops {
+		name := o.Service.Scheduler
+		t.log.Error("the kernel does not have a scheduler that Services ask for, they get rr", "scheduler", name)
+		t.missing = append(t.missing, name)
+		slices.Sort(t.missing)
+	}
+	return len(ops) > 0
+}
+
+// done notes an operation that succeeded.
+func done(actual map[kernel.ID]kernel.Listed, o kernel.Op) {
+	s := actual[o.Service.ID]
+	i, found := slices.BinarySearchFunc(s.Destinations, o.Destination.Backend,
+		func(h kernel.Held, b kernel.Backend) int { return h.Compare(b) })
+	switch o.Kind {
+	case kernel.AddService, kernel.EditService:
+		s.Service = o.Service
+	case kernel.DeleteService:
+		delete(actual, o.Service.ID)
+		return
+	case kernel.AddDestination, kernel.EditDestination:
+		if !found {
+			s.Destinations = slices.Insert(s.Destinations, i, kernel.Held{})
+		}
+		s.Destinations[i].Destination = o.Destination
+	case kernel.DeleteDestination:
+		if found {
+			s.Destinations = slices.Delete(s.Destinations, i, i+1)
+		}
+	}
+	actual[o.Service.ID] = s
+}
+
+// count counts the virtual services that others changed.
+func (t *turn) count(f *family, plan ipvs.Plan, c ipvs.Changes) {
+	if !t.known && f.applied {
+		differ := map[kernel.ID]bool{}
+		for _, o := range slices.Concat(c.Before, c.After) {
+			// What drained is deleted when its connections have ended: no other program did that.
+			drained := o.Kind == kernel.DeleteDestination || o.Kind == kernel.DeleteService
+			if !drained && !slices.Contains(plan.Changed, o.Service.ID) {
+				differ[o.Service.ID] = true
+			}
+		}
+		t.drift += len(differ)
+	}
+	f.applied = true
+}
+
+// addresses removes the addresses that go, and notes those that come.
+func (t *turn) addresses(i int, f *family, at []kernel.ID) {
+	look := map[netip.Addr]bool{}
+	for _, id := range at {
+		look[id.Addr] = true
+	}
+	if !t.known {
+		for a := range f.local {
+			look[a] = true
+		}
+	}
+	drains := map[netip.Addr]bool{}
+	p := t.want.Model.Program(f.Family)
+	for _, id := range f.draining {
+		drains[id.Addr] = ipvs.Front(p, id).Addr.IsValid()
+	}
+	for a := range look {
+		switch needed := t.plans[i].Local(a) || drains[a]; {
+		case needed && !f.local[a]:
+			t.parts[i].appear = append(t.parts[i].appear, a)
+		case !needed && f.local[a]:
+			if err := t.routes.remove(a); err != nil {
+				t.failed = append(t.failed, err)
+				continue
+			}
+			delete(f.local, a)
+		}
+	}
+}
+
+// leave does for a family what comes after its table: addresses that come, and virtual services that go.
+func (t *turn) leave(f inet.Family) error {
+	i := index(f)
+	var source netip.Addr
+	if of := t.want.Model.Program(f).NodeAddresses; len(of) > 0 {
+		source = of[0]
+	}
+	var failed []error
+	for _, a := range t.parts[i].appear {
+		if err := t.routes.add(a, source); err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		t.families[i].local[a] = true
+	}
+	before := t.failed
+	t.failed = nil
+	t.run(t.parts[i].after)
+	failed, t.failed = append(failed, t.failed...), before
+	return errors.Join(failed...)
+}
