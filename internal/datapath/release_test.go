@@ -75,7 +75,8 @@ func released(t *testing.T, filterHook bool) {
 	healthy(t, open(t, o), liars(append(own, pod)))
 	for _, to := range outside {
 		if err := send(t.Context(), to); err != nil {
-			t.Errorf("by the rules of today the node does not reach %s: %v", to, err)
+			t.Errorf("by the rules of today the node does not reach %s: %v\n%s\n%s", to, err,
+				run(t, "nft", "list", "counters"), listing(t))
 		}
 	}
 	older(t)

@@ -58,8 +58,11 @@ func (a *agent) ready() *agent {
 	return a
 }
 
+// failedPass is what the log says of a failed pass.
+const failedPass = "enforcing failed"
+
 // failures counts the failed passes in the log.
 func (a *agent) failures() int {
 	a.t.Helper()
-	return strings.Count(a.Log(), "enforcing failed")
+	return strings.Count(a.Log(), failedPass)
 }

@@ -7,6 +7,7 @@ package trial_test
 import (
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -93,6 +94,38 @@ func TestALostPacketIsNoDenial(t *testing.T) {
 	q.To, q.Dst = "", netip.MustParseAddr("198.51.100.1")
 	if got := ask(t, tr, s, q); got.Verdict != trial.Unknown || got.Problem == "" || got.Packets < 2 {
 		t.Errorf("answer %+v, want an unknown one after a second try", got)
+	}
+}
+
+// A kernel may leave out an answer that nobody dropped: the question is asked again, and what is never
+// answered is said.
+func TestWhatIsNotAnsweredIsAskedAgain(t *testing.T) {
+	if _, err := exec.LookPath("nft"); err != nil && os.Getenv("CI") != "true" {
+		t.Skip(err)
+	}
+	tr := newTrial(t, lab.Routed)
+	s, q := pair(twoPods)
+	q.Proto = packet.UDP
+	if got := ask(t, tr, s, q); got.Problem != "" || got.Packets != 1 {
+		t.Fatalf("answer %+v, want one without a problem", got)
+	}
+	for _, c := range []struct {
+		loses, problem string
+	}{{"quota 100 bytes", ""}, {"", "arrived, but no answer came back"}} { // the first one of them, all
+		cmd := exec.Command("nft", "table inet loss; flush ruleset; table inet loss { chain out { "+
+			"type filter hook output priority 0; icmp type destination-unreachable "+c.loses+" drop; }; }")
+		var said strings.Builder
+		cmd.Stdout, cmd.Stderr = &said, &said
+		if err := tr.Bed().Pod(s.Pods[1].Key).NS.Start(cmd); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatal(err, said.String())
+		}
+		got := ask(t, tr, s, q)
+		if got.Verdict != trial.Allowed || got.Problem != c.problem || got.Packets != 2 {
+			t.Errorf("answer %+v, want two packets and the problem %q", got, c.problem)
+		}
 	}
 }
 
