@@ -135,6 +135,22 @@ func (s Selector) Exact() []Label {
 	return s.parsed.exact
 }
 
+// Keys returns the keys of all labels on which the answer of Matches depends; a key may be there
+// twice.
+func (s Selector) Keys() (list []string) {
+	if s.parsed == nil {
+		return nil
+	}
+	requirements, _ := s.parsed.match.Requirements()
+	for i := range requirements {
+		list = append(list, requirements[i].Key())
+	}
+	for _, l := range s.parsed.large {
+		list = append(list, l.key)
+	}
+	return list
+}
+
 // Size returns the cost of the selector, in entries (see Budgets): the number of its values if it
 // only names values of one label, and more if it must be matched against every pod.
 func (s Selector) Size() int {

@@ -60,6 +60,16 @@ func (c *Cluster) Isolation(key cluster.Key) (*Isolation, error) {
 	return i, nil
 }
 
+// Isolated reports in which directions policies isolate the pod. Those in audit mode do not.
+func (c *Cluster) Isolated(pod *cluster.Pod) (ingress, egress bool) {
+	if !pod.Networked() {
+		return false, false
+	}
+	in, _ := c.selecting(program.Ingress, pod)
+	out, _ := c.selecting(program.Egress, pod)
+	return len(in) > 0, len(out) > 0
+}
+
 func (c *Cluster) selected(d program.Direction, pod *cluster.Pod) Selected {
 	isolating, others := c.selecting(d, pod)
 	s := Selected{Policies: []PolicyRules{}, Others: others}
