@@ -22,7 +22,7 @@ CONTAINERD := github.com/containerd/containerd/v2/cmd
 CONTAINERD_TAGS := no_btrfs no_devmapper no_zfs no_tracing no_grpc_tracing
 
 .PHONY: help build image release vulncheck demo test test-go fuzz lint vet golangci deploy bench
-.PHONY: prepare kubeapi kube-proxy kube helm netpol standin cni containerd e2e check vm vm-ipvs mutants soak golden clean FORCE
+.PHONY: pictures prepare kubeapi kube-proxy kube helm netpol standin cni containerd e2e check vm vm-ipvs mutants soak golden clean FORCE
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -122,6 +122,9 @@ e2e: build kube helm netpol cni containerd image ## try podwall as installed on 
 	@hack/prepare e2e
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -o bin/podwall-e2e ./test/cluster/e2e
 	bin/podwall-e2e $(value E2E)
+
+pictures: ## take the pictures of docs/ui.md again, with Debian's chromium
+	PODWALL_PICTURES=$(CURDIR)/docs go test ./test/browser -run Pictures -count=1
 
 deploy: ## render deploy/ from the Helm chart, and the chart's table of values
 	go test -C tools ./chart -count=1 -run Current -update

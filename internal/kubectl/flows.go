@@ -48,6 +48,9 @@ type flowsCommand struct {
 	// silent is true if nothing is said about nodes: who asks finds it in the report.
 	silent bool
 	asked  time.Time // when; find sets it
+	// each gets the flows that are followed, and told what is said, instead of the streams.
+	each func(*denied.Record) error
+	told func(string)
 
 	mu sync.Mutex // guards printing while flows come from several nodes
 }
@@ -302,6 +305,9 @@ func (c *flowsCommand) one(ctx context.Context, a agentPod) (got nodeAnswer) {
 func (c *flowsCommand) show(r *denied.Record) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.each != nil {
+		return c.each(r)
+	}
 	if c.output.form == "text" {
 		return c.output.print(c.source.streams, flowText(r), nil)
 	}
@@ -315,6 +321,10 @@ func (c *flowsCommand) show(r *denied.Record) error {
 func (c *flowsCommand) say(text string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.told != nil {
+		c.told(text)
+		return
+	}
 	c.source.say(text)
 }
 

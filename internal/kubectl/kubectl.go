@@ -94,7 +94,8 @@ something was found; ` + statusHelp + ` 130 interrupted.`,
   kubectl podwall generate -n shop --since 24h
   kubectl podwall status
   kubectl podwall wait -n shop web --for=enforced
-  kubectl podwall bundle`,
+  kubectl podwall bundle
+  kubectl podwall ui`,
 		Version: version,
 		Args:    command.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
@@ -102,7 +103,7 @@ something was found; ` + statusHelp + ` 130 interrupted.`,
 	root.AddCommand(newExplain(s), newCan(s),
 		newMatrix(s), newDiff(s), newLint(s), newRules(s), newFlows(s), newAudit(s),
 		newGenerate(s), newStatus(s), newWait(s),
-		newBundle(s, version))
+		newBundle(s, version), newUI(s))
 	command.Setup(root, s.Out, s.Err)
 	return root
 }

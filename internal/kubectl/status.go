@@ -83,26 +83,41 @@ type statusReport struct {
 	Unknown []string `json:"unknown"`
 }
 
-func (c *statusCommand) run(ctx context.Context) (err error) {
+func (c *statusCommand) run(ctx context.Context) error {
 	if err := c.output.check(); err != nil {
 		return err
 	}
-	patience, err := c.source.answerTime()
+	r, err := c.ask(ctx)
 	if err != nil {
 		return err
 	}
+	for _, why := range r.Unknown {
+		c.source.say("error: " + why)
+	}
+	if err := c.output.print(c.source.streams, r.String(), r); err != nil {
+		return err
+	}
+	return r.status()
+}
+
+// ask asks the API server and the agents.
+func (c *statusCommand) ask(ctx context.Context) (r statusReport, err error) {
+	patience, err := c.source.answerTime()
+	if err != nil {
+		return r, err
+	}
 	if c.facts == nil {
 		if c.facts, err = c.source.facts(); err != nil {
-			return err
+			return r, err
 		}
 	}
-	r := statusReport{Schema: statusSchema, Nodes: []enforcedNode{}, WithoutAgent: []string{}, Unknown: []string{}}
+	r = statusReport{Schema: statusSchema, Nodes: []enforcedNode{}, WithoutAgent: []string{}, Unknown: []string{}}
 	if r.Newest, r.Policies, err = c.facts.newest(ctx); err != nil {
 		r.Unknown = append(r.Unknown, err.Error())
 	}
 	var list []agentPod
 	if c.agents, list, err = c.source.findAgents(ctx, c.agents, c.node); err != nil {
-		return err
+		return r, err
 	}
 	r.Nodes = askEnforced(ctx, c.agents, list, patience)
 	c.again(ctx, &r, list, patience)
@@ -113,16 +128,7 @@ func (c *statusCommand) run(ctx context.Context) (err error) {
 		}
 		r.WithoutAgent = append(r.WithoutAgent, withoutAgent(nodes, list)...)
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	for _, why := range r.Unknown {
-		c.source.say("error: " + why)
-	}
-	if err := c.output.print(c.source.streams, r.String(), r); err != nil {
-		return err
-	}
-	return r.status()
+	return r, ctx.Err()
 }
 
 // again asks nodes once more that were behind: a policy may have changed a moment ago.

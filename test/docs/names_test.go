@@ -41,7 +41,7 @@ func allFlags(t *testing.T) []string {
 	for _, command := range []string{"demo", "run", "check", "ruleset", "bench packets", "bench web", "bench control"} {
 		cli.Run(t.Context(), "test", append(strings.Fields(command), "--help"), cli.Streams{Out: &text, Err: &text})
 	}
-	for _, command := range []string{"explain", "can", "matrix", "diff", "lint", "rules", "flows", "audit", "generate"} {
+	for _, command := range []string{"explain", "can", "matrix", "diff", "lint", "rules", "flows", "audit", "generate", "ui"} {
 		kubectl.Run(t.Context(), "test", []string{command, "--help"}, kubectl.Streams{Out: &text, Err: &text})
 	}
 	dir, err := programs()

@@ -120,7 +120,8 @@ func (o options) plugin() index.Plugin {
 			Homepage:         home + "/blob/main/docs/kubectl.md",
 			ShortDescription: "Explain which network policies allow or deny a flow",
 			Description: "Says why network policies allow or deny a flow between pods, Services, nodes\n" +
-				"and addresses, and which change would allow it. It reads a cluster or files,\n" +
+				"and addresses, and which change would allow it, also as a page in a browser\n" +
+				"of this machine (kubectl podwall ui). It reads a cluster or files,\n" +
 				"and writes to neither. The cluster does not have to run podwall.\n",
 		},
 	}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubectl
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/podwall/podwall/internal/cluster"
+	"github.com/podwall/podwall/internal/explain/matrix"
+	"github.com/podwall/podwall/internal/explain/reach"
+	"github.com/podwall/podwall/internal/kubectl/page"
+	"github.com/podwall/podwall/internal/logging"
+)
+
+// uiFlows is the question that waits for denied flows.
+const uiFlows = "flows"
+
+// uiAnswers has the answer to each question of the page.
+func uiAnswers(s *uiState, live *uiLive) map[string]page.Answer {
+	with := func(f func(*uiScene, context.Context, url.Values) (any, error)) page.Answer {
+		return func(ctx context.Context, q url.Values) (any, error) {
+			sc, done, err := s.take(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer done()
+			return f(sc, ctx, q)
+		}
+	}
+	return map[string]page.Answer{
+		"about": with(s.about), "graph": with((*uiScene).graphOf), "pairs": with((*uiScene).pairsOf),
+		"explain": with((*uiScene).explainOf), "end": with((*uiScene).endOf), "search": with((*uiScene).searchOf),
+		"policies": with((*uiScene).policiesOf),
+		"read": func(ctx context.Context, q url.Values) (any, error) {
+			if err := s.read(ctx); err != nil {
+				return nil, err
+			}
+			return with(s.about)(ctx, q)
+		},
+		"status": live.status, uiFlows: live.flows,
+	}
+}
+
+// uiState is what the page shows, as it was when it was read last.
+type uiState struct {
+	source  *source
+	reading chan struct{} // who reads has it
+	asking  chan struct{} // who asks the scene has it: one at a time
+	scene   *uiScene      // guarded by asking
+}
+
+func newUIState(s *source) *uiState {
+	return &uiState{source: s, reading: make(chan struct{}, 1), asking: make(chan struct{}, 1)}
+}
+
+// acquire waits for its turn.
+func acquire(ctx context.Context, turn chan struct{}) error {
+	select {
+	case turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for other questions: %w", ctx.Err())
+	}
+}
+
+// take returns the scene; it is the caller's until it calls done.
+func (s *uiState) take(ctx context.Context) (sc *uiScene, done func(), err error) {
+	if err := acquire(ctx, s.asking); err != nil {
+		return nil, nil, err
+	}
+	return s.scene, func() { <-s.asking }, nil
+}
+
+// read reads all objects. Meanwhile questions are answered from those that were read before.
+func (s *uiState) read(ctx context.Context) error {
+	if err := acquire(ctx, s.reading); err != nil {
+		return err
+	}
+	defer func() { <-s.reading }()
+	from := *s.source
+	read, err := from.read(ctx)
+	if err != nil {
+		return err
+	}
+	s.source.from.Text = from.from.Text // the standard input is read once
+	sc := newUIScene(read, time.Now())
+	if err := acquire(ctx, s.asking); err != nil {
+		return err
+	}
+	s.scene = sc
+	<-s.asking
+	return nil
+}
+
+// uiScene is a scene with what the page needs of it.
+type uiScene struct {
+	*scene
+	read     time.Time
+	reach    *reach.Map
+	ports    []matrix.Port
+	more     int // ports that are not among them
+	findings map[cluster.Key][]string
+	general  []string // findings about no policy, and notes
+	linted   bool
+}
+
+func newUIScene(sc *scene, at time.Time) *uiScene {
+	o := reach.Options{Workload: sc.workload, Hosts: usualHosts(sc),
+		Skip: func(a netip.Addr) bool { return !sc.asks(a.Is6()) }}
+	u := &uiScene{scene: sc, read: at, reach: reach.New(sc.snap, sc.answers, o)}
+	u.ports, u.more = sc.usualPorts()
+	return u
+}
+
+// aboutValue says what the page shows.
+type aboutValue struct {
+	Source string   `json:"source"`
+	Files  bool     `json:"files"`
+	Read   string   `json:"read"`
+	Pods   int      `json:"pods"`
+	Left   int      `json:"leftOut"`
+	Spaces int      `json:"namespaces"`
+	Rules  int      `json:"policies"`
+	Ports  []string `json:"ports"`
+	More   int      `json:"morePorts"`
+	Notes  []string `json:"notes"`
+}
+
+func (s *uiState) about(sc *uiScene, _ context.Context, _ url.Values) (any, error) {
+	v := aboutValue{Source: s.name(), Files: s.source.files(), Read: sc.readAt(),
+		Pods: len(sc.snap.Pods), Left: sc.reach.LeftOut(), Rules: len(sc.snap.Policies), More: sc.more,
+		Ports: []string{}, Notes: []string{}}
+	seen := map[string]bool{}
+	for _, p := range sc.snap.Pods {
+		seen[p.Key.Namespace] = true
+	}
+	v.Spaces = len(seen)
+	for _, p := range sc.ports {
+		v.Ports = append(v.Ports, p.String())
+	}
+	sc.lintOnce()
+	for _, text := range sc.general[:min(len(sc.general), maxNotes)] {
+		v.Notes = append(v.Notes, logging.Plain(text))
+	}
+	if more := len(sc.general) - maxNotes; more > 0 {
+		v.Notes = append(v.Notes, fmt.Sprintf("and %d more: see kubectl podwall lint", more))
+	}
+	return v, nil
+}
+
+func (sc *uiScene) readAt() string { return sc.read.UTC().Format(time.RFC3339) }
+
+// maxNotes is how many notes the page shows.
+const maxNotes = 50
+
+// name says where the objects come from.
+func (s *uiState) name() string {
+	if s.source.files() {
+		return logging.Plain("files " + strings.Join(s.source.from.Paths, ", "))
+	}
+	if config, err := s.source.cluster.ToRawKubeConfigLoader().RawConfig(); err == nil {
+		name := config.CurrentContext
+		if *s.source.cluster.Context != "" {
+			name = *s.source.cluster.Context
+		}
+		return logging.Plain("cluster " + name)
+	}
+	return "cluster"
+}
+
+// lintOnce sorts all findings by policy.
+func (sc *uiScene) lintOnce() {
+	if sc.linted {
+		return
+	}
+	sc.linted, sc.findings, sc.general = true, map[cluster.Key][]string{}, slices.Clone(sc.notes)
+	for _, f := range sc.lint(false).Findings {
+		text := fmt.Sprintf("%s [%s]", f.Diagnostic, f.Check)
+		if f.Kind == "NetworkPolicy" {
+			sc.findings[f.Object] = append(sc.findings[f.Object], text)
+			continue
+		}
+		sc.general = append(sc.general, text)
+	}
+}
+
+// number reads a number of a question that is not below 0; 0 without one.
+func number(q url.Values, name string) (int, error) {
+	n := 0
+	if text := q.Get(name); text != "" {
+		if _, err := fmt.Sscanf(text, "%d", &n); err != nil || n < 0 {
+			return 0, fmt.Errorf("%s %q: want a number", name, logging.Plain(text))
+		}
+	}
+	return n, nil
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubectl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// statusValue is what agents enforce.
+type statusValue struct {
+	Text string `json:"text"`
+	Good bool   `json:"good"`
+	// Policies says of each how many nodes enforce it.
+	Policies map[string]string `json:"policies"`
+}
+
+// status asks all agents, unless that was done a moment ago. One asks at a time.
+func (l *uiLive) status(ctx context.Context, _ url.Values) (any, error) {
+	if l.command.source.files() {
+		return nil, errors.New(noAgents)
+	}
+	if err := acquire(ctx, l.asking); err != nil {
+		return nil, err
+	}
+	defer func() { <-l.asking }()
+	if time.Since(l.statusAt) < statusTime {
+		return l.statusValue, nil
+	}
+	s := *l.command.source
+	s.live = true
+	c := &statusCommand{source: &s, agents: l.command.agents, facts: l.command.facts, pause: askAgain}
+	r, err := c.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
+	sc, done, err := l.state.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	l.statusValue, l.statusAt = sc.statusOf(r), time.Now()
+	return l.statusValue, nil
+}
+
+// statusOf says of each policy on how many nodes it is in force.
+func (sc *uiScene) statusOf(r statusReport) statusValue {
+	v := statusValue{Text: plainLines(r.String()), Good: r.status() == nil, Policies: map[string]string{}}
+	for _, why := range r.Unknown {
+		v.Text += plainLines("not known: " + why + "\n")
+	}
+	all := len(r.Nodes) + len(r.WithoutAgent)
+	for _, p := range sc.snap.Policies {
+		version, err := strconv.ParseUint(p.Version, 10, 64)
+		if err != nil {
+			continue
+		}
+		n := 0
+		for _, node := range r.Nodes {
+			if node.reaches(version) {
+				n++
+			}
+		}
+		word := "enforced"
+		if p.Audit {
+			word = "in audit mode"
+		}
+		v.Policies[p.Key.String()] = fmt.Sprintf("%s on %d of %d nodes", word, n, all)
+	}
+	return v
+}
