@@ -50,7 +50,7 @@ type Options struct {
 	// Images are archives that every node has from the start, beside those of
 	// agnhost and pause.
 	Images []string
-	// Tools gives the pods' image a shell, curl and nc of this machine, and makes names of Services known to
+	// Tools gives the pods' image a shell, curl, wget and nc of this machine, and makes names of Services known to
 	// pods. Most specs and scenarios need neither, and start faster without.
 	Tools bool
 	// Say is told what takes long; nil means nobody.

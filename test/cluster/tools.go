@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -26,11 +27,12 @@ const (
 const outOfOrderProgram = "regression-issue-74839"
 
 // toolPrograms are this machine's programs for pods, and where the image has them. Applets of busybox are added
-// below bin. The shell is not that of busybox, which prefers its own nc to every other.
-var toolPrograms = map[string]string{"curl": "usr/bin/curl", "nc.openbsd": "usr/bin/nc", "busybox": "bin/busybox",
-	"dash": "bin/dash"}
+// below bin. The shell is not that of busybox, which prefers its own nc to every other; its wget fails where the
+// machine's libraries are missing.
+var toolPrograms = map[string]string{"busybox": "bin/busybox", "dash": "bin/dash", "curl": "usr/bin/curl",
+	"wget": "usr/bin/wget", "nc.openbsd": "usr/bin/nc"}
 
-// tools returns the files and links that give an image a shell, curl and nc, with the libraries that these need.
+// tools returns the files and links that give an image a shell, curl, wget and nc, with the libraries that these need.
 func tools() (files, links map[string]string, err error) {
 	files, links = map[string]string{}, map[string]string{}
 	for name, to := range toolPrograms {
@@ -52,7 +54,7 @@ func tools() (files, links map[string]string, err error) {
 		return nil, nil, fmt.Errorf("asking busybox for its applets: %w", err)
 	}
 	for applet := range strings.FieldsSeq(string(list)) {
-		if applet != "busybox" && applet != "nc" {
+		if !slices.Contains([]string{"busybox", "nc", "wget"}, applet) {
 			links["bin/"+applet] = "busybox"
 		}
 	}

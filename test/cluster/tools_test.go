@@ -36,7 +36,7 @@ func TestToolsNeedNothingElse(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for command, want := range map[string]string{"nc -h 2>&1": "OpenBSD netcat", "curl --version": "curl ",
+	for command, want := range map[string]string{"nc -h 2>&1": "OpenBSD netcat", "curl --version": "curl ", "wget --version": "GNU Wget",
 		"echo $(seq 1 3)": "1 2 3", "busybox | head -1": "BusyBox"} {
 		cmd := exec.Command("/bin/sh", "-c", command)
 		cmd.Env, cmd.SysProcAttr = []string{"PATH=/:/usr/bin:/bin"}, &syscall.SysProcAttr{Chroot: root}

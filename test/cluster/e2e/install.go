@@ -128,6 +128,9 @@ func (w *world) serving(more ...string) []string {
 	}
 	at := w.APIServer()
 	list := append([]string{"enabled: true", fmt.Sprintf("clusterIPRange: [%s]", joined(w.ServiceRanges()))}, more...)
+	if w.plan.bare { // the address of the specs is not served unless its range is given
+		list = append(list, "externalIPRange: [203.0.113.0/24]")
+	}
 	return []string{fmt.Sprintf("api: {host: %q, port: %d}", at.Addr(), at.Port()),
 		"serviceProxy:\n  " + strings.Join(list, "\n  ")}
 }
