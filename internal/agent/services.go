@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -136,13 +137,42 @@ func (p *proxy) remove(ctx context.Context, locked func() bool) {
 	}
 }
 
+// failedSubject is the subject of the problem that the service proxy had a panic.
+const failedSubject = "failure of the service proxy"
+
 // run serves Services until ctx ends.
-func (p *proxy) run(ctx context.Context) {
+func (p *proxy) run(ctx context.Context) { p.again(ctx, servicesAgain, p.serve) }
+
+// again serves until ctx ends. A panic is an error of this part alone: policies go on, the kernel keeps the tables of
+// Services, and after a pause the part starts with everything new (ADR 0036).
+func (p *proxy) again(ctx context.Context, wait time.Duration, serve func(context.Context) error) {
+	for {
+		err := services.Contain(func() error { return serve(ctx) })
+		if ctx.Err() != nil || err == nil {
+			return
+		}
+		p.log.Error("the service proxy failed, the kernel keeps its tables", "err", err)
+		p.observer.SetProblem(observe.Problem{Subject: failedSubject, Text: "changes of Services and endpoints are " +
+			"not in force: " + firstLine(err), Cure: "nothing, it is started again; report it with the agent's log",
+			Blocking: true})
+		pause(ctx, wait)
+		p.store.RestartServices()
+	}
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
+
+// serve runs the loop and what it needs until ctx ends. Its error is a panic of one of them; all others have ended
+// then.
+func (p *proxy) serve(ctx context.Context) error {
 	t := p.open(ctx)
 	if t == nil {
-		return
+		return nil
 	}
-	defer func() { _ = t.Close() }() // the tables stay, and the process ends
+	defer func() { _ = t.Close() }() // the tables stay
 	p.tables.Store(t)
 	moved := wake.New()
 	others := &services.Others{Look: lookForProxies, Remove: host.Remove, Pods: p.pods,
@@ -151,24 +181,34 @@ func (p *proxy) run(ctx context.Context) {
 	lb := health.New(health.Options{Address: p.cfg.LoadBalancerListen(), Log: p.log, Changed: ports.Set})
 	loop := &services.Loop{Store: p.store, Kernel: t, Observer: p.observer, Log: p.log, Options: p.options(),
 		Local: host.OwnAddresses, Moved: moved, Others: others,
-		Health: lb, PortsChanged: ports, Node: p.node, APIServer: p.api, SyncPeriod: p.cfg.SyncPeriod, Clock: p.clock}
+		Health: lb, PortsChanged: ports, Node: p.node, APIServer: p.api, SyncPeriod: p.cfg.SyncPeriod, Clock: p.clock,
+		Served: func() { p.observer.ClearProblem(failedSubject) }}
 	p.loop.Store(loop)
-	var g errgroup.Group
-	g.Go(func() error {
-		return t.Watch(ctx)
-	})
-	g.Go(func() error {
+	g, ctx := errgroup.WithContext(ctx)
+	part := func(f func() error) {
+		g.Go(func() error { return services.Contain(f) })
+	}
+	part(func() error { return t.Watch(ctx) })
+	part(func() error {
 		if err := links.WatchAddresses(ctx, moved.Set); err != nil {
 			p.log.Warn("addresses of this node are seen at each verification only", "err", err)
 		}
 		return nil
 	})
-	g.Go(func() error {
+	part(func() error {
 		lb.Run(ctx)
 		return nil
 	})
-	loop.Run(ctx)
-	_ = g.Wait() // all end with ctx and have said what went wrong
+	part(func() error {
+		loop.Run(ctx)
+		return nil
+	})
+	err := g.Wait()
+	p.loop.Store(nil)
+	if err != nil {
+		loop.Forget()
+	}
+	return err
 }
 
 // node sets connection tracking for Services, and looks for routes to them.

@@ -88,6 +88,21 @@ func (s *Store) TakeServices() ServiceDelta {
 	return d
 }
 
+// RestartServices makes the next TakeServices return everything, as the first one did: for a reader that has lost what
+// it had.
+func (s *Store) RestartServices() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := &s.proxied
+	if !p.on {
+		return
+	}
+	p.services.main.forget()
+	p.slices.main.forget()
+	s.nodes.second.forget()
+	s.pods.second.forget()
+}
+
 // ServiceSnapshot returns everything that a service proxy needs, each kind sorted by key. Its cost
 // grows with the cluster; the agent's loop uses TakeServices.
 func (s *Store) ServiceSnapshot() *ServiceSnapshot {

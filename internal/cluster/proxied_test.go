@@ -296,6 +296,31 @@ func TestDeltasOfServicesAddUpToTheSnapshot(t *testing.T) {
 }
 
 // step makes a random change, object by object or by lists.
+// A reader that lost everything gets everything, whatever it has taken before, and then what changes. The reader of
+// policies notices nothing.
+func TestAReaderCanBeginAnew(t *testing.T) {
+	s := keeping(aService(1), aSlice(0, "10.0.0.1"), aPod("10.0.0.1"), aNode(func(*Node) {}))
+	s.Take()
+	s.TakeServices()
+	s.Update(aService(2))
+	s.Update(func(tx *Tx) { tx.DeleteEndpointSlice(Key{Namespace: "shop", Name: "web-1"}) })
+	s.RestartServices()
+	d := s.TakeServices()
+	if len(d.Services) != 1 || d.Services[0].Old != nil || d.Services[0].New.Affinity != 2 || len(d.Slices) != 0 ||
+		len(d.Pods) != 1 || d.Pods[0].Old != nil || len(d.Nodes) != 1 || d.Nodes[0].Old != nil {
+		t.Errorf("a reader that begins anew gets %+v", d)
+	}
+	s.Update(aService(3))
+	d = s.TakeServices()
+	if len(d.Services) != 1 || d.Services[0].Old.Affinity != 2 || len(d.Pods)+len(d.Nodes)+len(d.Slices) != 0 {
+		t.Errorf("after that it gets %+v", d)
+	}
+	if p := s.Take(); len(p.Pods)+len(p.Nodes) != 0 {
+		t.Errorf("the reader of policies gets %+v", p)
+	}
+	NewStore().RestartServices() // without Services it does nothing
+}
+
 func step(t *rapid.T, s *Store, world *gen.Services) {
 	d := world.Change(t)
 	if rapid.IntRange(1, 4).Draw(t, "lists") == 1 {

@@ -21,6 +21,9 @@ type journal[T any] struct {
 	equal func(a, b *T) bool
 }
 
+// forget begins anew: everything is new at the next take.
+func (j *journal[T]) forget() { j.before, j.taken = map[Key]*T{}, false }
+
 func newTable[T any](key func(*T) Key, equal func(a, b *T) bool) table[T] {
 	same := func(a, b *T) bool { return a == b || a != nil && b != nil && equal(a, b) }
 	return table[T]{objects: newObjects(key), equal: same, main: *newJournal(same)}

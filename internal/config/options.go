@@ -66,7 +66,8 @@ func sourceOptions() []option {
 func partOptions() []option {
 	return []option{
 		{name: "run-firewall",
-			help: "Enforce network policies. False makes sense together with --cleanup-config only.",
+			help: "Enforce network policies. False makes sense together with --cleanup-config only: Services are not " +
+				"served without policies (ADR 0035).",
 			bind: func(c *Config) flag.Value { return boolean(&c.RunFirewall) }},
 		{name: "run-router",
 			help: "Wire pods together and announce routes. Not supported yet: true is an error. In kube-router the " +

@@ -120,6 +120,9 @@ func TestACommandLineThatCannotRunSaysWhyInOneLine(t *testing.T) {
 		{"no range", "--service-cluster-ip-range=10.96.0.1", []string{`--service-cluster-ip-range: "10.96.0.1" is no range`}},
 		{"an IPv4 range in IPv6 form", "--cluster-cidr=::ffff:10.0.0.0/104", []string{"write the IPv4 address"}},
 		{"an allocator is asked for", "--run-loadbalancer=true", []string{"--run-loadbalancer=true: not supported yet"}},
+		{"Services without policies", "--run-firewall=false --run-service-proxy=true", []string{
+			"--run-firewall=false with --run-service-proxy=true: not supported: rules that are in the kernel would judge " +
+				"new pods by old policies; leave --run-firewall out"}},
 		{"nothing is left to run", "--run-firewall=false", []string{"--run-firewall=false: this program runs no part without"}},
 		{"two sources", "--manifests=/m --kubeconfig=/k", []string{"--manifests excludes --kubeconfig and --master"}},
 		{"two sources, the other way", "--manifests=/m --master=https://h", []string{"--manifests excludes"}},

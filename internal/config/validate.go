@@ -25,7 +25,13 @@ func (c Config) checkParts() error {
 			errors.New("--run-router=true: not supported yet: this program does not wire pods together; leave the "+
 				"flag out (its default is false here, while it is true in kube-router)"))
 	}
-	if !c.RunFirewall && !c.Cleanup {
+	switch {
+	case c.RunFirewall || c.Cleanup:
+	case c.RunServiceProxy:
+		problems = append(problems, errors.New("--run-firewall=false with --run-service-proxy=true: not supported: "+
+			"rules that are in the kernel would judge new pods by old policies; leave --run-firewall out, policies "+
+			"cost nothing for pods that none selects. To serve Services without policies, delete the policies"))
+	default:
 		problems = append(problems,
 			errors.New("--run-firewall=false: this program runs no part without the firewall; leave it out, or "+
 				"remove what is in the kernel with --cleanup-config"))

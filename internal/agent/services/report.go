@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
@@ -71,15 +72,36 @@ func (l *Loop) checkNode() {
 	case len(s.NodePortAddresses) == 0:
 		l.problem(observe.Problem{Subject: subject, Text: "no address of the Node is one of this machine: node ports " +
 			"are served nowhere here", Cure: "correct the Node's status.addresses, or use --nodeport-bindon-all-ip"})
-	case len(s.NodePods) == 0:
-		l.problem(observe.Problem{Subject: subject, Text: "the Node has no spec.podCIDRs: pods of this node " +
-			"are taken for clients from outside at Services with externalTrafficPolicy Local, and without " +
-			"--cluster-cidr no connection to a cluster address is masqueraded",
-			Cure: "let the controller manager allocate the ranges (--allocate-node-cidrs), or give --cluster-cidr"})
 	default:
-		l.resolve(subject)
+		l.checkPods(subject)
 	}
 	l.checkRanges()
+}
+
+// checkPods says for which families the ranges of pods are not known, and what that means for clients.
+func (l *Loop) checkPods(subject string) {
+	s := l.settings
+	var lost []string
+	for _, f := range inet.Families {
+		ofFamily := func(p netip.Prefix) bool { return inet.FamilyOf(p.Addr()) == f }
+		has := slices.ContainsFunc(l.own.Addrs, func(a netip.Addr) bool { return inet.FamilyOf(a) == f })
+		if !has || slices.ContainsFunc(s.NodePods, ofFamily) {
+			continue
+		}
+		text := fmt.Sprintf("of IPv%d, so pods of this node are taken for clients from outside at Services with "+
+			"externalTrafficPolicy Local", f)
+		if !slices.ContainsFunc(s.ClusterPods, ofFamily) {
+			text += ", and no connection to a cluster address is masqueraded but that of a pod to itself"
+		}
+		lost = append(lost, text)
+	}
+	if len(lost) == 0 {
+		l.resolve(subject)
+		return
+	}
+	l.problem(observe.Problem{Subject: subject, Text: "the Node has no spec.podCIDRs " + strings.Join(lost, "; "),
+		Cure: "let the controller manager allocate the ranges (--allocate-node-cidrs); for the masquerading " +
+			"--cluster-cidr is enough"})
 }
 
 // checkRanges says that a range of Services holds pods: what is sent to those is dropped, unless a Service has
@@ -195,4 +217,11 @@ func (l *Loop) resolve(subject string) {
 		l.Observer.ClearProblem(subject)
 	}
 	delete(l.known, subject)
+}
+
+// Forget clears the problems that the loop has set. It is for a loop that does not run any more.
+func (l *Loop) Forget() {
+	for subject := range l.known {
+		l.Observer.ClearProblem(subject)
+	}
 }

@@ -66,6 +66,8 @@ type Loop struct {
 	APIServer  netip.AddrPort
 	SyncPeriod time.Duration // between two verifications against the kernel
 	Clock      func() int64  // that of the store; nil: nothing is timed
+	// Served is called once, after the first pass that succeeded. May be nil.
+	Served func()
 
 	started  time.Time
 	naming   sync.Mutex // guards the index against who asks for names
@@ -98,6 +100,8 @@ const look = time.Second
 // on.
 func (l *Loop) Run(ctx context.Context) {
 	l.started = time.Now()
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	if !l.awaitSync(ctx) || !l.awaitOthers(ctx) {
 		return
 	}
@@ -108,9 +112,10 @@ func (l *Loop) Run(ctx context.Context) {
 	defer verify.Stop()
 	again, retry := time.NewTimer(0), pace.Retry{}
 	defer again.Stop()
-	others := make(chan []observe.Problem)
+	others, failed := make(chan []observe.Problem), make(chan error, 1)
 	var watching sync.WaitGroup
 	defer watching.Wait()
+	defer end() // before it waits, also in a panic
 	changed, moved := l.Store.ServicesChanged(), l.Kernel.Changed()
 	for {
 		select {
@@ -127,6 +132,11 @@ func (l *Loop) Run(ctx context.Context) {
 		case <-l.PortsChanged:
 			l.checkPorts()
 			continue
+		case err := <-failed:
+			if err != nil {
+				panic(err) // as if it had been here
+			}
+			continue
 		case list := <-others:
 			l.beside = l.replace(l.beside, list)
 			continue
@@ -138,7 +148,9 @@ func (l *Loop) Run(ctx context.Context) {
 		before := l.served
 		err := l.pass(ctx)
 		if l.served && !before && l.Others != nil {
-			watching.Go(func() { l.Others.Watch(ctx, others) })
+			watching.Go(func() {
+				failed <- Contain(func() error { l.Others.Watch(ctx, others); return nil })
+			})
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -235,6 +247,9 @@ func (l *Loop) pass(ctx context.Context) error {
 	l.record(start, &delta, model, report, err)
 	if first {
 		l.lookAround()
+		if l.Served != nil {
+			l.Served()
+		}
 	}
 	l.rest.After(start)
 	return err

@@ -362,3 +362,29 @@ func TestMoreEndpointsThanSlots(t *testing.T) {
 		t.Errorf("found %v", found)
 	}
 }
+
+// The addresses that somebody has are those of the cluster now: nothing stays of what has gone.
+func TestTakenAddressesAreThoseOfTheCluster(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w, x := &gen.Services{}, NewIndex(settings(t))
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			x.apply(w.Change(t))
+		}
+		want, none := newTaken(), map[netip.Addr]bool{}
+		snap := w.Snapshot(t)
+		for _, n := range snap.Nodes {
+			want.nodes.add(n.Addrs, none)
+		}
+		for _, p := range snap.Pods {
+			if p.Networked() {
+				want.pods.add(p.IPs, none)
+			}
+		}
+		for _, s := range snap.Services {
+			want.services.add(s.ClusterIPs, none)
+		}
+		if !reflect.DeepEqual(x.taken, want) {
+			t.Fatalf("taken are %+v, want %+v", x.taken, want)
+		}
+	})
+}
