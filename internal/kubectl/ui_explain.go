@@ -73,7 +73,8 @@ func (sc *uiScene) explainUnits(ctx context.Context, port matrix.Port, src, dst 
 		}
 		return ctx.Err()
 	}
-	if src != dst {
+	kinds := sc.kinds(src.Name) * sc.kinds(dst.Name)
+	if src != dst && kinds <= maxKinds {
 		if err := add(src.Name, dst.Name); err != nil {
 			return nil, err
 		}
@@ -88,8 +89,24 @@ func (sc *uiScene) explainUnits(ctx context.Context, port matrix.Port, src, dst 
 	if len(texts) == 0 {
 		return nil, errors.New("there is no flow: a pod always reaches itself, and it is the only one of " + src.Name)
 	}
+	if kinds > maxKinds {
+		texts = append(texts, fmt.Sprintf("One flow of each verdict, of %d pairs of pods that differ; write the names "+
+			"of others above.\n", kinds))
+	}
 	v.Text, v.Title = strings.Join(texts, "\n"), logging.Plain(v.Title)
 	return v, nil
+}
+
+// maxKinds is how many pairs of pods that differ are explained one by one.
+const maxKinds = 64
+
+// kinds is how many pods of an end differ in labels or ports, as those of every StatefulSet do.
+func (sc *uiScene) kinds(name string) int {
+	t, err := sc.target(name)
+	if err != nil {
+		return 1 // explain says why
+	}
+	return len(t.each())
 }
 
 // sampled names an end of a sample.

@@ -104,10 +104,9 @@ type uiScene struct {
 	read     time.Time
 	reach    *reach.Map
 	ports    []matrix.Port
-	more     int // ports that are not among them
-	findings map[cluster.Key][]string
-	general  []string // findings about no policy, and notes
-	linted   bool
+	more     int                      // ports that are not among them
+	general  []string                 // notes, and findings about other objects than policies
+	findings map[cluster.Key][]string // those about policies; nil until they are asked for
 }
 
 func newUIScene(sc *scene, at time.Time) *uiScene {
@@ -115,6 +114,12 @@ func newUIScene(sc *scene, at time.Time) *uiScene {
 		Skip: func(a netip.Addr) bool { return !sc.asks(a.Is6()) }}
 	u := &uiScene{scene: sc, read: at, reach: reach.New(sc.snap, sc.answers, o)}
 	u.ports, u.more = sc.usualPorts()
+	u.general = slices.Clone(sc.notes)
+	for _, d := range sc.found {
+		if d.Kind != "NetworkPolicy" {
+			u.general = append(u.general, d.String())
+		}
+	}
 	return u
 }
 
@@ -144,7 +149,6 @@ func (s *uiState) about(sc *uiScene, _ context.Context, _ url.Values) (any, erro
 	for _, p := range sc.ports {
 		v.Ports = append(v.Ports, p.String())
 	}
-	sc.lintOnce()
 	for _, text := range sc.general[:min(len(sc.general), maxNotes)] {
 		v.Notes = append(v.Notes, logging.Plain(text))
 	}
@@ -174,19 +178,17 @@ func (s *uiState) name() string {
 	return "cluster"
 }
 
-// lintOnce sorts all findings by policy.
+// lintOnce sorts all findings about policies. It takes a moment in a large cluster, so it waits until
+// they are shown.
 func (sc *uiScene) lintOnce() {
-	if sc.linted {
+	if sc.findings != nil {
 		return
 	}
-	sc.linted, sc.findings, sc.general = true, map[cluster.Key][]string{}, slices.Clone(sc.notes)
+	sc.findings = map[cluster.Key][]string{}
 	for _, f := range sc.lint(false).Findings {
-		text := fmt.Sprintf("%s [%s]", f.Diagnostic, f.Check)
 		if f.Kind == "NetworkPolicy" {
-			sc.findings[f.Object] = append(sc.findings[f.Object], text)
-			continue
+			sc.findings[f.Object] = append(sc.findings[f.Object], fmt.Sprintf("%s [%s]", f.Diagnostic, f.Check))
 		}
-		sc.general = append(sc.general, text)
 	}
 }
 

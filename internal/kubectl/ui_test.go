@@ -229,6 +229,28 @@ func TestAnswersAboutALargeClusterAreSmall(t *testing.T) {
 	}
 }
 
+// Pods of a workload that all differ, as those of a StatefulSet, are explained by one flow of each
+// verdict, and not by every pair.
+func TestManyDifferentPodsAreExplainedByExamples(t *testing.T) {
+	sc := bigScene(t)
+	q, err := url.ParseQuery("src=team-03/app-4&dst=team-04/app-3&port=tcp:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, names := range [][2]string{{"team-03/app-3", "team-04/app-4"}, {"team-04/app-4", "team-03/app-3"}} {
+		q.Set("src", names[0])
+		q.Set("dst", names[1])
+		v, err := sc.explainOf(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := v.(explainValue).Text
+		if strings.Count(text, "\n  egress of") != 1 || !strings.Contains(text, "of 100 pairs of pods that differ") {
+			t.Errorf("%s", text)
+		}
+	}
+}
+
 // Questions end with whoever asks.
 func TestAQuestionEndsWithItsContext(t *testing.T) {
 	s := &uiState{source: newSource(Streams{}), reading: make(chan struct{}, 1), asking: make(chan struct{}, 1)}
@@ -268,6 +290,12 @@ func BenchmarkThePage(b *testing.B) {
 	})
 	sc := bigScene(b)
 	ask(b, sc.graphOf, "")
+	b.Run("policies", func(b *testing.B) {
+		for b.Loop() {
+			sc.findings = nil
+			ask(b, sc.policiesOf, "")
+		}
+	})
 	b.Run("again", func(b *testing.B) {
 		for b.Loop() {
 			ask(b, sc.graphOf, "open=team-03&open=team-04")

@@ -27,7 +27,7 @@ func hosts() []netip.Addr {
 // The counts of a map are those of a matrix, which judges every pair of pods.
 func TestTheMapHasTheCountsOfTheMatrix(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		snap := gen.Snapshot(t)
+		snap := alike(t, gen.Snapshot(t))
 		workload := map[cluster.Key]string{}
 		for _, p := range snap.Pods {
 			if name := rapid.SampledFrom([]string{"", "one", "two"}).Draw(t, "workload"); name != "" {
@@ -46,6 +46,26 @@ func TestTheMapHasTheCountsOfTheMatrix(t *testing.T) {
 			same(t, m, want, by, gen.Describe(snap))
 		}
 	})
+}
+
+// alike gives, in most clusters, all pods of a namespace the labels and ports of the first one, so that
+// little else tells them apart.
+func alike(t *rapid.T, snap *cluster.Snapshot) *cluster.Snapshot {
+	if rapid.IntRange(0, 3).Draw(t, "alike") == 0 {
+		return snap
+	}
+	s := *snap
+	s.Pods = nil
+	first := map[string]*cluster.Pod{}
+	for _, p := range snap.Pods {
+		if first[p.Key.Namespace] == nil {
+			first[p.Key.Namespace] = p
+		}
+		q := *p
+		q.Labels, q.Declared = first[p.Key.Namespace].Labels, first[p.Key.Namespace].Declared
+		s.Pods = append(s.Pods, &q)
+	}
+	return &s
 }
 
 func same(t *rapid.T, m *reach.Map, want *matrix.Matrix, by matrix.By, what string) {
@@ -106,6 +126,20 @@ func TestNodesCountWhereABudgetMayBeExceeded(t *testing.T) {
 		Subject: cluster.Everything(), IsolatesIngress: true, Ingress: []cluster.Rule{rule}})
 	if many := reach.New(snap, explain.New(snap), reach.Options{}).Classes(); many < few+9 {
 		t.Errorf("%d classes with a giant policy, %d without", many, few)
+	}
+}
+
+// A block that has one of two equal pods tells them apart.
+func TestBlocksTellEqualPodsApart(t *testing.T) {
+	snap := large(20, 2, 1) // team-0 has pod-0 and pod-10
+	snap.Policies = []*cluster.Policy{{Key: cluster.Key{Namespace: "team-1", Name: "block"}, Subject: cluster.Everything(),
+		IsolatesIngress: true, Ingress: []cluster.Rule{{Ports: cluster.Ports{Any: true}, Peers: cluster.Peers{List: []cluster.Peer{
+			{Block: &cluster.IPBlock{CIDR: netip.PrefixFrom(snap.Pods[0].IPs[0], 32)}}}}}}}}
+	m := reach.New(snap, explain.New(snap), reach.Options{})
+	groups, _ := groupsOf(m, matrix.ByNamespace)
+	cells, err := m.Cells(t.Context(), matrix.Port{Protocol: inet.TCP, Number: 80}, groups[:1], groups[1:2])
+	if want := (matrix.Count{Allowed: 2, Flows: 4}); err != nil || cells[0][0].IPv4 != want {
+		t.Errorf("%+v, want %+v: %v", cells[0][0].IPv4, want, err)
 	}
 }
 

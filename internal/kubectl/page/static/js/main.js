@@ -107,7 +107,11 @@ async function start(question) {
 }
 
 function setPort(port) {
-  state.port = port;
+  const select = byID("port");
+  if (![...select.options].some((o) => o.value === port)) {
+    select.append(element("option", { value: port }, port));
+  }
+  select.value = state.port = port;
   load();
 }
 
