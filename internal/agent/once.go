@@ -18,6 +18,7 @@ import (
 
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/datapath"
+	balancer "github.com/podwall/podwall/internal/proxy/ipvs/host"
 	"github.com/podwall/podwall/internal/proxy/tables"
 	"github.com/podwall/podwall/internal/source/kube"
 	"github.com/podwall/podwall/internal/uninstall"
@@ -64,7 +65,8 @@ func cleanupOnce(ctx context.Context, cfg config.Config, log *slog.Logger) error
 	if err != nil {
 		return err
 	}
-	err = errors.Join(kernel.Cleanup(), tables.Remove(log), kernel.Close(), removeSocket(cfg.GateSocket))
+	err = errors.Join(kernel.Cleanup(), tables.Remove(log), balancer.Remove(log), kernel.Close(),
+		removeSocket(cfg.GateSocket))
 	if err != nil {
 		return err
 	}

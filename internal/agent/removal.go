@@ -16,6 +16,7 @@ import (
 	"github.com/podwall/podwall/internal/datapath"
 	"github.com/podwall/podwall/internal/kuberouter"
 	"github.com/podwall/podwall/internal/kuberouter/host"
+	balancer "github.com/podwall/podwall/internal/proxy/ipvs/host"
 )
 
 // ErrRefused says that nothing was changed, because of the state of the node.
@@ -61,7 +62,7 @@ func inspect(ctx context.Context) (kuberouter.Inventory, error) {
 	if err != nil {
 		return inv, err
 	}
-	if inv.IPVS, err = datapath.IPVSInUse(); err != nil {
+	if inv.IPVS, err = balancer.Others(); err != nil {
 		return inv, err
 	}
 	if inv.NotEnforcing, err = datapath.NotEnforcing(ctx); err == nil && inv.NotEnforcing == "" {

@@ -6,6 +6,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -20,7 +21,6 @@ import (
 	"github.com/podwall/podwall/internal/agent/services"
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/config"
-	"github.com/podwall/podwall/internal/datapath"
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/kernel/nft"
@@ -30,9 +30,9 @@ import (
 	"github.com/podwall/podwall/internal/proxy/foreign"
 	"github.com/podwall/podwall/internal/proxy/foreign/host"
 	"github.com/podwall/podwall/internal/proxy/health"
+	balancer "github.com/podwall/podwall/internal/proxy/ipvs/host"
 	"github.com/podwall/podwall/internal/proxy/node"
 	"github.com/podwall/podwall/internal/proxy/program"
-	"github.com/podwall/podwall/internal/proxy/ruleset"
 	"github.com/podwall/podwall/internal/proxy/tables"
 	"github.com/podwall/podwall/internal/wake"
 )
@@ -125,7 +125,7 @@ func (p *proxy) start(ctx context.Context, g *errgroup.Group, server string, loc
 func (p *proxy) remove(ctx context.Context, locked func() bool) {
 	for ctx.Err() == nil {
 		if locked() {
-			err := tables.Remove(p.log)
+			err := errors.Join(tables.Remove(p.log), balancer.Remove(p.log))
 			if err == nil {
 				p.observer.ClearProblem(servicesSubject)
 				return
@@ -172,15 +172,15 @@ func (p *proxy) serve(ctx context.Context) error {
 	if t == nil {
 		return nil
 	}
-	defer func() { _ = t.Close() }() // the tables stay
-	p.tables.Store(t)
+	defer func() { _ = t.close() }() // what is in the kernel stays
+	p.tables.Store(t.Tables)
 	moved := wake.New()
 	others := &services.Others{Look: lookForProxies, Remove: host.Remove, Pods: p.pods,
 		TakeOver: p.cfg.Services.TakeOver, Log: p.log}
 	ports := wake.New()
 	lb := health.New(health.Options{Address: p.cfg.LoadBalancerListen(), Log: p.log, Changed: ports.Set})
-	loop := &services.Loop{Store: p.store, Kernel: t, Observer: p.observer, Log: p.log, Options: p.options(),
-		Local: host.OwnAddresses, Moved: moved, Others: others,
+	loop := &services.Loop{Store: p.store, Kernel: t.kernel(p.log), Observer: p.observer, Log: p.log,
+		Options: p.options(), Local: host.OwnAddresses, Moved: moved, Others: others, Limits: t.limits,
 		Health: lb, PortsChanged: ports, Node: p.node, APIServer: p.api, SyncPeriod: p.cfg.SyncPeriod, Clock: p.clock,
 		Served: func() { p.observer.ClearProblem(failedSubject) }}
 	p.loop.Store(loop)
@@ -189,6 +189,7 @@ func (p *proxy) serve(ctx context.Context) error {
 		g.Go(func() error { return services.Contain(f) })
 	}
 	part(func() error { return t.Watch(ctx) })
+	part(func() error { return t.await(ctx) })
 	part(func() error {
 		if err := links.WatchAddresses(ctx, moved.Set); err != nil {
 			p.log.Warn("addresses of this node are seen at each verification only", "err", err)
@@ -230,7 +231,7 @@ func lookForProxies(ctx context.Context) (foreign.Inventory, error) {
 	if err != nil {
 		return inv, err
 	}
-	inv.IPVS, err = datapath.IPVSInUse()
+	inv.IPVS, err = balancer.Others()
 	return inv, err
 }
 
@@ -248,15 +249,14 @@ func (p *proxy) pods() (signs []foreign.Sign) {
 }
 
 // open connects to the kernel, again until it succeeds or ctx ends; then it returns nil.
-func (p *proxy) open(ctx context.Context) *tables.Tables {
+func (p *proxy) open(ctx context.Context) *backend {
 	for ctx.Err() == nil {
-		t, err := tables.Open(ruleset.Settings{}, p.tally, p.log)
+		t, err := openBackend(p.cfg, p.tally, p.log)
 		if err == nil {
 			p.observer.ClearProblem(servicesSubject)
 			return t
 		}
-		p.problem("Services are not served: "+err.Error(),
-			"use a kernel with nf_tables, nf_nat and nf_conntrack_netlink, and let the agent use NET_ADMIN", true)
+		p.problem("Services are not served: "+err.Error(), cureOf(err), true)
 		pause(ctx, servicesAgain)
 	}
 	return nil
@@ -272,7 +272,8 @@ func (p *proxy) options() services.Options {
 	s := p.cfg.Services
 	return services.Options{Node: p.cfg.NodeName, APIServer: apiServer,
 		ServiceRanges: s.ClusterRanges, ClusterPods: s.ClusterPods,
-		EveryAddress: s.EveryAddress, MasqueradeAll: s.MasqueradeAll, AnyExternal: s.AnyExternal,
+		EveryAddress: s.EveryAddress, MasqueradeAll: s.MasqueradeAll,
+		IPVS: s.Backend == config.BackendIPVS, AnyExternal: s.AnyExternal,
 		ExternalRanges: s.ExternalRanges, LoadBalancerRanges: s.LoadBalancerRanges}
 }
 

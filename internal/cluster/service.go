@@ -27,6 +27,10 @@ type Service struct {
 	Affinity uint32
 	// InternalLocal sends connections to the cluster addresses to endpoints of the client's node only.
 	InternalLocal bool
+	// Scheduler is the scheduler of IPVS that is asked for, one of kube-router's: rr, lc, dh, sh, mh; empty if
+	// none is. SchedulerOptions are its options, as bits: flag-1, flag-2 and flag-3 of kube-router.
+	Scheduler        string
+	SchedulerOptions uint8
 }
 
 // ServicePort is a port of a Service.
@@ -61,7 +65,8 @@ func (s *Service) Equal(o *Service) bool {
 	if s == nil || o == nil || s == o {
 		return s == o
 	}
-	return s.Key == o.Key && s.Created == o.Created && s.Affinity == o.Affinity &&
+	return s.Key == o.Key && s.Created == o.Created && s.Affinity == o.Affinity && s.Scheduler == o.Scheduler &&
+		s.SchedulerOptions == o.SchedulerOptions &&
 		s.InternalLocal == o.InternalLocal && slices.Equal(s.ClusterIPs, o.ClusterIPs) &&
 		slices.Equal(s.Ports, o.Ports) && s.External.equal(o.External)
 }

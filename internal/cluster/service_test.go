@@ -48,13 +48,15 @@ func TestServicesAndSlicesAreComparedByEveryField(t *testing.T) {
 			External: &External{Restricted: true}}
 	}
 	seesEveryField[Service](t, service, (*Service).Equal, map[string]func(*Service){
-		"Key":           func(s *Service) { s.Key.Name = "c" },
-		"Created":       func(s *Service) { s.Created = 1 },
-		"ClusterIPs":    func(s *Service) { s.ClusterIPs = nil },
-		"Ports":         func(s *Service) { s.Ports = []ServicePort{{Port: 80, NodePort: 1}} },
-		"External":      func(s *Service) { s.External = nil },
-		"Affinity":      func(s *Service) { s.Affinity = 1 },
-		"InternalLocal": func(s *Service) { s.InternalLocal = true },
+		"Key":              func(s *Service) { s.Key.Name = "c" },
+		"Created":          func(s *Service) { s.Created = 1 },
+		"ClusterIPs":       func(s *Service) { s.ClusterIPs = nil },
+		"Ports":            func(s *Service) { s.Ports = []ServicePort{{Port: 80, NodePort: 1}} },
+		"External":         func(s *Service) { s.External = nil },
+		"Affinity":         func(s *Service) { s.Affinity = 1 },
+		"InternalLocal":    func(s *Service) { s.InternalLocal = true },
+		"Scheduler":        func(s *Service) { s.Scheduler = "lc" },
+		"SchedulerOptions": func(s *Service) { s.SchedulerOptions = 1 },
 	})
 	external := func() *Service { return &Service{External: &External{}} }
 	seesEveryField[External](t, external, (*Service).Equal, map[string]func(*Service){

@@ -276,7 +276,7 @@ func Default() Config {
 		HealthPort:       20244,
 		MetricsPath:      "/metrics",
 		LogFormat:        LogAuto,
-		Services:         Services{HealthPort: 10256},
+		Services:         Services{HealthPort: 10256, Backend: BackendNFTables},
 	}
 }
 

@@ -59,7 +59,7 @@ func (f foreign) respond(set flag.Value) (*Notice, error) {
 func foreignFlags() []foreign {
 	var all []foreign
 	all = append(all, foreignFirewall()...)
-	all = append(all, belongingTo("an IPVS proxy; Services are served by nftables here", ipvsFlags())...)
+	all = append(all, belongingTo("kube-router's own proxy, which does not run here", ipvsFlags())...)
 	all = append(all, belongingTo("the router, which does not run here", routerFlags())...)
 	return append(all, belongingTo("the load-balancer allocator, which does not run here", allocatorFlags())...)
 }

@@ -82,7 +82,7 @@ func TestFlagsAreReadInEveryFormThatKubeRouterAccepts(t *testing.T) {
 			"--strict-external-ip-validation=false --nodeport-bindon-all-ip --masquerade-all --cluster-cidr=10.244.0.0/16",
 			func(c *Config) {
 				c.RunServiceProxy = true
-				c.Services = Services{HealthPort: 10256, AnyExternal: true, EveryAddress: true, MasqueradeAll: true,
+				c.Services = Services{HealthPort: 10256, Backend: BackendNFTables, AnyExternal: true, EveryAddress: true, MasqueradeAll: true,
 					ClusterRanges:      []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12"), netip.MustParsePrefix("fd00::/112")},
 					LoadBalancerRanges: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 					ClusterPods:        []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}

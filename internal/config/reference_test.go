@@ -83,7 +83,8 @@ func TestEveryFlagOfKubeRouterIsKnownAndNoOtherExceptOurOwn(t *testing.T) {
 	if diff := cmp.Diff([]string{"close-node", "cluster-cidr", "datapath", "denied-flows-group",
 		"denied-flows-to", "extra-addresses", "follow", "gate-socket", "invalid-guard", "list-denied-flows",
 		"load-balancer-health-port", "log-format", "manifests",
-		"on-policy-change", "open-node", "policy-audit", "probe", "remove-kube-router-firewall", "show", "sysctl-root", "takeover",
+		"on-policy-change", "open-node", "policy-audit", "probe", "remove-kube-router-firewall", "service-proxy-backend", "show",
+		"sysctl-root", "takeover",
 		"uninstall", "uninstall-timeout", "unknown-pods", "uplink-interfaces", "wait-after-cleanup"}, own); diff != "" {
 		t.Errorf("own flags (-want +got):\n%s", diff)
 	}

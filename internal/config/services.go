@@ -27,9 +27,17 @@ type Services struct {
 	MasqueradeAll bool
 	// HealthPort is the TCP port at which load balancers ask for this node; 0 means off.
 	HealthPort uint16
+	// Backend is what chooses endpoints: BackendNFTables or BackendIPVS.
+	Backend string
 	// TakeOver removes what another service proxy left, once Services are served.
 	TakeOver bool
 }
+
+// What chooses the endpoints of Services.
+const (
+	BackendNFTables = "nftables"
+	BackendIPVS     = "ipvs"
+)
 
 // LoadBalancerListen returns host:port of the page for load balancers, or "" when it is off.
 func (c Config) LoadBalancerListen() string { return listen("", c.Services.HealthPort) }
@@ -41,6 +49,13 @@ func serviceOptions() []option {
 				"Service has are dropped. Without it they are routed like others. In kube-router the default is " +
 				"10.96.0.0/12.",
 			bind: func(c *Config) flag.Value { return prefixes(&c.Services.ClusterRanges) }},
+		{name: "service-proxy-backend",
+			help: "What chooses the endpoint of a connection. nftables: at random. ipvs: the kernel's IPVS, as " +
+				"kube-router.io/service.scheduler says, else in turn; every packet of a Service then costs more. " +
+				"What the other one left is removed once Services are served. See docs/services.md.",
+			why: "an annotation of one tenant must not change how the Services of all are served, nor load modules " +
+				"into the kernel.",
+			bind: func(c *Config) flag.Value { return oneOf(&c.Services.Backend, BackendNFTables, BackendIPVS) }},
 		{name: "service-external-ip-range", arg: "RANGE,…",
 			help: "Ranges in which Services may have spec.externalIPs. Others are not served, with a finding, unless " +
 				"--strict-external-ip-validation=false.",

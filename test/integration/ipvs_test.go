@@ -11,11 +11,16 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/observe"
 )
 
 // IPVS takes a packet out of the node's input and sends it on as if the node
@@ -59,6 +64,76 @@ func TestPoliciesHoldBesideKubeProxyInIPVSMode(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The same with the agents' own proxy on IPVS. A change of the back end and the end of the proxy leave nothing of
+// IPVS behind.
+func TestPoliciesHoldWithServicesByIPVS(t *testing.T) {
+	needIPVS(t)
+	for _, tt := range []struct {
+		wiring   lab.Wiring
+		datapath string
+	}{{lab.Routed, "nat"}, {lab.Bridge, "nat"}, {lab.Routed, "filter"}} {
+		t.Run(string(tt.wiring)+" "+tt.datapath, func(t *testing.T) {
+			w := newWorld(t, tt.wiring, "node1", "node2")
+			asked := w.populateForServices(tt.wiring)
+			w.rangesOfPods()
+			args := serving("--service-proxy-backend=ipvs", "--datapath="+tt.datapath)
+			first, second := w.agent("node1", args...).ready(), w.agent("node2", args...).ready()
+			w.judgeServices("by IPVS", first, asked)
+			for i, a := range []*agent{first, second} {
+				w.ipvsCarries([]string{"node1", "node2"}[i], asked)
+				s := a.status()
+				if !s.Ready || s.DriftRepairs != 0 || len(ofTheProxy(s)) > 0 || s.Services.DriftRepairs != 0 {
+					t.Errorf("%s: status at the end is %+v, want ready and nothing else to say", a.name, s)
+				}
+			}
+			first.Stop()
+			first = w.agent("node1", serving("--datapath="+tt.datapath)...).ready()
+			first.await("no virtual services after a change of the back end", func() bool { return w.virtualServices("node1") == 0 })
+			w.judgeServices("by nftables", first, asked)
+			second.Stop()
+			second = w.agent("node2", "--datapath="+tt.datapath).ready()
+			second.await("no virtual services without the proxy", func() bool { return w.virtualServices("node2") == 0 })
+		})
+	}
+}
+
+// ofTheProxy returns the problems but those of a small machine: nodes of the lab cannot set the size of its table.
+func ofTheProxy(s observe.Status) []observe.Problem {
+	return slices.DeleteFunc(withoutRoutes(s), func(p observe.Problem) bool {
+		return strings.HasPrefix(p.Subject, "sysctl net.netfilter.nf_conntrack_")
+	})
+}
+
+// virtualServices returns how many virtual services and addresses of Services a node has.
+func (w *world) virtualServices(node string) (n int) {
+	w.t.Helper()
+	err := w.bed.Node(node).NS.Do(func() error {
+		text, err := os.ReadFile("/proc/thread-self/net/ip_vs")
+		for line := range strings.Lines(string(text)) {
+			if protocol, _, _ := strings.Cut(line, " "); protocol == "TCP" || protocol == "UDP" {
+				n++
+			}
+		}
+		if err != nil {
+			return err
+		}
+		const ours = 119 // the protocol of the routes
+		for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+			found, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_LOCAL, Protocol: ours},
+				netlink.RT_FILTER_TABLE|netlink.RT_FILTER_PROTOCOL)
+			if err != nil {
+				return err
+			}
+			n += len(found)
+		}
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return n
 }
 
 // needIPVS skips on a kernel without IPVS.

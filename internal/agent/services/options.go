@@ -24,6 +24,8 @@ type Options struct {
 	// EveryAddress has node ports at all addresses of the node, and not only at the first ones of its Node
 	// object.
 	EveryAddress bool
+	// IPVS chooses endpoints.
+	IPVS bool
 	// MasqueradeAll masquerades every connection to a cluster address.
 	MasqueradeAll bool
 	// AnyExternal serves external addresses and those of load balancers without regard to the ranges.
@@ -36,7 +38,7 @@ type Options struct {
 func (o Options) settings(own *cluster.Node, local, api []netip.Addr) service.Settings {
 	return service.Settings{
 		Node: o.Node, APIServer: api, ServiceRanges: o.ServiceRanges, ClusterPods: o.ClusterPods,
-		MasqueradeAll: o.MasqueradeAll, Strict: !o.AnyExternal, ExternalRanges: o.ExternalRanges,
+		MasqueradeAll: o.MasqueradeAll, IPVS: o.IPVS, Strict: !o.AnyExternal, ExternalRanges: o.ExternalRanges,
 		LoadBalancerRanges: o.LoadBalancerRanges,
 	}.On(own, local, o.EveryAddress)
 }

@@ -62,6 +62,8 @@ type Loop struct {
 	// Node sets the node's settings for Services, looks for routes to these addresses of Services, and returns
 	// what is wrong. It is called after the first pass and at each verification. May be nil.
 	Node func(addrs []netip.Addr) []observe.Problem
+	// Limits returns what the kernel does not do as Services ask for, after each pass. May be nil.
+	Limits func() []observe.Problem
 	// APIServer is where the agent reaches the API server; the zero value if it is not known by address.
 	APIServer  netip.AddrPort
 	SyncPeriod time.Duration // between two verifications against the kernel
@@ -85,6 +87,7 @@ type Loop struct {
 	ports     []string        // subjects of those of Health
 	found     []string        // subjects of those of Node
 	beside    []string        // subjects of those of Others
+	limits    []string        // subjects of those of Limits
 	model     *service.Model  // of the last pass that succeeded
 	state     health.Proxy
 }
@@ -241,6 +244,9 @@ func (l *Loop) pass(ctx context.Context) error {
 	if err == nil {
 		l.inForce(model, delta.Triggered)
 		l.checkSettled(report.Unsettled)
+	}
+	if l.Limits != nil {
+		l.limits = l.replace(l.limits, l.Limits())
 	}
 	first := !l.served && err == nil
 	l.tellHealth(model, err)

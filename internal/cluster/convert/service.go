@@ -75,6 +75,7 @@ func (r *reader) annotated(all map[string]string, v *cluster.Service) {
 		}
 		say(fmt.Sprintf("metadata.annotations[%s]", f.Annotation), f.Message, f.Cure)
 	}
+	v.Scheduler, v.SchedulerOptions = strings.Clone(asked.Scheduler), asked.Options
 	if v.External == nil {
 		return
 	}

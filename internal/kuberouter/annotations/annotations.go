@@ -21,6 +21,10 @@ type Service struct {
 	ExternalLocal bool
 	// SkipLoadBalancer asks not to serve the addresses of the load balancer.
 	SkipLoadBalancer bool
+	// Scheduler is the scheduler of IPVS that is asked for, one of kube-router's; empty if none is.
+	Scheduler string
+	// Options are the scheduler's, as bits.
+	Options uint8
 }
 
 // Finding is an annotation that is not served as it is written.
@@ -59,12 +63,17 @@ func read(all map[string]string) (s Service, found []Finding) {
 		case "hairpin", "hairpin.externalips", // always so
 			"advertise.clusterip", "advertise.externalip", "advertise.loadbalancerip": // for a router
 		case "scheduler":
-			if value := all[name]; value != "rr" {
-				report(true, fmt.Sprintf("the scheduler %.20q is not served: each connection gets an endpoint at "+
-					"random", value), "remove it; for the same endpoint each time use sessionAffinity: ClientIP")
+			if s.Scheduler = all[name]; !slices.Contains(schedulers(), s.Scheduler) {
+				report(true, fmt.Sprintf("there is no scheduler %.20q: each connection gets an endpoint as without it",
+					s.Scheduler), "use one of "+strings.Join(schedulers(), ", "))
+				s.Scheduler = ""
 			}
 		case "schedflags":
-			report(false, "flags of schedulers have no effect: each connection gets an endpoint at random", "remove it")
+			var unknown []string
+			if s.Options, unknown = flags(all[name]); unknown != nil {
+				report(true, fmt.Sprintf("there is no flag %.20q of a scheduler: it has no effect", unknown[0]),
+					"use flag-1, flag-2 and flag-3, with commas; what they mean is the scheduler's")
+			}
 		case "dsr":
 			report(true, "direct server return is not served: answers pass the node that the client reached",
 				"remove it; to keep the client's address use externalTrafficPolicy: Local")
@@ -74,4 +83,25 @@ func read(all map[string]string) (s Service, found []Finding) {
 		}
 	}
 	return s, found
+}
+
+// schedulers are those that kube-router has.
+func schedulers() []string { return []string{"rr", "lc", "dh", "sh", "mh"} }
+
+// flags reads a list of flags of a scheduler, with kube-router's names or with those of ipvsadm.
+func flags(list string) (bits uint8, unknown []string) {
+	for name := range strings.SplitSeq(list, ",") {
+		switch name = strings.TrimSpace(name); name {
+		case "":
+		case "flag-1", "sh-fallback", "mh-fallback":
+			bits |= 1
+		case "flag-2", "sh-port", "mh-port":
+			bits |= 2
+		case "flag-3":
+			bits |= 4
+		default:
+			unknown = append(unknown, name)
+		}
+	}
+	return bits, unknown
 }

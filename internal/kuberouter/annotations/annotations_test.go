@@ -23,10 +23,13 @@ func TestEveryAnnotationIsServedOrNamed(t *testing.T) {
 		{"advertise.clusterip", "true", Service{}, "", false},
 		{"advertise.externalip", "true", Service{}, "", false},
 		{"advertise.loadbalancerip", "false", Service{}, "", false},
-		{"scheduler", "rr", Service{}, "", false},
-		{"scheduler", "lc", Service{}, `"lc" is not served`, true},
+		{"scheduler", "rr", Service{Scheduler: "rr"}, "", false},
+		{"scheduler", "lc", Service{Scheduler: "lc"}, "", false},
+		{"scheduler", "wlc", Service{}, `no scheduler "wlc"`, true},
 		{"scheduler", strings.Repeat("x", 1000), Service{}, "xxx", true},
-		{"schedflags", "flag-1", Service{}, "flags of schedulers", false},
+		{"schedflags", "flag-1", Service{Options: 1}, "", false},
+		{"schedflags", "flag-3, mh-port,", Service{Options: 6}, "", false},
+		{"schedflags", "sh-fallback,flag-4", Service{Options: 1}, `no flag "flag-4"`, true},
 		{"dsr", "tunnel", Service{}, "direct server return", true},
 		{"Local", "", Service{}, "no such annotation", false},
 	}
@@ -51,7 +54,8 @@ func TestAnnotationsTogether(t *testing.T) {
 	for _, f := range found {
 		names = append(names, strings.TrimPrefix(f.Annotation, Prefix))
 	}
-	if s != (Service{true, true}) || !slices.Equal(names, []string{"dsr", "scheduler"}) {
+	want := Service{ExternalLocal: true, SkipLoadBalancer: true, Scheduler: "sh"}
+	if s != want || !slices.Equal(names, []string{"dsr"}) {
 		t.Errorf("%+v, %v", s, found)
 	}
 	if s, found := Read(map[string]string{"kube-router.io/pod-cidr": "x"}); s != (Service{}) || found != nil {

@@ -28,6 +28,7 @@ type Settings struct {
 	ServiceRanges                      []netip.Prefix
 	ClusterPods                        []netip.Prefix
 	NodePods                           []netip.Prefix
+	IPVS                               bool // whatever chooses, chooses among the same
 	MasqueradeAll                      bool
 	Strict                             bool
 	ExternalRanges, LoadBalancerRanges []netip.Prefix

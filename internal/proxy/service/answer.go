@@ -84,6 +84,9 @@ func (in *input) fragment() fragment {
 		}
 		in.loop(&out, c, all)
 	}
+	if !in.env.IPVS {
+		out.found = append(out.found, unscheduled(s)...)
+	}
 	slices.SortFunc(out.loops, netip.Addr.Compare)
 	out.loops = slices.Compact(out.loops)
 	if x := s.External; x != nil && x.Local && x.HealthPort != 0 {
@@ -109,6 +112,34 @@ func tooMany(s *cluster.Service, port int32, count int) cluster.Diagnostic {
 		Cure: "use several Services"}
 }
 
+// schedule returns how IPVS chooses among the backends of a front.
+func (in *input) schedule() program.Schedule {
+	if !in.env.IPVS {
+		return program.Schedule{}
+	}
+	scheduler, _ := program.ParseScheduler(in.service.Scheduler) // an unknown one has a finding already
+	return program.Schedule{Scheduler: scheduler, Options: program.Options(in.service.SchedulerOptions)}
+}
+
+// unscheduled returns what a Service asks for that only IPVS does.
+func unscheduled(s *cluster.Service) (found []cluster.Diagnostic) {
+	say := func(severity cluster.Severity, name, message string) {
+		found = append(found, cluster.Diagnostic{Severity: severity, Kind: kindService, Object: s.Key,
+			Field: "metadata.annotations[kube-router.io/service." + name + "]", Message: message,
+			Cure: "remove it, or run the agents with --service-proxy-backend=ipvs; for the same endpoint each time " +
+				"use sessionAffinity: ClientIP"})
+	}
+	if name := s.Scheduler; name != "" && name != program.RoundRobin.String() {
+		say(cluster.Error, "scheduler", fmt.Sprintf("the scheduler %q is not served: each connection gets an "+
+			"endpoint at random", name))
+	}
+	if s.SchedulerOptions != 0 {
+		say(cluster.Warning, "schedflags", "flags of schedulers have no effect: each connection gets an endpoint at "+
+			"random")
+	}
+	return found
+}
+
 // uses says which of the two sets of endpoints a front needs.
 func (in *input) uses(c claim) (local, everywhere bool) {
 	if c.kind == clusterAddress {
@@ -130,6 +161,7 @@ func (in *input) answer(c claim, all []endpoint) (a answered, count int) {
 	for i, x := range list {
 		a.slots = append(a.slots, program.Slot{Front: f, Number: uint16(i), Sticky: a.route.Sticky, Backend: x.Backend})
 	}
+	a.route.Schedule = in.schedule()
 	none := program.Reject
 	if slices.ContainsFunc(all, func(x endpoint) bool { return x.everywhere }) {
 		none = program.Drop

@@ -117,6 +117,8 @@ func losses() map[string]map[string]func(*scene) {
 			"External":      eachService(func(s *cluster.Service) { s.External = nil }),
 			"Affinity":      eachService(func(s *cluster.Service) { s.Affinity = 0 }),
 			"InternalLocal": eachService(func(s *cluster.Service) { s.InternalLocal = false }),
+			// Who may be chosen is the same: see TestASchedulerIsServedByIPVSAndNamedElsewhere.
+			"Scheduler": nil, "SchedulerOptions": nil,
 		},
 		"External": {
 			"IPs":             eachExternal(func(x *cluster.External) { x.IPs = nil }),
@@ -183,6 +185,7 @@ func eachEndpointPort(change func(*cluster.EndpointPort)) func(*scene) {
 
 func settingLosses() map[string]func(*scene) {
 	return map[string]func(*scene){
+		"IPVS":               nil, // as above
 		"Node":               func(s *scene) { s.set.Node = "two" },
 		"OwnAddresses":       func(s *scene) { s.set.OwnAddresses = nil },
 		"APIServer":          func(s *scene) { s.set.APIServer = nil },

@@ -38,6 +38,8 @@ type Settings struct {
 	ClusterPods []netip.Prefix
 	// NodePods are the ranges of the pods of this node.
 	NodePods []netip.Prefix
+	// IPVS chooses endpoints, as Services ask for; without it what they ask for is a finding.
+	IPVS bool
 	// MasqueradeAll masquerades every connection to a cluster address.
 	MasqueradeAll bool
 	// Strict serves external addresses in ExternalRanges only, and addresses of load balancers in
