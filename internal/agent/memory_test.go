@@ -13,11 +13,13 @@ func TestGarbageIsLimitedUnlessTheOperatorSaysOtherwise(t *testing.T) {
 	const goes = 77 // what the process had
 	for _, c := range []struct {
 		name, variable string
+		proxy          bool
 		first, then    int
 	}{
-		{"nothing is said", "", garbageWhileListing, garbageWhileWatching},
-		{"GOGC is said", "GOGC", goes, goes},
-		{"GOMEMLIMIT is said", "GOMEMLIMIT", goes, goes},
+		{"nothing is said", "", false, garbageWhileListing, garbageWhileWatching},
+		{"nothing is said, and Services are served", "", true, garbageWhileListing, garbageWhileServing},
+		{"GOGC is said", "GOGC", false, goes, goes},
+		{"GOMEMLIMIT is said", "GOMEMLIMIT", true, goes, goes},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			was := debug.SetGCPercent(goes)
@@ -27,11 +29,17 @@ func TestGarbageIsLimitedUnlessTheOperatorSaysOtherwise(t *testing.T) {
 					return "100"
 				}
 				return ""
-			})
-			if got := percent(); got != c.first {
-				t.Errorf("at first garbage may be %d %%, want %d", got, c.first)
+			}, c.proxy)
+			parts := 1
+			if c.proxy {
+				parts = 2
 			}
-			ready()
+			for range parts {
+				if got := percent(); got != c.first {
+					t.Errorf("at first garbage may be %d %%, want %d", got, c.first)
+				}
+				ready()
+			}
 			if got := percent(); got != c.then {
 				t.Errorf("when the agent is ready garbage may be %d %%, want %d", got, c.then)
 			}

@@ -50,11 +50,12 @@ func run(ctx context.Context, cfg config.Config, version string, out io.Writer, 
 		return err
 	}
 	defer lock.release()
-	ready, clock := thrift(os.Getenv), ticks()
+	ready, clock := thrift(os.Getenv, cfg.RunServiceProxy), ticks()
 	store, options := newStore(cfg, clock), datapathOptions(cfg)
 	observer.TellVersions(store.PolicyVersion)
 	options.Announced, options.ExtraHardware = store.Announced, store.ExtraHardware
 	services := newProxy(cfg, store, observer, clock, log)
+	services.ready = ready
 	options.Tally = services.tally
 	unshown := checkSysctls(&options)
 	kernel, err := datapath.Open(options, log)

@@ -50,6 +50,7 @@ type proxy struct {
 	store    *cluster.Store
 	observer *observe.Observer
 	clock    func() int64
+	ready    func()         // called when Services are served for the first time
 	api      netip.AddrPort // of the API server, if it is known by address
 	tally    *nft.Tally     // of transactions, shared with the datapath
 	log      *slog.Logger
@@ -182,7 +183,10 @@ func (p *proxy) serve(ctx context.Context) error {
 	loop := &services.Loop{Store: p.store, Kernel: t.kernel(p.log), Observer: p.observer, Log: p.log,
 		Options: p.options(), Local: host.OwnAddresses, Moved: moved, Others: others, Limits: t.limits,
 		Health: lb, PortsChanged: ports, Node: p.node, APIServer: p.api, SyncPeriod: p.cfg.SyncPeriod, Clock: p.clock,
-		Served: func() { p.observer.ClearProblem(failedSubject) }}
+		Served: func() {
+			p.ready()
+			p.observer.ClearProblem(failedSubject)
+		}}
 	p.loop.Store(loop)
 	g, ctx := errgroup.WithContext(ctx)
 	part := func(f func() error) {
