@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -72,8 +73,35 @@ func withBrowser(m *testing.M) int {
 		fmt.Fprintf(os.Stderr, "%v: make prepare installs Debian's chromium\n", err)
 		return 1
 	}
+	// The browser leaves files where temporary ones are.
+	dir, err := os.MkdirTemp("", "podwall-browser-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	status := withFiles(m, program, dir)
+	if err := removed(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return status
+}
+
+// removed removes a directory. Processes of the browser end a moment after it, and may write until then.
+func removed(dir string) (err error) {
+	for end := time.Now().Add(startTime); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if err = os.RemoveAll(dir); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// withFiles runs the tests with a browser whose files are in a directory, and returns when it has ended.
+func withFiles(m *testing.M, program, dir string) int {
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.NoSandbox,
 		chromedp.DisableGPU, chromedp.WSURLReadTimeout(startTime), chromedp.WindowSize(1440, 900),
+		chromedp.Env("TMPDIR="+dir, "HOME="+dir), chromedp.UserDataDir(filepath.Join(dir, "profile")),
 		chromedp.Flag("dns-prefetch-disable", true), chromedp.Flag("disable-component-update", true))
 	allocated, end := chromedp.NewExecAllocator(context.Background(), options...)
 	defer end()
@@ -84,5 +112,12 @@ func withBrowser(m *testing.M) int {
 		return 1
 	}
 	browser = ctx
-	return m.Run()
+	status := m.Run()
+	ending, ended := context.WithTimeout(ctx, startTime)
+	defer ended()
+	if err := chromedp.Cancel(ending); err != nil {
+		fmt.Fprintf(os.Stderr, "ending chromium: %v\n", err)
+		return 1
+	}
+	return status
 }

@@ -231,7 +231,7 @@ func TestWhoeverGoesMakesRoom(t *testing.T) {
 		asked.Go(func() { ask(h, "/api/slow", nil) })
 	}
 	inner := h.(*handler)
-	for len(inner.answering) < maxAnswering {
+	for len(inner.answering) < maxAnswering || len(inner.waiting) > 0 {
 		time.Sleep(time.Millisecond)
 	}
 	ctx, end := context.WithCancel(t.Context())
