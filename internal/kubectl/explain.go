@@ -27,10 +27,13 @@ type explainCommand struct {
 func newExplain(s Streams) *cobra.Command {
 	e := &explainCommand{source: newSource(s)}
 	cmd := &cobra.Command{
-		Use:   "explain POD | SRC DST[:PORT]",
+		Use:   "explain POD | svc/NAME | SRC DST[:PORT]",
 		Short: "Say why a flow is allowed or denied, or what applies to a pod",
 		Long: `explain with one name says which policies isolate a pod, what they allow, and why
-the others of its namespace do not select it.
+the others of its namespace do not select it; or of a Service what podwall's
+service proxy does with it on each node: where it is served, to which endpoints
+connections go and who they come from there, what is rejected or dropped, and
+which addresses are not served and why.
 
 With two it says whether the first packet of a connection passes, by which
 policies each side is isolated, and which rule allows it; or, for a denied one,
@@ -48,6 +51,7 @@ a verdict that differs from the explanation is an error.
 Exit status: 0 explained; 1 the packet of --probe says something else;
 ` + statusHelp,
 		Example: `  kubectl podwall explain -n shop web-0
+  kubectl podwall explain -n shop svc/web
   kubectl podwall explain -n shop client web:8080
   kubectl podwall explain -n shop outside web:http
   kubectl podwall explain prod/api svc/shop/web
@@ -94,7 +98,7 @@ func (e *explainCommand) run(ctx context.Context, args []string) error {
 		return err
 	}
 	if len(args) == 1 {
-		return e.pod(sc, args[0])
+		return e.one(ctx, sc, args[0])
 	}
 	report, err := sc.report(args[0], args[1])
 	if err != nil {
@@ -157,11 +161,27 @@ func (r *flowReport) String() string {
 	return b.String()
 }
 
-func (e *explainCommand) pod(sc *scene, name string) error {
+// one explains what is named alone: a Service or pods.
+func (e *explainCommand) one(ctx context.Context, sc *scene, name string) error {
 	t, err := sc.target(name)
 	if err != nil {
 		return err
 	}
+	kind, key := sc.parseName(name)
+	if kind != "svc" {
+		return e.pod(sc, t)
+	}
+	report, err := sc.accounts(ctx, key)
+	if err != nil {
+		return err
+	}
+	if err := e.output.print(e.source.streams, report.String(), report); err != nil {
+		return err
+	}
+	return sc.status(false)
+}
+
+func (e *explainCommand) pod(sc *scene, t target) error {
 	if len(t.pods) == 0 {
 		return fmt.Errorf("%s is no pod; name a destination too, as in explain %s shop/web:80", t.name, t.name)
 	}

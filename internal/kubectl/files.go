@@ -43,6 +43,9 @@ func (s *source) openFiles() (*scene, error) {
 		return w.Used[a] || w.Network.Contains(a)
 	})
 	sc.noteServices(w.Manifests.Services)
+	sc.served, _ = w.Manifests.Served() // what is wrong with a Service is said about that Service
+	written, _ := loaded.Served()
+	sc.served.Nodes = withRanges(w.Nodes, written.Nodes)
 	sc.notes, sc.allowed = slices.Concat(in.Invented, w.Notes), allowance(audit)
 	sc.note(note)
 	sc.found = slices.Concat(w.Found, slices.DeleteFunc(loaded.Diagnostics, func(d cluster.Diagnostic) bool {

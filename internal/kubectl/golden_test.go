@@ -31,7 +31,8 @@ func commandLine(t *testing.T, args ...string) (status int, out, err string) {
 func TestGoldenAnswers(t *testing.T) {
 	for path, manifests := range map[string]string{"testdata/answers.txt": "testdata/shop.yaml",
 		"testdata/tables.txt": "testdata/shop.yaml", "testdata/edge.txt": "testdata/edge.yaml",
-		"testdata/audit.txt": "testdata/audit.yaml", "testdata/auditns.txt": "testdata/auditns.yaml"} {
+		"testdata/served.txt": "testdata/served.yaml",
+		"testdata/audit.txt":  "testdata/audit.yaml", "testdata/auditns.txt": "testdata/auditns.yaml"} {
 		t.Run(path, func(t *testing.T) { goldenAnswers(t, path, manifests) })
 	}
 }

@@ -130,6 +130,11 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 	sc.allowed = allowance(audit)
 	sc.note(note)
 	sc.noteServices(r.result.Services)
+	for i := range r.slices {
+		r.result.Slices = append(r.result.Slices, &r.slices[i])
+	}
+	sc.served, _ = r.result.Served()
+	sc.serving = servingAs(r.agents, s.agents)
 	sc.fronts, sc.workload, sc.declared = r.fronts(), r.workload, r.declared
 	sc.found = slices.Concat(r.result.Diagnostics, found)
 	sc.answers.Report(sc.found)

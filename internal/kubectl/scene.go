@@ -10,6 +10,7 @@ import (
 	"github.com/podwall/podwall/internal/complete"
 	"github.com/podwall/podwall/internal/explain"
 	"github.com/podwall/podwall/internal/inet"
+	"github.com/podwall/podwall/internal/proxy/service"
 )
 
 // scene is what questions are about: the objects of a cluster at one moment.
@@ -18,6 +19,10 @@ type scene struct {
 	nodes   []*cluster.Node
 	answers *explain.Cluster
 	fronts  []complete.Front
+	// served is what a service proxy needs.
+	served *cluster.ServiceSnapshot
+	// serving are the settings of a node's proxy; nil for the defaults.
+	serving func(*cluster.Node) service.Settings
 	// others has Services without an address that leads to pods, and why.
 	others map[string]string
 	// addresses are those of Services.

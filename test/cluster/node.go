@@ -227,9 +227,12 @@ func (n *Node) Import(ctx context.Context, archive string) error {
 // controller gives out in an order of its own.
 func (n *Node) register(ctx context.Context) error {
 	pods := texts(n.plan.pods(n.index))
+	labels := map[string]string{corev1.LabelHostname: n.Name, corev1.LabelOSStable: "linux"}
+	if n.options.Tools { // specs of traffic distribution want zones
+		labels[corev1.LabelTopologyZone] = "zone-of-" + n.Name
+	}
 	_, err := n.client.CoreV1().Nodes().Create(ctx, &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: map[string]string{corev1.LabelHostname: n.Name,
-			corev1.LabelOSStable: "linux"}},
+		ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: labels},
 		Spec: corev1.NodeSpec{PodCIDR: pods[0], PodCIDRs: pods}}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		err = nil

@@ -18,9 +18,10 @@ import (
 
 // The further images of a cluster with Options.Tools, by the names that upstream's specs have for them.
 const (
-	busybox    = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1"
-	nginx      = "registry.k8s.io/e2e-test-images/nginx:1.14-4" // never called, so agnhost stands in
-	outOfOrder = "registry.k8s.io/e2e-test-images/regression-issue-74839:1.4"
+	busybox      = "registry.k8s.io/e2e-test-images/busybox:1.37.0-1"
+	nginx        = "registry.k8s.io/e2e-test-images/nginx:1.14-4" // never called, so agnhost stands in
+	pauseOfSpecs = "registry.k8s.io/pause:3.10.1"
+	outOfOrder   = "registry.k8s.io/e2e-test-images/regression-issue-74839:1.4"
 )
 
 // outOfOrderProgram is in the bin directory: it answers with packets outside of the window.
@@ -96,11 +97,13 @@ func (c *Cluster) toolImages() (list []string, err error) {
 	for _, i := range []Image{
 		{Name: Agnhost, Files: files, Links: links, Entrypoint: "/agnhost", Args: []string{"pause"}},
 		{Name: nginx, Files: files, Links: links, Entrypoint: "/agnhost", Args: []string{"pause"}},
+		{Name: pauseOfSpecs, Files: map[string]string{"pause": filepath.Join(bin, "pause")}, Entrypoint: "/pause"},
 		{Name: busybox, Files: files, Links: links, Entrypoint: "/bin/sh"},
 		{Name: outOfOrder, Files: map[string]string{outOfOrderProgram: filepath.Join(bin, outOfOrderProgram)},
 			Entrypoint: "/" + outOfOrderProgram},
 	} {
 		name, _, _ := strings.Cut(filepath.Base(i.Name), ":")
+		name = "specs-" + name // there is another pause
 		file := filepath.Join(c.dir, name+".tar")
 		list, err = append(list, file), errors.Join(err, i.Write(file))
 	}

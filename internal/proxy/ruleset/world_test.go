@@ -204,7 +204,7 @@ func (w *world) apply(t *testing.T, p *program.Program) (entries int) {
 		check(t, err)
 	}
 	// Without this, a client whose port was another one's a moment ago would follow that one.
-	if j := stale.After(w.program, p, nil); len(j.Needed()) > 0 {
+	if j := stale.After(w.program, p, nil, nil); len(j.Needed()) > 0 {
 		entries = w.deleteStale(t, j)
 	}
 	w.program, w.actual = p, next

@@ -28,12 +28,31 @@ type Judge struct {
 	serving Serving
 	fronts  map[program.Front]bool
 	all     bool
+	left    Left
+}
+
+// Left are backends that a front has no more and that were left its clients because they still served. What they
+// do later is no change of a program.
+type Left map[Leaving]bool
+
+// Leaving is a backend that no longer takes new clients of a front.
+type Leaving struct {
+	Front   program.Front
+	Backend program.Backend
 }
 
 // After returns the judge for the step from one program to the next. The first program of a process has no
-// predecessor: old is nil then, and entries of every front are compared.
-func After(old, now *program.Program, serving Serving) *Judge {
-	j := &Judge{now: now, serving: serving, fronts: map[program.Front]bool{}, all: old == nil}
+// predecessor: old is nil then, and entries of every front are compared. left are the backends of the judge before.
+func After(old, now *program.Program, serving Serving, left Left) *Judge {
+	j := &Judge{now: now, serving: serving, fronts: map[program.Front]bool{}, all: old == nil, left: Left{}}
+	for l := range left {
+		switch {
+		case !j.still(l.Front, l.Backend): // its clients must go to others now
+			j.note(l.Front, true)
+		default:
+			j.left[l] = true
+		}
+	}
 	if j.all {
 		return j
 	}
@@ -117,10 +136,22 @@ func (j *Judge) serves(f program.Front, to program.Backend) bool {
 	for n := uint16(0); ; n++ { // slots are numbered without a gap
 		s, ok := j.now.Slot(f, n)
 		if !ok {
-			return j.serving != nil && j.serving(f, to)
+			if j.still(f, to) {
+				j.left[Leaving{f, to}] = true
+				return true
+			}
+			return false
 		}
 		if s.Backend == to {
 			return true
 		}
 	}
 }
+
+// still reports whether a backend that a front has no more serves.
+func (j *Judge) still(f program.Front, to program.Backend) bool {
+	return j.serving != nil && j.serving(f, to)
+}
+
+// Left returns the backends that still have clients, for the next judge. It is complete when every entry was judged.
+func (j *Judge) Left() Left { return j.left }

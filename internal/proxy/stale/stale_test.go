@@ -88,7 +88,7 @@ func TestTheTableFollowsThePrograms(t *testing.T) {
 				}
 			}
 			next := genproxy.Change(t, p)
-			j := stale.After(p, next, nil)
+			j := stale.After(p, next, nil, nil)
 			if len(j.Needed()) > 0 && !differsInUDP(p, next) {
 				t.Fatal("nothing about UDP changes, and the table would be read")
 			}
@@ -112,7 +112,7 @@ func TestTheTableFollowsThePrograms(t *testing.T) {
 			}
 			table, p = left, next
 			for _, e := range table { // and a process that begins here finds nothing to delete
-				if f, ours := frontOf(p, e); ours && stale.After(nil, p, nil).Stale(e) {
+				if f, ours := frontOf(p, e); ours && stale.After(nil, p, nil, nil).Stale(e) {
 					t.Fatalf("at the start, an entry to %s that leads to %s is stale", f, e.Reply.Src)
 				}
 			}
@@ -165,10 +165,41 @@ func TestEntriesFromBefore(t *testing.T) {
 		{"to a Service of an earlier process", nil, empty, nil, backend, true},
 		{"past an address that no Service has", nil, empty, nil, past, false},
 	} {
-		j := stale.After(tt.old, tt.now, tt.serving)
+		j := stale.After(tt.old, tt.now, tt.serving, nil)
 		if got := j.Stale(entry(tt.to)); got != tt.want || got && !slices.Contains(j.Needed(), entry(tt.to).Protocol) {
 			t.Errorf("%s: stale %t, want %t; entries are read of %v", tt.name, got, tt.want, j.Needed())
 		}
+	}
+}
+
+// A backend that was left its clients is judged again when it serves no more, though no program changes then.
+func TestABackendThatServesNoMore(t *testing.T) {
+	f := program.Front{Addr: genproxy.Addr(inet.IPv4, 0, 1), Protocol: inet.UDP, Port: 53}
+	backend := func(n int) program.Backend { return program.Backend{Addr: genproxy.Addr(inet.IPv4, 2, n), Port: 5353} }
+	of := func(b program.Backend) *program.Program {
+		p := &program.Program{Family: inet.IPv4}
+		p.Routes = p.Routes.With(program.Route{Front: f, Inside: program.Pick{Count: 1}, Outside: program.Pick{Count: 1}})
+		p.Slots = p.Slots.With(program.Slot{Front: f, Backend: b})
+		return p
+	}
+	client := genproxy.Addr(inet.IPv4, 2, 9)
+	entry := inet.Connection{Protocol: inet.UDP, Orig: inet.Tuple{Src: client, SrcPort: 1, Dst: f.Addr, DstPort: f.Port},
+		Reply: inet.Tuple{Src: backend(1).Addr, SrcPort: 5353, Dst: client, DstPort: 1}}
+	serves := true
+	leaving := func(_ program.Front, b program.Backend) bool { return serves && b == backend(1) }
+	first, next := of(backend(1)), of(backend(2))
+	j := stale.After(first, next, leaving, nil)
+	if j.Stale(entry) || len(j.Left()) != 1 {
+		t.Fatalf("while the backend serves: stale, or not left its clients: %v", j.Left())
+	}
+	for range 2 { // it may take long
+		if j = stale.After(next, next, leaving, j.Left()); len(j.Needed()) > 0 || len(j.Left()) != 1 {
+			t.Fatalf("while it goes on to serve: %v is read, left are %v", j.Needed(), j.Left())
+		}
+	}
+	serves = false
+	if j = stale.After(next, next, leaving, j.Left()); len(j.Needed()) != 1 || !j.Stale(entry) || len(j.Left()) > 0 {
+		t.Errorf("when it serves no more: %v is read, left are %v", j.Needed(), j.Left())
 	}
 }
 
@@ -200,7 +231,7 @@ func TestConnectionsBegunWithoutRules(t *testing.T) {
 		{"being opened to a backend", nil, entry(80, backend, true), false},
 		{"being opened at a port that is not the Service's", nil, entry(81, elsewhere, true), false},
 	} {
-		if got := stale.After(tt.old, p, nil).Stale(tt.entry); got != tt.want {
+		if got := stale.After(tt.old, p, nil, nil).Stale(tt.entry); got != tt.want {
 			t.Errorf("%s: stale %t, want %t", tt.name, got, tt.want)
 		}
 	}

@@ -248,6 +248,7 @@ type table struct {
 	// settled is the program to which the remembered clients and the connections agree; nil if they may
 	// have begun under any program, or under none.
 	settled *program.Program
+	left    stale.Left // backends that were left their clients
 	// sticky is the program of the table at that time.
 	sticky *program.Program
 }
@@ -326,7 +327,7 @@ func (t *Tables) committed(changes int) error {
 // settle forgets the clients of backends that went, and ends connections that would go on to them. It runs
 // after the change is in the kernel: until then clients are sent there.
 func (t *Tables) settle(f *table, p, tabled *program.Program, want Desired, report *Report) error {
-	if f.settled == p {
+	if f.settled == p && len(f.left) == 0 {
 		return nil
 	}
 	forgotten, err := ruleset.Forget(f.conn, tabled, ruleset.StickyChanges(f.sticky, tabled), t.settings, want.Own)
@@ -334,13 +335,14 @@ func (t *Tables) settle(f *table, p, tabled *program.Program, want Desired, repo
 	if err != nil {
 		return f.trust(err)
 	}
-	ended, err := t.end(stale.After(f.settled, p, want.Serving), p.Family)
+	judge := stale.After(f.settled, p, want.Serving, f.left)
+	ended, err := t.end(judge, p.Family)
 	report.Ended += ended
 	if err != nil {
 		t.failed = true
 		return err
 	}
-	f.settled, f.sticky = p, tabled
+	f.settled, f.sticky, f.left = p, tabled, judge.Left()
 	return nil
 }
 

@@ -292,6 +292,10 @@ func TestConnectionsToABackendThatGoesEnd(t *testing.T) {
 	if left, want := s.clients(), []uint16{1, 3, 11, 12, 13}; r.Ended != 1 || !slices.Equal(left, want) {
 		t.Errorf("ended %d; left are the clients %d, want %d", r.Ended, left, want)
 	}
+	r = s.apply(model(1)) // it serves no more
+	if left, want := s.clients(), []uint16{1, 11, 12, 13}; r.Ended != 1 || !slices.Equal(left, want) {
+		t.Errorf("then ended %d; left are the clients %d, want %d", r.Ended, left, want)
+	}
 }
 
 // A process that begins ends what an earlier one left: connections to a backend that went meanwhile.

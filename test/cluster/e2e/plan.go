@@ -71,7 +71,7 @@ func plans() []plan {
 
 // specsOfServices is a combination that has no other purpose.
 func specsOfServices(name string, o cluster.Options) plan {
-	o.Tools = true
+	o.Tools, o.Nodes = true, 3 // some want three zones
 	return plan{name: name, options: o, specs: servicesSpecs, count: 126, skip: notHere, bare: true}
 }
 
