@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,9 +30,24 @@ func nodeWithAWire(t *testing.T) (own, outside []netip.Addr) {
 	for _, f := range [][2]string{{"192.168.7.2/24", "192.168.7.1"}, {"fd07::2/64", "fd07::1"}} {
 		run(t, "ip", "addr", "add", f[0], "dev", "eth0", "nodad")
 		run(t, "ip", "neigh", "add", f[1], "lladdr", "02:00:00:00:00:01", "dev", "eth0", "nud", "permanent")
+		awaitLocal(t, netip.MustParsePrefix(f[0]).Addr())
 		own, outside = append(own, netip.MustParsePrefix(f[0]).Addr()), append(outside, netip.MustParseAddr(f[1]))
 	}
 	return own, outside
+}
+
+// awaitLocal waits until the kernel takes an address for the node's own. An IPv6 address can be the source of a packet
+// somewhat before.
+func awaitLocal(t *testing.T, a netip.Addr) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		if strings.HasPrefix(run(t, "ip", "route", "get", a.String()), "local ") {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the kernel does not take %s for the node's own", a)
+		}
+	}
 }
 
 // liars are pods with these addresses that may send nothing.

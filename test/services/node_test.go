@@ -129,6 +129,7 @@ func (n *node) become(t fataler, addrs []netip.Addr) {
 	for _, a := range addrs {
 		if !slices.Contains(n.addrs, a) && !a.IsLoopback() {
 			check(t, n.handle.AddrAdd(n.device, address(a)))
+			n.awaitLocal(t, a)
 		}
 	}
 	n.addrs = slices.Clone(addrs)
@@ -138,6 +139,21 @@ func (n *node) become(t fataler, addrs []netip.Addr) {
 		check(t, n.handle.RouteReplace(&netlink.Route{LinkIndex: n.device.Attrs().Index, Dst: dst}))
 	}
 	check(t, n.handle.ConntrackTableFlush(netlink.ConntrackTable))
+}
+
+// awaitLocal waits until the kernel takes an address for the node's own. For IPv6 that is somewhat after it accepted
+// the address.
+func (n *node) awaitLocal(t fataler, a netip.Addr) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		routes, err := n.handle.RouteGet(a.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal(fmt.Errorf("the kernel does not take %s for the node's own: %w", a, err))
+		}
+	}
 }
 
 func address(a netip.Addr) *netlink.Addr {
