@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"image"
 	"image/color"
-	"image/draw"
 	"image/png"
 	"maps"
 	"os"
@@ -140,7 +139,15 @@ func smaller(t *testing.T, picture []byte) []byte {
 	colors := slices.Collect(maps.Keys(count))
 	slices.SortFunc(colors, func(a, b color.Color) int { return cmp.Compare(count[b], count[a]) })
 	to := image.NewPaletted(area, colors[:min(256, len(colors))])
-	draw.Draw(to, area, from, area.Min, draw.Src)
+	nearest := map[color.Color]uint8{}
+	for c := range count {
+		nearest[c] = uint8(to.Palette.Index(c))
+	}
+	for y := area.Min.Y; y < area.Max.Y; y++ {
+		for x := area.Min.X; x < area.Max.X; x++ {
+			to.SetColorIndex(x, y, nearest[from.At(x, y)])
+		}
+	}
 	var b bytes.Buffer
 	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&b, to); err != nil {
 		t.Fatal(err)
