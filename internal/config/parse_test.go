@@ -95,6 +95,9 @@ func TestFlagsAreReadInEveryFormThatKubeRouterAccepts(t *testing.T) {
 		{"a step of uninstalling", "--uninstall=await-nodes --uninstall-timeout=1m",
 			func(c *Config) { c.Uninstall, c.UninstallTimeout = StepAwaitNodes, time.Minute }},
 		{"removal of kube-router's firewall", "--remove-kube-router-firewall=plan", func(c *Config) { c.Removal = RemovalPlan }},
+		{"IPVS", "--run-service-proxy --service-proxy-backend=ipvs", func(c *Config) {
+			c.RunServiceProxy, c.Services.Backend = true, BackendIPVS
+		}},
 		{"cleanup without the firewall", "--run-firewall=false --cleanup-config", func(c *Config) { c.RunFirewall, c.Cleanup = false, true }},
 	}
 	for _, tt := range tests {
@@ -123,6 +126,9 @@ func TestACommandLineThatCannotRunSaysWhyInOneLine(t *testing.T) {
 		{"Services without policies", "--run-firewall=false --run-service-proxy=true", []string{
 			"--run-firewall=false with --run-service-proxy=true: not supported: rules that are in the kernel would judge " +
 				"new pods by old policies; leave --run-firewall out"}},
+		{"IPVS with filter chains", "--run-service-proxy --service-proxy-backend=ipvs --datapath=filter", []string{
+			"--service-proxy-backend=ipvs with --datapath=filter: not supported: the tests show that policies hold with IPVS in nat"}},
+		{"a back end that there is not", "--service-proxy-backend=ebpf", []string{`--service-proxy-backend: "ebpf" is none of nftables, ipvs`}},
 		{"nothing is left to run", "--run-firewall=false", []string{"--run-firewall=false: this program runs no part without"}},
 		{"two sources", "--manifests=/m --kubeconfig=/k", []string{"--manifests excludes --kubeconfig and --master"}},
 		{"two sources, the other way", "--manifests=/m --master=https://h", []string{"--manifests excludes"}},

@@ -58,7 +58,7 @@ func TestEveryValueOfTheChartReachesTheAgent(t *testing.T) {
 	want.Verbosity, want.LogFormat = 2, config.LogJSON
 	prefix := func(s string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(s)} }
 	want.RunServiceProxy = true
-	want.Services = config.Services{Backend: config.BackendIPVS, ClusterRanges: append(prefix("10.96.0.0/12"), prefix("fd00:96::/112")...),
+	want.Services = config.Services{Backend: config.BackendNFTables, ClusterRanges: append(prefix("10.96.0.0/12"), prefix("fd00:96::/112")...),
 		ExternalRanges: prefix("198.51.100.0/24"), LoadBalancerRanges: prefix("203.0.113.0/24"), AnyExternal: true,
 		ClusterPods: prefix("10.244.0.0/16"), EveryAddress: true, MasqueradeAll: true, HealthPort: 10257, TakeOver: true}
 	want.GateSocket = "" // an extra argument

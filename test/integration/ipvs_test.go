@@ -73,7 +73,7 @@ func TestPoliciesHoldWithServicesByIPVS(t *testing.T) {
 	for _, tt := range []struct {
 		wiring   lab.Wiring
 		datapath string
-	}{{lab.Routed, "nat"}, {lab.Bridge, "nat"}, {lab.Routed, "filter"}} {
+	}{{lab.Routed, "nat"}, {lab.Bridge, "nat"}} {
 		t.Run(string(tt.wiring)+" "+tt.datapath, func(t *testing.T) {
 			w := newWorld(t, tt.wiring, "node1", "node2")
 			asked := w.populateForServices(tt.wiring)
