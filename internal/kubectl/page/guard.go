@@ -35,6 +35,8 @@ func (h *handler) refused(r *http.Request) (status int, why string) {
 		return http.StatusRequestURITooLong, "the question is too long"
 	case !sameSite(r):
 		return http.StatusForbidden, "only the page itself may ask"
+	case isWorker(r):
+		return http.StatusForbidden, noWorker
 	}
 	if _, asked := apiName(r.URL.Path); asked && !h.knows(r.Header.Get(TokenHeader)) {
 		return http.StatusUnauthorized, "wrong token: open the address that kubectl podwall ui printed"
@@ -53,10 +55,18 @@ func sameSite(r *http.Request) bool {
 	case asked:
 		return false
 	}
-	// The page in a window of its own, opened from anywhere, tells nothing to who opened it.
+	// A link elsewhere may open the page in a window of its own: the window that has the link can read
+	// nothing of it (Cross-Origin-Opener-Policy).
 	return from == "none" ||
 		r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 }
+
+const noWorker = "the page has no service worker"
+
+// isWorker reports whether a browser asks for the script of a service worker. The page has none, but a
+// program that had this port before may have left one, which then stands between the page and its tabs.
+// Browsers ask whether there is a newer script.
+func isWorker(r *http.Request) bool { return r.Header.Get("Service-Worker") != "" }
 
 // knows compares in a time that says nothing about the token.
 func (h *handler) knows(token string) bool {

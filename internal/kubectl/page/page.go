@@ -132,6 +132,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if status == http.StatusMethodNotAllowed {
 			w.Header().Set("Allow", "GET, HEAD")
 		}
+		if why == noWorker {
+			w.Header().Set("Clear-Site-Data", `"storage"`) // service workers are storage
+		}
 		http.Error(w, why, status)
 		return
 	}

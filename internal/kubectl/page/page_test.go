@@ -104,6 +104,8 @@ func TestOnlyThePageIsAnswered(t *testing.T) {
 		{"another port of this machine asks", "/api/echo", head("Sec-Fetch-Site", "same-site"), 403},
 		{"another site takes a script", "/js/main.js", head("Sec-Fetch-Site", "cross-site", "Sec-Fetch-Dest", "script"), 403},
 		{"a frame elsewhere", "/", head("Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "iframe"), 403},
+		{"a service worker", "/js/main.js", head("Service-Worker", "script", "Sec-Fetch-Site", "same-origin"), 403},
+		{"a service worker that was left", "/worker.js", head("Service-Worker", "script"), 403},
 		{"a write", "/api/echo", method("POST"), 405},
 		{"a preflight", "/api/echo", method("OPTIONS"), 405},
 		{"a deletion", "/", method("DELETE"), 405},
@@ -120,6 +122,30 @@ func TestOnlyThePageIsAnswered(t *testing.T) {
 			t.Errorf("%s: %d, want %d: %s", tt.name, r.StatusCode, tt.want, body(t, r))
 		}
 		secured(t, tt.name, r)
+	}
+}
+
+// A service worker of an earlier program at this port is removed when the browser asks for its script, and
+// nobody else can have what the browser stores removed.
+func TestServiceWorkersAreRemoved(t *testing.T) {
+	h := handlerOf(t, echo())
+	for _, tt := range []struct {
+		name, host, worker, site, want string
+	}{
+		{"a browser", "127.0.0.1:8088", "script", "same-origin", `"storage"`},
+		{"a browser that does not say from where", "localhost:8088", "script", "", `"storage"`},
+		{"another site", "127.0.0.1:8088", "script", "cross-site", ""},
+		{"another host", "evil.example:8088", "script", "same-origin", ""},
+		{"the page", "127.0.0.1:8088", "", "same-origin", ""},
+	} {
+		r := ask(h, "/worker.js", func(r *http.Request) {
+			r.Host = tt.host
+			r.Header.Set("Service-Worker", tt.worker)
+			r.Header.Set("Sec-Fetch-Site", tt.site)
+		})
+		if got := r.Header.Get("Clear-Site-Data"); got != tt.want || r.StatusCode < 400 {
+			t.Errorf("%s: status %d, Clear-Site-Data %q, want %q", tt.name, r.StatusCode, got, tt.want)
+		}
 	}
 }
 
