@@ -30,7 +30,7 @@ type (
 	list   = []any
 )
 
-// answering serves the page with these answers.
+// answering serves the page with these answers: values, errors or a page.Answer.
 func answering(t *testing.T, answers map[string]any) string {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -40,6 +40,10 @@ func answering(t *testing.T, answers map[string]any) string {
 	at, token := listener.Addr().(*net.TCPAddr).AddrPort(), page.NewToken()
 	given := map[string]page.Answer{}
 	for name, value := range answers {
+		if answer, ok := value.(page.Answer); ok {
+			given[name] = answer
+			continue
+		}
 		given[name] = func(ctx context.Context, q url.Values) (any, error) {
 			if name == "flows" && q.Get("after") != "0" {
 				<-ctx.Done() // there is no news

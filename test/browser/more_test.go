@@ -58,7 +58,7 @@ func TestALargeGraphStaysUsable(t *testing.T) {
 	p.awaitText("#shown", "119 edges")
 	p.press(kb.ArrowRight, kb.Enter)
 	p.awaitText("#answer pre", "allowed")
-	if !eval[bool](p, `!document.getElementById("later").hidden && document.getElementById("earlier").hidden`) {
+	if !eval[bool](p, `!document.getElementById("next").hidden && document.getElementById("previous").hidden`) {
 		t.Error("there is no way to the other nodes")
 	}
 }

@@ -31,6 +31,13 @@ const patience = 2 * time.Minute
 // serve runs kubectl podwall ui for the time of the test, and returns the address that it prints.
 func serve(t *testing.T, args ...string) string {
 	t.Helper()
+	address, _ := start(t, args...)
+	return address
+}
+
+// start is serve for a page that may end before the test.
+func start(t *testing.T, args ...string) (address string, stop func()) {
+	t.Helper()
 	ctx, end := context.WithCancel(t.Context())
 	out, in := io.Pipe()
 	var said strings.Builder
@@ -39,18 +46,19 @@ func serve(t *testing.T, args ...string) string {
 		ended <- kubectl.Run(ctx, "test", append([]string{"ui"}, args...), kubectl.Streams{In: strings.NewReader(""), Out: in, Err: &said})
 		in.Close()
 	}()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		end()
 		if status := <-ended; status != 0 {
 			t.Errorf("ui: exit status %d\n%s", status, said.String())
 		}
 	})
+	t.Cleanup(stop)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, out) }()
-	return strings.TrimSpace(strings.TrimPrefix(line, "Open "))
+	return strings.TrimSpace(strings.TrimPrefix(line, "Open ")), stop
 }
 
 // action is something done in a tab.
@@ -165,6 +173,22 @@ func (p *tab) await(expression string) {
 	for end := time.Now().Add(patience); !eval[bool](p, "!!("+expression+")"); time.Sleep(30 * time.Millisecond) {
 		if time.Now().After(end) {
 			p.t.Fatalf("not true: %s\n%s", expression, eval[string](p, "document.body.innerText"))
+		}
+	}
+}
+
+// awaitAnew is await while the page is loaded anew, when there is no page for a moment.
+func (p *tab) awaitAnew(expression string) {
+	p.t.Helper()
+	ctx, end := context.WithTimeout(p.ctx, patience)
+	defer end()
+	for ; ; time.Sleep(30 * time.Millisecond) {
+		is, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expression+")"))
+		if is && err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			p.t.Fatalf("not true: %s: %v", expression, err)
 		}
 	}
 }

@@ -5,14 +5,25 @@
 
 const place = "podwall-token";
 
-function token() {
+// take keeps the token of the address; it returns false if there is none.
+function take() {
   const given = location.hash.slice(1);
-  if (/^[A-Za-z0-9_-]{20,}$/.test(given)) {
-    sessionStorage.setItem(place, given);
-    history.replaceState(null, "", location.pathname);
+  if (!/^[A-Za-z0-9_-]{20,}$/.test(given)) {
+    return false;
   }
-  return sessionStorage.getItem(place) || "";
+  sessionStorage.setItem(place, given);
+  history.replaceState(null, "", location.pathname);
+  return true;
 }
+
+take();
+// The address of another run at the same port, opened in this tab, changes only what is behind the #.
+// The page starts anew, since nothing that it shows is of that run.
+window.addEventListener("hashchange", () => {
+  if (take()) {
+    location.reload();
+  }
+});
 
 // Problem is why a question has no answer.
 export class Problem extends Error {}
@@ -27,7 +38,7 @@ export async function ask(name, values = {}, signal = undefined) {
   }
   let answer;
   try {
-    answer = await fetch("/api/" + name + "?" + query, { headers: { "X-Podwall-Token": token() }, signal,
+    answer = await fetch("/api/" + name + "?" + query, { headers: { "X-Podwall-Token": sessionStorage.getItem(place) || "" }, signal,
       cache: "no-store", credentials: "omit", redirect: "error" });
   } catch (e) {
     if (e.name === "AbortError") {

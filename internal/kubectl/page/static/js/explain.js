@@ -91,9 +91,9 @@ function showChosen() {
     }
   }
   if (destination) {
-    bar.append(button("Exchange", () => choosePair(destination, source)));
+    bar.append(button("Swap", () => choosePair(destination, source)));
   }
-  bar.append(button("Clear", () => choosePair(null, null)));
+  bar.append(button("Clear the selection", () => choosePair(null, null)));
   fill(byID("chosen"), ...parts, bar);
 }
 

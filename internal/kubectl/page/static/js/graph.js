@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import { byID, shape, fill, plain } from "./dom.js";
-import { state, choose, choosePair, chooseNothing, onChange, verdictClass, verdictWord } from "./state.js";
+import { state, choose, choosePair, clearSelection, onChange, verdictClass, verdictWord } from "./state.js";
 
 // The graph: nodes on a circle in the order of their names, edges as curves with an arrow at their end.
 
@@ -12,6 +12,9 @@ const turned = 16;
 const maxDrawn = 900;
 
 const svg = byID("graph");
+const layers = { edges: shape("g"), nodes: shape("g") };
+svg.append(layers.edges, layers.nodes);
+let drawn = null; // the graph whose nodes are drawn
 let focused = ""; // the ID of the node that has, or would get, the focus
 let opener = () => {};
 
@@ -120,13 +123,18 @@ function drawEdges(at) {
   return { list, count: shown.length, left };
 }
 
-// draw draws the graph anew.
+// draw draws the edges anew, and the nodes if they are others: a node that is replaced between two clicks
+// gets no double click in some browsers.
 export function draw() {
   const { nodes, total, first } = state.graph;
   const at = places(nodes.length);
   const edges = drawEdges(at);
   const hadFocus = svg.contains(document.activeElement);
-  svg.replaceChildren(...edges.list, ...nodes.map((n, i) => drawNode(n, at[i])));
+  layers.edges.replaceChildren(...edges.list);
+  if (drawn !== state.graph) {
+    drawn = state.graph;
+    layers.nodes.replaceChildren(...nodes.map((n, i) => drawNode(n, at[i])));
+  }
   mark();
   if (!nodes.some((n) => n.id === focused)) {
     focused = nodes[0]?.id || "";
@@ -183,7 +191,7 @@ svg.addEventListener("keydown", (event) => {
   const actions = { ArrowRight: () => move(1), ArrowDown: () => move(1), ArrowLeft: () => move(-1), ArrowUp: () => move(-1),
     Home: () => focus(state.graph.nodes[0].id), End: () => focus(state.graph.nodes.at(-1).id), Enter: () => choose(node),
     " ": () => choose(node), o: () => opener(node), x: () => choosePair(state.destination, state.source),
-    Escape: chooseNothing };
+    Escape: clearSelection };
   const action = actions[event.key];
   if (action) {
     event.preventDefault();

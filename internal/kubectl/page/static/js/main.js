@@ -2,7 +2,7 @@
 
 import { byID, element, fill, later, say } from "./dom.js";
 import { ask, latest } from "./api.js";
-import { state, changed, chooseNothing, choosePair } from "./state.js";
+import { state, changed, clearSelection, choosePair } from "./state.js";
 import * as graph from "./graph.js";
 import * as explain from "./explain.js";
 import * as policies from "./policies.js";
@@ -22,8 +22,8 @@ async function load() {
     }
     state.graph = v;
     state.first = v.first;
-    byID("earlier").hidden = v.first === 0;
-    byID("later").hidden = v.first + v.nodes.length >= v.total;
+    byID("previous").hidden = v.first === 0;
+    byID("next").hidden = v.first + v.nodes.length >= v.total;
     byID("closeall").hidden = state.open.size === 0;
     say("");
     changed();
@@ -137,15 +137,15 @@ byID("match").addEventListener("input", (event) => {
 });
 byID("closeall").addEventListener("click", () => {
   state.open.clear();
-  chooseNothing();
+  clearSelection();
   load();
 });
-byID("again").addEventListener("click", async () => {
-  byID("again").disabled = true;
+byID("reload").addEventListener("click", async () => {
+  byID("reload").disabled = true;
   await start("read");
-  byID("again").disabled = false;
+  byID("reload").disabled = false;
 });
-for (const [id, sign] of [["earlier", -1], ["later", 1]]) {
+for (const [id, sign] of [["previous", -1], ["next", 1]]) {
   byID(id).addEventListener("click", () => {
     state.first = Math.max(0, state.first + sign * step);
     load();

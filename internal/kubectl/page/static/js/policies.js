@@ -9,7 +9,9 @@ import { onShow, show } from "./tabs.js";
 const list = latest();
 let first = 0;
 let onFiles = false;
-let enforced = null; // by policy, what the nodes say
+let enforced = null; // the answer of the nodes
+let question = 0; // the number of the last question to the nodes
+let reads = 0; // how often the objects were read
 let value = null;
 
 export function setFiles(files) {
@@ -17,12 +19,20 @@ export function setFiles(files) {
   byID("asknodes").hidden = files;
 }
 
+// stateOf is what the nodes say about a policy, if it is about the version that is shown.
+function stateOf(p) {
+  const { policies, versions } = enforced ?? {};
+  const same = versions ? versions[p.name] === p.version : reads <= 1;
+  return same ? policies?.[p.name] : undefined;
+}
+
 function card(p) {
   const isolates = p.isolates.length ? "isolates " + p.isolates.join(" and ") : "isolates nothing";
   const li = element("li", {}, element("p", {}, element("b", {}, p.name)),
     element("p", {}, `${isolates} of ${p.pods} pods${p.audit ? "; in audit mode: not enforced" : ""}`));
-  if (enforced?.[p.name]) {
-    li.append(element("p", { class: "state" }, enforced[p.name]));
+  const text = stateOf(p);
+  if (text) {
+    li.append(element("p", { class: "state" }, text));
   }
   for (const f of p.findings) {
     li.append(element("p", { class: "finding" }, f));
@@ -54,18 +64,31 @@ async function load() {
 }
 
 async function askNodes() {
+  const mine = ++question;
   const nodes = byID("nodes");
   nodes.hidden = false;
   fill(nodes, "asking the agents …");
   try {
     const v = await ask("status");
-    enforced = v.policies;
+    if (mine !== question) {
+      return; // it is about what was read before, or there is a newer one
+    }
+    enforced = v;
     fill(nodes, v.text.trimEnd());
     if (value) {
       draw();
     }
   } catch (e) {
-    fill(nodes, e.message);
+    if (mine === question) {
+      fill(nodes, e.message);
+    }
+  }
+}
+
+function showAll() {
+  load();
+  if (!onFiles) {
+    askNodes();
   }
 }
 
@@ -77,19 +100,20 @@ export function find(text) {
   load();
 }
 
-// reload reads the policies again, if they are shown.
+// reload forgets what is known about objects that were read before, and asks again if policies are shown.
 export function reload() {
+  reads++;
+  question++;
+  enforced = null;
+  byID("nodes").hidden = true;
   if (!byID("policies").hidden) {
-    load();
+    showAll();
   }
 }
 
 onShow("policies", (seen) => {
   if (seen) {
-    load();
-    if (!onFiles && !enforced) {
-      askNodes();
-    }
+    showAll();
   }
 });
 const soon = later(load);

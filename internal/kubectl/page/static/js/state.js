@@ -38,7 +38,7 @@ export function choosePair(source, destination) {
   changed();
 }
 
-export function chooseNothing() {
+export function clearSelection() {
   choosePair(null, null);
 }
 
