@@ -233,7 +233,7 @@ func (n *Node) register(ctx context.Context) error {
 	}
 	_, err := n.client.CoreV1().Nodes().Create(ctx, &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: labels},
-		Spec: corev1.NodeSpec{PodCIDR: pods[0], PodCIDRs: pods}}, metav1.CreateOptions{})
+		Spec:       corev1.NodeSpec{PodCIDR: pods[0], PodCIDRs: pods}}, metav1.CreateOptions{})
 	if apierrors.IsAlreadyExists(err) {
 		err = nil
 	}
