@@ -18,8 +18,6 @@ import (
 
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/datapath"
-	balancer "github.com/podwall/podwall/internal/proxy/ipvs/host"
-	"github.com/podwall/podwall/internal/proxy/tables"
 	"github.com/podwall/podwall/internal/source/kube"
 	"github.com/podwall/podwall/internal/uninstall"
 )
@@ -65,8 +63,7 @@ func cleanupOnce(ctx context.Context, cfg config.Config, log *slog.Logger) error
 	if err != nil {
 		return err
 	}
-	err = errors.Join(kernel.Cleanup(), tables.Remove(log), balancer.Remove(log), kernel.Close(),
-		removeSocket(cfg.GateSocket))
+	err = errors.Join(kernel.Cleanup(), removeServices(log), kernel.Close(), removeSocket(cfg.GateSocket))
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -126,7 +125,7 @@ func (p *proxy) start(ctx context.Context, g *errgroup.Group, server string, loc
 func (p *proxy) remove(ctx context.Context, locked func() bool) {
 	for ctx.Err() == nil {
 		if locked() {
-			err := errors.Join(tables.Remove(p.log), balancer.Remove(p.log))
+			err := removeServices(p.log)
 			if err == nil {
 				p.observer.ClearProblem(servicesSubject)
 				return
@@ -136,6 +135,20 @@ func (p *proxy) remove(ctx context.Context, locked func() bool) {
 		}
 		pause(ctx, servicesAgain)
 	}
+}
+
+// removeServices removes all of the service proxy from the kernel. IPVS goes first: without the tables it would serve
+// clients that a Service does not admit.
+func removeServices(log *slog.Logger) error { return inTurn(log, balancer.Remove, tables.Remove) }
+
+// inTurn takes steps until one fails.
+func inTurn(log *slog.Logger, steps ...func(*slog.Logger) error) error {
+	for _, step := range steps {
+		if err := step(log); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // failedSubject is the subject of the problem that the service proxy had a panic.

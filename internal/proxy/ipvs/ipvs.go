@@ -38,6 +38,8 @@ type Virtual struct {
 	ipvs.Service
 	Front    program.Front
 	Backends []ipvs.Backend // sorted; one at least
+	// Restricted says that the tables let only some clients pass.
+	Restricted bool
 }
 
 // Plan is what both parts of the kernel shall hold for a program.
@@ -156,7 +158,7 @@ func (pl *Planner) front(p *program.Program, f program.Front, missing []string) 
 	if pick.Count == 0 {
 		return nil
 	}
-	v := Virtual{Front: f, Service: service(r, missing), Backends: backends(p, f, pick)}
+	v := Virtual{Front: f, Service: service(r, missing), Backends: backends(p, f, pick), Restricted: r.Admission != ""}
 	for _, id := range ids(p, f) {
 		v.ID = id
 		pl.virtual[id] = v
@@ -216,6 +218,9 @@ func service(r program.Route, missing []string) ipvs.Service {
 			if r.Schedule.Options&o.asked != 0 {
 				s.Flags |= o.flag
 			}
+		}
+		if h := r.Schedule.Scheduler; h == program.SourceHash || h == program.Maglev {
+			s.Flags |= ipvs.Option1 // else clients are refused that belong to a destination that drains
 		}
 	}
 	if r.Sticky > 0 {

@@ -207,9 +207,12 @@ func TestSchedulersAndAffinity(t *testing.T) {
 		{"options", program.Route{Schedule: program.Schedule{Scheduler: program.Maglev, Options: program.Fallback | program.ByPort}}, nil,
 			"mh flags 0x50570018 timeout 0"},
 		{"all of it", program.Route{Sticky: 9, Schedule: program.Schedule{Scheduler: program.SourceHash, Options: program.Third}}, nil,
-			"sh flags 0x50570021 timeout 9"},
+			"sh flags 0x50570029 timeout 9"},
 		{"one that the kernel lacks", program.Route{Sticky: 9, Schedule: program.Schedule{Scheduler: program.Maglev, Options: program.Fallback}},
 			[]string{"mh"}, "rr flags 0x50570001 timeout 9"},
+		// Else clients are refused that belong to a destination that drains.
+		{"source hash", program.Route{Schedule: program.Schedule{Scheduler: program.SourceHash}}, nil, "sh flags 0x50570008 timeout 0"},
+		{"Maglev", program.Route{Schedule: program.Schedule{Scheduler: program.Maglev}}, nil, "mh flags 0x50570008 timeout 0"},
 		{"not the one that it lacks", program.Route{Schedule: program.Schedule{Scheduler: program.DestinationHash}}, []string{"mh"},
 			"dh flags 0x50570000 timeout 0"},
 	} {

@@ -78,6 +78,41 @@ func TestIPVSLetsConnectionsEnd(t *testing.T) {
 	}
 }
 
+// Whatever the scheduler: no client is refused while a backend ends its connections, and with dh it is gone.
+func TestIPVSRefusesNobodyWhileABackendEnds(t *testing.T) {
+	byPort := program.ByPort // so that some connections hash to the backend that ends
+	for _, tt := range []struct {
+		schedule program.Schedule
+		own      int
+	}{
+		{program.Schedule{Scheduler: program.RoundRobin}, 0},
+		{program.Schedule{Scheduler: program.LeastConnection}, 0},
+		{program.Schedule{Scheduler: program.SourceHash, Options: byPort}, 0},
+		{program.Schedule{Scheduler: program.Maglev, Options: byPort}, 0},
+		{program.Schedule{Scheduler: program.DestinationHash}, -1},
+	} {
+		t.Run(tt.schedule.Scheduler.String(), func(t *testing.T) {
+			w := newHolding(t, inet.IPv4)
+			w.ipvs.serving = func(_ program.Front, b program.Backend) bool { return b.Addr == w.own }
+			w.apply(t, w.holding(tt.schedule, 0, ownPod))
+			old := w.dial(t, localPod)
+			old.mustAsk(t)
+			w.apply(t, w.holding(tt.schedule, 0, ownPod, farPod))
+			w.apply(t, w.holding(tt.schedule, 0, farPod))
+			w.wants(t, "while it ends", tt.own, 1)
+			if got := w.answers(t, localPod, 20); got[farPod] != 20 {
+				t.Errorf("new connections go to %v", got)
+			}
+			if tt.own < 0 {
+				return
+			}
+			if got := old.mustAsk(t); got != ownPod {
+				t.Errorf("the old connection is answered by %q", got)
+			}
+		})
+	}
+}
+
 func (w *world) has(t *testing.T, name string) bool {
 	t.Helper()
 	_, there := w.weights(t)[name]

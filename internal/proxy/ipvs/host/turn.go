@@ -32,8 +32,8 @@ type turn struct {
 
 // part is what is left to do for a family when its table is in force.
 type part struct {
-	after  []kernel.Op
-	appear []netip.Addr
+	late, after []kernel.Op
+	appear      []netip.Addr
 }
 
 // enter does for a family what comes before its table: virtual services and destinations that come, those
@@ -57,7 +57,7 @@ func (t *turn) enter(i int, f *family) {
 		t.count(f, plan, c)
 		t.taken = append(t.taken, c.Taken...)
 		f.draining = c.Draining
-		t.parts[i].after = c.After
+		t.parts[i].late, t.parts[i].after = c.Late, c.After
 		break
 	}
 	t.addresses(i, f, at)
@@ -171,7 +171,8 @@ func done(actual map[kernel.ID]kernel.Listed, o kernel.Op) {
 	actual[o.Service.ID] = s
 }
 
-// count counts the virtual services that others changed.
+// count counts the virtual services that others changed. What comes late is none of it: it may be what an
+// earlier turn, whose table failed, did not come to.
 func (t *turn) count(f *family, plan ipvs.Plan, c ipvs.Changes) {
 	if !t.known && f.applied {
 		differ := map[kernel.ID]bool{}
@@ -217,24 +218,26 @@ func (t *turn) addresses(i int, f *family, at []kernel.ID) {
 	}
 }
 
-// leave does for a family what comes after its table: addresses that come, and virtual services that go.
+// leave does for a family what comes after its table: destinations of virtual services that only some clients
+// may use, addresses that come, and virtual services that go.
 func (t *turn) leave(f inet.Family) error {
 	i := index(f)
 	var source netip.Addr
 	if of := t.want.Model.Program(f).NodeAddresses; len(of) > 0 {
 		source = of[0]
 	}
-	var failed []error
+	before := t.failed
+	t.failed = nil
+	t.run(t.parts[i].late)
 	for _, a := range t.parts[i].appear {
 		if err := t.routes.add(a, source); err != nil {
-			failed = append(failed, err)
+			t.failed = append(t.failed, err)
 			continue
 		}
 		t.families[i].local[a] = true
 	}
-	before := t.failed
-	t.failed = nil
 	t.run(t.parts[i].after)
-	failed, t.failed = append(failed, t.failed...), before
+	failed := t.failed
+	t.failed = before
 	return errors.Join(failed...)
 }
