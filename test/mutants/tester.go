@@ -27,6 +27,7 @@ func suites() map[string][]string {
 	return map[string][]string{
 		"internal/agent":           {"agent"},
 		"internal/agent/flows":     {"agent/flows"},
+		"internal/agent/services":  {"agent/services"},
 		"internal/netpol/denied":   {"netpol/denied"},
 		"internal/netpol/generate": {"netpol/generate"},
 		"internal/explain":         {"explain", "explain/matrix"},

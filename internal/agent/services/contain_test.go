@@ -5,14 +5,20 @@
 package services
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/observe"
 	"github.com/podwall/podwall/internal/proxy/foreign"
+	"github.com/podwall/podwall/internal/proxy/program"
 	"github.com/podwall/podwall/internal/proxy/service"
 	"github.com/podwall/podwall/internal/proxy/tables"
 )
@@ -68,5 +74,69 @@ func TestALoopAfterAPanic(t *testing.T) {
 			Moved: s.Moved, SyncPeriod: s.SyncPeriod, Local: s.Local}
 		s.run()
 		s.until("what the store has", func(m *service.Model) bool { return leads("10.244.1.3:8080")(m) })
+	}
+}
+
+// A change that has a panic leaves no index: nobody is told names of one that is half changed, and nobody who
+// asks has a panic or waits.
+func TestNoNamesAfterAPanicInAChange(t *testing.T) {
+	s := newStage(t)
+	s.fill("10.244.1.1")
+	s.index = service.NewIndex(s.Options.settings(nil, nil, s.Store.Reserved(s.Options.APIServer)))
+	delta := s.Store.TakeServices()
+	if err := s.change(func(x *service.Index) error { return x.Apply(t.Context(), &delta) }); err != nil {
+		t.Fatal(err)
+	}
+	at := netip.AddrPortFrom(vip(), 80)
+	backend := program.Front{Addr: netip.MustParseAddr("10.244.1.1"), Protocol: inet.TCP, Port: 8080}
+	names := func() string {
+		return fmt.Sprintf("%q %q", s.Named(inet.TCP, at), s.Behind([]program.Front{backend}))
+	}
+	if got := names(); strings.Count(got, "web") != 2 {
+		t.Fatalf("before the panic: %s", got)
+	}
+	s.fill("10.244.1.2")
+	delta = s.Store.TakeServices()
+	err := Contain(func() error {
+		return s.change(func(x *service.Index) error {
+			if err := x.Apply(t.Context(), &delta); err != nil {
+				return err
+			}
+			panic("half changed")
+		})
+	})
+	if err == nil {
+		t.Fatal("the panic is not handed on")
+	}
+	if got := names(); got != `"" [[]]` {
+		t.Errorf("after the panic: %s", got)
+	}
+}
+
+// Who asks for names is not the loop, and must not end the process: what an index cannot answer is logged once.
+func TestAskingForNamesHasNoPanic(t *testing.T) {
+	s := newStage(t)
+	var out bytes.Buffer
+	s.Log = slog.New(slog.NewTextHandler(&out, nil))
+	asked := 0
+	for range 3 {
+		s.answer(func() {
+			s.look(func(*service.Index) {})
+			asked++
+			s.index = new(service.Index)
+			s.look(func(*service.Index) { panic("an odd Service") })
+		})
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times, want once", asked)
+	}
+	if got := s.Behind(make([]program.Front, 2)); len(got) != 2 || s.Named(inet.TCP, netip.AddrPort{}) != "" {
+		t.Errorf("got %v for two", got)
+	}
+	if text := out.String(); strings.Count(text, "level=ERROR") != 1 || !strings.Contains(text, "an odd Service") {
+		t.Errorf("the log: %s", text)
+	}
+	if err := s.change(func(*service.Index) error { return nil }); err != nil { // the loop is not locked out
+		t.Error(err)
 	}
 }

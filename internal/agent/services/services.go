@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/podwall/podwall/internal/cluster"
@@ -72,7 +73,8 @@ type Loop struct {
 	Served func()
 
 	started  time.Time
-	naming   sync.Mutex // guards the index against who asks for names
+	naming   sync.Mutex  // guards the index against who asks for names
+	mute     atomic.Bool // to ask for names had a panic
 	index    *service.Index
 	own      *cluster.Node
 	local    []netip.Addr
