@@ -3,6 +3,7 @@
 package kubectl
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -48,8 +49,18 @@ type path struct {
 }
 
 // ask returns the answers to SRC DST[:PORT]: one for each family that both ends have and
-// each pod of a Service; equal ones of two families are one.
-func (sc *scene) ask(source, destination string) ([]answer, error) {
+// each pod of a Service; equal ones of two families are one. It ends early, with the error of ctx,
+// when ctx ends.
+func (sc *scene) ask(ctx context.Context, source, destination string) ([]answer, error) {
+	ways, err := sc.ways(ctx, source, destination, 0)
+	if err != nil {
+		return nil, err
+	}
+	return sc.judge(ctx, ways)
+}
+
+// ways returns all paths of SRC DST[:PORT]. More than most are an error; 0 for no bound.
+func (sc *scene) ways(ctx context.Context, source, destination string, most int) ([]path, error) {
 	text, p, err := splitPort(destination)
 	if err != nil {
 		return nil, err
@@ -76,10 +87,25 @@ func (sc *scene) ask(source, destination string) ([]answer, error) {
 				return nil, err
 			}
 			paths = append(paths, some...)
+			switch {
+			case ctx.Err() != nil:
+				return nil, ctx.Err()
+			case most > 0 && len(paths) > most:
+				return nil, fmt.Errorf("%s to %s are more than %d different flows: name a pod at one end, "+
+					"as in shop/web-0", source, destination, most)
+			}
 		}
 	}
+	return paths, nil
+}
+
+// judge returns the answers about paths.
+func (sc *scene) judge(ctx context.Context, ways []path) ([]answer, error) {
 	var list []answer
-	for _, way := range paths {
+	for _, way := range ways {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		a, err := sc.answer(way)
 		if err != nil {
 			return nil, err

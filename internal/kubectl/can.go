@@ -48,7 +48,7 @@ func (c *canCommand) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	report, err := sc.report(args[0], args[1])
+	report, err := sc.report(ctx, args[0], args[1])
 	if err != nil {
 		return err
 	}

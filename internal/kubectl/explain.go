@@ -100,7 +100,7 @@ func (e *explainCommand) run(ctx context.Context, args []string) error {
 	if len(args) == 1 {
 		return e.one(ctx, sc, args[0])
 	}
-	report, err := sc.report(args[0], args[1])
+	report, err := sc.report(ctx, args[0], args[1])
 	if err != nil {
 		return err
 	}
@@ -116,16 +116,20 @@ func (e *explainCommand) run(ctx context.Context, args []string) error {
 }
 
 // report asks about a flow. It is allowed if every path is.
-func (sc *scene) report(src, dst string) (*flowReport, error) {
-	answers, err := sc.ask(src, dst)
+func (sc *scene) report(ctx context.Context, src, dst string) (*flowReport, error) {
+	answers, err := sc.ask(ctx, src, dst)
 	if err != nil {
 		return nil, err
 	}
+	return flowReportOf(answers), nil
+}
+
+func flowReportOf(answers []answer) *flowReport {
 	r := &flowReport{Schema: explainSchema, Allowed: true, Answers: answers}
 	for _, a := range answers {
 		r.Allowed = r.Allowed && a.Allowed
 	}
-	return r, nil
+	return r
 }
 
 // maxAnswers is how many answers are shown as text.

@@ -29,7 +29,7 @@ type explainValue struct {
 func (sc *uiScene) explainOf(ctx context.Context, q url.Values) (any, error) {
 	src, dst := strings.TrimSpace(q.Get("src")), strings.TrimSpace(q.Get("dst"))
 	if q.Get("port") == "" { // written by the user
-		return sc.explained(src, dst)
+		return sc.explained(ctx, src, dst)
 	}
 	port, err := sc.port(q)
 	if err != nil {
@@ -37,7 +37,7 @@ func (sc *uiScene) explainOf(ctx context.Context, q url.Values) (any, error) {
 	}
 	from, to := sc.unit(src), sc.unit(dst)
 	if from == nil || to == nil {
-		return sc.explained(src, withPort(dst, port))
+		return sc.explained(ctx, src, withPort(dst, port))
 	}
 	return sc.explainUnits(ctx, port, from, to)
 }
@@ -54,7 +54,7 @@ func (sc *uiScene) unit(name string) *reach.Unit {
 // explainUnits explains flows between two workloads: of their pods that differ, as explain does,
 // and pods that have another verdict all the same, because of their addresses.
 func (sc *uiScene) explainUnits(ctx context.Context, port matrix.Port, src, dst *reach.Unit) (any, error) {
-	samples, err := sc.reach.Samples(port, src, dst)
+	samples, err := sc.reach.Samples(ctx, port, src, dst)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (sc *uiScene) explainUnits(ctx context.Context, port matrix.Port, src, dst 
 	seen := map[bool]bool{}
 	var texts []string
 	add := func(src, dst string) error {
-		r, err := sc.report(src, withPort(dst, port))
+		r, err := sc.bounded(ctx, src, withPort(dst, port))
 		if err != nil {
 			return err
 		}
@@ -117,8 +117,24 @@ func sampled(u *reach.Unit, k cluster.Key) string {
 	return "pod/" + k.String()
 }
 
-func (sc *uiScene) explained(src, dst string) (any, error) {
-	r, err := sc.report(src, dst)
+// maxWays is how many paths are explained of what a user wrote: those of a Service lead to each pod.
+const maxWays = 512
+
+// bounded is the report of so many paths at most.
+func (sc *uiScene) bounded(ctx context.Context, src, dst string) (*flowReport, error) {
+	ways, err := sc.ways(ctx, src, dst, maxWays)
+	if err != nil {
+		return nil, err
+	}
+	answers, err := sc.judge(ctx, ways)
+	if err != nil {
+		return nil, err
+	}
+	return flowReportOf(answers), nil
+}
+
+func (sc *uiScene) explained(ctx context.Context, src, dst string) (any, error) {
+	r, err := sc.bounded(ctx, src, dst)
 	if err != nil {
 		return nil, err
 	}

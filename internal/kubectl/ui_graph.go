@@ -184,26 +184,27 @@ func (sc *uiScene) pairsOf(ctx context.Context, q url.Values) (any, error) {
 	if src.Kind == kindHost && dst.Kind == kindHost {
 		return nil, errors.New("both ends are outside of the cluster: no policy is about them")
 	}
-	cells, err := sc.reach.Cells(ctx, port, single(src.units), single(dst.units))
+	list := []pairValue{} // at most maxPairs of each verdict: no more can be shown
+	count, total := map[matrix.Verdict]int{}, 0
+	err = sc.reach.Each(ctx, port, single(src.units), single(dst.units), func(s, d int, c matrix.Cell) {
+		e, ok := verdictOf(c)
+		if !ok {
+			return
+		}
+		total++
+		if count[e.Verdict]++; count[e.Verdict] <= maxPairs {
+			list = append(list, pairValue{Source: src.units[s].Name, Destination: dst.units[d].Name,
+				Verdict: e.Verdict, Allowed: e.Allowed, Flows: e.Flows})
+		}
+	})
 	if err != nil {
 		return nil, err
-	}
-	list := []pairValue{}
-	count := map[matrix.Verdict]int{}
-	for s := range cells {
-		for d := range cells[s] {
-			if e, ok := verdictOf(cells[s][d]); ok {
-				count[e.Verdict]++
-				list = append(list, pairValue{Source: src.units[s].Name, Destination: dst.units[d].Name,
-					Verdict: e.Verdict, Allowed: e.Allowed, Flows: e.Flows})
-			}
-		}
 	}
 	slices.SortStableFunc(list, func(a, b pairValue) int { return cmp.Compare(count[a.Verdict], count[b.Verdict]) })
 	return struct {
 		Pairs []pairValue `json:"pairs"`
 		Total int         `json:"total"`
-	}{list[:min(len(list), maxPairs)], len(list)}, nil
+	}{list[:min(len(list), maxPairs)], total}, nil
 }
 
 // single makes a group of each.

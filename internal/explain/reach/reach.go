@@ -166,6 +166,20 @@ func (g Group) weights() (addresses map[int]int, same map[[2]int]int) {
 // among both, or shares no workload with the others. It ends early, with the error of ctx, when
 // ctx ends.
 func (m *Map) Cells(ctx context.Context, port matrix.Port, sources, destinations []Group) ([][]matrix.Cell, error) {
+	cells := make([][]matrix.Cell, len(sources))
+	for s := range cells {
+		cells[s] = make([]matrix.Cell, len(destinations))
+	}
+	err := m.Each(ctx, port, sources, destinations, func(s, d int, c matrix.Cell) { cells[s][d] = c })
+	if err != nil {
+		return nil, err
+	}
+	return cells, nil
+}
+
+// Each calls answer with what Cells returns, source by source, and keeps nothing of it.
+func (m *Map) Each(ctx context.Context, port matrix.Port, sources, destinations []Group,
+	answer func(source, destination int, c matrix.Cell)) error {
 	r := m.relation(port)
 	type sum struct {
 		addresses map[int]int
@@ -175,24 +189,24 @@ func (m *Map) Cells(ctx context.Context, port matrix.Port, sources, destinations
 	for i, g := range destinations {
 		sums[i].addresses, sums[i].same = g.weights()
 	}
-	cells := make([][]matrix.Cell, len(sources))
 	for s, src := range sources {
 		from, _ := src.weights()
-		cells[s] = make([]matrix.Cell, len(destinations))
 		for d, dst := range destinations {
 			var own map[[2]int]int
 			if len(src) > 0 && len(dst) > 0 && src[0] == dst[0] {
 				own = sums[d].same
 			}
 			if err := ctx.Err(); err != nil {
-				return nil, err
+				return err
 			}
-			if err := m.count(&cells[s][d], r, from, sums[d].addresses, own); err != nil {
-				return nil, err
+			var c matrix.Cell
+			if err := m.count(&c, r, from, sums[d].addresses, own); err != nil {
+				return err
 			}
+			answer(s, d, c)
 		}
 	}
-	return cells, nil
+	return nil
 }
 
 // count adds the flows between classes of a source and of a destination to a cell; own are those
@@ -238,7 +252,8 @@ type relation struct {
 	verdicts []byte // by source and destination
 }
 
-// maxKnown bounds the bytes of all verdicts that are kept.
+// maxKnown bounds the bytes of verdicts that are kept of several ports. Those of the port that was
+// asked about last are kept however many they are: a byte for each pair of classes.
 const maxKnown = 64 << 20
 
 // relation returns the verdicts of a port; those that were not used for longest are dropped.

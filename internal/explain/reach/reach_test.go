@@ -172,7 +172,7 @@ func TestSamplesHaveEveryVerdict(t *testing.T) {
 				}
 				c := cells[0][0]
 				yes, flows := c.IPv4.Allowed+c.IPv6.Allowed, c.IPv4.Flows+c.IPv6.Flows
-				list, err := m.Samples(port, src, dst)
+				list, err := m.Samples(t.Context(), port, src, dst)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -200,9 +200,22 @@ func TestALongAnswerCanBeCancelled(t *testing.T) {
 	snap := large(200, 4, 20)
 	m := reach.New(snap, explain.New(snap), reach.Options{})
 	groups, _ := groupsOf(m, matrix.ByNamespace)
+	port := matrix.Port{Protocol: inet.TCP, Number: 80}
+	answered := 0
 	ctx, end := context.WithCancel(t.Context())
-	end()
-	if _, err := m.Cells(ctx, matrix.Port{Protocol: inet.TCP, Number: 80}, groups, groups); !errors.Is(err, context.Canceled) {
+	defer end()
+	err := m.Each(ctx, port, groups, groups, func(int, int, matrix.Cell) {
+		if answered++; answered == 5 {
+			end()
+		}
+	})
+	if !errors.Is(err, context.Canceled) || answered != 5 {
+		t.Errorf("%d answers, %v", answered, err)
+	}
+	if _, err := m.Cells(ctx, port, groups, groups); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if _, err := m.Samples(ctx, port, m.Units()[0], m.Units()[1]); !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
 }

@@ -3,6 +3,7 @@
 package reach
 
 import (
+	"context"
 	"maps"
 	"slices"
 
@@ -17,12 +18,16 @@ type Sample struct {
 }
 
 // Samples returns flows from one workload or host to another, at most one of each verdict, the
-// allowed one first. Of a workload to itself they are between two of its pods.
-func (m *Map) Samples(port matrix.Port, src, dst *Unit) (list []Sample, err error) {
+// allowed one first. Of a workload to itself they are between two of its pods. It ends early, with
+// the error of ctx, when ctx ends.
+func (m *Map) Samples(ctx context.Context, port matrix.Port, src, dst *Unit) (list []Sample, err error) {
 	r := m.relation(port)
 	var found [2]*Sample
 	for _, x := range slices.Sorted(maps.Keys(src.addresses)) {
 		for _, y := range slices.Sorted(maps.Keys(dst.addresses)) {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
 			from, to := m.classes[x], m.classes[y]
 			s, ok := sample(src, dst, x, y)
 			if !ok || from.v6 != to.v6 || from.host && to.host {
