@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -194,11 +195,13 @@ func (sc *uiScene) lintOnce() {
 
 // number reads a number of a question that is not below 0; 0 without one.
 func number(q url.Values, name string) (int, error) {
-	n := 0
-	if text := q.Get(name); text != "" {
-		if _, err := fmt.Sscanf(text, "%d", &n); err != nil || n < 0 {
-			return 0, fmt.Errorf("%s %q: want a number", name, logging.Plain(text))
-		}
+	text := q.Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("%s %q: want a number", name, logging.Plain(text))
 	}
 	return n, nil
 }

@@ -98,7 +98,8 @@ func TestThePageAnswersAsTheCommandsDo(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]string{"/api/flows": noAgents, "/api/status": noAgents, "/api/graph?port=nine": "--port",
-		"/api/pairs?src=x&dst=y": "read again", "/api/graph?first=-1": "want a number", "/api/end?name=node/node1": "is no pod",
+		"/api/pairs?src=x&dst=y": "read again", "/api/graph?first=-1": "want a number",
+		"/api/graph?first=5x": "want a number", "/api/end?name=node/node1": "is no pod",
 		"/api/explain?src=a&dst=b": "no pod or workload shop/a", "/api/pairs?src=host:203.0.113.10&dst=host:203.0.113.10": "outside"} {
 		if status, text := ask(path); status != http.StatusUnprocessableEntity || !strings.Contains(text, want) {
 			t.Errorf("%s: %d %s, want %s", path, status, text, want)

@@ -37,6 +37,8 @@ const (
 	maxQuery = 8 << 10
 	// maxTime is the longest time that an answer may take.
 	maxTime = 3 * time.Minute
+	// writeTime is the longest time that writing an answer may take.
+	writeTime = 30 * time.Second
 )
 
 // policy is the Content-Security-Policy: nothing but the page's own files, and no text ever becomes
@@ -69,8 +71,8 @@ type Options struct {
 	Token string
 	// Answers has the answers by name; NAME is at /api/NAME.
 	Answers map[string]Answer
-	// Streams are names of answers that wait for news: they do not count as questions, and
-	// maxAnswering of them may wait at the same time.
+	// Streams are names of answers that wait for news: they do not count as questions, and have bounds
+	// of their own, as high.
 	Streams []string
 }
 
@@ -102,9 +104,38 @@ type handler struct {
 	files     http.Handler
 	answers   map[string]Answer
 	streams   []string
+	questions room
+	streaming room
+	longest   time.Duration // of an answer
+}
+
+// room is what may go on at the same time.
+type room struct {
 	answering chan struct{}
 	waiting   chan struct{}
-	streaming chan struct{}
+}
+
+func newRoom() room {
+	return room{answering: make(chan struct{}, maxAnswering), waiting: make(chan struct{}, maxWaiting)}
+}
+
+// errFull says that there is no room, and none to wait in.
+var errFull = errors.New("too many requests")
+
+// enter waits for room; leave makes it again.
+func (r room) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case r.waiting <- struct{}{}:
+	default:
+		return nil, errFull
+	}
+	defer func() { <-r.waiting }()
+	select {
+	case r.answering <- struct{}{}:
+		return func() { <-r.answering }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // New returns the handler of the page. The token must not be empty.
@@ -112,17 +143,27 @@ func New(o Options) (http.Handler, error) {
 	if o.Token == "" || !o.Address.Addr().IsLoopback() || o.Address.Port() == 0 {
 		return nil, errors.New("the page needs a token, a loopback address and a port")
 	}
-	port := strconv.Itoa(int(o.Address.Port()))
 	return &handler{
-		hosts:     []string{o.Address.String(), net.JoinHostPort("localhost", port)},
+		hosts:     hosts(o.Address),
 		token:     sha256.Sum256([]byte(o.Token)),
 		files:     http.FileServerFS(Files()),
 		answers:   o.Answers,
 		streams:   o.Streams,
-		answering: make(chan struct{}, maxAnswering),
-		waiting:   make(chan struct{}, maxWaiting),
-		streaming: make(chan struct{}, maxAnswering),
+		questions: newRoom(),
+		streaming: newRoom(),
+		longest:   maxTime,
 	}, nil
+}
+
+// hosts are the names of the page in requests. Browsers leave out port 80.
+func hosts(at netip.AddrPort) []string {
+	list := []string{at.String(), net.JoinHostPort("localhost", strconv.Itoa(int(at.Port())))}
+	if at.Port() == 80 {
+		for _, name := range list {
+			list = append(list, strings.TrimSuffix(name, ":80"))
+		}
+	}
+	return list
 }
 
 // ServeHTTP answers one request, if it comes from the page.
@@ -163,39 +204,22 @@ func isFile(path string) bool {
 
 // answer waits for room, asks, and writes what is answered.
 func (h *handler) answer(w http.ResponseWriter, r *http.Request, name string, answer Answer) {
-	ctx, end := context.WithTimeout(r.Context(), maxTime)
-	defer end()
-	room := h.answering
-	if slices.Contains(h.streams, name) {
-		room = h.streaming
-	}
-	select {
-	case h.waiting <- struct{}{}:
-	default:
-		http.Error(w, "too many requests", http.StatusServiceUnavailable)
+	// The server's own limit is for files: what was exceeded cannot be set again.
+	if !writeUntil(w, time.Time{}) {
 		return
 	}
-	select {
-	case room <- struct{}{}:
-		<-h.waiting
-		defer func() { <-room }()
-	case <-ctx.Done():
-		<-h.waiting
+	value, err := h.value(r, name, answer)
+	if errors.Is(err, errFull) {
+		_ = writeUntil(w, time.Now().Add(writeTime)) // else the connection is closed
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
-	}
-	// The server's own limit is for files.
-	if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxTime)); err != nil &&
-		!errors.Is(err, http.ErrNotSupported) {
-		return // the connection is closed
-	}
-	q, err := url.ParseQuery(r.URL.RawQuery)
-	var value any
-	if err == nil {
-		value, err = answer(ctx, q)
 	}
 	status := http.StatusOK
 	if err != nil {
 		status, value = http.StatusUnprocessableEntity, Problem{err.Error()}
+	}
+	if !writeUntil(w, time.Now().Add(writeTime)) {
+		return
 	}
 	text, err := json.Marshal(value)
 	if err != nil {
@@ -205,6 +229,38 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, name string, an
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write(text) // who asked may be gone
+}
+
+// writeUntil bounds the writing of an answer; it reports false if the connection is closed.
+func writeUntil(w http.ResponseWriter, end time.Time) bool {
+	err := http.NewResponseController(w).SetWriteDeadline(end)
+	return err == nil || errors.Is(err, http.ErrNotSupported)
+}
+
+// value waits for room and asks, as long as an answer may take.
+func (h *handler) value(r *http.Request, name string, answer Answer) (any, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, err
+	}
+	ctx, end := context.WithTimeout(r.Context(), h.longest)
+	defer end()
+	room := h.questions
+	if slices.Contains(h.streams, name) {
+		room = h.streaming
+	}
+	leave, err := room.enter(ctx)
+	if err == nil {
+		defer leave()
+		var value any
+		if value, err = answer(ctx, q); err == nil {
+			return value, nil
+		}
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil, fmt.Errorf("it took longer than %s; ask about less", h.longest)
+	}
+	return nil, err
 }
 
 // Problem is the answer to a question that has none.

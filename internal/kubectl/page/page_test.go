@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -92,6 +93,9 @@ func TestOnlyThePageIsAnswered(t *testing.T) {
 		{"DNS rebinding, the page", "/", host("evil.example:8088"), 403},
 		{"another port", "/api/echo", host("127.0.0.1:9999"), 403},
 		{"another loopback address", "/", host("127.0.0.2:8088"), 403},
+		{"the address without its port", "/", host("127.0.0.1"), 403},
+		{"the other loopback address", "/", host("[::1]:8088"), 403},
+		{"a name with a dot at its end", "/api/echo", host("localhost.:8088"), 403},
 		{"no host", "/", host(""), 403},
 		{"no token", "/api/echo", func(r *http.Request) { r.Header.Del(TokenHeader) }, 401},
 		{"another token", "/api/echo", head(TokenHeader, token+"x"), 401},
@@ -192,9 +196,14 @@ func TestAnswersAreEscaped(t *testing.T) {
 // So many are answered at the same time, and a few may wait; streams have a place of their own.
 func TestQuestionsAreBounded(t *testing.T) {
 	started, release := make(chan struct{}, 100), make(chan struct{})
+	var most, now atomic.Int32
 	h := handlerOf(t, map[string]Answer{"slow": func(context.Context, url.Values) (any, error) {
+		if n := now.Add(1); n > maxAnswering {
+			most.Store(n)
+		}
 		started <- struct{}{}
 		<-release
+		now.Add(-1)
 		return nil, nil
 	}})
 	var asked sync.WaitGroup
@@ -212,13 +221,11 @@ func TestQuestionsAreBounded(t *testing.T) {
 	for range maxAnswering {
 		<-started
 	}
-	select {
-	case <-started:
-		t.Error("more are answered than may be")
-	case <-time.After(50 * time.Millisecond):
-	}
 	close(release)
 	asked.Wait()
+	if n := most.Load(); n > 0 || len(started) != maxWaiting {
+		t.Errorf("%d are answered at once, want %d; %d waited, want %d", n, maxAnswering, len(started), maxWaiting)
+	}
 }
 
 // Questions that wait for news take no room from others.
@@ -235,6 +242,12 @@ func TestStreamsHaveRoomOfTheirOwn(t *testing.T) {
 	}
 	for range maxAnswering {
 		<-started
+	}
+	for range maxWaiting { // these wait until others end
+		asked.Go(func() { ask(h, "/api/news", nil) })
+	}
+	for inner := h.(*handler); len(inner.streaming.waiting) < maxWaiting; {
+		time.Sleep(time.Millisecond)
 	}
 	for range maxAnswering + 1 {
 		if r := ask(h, "/api/quick", nil); r.StatusCode != http.StatusOK {
@@ -257,20 +270,86 @@ func TestWhoeverGoesMakesRoom(t *testing.T) {
 		asked.Go(func() { ask(h, "/api/slow", nil) })
 	}
 	inner := h.(*handler)
-	for len(inner.answering) < maxAnswering || len(inner.waiting) > 0 {
+	for len(inner.questions.answering) < maxAnswering || len(inner.questions.waiting) > 0 {
 		time.Sleep(time.Millisecond)
 	}
 	ctx, end := context.WithCancel(t.Context())
 	for range maxWaiting {
 		asked.Go(func() { ask(h, "/api/slow", func(r *http.Request) { *r = *r.WithContext(ctx) }) })
 	}
-	for len(inner.waiting) < maxWaiting {
+	for len(inner.questions.waiting) < maxWaiting {
 		time.Sleep(time.Millisecond)
 	}
 	end()
-	for len(inner.waiting) > 0 {
+	for len(inner.questions.waiting) > 0 {
 		time.Sleep(time.Millisecond)
 	}
+	close(release)
+	asked.Wait()
+}
+
+// Browsers leave out port 80.
+func TestThePortOfTheWebCanBeLeftOut(t *testing.T) {
+	for at, names := range map[string]map[string]int{
+		"127.0.0.1:80": {"127.0.0.1": 200, "127.0.0.1:80": 200, "localhost": 200, "localhost:80": 200, "localhost.": 403,
+			"[::1]": 403, "evil.example": 403},
+		"[::1]:80": {"[::1]": 200, "[::1]:80": 200, "localhost": 200, "::1": 403, "127.0.0.1": 403},
+		"[::1]:81": {"[::1]:81": 200, "[::1]": 403, "localhost": 403},
+	} {
+		h, err := New(Options{Address: netip.MustParseAddrPort(at), Token: token, Answers: echo()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range names {
+			if r := ask(h, "/api/echo", func(r *http.Request) { r.Host = name }); r.StatusCode != want {
+				t.Errorf("%s at %s: %d, want %d", name, at, r.StatusCode, want)
+			}
+		}
+	}
+}
+
+// Whoever asks is told when an answer, or the room for it, takes too long.
+func TestALongAnswerIsAProblemAndNoBrokenConnection(t *testing.T) {
+	release := make(chan struct{})
+	h := handlerOf(t, map[string]Answer{"long": func(ctx context.Context, _ url.Values) (any, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}, "stuck": func(context.Context, url.Values) (any, error) {
+		<-release
+		return nil, nil
+	}})
+	inner := h.(*handler)
+	inner.longest = 300 * time.Millisecond
+	server := httptest.NewUnstartedServer(h)
+	server.Config.WriteTimeout = 100 * time.Millisecond // shorter than an answer, as that of the page
+	server.Start()
+	defer server.Close()
+	inner.hosts = append(inner.hosts, server.Listener.Addr().String())
+	told := func() {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/api/long", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set(TokenHeader, token)
+		got, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer got.Body.Close()
+		if text := body(t, got); got.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(text, "longer than 300ms") {
+			t.Errorf("%d %s", got.StatusCode, text)
+		}
+	}
+	told()
+	var asked sync.WaitGroup
+	for range maxAnswering {
+		asked.Go(func() { ask(h, "/api/stuck", nil) })
+	}
+	for len(inner.questions.answering) < maxAnswering {
+		time.Sleep(time.Millisecond)
+	}
+	told()
 	close(release)
 	asked.Wait()
 }
