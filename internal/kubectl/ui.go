@@ -71,7 +71,11 @@ func (c *uiCommand) run(ctx context.Context) error {
 		return err
 	}
 	state := newUIState(c.source)
-	if err := state.read(ctx); err != nil {
+	err = state.read(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
 		return err
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", netip.AddrPortFrom(at, c.port).String())

@@ -4,13 +4,17 @@ package kubectl
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/logging"
 	"github.com/podwall/podwall/internal/netpol/denied"
 )
@@ -23,16 +27,20 @@ const (
 	idleTime = 30 * time.Second
 	// retryTime is the pause before agents are followed again after that failed.
 	retryTime = 5 * time.Second
+	// listTime is how often agents are listed while they are followed: some start, some start again.
+	listTime = 30 * time.Second
 	// statusTime is how long an answer of all agents is good for.
 	statusTime = 5 * time.Second
 	// followSince is how old the first flows are.
 	followSince = 5 * time.Minute
 )
 
-// maxLive is how many flows are kept for the page, maxSaid how many messages about nodes.
+// maxLive is how many flows are kept for the page, maxSaid how many messages about nodes, and maxLiveText
+// how long their texts may be, in bytes.
 const (
-	maxLive = 500
-	maxSaid = 20
+	maxLive     = 500
+	maxSaid     = 20
+	maxLiveText = 1 << 10
 )
 
 // noAgents says what is missing where files are shown.
@@ -43,6 +51,7 @@ type uiLive struct {
 	ctx     context.Context // of the page
 	command *uiCommand
 	state   *uiState
+	listing time.Duration // listTime; shorter in tests
 	running sync.WaitGroup
 
 	mu     sync.Mutex // guards what follows
@@ -56,8 +65,9 @@ type uiLive struct {
 	again  time.Time     // not before that
 
 	asking      chan struct{} // who asks for the status has it
-	statusValue statusValue   // guarded by asking, as statusAt
+	statusValue statusValue   // guarded by asking, as what follows
 	statusAt    time.Time
+	statusOf    int // the number of the scene
 }
 
 // flowValue is a denied flow.
@@ -76,7 +86,8 @@ type flowValue struct {
 }
 
 func newUILive(ctx context.Context, c *uiCommand, s *uiState) *uiLive {
-	return &uiLive{ctx: ctx, command: c, state: s, news: make(chan struct{}), asking: make(chan struct{}, 1)}
+	return &uiLive{ctx: ctx, command: c, state: s, listing: listTime, news: make(chan struct{}),
+		asking: make(chan struct{}, 1)}
 }
 
 // wait returns when nothing runs any more; the page's context has ended.
@@ -165,7 +176,7 @@ func (l *uiLive) endWhenIdle(ctx context.Context, stop func()) {
 	}
 }
 
-// follow shows what all agents deny, until ctx ends or all agents have.
+// follow shows what all agents deny, until ctx ends or no agent answers.
 func (l *uiLive) follow(ctx context.Context) {
 	s := *l.command.source
 	s.live = true
@@ -173,8 +184,7 @@ func (l *uiLive) follow(ctx context.Context) {
 		filter: flowFilter{all: true}, output: output{form: "text"}, each: l.add, told: l.say}
 	asked, err := c.find(ctx)
 	if err == nil {
-		c.ask(ctx, asked)
-		err = errors.New("no agent answers any more")
+		err = l.followAll(ctx, c, asked)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -186,13 +196,56 @@ func (l *uiLive) follow(ctx context.Context) {
 	l.tell()
 }
 
+// followAll follows these agents and those that run later, each again when its stream has ended, until
+// ctx ends or none is followed. The error says why, and is never nil.
+func (l *uiLive) followAll(ctx context.Context, c *flowsCommand, list []agentPod) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	bounded, end := context.WithCancel(ctx)
+	defer end() // before running.Wait
+	ended := make(chan cluster.Key)
+	followed := map[cluster.Key]bool{}
+	tick := time.NewTicker(l.listing)
+	defer tick.Stop()
+	for {
+		for _, a := range list {
+			if followed[a.Key] {
+				continue
+			}
+			followed[a.Key] = true
+			running.Go(func() {
+				c.one(bounded, a)
+				select {
+				case ended <- a.Key:
+				case <-bounded.Done():
+				}
+			})
+		}
+		list = nil
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case key := <-ended:
+			if delete(followed, key); len(followed) == 0 {
+				return errors.New("no agent answers any more")
+			}
+		case <-tick.C:
+			var err error
+			if _, list, err = c.source.findAgents(ctx, c.agents, ""); err != nil {
+				l.say("error: finding agents that are new: " + err.Error())
+			}
+		}
+	}
+}
+
 // add keeps a flow.
 func (l *uiLive) add(r *denied.Record) error {
 	flow := r.Source.String() + " to " + r.Destination.String() + " " + r.Service() + " on " + r.Node
 	if by := r.By(); by != "" {
 		flow += " " + by
 	}
-	key := flow + " " + r.Direction + " " + string(r.Verdict)
+	sum := sha256.Sum256([]byte(flow + " " + r.Direction + " " + string(r.Verdict)))
+	key := base64.RawURLEncoding.EncodeToString(sum[:])
 	v := flowValue{Key: key, Time: r.Last.UTC().Format(time.RFC3339), Count: r.Count, Verdict: string(r.Verdict),
 		Text: logging.Plain(flow), Reason: logging.Plain(r.Reason()),
 		Source: reference(r.Source), Destination: reference(r.Destination)}
@@ -205,6 +258,9 @@ func (l *uiLive) add(r *denied.Record) error {
 	default:
 		v.Destination += ":" + strconv.Itoa(int(r.Port)) + "/" + r.Protocol
 	}
+	for _, text := range []*string{&v.Verdict, &v.Text, &v.Reason, &v.Source, &v.Destination} {
+		*text = short(*text)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.number++
@@ -214,6 +270,14 @@ func (l *uiLive) add(r *denied.Record) error {
 	l.list = l.list[max(0, len(l.list)-maxLive):]
 	l.tell()
 	return nil
+}
+
+// short cuts a text, which may come from a node that was taken over.
+func short(text string) string {
+	if len(text) <= maxLiveText {
+		return text
+	}
+	return strings.Clone(strings.ToValidUTF8(text[:maxLiveText], "")) + "…" // the long one is not kept
 }
 
 // reference names an end for explain.
@@ -228,7 +292,7 @@ func reference(e denied.End) string {
 func (l *uiLive) say(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	text = logging.Plain(text)
+	text = short(logging.Plain(text))
 	if !slices.Contains(l.said, text) {
 		l.said = append(l.said, text)
 		l.said = l.said[max(0, len(l.said)-maxSaid):]

@@ -132,6 +132,16 @@ func TestThePageSaysWhatIsEnforced(t *testing.T) {
 	if len(a.asked) != 3 { // n2 twice: it was behind
 		t.Errorf("agents were asked: %q", a.asked)
 	}
+	// Of policies that were read again it is asked again, at once.
+	l.state.show(newUIScene(newScene(&cluster.Snapshot{Policies: []*cluster.Policy{{Key: key("old"), Version: "8"}}}, nil), time.Now()))
+	v, err := l.status(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := v.(statusValue)
+	if s.Policies["shop/old"] != "enforced on 0 of 2 nodes" || s.Versions["shop/old"] != "8" || s.Read != l.state.scene.readAt() || s.At == "" {
+		t.Errorf("%+v", s)
+	}
 }
 
 // A flow of any kind is a question that explain takes.

@@ -50,14 +50,16 @@ func uiAnswers(s *uiState, live *uiLive) map[string]page.Answer {
 
 // uiState is what the page shows, as it was when it was read last.
 type uiState struct {
-	source  *source
+	source  *source       // its own; from.Text is guarded by reading
 	reading chan struct{} // who reads has it
 	asking  chan struct{} // who asks the scene has it: one at a time
-	scene   *uiScene      // guarded by asking
+	scene   *uiScene      // guarded by asking, as shown
+	shown   int           // how often another scene was shown
 }
 
 func newUIState(s *source) *uiState {
-	return &uiState{source: s, reading: make(chan struct{}, 1), asking: make(chan struct{}, 1)}
+	own := *s
+	return &uiState{source: &own, reading: make(chan struct{}, 1), asking: make(chan struct{}, 1)}
 }
 
 // acquire waits for its turn.
@@ -94,15 +96,23 @@ func (s *uiState) read(ctx context.Context) error {
 	if err := acquire(ctx, s.asking); err != nil {
 		return err
 	}
-	s.scene = sc
+	s.show(sc)
 	<-s.asking
 	return nil
+}
+
+// show changes the scene. The caller has asking.
+func (s *uiState) show(sc *uiScene) {
+	s.shown++
+	sc.number = s.shown
+	s.scene = sc
 }
 
 // uiScene is a scene with what the page needs of it.
 type uiScene struct {
 	*scene
 	read     time.Time
+	number   int // of scenes that were shown
 	reach    *reach.Map
 	ports    []matrix.Port
 	more     int                      // ports that are not among them

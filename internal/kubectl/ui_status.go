@@ -15,11 +15,15 @@ import (
 type statusValue struct {
 	Text string `json:"text"`
 	Good bool   `json:"good"`
-	// Policies says of each how many nodes enforce it.
+	// At is when the agents were asked, and Read when the policies were read.
+	At   string `json:"at"`
+	Read string `json:"read"`
+	// Policies says of each how many nodes enforce it, in the version that Versions has.
 	Policies map[string]string `json:"policies"`
+	Versions map[string]string `json:"versions"`
 }
 
-// status asks all agents, unless that was done a moment ago. One asks at a time.
+// status asks all agents, unless that was done a moment ago about the same policies. One asks at a time.
 func (l *uiLive) status(ctx context.Context, _ url.Values) (any, error) {
 	if l.command.source.files() {
 		return nil, errors.New(noAgents)
@@ -28,12 +32,19 @@ func (l *uiLive) status(ctx context.Context, _ url.Values) (any, error) {
 		return nil, err
 	}
 	defer func() { <-l.asking }()
-	if time.Since(l.statusAt) < statusTime {
+	before, done, err := l.state.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	number := before.number
+	done()
+	if time.Since(l.statusAt) < statusTime && l.statusOf == number {
 		return l.statusValue, nil
 	}
 	s := *l.command.source
 	s.live = true
 	c := &statusCommand{source: &s, agents: l.command.agents, facts: l.command.facts, pause: askAgain}
+	asked := time.Now()
 	r, err := c.ask(ctx)
 	if err != nil {
 		return nil, err
@@ -43,13 +54,14 @@ func (l *uiLive) status(ctx context.Context, _ url.Values) (any, error) {
 		return nil, err
 	}
 	defer done()
-	l.statusValue, l.statusAt = sc.statusOf(r), time.Now()
+	l.statusValue, l.statusAt, l.statusOf = sc.statusOf(r, asked), time.Now(), sc.number
 	return l.statusValue, nil
 }
 
-// statusOf says of each policy on how many nodes it is in force.
-func (sc *uiScene) statusOf(r statusReport) statusValue {
-	v := statusValue{Text: plainLines(r.String()), Good: r.status() == nil, Policies: map[string]string{}}
+// statusOf says of each policy on how many nodes it is in force, as the agents said when they were asked.
+func (sc *uiScene) statusOf(r statusReport, asked time.Time) statusValue {
+	v := statusValue{Text: plainLines(r.String()), Good: r.status() == nil, At: asked.UTC().Format(time.RFC3339),
+		Read: sc.readAt(), Policies: map[string]string{}, Versions: map[string]string{}}
 	for _, why := range r.Unknown {
 		v.Text += plainLines("not known: " + why + "\n")
 	}
@@ -69,6 +81,7 @@ func (sc *uiScene) statusOf(r statusReport) statusValue {
 		if p.Audit {
 			word = "in audit mode"
 		}
+		v.Versions[p.Key.String()] = p.Version
 		v.Policies[p.Key.String()] = fmt.Sprintf("%s on %d of %d nodes", word, n, all)
 	}
 	return v
