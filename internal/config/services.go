@@ -53,8 +53,9 @@ func serviceOptions() []option {
 			help: "What chooses the endpoint of a connection. nftables: at random. ipvs: the kernel's IPVS, as " +
 				"kube-router.io/service.scheduler says, else in turn; every packet of a Service then costs more. " +
 				"What the other one left is removed once Services are served. See docs/services.md.",
-			why: "an annotation of one tenant must not change how the Services of all are served, nor load modules " +
-				"into the kernel.",
+			why: "an annotation of one tenant must not change how the Services of all are served. With ipvs " +
+				"it can make the kernel load its scheduler: one of ip_vs_lc, ip_vs_sh, ip_vs_dh and " +
+				"ip_vs_mh, nothing else.",
 			bind: func(c *Config) flag.Value { return oneOf(&c.Services.Backend, BackendNFTables, BackendIPVS) }},
 		{name: "service-external-ip-range", arg: "RANGE,…",
 			help: "Ranges in which Services may have spec.externalIPs. Others are not served, with a finding, unless " +

@@ -143,6 +143,8 @@ func unusable(a netip.Addr) string {
 	switch {
 	case a.IsUnspecified():
 		return "the unspecified address"
+	case a.Is4() && a.As4()[0] == 0:
+		return "an address of this network (0.0.0.0/8)"
 	case a.IsLoopback():
 		return "a loopback address"
 	case a.IsMulticast():

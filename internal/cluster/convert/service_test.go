@@ -178,7 +178,7 @@ func lean(v any) any {
 
 // None of these addresses can lead to a Service or to an endpoint.
 func TestAddressesThatNobodyMayUse(t *testing.T) {
-	for _, text := range []string{"0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "169.254.1.1", "fe80::1",
+	for _, text := range []string{"0.0.0.0", "0.1.2.3", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "169.254.1.1", "fe80::1",
 		"255.255.255.255", "fe80::1%eth0", "10.0.0.1/32", "10.0.0.01", "::ffff:10.0.0.1", "", "a.example"} {
 		s := readService(t, `spec: {clusterIPs: [10.0.0.1, "fd00::1"], externalIPs: [x]}`)
 		s.Spec.ExternalIPs[0] = text

@@ -49,11 +49,29 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// List returns all virtual services, sorted, whoever made them.
-func (c *Conn) List() (list []Listed, err error) {
+// services returns all virtual services.
+func (c *Conn) services() ([]lib.ServiceExtended, error) {
 	found, err := c.client.Services()
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // which says that there is none
 		return nil, fmt.Errorf("listing the virtual services of IPVS: %w", err)
+	}
+	return found, nil
+}
+
+// Services returns all virtual services without their destinations, whoever made them.
+func (c *Conn) Services() (list []Service, err error) {
+	found, err := c.services()
+	for _, s := range found {
+		list = append(list, fromLib(s.Service))
+	}
+	return list, err
+}
+
+// List returns all virtual services, sorted, whoever made them.
+func (c *Conn) List() (list []Listed, err error) {
+	found, err := c.services()
+	if err != nil {
+		return nil, err
 	}
 	for _, s := range found {
 		one := Listed{Service: fromLib(s.Service)}

@@ -13,12 +13,10 @@ package host
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/podwall/podwall/internal/inet"
 	kernel "github.com/podwall/podwall/internal/kernel/ipvs"
@@ -35,24 +33,39 @@ type Problem struct{ Subject, Text, Cure string }
 // packets to them by the tables, which it is given. All but Watch is called by one goroutine.
 type Proxy struct {
 	tables  *tables.Tables
-	conn    *kernel.Conn
+	conn    conn
+	counter conn // Watch's own connection
 	routes  *routes
 	sysctls sysctl.Dir
 	log     *slog.Logger
 
 	families [len(inet.Families)]*family
-	missing  []string                    // schedulers that the kernel does not have, sorted
+	missing  []string                    // schedulers that the kernel did not have since Verify, sorted
+	lacked   []string                    // those of them that Services ask for
 	actual   map[kernel.ID]kernel.Listed // what the kernel has; nil if it is not known
-	taken    []kernel.ID                 // at which another program has a virtual service
+	taken    map[kernel.ID]bool          // at which another program has a virtual service
+	refused  map[kernel.ID]error         // what the kernel refused; an address has no port
 	set      []Problem                   // what cannot be set on the node
 	drains   atomic.Int32                // virtual services with connections whose end is awaited
+	held     atomic.Int64                // our virtual services after the last Apply; 0 if not known
+	lost     atomic.Bool                 // some of them were gone when Watch counted
+}
+
+// conn is a connection to IPVS: kernel.Conn.
+type conn interface {
+	Services() ([]kernel.Service, error)
+	List() ([]kernel.Listed, error)
+	Destinations(kernel.ID) ([]kernel.Held, error)
+	Do(kernel.Op) error
+	Close() error
 }
 
 // family is what is known of one family.
 type family struct {
 	inet.Family
 	planner  ipvs.Planner
-	local    map[netip.Addr]bool // addresses of Services that the node has; nil if it is not known
+	local    map[netip.Addr]netip.Addr // addresses of Services that the node has, with their sources; or nil
+	source   netip.Addr                // with which the node connects to them
 	draining []kernel.ID
 	applied  bool // the kernel was brought to the plan before: what differs without a change is drift
 }
@@ -60,32 +73,46 @@ type family struct {
 // Open connects to the kernel, in the network namespace of the calling thread. The tables were opened with the
 // setting IPVS; they stay the caller's to close. On a kernel without IPVS the error is kernel.ErrNone.
 func Open(t *tables.Tables, sysctls sysctl.Dir, log *slog.Logger) (*Proxy, error) {
-	conn, err := kernel.Open()
+	of, err := kernel.Open()
 	if err != nil {
 		return nil, err
 	}
+	counter, err := kernel.Open()
+	if err != nil {
+		return nil, errors.Join(err, of.Close())
+	}
 	r, err := openRoutes()
 	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, errors.Join(err, of.Close(), counter.Close())
 	}
-	p := &Proxy{tables: t, conn: conn, routes: r, sysctls: sysctls, log: log}
+	return with(t, of, counter, r, sysctls, log), nil
+}
+
+// with returns the proxy with its connections.
+func with(t *tables.Tables, of, counter conn, r *routes, sysctls sysctl.Dir, log *slog.Logger) *Proxy {
+	p := &Proxy{tables: t, conn: of, counter: counter, routes: r, sysctls: sysctls, log: log,
+		taken: map[kernel.ID]bool{}, refused: map[kernel.ID]error{}}
 	for i, f := range inet.Families {
 		p.families[i] = &family{Family: f}
 	}
-	return p, nil
+	return p
 }
 
 // Close ends the connections to the kernel. What the kernel has stays.
 func (p *Proxy) Close() error {
 	p.routes.close()
-	return p.conn.Close()
+	return errors.Join(p.conn.Close(), p.counter.Close())
 }
 
-// Apply makes the kernel agree, as the tables' method of that name. What cannot be done for one virtual
-// service does not keep others from their change.
+// Apply makes the kernel agree, as the tables' method of that name. What the kernel refuses for one virtual
+// service or address is one of Problems and no error: others are served, and it is tried again after Verify.
 func (p *Proxy) Apply(ctx context.Context, want tables.Desired) (tables.Report, error) {
 	if err := p.settings(); err != nil {
 		return tables.Report{}, err
+	}
+	p.held.Store(0)
+	if p.lost.Swap(false) {
+		p.forget()
 	}
 	t := turn{Proxy: p, want: want, known: p.actual != nil}
 	if err := p.read(); err != nil {
@@ -94,16 +121,17 @@ func (p *Proxy) Apply(ctx context.Context, want tables.Desired) (tables.Report, 
 	for i, f := range p.families {
 		t.enter(i, f)
 	}
-	p.noteTaken(t.taken)
 	want.Tables = func(f inet.Family) *program.Program { return t.plans[index(f)].Tables }
 	want.Entered = t.leave
 	report, err := p.tables.Apply(ctx, want)
 	report.Changes += t.ops
 	report.Drift += t.drift
 	report.Full = report.Full || !t.known
-	if err = errors.Join(append(t.failed, err)...); err != nil {
+	if err = errors.Join(append(t.failed, err)...); err != nil || t.stale {
 		p.forget()
 	}
+	p.lacked = asked(want.Model.Program, p.missing)
+	p.held.Store(owned(p.actual))
 	p.drains.Store(int32(len(p.families[0].draining) + len(p.families[1].draining)))
 	return report, err
 }
@@ -149,6 +177,7 @@ func (p *Proxy) read() error {
 // Verify makes the next Apply compare everything with the kernel: it does not tell who changes IPVS.
 func (p *Proxy) Verify() error {
 	p.forget()
+	p.missing = nil // a module may have come
 	return p.tables.Verify()
 }
 
@@ -157,50 +186,3 @@ func (p *Proxy) Changed() <-chan struct{} { return p.tables.Changed() }
 
 // Counters returns what the tables rejected or dropped.
 func (p *Proxy) Counters() (map[string]uint64, error) { return p.tables.Counters() }
-
-// lookEach is how often is looked whether connections that are awaited have ended.
-const lookEach = 5 * time.Second
-
-// Watch has an Apply look for the end of connections to destinations that get no new ones, until ctx ends.
-func (p *Proxy) Watch(ctx context.Context) error {
-	beat := time.NewTicker(lookEach)
-	defer beat.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-beat.C:
-			if p.drains.Load() > 0 {
-				p.tables.Wake()
-			}
-		}
-	}
-}
-
-// noteTaken logs the virtual services of other programs that are in the way, once.
-func (p *Proxy) noteTaken(list []kernel.ID) {
-	for _, id := range list {
-		if !slices.Contains(p.taken, id) {
-			p.log.Error("another program has a virtual service where one of a Service should be", "at", id.String())
-		}
-	}
-	p.taken = list
-}
-
-// Problems returns what does not work as it should after the last Apply.
-func (p *Proxy) Problems() []Problem {
-	list := slices.Clone(p.set)
-	if n := len(p.taken); n > 0 {
-		text := fmt.Sprintf("another program has a virtual service at %s", p.taken[0])
-		if n > 1 {
-			text += fmt.Sprintf(", and at %d more", n-1)
-		}
-		list = append(list, Problem{"virtual services of IPVS", text + ": Services are not served there",
-			"stop that program and remove what it left (ipvsadm -C removes all virtual services; podwall's come back)"})
-	}
-	for _, name := range p.missing {
-		list = append(list, Problem{"scheduler " + name, "the kernel does not have it: Services that ask for it get rr",
-			"modprobe ip_vs_" + name + ", and restart the agent"})
-	}
-	return list
-}

@@ -207,7 +207,15 @@ func TestWhatOthersChangeIsPutRight(t *testing.T) {
 
 // Another program's virtual service in the place of ours stays, and is a problem, until it is gone.
 func TestAPlaceThatIsTaken(t *testing.T) {
-	s := newStage(t)
+	t.Run("in the kernel", func(t *testing.T) { placeThatIsTaken(t, newStage(t)) })
+	t.Run("without IPVS", func(t *testing.T) {
+		s, _ := newFakeStage(t)
+		placeThatIsTaken(t, s)
+	})
+}
+
+func placeThatIsTaken(t *testing.T, s *stage) {
+	t.Helper()
 	m := model(1)
 	theirs := other("10.0.0.1:80")
 	s.do(kernel.AddService, theirs)
@@ -217,9 +225,13 @@ func TestAPlaceThatIsTaken(t *testing.T) {
 	if !slices.ContainsFunc(list, func(l kernel.Listed) bool { return l.Service == theirs && len(l.Destinations) == 0 }) {
 		t.Errorf("it was changed: %+v", list)
 	}
-	if p := s.Problems(); len(p) != 1 || !strings.Contains(p[0].Text, "10.0.0.1 port 80/tcp") {
-		t.Errorf("problems: %v", p)
+	for range 2 { // also after a change of something else
+		if p := s.Problems(); len(p) != 1 || !strings.Contains(p[0].Text, "10.0.0.1 port 80/tcp") {
+			t.Errorf("problems: %v", p)
+		}
+		s.apply(another(model(1)))
 	}
+	s.apply(m)
 	s.do(kernel.DeleteService, theirs)
 	check(t, s.Verify())
 	s.apply(m)

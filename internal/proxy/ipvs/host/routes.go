@@ -47,8 +47,8 @@ func openRoutes() (*routes, error) {
 
 func (r *routes) close() { r.handle.Close() }
 
-// list returns the addresses of a family that have a route of ours.
-func (r *routes) list(f inet.Family) (map[netip.Addr]bool, error) {
+// list returns the addresses of a family that have a route of ours, each with its source, if it has one.
+func (r *routes) list(f inet.Family) (map[netip.Addr]netip.Addr, error) {
 	of := netlink.FAMILY_V4
 	if f == inet.IPv6 {
 		of = netlink.FAMILY_V6
@@ -58,34 +58,35 @@ func (r *routes) list(f inet.Family) (map[netip.Addr]bool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing the addresses of Services: %w", err)
 	}
-	all := map[netip.Addr]bool{}
+	all := map[netip.Addr]netip.Addr{}
 	for _, one := range found {
 		if one.Dst == nil {
 			continue
 		}
 		if a, ok := netip.AddrFromSlice(one.Dst.IP); ok {
-			all[a.Unmap()] = true
+			source, _ := netip.AddrFromSlice(one.Src)
+			all[a.Unmap()] = source.Unmap()
 		}
 	}
 	return all, nil
 }
 
-// add makes an address one of the node. The node connects to it from source, if it has that one. An address
-// that is there already is no error.
-func (r *routes) add(a, source netip.Addr) error {
+// add makes an address one of the node. The node connects to it from source, if it has that one; the source of
+// the route is returned. An address that is there already gets this source.
+func (r *routes) add(a, source netip.Addr) (netip.Addr, error) {
 	one := r.route(a)
 	if source.IsValid() {
 		one.Src = net.IP(source.AsSlice())
 	}
 	err := r.handle.RouteReplace(one)
 	if errors.Is(err, unix.EINVAL) && one.Src != nil {
-		one.Src = nil // the node has lost that address meanwhile
+		one.Src, source = nil, netip.Addr{} // the node has lost that address meanwhile
 		err = r.handle.RouteReplace(one)
 	}
 	if err != nil {
-		return fmt.Errorf("adding %s to the node's addresses: %w", a, err)
+		return source, fmt.Errorf("adding %s to the node's addresses: %w", a, err)
 	}
-	return nil
+	return source, nil
 }
 
 // remove takes an address away. One that is not there is no error.

@@ -7,6 +7,7 @@ package host
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,7 @@ import (
 type setting struct {
 	name, value string
 	without     string // what goes wrong without it
+	least       bool   // higher values are stricter, and stay
 }
 
 // tracking must be on: packets of IPVS would pass the policies unseen, and nothing could be masqueraded.
@@ -23,22 +25,23 @@ const tracking = "net/ipv4/vs/conntrack"
 
 func settings() []setting {
 	return []setting{
-		{"net/ipv4/vs/expire_nodest_conn", "1", "connections to endpoints that are gone hang"},
-		{"net/ipv4/vs/expire_quiescent_template", "1", "clients with affinity come back to endpoints that end"},
-		{"net/ipv4/conf/all/arp_ignore", "1", "the node answers ARP for addresses of Services that others announce"},
-		{"net/ipv4/conf/all/arp_announce", "2", "the node announces addresses of Services in ARP"},
+		{"net/ipv4/vs/expire_nodest_conn", "1", "connections to endpoints that are gone hang", false},
+		{"net/ipv4/vs/expire_quiescent_template", "1", "clients with affinity come back to endpoints that end", false},
+		{"net/ipv4/conf/all/arp_ignore", "1", "the node answers ARP for addresses of Services that others announce",
+			true},
+		{"net/ipv4/conf/all/arp_announce", "2", "the node announces addresses of Services in ARP", true},
 	}
 }
 
 // settings sets what IPVS needs. An error says that policies would not hold: nothing may be led to IPVS then.
 func (p *Proxy) settings() error {
-	if err := p.write(tracking, "1"); err != nil {
+	if err := p.write(setting{name: tracking, value: "1"}); err != nil {
 		return fmt.Errorf("IPVS would hide the packets of Services from policies: sysctl %s=1: %w%s",
 			dotted(tracking), err, readOnly(err))
 	}
 	p.set = nil
 	for _, s := range settings() {
-		if err := p.write(s.name, s.value); err != nil {
+		if err := p.write(s); err != nil {
 			p.set = append(p.set, Problem{"sysctl " + dotted(s.name), fmt.Sprintf("%s: %v", s.without, err),
 				fmt.Sprintf("sysctl %s=%s on the node%s", dotted(s.name), s.value, readOnly(err))})
 		}
@@ -46,17 +49,24 @@ func (p *Proxy) settings() error {
 	return nil
 }
 
-// write sets a sysctl, unless it has the value.
-func (p *Proxy) write(name, value string) error {
-	is, err := p.sysctls.Read(name)
-	if err != nil || is == value {
+// write sets a sysctl, unless it has the value, or a stricter one.
+func (p *Proxy) write(s setting) error {
+	is, err := p.sysctls.Read(s.name)
+	if err != nil || is == s.value || s.least && above(is, s.value) {
 		return err
 	}
-	if err := p.sysctls.Write(name, value); err != nil {
+	if err := p.sysctls.Write(s.name, s.value); err != nil {
 		return err
 	}
-	p.log.Info("setting changed for IPVS", "setting", dotted(name), "was", is, "value", value)
+	p.log.Info("setting changed for IPVS", "setting", dotted(s.name), "was", is, "value", s.value)
 	return nil
+}
+
+// above reports whether both are numbers and the first is greater.
+func above(is, value string) bool {
+	a, err := strconv.Atoi(is)
+	b, other := strconv.Atoi(value)
+	return err == nil && other == nil && a > b
 }
 
 func dotted(name string) string { return strings.ReplaceAll(name, "/", ".") }

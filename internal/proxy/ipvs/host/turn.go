@@ -24,7 +24,8 @@ type turn struct {
 	known  bool // what the kernel has was known before
 	plans  [len(inet.Families)]ipvs.Plan
 	parts  [len(inet.Families)]part
-	taken  []kernel.ID
+	before map[kernel.ID]error // what was refused before at what is looked at
+	stale  bool                // the kernel has something else than was known
 	failed []error
 
 	ops, drift int
@@ -41,12 +42,13 @@ type part struct {
 // packets to it pass to programs of the node.
 func (t *turn) enter(i int, f *family) {
 	p := t.want.Model.Program(f.Family)
-	keep := t.keep(p)
+	keep := newKeeper(p, t.want.Serving).keep
 	var at []kernel.ID
 	for {
 		plan := f.planner.Next(p, t.missing)
 		t.plans[i] = plan
 		at = union(at, t.ids(f, plan))
+		t.again(f.Family, at)
 		if t.known {
 			t.refresh(at)
 		}
@@ -55,7 +57,7 @@ func (t *turn) enter(i int, f *family) {
 			continue // the plan without the scheduler that the kernel does not have
 		}
 		t.count(f, plan, c)
-		t.taken = append(t.taken, c.Taken...)
+		t.take(f.Family, at, c.Taken)
 		f.draining = c.Draining
 		t.parts[i].late, t.parts[i].after = c.Late, c.After
 		break
@@ -101,33 +103,21 @@ func (t *turn) refresh(at []kernel.ID) {
 	}
 }
 
-// keep says which destinations may serve their connections to the end: those of backends that the front still
-// has for some clients, and of those that still serve.
-func (t *turn) keep(p *program.Program) ipvs.Keep {
-	return func(id kernel.ID, b kernel.Backend) bool {
-		f := ipvs.Front(p, id)
-		for n := uint16(0); ; n++ { // slots are numbered without a gap
-			s, ok := p.Slot(f, n)
-			if !ok {
-				return t.want.Serving != nil && t.want.Serving(f, program.Backend(b))
-			}
-			if s.Backend == program.Backend(b) {
-				return true
-			}
-		}
-	}
-}
-
-// run carries out operations, also after one that fails, and notes what the kernel has then. It returns those
-// that failed for want of a scheduler; other failures are noted.
+// run carries out operations, also after one that fails, and notes what the kernel has then. A virtual
+// service that was refused gets no destinations. It returns those that failed for want of a scheduler; other
+// failures are noted.
 func (t *turn) run(ops []kernel.Op) (unscheduled []kernel.Op) {
 	for _, o := range ops {
+		_, there := t.actual[o.Service.ID]
+		if !there && o.Kind == kernel.AddDestination && t.refused[o.Service.ID] != nil {
+			continue
+		}
 		switch err := t.conn.Do(o); {
 		case errors.Is(err, kernel.ErrScheduler) && o.Service.Scheduler != program.RoundRobin.String():
 			unscheduled = append(unscheduled, o)
 			return unscheduled // what follows is about this virtual service, or planned anew
 		case err != nil:
-			t.failed = append(t.failed, err)
+			t.refuse(o.Service.ID, err)
 		default:
 			t.ops++
 			done(t.actual, o)
@@ -140,7 +130,9 @@ func (t *turn) run(ops []kernel.Op) (unscheduled []kernel.Op) {
 func (t *turn) lacking(ops []kernel.Op) bool {
 	for _, o := range ops {
 		name := o.Service.Scheduler
-		t.log.Error("the kernel does not have a scheduler that Services ask for, they get rr", "scheduler", name)
+		if !slices.Contains(t.lacked, name) { // lacked is of the last turn
+			t.log.Error("the kernel does not have a scheduler that Services ask for, they get rr", "scheduler", name)
+		}
 		t.missing = append(t.missing, name)
 		slices.Sort(t.missing)
 	}
@@ -179,8 +171,9 @@ func (t *turn) count(f *family, plan ipvs.Plan, c ipvs.Changes) {
 		for _, o := range slices.Concat(c.Before, c.After) {
 			// What drained is deleted when its connections have ended: no other program did that.
 			drained := o.Kind == kernel.DeleteDestination || o.Kind == kernel.DeleteService
-			if !drained && !slices.Contains(plan.Changed, o.Service.ID) {
-				differ[o.Service.ID] = true
+			id := o.Service.ID
+			if !drained && t.refused[id] == nil && !slices.Contains(plan.Changed, id) {
+				differ[id] = true
 			}
 		}
 		t.drift += len(differ)
@@ -201,16 +194,23 @@ func (t *turn) addresses(i int, f *family, at []kernel.ID) {
 	}
 	drains := map[netip.Addr]bool{}
 	p := t.want.Model.Program(f.Family)
+	if source := source(p); source != f.source {
+		for a := range f.local {
+			look[a] = true
+		}
+		f.source = source
+	}
 	for _, id := range f.draining {
 		drains[id.Addr] = ipvs.Front(p, id).Addr.IsValid()
 	}
 	for a := range look {
+		from, there := f.local[a]
 		switch needed := t.plans[i].Local(a) || drains[a]; {
-		case needed && !f.local[a]:
+		case needed && (!there || from != f.source):
 			t.parts[i].appear = append(t.parts[i].appear, a)
-		case !needed && f.local[a]:
+		case !needed && there:
 			if err := t.routes.remove(a); err != nil {
-				t.failed = append(t.failed, err)
+				t.refuse(kernel.ID{Addr: a}, err)
 				continue
 			}
 			delete(f.local, a)
@@ -222,22 +222,28 @@ func (t *turn) addresses(i int, f *family, at []kernel.ID) {
 // may use, addresses that come, and virtual services that go.
 func (t *turn) leave(f inet.Family) error {
 	i := index(f)
-	var source netip.Addr
-	if of := t.want.Model.Program(f).NodeAddresses; len(of) > 0 {
-		source = of[0]
-	}
 	before := t.failed
 	t.failed = nil
+	of := t.families[i]
 	t.run(t.parts[i].late)
 	for _, a := range t.parts[i].appear {
-		if err := t.routes.add(a, source); err != nil {
-			t.failed = append(t.failed, err)
+		from, err := t.routes.add(a, of.source)
+		if err != nil {
+			t.refuse(kernel.ID{Addr: a}, err)
 			continue
 		}
-		t.families[i].local[a] = true
+		of.local[a] = from
 	}
 	t.run(t.parts[i].after)
-	failed := t.failed
+	err := errors.Join(t.failed...)
 	t.failed = before
-	return errors.Join(failed...)
+	return err
+}
+
+// source returns the address from which the node connects to Services.
+func source(p *program.Program) (a netip.Addr) {
+	if len(p.NodeAddresses) > 0 {
+		a = p.NodeAddresses[0]
+	}
+	return a
 }
