@@ -140,7 +140,7 @@ func TestRandomPacketsBesideKubeProxy(t *testing.T) {
 				continue
 			}
 			met[want.Verdict]++
-			if got, ok := p.agrees(t, oracle.Packet(q), want); !ok {
+			if got, ok := p.agreesInTime(t, w, at, raw, oracle.Packet(q), want); !ok {
 				t.Fatalf("%+v: kube-proxy %+v, oracle %+v\n%s", q, got, want, raw)
 			}
 		}
