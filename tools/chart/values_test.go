@@ -11,13 +11,14 @@ import (
 )
 
 // switches are values that all.values.yaml leaves at their default, since others
-// have no effect with another one.
+// have no effect with another one, or are refused beside it.
 func switches() map[string]any {
 	return map[string]any{
 		"agent.enableIPv6":      false,
 		"metrics.service":       false,
 		"serviceAccount.create": false,
 		"rbac.create":           false,
+		"serviceProxy.backend":  "ipvs",
 		"updateStrategy.type":   "OnDelete",
 	}
 }
@@ -46,7 +47,7 @@ func TestEveryValueChangesWhatIsRendered(t *testing.T) {
 	whole := mustRender(t, all)
 	for _, v := range list {
 		if other, ok := switches()[v.path]; ok {
-			base := at("metrics.enabled", true)
+			base := merge(at("metrics.enabled", true), merge(at("serviceProxy.enabled", true), at("api.host", "192.0.2.10")))
 			if mustRender(t, merge(base, at(v.path, other))) == mustRender(t, base) {
 				t.Errorf("%s: %v renders what the default renders", v.path, other)
 			}
