@@ -90,6 +90,14 @@ type End struct {
 	Addr netip.Addr
 }
 
+// EndAt is an address of a pod, or of a host outside of the cluster if p is nil.
+func EndAt(p *cluster.Pod, a netip.Addr) End {
+	if p == nil {
+		return End{Addr: a}
+	}
+	return End{Pod: p.Key, Addr: a}
+}
+
 // Flow is the first packet of a connection, after Services were resolved and before
 // its source is masqueraded.
 type Flow struct {

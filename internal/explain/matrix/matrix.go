@@ -92,12 +92,7 @@ type member struct {
 	addr netip.Addr
 }
 
-func (m member) end() explain.End {
-	if m.pod == nil {
-		return explain.End{Addr: m.addr}
-	}
-	return explain.End{Pod: m.pod.Key, Addr: m.addr}
-}
+func (m member) end() explain.End { return explain.EndAt(m.pod, m.addr) }
 
 // LeftOut is a pod that a matrix does not show.
 type LeftOut struct {

@@ -27,12 +27,7 @@ type member struct {
 	addr netip.Addr
 }
 
-func (m member) end() explain.End {
-	if m.pod == nil {
-		return explain.End{Addr: m.addr}
-	}
-	return explain.End{Pod: m.pod.Key, Addr: m.addr}
-}
+func (m member) end() explain.End { return explain.EndAt(m.pod, m.addr) }
 
 // classifier puts addresses into classes: those of pods of one namespace with the same named
 // ports, the same of those labels that a selector reads, and in the same blocks. An address that
