@@ -17,7 +17,7 @@ import (
 	"github.com/podwall/podwall/internal/cluster"
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/inet"
-	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
 )
 
 const serveMarker = "PODWALL_SERVE_TEST"
@@ -29,14 +29,7 @@ func TestNothingIsLeftOfAProxyThatHadAPanic(t *testing.T) {
 		serveWithAPanic(t)
 		return
 	}
-	ns, err := netns.New()
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ns.Close() }()
+	ns := nftrun.Namespace(t)
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
 	cmd.Env = append(os.Environ(), serveMarker+"=1")
 	var out strings.Builder

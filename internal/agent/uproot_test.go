@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,7 +20,7 @@ import (
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/nft"
-	"github.com/podwall/podwall/internal/lab/netns"
+	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
 	"github.com/podwall/podwall/internal/proxy/program"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
 	"github.com/podwall/podwall/internal/proxy/service"
@@ -50,14 +49,7 @@ func leftByIPVS(t *testing.T) error {
 
 // While there are virtual services, the tables keep out who may not use them, in each way to remove both.
 func TestIPVSIsRemovedBeforeTheTables(t *testing.T) {
-	ns, err := netns.New()
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ns.Close() }()
+	ns := nftrun.Namespace(t)
 	for name, remove := range map[string]func(*slog.Logger) error{
 		"an agent without the proxy": func(log *slog.Logger) error {
 			_, o, _ := states()

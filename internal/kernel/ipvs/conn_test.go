@@ -17,8 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/inet"
-	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/testkit/entry"
+	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
 )
 
 func TestMain(m *testing.M) { entry.Try(m) }
@@ -33,14 +33,9 @@ func check(t *testing.T, err error) {
 // open connects to the IPVS of a network namespace of its own.
 func open(t *testing.T) *Conn {
 	t.Helper()
-	ns, err := netns.New()
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip(err)
-	}
-	check(t, err)
-	t.Cleanup(func() { check(t, ns.Close()) })
+	ns := nftrun.Namespace(t)
 	var c *Conn
-	err = ns.Do(func() (err error) {
+	err := ns.Do(func() (err error) {
 		c, err = Open()
 		return err
 	})

@@ -23,8 +23,8 @@ import (
 	kernel "github.com/podwall/podwall/internal/kernel/ipvs"
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/kernel/sysctl"
-	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/testkit/genproxy"
+	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
 	"github.com/podwall/podwall/internal/proxy/program"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
 	"github.com/podwall/podwall/internal/proxy/service"
@@ -72,12 +72,7 @@ func (f *fake) Close() error { return nil }
 // newFakeStage is a network namespace with the proxy on an IPVS that is none.
 func newFakeStage(t *testing.T) (*stage, *fake) {
 	t.Helper()
-	ns, err := netns.New()
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip(err)
-	}
-	check(t, err)
-	t.Cleanup(func() { check(t, ns.Close()) })
+	ns := nftrun.Namespace(t)
 	s, f := &stage{t: t, ns: ns}, &fake{has: map[kernel.ID]kernel.Listed{}}
 	dir := t.TempDir()
 	for _, one := range append(settings(), setting{name: tracking}) {

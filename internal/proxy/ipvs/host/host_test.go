@@ -23,6 +23,7 @@ import (
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/testkit/entry"
 	"github.com/podwall/podwall/internal/lab/testkit/genproxy"
+	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
 	"github.com/podwall/podwall/internal/proxy/ipvs"
 	"github.com/podwall/podwall/internal/proxy/program"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
@@ -48,12 +49,7 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	ns, err := netns.New()
-	if err != nil && os.Getenv("CI") != "true" {
-		t.Skip(err)
-	}
-	check(t, err)
-	t.Cleanup(func() { check(t, ns.Close()) })
+	ns := nftrun.Namespace(t)
 	s := &stage{t: t, ns: ns}
 	s.Proxy = s.open()
 	return s
