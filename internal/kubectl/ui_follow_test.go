@@ -102,7 +102,8 @@ func TestThePageKeepsShortTexts(t *testing.T) {
 	if err := l.add(&r); err != nil {
 		t.Fatal(err)
 	}
-	if v, _ := l.since(0); len(v.Flows) != 2 || !slices.ContainsFunc(v.Flows, func(f flowValue) bool { return strings.HasSuffix(f.Text, "…") }) {
+	short := func(f flowValue) bool { return strings.HasSuffix(f.Text, "…") }
+	if v, _ := l.since(0); len(v.Flows) != 2 || !slices.ContainsFunc(v.Flows, short) {
 		t.Errorf("%d flows", len(v.Flows))
 	}
 }

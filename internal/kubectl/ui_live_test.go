@@ -139,7 +139,8 @@ func TestThePageSaysWhatIsEnforced(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := v.(statusValue)
-	if s.Policies["shop/old"] != "enforced on 0 of 2 nodes" || s.Versions["shop/old"] != "8" || s.Read != l.state.scene.readAt() || s.At == "" {
+	if s.Policies["shop/old"] != "enforced on 0 of 2 nodes" || s.Versions["shop/old"] != "8" ||
+		s.Read != l.state.scene.readAt() || s.At == "" {
 		t.Errorf("%+v", s)
 	}
 }

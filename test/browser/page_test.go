@@ -173,7 +173,8 @@ func TestKeysAreEnough(t *testing.T) {
 			t.Error("the focus is not visible")
 		}
 	}
-	for _, want := range []string{"port", "otherport", "match", "reload", "tab-explain", "from", "to", "Clear the selection", "denied", "allowed"} {
+	for _, want := range []string{"port", "otherport", "match", "reload", "tab-explain", "from", "to",
+		"Clear the selection", "denied", "allowed"} {
 		if !seen[want] {
 			t.Errorf("Tab does not reach %s", want)
 		}

@@ -49,7 +49,8 @@ func internalReductions() []reduction {
 			`{"ClusterIPs":["10.0.0.1"]}`, ""},
 		{"kube-router's skiplbips", `{metadata: {annotations: {kube-router.io/service.skiplbips: ""}}, spec: {clusterIP: 10.0.0.1, ` +
 			`type: LoadBalancer}, status: {loadBalancer: {ingress: [{ip: 192.0.2.1}]}}}`, `{"ClusterIPs":["10.0.0.1"],"External":{}}`, ""},
-		{"kube-router's scheduler", `{metadata: {annotations: {kube-router.io/service.scheduler: mh, kube-router.io/service.schedflags: "flag-1,flag-2"}},` +
+		{"kube-router's scheduler", `{metadata: {annotations: {kube-router.io/service.scheduler: mh, ` +
+			`kube-router.io/service.schedflags: "flag-1,flag-2"}},` +
 			` spec: {clusterIP: 10.0.0.1}}`, `{"ClusterIPs":["10.0.0.1"],"Scheduler":"mh","SchedulerOptions":3}`, ""},
 		{"kube-router's direct server return", `{metadata: {annotations: {kube-router.io/service.dsr: tunnel}}, spec: {clusterIP: 10.0.0.1}}`,
 			`{"ClusterIPs":["10.0.0.1"]}`, `error: Service ns/s: metadata.annotations[kube-router.io/service.dsr]: direct server return`},

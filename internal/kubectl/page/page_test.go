@@ -361,7 +361,8 @@ func TestOnlyLoopbackAddressesAreTaken(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	for _, o := range []Options{{}, {Address: netip.MustParseAddrPort("127.0.0.1:80")}, {Address: netip.MustParseAddrPort("127.0.0.1:0"), Token: "x"},
+	for _, o := range []Options{{}, {Address: netip.MustParseAddrPort("127.0.0.1:80")},
+		{Address: netip.MustParseAddrPort("127.0.0.1:0"), Token: "x"},
 		{Address: netip.MustParseAddrPort("192.0.2.1:80"), Token: "x"}} {
 		if _, err := New(o); err == nil {
 			t.Errorf("%+v is served", o)
@@ -384,7 +385,8 @@ func TestTokensDiffer(t *testing.T) {
 func TestThePageIsSmallAndNeedsNothing(t *testing.T) {
 	const most = 300_000
 	foreign := regexp.MustCompile(`(?i)//[a-z0-9.-]+\.[a-z]{2,}|https?:|@import|url\(|\son[a-z]+=|\sstyle=|<style|data:`)
-	unsafe := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function|DOMParser|createContextualFragment|` +
+	unsafe := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function|DOMParser|` +
+		`createContextualFragment|` +
 		`\.(src|href|srcdoc|action)\s*=|setAttributeNS|\.style\b|localStorage|document\.cookie`)
 	inline := regexp.MustCompile(`<script[^>]*>[^<]`)
 	sum := 0
