@@ -68,9 +68,10 @@ func run(ctx context.Context, releases []string, only, part, report string) (fai
 		return false, err
 	}
 	var fresh []Result
+	at := commit(ctx, report) // of what was built, whatever is committed while the machines run
 	for _, release := range releases {
 		for _, s := range list {
-			one, err := try(ctx, tree, release, s, skips)
+			one, err := try(ctx, tree, release, s, skips, at)
 			if err != nil {
 				return false, err
 			}
@@ -90,13 +91,13 @@ func run(ctx context.Context, releases []string, only, part, report string) (fai
 
 // try runs a suite on a release, and once more if the machine gave no status:
 // QEMU crashes some kernels now and then.
-func try(ctx context.Context, tree, release string, s suite, skips []skip) (Result, error) {
+func try(ctx context.Context, tree, release string, s suite, skips []skip, at string) (Result, error) {
 	if err := fetch(ctx, release); err != nil {
 		return Result{}, err
 	}
 	left := chosen(skips, release, s.Name)
 	r := Result{Release: release, Suite: s.Name, Part: s.Part,
-		Kernel: version(release), Commit: commit(ctx), Began: time.Now().UTC().Truncate(time.Second)}
+		Kernel: version(release), Commit: at, Began: time.Now().UTC().Truncate(time.Second)}
 	for r.Tries = 1; ; r.Tries++ {
 		begin := time.Now()
 		out, status, err := boot(ctx, tree, release, s, left)
@@ -163,11 +164,18 @@ func version(release string) string {
 	return strings.TrimSpace(string(text))
 }
 
-func commit(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "git", "describe", "--always", "--abbrev=12", "--exclude=*",
-		"--dirty").Output()
+// commit is the commit of the tree here, with "-dirty" if a file differs from it. The
+// report does not count: it is not built, and each suite that ends changes it.
+func commit(ctx context.Context, report string) string {
+	out, err := exec.CommandContext(ctx, "git", "rev-parse", "--short=12", "HEAD").Output()
 	if err != nil {
 		return "unknown"
 	}
-	return strings.TrimSpace(string(out))
+	at := strings.TrimSpace(string(out))
+	changed, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--", ".",
+		":(exclude)"+report+".md", ":(exclude)"+report+".json").Output()
+	if err != nil || len(changed) > 0 {
+		at += "-dirty"
+	}
+	return at
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -154,5 +155,39 @@ func TestAResultReplacesTheOneBefore(t *testing.T) {
 	order := regexp.MustCompile(`(?s)\| 5 \| attack \| 1 \| 0 \| 0 .*\| 5 \| attack, a part: .TestC.\|TestD. \| 3 .*\| 6 \| nft \| 2 \| 0 \| 1 .*Nothing\..*nft TestB: no use \(trixie\)`)
 	if !order.MatchString(text) || strings.Contains(text, "TestB`") {
 		t.Errorf("the report:\n%s", text)
+	}
+}
+
+// A report that was written does not make the tree another one; any other change does.
+func TestWhichCommitAReportNames(t *testing.T) {
+	t.Chdir(t.TempDir())
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	write := func(name string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("code")
+	run("git", "init", "-q")
+	run("git", "add", ".")
+	run("git", "-c", "user.name=x", "-c", "user.email=x", "-c", "commit.gpgsign=false", "commit", "-q", "-m", "x")
+	at := commit(t.Context(), "kernels")
+	if len(at) != 12 {
+		t.Errorf("a tree without changes is of commit %q", at)
+	}
+	write("kernels.md")
+	write("kernels.json")
+	if got := commit(t.Context(), "kernels"); got != at {
+		t.Errorf("with a new report it is %q, want %q", got, at)
+	}
+	write("more")
+	if got := commit(t.Context(), "kernels"); got != at+"-dirty" {
+		t.Errorf("with another file it is %q, want %q", got, at+"-dirty")
 	}
 }
