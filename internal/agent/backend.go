@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/podwall/podwall/internal/agent/services"
 	"github.com/podwall/podwall/internal/config"
@@ -37,7 +38,11 @@ func openBackend(cfg config.Config, tally *nft.Tally, log *slog.Logger) (*backen
 	if !with {
 		return b, nil
 	}
-	if b.ipvs, err = balancer.Open(b.Tables, sysctl.Dir(cfg.SysctlRoot), log); err != nil {
+	s := cfg.Services
+	seconds := func(d time.Duration) uint32 { return uint32(d / time.Second) }
+	settings := balancer.Settings{Sysctls: sysctl.Dir(cfg.SysctlRoot), Timeouts: ipvs.Timeouts{
+		TCP: seconds(s.TCPTimeout), TCPFin: seconds(s.TCPFinTimeout), UDP: seconds(s.UDPTimeout)}}
+	if b.ipvs, err = balancer.Open(b.Tables, settings, log); err != nil {
 		return nil, errors.Join(err, b.Tables.Close())
 	}
 	return b, nil

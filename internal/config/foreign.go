@@ -59,7 +59,7 @@ func (f foreign) respond(set flag.Value) (*Notice, error) {
 func foreignFlags() []foreign {
 	var all []foreign
 	all = append(all, foreignFirewall()...)
-	all = append(all, belongingTo("kube-router's own proxy, which does not run here", ipvsFlags())...)
+	all = append(all, foreignProxy()...)
 	all = append(all, belongingTo("the router, which does not run here", routerFlags())...)
 	return append(all, belongingTo("the load-balancer allocator, which does not run here", allocatorFlags())...)
 }
@@ -72,12 +72,30 @@ func foreignFirewall() []foreign {
 			answer: "there is no load-balancer allocator; leave the flag out"},
 		{name: "use-nftables-for-netpol", kind: kindBool,
 			answer: "policies are always written to nftables"},
+		{name: "enable-pprof", kind: kindBool,
+			answer: "no profiling port is ever opened"},
+	}
+}
+
+// foreignProxy are flags of kube-router's service proxy. Each answer holds for both back ends.
+func foreignProxy() []foreign {
+	return []foreign{
 		{name: "service-node-port-range", kind: kindText,
 			answer: "node ports are known from the Services; all other ports of the node are its own"},
 		{name: "hairpin-mode", kind: kindBool,
 			answer: "a pod always reaches itself through its Service"},
-		{name: "enable-pprof", kind: kindBool,
-			answer: "no profiling port is ever opened"},
+		{name: "ipvs-graceful-termination", kind: kindBool,
+			answer: "an endpoint that terminates and still serves always keeps its connections"},
+		{name: "ipvs-graceful-period", kind: kindDuration,
+			answer: "a terminating endpoint keeps its connections as long as it serves, whatever time that takes"},
+		{name: "ipvs-permit-all", kind: kindBool,
+			answer: "ports of a cluster address that no Service has are always rejected"},
+		{name: "ipvs-sync-period", kind: kindDuration,
+			answer: "changes are written at once, and --iptables-sync-period is the period of the verification"},
+		{name: "excluded-cidrs", kind: kindText,
+			answer: "virtual services of other programs are never changed"},
+		{name: "runtime-endpoint", kind: kindText,
+			answer: "it is for direct server return, which policies could not judge and which is refused"},
 	}
 }
 
@@ -91,15 +109,6 @@ func belongingTo(part string, byKind map[valueKind][]string) []foreign {
 		}
 	}
 	return list
-}
-
-func ipvsFlags() map[valueKind][]string {
-	return map[valueKind][]string{
-		kindBool: {"ipvs-graceful-termination", "ipvs-permit-all"},
-		kindDuration: {"ipvs-graceful-period", "ipvs-sync-period", "service-tcp-timeout",
-			"service-tcpfin-timeout", "service-udp-timeout"},
-		kindText: {"excluded-cidrs", "runtime-endpoint"},
-	}
 }
 
 func routerFlags() map[valueKind][]string {

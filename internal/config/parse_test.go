@@ -98,6 +98,11 @@ func TestFlagsAreReadInEveryFormThatKubeRouterAccepts(t *testing.T) {
 		{"IPVS", "--run-service-proxy --service-proxy-backend=ipvs", func(c *Config) {
 			c.RunServiceProxy, c.Services.Backend = true, BackendIPVS
 		}},
+		{"timeouts of IPVS", "--run-service-proxy --service-proxy-backend=ipvs --service-tcp-timeout=2h " +
+			"--service-tcpfin-timeout=1m --service-udp-timeout=0s", func(c *Config) {
+			c.RunServiceProxy, c.Services.Backend = true, BackendIPVS
+			c.Services.TCPTimeout, c.Services.TCPFinTimeout = 2*time.Hour, time.Minute
+		}},
 		{"cleanup without the firewall", "--run-firewall=false --cleanup-config", func(c *Config) { c.RunFirewall, c.Cleanup = false, true }},
 	}
 	for _, tt := range tests {
@@ -210,6 +215,38 @@ func TestFlagsWithoutEffectGiveOneNoticeEach(t *testing.T) {
 	want := []string{"bgp-port", "service-cluster-ip-range", "enable-pprof", "netpol-default-deny", "excluded-cidrs"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("notices (-want +got):\n%s", diff)
+	}
+}
+
+// The kernel takes whole seconds, and not too many.
+func TestTimeoutsThatTheKernelDoesNotTake(t *testing.T) {
+	for _, flag := range []string{"--service-tcp-timeout=-1s", "--service-udp-timeout=1.5s", "--service-tcpfin-timeout=1000h"} {
+		_, _, err := Parse([]string{flag}, node1, io.Discard)
+		if want := flag + ": must be a number of seconds up to 596h31m23s"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", flag, err, want)
+		}
+	}
+}
+
+// A flag for IPVS where it does not choose is no error, as in a command line that kube-router has.
+func TestTimeoutsWithoutIPVSAreNotNeeded(t *testing.T) {
+	for args, want := range map[string]string{
+		"--service-tcp-timeout=2h":                                                  "not needed: it configures the service proxy, which does not run here",
+		"--service-tcp-timeout=2h --run-service-proxy":                              "not needed: it configures IPVS, and --service-proxy-backend is nftables",
+		"--service-udp-timeout=2h --run-service-proxy":                              "not needed: it configures IPVS, and --service-proxy-backend is nftables",
+		"--service-tcp-timeout=2h --run-service-proxy --service-proxy-backend=ipvs": "",
+	} {
+		_, notices, err := Parse(strings.Fields(args), node1, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, n := range notices {
+			got += n.Text
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
 	}
 }
 

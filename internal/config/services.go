@@ -3,12 +3,15 @@
 package config
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Services are the settings of the service proxy.
@@ -29,6 +32,9 @@ type Services struct {
 	HealthPort uint16
 	// Backend is what chooses endpoints: BackendNFTables or BackendIPVS.
 	Backend string
+	// TCPTimeout, TCPFinTimeout and UDPTimeout are after which time without packets IPVS forgets connections:
+	// open ones of TCP, those that end, and flows of UDP. 0 leaves what the kernel has.
+	TCPTimeout, TCPFinTimeout, UDPTimeout time.Duration
 	// TakeOver removes what another service proxy left, once Services are served.
 	TakeOver bool
 }
@@ -57,6 +63,17 @@ func serviceOptions() []option {
 				"it can make the kernel load its scheduler: one of ip_vs_lc, ip_vs_sh, ip_vs_dh and " +
 				"ip_vs_mh, nothing else.",
 			bind: func(c *Config) flag.Value { return oneOf(&c.Services.Backend, BackendNFTables, BackendIPVS) }},
+		{name: flagTCP, arg: "DURATION",
+			help: "With --service-proxy-backend=ipvs: after which time without packets IPVS forgets an open TCP " +
+				"connection, which then fails. 0 leaves what the kernel has: 15m, if no other program set it.",
+			bind: func(c *Config) flag.Value { return duration(&c.Services.TCPTimeout) }},
+		{name: flagTCPFin, arg: "DURATION",
+			help: "The same for a TCP connection that one end has closed. In the kernel 2m.",
+			bind: func(c *Config) flag.Value { return duration(&c.Services.TCPFinTimeout) }},
+		{name: flagUDP, arg: "DURATION",
+			help: "The same for the packets from one port of a UDP client, whose next one then chooses an endpoint " +
+				"again. In the kernel 5m.",
+			bind: func(c *Config) flag.Value { return duration(&c.Services.UDPTimeout) }},
 		{name: "service-external-ip-range", arg: "RANGE,…",
 			help: "Ranges in which Services may have spec.externalIPs. Others are not served, with a finding, unless " +
 				"--strict-external-ip-validation=false.",
@@ -99,13 +116,42 @@ func serviceOptions() []option {
 	}
 }
 
-// idle returns what to say about a setting of the service proxy where it does not run; nil about other flags.
+// idle returns what to say about a setting of the service proxy, or of its IPVS, where that does not run; nil about
+// other flags.
 func (c Config) idle(name string) *Notice {
 	ours := func(o option) bool { return o.name == name }
-	if c.RunServiceProxy || !slices.ContainsFunc(serviceOptions(), ours) {
-		return nil
+	switch ofIPVS := slices.Contains([]string{flagTCP, flagTCPFin, flagUDP}, name); {
+	case !c.RunServiceProxy && slices.ContainsFunc(serviceOptions(), ours):
+		return &Notice{Flag: name, Text: "not needed: it configures the service proxy, which does not run here"}
+	case ofIPVS && c.Services.Backend != BackendIPVS:
+		return &Notice{Flag: name, Text: "not needed: it configures IPVS, and --service-proxy-backend is " +
+			c.Services.Backend}
 	}
-	return &Notice{Flag: name, Text: "not needed: it configures the service proxy, which does not run here"}
+	return nil
+}
+
+// The flags for the timeouts of IPVS.
+const (
+	flagTCP    = "service-tcp-timeout"
+	flagTCPFin = "service-tcpfin-timeout"
+	flagUDP    = "service-udp-timeout"
+)
+
+// longestTimeout is the longest one that the kernel takes: its number of ticks, a thousand a second at most, has 31
+// bits.
+const longestTimeout = math.MaxInt32 / 1000 * time.Second
+
+func (c Config) checkTimeouts() error {
+	var problems []error
+	s := c.Services
+	for name, d := range map[string]time.Duration{flagTCP: s.TCPTimeout, flagTCPFin: s.TCPFinTimeout,
+		flagUDP: s.UDPTimeout} {
+		if d < 0 || d%time.Second != 0 || d > longestTimeout {
+			problems = append(problems, fmt.Errorf("--%s=%s: must be a number of seconds up to %s, or 0 for what the "+
+				"kernel has", name, shortDuration(d), longestTimeout))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // prefixes reads ranges of addresses with commas between them. They are masked: kube-router takes ranges with

@@ -15,7 +15,7 @@ import (
 // written in terms of the flags, with the cure.
 func (c Config) Validate() error {
 	return errors.Join(c.checkParts(), c.checkSource(), c.checkTimes(), c.checkChoices(), c.checkSysctls(),
-		c.checkDenied(), c.checkServing())
+		c.checkDenied(), c.checkServing(), c.checkTimeouts())
 }
 
 func (c Config) checkParts() error {

@@ -67,6 +67,24 @@ func (c *Conn) Services() (list []Service, err error) {
 	return list, err
 }
 
+// Timeouts returns when connections are forgotten.
+func (c *Conn) Timeouts() (Timeouts, error) {
+	is, err := c.client.Config()
+	if err != nil {
+		return Timeouts{}, fmt.Errorf("reading the timeouts of IPVS: %w", err)
+	}
+	return Timeouts{is.TCPTimeout, is.TCPFinTimeout, is.UDPTimeout}, nil
+}
+
+// SetTimeouts sets when connections are forgotten: those of which packets come from now on. Zeros leave what is.
+func (c *Conn) SetTimeouts(t Timeouts) error {
+	all := lib.Config{TCPTimeout: t.TCP, TCPFinTimeout: t.TCPFin, UDPTimeout: t.UDP}
+	if err := c.client.SetConfig(all); err != nil {
+		return fmt.Errorf("setting the timeouts of IPVS: %w", err)
+	}
+	return nil
+}
+
 // List returns all virtual services, sorted, whoever made them.
 func (c *Conn) List() (list []Listed, err error) {
 	found, err := c.services()

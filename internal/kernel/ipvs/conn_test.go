@@ -157,6 +157,27 @@ func TestDeletingTwiceIsNoError(t *testing.T) {
 }
 
 // refusing is a client whose every change fails.
+// Timeouts are those of a network namespace: what is set there, and what was there where nothing is.
+func TestTimeouts(t *testing.T) {
+	c := open(t)
+	was, err := c.Timeouts()
+	check(t, err)
+	if was.TCP == 0 || was.TCPFin == 0 || was.UDP == 0 {
+		t.Errorf("a new network namespace has %+v", was)
+	}
+	for _, set := range []Timeouts{{TCP: 7200}, {TCPFin: 77, UDP: 55}, {}} {
+		check(t, c.SetTimeouts(set))
+		is, err := c.Timeouts()
+		check(t, err)
+		if was = set.Or(was); is != was {
+			t.Errorf("after %+v it has %+v, want %+v", set, is, was)
+		}
+	}
+	if err := c.SetTimeouts(Timeouts{UDP: 1 << 31}); err == nil {
+		t.Error("a time that is too long is taken")
+	}
+}
+
 type refusing struct {
 	lib.Client
 	err error

@@ -83,6 +83,15 @@ type Held struct {
 // Connections returns how many connections the destination has.
 func (h Held) Connections() uint32 { return h.Active + h.Inactive }
 
+// Timeouts are the seconds without packets after which connections are forgotten: open ones of TCP, those of TCP
+// that one end has closed, and those of UDP.
+type Timeouts struct{ TCP, TCPFin, UDP uint32 }
+
+// Or returns the timeouts with those of others in the place of zeros.
+func (t Timeouts) Or(o Timeouts) Timeouts {
+	return Timeouts{cmp.Or(t.TCP, o.TCP), cmp.Or(t.TCPFin, o.TCPFin), cmp.Or(t.UDP, o.UDP)}
+}
+
 // Kind is what an operation does.
 type Kind uint8
 

@@ -56,7 +56,7 @@ func (w *world) startIPVS(t *testing.T) *balanced {
 		if b.tables, err = tables.Open(ruleset.Settings{IPVS: true}, new(nft.Tally), log); err != nil {
 			return err
 		}
-		if b.proxy, err = host.Open(b.tables, "", log); err != nil {
+		if b.proxy, err = host.Open(b.tables, host.Settings{}, log); err != nil {
 			return errors.Join(err, b.tables.Close())
 		}
 		b.conn, err = kernel.Open()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -35,6 +36,9 @@ import (
 type fake struct {
 	has    map[kernel.ID]kernel.Listed
 	refuse func(kernel.Op) error
+
+	timeouts kernel.Timeouts
+	set      int // how often they were set
 }
 
 func (f *fake) Services() (list []kernel.Service, err error) {
@@ -67,6 +71,17 @@ func (f *fake) Do(o kernel.Op) error {
 	return nil
 }
 
+func (f *fake) Timeouts() (kernel.Timeouts, error) { return f.timeouts, nil }
+
+func (f *fake) SetTimeouts(t kernel.Timeouts) error {
+	f.set++
+	if t.UDP > math.MaxInt32/1000 {
+		return fmt.Errorf("setting the timeouts of IPVS: %w", unix.EINVAL)
+	}
+	f.timeouts = t.Or(f.timeouts)
+	return nil
+}
+
 func (f *fake) Close() error { return nil }
 
 // newFakeStage is a network namespace with the proxy on an IPVS that is none.
@@ -90,7 +105,7 @@ func newFakeStage(t *testing.T) (*stage, *fake) {
 		if err != nil {
 			return err
 		}
-		s.Proxy = with(of, f, f, r, sysctl.Dir(dir), log)
+		s.Proxy = with(of, f, f, r, Settings{Sysctls: sysctl.Dir(dir)}, log)
 		return nil
 	}))
 	t.Cleanup(func() { check(t, s.Close()) })
@@ -326,10 +341,36 @@ func TestStricterSettingsStay(t *testing.T) {
 	s, _ := newFakeStage(t)
 	const name = "net/ipv4/conf/all/arp_ignore"
 	for _, tt := range []struct{ is, want string }{{"0", "1"}, {"1", "1"}, {"2", "2"}, {"8", "8"}} {
-		check(t, s.sysctls.Write(name, tt.is))
+		check(t, s.wants.Sysctls.Write(name, tt.is))
 		check(t, s.Proxy.settings())
-		if got, err := s.sysctls.Read(name); err != nil || got != tt.want {
+		if got, err := s.wants.Sysctls.Read(name); err != nil || got != tt.want {
 			t.Errorf("%s becomes %s, %v", tt.is, got, err)
+		}
+	}
+}
+
+// Timeouts are set where they are others than asked for, and only then. Without any nothing is set.
+func TestTimeoutsOfIPVS(t *testing.T) {
+	s, f := newFakeStage(t)
+	had := kernel.Timeouts{TCP: 900, TCPFin: 120, UDP: 300}
+	for _, tt := range []struct {
+		asked, want kernel.Timeouts
+		set         int // how often
+		problem     bool
+	}{
+		{kernel.Timeouts{}, had, 0, false},
+		{kernel.Timeouts{TCP: 900}, had, 0, false},
+		{kernel.Timeouts{TCP: 7200}, kernel.Timeouts{TCP: 7200, TCPFin: 120, UDP: 300}, 1, false},
+		{kernel.Timeouts{TCPFin: 60, UDP: 30}, kernel.Timeouts{TCP: 900, TCPFin: 60, UDP: 30}, 1, false},
+		{kernel.Timeouts{UDP: 1 << 31}, had, 2, true},
+	} {
+		f.timeouts, f.set, s.wants.Timeouts = had, 0, tt.asked
+		for range 2 {
+			check(t, s.Proxy.settings())
+		}
+		problem := slices.ContainsFunc(s.Problems(), func(p Problem) bool { return p.Subject == "timeouts of IPVS" })
+		if f.timeouts != tt.want || f.set != tt.set || problem != tt.problem {
+			t.Errorf("asked for %+v: %+v, set %d times, a problem: %v; want %+v", tt.asked, f.timeouts, f.set, problem, tt)
 		}
 	}
 }

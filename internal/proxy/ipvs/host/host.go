@@ -26,6 +26,13 @@ import (
 	"github.com/podwall/podwall/internal/proxy/tables"
 )
 
+// Settings are the operator's.
+type Settings struct {
+	Sysctls sysctl.Dir
+	// Timeouts are set in the kernel; zeros leave what it has.
+	Timeouts kernel.Timeouts
+}
+
 // Problem is something that does not work as it should, and does not keep Services from being served.
 type Problem struct{ Subject, Text, Cure string }
 
@@ -36,7 +43,7 @@ type Proxy struct {
 	conn    conn
 	counter conn // Watch's own connection
 	routes  *routes
-	sysctls sysctl.Dir
+	wants   Settings
 	log     *slog.Logger
 
 	families [len(inet.Families)]*family
@@ -56,6 +63,8 @@ type conn interface {
 	Services() ([]kernel.Service, error)
 	List() ([]kernel.Listed, error)
 	Destinations(kernel.ID) ([]kernel.Held, error)
+	Timeouts() (kernel.Timeouts, error)
+	SetTimeouts(kernel.Timeouts) error
 	Do(kernel.Op) error
 	Close() error
 }
@@ -72,7 +81,7 @@ type family struct {
 
 // Open connects to the kernel, in the network namespace of the calling thread. The tables were opened with the
 // setting IPVS; they stay the caller's to close. On a kernel without IPVS the error is kernel.ErrNone.
-func Open(t *tables.Tables, sysctls sysctl.Dir, log *slog.Logger) (*Proxy, error) {
+func Open(t *tables.Tables, s Settings, log *slog.Logger) (*Proxy, error) {
 	of, err := kernel.Open()
 	if err != nil {
 		return nil, err
@@ -85,12 +94,12 @@ func Open(t *tables.Tables, sysctls sysctl.Dir, log *slog.Logger) (*Proxy, error
 	if err != nil {
 		return nil, errors.Join(err, of.Close(), counter.Close())
 	}
-	return with(t, of, counter, r, sysctls, log), nil
+	return with(t, of, counter, r, s, log), nil
 }
 
 // with returns the proxy with its connections.
-func with(t *tables.Tables, of, counter conn, r *routes, sysctls sysctl.Dir, log *slog.Logger) *Proxy {
-	p := &Proxy{tables: t, conn: of, counter: counter, routes: r, sysctls: sysctls, log: log,
+func with(t *tables.Tables, of, counter conn, r *routes, s Settings, log *slog.Logger) *Proxy {
+	p := &Proxy{tables: t, conn: of, counter: counter, routes: r, wants: s, log: log,
 		taken: map[kernel.ID]bool{}, refused: map[kernel.ID]error{}}
 	for i, f := range inet.Families {
 		p.families[i] = &family{Family: f}

@@ -65,7 +65,7 @@ func (s *stage) open() (p *Proxy) {
 			return err
 		}
 		s.t.Cleanup(func() { check(s.t, of.Close()) })
-		p, err = Open(of, "", log)
+		p, err = Open(of, Settings{}, log)
 		return err
 	})
 	if errors.Is(err, kernel.ErrNone) && os.Getenv("PODWALL_IPVS") != "true" {
@@ -268,7 +268,7 @@ func TestRemovingLeavesOthersAlone(t *testing.T) {
 // Nothing is led to IPVS while it would hide packets from policies.
 func TestPacketsAreTrackedOrNothingIsServed(t *testing.T) {
 	s := newStage(t)
-	s.sysctls = sysctl.Dir(t.TempDir())
+	s.wants.Sysctls = sysctl.Dir(t.TempDir())
 	err := s.ns.Do(func() error {
 		_, err := s.Apply(t.Context(), tables.Desired{Model: model(1), Own: func(netip.Addr) bool { return false }})
 		return err
@@ -281,7 +281,7 @@ func TestPacketsAreTrackedOrNothingIsServed(t *testing.T) {
 	if len(list) > 0 {
 		t.Errorf("the kernel has %v", list)
 	}
-	s.sysctls = ""
+	s.wants.Sysctls = ""
 	s.apply(model(1))
 	check(t, s.ns.Do(func() error {
 		for _, want := range append(settings(), setting{name: tracking, value: "1"}) {

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	kernel "github.com/podwall/podwall/internal/kernel/ipvs"
 )
 
 // setting is a sysctl that IPVS needs.
@@ -46,16 +48,37 @@ func (p *Proxy) settings() error {
 				fmt.Sprintf("sysctl %s=%s on the node%s", dotted(s.name), s.value, readOnly(err))})
 		}
 	}
+	if err := p.timeouts(); err != nil {
+		p.set = append(p.set, Problem{"timeouts of IPVS", fmt.Sprintf("connections of Services end at other times "+
+			"than --service-tcp-timeout and its like say: %v", err), "give shorter ones, or leave these flags out"})
+	}
+	return nil
+}
+
+// timeouts sets those that the operator asks for.
+func (p *Proxy) timeouts() error {
+	if p.wants.Timeouts == (kernel.Timeouts{}) {
+		return nil
+	}
+	is, err := p.conn.Timeouts()
+	if err != nil || p.wants.Timeouts.Or(is) == is {
+		return err
+	}
+	if err := p.conn.SetTimeouts(p.wants.Timeouts); err != nil {
+		return err
+	}
+	now := fmt.Sprintf("%+v", p.wants.Timeouts.Or(is))
+	p.log.Info("timeouts of IPVS changed", "was", fmt.Sprintf("%+v", is), "now", now)
 	return nil
 }
 
 // write sets a sysctl, unless it has the value, or a stricter one.
 func (p *Proxy) write(s setting) error {
-	is, err := p.sysctls.Read(s.name)
+	is, err := p.wants.Sysctls.Read(s.name)
 	if err != nil || is == s.value || s.least && above(is, s.value) {
 		return err
 	}
-	if err := p.sysctls.Write(s.name, s.value); err != nil {
+	if err := p.wants.Sysctls.Write(s.name, s.value); err != nil {
 		return err
 	}
 	p.log.Info("setting changed for IPVS", "setting", dotted(s.name), "was", is, "value", s.value)
