@@ -5,6 +5,7 @@
 package services
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -22,6 +23,7 @@ import (
 	"github.com/podwall/podwall/internal/kernel/nft"
 	"github.com/podwall/podwall/internal/lab/netns"
 	"github.com/podwall/podwall/internal/lab/packet"
+	"github.com/podwall/podwall/internal/proxy/ipvs/host"
 	"github.com/podwall/podwall/internal/proxy/oracle"
 	"github.com/podwall/podwall/internal/proxy/program"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
@@ -38,6 +40,9 @@ type node struct {
 	tables map[inet.Family]*table
 	addrs  []netip.Addr // of the node
 	last   uint32       // the number of the last packet
+
+	ipvs    *host.Proxy // serves by IPVS; nil: by the tables alone
+	context context.Context
 }
 
 // table is the table of a family, and what is in it.
@@ -67,7 +72,7 @@ func newNode(t *testing.T) *node {
 	ns, err := netns.New()
 	check(t, err)
 	t.Cleanup(func() { check(t, ns.Close()) })
-	n := &node{ns: ns, raw: map[inet.Family]int{}, tables: map[inet.Family]*table{}}
+	n := &node{ns: ns, raw: map[inet.Family]int{}, tables: map[inet.Family]*table{}, context: t.Context()}
 	check(t, ns.Do(n.openSockets))
 	t.Cleanup(func() {
 		for _, fd := range []int{n.tunnel, n.raw[inet.IPv4], n.raw[inet.IPv6]} {
@@ -163,6 +168,10 @@ func address(a netip.Addr) *netlink.Addr {
 // apply brings the programs of a model into the kernel as an agent does: by the difference.
 func (n *node) apply(t fataler, m *service.Model) {
 	t.Helper()
+	if n.ipvs != nil {
+		n.applyByIPVS(t, m)
+		return
+	}
 	for f, k := range n.tables {
 		p := m.Program(f)
 		check(t, p.Check())
@@ -252,7 +261,7 @@ func (n *node) sendFromInside(t fataler, p packet.Packet) {
 }
 
 // patience is how long the test waits for a packet that must come.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // read returns the next packet that leaves the node and that this package can read.
 func (n *node) read(t fataler) packet.Packet {
@@ -278,7 +287,7 @@ func (n *node) read(t fataler) packet.Packet {
 func (n *node) counters(t fataler, a netip.Addr) map[string]uint64 {
 	t.Helper()
 	k := n.tables[inet.FamilyOf(a)]
-	if k.actual == nil {
+	if k.actual == nil && n.ipvs == nil {
 		return nil // the node of another proxy
 	}
 	list, err := k.conn.Counters()

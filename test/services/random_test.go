@@ -17,8 +17,12 @@ import (
 
 // Random clusters change step by step, the index follows, and the kernel gets the difference. What packets
 // meet is what the oracle says.
-func TestRandomPacketsInTheKernel(t *testing.T) {
-	n, ctx := newNode(t), t.Context()
+func TestRandomPacketsInTheKernel(t *testing.T) { playRandom(t, newNode(t)) }
+
+// playRandom changes random clusters on a node.
+func playRandom(t *testing.T, n *node) {
+	t.Helper()
+	ctx := t.Context()
 	met := map[oracle.Verdict]int{}
 	rapid.Check(t, func(t *rapid.T) {
 		w, set := &gen.Services{}, gen.ServiceSettings(t)

@@ -109,12 +109,18 @@ func try(ctx context.Context, tree, release string, s suite, skips []skip, at st
 		if status != noStatus || r.Tries == 2 {
 			break
 		}
+		if err := os.Rename(logOf(release, s), logOf(release, s)+".1"); err != nil { // it says why
+			return r, fmt.Errorf("keeping the output: %w", err)
+		}
 	}
 	for _, k := range left {
 		r.Skipped = append(r.Skipped, Skipped{k.Test, k.Reason})
 	}
 	return r, ctx.Err()
 }
+
+// logOf names the file with what a suite printed on a release. That of a first try whose machine ended has .1 added.
+func logOf(release string, s suite) string { return filepath.Join("bin/vm", release, s.Name+".log") }
 
 // noStatus is what hack/vm/run returns when the machine ended without one.
 const noStatus = 125
@@ -128,7 +134,7 @@ func boot(ctx context.Context, tree, release string, s suite, left []skip) (stri
 	// The machine is a grandchild: an interrupt of the script must reach it too.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	log := filepath.Join("bin/vm", release, s.Name+".log")
+	log := logOf(release, s)
 	out, err := os.Create(log)
 	if err != nil {
 		return "", 0, fmt.Errorf("keeping the output: %w", err)

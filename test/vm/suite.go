@@ -18,13 +18,15 @@ type suite struct{ Name, Package, Part string }
 
 // What is run of suites that would take hours in emulation, unless -run says otherwise:
 // what loads rules of every form; the recipes, and what link-local addresses mean; who
-// has an address, guessed connections, link-local addresses and ICMP errors.
+// has an address, guessed connections, link-local addresses and ICMP errors; all scenarios of Services, by both
+// back ends.
 const (
 	usualRules = "TestGoldenRulesetsLoad|TestTablesMeanWhat|TestOurExpressions|TestTheRulesForCutConn|" +
 		"TestTheBridgesTable|TestWhatIsCommittedReadsBack|TestPortTablesReadBack|TestEveryVariantCanBecome"
 	usualCases   = "TestVerdicts|TestKernelAgrees.*/(routed|bridge)/(nat|filter)/(recipes|linklocal)"
 	usualAttacks = "LinkLocal|NoAddressIs|PodThatTakes|TwoPods|LaterAddress|Announcement|HardwareAddress|NoPodIs|" +
 		"NobodyClaims|NobodySpeaks|Errors|AForgedSource|ThatWorks"
+	usualServices = "TestScenariosInTheKernel"
 )
 
 // limit is how long a suite may take in a machine, which is ten times slower than
@@ -37,6 +39,7 @@ func suites() []suite {
 		{Name: "ipvs", Package: "internal/kernel/ipvs"},
 		{Name: "ipvs-host", Package: "internal/proxy/ipvs/host"},
 		{Name: "ipvs-packets", Package: "internal/proxy/ruleset", Part: "IPVS"},
+		{Name: "services", Package: "test/services", Part: usualServices},
 		{Name: "ruleset", Package: "internal/netpol/ruleset", Part: usualRules},
 		{Name: "datapath", Package: "internal/datapath"},
 		{Name: "lab", Package: "internal/lab"},

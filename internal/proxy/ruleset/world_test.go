@@ -250,7 +250,7 @@ func (w *world) connect(ctx context.Context, from, network string, to netip.Addr
 }
 
 // patience is how long a test waits for what must happen.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // once returns what a client meets: refused, the name of the server and whether the source is the client's,
 // or silence. Silence is witnessed by a counter of our table, never by time.
