@@ -33,7 +33,7 @@ func connect(t *testing.T, socket string) *client {
 }
 
 // limit is how long one request may take.
-const limit = 30 * time.Second
+const limit = 2 * time.Minute
 
 func (c *client) context() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(c.t.Context()), limit) // it serves cleanups too

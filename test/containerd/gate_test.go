@@ -64,8 +64,8 @@ func TestAPodStartsClosedWhileNoAgentRuns(t *testing.T) {
 		n.serve(web)
 		agent.stop(syscall.SIGKILL)
 		friend := n.run("friend")
-		if friend.took > 10*time.Second {
-			t.Errorf("the start took %s, want the gate's timeout and little more", friend.took)
+		if friend.took > time.Minute {
+			t.Errorf("the start took %s, want the timeout of the gate", friend.took)
 		}
 		if a := n.dials(friend, web); a != never { // no policy isolates it
 			t.Errorf("the friend's first packet: %d, want %d", a, never)

@@ -45,7 +45,7 @@ func (n *node) start(path string, args ...string) *program {
 
 func (p *program) stop(s syscall.Signal) {
 	_ = p.Signal(s) // it may have ended by itself
-	if err := p.EndWithin(20 * time.Second); err != nil {
+	if err := p.EndWithin(time.Minute); err != nil {
 		p.t.Error(err)
 	}
 }
@@ -81,7 +81,7 @@ func check(t *testing.T, err error) {
 // await returns when a condition holds.
 func await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: does not come true", what)
 		}

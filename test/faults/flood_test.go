@@ -73,62 +73,76 @@ func TestTheCostOfAFloodOfDenies(t *testing.T) {
 type figures struct{ rate, denied, allowed, agent float64 }
 
 // flood sends denied packets for so long, as fast as one thread can, while another thread opens allowed
-// connections.
-func (w *world) flood(a *agent, each time.Duration) (f figures) {
+// connections. It begins when the agent has done what its start asks for, with these connections there.
+func (w *world) flood(a *agent, each time.Duration) figures {
 	w.t.Helper()
-	var stop atomic.Bool
-	sent, spent := 0, time.Duration(0)
-	done := make(chan error, 1)
-	go func() {
-		done <- w.ns(stranger).Do(func() error {
-			return sends(func(fd int) error {
-				to := &unix.SockaddrInet4{Port: 9, Addr: addressOf(victim, false).As4()}
-				begin := threadTime()
-				for !stop.Load() {
-					_ = unix.Sendto(fd, []byte("denied"), 0, to) // dropped on the way; some kernels say so
-					sent++
-				}
-				spent = threadTime() - begin
-				return nil
-			})
-		})
-	}()
+	allowed := w.send(peer, 5*time.Millisecond, func(i int) int { return 1 + i%60000 }) // a few thousand connections a second
+	w.idle(a)
+	denied := w.send(stranger, 0, func(int) int { return 9 })
 	cpu, began := processTime(w.t, a.PID()), time.Now()
-	opened, took := 0, time.Duration(0)
-	check(w.t, w.ns(peer).Do(func() error {
-		return sends(func(fd int) error {
-			to := &unix.SockaddrInet4{Addr: addressOf(victim, false).As4()}
-			for time.Since(began) < each {
+	time.Sleep(each)
+	used, elapsed := processTime(w.t, a.PID())-cpu, time.Since(began)
+	rate, ns := denied.end(w.t)
+	_, connection := allowed.end(w.t)
+	return figures{rate: rate, denied: ns, allowed: connection, agent: 100 * used.Seconds() / elapsed.Seconds()}
+}
+
+// idle waits until the agent uses less than a fiftieth of a core for a second.
+func (w *world) idle(a *agent) {
+	w.t.Helper()
+	last := processTime(w.t, a.PID())
+	await(w.t, "an idle agent", func() bool {
+		time.Sleep(time.Second)
+		now := processTime(w.t, a.PID())
+		used := now - last
+		last = now
+		return used < 20*time.Millisecond
+	})
+}
+
+// stream is a thread that sends packets to the victim.
+type stream struct {
+	stop  atomic.Bool
+	ended chan error
+	began time.Time
+	sent  int
+	spent time.Duration // by the thread
+}
+
+// send sends packets from a pod until the stream is ended: a hundred, a pause, and so on. Numbered from 0, each
+// goes to the port that is given.
+func (w *world) send(from string, pause time.Duration, port func(int) int) *stream {
+	s := &stream{ended: make(chan error, 1), began: time.Now()}
+	ns, to := w.ns(from), &unix.SockaddrInet4{Addr: addressOf(victim, false).As4()}
+	go func() {
+		s.ended <- ns.Do(func() error {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd)
+			for !s.stop.Load() {
 				begin := threadTime()
 				for range 100 {
-					to.Port = 1 + opened%60000
-					if err := unix.Sendto(fd, []byte("allowed"), 0, to); err != nil && err != unix.ECONNREFUSED {
-						return err
-					}
-					opened++
+					to.Port = port(s.sent)
+					_ = unix.Sendto(fd, []byte("packet"), 0, to) // dropped, or nobody listens: some kernels say so
+					s.sent++
 				}
-				took += threadTime() - begin
-				time.Sleep(5 * time.Millisecond) // a few thousand connections a second
+				s.spent += threadTime() - begin
+				time.Sleep(pause)
 			}
 			return nil
 		})
-	}))
-	elapsed := time.Since(began)
-	used := processTime(w.t, a.PID()) - cpu
-	stop.Store(true)
-	check(w.t, <-done)
-	return figures{rate: float64(sent) / elapsed.Seconds(), denied: float64(spent.Nanoseconds()) / float64(sent),
-		allowed: float64(took.Nanoseconds()) / float64(opened), agent: 100 * used.Seconds() / elapsed.Seconds()}
+	}()
+	return s
 }
 
-// sends gives f a UDP socket of this thread's namespace.
-func sends(f func(fd int) error) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return f(fd)
+// end ends the stream: packets a second, and the thread's nanoseconds for each.
+func (s *stream) end(t *testing.T) (rate, each float64) {
+	t.Helper()
+	s.stop.Store(true)
+	check(t, <-s.ended)
+	return float64(s.sent) / time.Since(s.began).Seconds(), float64(s.spent.Nanoseconds()) / float64(s.sent)
 }
 
 // threadTime is the time that this thread has run.

@@ -76,7 +76,7 @@ func (w *listWorld) connect(more ...string) *agent {
 	w.t.Helper()
 	args := append([]string{"--gate-socket=", "--kubeconfig=" + w.kubeconfig, "--iptables-sync-period=1s"}, more...)
 	cmd := command(agentProgram(), args...)
-	return (&agent{launch.Start(w.t, w.node(), "agent", 6*patience, cmd), w.t}).ready()
+	return (&agent{launch.Start(w.t, w.node(), "agent", patience, cmd), w.t}).ready()
 }
 
 // toggle writes or deletes the policy that closes the peer.

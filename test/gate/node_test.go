@@ -159,7 +159,7 @@ func (n *node) soon(what func(context.Context) error) {
 }
 
 // patience is how long anything may take that is right in the end.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // await returns when a condition holds.
 func (n *node) await(holds func() bool) {

@@ -17,7 +17,7 @@ import (
 
 // patience is how long a change may take to be enforced before the test gives
 // up on it. Nobody waits for it when all is well.
-var patience = slowly(30 * time.Second)
+var patience = slowly(2 * time.Minute)
 
 // slowly stretches a time for a machine that is PODWALL_SLOW times slower than
 // usual, as an emulated one is.
