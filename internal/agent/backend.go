@@ -70,7 +70,7 @@ func (b *backend) kernel(log *slog.Logger) services.Kernel {
 	if b.ipvs != nil {
 		return b.ipvs
 	}
-	return &alone{Kernel: b.Tables, remove: balancer.Remove, log: log}
+	return &alone{Kernel: b.Tables, remove: balancer.Remove, resettle: b.Resettle, log: log}
 }
 
 // await looks for the end of connections that IPVS lets end, until ctx ends.
@@ -96,21 +96,28 @@ func (b *backend) limits() (list []observe.Problem) {
 // until then it serves.
 type alone struct {
 	services.Kernel
-	remove func(*slog.Logger) error
-	log    *slog.Logger
-	clean  bool
+	remove   func(*slog.Logger) (removed bool, err error)
+	resettle func() // has the next Apply look at all connections
+	log      *slog.Logger
+	clean    bool
 }
 
-// Apply makes the kernel agree. A removal that fails is tried again with the next one.
+// Apply makes the kernel agree. A removal that fails is tried again with the next one. Connections that began through
+// IPVS meanwhile are looked at when it no longer serves.
 func (a *alone) Apply(ctx context.Context, want tables.Desired) (tables.Report, error) {
 	report, err := a.Kernel.Apply(ctx, want)
 	if err != nil || a.clean {
 		return report, err
 	}
-	if err := a.remove(a.log); err != nil {
+	removed, err := a.remove(a.log)
+	a.clean = err == nil
+	if err != nil {
 		a.log.Error("what an agent with IPVS left cannot be removed", "err", err)
+	}
+	if !removed {
 		return report, nil
 	}
-	a.clean = true
-	return report, nil
+	a.resettle()
+	last, err := a.Kernel.Apply(ctx, want)
+	return report.And(last), err
 }

@@ -30,28 +30,35 @@ func (f *failing) Apply(context.Context, tables.Desired) (tables.Report, error) 
 	return tables.Report{Changes: 7}, err
 }
 
-// What an agent with IPVS left serves until the tables stand. Then it goes, once.
+// What an agent with IPVS left serves until the tables stand. Then it goes, once, and connections that it served are
+// looked at, also after a removal of a part.
 func TestIPVSGoesWhenTheTablesStand(t *testing.T) {
 	no := errors.New("no")
-	kernel := &failing{passes: []error{no, no, nil, nil, nil, no, nil}}
-	var removed []int
-	left := 7
-	a := &alone{Kernel: kernel, log: slog.New(slog.DiscardHandler), remove: func(*slog.Logger) error {
-		removed = append(removed, 7-left)
-		if len(removed) < 3 {
-			return no
-		}
-		return nil
-	}}
-	for _, want := range slices.Clone(kernel.passes) {
-		left = len(kernel.passes)
+	kernel := &failing{passes: []error{no, no, nil, nil, nil, nil, nil, no, nil}}
+	done := func() int { return 9 - len(kernel.passes) }
+	var removed, resettled []int
+	a := &alone{Kernel: kernel, log: slog.New(slog.DiscardHandler), resettle: func() { resettled = append(resettled, done()) },
+		remove: func(*slog.Logger) (bool, error) {
+			removed = append(removed, done())
+			switch len(removed) {
+			case 1: // nothing
+				return false, no
+			case 2: // a part
+				return true, no
+			}
+			return true, nil
+		}}
+	for i, want := range []struct {
+		err     error
+		changes int
+	}{{no, 7}, {no, 7}, {nil, 7}, {nil, 14}, {nil, 14}, {no, 7}, {nil, 7}} {
 		report, err := a.Apply(t.Context(), tables.Desired{})
-		if !errors.Is(err, want) || report.Changes != 7 {
-			t.Errorf("pass %d: %+v, %v, want the kernel's own answer", 7-left, report, err)
+		if !errors.Is(err, want.err) || report.Changes != want.changes {
+			t.Errorf("pass %d: %+v, %v, want what the kernel did and said", i, report, err)
 		}
 	}
-	if !slices.Equal(removed, []int{2, 3, 4}) {
-		t.Errorf("removed in the passes %v, want those that succeeded until it was gone", removed)
+	if !slices.Equal(removed, []int{3, 4, 6}) || !slices.Equal(resettled, []int{4, 6}) {
+		t.Errorf("removed after %v, want those that succeeded until it was gone; looked again after %v", removed, resettled)
 	}
 }
 

@@ -139,7 +139,13 @@ func (p *proxy) remove(ctx context.Context, locked func() bool) {
 
 // removeServices removes all of the service proxy from the kernel. IPVS goes first: without the tables it would serve
 // clients that a Service does not admit.
-func removeServices(log *slog.Logger) error { return inTurn(log, balancer.Remove, tables.Remove) }
+func removeServices(log *slog.Logger) error {
+	virtual := func(log *slog.Logger) error {
+		_, err := balancer.Remove(log)
+		return err
+	}
+	return inTurn(log, virtual, tables.Remove)
+}
 
 // inTurn takes steps until one fails.
 func inTurn(log *slog.Logger, steps ...func(*slog.Logger) error) error {

@@ -37,4 +37,7 @@ type Connection struct {
 	Finished bool
 	// Opening is true for a TCP connection of which the kernel has seen the first packet only.
 	Opening bool
+	// Balanced is true if the replies come from another end than the first packet was sent to, and NAT is not the
+	// cause: IPVS is. NAT does nothing for such an entry, also when IPVS has forgotten it.
+	Balanced bool
 }

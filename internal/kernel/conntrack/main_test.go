@@ -58,7 +58,8 @@ func (c *Conn) create(list []inet.Connection) error {
 		for _, e := range list[:n] {
 			start := len(c.out)
 			b := c.append(subsystem, unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_EXCL, inet.FamilyOf(e.Orig.Src))
-			b = tuple(tuple(b, attrOrig, e.Protocol, e.Orig), attrReply, e.Protocol, e.Reply)
+			b = tuple(b, attrOrig, e.Protocol, e.Orig)
+			b = reply(b, e)
 			b = attr(b, 7, binary.BigEndian.AppendUint32(nil, timeout)...)
 			b = attr(b, 3, 0, 0, 0, 0x0e) // has seen an answer, assured, confirmed
 			if e.Zone != 0 {
@@ -78,6 +79,23 @@ func (c *Conn) create(list []inet.Connection) error {
 		list = list[n:]
 	}
 	return nil
+}
+
+// reply is the tuple of replies, which NAT shall make if they come from another end and nothing else is the cause.
+func reply(b []byte, e inet.Connection) []byte {
+	r, o := e.Reply, e.Orig
+	if e.Balanced || r.Src == o.Dst && r.SrcPort == o.DstPort {
+		return tuple(b, attrReply, e.Protocol, r)
+	}
+	const natDst, minIP, maxIP, natProto, minPort, maxPort = 13, 1, 2, 3, 1, 2
+	b = nested(b, natDst, func(b []byte) []byte {
+		b = attr(attr(b, minIP, r.Src.AsSlice()...), maxIP, r.Src.AsSlice()...)
+		return nested(b, natProto, func(b []byte) []byte {
+			return attr(attr(b, minPort, number(r.SrcPort)...), maxPort, number(r.SrcPort)...)
+		})
+	})
+	r.Src, r.SrcPort = o.Dst, o.DstPort
+	return tuple(b, attrReply, e.Protocol, r)
 }
 
 // protoInfo is the state of a TCP connection: established, unless it is being opened or finished.

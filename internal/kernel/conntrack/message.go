@@ -23,10 +23,13 @@ const (
 
 	attrOrig      = 1
 	attrReply     = 2
+	attrStatus    = 3
 	attrProtoInfo = 4
 	attrID        = 12
 	attrZone      = 18
 	attrFilter    = 25
+
+	statusDNAT = 1 << 5 // of attrStatus (enum ip_conntrack_status)
 
 	tupleIP    = 1
 	tupleProto = 2
@@ -88,6 +91,7 @@ func attributes(b []byte) iter.Seq[attribute] {
 // decode reads an entry of a dump. ok is false if the entry lacks addresses.
 func decode(body []byte, e *inet.Connection) (ok bool) {
 	*e = inet.Connection{}
+	untranslated := false
 	for a := range attributes(body[min(genHeader, len(body)):]) {
 		switch {
 		case a.kind == attrOrig:
@@ -96,12 +100,15 @@ func decode(body []byte, e *inet.Connection) (ok bool) {
 			decodeTuple(a.data, &e.Reply)
 		case a.kind == attrProtoInfo:
 			decodeProtoInfo(a.data, e)
+		case a.kind == attrStatus && len(a.data) == 4:
+			untranslated = binary.BigEndian.Uint32(a.data)&statusDNAT == 0
 		case a.kind == attrID:
 			copy(e.ID[:], a.data)
 		case a.kind == attrZone && len(a.data) == 2:
 			e.Zone = binary.BigEndian.Uint16(a.data)
 		}
 	}
+	e.Balanced = untranslated && (e.Reply.Src != e.Orig.Dst || e.Reply.SrcPort != e.Orig.DstPort)
 	return e.Orig.Src.IsValid() && e.Orig.Dst.IsValid() && e.Reply.Src.IsValid() && e.Reply.Dst.IsValid()
 }
 

@@ -30,12 +30,16 @@ func sample() []inet.Connection {
 	zoned.Zone = 7
 	translated := entry(inet.UDP, "10.0.0.4:33004", "10.96.0.10:53")
 	translated.Reply.Src, translated.Reply.SrcPort = netip.MustParseAddr("10.0.0.2"), 5353
+	balanced := entry(inet.UDP, "10.0.0.7:33007", "10.96.0.10:53")
+	balanced.Reply.Src, balanced.Reply.SrcPort, balanced.Balanced = netip.MustParseAddr("10.0.0.9"), 53, true
+	port := entry(inet.UDP, "10.0.0.8:33008", "10.0.0.9:53")
+	port.Reply.SrcPort, port.Balanced = 5353, true
 	ping := entry(icmp, "10.0.0.1:0", "10.0.0.2:0")
 	ping.Orig.ICMP, ping.Reply.ICMP = ICMP{ID: 77, Type: 8}, ICMP{ID: 77}
 	ping6 := entry(icmpv6, "[fd00::1]:0", "[fd00::2]:0")
 	ping6.Orig.ICMP, ping6.Reply.ICMP = ICMP{ID: 78, Type: 128}, ICMP{ID: 78, Type: 129}
 	return []inet.Connection{
-		entry(inet.TCP, "10.0.0.1:33001", "10.0.0.2:80"), zoned, picked, finished, opening, translated,
+		entry(inet.TCP, "10.0.0.1:33001", "10.0.0.2:80"), zoned, picked, finished, opening, translated, balanced, port,
 		ping,
 		entry(inet.TCP, "[fd00::1]:33001", "[fd00::2]:80"), entry(inet.SCTP, "[fd00::1]:5000", "[fd00::2]:5001"), ping6,
 	}
@@ -97,7 +101,8 @@ func TestTheKernelFindsTheEntriesOfAnAddress(t *testing.T) {
 		{"10.0.0.2", 5}, // answers, also behind a Service
 		{"fd00::2", 3},
 		{"10.96.0.10", 0}, // neither
-		{"10.0.0.9", 0},
+		{"10.0.0.9", 2},
+		{"10.0.0.19", 0},
 	}
 	for _, tt := range tests {
 		n := 0

@@ -70,15 +70,18 @@ func (w *world) startIPVS(t *testing.T) *balanced {
 	return b
 }
 
-// apply brings a program into the kernel, with none for the other family.
+// model has a program for the family of the world, and none for the other.
+func (w *world) model(p *program.Program) *services.Model {
+	if w.family == inet.IPv6 {
+		return &services.Model{IPv4: &program.Program{Family: inet.IPv4}, IPv6: p}
+	}
+	return &services.Model{IPv4: p, IPv6: &program.Program{Family: inet.IPv6}}
+}
+
+// apply brings a program into the kernel.
 func (b *balanced) apply(t *testing.T, w *world, p *program.Program) int {
 	t.Helper()
-	model := &services.Model{IPv4: &program.Program{Family: inet.IPv4}, IPv6: &program.Program{Family: inet.IPv6}}
-	if w.family == inet.IPv6 {
-		model.IPv6 = p
-	} else {
-		model.IPv4 = p
-	}
+	model := w.model(p)
 	var r tables.Report
 	check(t, w.endpoint(ourNode).NS.Do(func() (err error) {
 		r, err = b.proxy.Apply(t.Context(), tables.Desired{Model: model, Own: w.isOwn, Serving: b.serving})

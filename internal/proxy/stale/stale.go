@@ -3,7 +3,7 @@
 // Package stale says which entries of the kernel's connection table must be deleted after a change of the
 // service proxy's program. A UDP client with a fixed source port belongs to one connection as long as it
 // sends, and the kernel decides where a connection goes once: without the deletion it would go on to a
-// backend that is gone, or past a Service that came after it.
+// backend that is gone, past a Service that came after it, or where IPVS sent it that serves no more.
 //
 // It is a function of two programs and of the entry. Established TCP and SCTP entries are never stale: their
 // ends notice by themselves. A TCP connection that was begun while no rule of the proxy stood is: its first
@@ -24,6 +24,9 @@ type Serving func(program.Front, program.Backend) bool
 
 // Judge knows the fronts of which entries may be stale after a change.
 type Judge struct {
+	// IPVS says that IPVS chooses backends. If it does not, nothing translates what it has chosen.
+	IPVS bool
+
 	now     *program.Program
 	serving Serving
 	fronts  map[program.Front]bool
@@ -107,7 +110,7 @@ func (j *Judge) Stale(e inet.Connection) bool {
 	if !j.all && !j.fronts[f] {
 		return false
 	}
-	return !j.serves(f, to) // and what is not translated leads to the front itself
+	return e.Balanced && !j.IPVS || !j.serves(f, to) // and what is not translated leads to the front itself
 }
 
 // front returns the front to which an entry's first packet was sent, which need not exist.

@@ -236,3 +236,46 @@ func TestConnectionsBegunWithoutRules(t *testing.T) {
 		}
 	}
 }
+
+// What IPVS chose leads nowhere where IPVS does not serve, although the backend is one of the front.
+func TestEntriesOfIPVS(t *testing.T) {
+	front := program.Front{Addr: genproxy.Addr(inet.IPv4, 0, 1), Protocol: inet.UDP, Port: 53}
+	nodePort := program.Front{Protocol: inet.UDP, Port: 30053}
+	backend := program.Backend{Addr: genproxy.Addr(inet.IPv4, 2, 1), Port: 5353}
+	node, client := genproxy.Addr(inet.IPv4, 1, 1), genproxy.Addr(inet.IPv4, 2, 9)
+	pick := program.Pick{Count: 1}
+	p := &program.Program{Family: inet.IPv4, NodeAddresses: []netip.Addr{node}}
+	for _, f := range []program.Front{front, nodePort} {
+		p.Routes = p.Routes.With(program.Route{Front: f, Inside: pick, Outside: pick})
+		p.Slots = p.Slots.With(program.Slot{Front: f, Backend: backend})
+	}
+	less := *p
+	less.Slots = less.Slots.With(program.Slot{Front: front, Number: 1, Backend: program.Backend{Addr: backend.Addr, Port: 1}})
+	entry := func(dst netip.Addr, port uint16, balanced bool) inet.Connection {
+		return inet.Connection{Protocol: inet.UDP, Balanced: balanced,
+			Orig:  inet.Tuple{Src: client, SrcPort: 1, Dst: dst, DstPort: port},
+			Reply: inet.Tuple{Src: backend.Addr, SrcPort: backend.Port, Dst: client, DstPort: 1}}
+	}
+	for _, tt := range []struct {
+		name  string
+		old   *program.Program
+		ipvs  bool
+		entry inet.Connection
+		want  bool
+	}{
+		{"of IPVS, at the start", nil, false, entry(front.Addr, 53, true), true},
+		{"of IPVS to a node port, at the start", nil, false, entry(node, 30053, true), true},
+		{"of IPVS, where IPVS serves", nil, true, entry(front.Addr, 53, true), false},
+		{"of the tables, at the start", nil, false, entry(front.Addr, 53, false), false},
+		{"of the tables, where IPVS serves", nil, true, entry(front.Addr, 53, false), false},
+		{"of IPVS, when a backend went", &less, false, entry(front.Addr, 53, true), true},
+		{"of IPVS, when another front changed", &less, false, entry(node, 30053, true), false},
+		{"of another program's IPVS", nil, false, entry(genproxy.Addr(inet.IPv4, 7, 7), 53, true), false},
+	} {
+		j := stale.After(tt.old, p, nil, nil)
+		j.IPVS = tt.ipvs
+		if got := j.Stale(tt.entry); got != tt.want {
+			t.Errorf("%s: stale %t, want %t", tt.name, got, tt.want)
+		}
+	}
+}

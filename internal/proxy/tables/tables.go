@@ -85,6 +85,14 @@ type Report struct {
 	Unsettled error
 }
 
+// And returns the report of two Applys, the first of which is r.
+func (r Report) And(next Report) Report {
+	next.Full = next.Full || r.Full
+	next.Changes, next.Elements, next.Drift = next.Changes+r.Changes, next.Elements+r.Elements, next.Drift+r.Drift
+	next.Forgotten, next.Ended = next.Forgotten+r.Forgotten, next.Ended+r.Ended
+	return next // what the first left unsettled, the next has tried again
+}
+
 // Open connects to the kernel, in the network namespace of the calling thread. Transactions that count in the
 // tally are no drift.
 func Open(settings ruleset.Settings, tally *nft.Tally, log *slog.Logger) (*Tables, error) {
@@ -156,6 +164,13 @@ func (t *Tables) Verify() error {
 		t.note(nft.Notice{Table: true})
 	}
 	return err
+}
+
+// Resettle makes the next Apply look at all connections again, after a change that no program shows.
+func (t *Tables) Resettle() {
+	for _, f := range t.families {
+		f.settled = nil
+	}
 }
 
 // Ruleset writes the tables that this process has loaded, in the syntax of nft, each after comments that say
@@ -336,6 +351,7 @@ func (t *Tables) settle(f *table, p, tabled *program.Program, want Desired, repo
 		return f.trust(err)
 	}
 	judge := stale.After(f.settled, p, want.Serving, f.left)
+	judge.IPVS = t.settings.IPVS
 	ended, err := t.end(judge, p.Family)
 	report.Ended += ended
 	if err != nil {

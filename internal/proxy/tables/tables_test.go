@@ -15,8 +15,6 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/podwall/podwall/internal/inet"
@@ -230,8 +228,8 @@ func TestFlushedTablesComeBack(t *testing.T) {
 	s.flush()
 	s.await()
 	front, backend := addressPort(0, 1, 80), addressPort(2, 1, 8080)
-	s.connect(1, inet.TCP, front, front, nl.TCP_CONNTRACK_SYN_SENT)
-	s.connect(2, inet.TCP, front, backend, nl.TCP_CONNTRACK_ESTABLISHED)
+	s.connect(1, inet.TCP, front, front)
+	s.connect(2, inet.TCP, front, backend)
 	if r := s.apply(model(1)); r.Drift == 0 || !r.Full || r.Ended != 1 {
 		t.Errorf("after a flush: %+v", r)
 	}
@@ -240,47 +238,14 @@ func TestFlushedTablesComeBack(t *testing.T) {
 	}
 }
 
-func addressPort(net, host int, port uint16) netip.AddrPort {
-	return netip.AddrPortFrom(address(inet.IPv4, net, host), port)
-}
-
-// connect puts a connection from that port of a client into the table.
-func (s *stage) connect(client uint16, p inet.Protocol, to, backend netip.AddrPort, state uint8) {
-	s.t.Helper()
-	from := address(inet.IPv4, 2, 200)
-	flow := &netlink.ConntrackFlow{FamilyType: unix.AF_INET, TimeOut: 600,
-		Forward: netlink.IPTuple{Protocol: uint8(p), SrcIP: from.AsSlice(), SrcPort: client, DstIP: to.Addr().AsSlice(),
-			DstPort: to.Port()},
-		Reverse: netlink.IPTuple{Protocol: uint8(p), SrcIP: backend.Addr().AsSlice(), SrcPort: backend.Port(),
-			DstIP: from.AsSlice(), DstPort: client}}
-	if p == inet.TCP {
-		flow.ProtoInfo = &netlink.ProtoInfoTCP{State: state}
-	}
-	check(s.t, s.ns.Do(func() error { return netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, flow) }))
-}
-
-// clients returns the ports of the clients that have connections.
-func (s *stage) clients() (ports []uint16) {
-	s.t.Helper()
-	check(s.t, s.ns.Do(func() error {
-		list, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
-		for _, f := range list {
-			ports = append(ports, f.Forward.SrcPort)
-		}
-		return err
-	}))
-	slices.Sort(ports)
-	return ports
-}
-
 // UDP clients of a backend that goes are ended, unless it still serves, and no others.
 func TestConnectionsToABackendThatGoesEnd(t *testing.T) {
 	s := newStage(t)
 	s.apply(model(1, 2, 3))
 	front := addressPort(0, 1, 80)
 	for i := range 3 {
-		s.connect(uint16(i+1), inet.UDP, front, addressPort(2, i+1, 8080), 0)
-		s.connect(uint16(i+11), inet.TCP, front, addressPort(2, i+1, 8080), nl.TCP_CONNTRACK_ESTABLISHED)
+		s.connect(uint16(i+1), inet.UDP, front, addressPort(2, i+1, 8080))
+		s.connect(uint16(i+11), inet.TCP, front, addressPort(2, i+1, 8080))
 	}
 	leaving := program.Backend{Addr: address(inet.IPv4, 2, 3), Port: 8080}
 	var r Report
@@ -302,13 +267,50 @@ func TestConnectionsToABackendThatGoesEnd(t *testing.T) {
 func TestTheFirstPassEndsOldConnections(t *testing.T) {
 	s := newStage(t)
 	s.apply(model(1, 2))
-	s.connect(1, inet.UDP, addressPort(0, 1, 80), addressPort(2, 2, 8080), 0)
-	s.connect(2, inet.UDP, addressPort(0, 1, 80), addressPort(2, 1, 8080), 0)
-	s.connect(3, inet.UDP, addressPort(9, 1, 80), addressPort(9, 1, 80), 0) // not ours
+	s.connect(1, inet.UDP, addressPort(0, 1, 80), addressPort(2, 2, 8080))
+	s.connect(2, inet.UDP, addressPort(0, 1, 80), addressPort(2, 1, 8080))
+	s.connect(3, inet.UDP, addressPort(9, 1, 80), addressPort(9, 1, 80)) // not ours
 	s.Tables = s.open()
 	r := s.apply(model(1))
 	if left, want := s.clients(), []uint16{2, 3}; r.Ended != 1 || !slices.Equal(left, want) {
 		t.Errorf("ended %d; left are the clients %d, want %d", r.Ended, left, want)
+	}
+}
+
+// What IPVS chose leads nowhere when it no longer chooses: where nothing of ours changes, it takes a second look.
+func TestConnectionsThroughIPVSEnd(t *testing.T) {
+	s := newStage(t)
+	front, backend := addressPort(0, 1, 80), addressPort(2, 1, 8080)
+	s.apply(model(1))
+	s.connect(1, inet.UDP, front, backend)
+	s.balance(2, inet.UDP, front, backend)
+	s.balance(3, inet.TCP, front, backend) // ends by itself
+	s.balance(4, inet.UDP, addressPort(9, 1, 80), backend)
+	if r := s.apply(model(1)); r != (Report{}) {
+		t.Errorf("without a change: %+v", r)
+	}
+	s.Resettle()
+	if r := s.apply(model(1)); r != (Report{Ended: 1}) || !slices.Equal(s.clients(), []uint16{1, 3, 4}) {
+		t.Errorf("when it no longer chooses: %+v; left are the clients %d", r, s.clients())
+	}
+	s.balance(2, inet.UDP, front, backend)
+	s.Tables = s.open()
+	if r := s.apply(model(1)); r.Ended != 1 || !slices.Equal(s.clients(), []uint16{1, 3, 4}) {
+		t.Errorf("of another process: %+v; left are the clients %d", r, s.clients())
+	}
+	s.balance(2, inet.UDP, front, backend)
+	s.settings.IPVS = true
+	s.Resettle()
+	if r := s.apply(model(1)); r.Ended != 0 || len(s.clients()) != 4 {
+		t.Errorf("while it chooses: %+v; left are the clients %d", r, s.clients())
+	}
+}
+
+func TestReportsOfTwoPasses(t *testing.T) {
+	one, two := Report{Changes: 1, Elements: 2, Drift: 3, Forgotten: 4, Ended: 5, Full: true, Unsettled: unix.EIO},
+		Report{Changes: 10, Elements: 20, Drift: 30, Forgotten: 40, Ended: 50}
+	if got, want := one.And(two), (Report{Changes: 11, Elements: 22, Drift: 33, Forgotten: 44, Ended: 55, Full: true}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 
@@ -324,7 +326,7 @@ func (silent) DumpProtocol(inet.Family, inet.Protocol, func(*inet.Connection)) e
 func TestConnectionsThatCannotBeEndedAreTriedAgain(t *testing.T) {
 	s := newStage(t)
 	s.apply(model(1, 2))
-	s.connect(1, inet.UDP, addressPort(0, 1, 80), addressPort(2, 2, 8080), 0)
+	s.connect(1, inet.UDP, addressPort(0, 1, 80), addressPort(2, 2, 8080))
 	s.entries = silent{s.entries}
 	if r := s.apply(model(1)); r.Unsettled == nil || r.Elements == 0 {
 		t.Errorf("with a table that does not answer: %+v", r)

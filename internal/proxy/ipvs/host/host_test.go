@@ -243,8 +243,14 @@ func TestRemovingLeavesOthersAlone(t *testing.T) {
 	s.do(kernel.AddService, theirs)
 	s.apply(model(1))
 	log := slog.New(slog.DiscardHandler)
-	for range 2 {
-		check(t, s.ns.Do(func() error { return Remove(log) }))
+	for i := range 2 {
+		check(t, s.ns.Do(func() error {
+			removed, err := Remove(log)
+			if removed != (i == 0) {
+				t.Errorf("removal %d: something was removed: %t", i, removed)
+			}
+			return err
+		}))
 		s.holds("after the removal", model(), theirs)
 	}
 	others := func() (found bool) {

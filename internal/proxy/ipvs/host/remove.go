@@ -55,11 +55,11 @@ func none(err error) error {
 }
 
 // Remove removes podwall's virtual services and the addresses of Services, in the network namespace of the
-// calling thread. Connections through them end. Repeating it changes nothing.
-func Remove(log *slog.Logger) error {
+// calling thread, and reports whether there were any. Connections through them end. Repeating it changes nothing.
+func Remove(log *slog.Logger) (removed bool, err error) {
 	r, err := openRoutes()
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer r.close()
 	var failed []error
@@ -70,19 +70,21 @@ func Remove(log *slog.Logger) error {
 			failed = append(failed, r.remove(a))
 		}
 		if len(found) > 0 {
+			removed = true
 			log.Info("addresses of Services removed", "family", f, "count", len(found))
 		}
 	}
-	return errors.Join(append(failed, removeVirtual(log))...)
+	virtual, err := removeVirtual(log)
+	return removed || virtual, errors.Join(append(failed, err)...)
 }
 
-func removeVirtual(log *slog.Logger) error {
+func removeVirtual(log *slog.Logger) (removed bool, err error) {
 	if !loaded() {
-		return nil
+		return false, nil
 	}
 	conn, err := kernel.Open()
 	if err != nil {
-		return none(err)
+		return false, none(err)
 	}
 	list, _, err := ours(conn)
 	failed := []error{err}
@@ -92,5 +94,5 @@ func removeVirtual(log *slog.Logger) error {
 	if len(list) > 0 {
 		log.Info("virtual services of IPVS removed", "count", len(list))
 	}
-	return errors.Join(append(failed, conn.Close())...)
+	return len(list) > 0, errors.Join(append(failed, conn.Close())...)
 }
