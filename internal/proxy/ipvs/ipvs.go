@@ -70,35 +70,74 @@ func Front(p *program.Program, id ipvs.ID) program.Front {
 // Planner plans one program of a family after another. A change costs what changed. The zero value is ready.
 type Planner struct {
 	last    program.Program
-	lacks   string // the schedulers that were missing for the last plan
+	lacks   string // what was lacking for the last plan
 	tables  program.Program
 	virtual map[ipvs.ID]Virtual
 	fronts  map[program.Front][]ipvs.ID
 	addrs   map[netip.Addr]int // virtual services of each, without node ports
 }
 
-// Of returns the plan of a program from scratch.
-func Of(p *program.Program) Plan { return new(Planner).Next(p, nil) }
+// Lacks is what the kernel does not have, or does not take.
+type Lacks struct {
+	// Schedulers are names. Fronts that ask for them get the default one.
+	Schedulers []string
+	// Virtual are virtual services. The tables choose for their fronts, at random.
+	Virtual map[ipvs.ID]bool
+}
 
-// Next returns the plan of a program. The kernel has no schedulers with the missing names, sorted: fronts
-// that ask for them get the default one.
-func (pl *Planner) Next(p *program.Program, missing []string) Plan {
-	changed := map[ipvs.ID]bool{}
-	lacks := strings.Join(missing, " ")
-	if pl.fronts == nil || pl.last.Family != p.Family || pl.lacks != lacks {
-		for id := range pl.virtual {
-			changed[id] = true
-		}
-		*pl = Planner{last: program.Program{Family: p.Family}, lacks: lacks, virtual: map[ipvs.ID]Virtual{},
-			fronts: map[program.Front][]ipvs.ID{}, addrs: map[netip.Addr]int{}}
+// key is the same for equal values.
+func (l Lacks) key() string {
+	key := strings.Join(slices.Sorted(slices.Values(l.Schedulers)), " ")
+	for _, id := range slices.SortedFunc(maps.Keys(l.Virtual), ipvs.ID.Compare) {
+		key += " " + id.String()
 	}
+	return key
+}
+
+// Of returns the plan of a program from scratch.
+func Of(p *program.Program) Plan { return new(Planner).Next(p, Lacks{}) }
+
+// Next returns the plan of a program, on a kernel that lacks something.
+func (pl *Planner) Next(p *program.Program, lacks Lacks) Plan {
+	key := lacks.key()
+	if pl.fronts != nil && pl.last.Family == p.Family && pl.lacks == key {
+		return pl.next(p, lacks)
+	}
+	before := pl.virtual
+	*pl = Planner{last: program.Program{Family: p.Family}, lacks: key, virtual: map[ipvs.ID]Virtual{},
+		fronts: map[program.Front][]ipvs.ID{}, addrs: map[netip.Addr]int{}}
+	plan := pl.next(p, lacks)
+	plan.Changed = differing(before, plan.Virtual)
+	return plan
+}
+
+// differing returns the IDs at which two plans differ, sorted.
+func differing(a, b map[ipvs.ID]Virtual) (list []ipvs.ID) {
+	for id, v := range a {
+		if w, both := b[id]; !both || v.Service != w.Service || v.Front != w.Front || v.Restricted != w.Restricted ||
+			!slices.Equal(v.Backends, w.Backends) {
+			list = append(list, id)
+		}
+	}
+	for id := range b {
+		if _, both := a[id]; !both {
+			list = append(list, id)
+		}
+	}
+	slices.SortFunc(list, ipvs.ID.Compare)
+	return list
+}
+
+// next returns the plan of a program for a kernel that lacks the same as for the last one.
+func (pl *Planner) next(p *program.Program, lacks Lacks) Plan {
+	changed := map[ipvs.ID]bool{}
 	for f := range pl.touched(p) {
 		for _, id := range pl.fronts[f] {
 			changed[id] = true
 			delete(pl.virtual, id)
 			pl.count(f, -1)
 		}
-		for _, id := range pl.front(p, f, missing) {
+		for _, id := range pl.front(p, f, lacks) {
 			changed[id] = true
 		}
 	}
@@ -140,13 +179,17 @@ func (pl *Planner) touched(p *program.Program) map[program.Front]bool {
 }
 
 // front plans a front anew, and returns the IDs of its virtual services.
-func (pl *Planner) front(p *program.Program, f program.Front, missing []string) []ipvs.ID {
+func (pl *Planner) front(p *program.Program, f program.Front, lacks Lacks) []ipvs.ID {
 	pl.forget(f)
 	r, ok := p.Route(f)
 	if !ok {
 		return nil
 	}
+	at := ids(p, f)
 	rest, pick := share(r)
+	if slices.ContainsFunc(at, func(id ipvs.ID) bool { return lacks.Virtual[id] }) {
+		rest, pick = r, program.Pick{}
+	}
 	pl.tables.Routes = pl.tables.Routes.With(rest)
 	for _, part := range []program.Pick{rest.Inside, rest.Outside} {
 		for n := range part.Count {
@@ -158,8 +201,9 @@ func (pl *Planner) front(p *program.Program, f program.Front, missing []string) 
 	if pick.Count == 0 {
 		return nil
 	}
-	v := Virtual{Front: f, Service: service(r, missing), Backends: backends(p, f, pick), Restricted: r.Admission != ""}
-	for _, id := range ids(p, f) {
+	v := Virtual{Front: f, Service: service(r, lacks.Schedulers), Backends: backends(p, f, pick),
+		Restricted: r.Admission != ""}
+	for _, id := range at {
 		v.ID = id
 		pl.virtual[id] = v
 		pl.fronts[f] = append(pl.fronts[f], id)

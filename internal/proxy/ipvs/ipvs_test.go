@@ -51,6 +51,18 @@ func planned(plan ipvs.Plan, packet program.Packet) (map[program.Outcome]bool, e
 	return all, nil
 }
 
+// drawLacks draws what the kernel lacks for a program.
+func drawLacks(t *rapid.T, p *program.Program) ipvs.Lacks {
+	l := ipvs.Lacks{Virtual: map[kernel.ID]bool{}}
+	l.Schedulers = rapid.SampledFrom([][]string{nil, nil, {"mh"}, {"lc", "mh"}}).Draw(t, "missing")
+	for _, id := range slices.SortedFunc(maps.Keys(ipvs.Of(p).Virtual), kernel.ID.Compare) {
+		if rapid.IntRange(0, 7).Draw(t, "refused") == 0 {
+			l.Virtual[id] = true
+		}
+	}
+	return l
+}
+
 // Tables and virtual services together do what the program says, whatever its history.
 func TestAPlanMeansWhatItsProgramMeans(t *testing.T) {
 	left, inside := 0, 0
@@ -58,7 +70,13 @@ func TestAPlanMeansWhatItsProgramMeans(t *testing.T) {
 		p := genproxy.Program(t, rapid.SampledFrom(inet.Families[:]).Draw(t, "family"))
 		var planner ipvs.Planner
 		for range rapid.IntRange(1, 5).Draw(t, "steps") {
-			plan := planner.Next(p, nil)
+			lacks := drawLacks(t, p)
+			plan := planner.Next(p, lacks)
+			for id := range lacks.Virtual {
+				if _, has := plan.Virtual[id]; has {
+					t.Fatalf("%s is planned, and the kernel does not take it", id)
+				}
+			}
 			if err := plan.Tables.Check(); err != nil {
 				t.Fatalf("the program of the tables: %v\n%s", err, plan.Tables)
 			}
@@ -96,8 +114,8 @@ func TestHistoriesLeadToTheSamePlan(t *testing.T) {
 		var planner ipvs.Planner
 		before := map[kernel.ID]ipvs.Virtual{}
 		for range rapid.IntRange(1, 6).Draw(t, "steps") {
-			missing := rapid.SampledFrom([][]string{nil, nil, {"mh"}, {"lc", "mh"}}).Draw(t, "missing")
-			got, want := planner.Next(p, missing), new(ipvs.Planner).Next(p, missing)
+			lacks := drawLacks(t, p)
+			got, want := planner.Next(p, lacks), new(ipvs.Planner).Next(p, lacks)
 			if diff := cmp.Diff(want.Tables.String(), got.Tables.String()); diff != "" {
 				t.Fatalf("tables (-without +with a history):\n%s", diff)
 			}
@@ -222,7 +240,7 @@ func TestSchedulersAndAffinity(t *testing.T) {
 			p.Routes = p.Routes.With(tt.route)
 			p.Slots = p.Slots.With(program.Slot{Front: front, Sticky: tt.route.Sticky,
 				Backend: program.Backend{Addr: genproxy.Addr(inet.IPv4, 2, 1), Port: 8080}})
-			plan := new(ipvs.Planner).Next(p, tt.missing)
+			plan := new(ipvs.Planner).Next(p, ipvs.Lacks{Schedulers: tt.missing})
 			id := kernel.ID{Addr: front.Addr, Protocol: front.Protocol, Port: front.Port}
 			s := plan.Virtual[id].Service
 			if got := fmt.Sprintf("%s flags %#x timeout %d", s.Scheduler, uint32(s.Flags), s.Timeout); got != tt.want {
@@ -232,6 +250,37 @@ func TestSchedulersAndAffinity(t *testing.T) {
 				t.Error("it is not our own")
 			}
 		})
+	}
+}
+
+// When the kernel lacks something, only what it changes is a change.
+func TestWhatTheKernelLacksChangesNothingElse(t *testing.T) {
+	p := &program.Program{Family: inet.IPv4}
+	id := func(n int) kernel.ID {
+		return kernel.ID{Addr: genproxy.Addr(inet.IPv4, 0, n), Protocol: inet.TCP, Port: 80}
+	}
+	for n := range 3 {
+		front := program.Front{Addr: id(n).Addr, Protocol: inet.TCP, Port: 80}
+		r := program.Route{Front: front, Inside: program.Pick{Count: 1}, Outside: program.Pick{Count: 1}}
+		if n == 2 {
+			r.Schedule.Scheduler = program.Maglev
+		}
+		p.Routes = p.Routes.With(r)
+		p.Slots = p.Slots.With(program.Slot{Front: front, Backend: program.Backend{Addr: genproxy.Addr(inet.IPv4, 2, n), Port: 80}})
+	}
+	var planner ipvs.Planner
+	for i, step := range []struct {
+		lacks ipvs.Lacks
+		want  []kernel.ID
+	}{
+		{ipvs.Lacks{}, []kernel.ID{id(0), id(1), id(2)}},
+		{ipvs.Lacks{Schedulers: []string{"mh"}}, []kernel.ID{id(2)}},
+		{ipvs.Lacks{Schedulers: []string{"mh"}, Virtual: map[kernel.ID]bool{id(1): true}}, []kernel.ID{id(1)}},
+		{ipvs.Lacks{}, []kernel.ID{id(1), id(2)}},
+	} {
+		if got := planner.Next(p, step.lacks).Changed; !slices.Equal(got, step.want) {
+			t.Errorf("step %d: %v changed, want %v", i, got, step.want)
+		}
 	}
 }
 

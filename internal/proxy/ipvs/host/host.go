@@ -52,6 +52,7 @@ type Proxy struct {
 	actual   map[kernel.ID]kernel.Listed // what the kernel has; nil if it is not known
 	taken    map[kernel.ID]bool          // at which another program has a virtual service
 	refused  map[kernel.ID]error         // what the kernel refused; an address has no port
+	without  map[kernel.ID]bool          // virtual services that it refused since Verify: the tables serve
 	set      []Problem                   // what cannot be set on the node
 	drains   atomic.Int32                // virtual services with connections whose end is awaited
 	held     atomic.Int64                // our virtual services after the last Apply; 0 if not known
@@ -76,7 +77,8 @@ type family struct {
 	local    map[netip.Addr]netip.Addr // addresses of Services that the node has, with their sources; or nil
 	source   netip.Addr                // with which the node connects to them
 	draining []kernel.ID
-	applied  bool // the kernel was brought to the plan before: what differs without a change is drift
+	awaited  map[kernel.ID]bool // with destinations that come after the table
+	applied  bool               // the kernel was brought to the plan before: what differs without a change is drift
 }
 
 // Open connects to the kernel, in the network namespace of the calling thread. The tables were opened with the
@@ -100,9 +102,9 @@ func Open(t *tables.Tables, s Settings, log *slog.Logger) (*Proxy, error) {
 // with returns the proxy with its connections.
 func with(t *tables.Tables, of, counter conn, r *routes, s Settings, log *slog.Logger) *Proxy {
 	p := &Proxy{tables: t, conn: of, counter: counter, routes: r, wants: s, log: log,
-		taken: map[kernel.ID]bool{}, refused: map[kernel.ID]error{}}
+		taken: map[kernel.ID]bool{}, refused: map[kernel.ID]error{}, without: map[kernel.ID]bool{}}
 	for i, f := range inet.Families {
-		p.families[i] = &family{Family: f}
+		p.families[i] = &family{Family: f, awaited: map[kernel.ID]bool{}}
 	}
 	return p
 }
@@ -123,20 +125,24 @@ func (p *Proxy) Apply(ctx context.Context, want tables.Desired) (tables.Report, 
 	if p.lost.Swap(false) {
 		p.forget()
 	}
-	t := turn{Proxy: p, want: want, known: p.actual != nil}
+	t := turn{Proxy: p, want: want, known: p.actual != nil, drift: map[kernel.ID]bool{}}
 	if err := p.read(); err != nil {
 		return tables.Report{}, err
 	}
 	for i, f := range p.families {
 		t.enter(i, f)
 	}
+	if len(t.failed) > 0 { // the tables would lead to what is not there, and to programs of the node
+		p.forget()
+		return tables.Report{Changes: t.ops}, errors.Join(t.failed...)
+	}
 	want.Tables = func(f inet.Family) *program.Program { return t.plans[index(f)].Tables }
 	want.Entered = t.leave
 	report, err := p.tables.Apply(ctx, want)
 	report.Changes += t.ops
-	report.Drift += t.drift
+	report.Drift += len(t.drift)
 	report.Full = report.Full || !t.known
-	if err = errors.Join(append(t.failed, err)...); err != nil || t.stale {
+	if err != nil || t.stale {
 		p.forget()
 	}
 	p.lacked = asked(want.Model.Program, p.missing)
@@ -187,6 +193,7 @@ func (p *Proxy) read() error {
 func (p *Proxy) Verify() error {
 	p.forget()
 	p.missing = nil // a module may have come
+	clear(p.without)
 	return p.tables.Verify()
 }
 

@@ -56,14 +56,16 @@ func (t *turn) again(f inet.Family, at []kernel.ID) {
 		}
 	}
 	for _, id := range at {
-		forget(id)
+		if !t.without[id] {
+			forget(id)
+		}
 		forget(kernel.ID{Addr: id.Addr})
 	}
 	if t.known {
 		return
 	}
 	for id := range t.refused {
-		if inet.FamilyOf(id.Addr) == f {
+		if inet.FamilyOf(id.Addr) == f && !t.without[id] {
 			forget(id)
 		}
 	}
@@ -115,7 +117,8 @@ func (p *Proxy) Problems() []Problem {
 	}
 	if n := len(p.refused); n > 0 {
 		list = append(list, Problem{"refused by the kernel",
-			fmt.Sprintf("%v%s: other Services are served", p.refused[first(p.refused)], more(n)),
+			fmt.Sprintf("%v%s: other Services are served, and one without a virtual service by the tables, at random",
+				p.refused[first(p.refused)], more(n)),
 			"correct the address in the Service or its EndpointSlice, or let the node take it (an IPv6 address " +
 				"needs net.ipv6.conf.lo.disable_ipv6=0); it is tried again at each verification"})
 	}

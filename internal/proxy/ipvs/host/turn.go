@@ -28,7 +28,8 @@ type turn struct {
 	stale  bool                // the kernel has something else than was known
 	failed []error
 
-	ops, drift int
+	ops   int
+	drift map[kernel.ID]bool // virtual services that others changed
 }
 
 // part is what is left to do for a family when its table is in force.
@@ -44,8 +45,9 @@ func (t *turn) enter(i int, f *family) {
 	p := t.want.Model.Program(f.Family)
 	keep := newKeeper(p, t.want.Serving).keep
 	var at []kernel.ID
+	t.admit(p)
 	for {
-		plan := f.planner.Next(p, t.missing)
+		plan := f.planner.Next(p, ipvs.Lacks{Schedulers: t.missing, Virtual: t.without})
 		t.plans[i] = plan
 		at = union(at, t.ids(f, plan))
 		t.again(f.Family, at)
@@ -53,16 +55,32 @@ func (t *turn) enter(i int, f *family) {
 			t.refresh(at)
 		}
 		c := ipvs.Diff(t.actual, plan.Virtual, at, keep)
-		if t.lacking(t.run(c.Before)) {
-			continue // the plan without the scheduler that the kernel does not have
-		}
+		without := len(t.without)
+		lacking := t.lacking(t.run(c.Before))
 		t.count(f, plan, c)
+		if lacking || len(t.without) > without {
+			continue // the plan without what the kernel does not have or take
+		}
 		t.take(f.Family, at, c.Taken)
 		f.draining = c.Draining
 		t.parts[i].late, t.parts[i].after = c.Late, c.After
 		break
 	}
+	for _, o := range t.parts[i].late {
+		f.awaited[o.Service.ID] = true
+	}
+	f.applied = true
 	t.addresses(i, f, at)
+}
+
+// admit forgets refused virtual services whose fronts a program does not have.
+func (t *turn) admit(p *program.Program) {
+	for id := range t.without {
+		if _, has := p.Route(ipvs.Front(p, id)); inet.FamilyOf(id.Addr) == p.Family && !has {
+			delete(t.without, id)
+			delete(t.refused, id)
+		}
+	}
 }
 
 // ids returns the IDs to look at: those that changed, or all if the kernel was read just now.
@@ -118,6 +136,9 @@ func (t *turn) run(ops []kernel.Op) (unscheduled []kernel.Op) {
 			return unscheduled // what follows is about this virtual service, or planned anew
 		case err != nil:
 			t.refuse(o.Service.ID, err)
+			if o.Kind == kernel.AddService && t.refused[o.Service.ID] != nil {
+				t.without[o.Service.ID] = true
+			}
 		default:
 			t.ops++
 			done(t.actual, o)
@@ -163,22 +184,21 @@ func done(actual map[kernel.ID]kernel.Listed, o kernel.Op) {
 	actual[o.Service.ID] = s
 }
 
-// count counts the virtual services that others changed. What comes late is none of it: it may be what an
-// earlier turn, whose table failed, did not come to.
+// count notes the virtual services that others changed. What an earlier turn, whose table failed, did not come to is
+// none of it, nor what the kernel had refused.
 func (t *turn) count(f *family, plan ipvs.Plan, c ipvs.Changes) {
-	if !t.known && f.applied {
-		differ := map[kernel.ID]bool{}
-		for _, o := range slices.Concat(c.Before, c.After) {
-			// What drained is deleted when its connections have ended: no other program did that.
-			drained := o.Kind == kernel.DeleteDestination || o.Kind == kernel.DeleteService
-			id := o.Service.ID
-			if !drained && t.refused[id] == nil && !slices.Contains(plan.Changed, id) {
-				differ[id] = true
-			}
-		}
-		t.drift += len(differ)
+	if t.known || !f.applied {
+		return
 	}
-	f.applied = true
+	for _, o := range slices.Concat(c.Before, c.Late, c.After) {
+		// What drained is deleted when its connections have ended: no other program did that.
+		drained := o.Kind == kernel.DeleteDestination || o.Kind == kernel.DeleteService
+		id := o.Service.ID
+		refused := t.refused[id] != nil || t.before[id] != nil
+		if !drained && !f.awaited[id] && !refused && !slices.Contains(plan.Changed, id) {
+			t.drift[id] = true
+		}
+	}
 }
 
 // addresses removes the addresses that go, and notes those that come.
@@ -226,6 +246,7 @@ func (t *turn) leave(f inet.Family) error {
 	t.failed = nil
 	of := t.families[i]
 	t.run(t.parts[i].late)
+	clear(of.awaited)
 	for _, a := range t.parts[i].appear {
 		from, err := t.routes.add(a, of.source)
 		if err != nil {
