@@ -113,6 +113,13 @@ func (e *encoder) needProtocol(p inet.Protocol) {
 
 // address loads the source or destination address and returns its length.
 func (e *encoder) address(f Field, family inet.Family, to uint32) uint32 {
+	load := addressOf(f, family, to)
+	e.add(load)
+	return load.Len
+}
+
+// addressOf returns what loads an address.
+func addressOf(f Field, family inet.Family, to uint32) *expr.Payload {
 	offset, length := uint32(12), uint32(4)
 	if family == inet.IPv6 {
 		offset, length = 8, 16
@@ -120,8 +127,7 @@ func (e *encoder) address(f Field, family inet.Family, to uint32) uint32 {
 	if f == Destination {
 		offset += length
 	}
-	e.add(&expr.Payload{DestRegister: to, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length})
-	return length
+	return &expr.Payload{DestRegister: to, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
 }
 
 // ctSource loads the connection's source in one direction, and returns its length.
@@ -218,12 +224,17 @@ func (s MatchPrefix) encode(e *encoder) {
 	if bits == 0 && !s.Negate {
 		return // every address of the family
 	}
-	n := e.address(s.Field, family, register)
-	if bits < int(n)*8 {
-		e.add(&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: n,
-			Mask: mask(bits, int(n)), Xor: make([]byte, n)})
+	prefix := s.Prefix.Masked().Addr().AsSlice()
+	load := addressOf(s.Field, family, register)
+	if bits > 0 && bits%8 == 0 { // as nft writes it: the first bytes
+		load.Len = uint32(bits / 8)
+		e.add(load)
+		e.cmp(equal(s.Negate), prefix[:load.Len])
+		return
 	}
-	e.cmp(equal(s.Negate), s.Prefix.Masked().Addr().AsSlice())
+	e.add(load, &expr.Bitwise{SourceRegister: register, DestRegister: register, Len: load.Len,
+		Mask: mask(bits, len(prefix)), Xor: make([]byte, load.Len)})
+	e.cmp(equal(s.Negate), prefix)
 }
 
 func (s MatchCtReplySource) encode(e *encoder) {

@@ -60,7 +60,7 @@ type ClearMark struct{ Bits uint32 }
 type MatchMark struct{ Bits uint32 }
 
 // MatchTranslated matches packets of connections whose destination was translated.
-type MatchTranslated struct{}
+type MatchTranslated struct{ Negate bool }
 
 // Masquerade replaces the source by an address of the output interface, with a random port.
 type Masquerade struct{}
@@ -198,14 +198,19 @@ func (s MatchMark) encode(e *encoder) {
 
 func (s MatchMark) text() string { return fmt.Sprintf("meta mark & %#08x == %#08x", s.Bits, s.Bits) }
 
-func (MatchTranslated) encode(e *encoder) {
+func (s MatchTranslated) encode(e *encoder) {
 	e.add(&expr.Ct{Key: expr.CtKeySTATUS, Register: register},
 		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4,
 			Mask: binaryutil.NativeEndian.PutUint32(ctTranslated), Xor: make([]byte, 4)})
-	e.cmp(expr.CmpOpNeq, make([]byte, 4))
+	e.cmp(equal(!s.Negate), make([]byte, 4))
 }
 
-func (MatchTranslated) text() string { return "ct status dnat" }
+func (s MatchTranslated) text() string {
+	if s.Negate {
+		return "ct status ! dnat"
+	}
+	return "ct status dnat"
+}
 
 func (Masquerade) encode(e *encoder) { e.add(&expr.Masq{FullyRandom: true}) }
 

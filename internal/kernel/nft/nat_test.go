@@ -75,7 +75,8 @@ func natTable(f inet.Family) *Table {
 				Rules: []Rule{rule(Lookup{Field: ProtocolAndPort, Set: "ports", Map: true}),
 					rule(Lookup{Field: Front, Family: f, Set: "fronts", Map: true})}},
 			{Name: "postrouting", Base: &Base{Type: "nat", Hook: "postrouting", Priority: 100},
-				Rules: []Rule{rule(MatchTranslated{}, MatchMark{0x4000}, ClearMark{0x4000}, Masquerade{})}},
+				Rules: []Rule{rule(MatchTranslated{Negate: true}, Verdict{Kind: Accept}),
+					rule(MatchTranslated{}, MatchMark{0x4000}, ClearMark{0x4000}, Masquerade{})}},
 			{Name: "masked", Rules: []Rule{rule(SetMark{0x4000}), rule(GoTo("refuse"))}},
 			{Name: "pick-2", Rules: []Rule{
 				rule(TranslateByMap{Field: Front, Family: f, Choice: Choice{0, 2}, Map: "backends"}),

@@ -97,7 +97,7 @@ func (b *benchFlags) measured(cmd *cobra.Command, version string, s Streams, run
 func line(cmd *cobra.Command) string {
 	text := []string{cmd.CommandPath()}
 	for _, a := range []string{"quick", "rounds", "peer", "wiring", "services", "pods", "concurrency", "requests",
-		"only", "datapath", "sizes", "changes"} {
+		"only", "datapath", "sizes", "changes", "rush"} {
 		if f := cmd.Flags().Lookup(a); f != nil && f.Changed {
 			for _, v := range values(f.Value) {
 				text = append(text, "--"+a+"="+v)

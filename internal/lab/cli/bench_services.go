@@ -34,12 +34,13 @@ func newBenchServices(version string, s Streams) *cobra.Command {
 		Long: `services measures the agent's service proxy and kube-proxy in its nftables and
 iptables modes, each on a node of its own, with the same Services: the time from
 the start until the kernel has all of them, from a replaced endpoint until the
-kernel has it, processor time and memory; then the processor time of packets to
-Services, against packets to a pod's own address in the same place.
+kernel has it, also at 100 a second with 10,000 Services, after a restart,
+processor time and memory; then the processor time of packets to Services,
+against packets to a pod's own address in the same place.
 
 kube-proxy is the program that "make kube-proxy" builds next to this one, which
 is newer than the cluster of the tests; else the one of "make kubeapi"; else
-podwall is measured alone. The whole takes about 20 minutes.
+podwall is measured alone. The whole takes about 40 minutes.
 
 ` + benchStatusHelp,
 		Example: `  podwall-lab bench services --quick
@@ -53,10 +54,12 @@ podwall is measured alone. The whole takes about 20 minutes.
 		"podwall-agent `PROGRAM`; by default the one next to this program, else the one in PATH")
 	f.StringVar(&b.kubeProxy, "kube-proxy", "",
 		"kube-proxy `PROGRAM`; by default one next to this program; none: podwall alone")
-	f.StringSliceVar(&b.sizes, "sizes", []string{"10x2", "1000x2", "1000x50", "10000x2", "30000x2"},
-		"how many Services there are, with how many endpoints each: `SERVICESxENDPOINTS`")
+	f.StringSliceVar(&b.sizes, "sizes", []string{"10x2", "1000x2", "10000x2", "30000x2", "1000x50",
+		"30000x50", "1000x2-ipv6", "1000x2-bridge"}, "how many Services there are, with how many endpoints each, and "+
+		"what is special: `SERVICESxENDPOINTS[-ipv6][-bridge]`")
 	f.IntVar(&b.cfg.Rounds, "rounds", defaultRounds, "how `OFTEN` packets are measured")
 	f.IntVar(&b.cfg.Changes, "changes", 20, "how `MANY` endpoints are replaced, one after the other")
+	f.DurationVar(&b.cfg.Rush, "rush", time.Minute, "how `LONG` 100 endpoints a second are replaced; 0 for not at all")
 	b.bed.datapath = "nat"
 	return cmd
 }
@@ -76,8 +79,8 @@ func (b *benchServices) run(cmd *cobra.Command, version string, s Streams) error
 		}
 		b.cfg.Sizes = append(b.cfg.Sizes, size)
 	}
-	if b.cfg.Rounds < 1 || b.cfg.Changes < 1 {
-		return errors.New("--rounds and --changes must be 1 or more")
+	if b.cfg.Rounds < 1 || b.cfg.Changes < 1 || b.cfg.Rush < 0 {
+		return errors.New("--rounds and --changes must be 1 or more, --rush not negative")
 	}
 	if err := b.findPrograms(); err != nil {
 		return err
@@ -96,7 +99,7 @@ func (b *benchServices) small(cmd *cobra.Command) {
 			small()
 		}
 	}
-	set("sizes", func() { b.sizes = []string{"10x2", "100x2"} })
+	set("sizes", func() { b.sizes = []string{"10x2", "100x2", "10x2-ipv6-bridge"} })
 	set("rounds", func() { b.cfg.Rounds = quickRounds })
 	set("changes", func() { b.cfg.Changes = 1 })
 }

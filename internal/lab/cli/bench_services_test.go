@@ -24,7 +24,7 @@ func TestBenchServicesMeasuresEveryProxy(t *testing.T) {
 		t.Skip(err)
 	}
 	dir := t.TempDir()
-	status, out, stderr := commandLine(t, withAgentFlag("bench", "services", "--quick", "--rounds", "1", "--sizes", "10x2,20x3",
+	status, out, stderr := commandLine(t, withAgentFlag("bench", "services", "--quick", "--rounds", "1", "--sizes", "10x2,20x2,10x3-ipv6-bridge",
 		"-o", "json", "--out", dir, "--kube-proxy", proxy)...)
 	if status != 0 {
 		t.Fatalf("exit status %d\n%s", status, stderr)
@@ -40,8 +40,9 @@ func TestBenchServicesMeasuresEveryProxy(t *testing.T) {
 			t.Errorf("%s, %s has a bar, though it measures nothing", row.Section, row.Name)
 		}
 	}
-	const sizes, figures, kinds = 2, 5, 3
-	program := sizes * (figures + 2*kinds + 2) // to Services and to a pod; what is added; next to plain DNAT
+	const sizes, figures, kinds = 3, 10, 3
+	// To Services and to a pod; what is added; next to plain DNAT; more Services next to fewer.
+	program := sizes*(figures+2*kinds+2) + 1
 	want := map[string]int{"podwall": program, "kube-proxy nftables": program, "kube-proxy iptables": program,
 		"plain DNAT": sizes * (kinds + 1), "a pod, no proxy": sizes * kinds}
 	for name, n := range want {

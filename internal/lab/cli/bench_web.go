@@ -37,8 +37,9 @@ func newBenchWeb(version string, s Streams) *cobra.Command {
 pods, among 1,000 Services of 2, 6 and 8 pods that do nothing, under one policy
 of three rules that selects every pod. All objects are in a real API server, and
 a real kube-proxy in nftables mode runs on both nodes. It shows requests per
-second and the CPU time of a request, without an agent, with podwall, and with
-each peer. All of it is in network namespaces with no way out.
+second and the CPU time of a request, without an agent, with podwall, with
+podwall in place of kube-proxy too, and with each peer. All of it is in network
+namespaces with no way out.
 
 It needs the programs kubeapi and kube-proxy (make kubeapi), and nginx, ab and
 nft (Debian: nginx, apache2-utils, nftables; no service needs to run).

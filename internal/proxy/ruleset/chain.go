@@ -4,7 +4,6 @@ package ruleset
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/podwall/podwall/internal/inet"
@@ -52,34 +51,38 @@ func (b builder) verdict(field nft.Field, set string) nft.Lookup {
 
 func drop() nft.Verdict { return nft.Verdict{Kind: nft.Drop} }
 
-// base returns the chains that are always there.
+// base returns the chains that are always there. What each connection meets is in the base chains themselves:
+// a jump costs it time.
 func (b builder) base() []*nft.Chain {
 	nat := func(hook string, priority int32) *nft.Base {
 		return &nft.Base{Type: "nat", Hook: hook, Priority: priority}
 	}
-	first := []nft.Rule{b.rule("", nft.JumpTo(chainFront))}
-	translated := []nft.Statement{nft.MatchTranslated{}}
-	if b.settings.IPVS {
-		translated = nil
+	front := []nft.Rule{
+		b.rule("", b.verdict(nft.Front, setServices)),
+		b.rule("", b.lookup(nft.Destination, setVIPs), nft.GoTo(chainUnknownPort)),
+		b.rule("", b.lookup(nft.Destination, setServiceRanges), nft.Count{Counter: CounterUnallocated}, drop()),
+		b.rule("", b.lookup(nft.Destination, setNodeAddresses), b.verdict(nft.ProtocolAndPort, setNodePorts)),
 	}
 	return []*nft.Chain{
-		{Name: chainPrerouting, Base: nat("prerouting", priorityDestination), Rules: first},
-		{Name: chainOutput, Base: nat("output", priorityDestination), Rules: first},
-		{Name: chainPostrouting, Base: nat("postrouting", prioritySource), Rules: []nft.Rule{
-			b.rule("clients that would get the answer past this node", slices.Concat(translated, []nft.Statement{
-				nft.MatchMark{Bits: b.settings.Mark}, nft.ClearMark{Bits: b.settings.Mark}, nft.Masquerade{}})...),
-			b.rule("a backend to itself", slices.Concat(translated, []nft.Statement{
-				b.lookup(nft.SourceDestination, setLoops), nft.Masquerade{}})...),
-		}},
-		b.chain(chainFront,
-			b.rule("", b.verdict(nft.Front, setServices)),
-			b.rule("", b.lookup(nft.Destination, setVIPs), nft.GoTo(chainUnknownPort)),
-			b.rule("", b.lookup(nft.Destination, setServiceRanges), nft.Count{Counter: CounterUnallocated}, drop()),
-			b.rule("", b.lookup(nft.Destination, setNodeAddresses), b.verdict(nft.ProtocolAndPort, setNodePorts))),
+		{Name: chainPrerouting, Base: nat("prerouting", priorityDestination), Rules: front},
+		{Name: chainOutput, Base: nat("output", priorityDestination), Rules: front},
+		{Name: chainPostrouting, Base: nat("postrouting", prioritySource), Rules: b.sources()},
 		b.reject(chainUnknownPort, CounterUnknownPort),
 		b.reject(chainNoBackend, CounterNoBackend),
 		b.chain(chainSilent, b.rule("", nft.Count{Counter: CounterSilent}, drop())),
 	}
+}
+
+// sources returns the rules that choose the source of a connection.
+func (b builder) sources() (rules []nft.Rule) {
+	if !b.settings.IPVS {
+		rules = append(rules, b.rule("to no Service", nft.MatchTranslated{Negate: true},
+			nft.Verdict{Kind: nft.Accept}))
+	}
+	return append(rules,
+		b.rule("clients that would get the answer past this node", nft.MatchMark{Bits: b.settings.Mark},
+			nft.ClearMark{Bits: b.settings.Mark}, nft.Masquerade{}),
+		b.rule("a backend to itself", b.lookup(nft.SourceDestination, setLoops), nft.Masquerade{}))
 }
 
 // reject returns a chain that refuses connections.
@@ -127,12 +130,9 @@ func (c *collector) shape(s shape) {
 	for _, p := range []program.Pick{s.inside, s.outside} {
 		switch {
 		case p.Count > 0:
-			to := choice{p.First, p.Count, s.port, s.sticky}
-			c.choose(to)
-			c.mark(p.Masquerade, s.pick(p), to.name())
+			c.choose(s.pick(p), choice{p.First, p.Count, s.port, s.sticky}, p.Masquerade)
 		case p.Otherwise == program.Leave:
-			c.leave()
-			c.mark(p.Masquerade, s.pick(p), chainLeave)
+			c.leave(s.pick(p), p.Masquerade)
 		}
 	}
 	if s.inside != s.outside && c.begin(name) {
@@ -144,42 +144,45 @@ func (c *collector) shape(s shape) {
 	}
 }
 
-// mark makes the chain before another one that marks the packets that are to be masqueraded.
-func (c *collector) mark(whom program.Masquerade, name, next string) {
-	if whom == program.Never || !c.begin(name) {
-		return
-	}
-	mark, on := nft.SetMark{Bits: c.settings.Mark}, nft.GoTo(next)
+// mark returns the rules that mark the packets that are to be masqueraded.
+func (b builder) mark(whom program.Masquerade) []nft.Rule {
+	mark := nft.SetMark{Bits: b.settings.Mark}
 	if whom == program.Always {
-		c.add(name, c.rule("", mark), c.rule("", on))
-		return
+		return []nft.Rule{b.rule("", mark)}
 	}
-	stranger := c.lookup(nft.Source, setClusterPods)
+	if whom == program.Never {
+		return nil
+	}
+	stranger := b.lookup(nft.Source, setClusterPods)
 	stranger.Negate = true
-	c.add(name, c.rule("", stranger, mark), c.rule("", on))
+	if !b.near.IsValid() {
+		return []nft.Rule{b.rule("", stranger, mark)}
+	}
+	// Most clients are pods of this node: to compare one prefix costs less than a lookup among ranges.
+	return []nft.Rule{b.rule("", nft.MatchPrefix{Field: nft.Source, Prefix: b.near, Negate: true}, stranger, mark)}
 }
 
 // leave makes the chain of connections that IPVS takes, after this one.
-func (c *collector) leave() {
-	if c.begin(chainLeave) {
-		c.add(chainLeave, c.rule("", nft.Verdict{Kind: nft.Accept}))
+func (c *collector) leave(name string, whom program.Masquerade) {
+	if c.begin(name) {
+		c.add(name, append(c.mark(whom), c.rule("", nft.Verdict{Kind: nft.Accept}))...)
 	}
 }
 
 // choose makes the chain that chooses a backend. If the chosen one was just taken away, the first one is
 // tried: it is there as long as there is any. If it is gone, too, the client tries again.
-func (c *collector) choose(to choice) {
-	if !c.begin(to.name()) {
+func (c *collector) choose(name string, to choice, whom program.Masquerade) {
+	if !c.begin(name) {
 		return
 	}
 	last := c.rule("taken away just now", nft.Count{Counter: CounterMissing}, drop())
 	if to.count > 1 {
 		first := to
 		first.count = 1
-		c.choose(first)
+		c.choose(first.name(), first, program.Never)
 		last = c.rule("taken away just now", nft.GoTo(first.name()))
 	}
-	c.add(to.name(), c.rule("", c.choice(to)), last)
+	c.add(name, append(c.mark(whom), c.rule("", c.choice(to)), last)...)
 }
 
 // choice returns the statement that chooses a backend.

@@ -108,7 +108,7 @@ func TestDamageIsRepaired(t *testing.T) {
 			"delete element " + table + "vips { " + e.web.String() + " }",
 			"flush set " + table + "cluster-pods",
 			"flush chain " + table + "pick-2",
-			"insert rule " + table + "front accept",
+			"insert rule " + table + "prerouting accept",
 			"add chain " + table + "other",
 			"add set " + table + "other { type mark; }",
 			"add map " + table + "other { type mark : mark; }",

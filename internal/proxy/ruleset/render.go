@@ -49,7 +49,6 @@ const (
 	chainPrerouting  = "prerouting"
 	chainOutput      = "output"
 	chainPostrouting = "postrouting"
-	chainFront       = "front"
 	chainUnknownPort = "unknown-port"
 	chainNoBackend   = "no-backend"
 	chainSilent      = "no-backend-silent"
@@ -108,6 +107,7 @@ func Render(p *program.Program, s Settings) *nft.Table { return new(Renderer).Re
 type Renderer struct {
 	settings Settings
 	last     program.Program
+	near     netip.Prefix // what the chains were made for
 	needs    needs
 	chains   []*nft.Chain // those of needs
 	affinity []*nft.Set
@@ -119,9 +119,9 @@ func (r *Renderer) Render(p *program.Program, s Settings) *nft.Table {
 	if s = s.withDefaults(); r.settings != s || r.last.Family != p.Family {
 		*r = Renderer{settings: s, last: program.Program{Family: p.Family}}
 	}
-	b := builder{p.Family, s}
-	if r.needs.change(&r.last, p) || r.chains == nil {
-		r.chains, r.affinity = b.chains(&r.needs), b.affinity(&r.needs)
+	b := builder{p.Family, s, near(p)}
+	if r.needs.change(&r.last, p) || r.chains == nil || r.near != b.near {
+		r.chains, r.affinity, r.near = b.chains(&r.needs), b.affinity(&r.needs), b.near
 	}
 	if r.lists == nil || !sameLists(&r.last, p) {
 		r.lists = b.lists(p)
@@ -145,6 +145,19 @@ func sameLists(a, b *program.Program) bool {
 type builder struct {
 	family   inet.Family
 	settings Settings
+	near     netip.Prefix
+}
+
+// near returns the range of the cluster's pods that has pods of this node, or an invalid prefix.
+func near(p *program.Program) netip.Prefix {
+	for _, own := range p.NodePods {
+		for _, r := range p.ClusterPods {
+			if r.Bits() > 0 && r.Bits() <= own.Bits() && r.Contains(own.Addr()) {
+				return r
+			}
+		}
+	}
+	return netip.Prefix{}
 }
 
 // either returns the value of the family.

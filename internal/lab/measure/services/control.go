@@ -8,6 +8,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -22,6 +24,14 @@ type figures struct {
 	changes []time.Duration
 	// work is processor time for each of them, idle time included.
 	work time.Duration
+	// rush are the same times while many endpoints are replaced, and share is the part of a processor that the
+	// program took meanwhile.
+	rush  []time.Duration
+	share float64
+	// restart is the time from a second start until the kernel had a change that was made before it, and rewritten
+	// the number of elements and rules that the program sent.
+	restart   time.Duration
+	rewritten uint64
 	// memory is the highest resident memory of the program, in bytes.
 	memory float64
 }
@@ -36,12 +46,12 @@ func (f figures) String() string {
 
 const mebi = 1 << 20
 
-// pause is between two changes. It is longer than kube-proxy waits on purpose after a sync, one second.
-func (c Config) pause() time.Duration {
+// pause is between two changes.
+func (w *world) pause(c Config) time.Duration {
 	if c.Quick {
 		return 100 * time.Millisecond
 	}
-	return 1200 * time.Millisecond
+	return w.proxy.pause
 }
 
 // control fills the kernel, changes Services one after the other, and ends the program.
@@ -54,7 +64,7 @@ func (w *world) control(ctx context.Context, cfg Config) (f figures, err error) 
 	}
 	var all []netip.Addr
 	for i := range w.size.Services {
-		all = append(all, clusterAddr(i))
+		all = append(all, w.size.clusterAddr(i))
 	}
 	seen := w.kernel.Expect(false, all...)
 	if w.program, err = w.proxy.start(w); err != nil {
@@ -65,14 +75,23 @@ func (w *world) control(ctx context.Context, cfg Config) (f figures, err error) 
 		return f, fmt.Errorf("the first sync: %w", err)
 	}
 	f.sync = at.Sub(w.program.Started())
-	if err := rest(ctx, cfg.pause()); err != nil {
+	// This process holds all objects: while it collects garbage it hears late what the kernel tells.
+	runtime.GC()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	if err := rest(ctx, w.pause(cfg)); err != nil {
 		return f, err
 	}
-	if f.changes, f.work, err = w.changes(ctx, cfg.Changes, cfg.pause()); err != nil {
+	if f.changes, f.work, err = w.changes(ctx, cfg.Changes, w.pause(cfg)); err != nil {
 		return f, err
 	}
 	if _, f.memory, err = w.program.Memory(); err != nil {
 		return f, err
+	}
+	if err := w.rush(ctx, cfg, &f); err != nil {
+		return f, fmt.Errorf("many changes: %w", err)
+	}
+	if err := w.restart(ctx, w.pause(cfg), &f); err != nil {
+		return f, fmt.Errorf("a restart: %w", err)
 	}
 	return f, w.end()
 }
@@ -111,11 +130,7 @@ func (w *world) changes(ctx context.Context, n int, pause time.Duration) (list [
 // change replaces the last endpoint of a Service by a fresh one, and returns how long that took. Then it puts the
 // old one back: packets must find a pod.
 func (w *world) change(ctx context.Context, i int, pause time.Duration) (time.Duration, error) {
-	w.fresh++
-	list := w.size.endpoints()
-	list[len(list)-1] = freshAddr(w.fresh)
-	seen := w.kernel.Expect(false, freshAddr(w.fresh))
-	start, err := w.api.Put(slice(i, list))
+	start, seen, err := w.replace(i)
 	if err != nil {
 		return 0, err
 	}
@@ -126,13 +141,28 @@ func (w *world) change(ctx context.Context, i int, pause time.Duration) (time.Du
 	if err := rest(ctx, pause); err != nil {
 		return 0, err
 	}
+	return at.Sub(start), w.putBack(ctx, i)
+}
+
+// replace replaces the last endpoint of a Service by a fresh one, and returns when, and what is told of it.
+func (w *world) replace(i int) (time.Time, *witness.Arrival, error) {
+	w.fresh++
+	list, fresh := w.size.endpoints(), w.size.freshAddr(w.fresh)
+	list[len(list)-1] = fresh
+	seen := w.kernel.Expect(false, fresh)
+	start, err := w.api.Put(w.size.slice(i, list))
+	return start, seen, err
+}
+
+// putBack gives a Service its first endpoints again.
+func (w *world) putBack(ctx context.Context, i int) error {
 	back := w.size.endpoints()
-	seen = w.kernel.Expect(false, back[len(back)-1])
-	if _, err := w.api.Put(slice(i, back)); err != nil {
-		return 0, err
+	seen := w.kernel.Expect(false, back[len(back)-1])
+	if _, err := w.api.Put(w.size.slice(i, back)); err != nil {
+		return err
 	}
 	if _, err := w.await(ctx, seen); err != nil {
-		return 0, fmt.Errorf("putting an endpoint back: %w", err)
+		return fmt.Errorf("putting an endpoint back: %w", err)
 	}
-	return at.Sub(start), nil
+	return nil
 }

@@ -46,7 +46,7 @@ func (w *world) packets(m *meter.Process, k kind, quick bool) (pod, service floa
 		fronts = fronts[:1]
 	}
 	rand.New(rand.NewPCG(3, 4)).Shuffle(len(fronts), func(i, j int) { fronts[i], fronts[j] = fronts[j], fronts[i] })
-	own := []netip.AddrPort{netip.AddrPortFrom(serverAddr(0), port)}
+	own := []netip.AddrPort{netip.AddrPortFrom(w.size.serverAddr(0), port)}
 	if pod, err = w.measure(m, k, quick, own); err != nil {
 		return 0, 0, fmt.Errorf("to a pod: %w", err)
 	}
@@ -65,8 +65,12 @@ func (w *world) measure(m *meter.Process, k kind, quick bool, fronts []netip.Add
 	if err := w.flows.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
 		return 0, fmt.Errorf("emptying the connection table: %w", err)
 	}
+	any := netip.IPv4Unspecified()
+	if w.size.IPv6 {
+		any = netip.IPv6Unspecified()
+	}
 	batches, err := m.Measure(meter.Request{Kind: k.meter, From: w.client.NS.Path(), To: w.server.NS.Path(),
-		Server: netip.AddrPortFrom(netip.IPv4Unspecified(), port), Fronts: fronts, N: n, Times: k.times})
+		Server: netip.AddrPortFrom(any, port), Fronts: fronts, N: n, Times: k.times})
 	if err != nil {
 		return 0, err
 	}

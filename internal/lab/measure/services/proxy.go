@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/measure/kubeproxy"
@@ -27,6 +28,8 @@ const (
 // proxy is one of them.
 type proxy struct {
 	name string
+	// pause is between two changes: longer than it waits on purpose after a change.
+	pause time.Duration
 	// start starts it in a node; nil for rules that no program writes.
 	start func(w *world) (*process.Process, error)
 	// rules writes them then.
@@ -35,35 +38,40 @@ type proxy struct {
 
 // proxies are those that are measured at a size, podwall's own first.
 func (c Config) proxies(s Size) []proxy {
-	list := []proxy{{name: podwall, start: func(w *world) (*process.Process, error) {
+	list := []proxy{{name: podwall, pause: 100 * time.Millisecond, start: func(w *world) (*process.Process, error) {
 		return process.Start(exec.Command(c.Agent, "--run-service-proxy=true", "--kubeconfig="+w.serving.File,
 			"--hostname-override="+nodeName, "--cache-sync-timeout=5m", "--health-addr=127.0.0.1",
 			"--gate-socket="+filepath.Join(w.dir, "gate.sock")),
 			process.Options{Name: podwall, Log: filepath.Join(w.dir, "*.log"), NS: w.node.NS, Group: true})
 	}}, {name: oneService, rules: (*world).plainDNAT}}
-	if c.KubeProxy == "" {
-		return list
+	all := s.Services * s.Endpoints
+	if c.KubeProxy != "" && all <= nftablesEndpoints {
+		list = append(list, c.kubeProxy(nftables, "nftables"))
 	}
-	list = append(list, proxy{name: nftables, start: c.kubeProxy("nftables")})
-	if s.Services <= iptablesServices {
-		list = append(list, proxy{name: iptables, start: c.kubeProxy("iptables")})
+	if c.KubeProxy != "" && all <= iptablesEndpoints {
+		list = append(list, c.kubeProxy(iptables, "iptables"))
 	}
 	return list
 }
 
-func (c Config) kubeProxy(mode string) func(*world) (*process.Process, error) {
-	return func(w *world) (*process.Process, error) {
+// kubeProxy is kube-proxy in a mode. It waits for a second after a sync, on purpose.
+func (c Config) kubeProxy(name, mode string) proxy {
+	return proxy{name: name, pause: 1200 * time.Millisecond, start: func(w *world) (*process.Process, error) {
+		local := "detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: veth}"
+		if w.size.Bridge {
+			local = "detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: " + lab.BridgeName + "}"
+		}
 		return kubeproxy.Start(w.node, kubeproxy.Config{Program: c.KubeProxy, Mode: mode, Kubeconfig: w.serving.File,
-			Dir: w.dir, Local: "detectLocalMode: InterfaceNamePrefix\ndetectLocal: {interfaceNamePrefix: veth}"})
-	}
+			Dir: w.dir, Local: local})
+	}}
 }
 
 // plainDNAT translates the first Service by one rule: what translation itself costs.
 func (w *world) plainDNAT() error {
 	var list []lab.Service
 	for i, p := range []packet.Protocol{packet.UDP, packet.TCP} {
-		list = append(list, lab.Service{Front: netip.AddrPortFrom(clusterAddr(i), port), Proto: p,
-			Backends: []netip.AddrPort{netip.AddrPortFrom(serverAddr(0), port)}})
+		list = append(list, lab.Service{Front: netip.AddrPortFrom(w.size.clusterAddr(i), port), Proto: p,
+			Backends: []netip.AddrPort{netip.AddrPortFrom(w.size.serverAddr(0), port)}})
 	}
 	if err := w.bed.SetServices(list); err != nil {
 		return fmt.Errorf("translating one Service: %w", err)

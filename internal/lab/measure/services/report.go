@@ -70,7 +70,37 @@ func (run *runner) report(r *bench.Report) {
 		l.rows(r, run.cfg.Quick)
 	}
 	if len(run.found) > 1 {
+		run.growth(r)
 		r.Plots = append(r.Plots, run.plot())
+	}
+}
+
+// plain reports whether only the number of Services tells the size from others.
+func (s Size) plain() bool { return s == Size{Services: s.Services, Endpoints: 2} }
+
+// growth compares the whole first packet with that of the first plain size. The two were not measured in turns.
+func (run *runner) growth(r *bench.Report) {
+	k := kinds()[0]
+	var first *level
+	for i := range run.found {
+		l := &run.found[i]
+		switch {
+		case !l.size.plain():
+			continue
+		case first == nil:
+			first = l
+			continue
+		}
+		section := fmt.Sprintf("%s: first packet of a flow, next to %d Services", l.size, first.size.Services)
+		for _, p := range l.order {
+			var b *bench.Bar
+			if p == podwall && l.size.Services == 30_000 && !run.cfg.Quick {
+				b = most(1.3)
+			}
+			if base := first.series(p, k, true); p != oneService && len(base.Values) > 0 {
+				r.Rows = append(r.Rows, bench.Against(section, k.unit, l.series(p, k, true), base, b))
+			}
+		}
 	}
 }
 
@@ -89,6 +119,9 @@ func (l *level) rows(r *bench.Report, quick bool) {
 			if p != podwall {
 				b = nil
 			}
+			if len(row.values(f)) == 0 {
+				continue
+			}
 			r.Rows = append(r.Rows, bench.Alone(fmt.Sprintf("%s: %s", l.size, row.what), row.unit,
 				bench.Series{Name: p, Values: row.values(f)}, b))
 		}
@@ -102,7 +135,7 @@ func (l *level) rows(r *bench.Report, quick bool) {
 type controlRow struct {
 	what, unit string
 	bar        *bench.Bar
-	values     func(figures) []float64
+	values     func(figures) []float64 // none is no row
 }
 
 func controlRows(b bar) []controlRow {
@@ -111,13 +144,40 @@ func controlRows(b bar) []controlRow {
 			func(f figures) []float64 { return milliseconds(f.sync) }},
 		{"an endpoint is replaced", "ms", upTo(b.change, "p50 < 5 ms"),
 			func(f figures) []float64 { return milliseconds(f.changes...) }},
-		{"an endpoint is replaced, the slowest", "ms", nil,
+		{"an endpoint is replaced, the slowest", "ms", upTo(b.slowest, fmt.Sprintf("p99 < %v ms", b.slowest)),
 			func(f figures) []float64 { return milliseconds(slices.Max(f.changes)) }},
 		{"processor time of a change", "ms", nil,
 			func(f figures) []float64 { return milliseconds(f.work) }},
 		{"highest resident memory", "MiB", upTo(b.memory, "< 80 MiB"),
 			func(f figures) []float64 { return []float64{f.memory / mebi} }},
+		{"100 endpoints a second are replaced", "ms", nil,
+			func(f figures) []float64 { return milliseconds(f.rush...) }},
+		{"100 endpoints a second are replaced, 99 of 100 within", "ms", upTo(b.rush, "p99 < 50 ms"),
+			func(f figures) []float64 { return milliseconds(late(f.rush)...) }},
+		{"100 endpoints a second are replaced, part of a core", "%", upTo(b.share, "< 30 %"),
+			func(f figures) []float64 { return some(len(f.rush) > 0, 100*f.share) }},
+		{"restart to the first change", "ms", nil,
+			func(f figures) []float64 { return milliseconds(f.restart) }},
+		{"restart, elements and rules that the kernel is sent", "", nil,
+			func(f figures) []float64 { return some(true, float64(f.rewritten)) }},
 	}
+}
+
+// late returns the time within which 99 of 100 are, if there are any.
+func late(list []time.Duration) []time.Duration {
+	if len(list) == 0 {
+		return nil
+	}
+	sorted := slices.Sorted(slices.Values(list))
+	return sorted[(len(sorted)*99-1)/100:][:1]
+}
+
+// some is a value that may be missing.
+func some(is bool, v float64) []float64 {
+	if !is {
+		return nil
+	}
+	return []float64{v}
 }
 
 // kindRows have what a kind costs to Services and to a pod beside them, and what a Service adds, beside kube-proxy's.
@@ -179,7 +239,7 @@ func most(v float64) *bench.Bar {
 }
 
 // bar are the goals of a size; 0 is none.
-type bar struct{ sync, change, memory, first, established float64 }
+type bar struct{ sync, change, slowest, memory, rush, share, first, established float64 }
 
 func barsOf(s Size) bar {
 	b := bar{established: 1.005}
@@ -189,8 +249,10 @@ func barsOf(s Size) bar {
 	case 10_000:
 		b.first = 0.6
 		if s.Endpoints <= 2 {
-			b.sync, b.change, b.memory = 1000, 5, 80
+			b.sync, b.change, b.slowest, b.memory, b.rush, b.share = 1000, 5, 15, 80, 50, 30
 		}
+	case 30_000:
+		b.slowest = 40
 	}
 	return b
 }
@@ -217,7 +279,7 @@ func (run *runner) plot() bench.Plot {
 	for _, name := range []string{podwall, nftables, iptables} {
 		line := bench.Line{Name: name}
 		for _, l := range run.found {
-			if s := l.above(name, k); len(s.Values) > 0 {
+			if s := l.above(name, k); len(s.Values) > 0 && l.size.plain() {
 				x := float64(l.size.Services)
 				line.Points = append(line.Points, bench.Point{X: x, Y: bench.Summarize(s.Values)})
 			}
@@ -234,7 +296,10 @@ func (run *runner) notes(r *bench.Report) error {
 	r.Notes = append(r.Notes, "Every second Service has TCP, the others UDP. Each flow goes to another Service, in "+
 		"random order; \"plain DNAT\" is one Service by one rule. Packets to a pod next to the Services show what "+
 		"those cost who does not call them.",
-		"An endpoint is replaced 1.2 s after the last change: kube-proxy waits for a second after a sync on purpose.")
+		"With kube-proxy an endpoint is replaced 1.2 s after the last change: it waits for a second after a sync on "+
+			"purpose. With podwall it is 0.1 s.",
+		"A restart is measured with a change that was made while no program ran: from the start until the kernel "+
+			"has it.")
 	if !run.meter.RealTime() {
 		r.Notes = append(r.Notes, "The meter had no real time priority: intervals are wider than need be.")
 	}
@@ -246,7 +311,8 @@ func (run *runner) notes(r *bench.Report) error {
 	if err != nil {
 		return fmt.Errorf("asking kube-proxy for its version: %w", err)
 	}
-	r.Notes = append(r.Notes, fmt.Sprintf("kube-proxy is %s. Its iptables mode was measured up to %d Services.",
-		strings.TrimPrefix(strings.TrimSpace(string(out)), "Kubernetes "), iptablesServices))
+	r.Notes = append(r.Notes, fmt.Sprintf("kube-proxy is %s. It was measured up to %d endpoints in all, in "+
+		"iptables mode up to %d.", strings.TrimPrefix(strings.TrimSpace(string(out)), "Kubernetes "), nftablesEndpoints,
+		iptablesEndpoints))
 	return nil
 }

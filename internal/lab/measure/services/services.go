@@ -20,38 +20,57 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/podwall/podwall/internal/lab/bench"
 	"github.com/podwall/podwall/internal/lab/measure/meter"
 )
 
-// Size is how many Services there are, and how many endpoints each of them has.
-type Size struct{ Services, Endpoints int }
+// Size is how many Services there are, and how many endpoints each of them has; also of which family they are and
+// how pods are wired.
+type Size struct {
+	Services, Endpoints int
+	IPv6, Bridge        bool
+}
 
 // maxEndpoints and maxServices are what the addresses of a world have room for.
 const (
 	maxEndpoints = 200
 	maxServices  = 60_000
-	// iptablesServices is up to where kube-proxy's iptables mode is measured: it needs minutes above.
-	iptablesServices = 1000
+	// nftablesEndpoints and iptablesEndpoints, of all Services, are up to where kube-proxy's modes are measured:
+	// they need minutes above.
+	nftablesEndpoints = 100_000
+	iptablesEndpoints = 2000
 )
 
-// ParseSize reads a size, as in 1000x2.
+// ParseSize reads a size, as in 1000x2 or 1000x2-ipv6-bridge.
 func ParseSize(text string) (Size, error) {
-	services, endpoints, _ := strings.Cut(text, "x")
-	var s Size
+	numbers, words, more := strings.Cut(text, "-")
+	services, endpoints, _ := strings.Cut(numbers, "x")
+	s := Size{IPv6: strings.HasPrefix(words, "ipv6"), Bridge: strings.HasSuffix(words, "bridge")}
 	var err1, err2 error
 	s.Services, err1 = strconv.Atoi(services)
 	s.Endpoints, err2 = strconv.Atoi(endpoints)
-	if err1 != nil || err2 != nil || s.Services < 2 || s.Endpoints < 1 || s.Services > maxServices ||
+	known := words == "ipv6" || words == "bridge" || words == "ipv6-bridge"
+	if more != known || err1 != nil || err2 != nil || s.Services < 2 || s.Endpoints < 1 || s.Services > maxServices ||
 		s.Endpoints > maxEndpoints {
-		return Size{}, fmt.Errorf("size %q: want SERVICESxENDPOINTS, up to %dx%d, as in 1000x2", text, maxServices,
+		return Size{}, fmt.Errorf("size %q: want SERVICESxENDPOINTS, up to %dx%d, as in 1000x2, also with "+
+			"-ipv6, -bridge or -ipv6-bridge behind it", text, maxServices,
 			maxEndpoints)
 	}
 	return s, nil
 }
 
-func (s Size) String() string { return fmt.Sprintf("%d Services × %d", s.Services, s.Endpoints) }
+func (s Size) String() string {
+	text := fmt.Sprintf("%d Services × %d", s.Services, s.Endpoints)
+	if s.IPv6 {
+		text += ", IPv6"
+	}
+	if s.Bridge {
+		text += ", on a bridge"
+	}
+	return text
+}
 
 // Config says what is measured and with what.
 type Config struct {
@@ -62,6 +81,8 @@ type Config struct {
 	Sizes            []Size
 	// Rounds is how often packets are measured, Changes how many endpoints are replaced one after the other.
 	Rounds, Changes int
+	// Rush is how long endpoints are replaced at a high rate, where there are many Services; 0 for not at all.
+	Rush time.Duration
 	// Quick makes batches small: it shows that it works and measures nothing.
 	Quick bool
 	// Progress is told how far the run is; it may be nil.

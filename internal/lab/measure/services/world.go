@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -16,6 +17,7 @@ import (
 	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"github.com/podwall/podwall/internal/kernel/links"
 	"github.com/podwall/podwall/internal/lab"
 	"github.com/podwall/podwall/internal/lab/measure/control/listwatch"
 	"github.com/podwall/podwall/internal/lab/measure/witness"
@@ -48,7 +50,7 @@ func (w *world) build(ctx context.Context) (err error) {
 	if w.dir, err = os.MkdirTemp("", "podwall-bench-"); err != nil {
 		return fmt.Errorf("making a directory: %w", err)
 	}
-	if w.bed, err = lab.NewBed(lab.Config{Wiring: lab.Routed, Nodes: []string{nodeName}}); err != nil {
+	if w.bed, err = lab.NewBed(lab.Config{Wiring: w.size.wiring(), Nodes: []string{nodeName}}); err != nil {
 		return err
 	}
 	w.node = w.bed.Node(nodeName)
@@ -59,10 +61,13 @@ func (w *world) build(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("opening the connection table: %w", err)
 	}
+	if err := w.bridge(); err != nil {
+		return err
+	}
 	add := func(name string, addrs ...netip.Addr) (*lab.Endpoint, error) {
 		return w.bed.AddPod(lab.PodSpec{Key: key(name), Node: nodeName, IPs: addrs})
 	}
-	if w.client, err = add("client", clientAddr()); err != nil {
+	if w.client, err = add("client", w.size.clientAddr()); err != nil {
 		return err
 	}
 	if w.server, err = add("server", w.size.endpoints()...); err != nil {
@@ -74,6 +79,27 @@ func (w *world) build(ctx context.Context) (err error) {
 		}
 	}
 	return w.serve(ctx)
+}
+
+func (s Size) wiring() lab.Wiring {
+	if s.Bridge {
+		return lab.Bridge
+	}
+	return lab.Routed
+}
+
+// bridge has the node's bridge show its packets to the IP hooks, as every proxy wants it.
+func (w *world) bridge() error {
+	if !w.size.Bridge {
+		return nil
+	}
+	return w.node.NS.Do(func() error {
+		i, err := net.InterfaceByName(lab.BridgeName)
+		if err != nil {
+			return fmt.Errorf("looking for the bridge: %w", err)
+		}
+		return links.SetBridge(i.Index, links.Bridged{IPv4: true, IPv6: true})
+	})
 }
 
 // forgetful ends a connection without the state TIME_WAIT. All Services have the same endpoints here, and the
@@ -89,7 +115,7 @@ func (w *world) serve(ctx context.Context) error {
 		return err
 	}
 	w.api = listwatch.New()
-	for _, o := range w.size.objects(w.node.Addrs[0]) {
+	for _, o := range w.size.objects(w.node.Addrs) {
 		if _, err := w.api.Put(o); err != nil {
 			return err
 		}

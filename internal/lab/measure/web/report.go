@@ -76,7 +76,7 @@ func (l *level) section(name, unit string, bar *bench.Bar, rate bool, figure fun
 	for _, setting := range l.settings[1:] {
 		s := l.series(setting, figure)
 		var own *bench.Bar
-		if setting == podwall {
+		if setting == podwall || setting == ownProxy {
 			own = bar
 		}
 		row := bench.Against(name, unit, s, base, own)
@@ -120,6 +120,8 @@ func notes() []string {
 	return []string{
 		"All ratios are above 1 where something is lost: that of a rate is base / setting, that of a cost is " +
 			"setting / base.",
+		"kube-proxy runs on both nodes, but with \"" + ownProxy + "\": there it is stopped, and the agents have " +
+			"taken its place.",
 		"QPS is ab's own figure. All runs on one machine: ab, both nginx and both nodes share its processors.",
 		"CPU of nginx and ab is what the kernel accounted to these processes. It holds the network stack's work as " +
 			"far as it was done in " +

@@ -24,6 +24,8 @@ const (
 	noAgent      = "no agent"
 	noAgentAgain = "no agent again"
 	podwall      = "podwall"
+	// ownProxy is podwall with its service proxy in place of kube-proxy.
+	ownProxy = "podwall, its own proxy"
 )
 
 // setting is one of those that take turns.
@@ -35,7 +37,7 @@ type setting struct {
 }
 
 func (s *stage) settings() []setting {
-	list := []setting{{name: noAgent}, {podwall, s.podwall}}
+	list := []setting{{name: noAgent}, {podwall, s.podwall}, {ownProxy, s.ownProxy}}
 	for _, p := range s.Peers {
 		list = append(list, setting{p.Name, func(ctx context.Context) (func() error, error) { return s.peer(ctx, p) }})
 	}
@@ -74,12 +76,11 @@ func (s *stage) begin(ctx context.Context, set setting) (off func() error, err e
 	return set.on(ctx)
 }
 
-// arguments are the command line of the reference setup. The nodes share a file
-// system here, unlike real ones, so each agent needs a socket of its own.
-func (s *stage) arguments(node string) []string {
-	return []string{"--run-router=false", "--run-firewall=true", "--run-service-proxy=false",
-		"--kubeconfig=" + s.server.Kubeconfig, "--iptables-sync-period=1s", "--cache-sync-timeout=5m",
-		"--gate-socket=" + filepath.Join(s.dir, node+".sock")}
+// arguments are the command line of the reference setup, and what is added. The nodes
+// share a file system here, unlike real ones, so each agent needs a socket of its own.
+func (s *stage) arguments(node string, more ...string) []string {
+	return append([]string{"--run-router=false", "--run-firewall=true", "--kubeconfig=" + s.server.Kubeconfig, "--iptables-sync-period=1s", "--cache-sync-timeout=5m",
+		"--gate-socket=" + filepath.Join(s.dir, node+".sock")}, more...)
 }
 
 func (s *stage) environment(node string) []string {
@@ -103,9 +104,35 @@ func (s *stage) runBoth(name string, command func(node string) *exec.Cmd) (list 
 
 // podwall runs our agents, and takes away what they put into the kernel.
 func (s *stage) podwall(ctx context.Context) (func() error, error) {
+	return s.agents(ctx, "--run-service-proxy=false")
+}
+
+// ownProxy runs our agents in place of kube-proxy, which is there again afterwards.
+func (s *stage) ownProxy(ctx context.Context) (func() error, error) {
+	err := process.StopAll(s.proxies)
+	s.proxies = nil
+	if err != nil {
+		return func() error { return nil }, err
+	}
+	// The client is a pod outside of the nodes' ranges, and keeps its address.
+	away, err := s.agents(ctx, "--run-service-proxy=true", "--takeover",
+		"--cluster-cidr=10.244.0.0/16,14.208.0.0/12")
+	off := func() error {
+		if err := errors.Join(away(), ctx.Err()); err != nil {
+			return err
+		}
+		if err := s.startProxies(ctx); err != nil {
+			return err
+		}
+		return s.proxied(ctx)
+	}
+	return off, err
+}
+
+// agents runs our agents until they enforce the policy.
+func (s *stage) agents(ctx context.Context, more ...string) (func() error, error) {
 	agents, err := s.runBoth(podwall, func(node string) *exec.Cmd {
-		return exec.Command(s.Agent,
-			s.arguments(node)...)
+		return exec.Command(s.Agent, s.arguments(node, more...)...)
 	})
 	off := func() error { return errors.Join(process.StopAll(agents), s.cleanUp()) }
 	if err != nil {

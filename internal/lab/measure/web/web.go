@@ -87,7 +87,7 @@ func (c Config) Check() error {
 			return fmt.Errorf("concurrency %d: want 1 to 1000", n)
 		}
 	}
-	names := map[string]bool{noAgent: true, noAgentAgain: true, podwall: true}
+	names := map[string]bool{noAgent: true, noAgentAgain: true, podwall: true, ownProxy: true}
 	for _, p := range c.Peers {
 		if p.Name == "" || p.Command == "" || names[p.Name] {
 			return fmt.Errorf("peer %q: it needs a command and a name of its own", p.Name)

@@ -30,7 +30,8 @@ type Witness struct {
 
 	mu      sync.Mutex // guards what follows
 	waiting map[sight]*Arrival
-	lost    error // the kernel dropped notifications
+	changes uint64 // elements and rules that came or went
+	lost    error  // the kernel dropped notifications
 }
 
 // sight is an address that comes or goes.
@@ -106,6 +107,7 @@ func (w *Witness) look(m netlink.Message, now time.Time) {
 	default:
 		return
 	}
+	w.changes++
 	for i := 0; i+4 <= len(m.Data); i += 4 {
 		s.word = binary.BigEndian.Uint32(m.Data[i:])
 		if a := w.waiting[s]; a != nil {
@@ -117,15 +119,15 @@ func (w *Witness) look(m netlink.Message, now time.Time) {
 	}
 }
 
-// Expect returns what is told when all IPv4 addresses have come, or have gone. An address must not read as the
-// head of an attribute: 10.64.0.0 and above never do.
+// Expect returns what is told when all addresses have come, or have gone. Of an IPv6 address the last four bytes are
+// looked for. They, or an IPv4 address, must not read as the head of an attribute: 10.64.0.0 and above never do.
 func (w *Witness) Expect(gone bool, list ...netip.Addr) *Arrival {
 	a := &Arrival{left: len(list), at: make(chan time.Time, 1)}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, ip := range list {
-		b := ip.As4()
-		w.waiting[sight{binary.BigEndian.Uint32(b[:]), gone}] = a
+		b := ip.AsSlice()
+		w.waiting[sight{binary.BigEndian.Uint32(b[len(b)-4:]), gone}] = a
 	}
 	return a
 }
@@ -146,6 +148,13 @@ func (w *Witness) Await(ctx context.Context, seen *Arrival, patience time.Durati
 		return time.Time{}, errors.Join(fmt.Errorf("waiting for a change: the kernel did not show it within %s\n%s",
 			patience, program.Tail()), w.Failure())
 	}
+}
+
+// Changes returns how many elements and rules have come or gone since Listen, as far as the kernel has told.
+func (w *Witness) Changes() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.changes
 }
 
 // Failure says whether notifications were lost, which makes a wait endless.
