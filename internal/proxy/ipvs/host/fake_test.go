@@ -26,6 +26,7 @@ import (
 	"github.com/podwall/podwall/internal/kernel/sysctl"
 	"github.com/podwall/podwall/internal/lab/testkit/genproxy"
 	"github.com/podwall/podwall/internal/lab/testkit/nftrun"
+	"github.com/podwall/podwall/internal/proxy/ipvs"
 	"github.com/podwall/podwall/internal/proxy/program"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
 	"github.com/podwall/podwall/internal/proxy/service"
@@ -294,6 +295,34 @@ func TestVirtualServicesThatAreGoneComeBack(t *testing.T) {
 	s.holds("after the repair", m)
 	if s.look(); s.lost.Load() {
 		t.Error("all are back, and are looked for")
+	}
+}
+
+// What another program has is ours soon after it is gone, also if that program had all: as after ipvsadm -C when a
+// proxy on IPVS has stopped.
+func TestAPlaceThatIsLeftIsTakenSoon(t *testing.T) {
+	s, f := newFakeStage(t)
+	m := model(1, 2)
+	for _, family := range inet.Families {
+		for id := range ipvs.Of(m.Program(family)).Virtual {
+			f.has[id] = kernel.Listed{Service: kernel.Service{ID: id, Scheduler: "wlc"}}
+		}
+	}
+	s.apply(m)
+	if p := s.Problems(); len(p) != 1 || p[0].Subject != "virtual services of IPVS" {
+		t.Errorf("next to those of another program: problems: %v", p)
+	}
+	if s.look(); s.lost.Load() {
+		t.Error("nothing is gone, and is looked for")
+	}
+	clear(f.has)
+	if s.look(); !s.lost.Load() {
+		t.Error("nobody is told that the other program's virtual services are gone")
+	}
+	s.apply(m)
+	s.holds("after that", m)
+	if p := s.Problems(); len(p) != 0 {
+		t.Errorf("after that: problems: %v", p)
 	}
 }
 

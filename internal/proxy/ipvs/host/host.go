@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -56,7 +57,8 @@ type Proxy struct {
 	set      []Problem                   // what cannot be set on the node
 	drains   atomic.Int32                // virtual services with connections whose end is awaited
 	held     atomic.Int64                // our virtual services after the last Apply; 0 if not known
-	lost     atomic.Bool                 // some of them were gone when Watch counted
+	lost     atomic.Bool                 // some of them were gone when Watch counted, or one of blocked was free
+	blocked  atomic.Pointer[[]kernel.ID] // a copy of taken after the last Apply, for Watch
 }
 
 // conn is a connection to IPVS: kernel.Conn.
@@ -122,6 +124,7 @@ func (p *Proxy) Apply(ctx context.Context, want tables.Desired) (tables.Report, 
 		return tables.Report{}, err
 	}
 	p.held.Store(0)
+	p.blocked.Store(nil)
 	if p.lost.Swap(false) {
 		p.forget()
 	}
@@ -147,6 +150,8 @@ func (p *Proxy) Apply(ctx context.Context, want tables.Desired) (tables.Report, 
 	}
 	p.lacked = asked(want.Model.Program, p.missing)
 	p.held.Store(owned(p.actual))
+	blocked := slices.Collect(maps.Keys(p.taken))
+	p.blocked.Store(&blocked)
 	p.drains.Store(int32(len(p.families[0].draining) + len(p.families[1].draining)))
 	return report, err
 }

@@ -6,6 +6,7 @@ package host
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	kernel "github.com/podwall/podwall/internal/kernel/ipvs"
@@ -13,11 +14,11 @@ import (
 )
 
 // lookEach is how often is looked whether connections that are awaited have ended, and whether another program
-// has removed virtual services, of which the kernel does not tell.
+// has removed virtual services, ours or its own, of which the kernel does not tell.
 const lookEach = 5 * time.Second
 
 // Watch has an Apply look for the end of connections to destinations that get no new ones, and bring back
-// virtual services that are gone, until ctx ends.
+// virtual services that are gone, and those whose place another program has left, until ctx ends.
 func (p *Proxy) Watch(ctx context.Context) error {
 	beat := time.NewTicker(lookEach)
 	defer beat.Stop()
@@ -42,10 +43,11 @@ func (p *Proxy) look() {
 	}
 }
 
-// gone reports whether virtual services of ours are missing.
+// gone reports whether virtual services are missing: some of ours, or one of another program that kept one of
+// ours away.
 func (p *Proxy) gone() bool {
-	held := p.held.Load()
-	if held == 0 {
+	held, blocked := p.held.Load(), p.blocked.Load()
+	if held == 0 && (blocked == nil || len(*blocked) == 0) {
 		return false
 	}
 	found, err := p.counter.Services()
@@ -53,13 +55,17 @@ func (p *Proxy) gone() bool {
 		p.log.Warn("the virtual services of IPVS cannot be counted", "err", err)
 		return false
 	}
-	n := int64(0)
+	n, others := int64(0), map[kernel.ID]bool{}
 	for _, s := range found {
 		if ipvs.Own(s) {
 			n++
+		} else {
+			others[s.ID] = true
 		}
 	}
-	return n < held && p.held.Load() == held // else an Apply removes them
+	free := blocked != nil && slices.ContainsFunc(*blocked, func(id kernel.ID) bool { return !others[id] })
+	// Else an Apply removes them, or reads what is taken.
+	return (n < held || free) && p.held.Load() == held && p.blocked.Load() == blocked
 }
 
 // owned counts our virtual services.
