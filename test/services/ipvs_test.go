@@ -16,7 +16,9 @@ import (
 
 	kernel "github.com/podwall/podwall/internal/kernel/ipvs"
 	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/lab/testkit/gen"
 	"github.com/podwall/podwall/internal/proxy/ipvs/host"
+	"github.com/podwall/podwall/internal/proxy/oracle"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
 	"github.com/podwall/podwall/internal/proxy/service"
 	"github.com/podwall/podwall/internal/proxy/tables"
@@ -72,6 +74,15 @@ func (n *node) isLocal(t fataler, a netip.Addr) bool {
 	routes, err := n.handle.RouteGet(a.AsSlice())
 	check(t, err)
 	return len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL
+}
+
+// cannotMean reports whether IPVS cannot do with a packet what the oracle says: a pod's packet to itself, which
+// never comes here, is masqueraded, since IPVS leaves no sign of what it translates; and clients and endpoints at
+// the external address of a Service are cut off, since that address is the node's then.
+func (n *node) cannotMean(t fataler, p gen.ServicePacket, want oracle.Answer) bool {
+	return p.Src == p.Dst || !p.FromNode && n.isLocal(t, p.Src) || slices.ContainsFunc(want.Backends, func(b oracle.Backend) bool {
+		return !slices.Contains(n.addrs, b.To.Addr()) && n.isLocal(t, b.To.Addr())
+	})
 }
 
 // The scenarios with IPVS in the place of the tables' own choice: every field, all protocols, the same answers.
