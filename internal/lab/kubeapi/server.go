@@ -23,7 +23,7 @@ import (
 )
 
 // readyTimeout is how long a server may take to be ready.
-const readyTimeout = 60 * time.Second
+const readyTimeout = 5 * time.Minute
 
 // Server is a running API server. Its fields do not change.
 type Server struct {

@@ -114,7 +114,7 @@ func (p *Plan) removeSets(inv Inventory) {
 }
 
 // removeLinks plans the removal of the interfaces that hold addresses of Services. Connections that go
-// through IPVS need the addresses, so they stay while IPVS has virtual services. New connections are
+// through IPVS need the addresses, so they stay while IPVS has virtual services. With nftables new connections are
 // translated before they meet IPVS.
 func (p *Plan) removeLinks(inv Inventory) {
 	s := Step{Text: "interfaces with addresses of Services"}
@@ -129,7 +129,7 @@ func (p *Plan) removeLinks(inv Inventory) {
 				Cure: "see which program made it"})
 		case inv.IPVS:
 			p.Left = append(p.Left, Left{What: what,
-				Why: "IPVS has virtual services, whose connections need the addresses; new connections do not meet it",
+				Why: "IPVS has virtual services, whose connections need the addresses",
 				Cure: "when they have ended (ipvsadm -L -n shows them), remove all virtual services with ipvsadm -C, " +
 					"if no other program uses IPVS, then the interface with: ip link delete " + l.Name})
 		default:
