@@ -79,7 +79,8 @@ func (s *stage) begin(ctx context.Context, set setting) (off func() error, err e
 // arguments are the command line of the reference setup, and what is added. The nodes
 // share a file system here, unlike real ones, so each agent needs a socket of its own.
 func (s *stage) arguments(node string, more ...string) []string {
-	return append([]string{"--run-router=false", "--run-firewall=true", "--kubeconfig=" + s.server.Kubeconfig, "--iptables-sync-period=1s", "--cache-sync-timeout=5m",
+	return append([]string{"--run-router=false", "--run-firewall=true", "--kubeconfig=" + s.server.Kubeconfig,
+		"--iptables-sync-period=1s", "--cache-sync-timeout=5m",
 		"--gate-socket=" + filepath.Join(s.dir, node+".sock")}, more...)
 }
 
