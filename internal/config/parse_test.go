@@ -132,7 +132,7 @@ func TestACommandLineThatCannotRunSaysWhyInOneLine(t *testing.T) {
 			"--run-firewall=false with --run-service-proxy=true: not supported: rules that are in the kernel would judge " +
 				"new pods by old policies; leave --run-firewall out"}},
 		{"IPVS with filter chains", "--run-service-proxy --service-proxy-backend=ipvs --datapath=filter", []string{
-			"--service-proxy-backend=ipvs with --datapath=filter: not supported: the tests show that policies hold with IPVS in nat"}},
+			"--service-proxy-backend=ipvs with --datapath=filter: not supported: filter chains would drop ICMP errors"}},
 		{"a back end that there is not", "--service-proxy-backend=ebpf", []string{`--service-proxy-backend: "ebpf" is none of nftables, ipvs`}},
 		{"nothing is left to run", "--run-firewall=false", []string{"--run-firewall=false: this program runs no part without"}},
 		{"two sources", "--manifests=/m --kubeconfig=/k", []string{"--manifests excludes --kubeconfig and --master"}},

@@ -38,7 +38,8 @@ func (c Config) checkParts() error {
 	}
 	if c.RunServiceProxy && c.Services.Backend == BackendIPVS && c.Datapath == DatapathFilter && !c.Cleanup {
 		problems = append(problems, errors.New("--service-proxy-backend=ipvs with --datapath=filter: not supported: "+
-			"the tests show that policies hold with IPVS in nat chains only; leave one of the two out"))
+			"filter chains would drop ICMP errors of isolated pods, whose source IPVS replaces; leave one of the two "+
+			"out"))
 	}
 	if c.CleanupWait && !c.Cleanup {
 		problems = append(problems,
