@@ -20,6 +20,9 @@ import (
 type figures struct {
 	// sync is the time from the start of the program until the kernel had all Services.
 	sync time.Duration
+	// first is the time from the API server's event until the kernel had the first endpoint that was replaced after
+	// that: a proxy may have other work then.
+	first time.Duration
 	// changes are the times from the API server's event until the kernel had a replaced endpoint.
 	changes []time.Duration
 	// work is processor time for each of them, idle time included.
@@ -80,6 +83,9 @@ func (w *world) control(ctx context.Context, cfg Config) (f figures, err error) 
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	if err := rest(ctx, w.pause(cfg)); err != nil {
 		return f, err
+	}
+	if f.first, err = w.change(ctx, 0, w.pause(cfg)); err != nil {
+		return f, fmt.Errorf("the first change: %w", err)
 	}
 	if f.changes, f.work, err = w.changes(ctx, cfg.Changes, w.pause(cfg)); err != nil {
 		return f, err

@@ -61,6 +61,9 @@ func (c Config) kubeProxy(name, mode string) proxy {
 		if w.size.Bridge {
 			local = "detectLocalMode: BridgeInterface\ndetectLocal: {bridgeInterface: " + lab.BridgeName + "}"
 		}
+		if c.Quick {
+			local += "\nnftables: {minSyncPeriod: 50ms}\niptables: {minSyncPeriod: 50ms}"
+		}
 		return kubeproxy.Start(w.node, kubeproxy.Config{Program: c.KubeProxy, Mode: mode, Kubeconfig: w.serving.File,
 			Dir: w.dir, Local: local})
 	}}

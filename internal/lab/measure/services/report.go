@@ -142,6 +142,8 @@ func controlRows(b bar) []controlRow {
 	return []controlRow{
 		{"start to the first sync", "ms", upTo(b.sync, "< 1 s"),
 			func(f figures) []float64 { return milliseconds(f.sync) }},
+		{"the first endpoint is replaced after that", "ms", nil,
+			func(f figures) []float64 { return milliseconds(f.first) }},
 		{"an endpoint is replaced", "ms", upTo(b.change, "p50 < 5 ms"),
 			func(f figures) []float64 { return milliseconds(f.changes...) }},
 		{"an endpoint is replaced, the slowest", "ms", upTo(b.slowest, fmt.Sprintf("p99 < %v ms", b.slowest)),

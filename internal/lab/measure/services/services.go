@@ -39,7 +39,7 @@ const (
 	maxServices  = 60_000
 	// nftablesEndpoints and iptablesEndpoints, of all Services, are up to where kube-proxy's modes are measured:
 	// they need minutes above.
-	nftablesEndpoints = 100_000
+	nftablesEndpoints = 50_000
 	iptablesEndpoints = 2000
 )
 
