@@ -246,7 +246,7 @@ func (l *uiLive) add(r *denied.Record) error {
 	}
 	sum := sha256.Sum256([]byte(flow + " " + r.Direction + " " + string(r.Verdict)))
 	key := base64.RawURLEncoding.EncodeToString(sum[:])
-	v := flowValue{Key: key, Time: r.Last.UTC().Format(time.RFC3339), Count: r.Count, Verdict: string(r.Verdict),
+	v := flowValue{Key: key, Time: timeOf(r.Last), Count: r.Count, Verdict: string(r.Verdict),
 		Text: logging.Plain(flow), Reason: logging.Plain(r.Reason()),
 		Source: reference(r.Source), Destination: reference(r.Destination)}
 	switch {

@@ -26,7 +26,7 @@ func liveOf(t *testing.T, a agents, policies ...*cluster.Policy) (*uiLive, func(
 	state := newUIState(source)
 	state.scene = newUIScene(newScene(&cluster.Snapshot{Policies: policies}, nil), time.Now())
 	ctx, end := context.WithCancel(t.Context())
-	l := newUILive(ctx, &uiCommand{source: source, agents: a, facts: fakeFacts{version: 7, all: []string{"n1", "n2"}}}, state)
+	l := newUILive(ctx, &uiCommand{source: source, agents: a, facts: fakeFacts{version: 7, all: []string{"n1", "n2", "n3"}}}, state)
 	return l, func() {
 		end()
 		l.wait()
@@ -104,30 +104,36 @@ func TestThePageSaysWhyNothingIsFollowed(t *testing.T) {
 	}
 }
 
-// Each policy has the number of nodes that enforce its version.
+// Each policy has the number of nodes that enforce its version. A node without an agent enforces none.
 func TestThePageSaysWhatIsEnforced(t *testing.T) {
 	good := `{"schema":"podwall.enforced/v1","node":"n1","policyVersion":"7","ready":true}`
 	behind := `{"schema":"podwall.enforced/v1","node":"n2","policyVersion":"5","ready":true}`
+	const long = "2001-01-01T00:00:00Z"
 	a := &fakeAgents{pods: []agentPod{node("n1"), node("n2")}, answers: map[string]string{"n1 enforced": good, "n2 enforced": behind}}
 	key := func(name string) cluster.Key { return cluster.Key{Namespace: "shop", Name: name} }
 	l, end := liveOf(t, a, &cluster.Policy{Key: key("old"), Version: "4"}, &cluster.Policy{Key: key("new"), Version: "7"},
 		&cluster.Policy{Key: key("audit"), Version: "4", Audit: true})
 	defer end()
-	for range 2 { // the second answer is the first one
+	for i := range 2 { // the second answer is the first one
 		v, err := l.status(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s := v.(statusValue)
-		for name, want := range map[string]string{"shop/old": "enforced on 2 of 2 nodes", "shop/new": "enforced on 1 of 2 nodes",
-			"shop/audit": "in audit mode on 2 of 2 nodes"} {
+		for name, want := range map[string]string{"shop/old": "enforced on 2 of 3 nodes", "shop/new": "enforced on 1 of 3 nodes",
+			"shop/audit": "in audit mode on 2 of 3 nodes"} {
 			if s.Policies[name] != want {
 				t.Errorf("%s: %q, want %q", name, s.Policies[name], want)
 			}
 		}
-		if s.Good || !strings.HasPrefix(s.Text, "1 of 2 nodes enforce all policies") {
+		if s.Good || !strings.HasPrefix(s.Text, "1 of 3 nodes enforce all policies") {
 			t.Errorf("%+v", s)
 		}
+		// How old it is can be told, also of one that was kept.
+		if now, err := time.Parse(time.RFC3339, s.Now); err != nil || time.Since(now) > time.Hour || (i == 1) != (s.At == long) {
+			t.Errorf("at %s, now %s, %v", s.At, s.Now, err)
+		}
+		l.statusValue.At = long
 	}
 	if len(a.asked) != 3 { // n2 twice: it was behind
 		t.Errorf("agents were asked: %q", a.asked)
@@ -139,7 +145,7 @@ func TestThePageSaysWhatIsEnforced(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := v.(statusValue)
-	if s.Policies["shop/old"] != "enforced on 0 of 2 nodes" || s.Versions["shop/old"] != "8" ||
+	if s.Policies["shop/old"] != "enforced on 0 of 3 nodes" || s.Versions["shop/old"] != "8" ||
 		s.Read != l.state.scene.readAt() || s.At == "" {
 		t.Errorf("%+v", s)
 	}

@@ -139,6 +139,7 @@ type aboutValue struct {
 	Source string   `json:"source"`
 	Files  bool     `json:"files"`
 	Read   string   `json:"read"`
+	Now    string   `json:"now"` // the time of the answer
 	Pods   int      `json:"pods"`
 	Left   int      `json:"leftOut"`
 	Spaces int      `json:"namespaces"`
@@ -149,7 +150,7 @@ type aboutValue struct {
 }
 
 func (s *uiState) about(sc *uiScene, _ context.Context, _ url.Values) (any, error) {
-	v := aboutValue{Source: s.name(), Files: s.source.files(), Read: sc.readAt(),
+	v := aboutValue{Source: s.name(), Files: s.source.files(), Read: sc.readAt(), Now: timeOf(time.Now()),
 		Pods: len(sc.snap.Pods), Left: sc.reach.LeftOut(), Rules: len(sc.snap.Policies), More: sc.more,
 		Ports: []string{}, Notes: []string{}}
 	seen := map[string]bool{}
@@ -169,7 +170,7 @@ func (s *uiState) about(sc *uiScene, _ context.Context, _ url.Values) (any, erro
 	return v, nil
 }
 
-func (sc *uiScene) readAt() string { return sc.read.UTC().Format(time.RFC3339) }
+func (sc *uiScene) readAt() string { return timeOf(sc.read) }
 
 // maxNotes is how many notes the page shows.
 const maxNotes = 50

@@ -15,9 +15,10 @@ import (
 type statusValue struct {
 	Text string `json:"text"`
 	Good bool   `json:"good"`
-	// At is when the agents were asked, and Read when the policies were read.
+	// At is when the agents were asked, Read when the policies were read, and Now when this is answered.
 	At   string `json:"at"`
 	Read string `json:"read"`
+	Now  string `json:"now"`
 	// Policies says of each how many nodes enforce it, in the version that Versions has.
 	Policies map[string]string `json:"policies"`
 	Versions map[string]string `json:"versions"`
@@ -39,7 +40,7 @@ func (l *uiLive) status(ctx context.Context, _ url.Values) (any, error) {
 	number := before.number
 	done()
 	if time.Since(l.statusAt) < statusTime && l.statusOf == number {
-		return l.statusValue, nil
+		return l.statusValue.now(), nil
 	}
 	s := *l.command.source
 	s.live = true
@@ -55,12 +56,21 @@ func (l *uiLive) status(ctx context.Context, _ url.Values) (any, error) {
 	}
 	defer done()
 	l.statusValue, l.statusAt, l.statusOf = sc.statusOf(r, asked), time.Now(), sc.number
-	return l.statusValue, nil
+	return l.statusValue.now(), nil
 }
+
+// now is the value with the time at which it is answered, by which the page tells how old it is.
+func (v statusValue) now() statusValue {
+	v.Now = timeOf(time.Now())
+	return v
+}
+
+// timeOf writes a time for the page.
+func timeOf(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
 // statusOf says of each policy on how many nodes it is in force, as the agents said when they were asked.
 func (sc *uiScene) statusOf(r statusReport, asked time.Time) statusValue {
-	v := statusValue{Text: plainLines(r.String()), Good: r.status() == nil, At: asked.UTC().Format(time.RFC3339),
+	v := statusValue{Text: plainLines(r.String()), Good: r.status() == nil, At: timeOf(asked),
 		Read: sc.readAt(), Policies: map[string]string{}, Versions: map[string]string{}}
 	for _, why := range r.Unknown {
 		v.Text += plainLines("not known: " + why + "\n")

@@ -41,14 +41,16 @@ func TestEnforcementIsOfTheVersionShown(t *testing.T) {
 	})
 	answers["status"] = page.Answer(func(context.Context, url.Values) (any, error) {
 		return object{"text": fmt.Sprintf("answer %d", asked.Add(1)), "good": true,
+			"at": "2026-11-30T09:58:10Z", "read": "2026-11-30T07:00:00Z", "now": "2026-11-30T10:00:00Z",
 			"policies": object{"shop/web": fmt.Sprintf("enforced on %d of 3 nodes", known.Load())},
 			"versions": object{"shop/web": strconv.FormatInt(known.Load(), 10)}}, nil
 	})
 	p := open(t, answering(t, answers))
 	p.await(`document.querySelectorAll(".node").length === 3`)
 	p.click("#tab-policies")
-	p.awaitText("#policylist .state", "enforced on 1 of 3 nodes")
+	p.awaitText("#policylist .state", "enforced on 1 of 3 nodes, in its version 1")
 	p.awaitText("#nodes", "answer 1")
+	p.awaitText("#asked", "The nodes were asked 1 minute ago, the policies were read 3 hours ago.")
 
 	silent := func(version, answer int) {
 		t.Helper()
@@ -57,6 +59,7 @@ func TestEnforcementIsOfTheVersionShown(t *testing.T) {
 		if text := p.text("#policylist .state"); text != "" {
 			t.Errorf("version %d is %q, which is of version %d", version, text, known.Load())
 		}
+		p.awaitText("#policylist", fmt.Sprintf("not known of its version %d: ask the nodes again", version))
 	}
 	p.click("#reload")
 	silent(2, 2)
@@ -68,6 +71,17 @@ func TestEnforcementIsOfTheVersionShown(t *testing.T) {
 	p.click("#tab-help")
 	p.click("#tab-policies")
 	p.awaitText("#policylist .state", "enforced on 3 of 3 nodes")
+}
+
+// How old the figures are stays true while they are shown, by the clock of the program that has them.
+func TestAgesGrow(t *testing.T) {
+	answers := bigAnswers(3)
+	about := answers["about"].(object)
+	about["read"], about["now"] = "2001-01-01T00:00:00Z", "2001-01-01T00:01:58Z"
+	p := open(t, answering(t, answers))
+	p.awaitText("#source", "cluster big, read 2 minutes ago")
+	p.click("#tab-help")
+	p.awaitText("#facts", "2001-01-01T00:00:00Z")
 }
 
 // The button of a denied flow keeps the focus while other flows come before it and it is counted on.

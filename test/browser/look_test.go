@@ -46,9 +46,10 @@ func TestDarkAndLight(t *testing.T) {
 		backs[eval[string](p, `getComputedStyle(document.body).backgroundColor`)] = true
 		for selector, property := range map[string]string{"body": "color", "#source": "color", "#answer .verdict": "color",
 			"#answer pre": "color", "#peers .v-allowed": "color", "#peers .v-denied": "color", ".node text": "fill",
-			".edge.allowed": "stroke", ".edge.denied": "stroke", "#tab-explain": "color", "button": "color", "input": "color"} {
+			".edge.allowed": "stroke", ".edge.denied": "stroke", ".edge.allowed:not(.near)": "stroke", ".node circle": "stroke",
+			"#tab-explain": "color", "button": "color", "input": "color", "#match": "border-top-color"} {
 			want := 4.5
-			if property == "stroke" {
+			if property != "color" && property != "fill" {
 				want = 3 // of what is no text
 			}
 			if got := contrast(p, selector, property); got < want {
@@ -61,7 +62,8 @@ func TestDarkAndLight(t *testing.T) {
 	}
 }
 
-// contrast is the contrast of a color with what is behind it, as WCAG 2 counts it.
+// contrast is the contrast of a color with what is behind it, as WCAG 2 counts it; what is behind is seen
+// through it as far as it, or an element around it, is not opaque.
 func contrast(p *tab, selector, property string) float64 {
 	p.t.Helper()
 	colors := eval[[][]float64](p, fmt.Sprintf(`(() => {
@@ -69,8 +71,12 @@ func contrast(p *tab, selector, property string) float64 {
 		const e = document.querySelector(%q);
 		let back = e;
 		const seen = (b) => { const n = numbers(getComputedStyle(b).backgroundColor); return n.length === 3 || n[3] > 0; };
+		if (e.matches("input")) { back = back.parentElement; } // its border is seen against what is around it
 		while (back.parentElement && !seen(back)) { back = back.parentElement; }
-		return [numbers(getComputedStyle(e)[%q]), numbers(getComputedStyle(back).backgroundColor)];
+		const color = numbers(getComputedStyle(e)[%q]), behind = numbers(getComputedStyle(back).backgroundColor);
+		let part = color[3] ?? 1;
+		for (let i = e; i && i !== back; i = i.parentElement) { part *= Number(getComputedStyle(i).opacity); }
+		return [color.map((c, i) => c * part + behind[i] * (1 - part)), behind];
 	})()`, selector, property))
 	light := func(c []float64) float64 {
 		sum := 0.0

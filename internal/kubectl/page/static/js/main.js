@@ -2,6 +2,7 @@
 
 import { byID, element, fill, later, say } from "./dom.js";
 import { ask, latest } from "./api.js";
+import { keep, since } from "./age.js";
 import { state, changed, clearSelection, choosePair } from "./state.js";
 import * as graph from "./graph.js";
 import * as explain from "./explain.js";
@@ -78,8 +79,9 @@ async function pick(f) {
 }
 
 function showFacts(about) {
-  fill(byID("source"), `${about.source}, read ${about.read}`);
-  const facts = { pods: about.pods, namespaces: about.namespaces, policies: about.policies,
+  const read = since(about.read, about.now);
+  keep(byID("source"), () => `${about.source}, read ${read()}`);
+  const facts = { "read at": about.read, pods: about.pods, namespaces: about.namespaces, policies: about.policies,
     "not in the graph": `${about.leftOut} pods: on the network of their node, finished, or without an address` };
   fill(byID("facts"), ...Object.entries(facts).flatMap(([k, v]) => [element("dt", {}, k), element("dd", {}, v)]));
   fill(byID("notes"), ...about.notes.map((n) => element("li", {}, n)));

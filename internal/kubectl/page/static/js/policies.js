@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import { byID, element, fill, later } from "./dom.js";
+import { byID, element, fill, later, plain } from "./dom.js";
 import { ask, latest } from "./api.js";
+import { keep, since } from "./age.js";
 import { onShow, show } from "./tabs.js";
 
 // Policies with what lint finds about them, and with the answer of status.
@@ -26,14 +27,21 @@ function stateOf(p) {
   return same ? policies?.[p.name] : undefined;
 }
 
+// stateLine is that in a line; none before the nodes have answered.
+function stateLine(p) {
+  const text = stateOf(p);
+  if (text) {
+    return [element("p", { class: "state" }, p.version ? `${text}, in its version ${p.version}` : text)];
+  }
+  return enforced && p.version ?
+    [element("p", { class: "quiet" }, `not known of its version ${p.version}: ask the nodes again`)] : [];
+}
+
 function card(p) {
   const isolates = p.isolates.length ? "isolates " + p.isolates.join(" and ") : "isolates nothing";
   const li = element("li", {}, element("p", {}, element("b", {}, p.name)),
     element("p", {}, `${isolates} of ${p.pods} pods${p.audit ? "; in audit mode: not enforced" : ""}`));
-  const text = stateOf(p);
-  if (text) {
-    li.append(element("p", { class: "state" }, text));
-  }
+  li.append(...stateLine(p));
   for (const f of p.findings) {
     li.append(element("p", { class: "finding" }, f));
   }
@@ -67,6 +75,7 @@ async function askNodes() {
   const mine = ++question;
   const nodes = byID("nodes");
   nodes.hidden = false;
+  byID("asked").hidden = true;
   fill(nodes, "asking the agents …");
   try {
     const v = await ask("status");
@@ -75,6 +84,10 @@ async function askNodes() {
     }
     enforced = v;
     fill(nodes, v.text.trimEnd());
+    const asked = since(v.at, v.now), read = since(v.read, v.now);
+    byID("asked").hidden = !v.at;
+    byID("asked").title = plain(`asked ${v.at}, read ${v.read}`);
+    keep(byID("asked"), () => `The nodes were asked ${asked()}, the policies were read ${read()}.`);
     if (value) {
       draw();
     }
@@ -105,7 +118,7 @@ export function reload() {
   reads++;
   question++;
   enforced = null;
-  byID("nodes").hidden = true;
+  byID("nodes").hidden = byID("asked").hidden = true;
   if (!byID("policies").hidden) {
     showAll();
   }
