@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,11 @@ type benchServices struct {
 	cfg       services.Config
 	sizes     []string
 	kubeProxy string
+}
+
+// defaultSizes are the numbers of Services and endpoints that are measured by default.
+func defaultSizes() []string {
+	return []string{"10x2", "1000x2", "10000x2", "30000x2", "1000x50", "30000x50", "1000x2-ipv6", "1000x2-bridge"}
 }
 
 func newBenchServices(version string, s Streams) *cobra.Command {
@@ -42,6 +48,9 @@ kube-proxy is the program that "make kube-proxy" builds next to this one, which
 is newer than the cluster of the tests; else the one of "make kubeapi"; else
 podwall is measured alone. The whole takes about 40 minutes.
 
+Without --sizes it measures
+  ` + strings.Join(defaultSizes(), ", ") + `
+
 ` + benchStatusHelp,
 		Example: `  podwall-lab bench services --quick
   podwall-lab bench services --sizes 10x2,10000x2 --out bench`,
@@ -54,9 +63,9 @@ podwall is measured alone. The whole takes about 40 minutes.
 		"podwall-agent `PROGRAM`; by default the one next to this program, else the one in PATH")
 	f.StringVar(&b.kubeProxy, "kube-proxy", "",
 		"kube-proxy `PROGRAM`; by default one next to this program; none: podwall alone")
-	f.StringSliceVar(&b.sizes, "sizes", []string{"10x2", "1000x2", "10000x2", "30000x2", "1000x50",
-		"30000x50", "1000x2-ipv6", "1000x2-bridge"}, "how many Services there are, with how many endpoints each, and "+
-		"what is special: `SERVICESxENDPOINTS[-ipv6][-bridge]`")
+	f.StringSliceVar(&b.sizes, "sizes", defaultSizes(), "how many Services there are, with how many endpoints "+
+		"each, and what is special: `SIZE`, as 1000x2-ipv6-bridge")
+	f.Lookup("sizes").DefValue = "[]" // too wide for a line; above
 	f.IntVar(&b.cfg.Rounds, "rounds", defaultRounds, "how `OFTEN` packets are measured")
 	f.IntVar(&b.cfg.Changes, "changes", 20, "how `MANY` endpoints are replaced, one after the other")
 	f.DurationVar(&b.cfg.Rush, "rush", time.Minute, "how `LONG` 100 endpoints a second are replaced; 0 for not at all")
