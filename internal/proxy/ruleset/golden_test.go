@@ -167,3 +167,24 @@ func TestNamesAreShortEnough(t *testing.T) {
 		}
 	}
 }
+
+// The range of this node's pods is compared first only if it is one of the cluster's: else its pods are strangers.
+func TestOnlyRangesOfTheClusterAreComparedFirst(t *testing.T) {
+	for _, e := range examples() {
+		p := e.program()
+		first := "saddr != " + p.NodePods[0].String()
+		if text := ruleset.Render(p, ruleset.Settings{}).String(); !strings.Contains(text, first) {
+			t.Errorf("%s is not compared first", p.NodePods[0])
+		}
+		var others []netip.Prefix
+		for _, r := range p.ClusterPods {
+			if !r.Overlaps(p.NodePods[0]) {
+				others = append(others, r)
+			}
+		}
+		p.ClusterPods = others
+		if text := ruleset.Render(p, ruleset.Settings{}).String(); strings.Contains(text, first) {
+			t.Errorf("%s is compared, which is no range of the cluster", p.NodePods[0])
+		}
+	}
+}
