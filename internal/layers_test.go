@@ -2,6 +2,8 @@
 
 package internal_test
 
+import "slices"
+
 // layer says what a package, and the packages below it, may import. Standard
 // library imports are free unless the layer is pure.
 type layer struct {
@@ -16,7 +18,7 @@ type layer struct {
 func layers() []layer {
 	k8s := []string{"k8s.io/api", "k8s.io/apimachinery"}
 	kernel := kernelLibraries()
-	return append(append(append(labLayers(k8s), proxyLayers()...), leftoverLayers(kernel)...), []layer{
+	return append(slices.Concat(labLayers(k8s), proxyLayers(), leftoverLayers(kernel), connectLayers()), []layer{
 		{pkg: "internal/cluster", pure: true, may: append(ours("inet", "wake"), "k8s.io/apimachinery/pkg/labels",
 			"k8s.io/apimachinery/pkg/selection"), reason: "it is the vocabulary of all others"},
 		{pkg: "internal/immutable", pure: true, may: []string{}, reason: "a container knows nothing of what it holds"},
@@ -79,7 +81,7 @@ func layers() []layer {
 		{pkg: "internal/gate/nri", never: append(ours("cluster", "netpol/policy", "netpol/compile", "netpol/program", "kernel/nft",
 			"datapath", "agent"), "k8s.io"), reason: "it announces pods and decides nothing"},
 		{pkg: "internal/spelling", pure: true, may: []string{}, reason: "it compares words"},
-		{pkg: "internal/config", may: ours("inet", "spelling"), reason: "settings are values; those who use them are told by the agent"},
+		{pkg: "internal/config", may: ours("connect", "inet", "spelling"), reason: "settings are values; those who use them are told by the agent"},
 		{pkg: "internal/command", may: append(ours("terminal"), "github.com/spf13/cobra"),
 			reason: "it serves any command line and knows no command"},
 		{pkg: "internal/terminal", pure: true, may: []string{}, reason: "it breaks lines"},
@@ -109,6 +111,16 @@ func leftoverLayers(kernel []string) []layer {
 			reason: "what an annotation asks for is a function of its text"},
 		{pkg: "internal/kuberouter/host", may: append(ours("kuberouter", "leftover"), kernel...),
 			reason: "it looks and removes, and decides nothing"},
+	}
+}
+
+// connectLayers are those of probes in pods.
+func connectLayers() []layer {
+	return []layer{
+		{pkg: "internal/connect", pure: true, may: ours("inet"),
+			reason: "questions and answers of a probe are values: who asks and who sends share them"},
+		{pkg: "internal/connect/socket", may: append(ours("connect", "inet"), "golang.org/x/sys"),
+			reason: "it sends packets and decides nothing; it runs in pods of users"},
 	}
 }
 

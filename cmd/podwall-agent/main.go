@@ -58,6 +58,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if cfg.Probe != config.ProbeNone {
 		return probe(ctx, cfg, stdout)
 	}
+	if len(cfg.Connect) > 0 {
+		return connect(ctx, cfg, stdout, stderr)
+	}
 	log := logging.New(string(cfg.LogFormat), cfg.Verbosity, stderr, term.IsTerminal(int(os.Stderr.Fd())))
 	klog.SetSlogLogger(log)
 	for _, n := range notices {
@@ -98,6 +101,15 @@ func probe(ctx context.Context, cfg config.Config, stdout io.Writer) int {
 	// names of pods and of processes are in it
 	fmt.Fprintln(stdout, logging.Plain(strings.ReplaceAll(text, "\n", "; ")))
 	if !ok {
+		return 1
+	}
+	return 0
+}
+
+// connect sends packets from the network namespace that it runs in.
+func connect(ctx context.Context, cfg config.Config, stdout, stderr io.Writer) int {
+	if err := agent.Connect(ctx, cfg.Connect, stdout, agent.TerminationLog); err != nil {
+		fmt.Fprintf(stderr, "podwall-agent: %v\n", err)
 		return 1
 	}
 	return 0

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/podwall/podwall/internal/connect"
 	"github.com/podwall/podwall/internal/inet"
 )
 
@@ -192,6 +193,9 @@ type Config struct {
 	FollowDenied bool
 	// Show makes the agent ask the one that runs on this node for this, print it and exit.
 	Show Show
+	// Connect makes the agent send a packet to each of these, print what comes back and exit. It
+	// needs no right for that.
+	Connect []connect.Target
 	// Version makes the agent print its version and exit. Nothing else is
 	// checked then.
 	Version bool

@@ -264,6 +264,13 @@ func servingOptions() []option {
 			bind: func(c *Config) flag.Value {
 				return oneOf(&c.Show, ShowStatus, ShowEnforced, ShowMetrics, ShowRuleset)
 			}},
+		{name: "connect", arg: "TARGET,…",
+			help: "Send a packet to each target, print as a line of JSON what comes back within 5 seconds, and exit. " +
+				"A target is tcp/ADDRESS:PORT, udp/… or sctp/…, with an IPv6 address in brackets; at most 32. In a " +
+				"container the line is its termination message, too. It needs no right and no agent. kubectl podwall " +
+				"explain --probe runs it in a pod.",
+			why:  "where you want to connect to is for you to say.",
+			bind: func(c *Config) flag.Value { return targets(&c.Connect) }},
 		{name: "metrics-addr", arg: "ADDR",
 			help: "Address to serve metrics on. Empty: every address.",
 			bind: func(c *Config) flag.Value { return text(&c.MetricsAddr) }},

@@ -351,3 +351,17 @@ func TestTheHelpHasTheExitCodes(t *testing.T) {
 		}
 	}
 }
+
+func TestTargetsOfAProbe(t *testing.T) {
+	const want = "tcp/10.0.0.5:80,udp/[fd00::1]:53"
+	c, _, err := Parse([]string{"--connect=" + want}, node1, io.Discard)
+	if err != nil || len(c.Connect) != 2 || targets(&c.Connect).String() != want {
+		t.Errorf("%v, %v", c.Connect, err)
+	}
+	for line, want := range map[string]string{"--connect=tcp/10.0.0.5": `"tcp/10.0.0.5" is no target; write for example`,
+		"--connect=tcp/10.0.0.5:80 --show=status": "--show, --connect: each does one thing"} {
+		if _, _, err := Parse(strings.Fields(line), node1, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", line, err, want)
+		}
+	}
+}

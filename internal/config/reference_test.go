@@ -80,7 +80,7 @@ func TestEveryFlagOfKubeRouterIsKnownAndNoOtherExceptOurOwn(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("kube-router's flags (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"close-node", "cluster-cidr", "datapath", "denied-flows-group",
+	if diff := cmp.Diff([]string{"close-node", "cluster-cidr", "connect", "datapath", "denied-flows-group",
 		"denied-flows-to", "extra-addresses", "follow", "gate-socket", "invalid-guard", "list-denied-flows",
 		"load-balancer-health-port", "log-format", "manifests",
 		"on-policy-change", "open-node", "policy-audit", "probe", "remove-kube-router-firewall", "service-proxy-backend", "show",

@@ -78,6 +78,9 @@ func (c Config) commands() (list []string) {
 	if c.Show != ShowNone {
 		list = append(list, "--show")
 	}
+	if len(c.Connect) > 0 {
+		list = append(list, "--connect")
+	}
 	return list
 }
 

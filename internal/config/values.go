@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/podwall/podwall/internal/connect"
 	"github.com/podwall/podwall/internal/inet"
 )
 
@@ -209,6 +210,11 @@ func (r Ranges) String() string {
 		list = append(list, h.String())
 	}
 	return strings.Join(list, ",")
+}
+
+// targets reads what is asked by a probe.
+func targets(target *[]connect.Target) value[[]connect.Target] {
+	return value[[]connect.Target]{target, connect.ParseTargets, connect.FormatTargets, false}
 }
 
 func oneOf[T ~string](target *T, choices ...T) value[T] {

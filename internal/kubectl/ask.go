@@ -46,6 +46,10 @@ func (a answer) same(b answer) bool {
 type path struct {
 	via             string
 	egress, ingress explain.Flow
+	// entry is where a client sends to, of a path through a Service or a node port; entryName is whose
+	// address that is.
+	entry     netip.AddrPort
+	entryName string
 }
 
 // ask returns the answers to SRC DST[:PORT]: one for each family that both ends have and
@@ -224,8 +228,12 @@ func (sc *scene) toService(src, dst target, fronts []complete.Front) ([]path, er
 				sc.nodeOf(from) != sc.nodeOf(to) {
 				continue
 			}
-			list = append(list, straight(via(f)+sc.fromOutside(from, dst, f), from, to, inet.Protocol(f.Protocol),
-				b.Port()))
+			way := straight(via(f)+sc.fromOutside(from, dst, f), from, to, inet.Protocol(f.Protocol), b.Port())
+			way.entry, way.entryName = f.Front, "Service "+f.Name
+			if len(dst.ends) > 0 { // an external address, perhaps
+				way.entry = netip.AddrPortFrom(dst.ends[0].Addr, f.Front.Port())
+			}
+			list = append(list, way)
 		}
 	}
 	switch {
@@ -297,6 +305,7 @@ func (sc *scene) toNodePort(src, dst target, fronts []complete.Front) ([]path, e
 			}
 			entry := fmt.Sprintf("port %d of node %s, %s", f.NodePort, dst.node.Name, via(f))
 			way := straight(entry, from, to, inet.Protocol(f.Protocol), b.Port())
+			way.entry, way.entryName = netip.AddrPortFrom(own.Addr, f.NodePort), "node/"+dst.node.Name
 			if sc.nodeOf(from) != dst.node.Name { // another node resolves it
 				way.egress.Dst, way.egress.Port = own, f.NodePort
 			}

@@ -4,7 +4,6 @@ package kubectl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,10 +21,14 @@ type explainCommand struct {
 	output output
 	probe  bool
 	lab    string
+	live   liveProbe
 }
 
 func newExplain(s Streams) *cobra.Command {
-	e := &explainCommand{source: newSource(s)}
+	return (&explainCommand{source: newSource(s)}).command()
+}
+
+func (e *explainCommand) command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain POD | svc/NAME | SRC DST[:PORT]",
 		Short: "Say why a flow is allowed or denied, or what applies to a pod",
@@ -44,12 +47,20 @@ would allow it. Answers to a connection that passed pass too.
 
 ` + portHelp + `
 
-Through a Service every pod behind it is asked about. With --probe the packet is
-also sent between namespaces of this machine by podwall-lab, on the kernel, and
-a verdict that differs from the explanation is an error.
+Through a Service every pod behind it is asked about.
 
-Exit status: 0 explained; 1 the packet of --probe says something else;
-` + statusHelp,
+With --probe the packet is also sent, and a verdict that differs from the
+explanation is an error. With -f podwall-lab sends it between namespaces of this
+machine, on the kernel. On a cluster a container in the source pod does, on each
+path: to each pod, and to the address of the Service. That changes the pod: the
+ephemeral container podwall-probe-NAME stays in its spec until the pod ends. So it
+needs --ephemeral, and the right to get pods and to patch
+pods/ephemeralcontainers. A connection, or one that is refused, says that the
+packet arrived, no answer to TCP or SCTP that it was dropped; no answer to UDP
+says nothing.
+
+Exit status: 0 explained; 1 the packet of --probe says something else; 3 what
+became of it is not known, or ` + strings.TrimPrefix(statusHelp, "3 "),
 		Example: `  kubectl podwall explain -n shop web-0
   kubectl podwall explain -n shop svc/web
   kubectl podwall explain -n shop client web:8080
@@ -57,14 +68,18 @@ Exit status: 0 explained; 1 the packet of --probe says something else;
   kubectl podwall explain prod/api svc/shop/web
   kubectl podwall explain -n shop kubelet web:8080
   kubectl podwall explain 192.0.2.7 node/node1:30080
-  kubectl podwall explain -f ./manifests shop/client shop/web:53/udp --probe`,
+  kubectl podwall explain -f ./manifests shop/client shop/web:53/udp --probe
+  kubectl podwall explain -n shop client svc/web --probe --ephemeral`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error { return e.run(cmd.Context(), args) },
 	}
 	e.source.bind(cmd)
+	e.source.bindAgents(cmd)
 	e.output.bind(cmd)
+	e.live.bind(cmd)
 	cmd.ValidArgsFunction = e.source.complete
-	cmd.Flags().BoolVar(&e.probe, "probe", false, "also send the packet, with podwall-lab; needs -f")
+	cmd.Flags().BoolVar(&e.probe, "probe", false, "also send the packet: with podwall-lab, or on a cluster "+
+		"from the source pod (see --ephemeral)")
 	cmd.Flags().StringVar(&e.lab, "lab", "",
 		"podwall-lab `PROGRAM` of --probe; by default the one next to this program, else the one in PATH")
 	return cmd
@@ -89,9 +104,8 @@ func (e *explainCommand) run(ctx context.Context, args []string) error {
 	if err := e.output.check(); err != nil {
 		return err
 	}
-	if e.probe && (len(args) == 1 || !e.source.files()) {
-		return errors.New("--probe needs a source, a destination and -f; for a cluster, pipe it: " +
-			"kubectl get ns,nodes,pods,netpol,svc -A -o yaml | kubectl podwall explain -f - SRC DST:PORT --probe")
+	if err := e.check(args); err != nil {
+		return err
 	}
 	sc, err := e.source.open(ctx)
 	if err != nil {
@@ -100,19 +114,38 @@ func (e *explainCommand) run(ctx context.Context, args []string) error {
 	if len(args) == 1 {
 		return e.one(ctx, sc, args[0])
 	}
-	report, err := sc.report(ctx, args[0], args[1])
+	report, err := e.flow(ctx, sc, args[0], args[1])
 	if err != nil {
 		return err
-	}
-	if e.probe {
-		if report.Probe, err = e.send(ctx, sc, report.Answers); err != nil {
-			return err
-		}
 	}
 	if err := e.output.print(e.source.streams, report.String(), report); err != nil {
 		return err
 	}
-	return sc.status(report.Probe != nil && report.Probe.Differs)
+	err = sc.status(report.Probe != nil && report.Probe.Differs)
+	if err == nil && report.Probe.unknown() {
+		return exit{statusNotWritten}
+	}
+	return err
+}
+
+// flow explains a flow, and has packets sent if that is asked for.
+func (e *explainCommand) flow(ctx context.Context, sc *scene, src, dst string) (*flowReport, error) {
+	ways, err := sc.ways(ctx, src, dst, 0)
+	if err != nil {
+		return nil, err
+	}
+	answers, err := sc.judge(ctx, ways)
+	if err != nil {
+		return nil, err
+	}
+	report := flowReportOf(answers)
+	switch {
+	case e.probe && e.source.files():
+		report.Probe, err = e.send(ctx, sc, report.Answers)
+	case e.probe:
+		report.Probe, err = e.sendLive(ctx, sc, ways)
+	}
+	return report, err
 }
 
 // report asks about a flow. It is allowed if every path is.

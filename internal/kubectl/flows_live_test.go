@@ -86,12 +86,18 @@ func listPods(t *testing.T, clients kubernetes.Interface, namespace string) {
 // agentOn makes a pod that looks as an agent's does, of a node of its own.
 func agentOn(t *testing.T, clients kubernetes.Interface, namespace, name, owner string) {
 	t.Helper()
+	agentAt(t, clients, namespace, name, owner, name+"-node")
+}
+
+// agentAt makes a pod that looks as the agent of a node does.
+func agentAt(t *testing.T, clients kubernetes.Interface, namespace, name, owner, node string) {
+	t.Helper()
 	controller := true
 	pods := clients.CoreV1().Pods(namespace)
 	p, err := pods.Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name,
 		Labels: map[string]string{"app.kubernetes.io/name": "podwall"}, OwnerReferences: []metav1.OwnerReference{
 			{APIVersion: "apps/v1", Kind: owner, Name: "podwall", UID: "1", Controller: &controller}}},
-		Spec: corev1.PodSpec{NodeName: name + "-node", Containers: []corev1.Container{{Name: "agent", Image: "podwall"}}}},
+		Spec: corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "agent", Image: "podwall"}}}},
 		metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)

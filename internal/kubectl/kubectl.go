@@ -5,7 +5,8 @@
 // flow, what is printed, and exit statuses.
 //
 // The answers come from pure packages: explain, netpol/lint. Its own effects are reading
-// files, reading the API server and printing; it writes to neither.
+// files, reading the API server and printing. It writes to the API only to add the container of a
+// probe, if its user asks for that.
 package kubectl
 
 import (
@@ -77,7 +78,7 @@ func newRoot(version string, s Streams) *cobra.Command {
 manifests (-f), that no cluster has to have: who reaches whom, why, and what
 would change it. Answers come from the rules that podwall-agent loads into the
 kernel. They hold for every plugin that implements NetworkPolicy as the API
-says. Nothing is written anywhere.
+says. Nothing is written to the cluster, except by explain --probe --ephemeral.
 
 Exit status: 0 answered, and the answer is yes; 1 the answer is no (can), or
 something was found; ` + statusHelp + ` 130 interrupted.`,

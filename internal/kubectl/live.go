@@ -134,7 +134,7 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 		r.result.Slices = append(r.result.Slices, &r.slices[i])
 	}
 	sc.served, _ = r.result.Served()
-	sc.serving = servingAs(r.agents, s.agents)
+	sc.serving, sc.images = servingAs(r.agents, s.agents), imagesOf(r.agents, s.agents)
 	sc.fronts, sc.workload, sc.declared = r.fronts(), r.workload, r.declared
 	sc.found = slices.Concat(r.result.Diagnostics, found)
 	sc.answers.Report(sc.found)

@@ -14,29 +14,51 @@ import (
 	"strings"
 
 	"github.com/podwall/podwall/internal/command"
+	"github.com/podwall/podwall/internal/connect"
 	"github.com/podwall/podwall/internal/source/manifest"
 )
 
-// probe is what packets said that podwall-lab sent on this machine's kernel.
+// probe is what packets said that podwall-lab sent on this machine's kernel, or a container in a pod.
 type probe struct {
 	// Differs is true if a packet met another verdict than was explained.
-	Differs bool         `json:"differs"`
-	Packets []probedPath `json:"packets"`
+	Differs bool `json:"differs"`
+	// Pod and Container are those that sent, of a cluster.
+	Pod       string       `json:"pod,omitempty"`
+	Container string       `json:"container,omitempty"`
+	Packets   []probedPath `json:"packets"`
 }
 
 type probedPath struct {
 	Source      string `json:"source"`
 	Destination string `json:"destination"`
 	Family      string `json:"family"`
-	// Verdict is arrived, dropped or unknown.
+	// Verdict is "arrived", "was dropped" or "is unknown".
 	Verdict string `json:"verdict"`
 	Agrees  bool   `json:"agrees"`
+	// Protocol, Address and Answer say what was sent, and what came back, of a cluster.
+	Protocol string          `json:"protocol,omitempty"`
+	Address  string          `json:"address,omitempty"`
+	Answer   connect.Outcome `json:"answer,omitempty"`
+
+	text string // of a packet of a cluster
 }
+
+// unknown reports whether the verdict on a packet is not known.
+func (p *probe) unknown() bool {
+	return p != nil && slices.ContainsFunc(p.Packets, func(path probedPath) bool { return path.Verdict == isUnknown })
+}
+
+// isUnknown is the verdict on a packet if it is not known.
+const isUnknown = "is unknown"
 
 // String returns one line for people.
 func (p *probe) String() string {
 	var list []string
 	for _, path := range p.Packets {
+		if path.text != "" {
+			list = append(list, path.text)
+			continue
+		}
 		agrees := "as explained"
 		if !path.Agrees {
 			agrees = "NOT as explained"
@@ -134,7 +156,7 @@ func (e *explainCommand) sendOne(ctx context.Context, program string, a answer) 
 
 // verdict reads the packet of an answer out of the lab's report.
 func (r *labReport) verdict(a answer) probedPath {
-	p := probedPath{Source: a.Source, Destination: a.Destination, Family: "IPv4", Verdict: "is unknown"}
+	p := probedPath{Source: a.Source, Destination: a.Destination, Family: "IPv4", Verdict: isUnknown}
 	if a.DestinationAddress.Is6() {
 		p.Family = "IPv6"
 	}

@@ -44,6 +44,8 @@ type scene struct {
 	asWritten bool
 	// allowed is what the agents let users do.
 	allowed cluster.Allowance
+	// images are those of the agents, by node.
+	images map[string]string
 }
 
 func newScene(snap *cluster.Snapshot, nodes []*cluster.Node) *scene {

@@ -60,6 +60,7 @@ func TestTheManifestInstallsPodwallAndItGoesAgain(t *testing.T) {
 	wantReached(t, c, pods["friend"], pods["web"], true)
 	wantReached(t, c, pods["foe"], pods["web"], false)
 	showsDenied(t, c, k, pods)
+	probes(t, c, k, pods)
 	k.save()
 	uninstall(t, c, k, before)
 	late, err := c.Run(ctx, cluster.PodSpec("shop", "late", c.Nodes()[0].Name, "netexec", fmt.Sprint("--http-port=", port)))

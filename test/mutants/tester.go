@@ -33,6 +33,8 @@ func suites() map[string][]string {
 		"internal/explain":         {"explain", "explain/matrix"},
 		"internal/explain/reach":   {"explain/reach"},
 		"internal/kubectl":         {"kubectl"},
+		"internal/connect":         {"connect"},
+		"internal/connect/socket":  {"connect/socket"},
 		"internal/kubectl/page":    {"kubectl/page"},
 		"internal/source/kube":     {"source/kube"},
 		"internal/cluster": {"cluster", "cluster/convert", "netpol/policy", "netpol/compile",

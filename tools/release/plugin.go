@@ -122,7 +122,8 @@ func (o options) plugin() index.Plugin {
 			Description: "Says why network policies allow or deny a flow between pods, Services, nodes\n" +
 				"and addresses, and which change would allow it, also as a page in a browser\n" +
 				"of this machine (kubectl podwall ui). It reads a cluster or files,\n" +
-				"and writes to neither. The cluster does not have to run podwall.\n",
+				"and writes to neither, except for explain --probe --ephemeral.\n" +
+				"The cluster does not have to run podwall.\n",
 		},
 	}
 }
