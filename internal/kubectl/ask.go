@@ -4,6 +4,7 @@ package kubectl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -86,7 +87,7 @@ func (sc *scene) ways(ctx context.Context, source, destination string, most int)
 	var paths []path
 	for _, s := range src.each() {
 		for _, d := range dst.each() {
-			some, err := sc.paths(s, d, p)
+			some, err := sc.paths(ctx, s, d, p)
 			if err != nil {
 				return nil, err
 			}
@@ -148,18 +149,21 @@ func (sc *scene) answer(way path) (answer, error) {
 		explanation: e, translated: way.ingress != way.egress}, nil
 }
 
-func (sc *scene) paths(src, dst target, p port) ([]path, error) {
+func (sc *scene) paths(ctx context.Context, src, dst target, p port) ([]path, error) {
 	if len(dst.fronts) > 0 {
 		fronts, err := p.fronts(dst.name, dst.fronts)
+		var list []path
 		if err == nil {
-			return sc.toService(src, dst, fronts)
+			list, err = sc.toService(ctx, src, dst, fronts)
+		} else if dst.node != nil { // an address may be a node's and a Service's
+			err = errNotServed
 		}
-		if dst.node == nil { // an address may be a node's and a Service's
-			return nil, err
+		if !errors.Is(err, errNotServed) || len(dst.ends) == 0 || sc.nodeOf(dst.ends[0]) == "" {
+			return list, err
 		}
 	}
 	if fronts := sc.nodePorts(p); dst.node != nil && len(fronts) > 0 {
-		return sc.toNodePort(src, dst, fronts)
+		return sc.toNodePort(ctx, src, dst, fronts)
 	}
 	p, err := p.resolve(dst)
 	if err != nil {
@@ -214,42 +218,6 @@ func (sc *scene) owner(e explain.End) *cluster.Pod {
 	return sc.answers.Owner(e.Addr)
 }
 
-// toService returns a path to every backend: policies are judged after the Service was
-// resolved, with the client as the source.
-func (sc *scene) toService(src, dst target, fronts []complete.Front) ([]path, error) {
-	var list []path
-	backends := 0
-	for _, f := range fronts {
-		backends += len(f.Backends)
-		for _, b := range f.Backends {
-			to := sc.backend(b)
-			from, ok := sc.from(src, to, b.Addr().Is6())
-			if !ok || !sc.asks(b.Addr().Is6()) || f.InternalLocalOnly && sc.nodeOf(from) != "" &&
-				sc.nodeOf(from) != sc.nodeOf(to) {
-				continue
-			}
-			way := straight(via(f)+sc.fromOutside(from, dst, f), from, to, inet.Protocol(f.Protocol), b.Port())
-			way.entry, way.entryName = f.Front, "Service "+f.Name
-			if len(dst.ends) > 0 { // an external address, perhaps
-				way.entry = netip.AddrPortFrom(dst.ends[0].Addr, f.Front.Port())
-			}
-			list = append(list, way)
-		}
-	}
-	switch {
-	case len(list) > 0:
-		return list, nil
-	case backends == 0:
-		return nil, fmt.Errorf("%s has no endpoint: connections to it are refused, whatever policies say",
-			via(fronts[0]))
-	case fronts[0].InternalLocalOnly:
-		return nil,
-			fmt.Errorf("%s has no endpoint on the node of %s (internalTrafficPolicy: Local): its packets are dropped",
-				via(fronts[0]), src.name)
-	}
-	return nil, fmt.Errorf("%s has no address of the families of Service %s", src.name, fronts[0].Name)
-}
-
 // fromOutside says what is not known of a client outside of the cluster.
 func (sc *scene) fromOutside(from explain.End, dst target, f complete.Front) string {
 	switch {
@@ -285,44 +253,6 @@ func (sc *scene) nodePorts(p port) (list []complete.Front) {
 		}
 	}
 	return list
-}
-
-// toNodePort returns a path to every backend of a node port. The node resolves it, and
-// sends to pods of other nodes with its own address as the source, unless the Service
-// keeps the client's (externalTrafficPolicy: Local), which reaches its own pods only.
-func (sc *scene) toNodePort(src, dst target, fronts []complete.Front) ([]path, error) {
-	var list []path
-	for _, f := range fronts {
-		for _, b := range f.Backends {
-			v6, to := b.Addr().Is6(), sc.backend(b)
-			own, has := dst.end(v6)
-			from, ok := sc.from(src, to, v6)
-			here := sc.nodeOf(to) == dst.node.Name
-			inside := from.Pod != (cluster.Key{}) && sc.nodeOf(from) == dst.node.Name
-			// kube-proxy takes a pod of the node to every endpoint, with its own address.
-			if !has || !ok || !sc.asks(v6) || f.LocalOnly && !here && !inside {
-				continue
-			}
-			entry := fmt.Sprintf("port %d of node %s, %s", f.NodePort, dst.node.Name, via(f))
-			way := straight(entry, from, to, inet.Protocol(f.Protocol), b.Port())
-			way.entry, way.entryName = netip.AddrPortFrom(own.Addr, f.NodePort), "node/"+dst.node.Name
-			if sc.nodeOf(from) != dst.node.Name { // another node resolves it
-				way.egress.Dst, way.egress.Port = own, f.NodePort
-			}
-			if !here && !f.LocalOnly {
-				way.ingress.Src = own
-				way.via += ", with the node's own address as the source,"
-			}
-			list = append(list, way)
-		}
-	}
-	if len(list) == 0 {
-		return nil,
-			fmt.Errorf("port %d of %s leads nowhere: no pod of Service %s is on it (externalTrafficPolicy: Local), "+
-				"or none has its family",
-				fronts[0].NodePort, dst.name, fronts[0].Name)
-	}
-	return list, nil
 }
 
 func (sc *scene) nodeOf(e explain.End) string {

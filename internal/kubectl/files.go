@@ -46,6 +46,10 @@ func (s *source) openFiles() (*scene, error) {
 	sc.served, _ = w.Manifests.Served() // what is wrong with a Service is said about that Service
 	written, _ := loaded.Served()
 	sc.served.Nodes = withRanges(w.Nodes, written.Nodes)
+	addressed := *w.Manifests
+	addressed.Services = withAddresses(addressed.Services, sc.fronts)
+	sc.called, _ = addressed.Served()
+	sc.called.Nodes = sc.served.Nodes
 	sc.notes, sc.allowed = slices.Concat(in.Invented, w.Notes), allowance(audit)
 	sc.note(note)
 	sc.found = slices.Concat(w.Found, slices.DeleteFunc(loaded.Diagnostics, func(d cluster.Diagnostic) bool {
@@ -54,6 +58,24 @@ func (s *source) openFiles() (*scene, error) {
 	sc.answers.Report(sc.found)
 	sc.asWritten = loaded.AsWritten() && !slices.ContainsFunc(w.Found, isError)
 	return sc, nil
+}
+
+// withAddresses returns Services with the addresses that were made up for those without.
+func withAddresses(services []*corev1.Service, fronts []complete.Front) (list []*corev1.Service) {
+	at := map[string][]string{}
+	for _, f := range fronts {
+		if a := f.Front.Addr().String(); !slices.Contains(at[f.Name], a) {
+			at[f.Name] = append(at[f.Name], a)
+		}
+	}
+	for _, s := range services {
+		if made := at[s.Namespace+"/"+s.Name]; s.Spec.ClusterIP == "" && len(s.Spec.ClusterIPs) == 0 && len(made) > 0 {
+			s = s.DeepCopy()
+			s.Spec.ClusterIP, s.Spec.ClusterIPs = made[0], made
+		}
+		list = append(list, s)
+	}
+	return list
 }
 
 // noteServices keeps which addresses Services have, and why some lead to no pods.

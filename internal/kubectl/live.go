@@ -134,6 +134,7 @@ func (s *source) openCluster(ctx context.Context, namespace string) (*scene, err
 		r.result.Slices = append(r.result.Slices, &r.slices[i])
 	}
 	sc.served, _ = r.result.Served()
+	sc.called = sc.served
 	sc.serving, sc.images = servingAs(r.agents, s.agents), imagesOf(r.agents, s.agents)
 	sc.fronts, sc.workload, sc.declared = r.fronts(), r.workload, r.declared
 	sc.found = slices.Concat(r.result.Diagnostics, found)
@@ -276,17 +277,9 @@ func (r *reading) addServices(l *corev1.ServiceList) {
 	l.Items = nil
 }
 
-// fronts returns where Services lead to, by their EndpointSlices. Endpoints that are not
-// ready get no new connections.
+// fronts returns the ports of Services at their addresses.
 func (r *reading) fronts() (all []complete.Front) {
-	byService := map[string][]*discoveryv1.EndpointSlice{}
-	for i := range r.slices {
-		s := &r.slices[i]
-		key := s.Namespace + "/" + s.Labels[discoveryv1.LabelServiceName]
-		byService[key] = append(byService[key], s)
-	}
 	for _, s := range r.result.Services {
-		name := s.Namespace + "/" + s.Name
 		for _, text := range s.Spec.ClusterIPs {
 			a, err := netip.ParseAddr(text)
 			if err != nil { // "None"
@@ -294,44 +287,11 @@ func (r *reading) fronts() (all []complete.Front) {
 			}
 			for _, p := range s.Spec.Ports {
 				protocol, ok := cluster.ParseProtocol(cmp.Or(string(p.Protocol), "TCP"))
-				f := complete.NewFront(s, p, a, protocol)
-				f.Backends = backends(byService[name], p, a.Is6())
 				if ok {
-					all = append(all, f)
+					all = append(all, complete.NewFront(s, p, a, protocol))
 				}
 			}
 		}
 	}
 	return all
-}
-
-func backends(endpoints []*discoveryv1.EndpointSlice, p corev1.ServicePort, v6 bool) (list []netip.AddrPort) {
-	for _, s := range endpoints {
-		if (s.AddressType == discoveryv1.AddressTypeIPv6) != v6 {
-			continue
-		}
-		number := endpointPort(s, p)
-		for _, e := range s.Endpoints {
-			if number == 0 || e.Conditions.Ready != nil && !*e.Conditions.Ready {
-				continue
-			}
-			for _, text := range e.Addresses {
-				if a, err := netip.ParseAddr(text); err == nil {
-					list = append(list, netip.AddrPortFrom(a, number))
-				}
-			}
-		}
-	}
-	return list
-}
-
-// endpointPort returns the slice's port for a port of the Service; they have one name.
-func endpointPort(s *discoveryv1.EndpointSlice, p corev1.ServicePort) uint16 {
-	for _, e := range s.Ports {
-		if e.Port != nil && (e.Name == nil && p.Name == "" || e.Name != nil && *e.Name == p.Name) &&
-			(e.Protocol == nil || *e.Protocol == p.Protocol) {
-			return uint16(*e.Port)
-		}
-	}
-	return 0
 }

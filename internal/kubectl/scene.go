@@ -21,8 +21,11 @@ type scene struct {
 	fronts  []complete.Front
 	// served is what a service proxy needs.
 	served *cluster.ServiceSnapshot
-	// serving are the settings of a node's proxy; nil for the defaults.
-	serving func(*cluster.Node) service.Settings
+	// called is the same, where Services without an address have one that was made up.
+	called *cluster.ServiceSnapshot
+	// serving are the settings of a node's proxy, and whether podwall's agent there serves Services; nil for the
+	// defaults.
+	serving func(*cluster.Node) (set service.Settings, runs bool)
 	// others has Services without an address that leads to pods, and why.
 	others map[string]string
 	// addresses are those of Services.

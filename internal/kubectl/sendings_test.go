@@ -34,8 +34,9 @@ func TestWhereAProbeSends(t *testing.T) {
 		"shop/client shop/web":         "shop/web-6bd7-x1 tcp/10.244.1.10:8080 allowed",
 		"shop/client svc/shop/web": "shop/web-6bd7-x1 tcp/10.244.1.10:8080 allowed, Service shop/web tcp/10.0.0.80:80 allowed, " +
 			"shop/web-6bd7-x2 tcp/10.244.2.10:8080 allowed",
-		"shop/client 198.51.100.80:80": "shop/web-6bd7-x1 tcp/10.244.1.10:8080 allowed, Service shop/web tcp/198.51.100.80:80 allowed, " +
-			"shop/web-6bd7-x2 tcp/10.244.2.10:8080 allowed",
+		// So does the external address, which that node resolves, too.
+		"shop/client 198.51.100.80:80": "shop/web-6bd7-x1 tcp/10.244.1.10:8080 allowed, " +
+			"Service shop/web tcp/198.51.100.80:80 allowed and denied",
 		"default/job 10.244.1.10:53/udp": "shop/web-6bd7-x1 udp/10.244.1.10:53 denied",
 		"default/job svc/shop/web": "shop/web-6bd7-x1 tcp/10.244.1.10:8080 denied, Service shop/web tcp/10.0.0.80:80 denied, " +
 			"shop/web-6bd7-x2 tcp/10.244.2.10:8080 denied",

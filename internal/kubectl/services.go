@@ -108,7 +108,8 @@ func (f frontFate) same(o frontFate) bool {
 func (sc *scene) account(ctx context.Context, key cluster.Key, n *cluster.Node) (a nodeFronts, err error) {
 	x := service.NewIndex(service.Settings{Node: n.Name, Strict: true}.On(n, n.Addrs, false))
 	if sc.serving != nil {
-		x = service.NewIndex(sc.serving(n))
+		set, _ := sc.serving(n)
+		x = service.NewIndex(set)
 	}
 	if err := x.Apply(ctx, everything(sc.served)); err != nil {
 		return a, err

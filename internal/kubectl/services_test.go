@@ -32,7 +32,7 @@ func TestTheOracleAgreesWithExplainedServices(t *testing.T) {
 		if !slices.ContainsFunc(sc.served.Nodes, own) {
 			return // the node is gone
 		}
-		sc.serving = func(*cluster.Node) service.Settings { return service.Settings(set) }
+		sc.serving = func(*cluster.Node) (service.Settings, bool) { return service.Settings(set), true }
 		told := map[cluster.Key]*serviceReport{}
 		for _, p := range gen.Packets(t) {
 			want := oracle.Judge(sc.served, set, oracle.Packet(p))

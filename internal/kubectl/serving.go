@@ -29,10 +29,11 @@ func withRanges(nodes, written []*cluster.Node) (list []*cluster.Node) {
 }
 
 // servingAs returns the settings of the service proxy of a node as the flags of its agent have them, of agents in a
-// namespace. Without an agent, or if its flags cannot be read here, they are the defaults.
-func servingAs(pods []corev1.Pod, namespace string) func(*cluster.Node) service.Settings {
-	return func(n *cluster.Node) service.Settings {
-		set := service.Settings{Node: n.Name, Strict: true}
+// namespace, and whether it serves Services. Without an agent, or if its flags cannot be read here, they are the
+// defaults.
+func servingAs(pods []corev1.Pod, namespace string) func(*cluster.Node) (service.Settings, bool) {
+	return func(n *cluster.Node) (set service.Settings, runs bool) {
+		set = service.Settings{Node: n.Name, Strict: true}
 		every := false
 		for i := range pods {
 			if pods[i].Namespace != namespace || pods[i].Spec.NodeName != n.Name {
@@ -40,13 +41,13 @@ func servingAs(pods []corev1.Pod, namespace string) func(*cluster.Node) service.
 			}
 			if c, ok := configOf(&pods[i]); ok {
 				s := c.Services
-				every = s.EveryAddress
+				every, runs = s.EveryAddress, c.RunServiceProxy
 				set.ServiceRanges, set.ClusterPods, set.MasqueradeAll = s.ClusterRanges, s.ClusterPods, s.MasqueradeAll
 				set.Strict = !s.AnyExternal
 				set.ExternalRanges, set.LoadBalancerRanges = s.ExternalRanges, s.LoadBalancerRanges
 			}
 		}
-		return set.On(n, n.Addrs, every)
+		return set.On(n, n.Addrs, every), runs
 	}
 }
 
