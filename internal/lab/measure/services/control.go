@@ -99,6 +99,9 @@ func (w *world) control(ctx context.Context, cfg Config) (f figures, err error) 
 	if err := w.restart(ctx, w.pause(cfg), &f); err != nil {
 		return f, fmt.Errorf("a restart: %w", err)
 	}
+	if err := w.settle(ctx); err != nil {
+		return f, fmt.Errorf("the last change: %w", err)
+	}
 	return f, w.end()
 }
 
@@ -158,6 +161,16 @@ func (w *world) replace(i int) (time.Time, *witness.Arrival, error) {
 	seen := w.kernel.Expect(false, fresh)
 	start, err := w.api.Put(w.size.slice(i, list))
 	return start, seen, err
+}
+
+// settle waits until the kernel has all changes: an endpoint that is put back is one that other Services have, too,
+// so that what is told of it may be about those. The last Service keeps an endpoint that no other one has.
+func (w *world) settle(ctx context.Context) error {
+	_, seen, err := w.replace(w.size.Services - 1)
+	if err == nil {
+		_, err = w.await(ctx, seen)
+	}
+	return err
 }
 
 // putBack gives a Service its first endpoints again.

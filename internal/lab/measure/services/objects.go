@@ -140,9 +140,10 @@ func (s Size) objects(host []netip.Addr) []listwatch.Object {
 	return list
 }
 
-// fronts are the Services of a protocol, with their ports.
+// fronts are the Services of a protocol to which packets are sent, with their ports: all but the last one (see
+// settle).
 func (s Size) fronts(p corev1.Protocol) (list []netip.AddrPort) {
-	for i := range s.Services {
+	for i := range s.Services - 1 {
 		if transport(i) == p {
 			list = append(list, netip.AddrPortFrom(s.clusterAddr(i), port))
 		}

@@ -52,9 +52,9 @@ func ParseSize(text string) (Size, error) {
 	s.Services, err1 = strconv.Atoi(services)
 	s.Endpoints, err2 = strconv.Atoi(endpoints)
 	known := words == "ipv6" || words == "bridge" || words == "ipv6-bridge"
-	if more != known || err1 != nil || err2 != nil || s.Services < 2 || s.Endpoints < 1 || s.Services > maxServices ||
+	if more != known || err1 != nil || err2 != nil || s.Services < 3 || s.Endpoints < 1 || s.Services > maxServices ||
 		s.Endpoints > maxEndpoints {
-		return Size{}, fmt.Errorf("size %q: want SERVICESxENDPOINTS, up to %dx%d, as in 1000x2, also with "+
+		return Size{}, fmt.Errorf("size %q: want SERVICESxENDPOINTS, 3x1 to %dx%d, as in 1000x2, also with "+
 			"-ipv6, -bridge or -ipv6-bridge behind it", text, maxServices,
 			maxEndpoints)
 	}
