@@ -120,7 +120,7 @@ func Open(o Options, log *slog.Logger) (*Datapath, error) {
 		decider: decide.New(o.Options), now: time.Now,
 		settings: settings{dir: o.Sysctls, log: log, was: map[string]string{}},
 	}
-	d.events.init(conn.PortID())
+	d.events.init(conn.Ports())
 	d.cuts.open(o, log, d.awake, d.denied.Set)
 	return d, nil
 }
@@ -145,7 +145,7 @@ func (d *Datapath) Close() error { return errors.Join(d.conn.Close(), d.cuts.clo
 func (d *Datapath) Apply(ctx context.Context, p *program.Program) (Report, error) {
 	report, err := d.apply(ctx, p)
 	if err == nil {
-		d.before.Store(0) // the kernel may give the port to another program
+		d.before.Store(nil) // the kernel may give the port to another program
 	}
 	return report, d.trust(err)
 }
@@ -164,8 +164,9 @@ func (d *Datapath) renew() error {
 	if err := d.conn.Renew(); err != nil {
 		return err
 	}
-	d.before.Store(d.port.Load())
-	d.port.Store(d.conn.PortID())
+	ports := d.conn.Ports()
+	d.before.Store(d.ports.Load())
+	d.ports.Store(&ports)
 	d.stale = false
 	return nil
 }

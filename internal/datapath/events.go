@@ -24,7 +24,7 @@ type events struct {
 	denied wake.Signal // the same for denied connections
 	// The netlink ports of our nftables connection and of the one before: a notification of our last change
 	// may arrive after we reconnected.
-	port, before atomic.Uint32
+	ports, before atomic.Pointer[nft.Ports]
 
 	mu      sync.Mutex // guards the fields below
 	pending nft.Notice
@@ -32,14 +32,15 @@ type events struct {
 	look    *time.Timer // set while a check for missing objects is due
 }
 
-func (e *events) init(port uint32) {
+func (e *events) init(ports nft.Ports) {
 	e.wake, e.denied = wake.New(), wake.New()
-	e.port.Store(port)
+	e.ports.Store(&ports)
 }
 
 // own reports whether that netlink port is one of ours.
 func (e *events) own(port uint32) bool {
-	return port != 0 && (port == e.port.Load() || port == e.before.Load())
+	now, before := e.ports.Load(), e.before.Load()
+	return now.Has(port) || before != nil && before.Has(port)
 }
 
 // Changed receives after a change of the kernel that Apply has to process.

@@ -26,7 +26,7 @@ type Conn struct {
 	lister *lister // shared with what Of returns
 	id     TableID
 	table  *nftables.Table
-	portID uint32
+	ports  Ports
 	batch  int    // elements of one transaction
 	taken  *Tally // transactions, shared with what Of returns
 }
@@ -104,7 +104,7 @@ func (c *Conn) dial() error {
 	if err != nil {
 		return errors.Join(err, nl.CloseLasting())
 	}
-	c.nl, c.lister, c.portID = nl, l, port
+	c.nl, c.lister, c.ports = nl, l, Ports{port, l.portID}
 	return nil
 }
 
@@ -158,8 +158,15 @@ func (c *Conn) OthersSince(m Mark) (others bool, now Mark, err error) {
 	return others, now, nil
 }
 
-// PortID distinguishes our changes from those of others in notifications.
-func (c *Conn) PortID() uint32 { return c.portID }
+// Ports are the netlink ports of a connection: changes that come from them are its own.
+type Ports [2]uint32
+
+// Has reports whether a change came from one of the ports.
+func (p Ports) Has(port uint32) bool { return port != 0 && slices.Contains(p[:], port) }
+
+// Ports distinguish our changes from those of others in notifications. Changes that add sets with a description
+// come from another port than the rest.
+func (c *Conn) Ports() Ports { return c.ports }
 
 // Generation returns the kernel's counter of committed transactions of all programs.
 func (c *Conn) Generation() (uint32, error) {

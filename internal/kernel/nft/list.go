@@ -4,6 +4,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"syscall"
 
@@ -20,6 +21,7 @@ type lister struct {
 	nl     *netlink.Conn
 	raw    syscall.RawConn
 	buffer []byte
+	portID uint32
 }
 
 // listBuffer is the size of the receive buffer. The kernel uses up to 32 KiB.
@@ -38,7 +40,23 @@ func openLister(netns int) (*lister, error) {
 		_ = nl.Close()
 		return nil, fmt.Errorf("connecting to nftables for listings: %w", err)
 	}
-	return &lister{nl: nl, raw: raw}, nil
+	port, err := portOf(raw)
+	if err != nil {
+		_ = nl.Close()
+		return nil, fmt.Errorf("asking for the netlink port of listings: %w", err)
+	}
+	return &lister{nl: nl, raw: raw, portID: port}, nil
+}
+
+// portOf returns the netlink port of a socket.
+func portOf(raw syscall.RawConn) (port uint32, err error) {
+	failed := raw.Control(func(fd uintptr) {
+		var at unix.Sockaddr
+		if at, err = unix.Getsockname(int(fd)); err == nil {
+			port = at.(*unix.SockaddrNetlink).Pid //nolint:forcetypeassert // of a netlink socket
+		}
+	})
+	return port, errors.Join(failed, err)
 }
 
 // counts returns the number of elements of each set of a table, by name. Sets are missing if the kernel

@@ -19,8 +19,8 @@ import (
 
 // events collect other programs' changes of our tables between two Applys.
 type events struct {
-	wake  wake.Signal                       // holds at most one wake-up
-	ports [len(inet.Families)]atomic.Uint32 // of our nftables connections
+	wake  wake.Signal                                   // holds at most one wake-up
+	ports [len(inet.Families)]atomic.Pointer[nft.Ports] // of our nftables connections
 
 	mu      sync.Mutex // guards pending
 	pending nft.Notice
@@ -28,13 +28,13 @@ type events struct {
 
 func (e *events) init() { e.wake = wake.New() }
 
-// mine notes the netlink port of a family's connection.
-func (e *events) mine(family int, port uint32) { e.ports[family].Store(port) }
+// mine notes the netlink ports of a family's connection.
+func (e *events) mine(family int, ports nft.Ports) { e.ports[family].Store(&ports) }
 
 // own reports whether that netlink port is one of ours.
 func (e *events) own(port uint32) bool {
 	for i := range e.ports {
-		if port != 0 && port == e.ports[i].Load() {
+		if p := e.ports[i].Load(); p != nil && p.Has(port) {
 			return true
 		}
 	}

@@ -105,7 +105,7 @@ func Open(settings ruleset.Settings, tally *nft.Tally, log *slog.Logger) (*Table
 		}
 		conn.CountIn(tally)
 		t.families[i] = &table{conn: conn}
-		t.mine(i, conn.PortID())
+		t.mine(i, conn.Ports())
 	}
 	entries, err := conntrack.Open()
 	if err != nil {
@@ -211,7 +211,7 @@ func (t *Tables) renew() error {
 		if err := f.conn.Renew(); err != nil {
 			return err
 		}
-		t.mine(i, f.conn.PortID())
+		t.mine(i, f.conn.Ports())
 		f.broken = false
 	}
 	if !t.failed {
