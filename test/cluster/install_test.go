@@ -37,7 +37,7 @@ func TestTheManifestInstallsPodwallAndItGoesAgain(t *testing.T) {
 		t.Skipf("run `make image`: %v", err)
 	}
 	ctx := t.Context()
-	c := start(t, cluster.Options{})
+	c := start(t, cluster.Options{Nodes: 2})
 	k := newConsole(t, c)
 	k.load(image)
 	pods := cast(t, c)
@@ -61,6 +61,7 @@ func TestTheManifestInstallsPodwallAndItGoesAgain(t *testing.T) {
 	wantReached(t, c, pods["foe"], pods["web"], false)
 	showsDenied(t, c, k, pods)
 	probes(t, c, k, pods)
+	showsPage(t, c, pods)
 	k.save()
 	uninstall(t, c, k, before)
 	late, err := c.Run(ctx, cluster.PodSpec("shop", "late", c.Nodes()[0].Name, "netexec", fmt.Sprint("--http-port=", port)))
