@@ -35,11 +35,9 @@ func (l *liveProbe) bind(cmd *cobra.Command) {
 	l.pause = askPod
 	f := cmd.Flags()
 	f.BoolVar(&l.allowed, "ephemeral", false, "let --probe add an ephemeral container to the source pod, which "+
-		"stays in the "+
-		"pod's spec until the pod ends")
+		"stays in the pod's spec until the pod ends")
 	f.StringVar(&l.image, "probe-image", "", "`IMAGE` of that container, with podwall-agent of this release; by "+
-		"default that "+
-		"of the agent on the pod's node")
+		"default that of the agent on the pod's node")
 	f.DurationVar(&l.patience, "probe-timeout", time.Minute, "`TIME` that the container may take to start and to end")
 }
 

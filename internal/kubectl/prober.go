@@ -45,8 +45,7 @@ type prober struct {
 func (p *prober) run(ctx context.Context, pod *corev1.Pod, c *corev1.EphemeralContainer) (string, error) {
 	key := keyOf(pod)
 	p.say(fmt.Sprintf("adding the ephemeral container %s to pod %s, with the image %s: it stays in the pod's spec "+
-		"until the "+
-		"pod ends", c.Name, key, c.Image))
+		"until the pod ends", c.Name, key, c.Image))
 	if err := p.client.addContainer(ctx, key, pod.UID, c); err != nil {
 		if ctx.Err() != nil {
 			return "", fmt.Errorf("interrupted while the container %s was added to pod %s: look whether it is in "+
@@ -67,13 +66,11 @@ func notAdded(key cluster.Key, err error) error {
 	switch {
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "ephemeralcontainers\" in API group"):
 		return fmt.Errorf("no right to patch pods/ephemeralcontainers in %s: ask for the right (docs/kubectl.md has "+
-			"the role), or "+
-			"leave --probe out: %w", key.Namespace, err)
+			"the role), or leave --probe out: %w", key.Namespace, err)
 	case apierrors.IsForbidden(err):
 		return fmt.Errorf("admission refuses the probe container in pod %s: it asks for no right at all, so what is "+
-			"refused is "+
-			"the image, or the pod as it is (PodSecurity checks its other containers again): name another image with "+
-			"--probe-image, or another pod as the source: %w", key, err)
+			"refused is the image, or the pod as it is (PodSecurity checks its other containers again): name another "+
+			"image with --probe-image, or another pod as the source: %w", key, err)
 	case apierrors.IsConflict(err), apierrors.IsInvalid(err) && strings.Contains(err.Error(), "metadata.uid"):
 		return fmt.Errorf("pod %s was replaced by another of this name meanwhile: ask again: %w", key, err)
 	case apierrors.IsNotFound(err):
@@ -112,8 +109,7 @@ func (p *prober) await(ctx context.Context, pod *corev1.Pod, name string) (*core
 				"%w", ctx.Err())
 		case bounded.Err() != nil:
 			return nil, fmt.Errorf("it has not ended within %s (%s): see kubectl describe pod -n %s %s, or wait "+
-				"longer with "+
-				"--probe-timeout", p.patience, cmp.Or(last, seen), pod.Namespace, pod.Name)
+				"longer with --probe-timeout", p.patience, cmp.Or(last, seen), pod.Namespace, pod.Name)
 		case seen != state || time.Since(said) >= sayAgain:
 			p.say(fmt.Sprintf("%s after %d s: %s", name, int(time.Since(begun).Seconds()), seen))
 			state, said = seen, time.Now()

@@ -35,8 +35,7 @@ func (sc *scene) sendings(ways []path) (*cluster.Pod, []sending, error) {
 				way.egress.Src)
 		case pod != nil && pod != from:
 			return nil, nil, fmt.Errorf("--probe adds a container to one pod, and the source means several that "+
-				"differ, such as "+
-				"%s and %s: name one of them", pod.Key, from.Key)
+				"differ, such as %s and %s: name one of them", pod.Key, from.Key)
 		}
 		pod = from
 		a, err := sc.answer(way)
@@ -50,8 +49,7 @@ func (sc *scene) sendings(ways []path) (*cluster.Pod, []sending, error) {
 	}
 	if len(list) > connect.MaxTargets {
 		return nil, nil, fmt.Errorf("these are %d packets, and --probe sends %d at most: name a pod as the "+
-			"destination, or one "+
-			"family with --ip-family", len(list), connect.MaxTargets)
+			"destination, or one family with --ip-family", len(list), connect.MaxTargets)
 	}
 	return pod, list, nil
 }
