@@ -62,21 +62,14 @@ func (w *world) rush(ctx context.Context, cfg Config, f *figures) error {
 	return w.allBack(ctx, min(n, w.size.Services))
 }
 
-// allBack gives the first Services their endpoints again. A proxy has them when it has a change that came later.
+// allBack gives the first Services their endpoints again.
 func (w *world) allBack(ctx context.Context, services int) error {
 	for i := range services {
 		if _, err := w.api.Put(w.size.slice(i, w.size.endpoints())); err != nil {
 			return err
 		}
 	}
-	_, seen, err := w.replace(services - 1)
-	if err != nil {
-		return err
-	}
-	if _, err := w.await(ctx, seen); err != nil {
-		return err
-	}
-	return w.putBack(ctx, services-1)
+	return w.settle(ctx)
 }
 
 // restart ends the program, replaces an endpoint, and starts it again.
