@@ -230,10 +230,12 @@ func TestTimeoutsThatTheKernelDoesNotTake(t *testing.T) {
 
 // A flag for IPVS where it does not choose is no error, as in a command line that kube-router has.
 func TestTimeoutsWithoutIPVSAreNotNeeded(t *testing.T) {
+	const noProxy = "not needed: it configures the service proxy, which does not run here"
+	const noIPVS = "not needed: it configures IPVS, and --service-proxy-backend is nftables"
 	for args, want := range map[string]string{
-		"--service-tcp-timeout=2h":                                                  "not needed: it configures the service proxy, which does not run here",
-		"--service-tcp-timeout=2h --run-service-proxy":                              "not needed: it configures IPVS, and --service-proxy-backend is nftables",
-		"--service-udp-timeout=2h --run-service-proxy":                              "not needed: it configures IPVS, and --service-proxy-backend is nftables",
+		"--service-tcp-timeout=2h":                                                  noProxy,
+		"--service-tcp-timeout=2h --run-service-proxy":                              noIPVS,
+		"--service-udp-timeout=2h --run-service-proxy":                              noIPVS,
 		"--service-tcp-timeout=2h --run-service-proxy --service-proxy-backend=ipvs": "",
 	} {
 		_, notices, err := Parse(strings.Fields(args), node1, io.Discard)

@@ -38,7 +38,7 @@ func (t Target) String() string { return t.Protocol.String() + "/" + t.To.String
 // check says why nothing can be sent to a target.
 func (t Target) check() error {
 	switch a := t.To.Addr(); {
-	case !slices.Contains([]inet.Protocol{inet.TCP, inet.UDP, inet.SCTP}, t.Protocol):
+	case !t.Protocol.HasPorts():
 		return fmt.Errorf("%s has ports for no probe; write tcp, udp or sctp", t.Protocol)
 	case !t.To.IsValid() || t.To.Port() == 0:
 		return fmt.Errorf("%q has no address and port; write for example tcp/10.0.0.5:80", t)
@@ -155,9 +155,7 @@ type Report struct {
 // Line returns the report as one line of JSON.
 func (r Report) Line() ([]byte, error) {
 	r.Schema = Schema
-	if len(r.Detail) > maxDetail {
-		r.Detail = strings.ToValidUTF8(r.Detail[:maxDetail], "")
-	}
+	r.bound()
 	line, err := json.Marshal(r)
 	if err != nil {
 		return nil, fmt.Errorf("writing the answers: %w", err)
@@ -185,8 +183,13 @@ func ReadReport(text string, targets int) (r Report, err error) {
 			return Report{}, fmt.Errorf("%w: %q is no answer", ErrNoReport, o)
 		}
 	}
+	r.bound()
+	return r, nil
+}
+
+// bound cuts a long detail.
+func (r *Report) bound() {
 	if len(r.Detail) > maxDetail {
 		r.Detail = strings.ToValidUTF8(r.Detail[:maxDetail], "")
 	}
-	return r, nil
 }

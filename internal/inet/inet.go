@@ -36,6 +36,9 @@ func (p Protocol) String() string {
 	return fmt.Sprintf("%d", uint8(p))
 }
 
+// HasPorts reports whether packets of the protocol have ports: TCP, UDP and SCTP.
+func (p Protocol) HasPorts() bool { return p == TCP || p == UDP || p == SCTP }
+
 // Family is an IP family.
 type Family uint8
 

@@ -139,14 +139,18 @@ func (sc *scene) answer(way path) (answer, error) {
 		e.Flow.Dst, e.Dst, e.Flow.Port = way.ingress.Dst, there.Dst, way.ingress.Port
 		e.Ingress, e.Allowed = there.Ingress, e.Egress.Allowed() && there.Ingress.Allowed()
 	}
-	family := "IPv4"
-	if e.Dst.Is6() {
-		family = "IPv6"
-	}
-	return answer{Families: []string{family}, Source: e.Flow.Src.String(), Destination: e.Flow.Dst.String(),
+	return answer{Families: []string{familyName(e.Dst)}, Source: e.Flow.Src.String(), Destination: e.Flow.Dst.String(),
 		SourceAddress: e.Src, DestinationAddress: e.Dst, Protocol: e.Flow.Protocol.String(), Port: e.Flow.Port,
 		Via: way.via, Allowed: e.Allowed, Egress: e.Egress, Ingress: e.Ingress,
 		explanation: e, translated: way.ingress != way.egress}, nil
+}
+
+// familyName is the name of an address's family in answers.
+func familyName(a netip.Addr) string {
+	if a.Is6() {
+		return "IPv6"
+	}
+	return "IPv4"
 }
 
 func (sc *scene) paths(ctx context.Context, src, dst target, p port) ([]path, error) {

@@ -156,10 +156,8 @@ func (e *explainCommand) sendOne(ctx context.Context, program string, a answer) 
 
 // verdict reads the packet of an answer out of the lab's report.
 func (r *labReport) verdict(a answer) probedPath {
-	p := probedPath{Source: a.Source, Destination: a.Destination, Family: "IPv4", Verdict: isUnknown}
-	if a.DestinationAddress.Is6() {
-		p.Family = "IPv6"
-	}
+	p := probedPath{Source: a.Source, Destination: a.Destination, Family: familyName(a.DestinationAddress),
+		Verdict: isUnknown}
 	src, dst := slices.Index(r.Endpoints, a.Source), slices.Index(r.Endpoints, a.Destination)
 	for _, probe := range r.Probes {
 		if !strings.EqualFold(probe.Family, p.Family) || src < 0 || dst < 0 || src >= len(probe.After) ||

@@ -42,7 +42,7 @@ func (sc *scene) sendings(ways []path) (*cluster.Pod, []sending, error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		if !slices.Contains([]inet.Protocol{inet.TCP, inet.UDP, inet.SCTP}, way.egress.Protocol) {
+		if !way.egress.Protocol.HasPorts() {
 			return nil, nil, fmt.Errorf("--probe sends TCP, UDP and SCTP, not %s", a.Protocol)
 		}
 		list = add(list, a, way)
@@ -100,11 +100,8 @@ func compare(list []sending, r connect.Report) *probe {
 }
 
 func (s sending) compare(o connect.Outcome, r connect.Report) probedPath {
-	p := probedPath{Source: s.source, Destination: s.destination, Family: "IPv4", Verdict: isUnknown,
-		Protocol: s.target.Protocol.String(), Address: s.target.To.String(), Answer: o}
-	if s.target.To.Addr().Is6() {
-		p.Family = "IPv6"
-	}
+	p := probedPath{Source: s.source, Destination: s.destination, Family: familyName(s.target.To.Addr()),
+		Verdict: isUnknown, Protocol: s.target.Protocol.String(), Address: s.target.To.String(), Answer: o}
 	end := ""
 	switch o.Verdict(s.target.Protocol) {
 	case connect.Arrived:

@@ -149,7 +149,8 @@ func showsPage(t *testing.T, c *cluster.Cluster, pods map[string]*cluster.Pod) {
 	}
 	f, _ := p.awaitFlow(last, fmt.Sprintf("%d/tcp on %s", closed, c.Nodes()[0].Name))
 	want := liveFlow{Source: "pod/shop/foe", Destination: fmt.Sprintf("pod/shop/web:%d/tcp", closed)}
-	if f.Source != want.Source || f.Destination != want.Destination || !strings.Contains(f.Reason, "no ingress rule of shop/web allows it") {
+	if f.Source != want.Source || f.Destination != want.Destination ||
+		!strings.Contains(f.Reason, "no ingress rule of shop/web allows it") {
 		t.Errorf("the flow on the page: %+v, want %+v", f, want)
 	}
 	var why struct {

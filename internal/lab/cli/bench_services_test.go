@@ -24,7 +24,8 @@ func TestBenchServicesMeasuresEveryProxy(t *testing.T) {
 		t.Skip(err)
 	}
 	dir := t.TempDir()
-	status, out, stderr := commandLine(t, withAgentFlag("bench", "services", "--quick", "--rounds", "1", "--sizes", "10x2,20x2,10x3-ipv6-bridge",
+	status, out, stderr := commandLine(t, withAgentFlag("bench", "services", "--quick", "--rounds", "1",
+		"--sizes", "10x2,20x2,10x3-ipv6-bridge",
 		"-o", "json", "--out", dir, "--kube-proxy", proxy)...)
 	if status != 0 {
 		t.Fatalf("exit status %d\n%s", status, stderr)

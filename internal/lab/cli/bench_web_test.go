@@ -86,7 +86,8 @@ func TestBenchWebMeasuresEverySettingAndWritesAWholeReport(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkWebRows(t, r.Rows)
-	if len(r.Plots) != 2 || r.Plots[0].Name != "web-40" || r.Plots[1].Name != "web-80" || len(r.Plots[0].Lines) != 5 || len(r.Plots[0].Lines[0].Points) != 2 {
+	if len(r.Plots) != 2 || r.Plots[0].Name != "web-40" || r.Plots[1].Name != "web-80" ||
+		len(r.Plots[0].Lines) != 5 || len(r.Plots[0].Lines[0].Points) != 2 {
 		t.Errorf("plots %+v, want two with a line for each of 5 settings, and 2 points", r.Plots)
 	}
 	if text := strings.Join(r.Notes, " "); strings.Contains(text, "did not enforce") || !strings.Contains(text, "above 1 where something is lost") {
@@ -120,7 +121,8 @@ func checkWebRows(t *testing.T, rows []bench.Row) {
 		if row.Value.Median <= 0 {
 			t.Errorf("%s, %s: %v %s, want some", row.Section, row.Name, row.Value.Median, row.Unit)
 		}
-		if (row.Ratio == nil) != (row.Name == settings[0]) || (row.Bar != nil) != (strings.HasPrefix(row.Name, "podwall") && strings.HasPrefix(row.Section, "CPU of nginx") && strings.HasSuffix(row.Section, "all requests")) {
+		if (row.Ratio == nil) != (row.Name == settings[0]) ||
+			(row.Bar != nil) != (strings.HasPrefix(row.Name, "podwall") && strings.HasPrefix(row.Section, "CPU of nginx") && strings.HasSuffix(row.Section, "all requests")) {
 			t.Errorf("%s, %s: ratio %v, bar %v", row.Section, row.Name, row.Ratio, row.Bar)
 		}
 	}

@@ -24,7 +24,8 @@ func TestSizesAreRead(t *testing.T) {
 			t.Errorf("%s is %v, %v", text, s, err)
 		}
 	}
-	for _, bad := range []string{"", "10x2-", "10x2-ipv4", "10x2-bridge-ipv6", "10x2-ipv6bridge", "1000", "x2", "1000x", "2x2", "10x0", "10x201", "60001x2", "1000x2x3", "10 x 2"} {
+	for _, bad := range []string{"", "10x2-", "10x2-ipv4", "10x2-bridge-ipv6", "10x2-ipv6bridge",
+		"1000", "x2", "1000x", "2x2", "10x0", "10x201", "60001x2", "1000x2x3", "10 x 2"} {
 		if s, err := ParseSize(bad); err == nil || !strings.Contains(err.Error(), "SERVICESxENDPOINTS") {
 			t.Errorf("%q is %v, %v", bad, s, err)
 		}
