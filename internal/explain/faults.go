@@ -54,7 +54,7 @@ func other(d program.Direction) program.Direction {
 // correct the first policy with a fault, else a rule.
 func (c *Cluster) noRules(d program.Direction, isolating []*cluster.Policy) string {
 	for _, p := range isolating {
-		fields := c.faulty(p, func(field string) bool { return !under(field, "spec."+other(d).String()) })
+		fields := c.faulty(p.Key, func(field string) bool { return !under(field, "spec."+other(d).String()) })
 		if len(fields) > 0 {
 			return line("correct %s of %s", strings.Join(fields, " and "), p.Key)
 		}
@@ -63,8 +63,8 @@ func (c *Cluster) noRules(d program.Direction, isolating []*cluster.Policy) stri
 }
 
 // faulty returns the fields of a policy that were not understood.
-func (c *Cluster) faulty(p *cluster.Policy, bears func(field string) bool) (fields []string) {
-	for _, f := range c.reported[p.Key] {
+func (c *Cluster) faulty(policy cluster.Key, bears func(field string) bool) (fields []string) {
+	for _, f := range c.reported[policy] {
 		if f.Severity == cluster.Error && f.Field != "" && bears(f.Field) && !slices.Contains(fields, f.Field) {
 			fields = append(fields, f.Field)
 		}
@@ -72,13 +72,31 @@ func (c *Cluster) faulty(p *cluster.Policy, bears func(field string) bool) (fiel
 	return fields
 }
 
+// Fault returns the field of a policy that was not understood and that bears on a side, "egress" or
+// "ingress": the first below the path of a rule if there is one, else the first of all. It is empty if
+// the policy was understood whole.
+func (c *Cluster) Fault(policy cluster.Key, side, rule string) string {
+	otherSide := "spec.ingress"
+	if side == "ingress" {
+		otherSide = "spec.egress"
+	}
+	fields := c.faulty(policy, func(f string) bool { return !under(f, otherSide) })
+	if i := slices.IndexFunc(fields, func(f string) bool { return rule != "" && under(f, rule) }); i >= 0 {
+		return fields[i]
+	}
+	if len(fields) == 0 {
+		return ""
+	}
+	return fields[0]
+}
+
 // corrected adds the faults of a half that the flow does not meet, and proposes to correct
 // them. Field is that of the half, as in spec.ingress[0].from. In a half of which nothing
 // was understood the fault may be one level higher: a field of the rule.
 func (c *Cluster) corrected(h half, p *cluster.Policy, rule, field string) half {
-	fields := c.faulty(p, func(f string) bool { return under(f, field) })
+	fields := c.faulty(p.Key, func(f string) bool { return under(f, field) })
 	if len(fields) == 0 && h.empty {
-		fields = c.faulty(p, func(f string) bool { return under(f, rule) })
+		fields = c.faulty(p.Key, func(f string) bool { return under(f, rule) })
 	}
 	if !h.matches && len(fields) > 0 {
 		h.change = "correct " + plain(strings.Join(fields, " and "))

@@ -181,6 +181,7 @@ func (sc *scene) apply(from manifest.From) (*scene, error) {
 	next := newScene(snap, sc.nodes)
 	next.workload, next.fronts, next.namespace = sc.workload, sc.fronts, sc.namespace
 	next.found = slices.Concat(found, slices.DeleteFunc(loaded.Diagnostics, complete.IsUnused))
+	next.answers.Report(next.found)
 	next.asWritten = loaded.AsWritten() && !slices.ContainsFunc(found, isError)
 	for _, p := range loaded.Pods {
 		if now := next.answers.Pod(p.Key); now != nil && len(now.IPs) == 0 {

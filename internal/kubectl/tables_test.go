@@ -102,6 +102,40 @@ func TestTwoStatesOfFiles(t *testing.T) {
 	}
 }
 
+// Where a policy closes a flow, diff names what of the policy was not understood, with added objects too.
+func TestWhatWasNotUnderstoodIsACause(t *testing.T) {
+	const allows = `{podSelector: {matchLabels: {app: a}}, egress: [{too: []}], policyTypes: [Ingress, Egress],
+		ingress: [{ports: [{port: 0}]}, {from: [{podSelector: {matchLabels: {app: b}}}]}]}`
+	pods := podNamed("a", "") + podNamed("b", "")
+	right := strings.ReplaceAll(allows, "egress: [{too: []}]", "egress: [{}]")
+	wrong := strings.ReplaceAll(right, "from:", "form:")
+	for name, tt := range map[string]struct {
+		before, after string
+		want          []string
+	}{
+		"of the rule that allowed": {right, wrong, []string{"ingress: shop/p spec.ingress[1] allowed it before",
+			"ingress: shop/p spec.ingress[1].form was not understood"}},
+		"of a policy that isolates": {"{podSelector: {matchLabels: {app: free}}}", allows,
+			[]string{"ingress: shop/p isolates", "ingress: shop/p spec.ingress[0].ports[0].port was not understood",
+				"egress: shop/p isolates", "egress: shop/p spec.egress[0].too was not understood"}},
+	} {
+		base, next := file(t, pods+policyNamed("p", tt.before)), policyNamed("p", tt.after)
+		_, whole, _ := commandLine(t, "diff", base, file(t, pods+next))
+		_, added, _ := commandLine(t, "diff", "-f", base, file(t, next))
+		for _, out := range []string{whole, added} {
+			for _, want := range tt.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("%s: no %q in\n%s", name, want, out)
+				}
+			}
+		}
+	}
+	status, out, _ := commandLine(t, "diff", file(t, pods+policyNamed("p", wrong)), file(t, pods))
+	if status == statusUsage || strings.Contains(out, "understood") {
+		t.Errorf("status %d: a policy that is gone closes nothing\n%s", status, out)
+	}
+}
+
 // Objects that are added replace those of their name: a namespace that is only mentioned
 // keeps its labels, and a pod its address.
 func TestWhatAppliedObjectsReplace(t *testing.T) {

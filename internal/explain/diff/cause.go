@@ -18,7 +18,7 @@ type Cause struct {
 	// What says what the policy or the rule does, or does not any more.
 	What   What        `json:"what"`
 	Policy cluster.Key `json:"policy,omitzero"`
-	// Path is the field of the rule; empty for a policy.
+	// Path is the field of the rule, or the one that was not understood; empty for a policy.
 	Path string `json:"path,omitempty"`
 }
 
@@ -34,6 +34,9 @@ const (
 	Contested     What = "another pod has the same address"
 	Uncontested   What = "no other pod has the address any more"
 	NotInForce    What = "allows it and is not in force"
+	// NotUnderstood is said beside another cause, with the first field of its policy that the reader of the
+	// objects did not understand.
+	NotUnderstood What = "was not understood"
 )
 
 // String returns a line for people.
@@ -66,7 +69,23 @@ func (c *comparer) because(family, port int, src, dst *end, opens bool) (list []
 	if !ingress {
 		list = append(list, c.sideCauses("ingress", dst, opens, ingressOf, both)...)
 	}
+	if !opens {
+		list = append(list, c.faults(list)...)
+	}
 	return list, nil
+}
+
+// faults are the parts of policies that were not understood in the new state, where such a policy closes
+// a flow.
+func (c *comparer) faults(causes []Cause) (list []Cause) {
+	for _, cause := range causes {
+		field := c.states[now].Answers.Fault(cause.Policy, cause.Side, cause.Path)
+		fault := Cause{Side: cause.Side, What: NotUnderstood, Policy: cause.Policy, Path: field}
+		if field != "" && !slices.Contains(list, fault) {
+			list = append(list, fault)
+		}
+	}
+	return list
 }
 
 func egressOf(e *explain.Explanation) explain.Side  { return e.Egress }
