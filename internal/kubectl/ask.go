@@ -32,8 +32,7 @@ type answer struct {
 	Ingress  explain.Side `json:"ingress"`
 
 	explanation *explain.Explanation
-	// translated is true if the two sides see different flows.
-	translated bool
+	way         path
 }
 
 // same reports whether two answers differ in nothing but the family of the addresses.
@@ -52,6 +51,9 @@ type path struct {
 	entry     netip.AddrPort
 	entryName string
 }
+
+// translated reports whether the two sides see different flows.
+func (way path) translated() bool { return way.ingress != way.egress }
 
 // ask returns the answers to SRC DST[:PORT]: one for each family that both ends have and
 // each pod of a Service; equal ones of two families are one. It ends early, with the error of ctx,
@@ -104,8 +106,14 @@ func (sc *scene) ways(ctx context.Context, source, destination string, most int)
 	return paths, nil
 }
 
-// judge returns the answers about paths.
+// judge returns the answers about paths; equal ones of two families are one.
 func (sc *scene) judge(ctx context.Context, ways []path) ([]answer, error) {
+	list, err := sc.each(ctx, ways)
+	return merged(list), err
+}
+
+// each returns the answer about each path.
+func (sc *scene) each(ctx context.Context, ways []path) ([]answer, error) {
 	var list []answer
 	for _, way := range ways {
 		if err := ctx.Err(); err != nil {
@@ -115,15 +123,23 @@ func (sc *scene) judge(ctx context.Context, ways []path) ([]answer, error) {
 		if err != nil {
 			return nil, err
 		}
-		if i := slices.IndexFunc(list, a.same); i >= 0 {
-			if !slices.Contains(list[i].Families, a.Families[0]) {
-				list[i].Families = append(list[i].Families, a.Families...)
-			}
-			continue
-		}
 		list = append(list, a)
 	}
 	return list, nil
+}
+
+// merged returns answers in which equal ones of two families are one.
+func merged(each []answer) (list []answer) {
+	for _, a := range each {
+		i := slices.IndexFunc(list, a.same)
+		switch {
+		case i < 0:
+			list = append(list, a)
+		case !slices.Contains(list[i].Families, a.Families[0]):
+			list[i].Families = slices.Concat(list[i].Families, a.Families)
+		}
+	}
+	return list
 }
 
 func (sc *scene) answer(way path) (answer, error) {
@@ -131,7 +147,7 @@ func (sc *scene) answer(way path) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if way.ingress != way.egress {
+	if way.translated() {
 		there, err := sc.answers.Explain(way.ingress)
 		if err != nil {
 			return answer{}, err
@@ -142,7 +158,7 @@ func (sc *scene) answer(way path) (answer, error) {
 	return answer{Families: []string{familyName(e.Dst)}, Source: e.Flow.Src.String(), Destination: e.Flow.Dst.String(),
 		SourceAddress: e.Src, DestinationAddress: e.Dst, Protocol: e.Flow.Protocol.String(), Port: e.Flow.Port,
 		Via: way.via, Allowed: e.Allowed, Egress: e.Egress, Ingress: e.Ingress,
-		explanation: e, translated: way.ingress != way.egress}, nil
+		explanation: e, way: way}, nil
 }
 
 // familyName is the name of an address's family in answers.

@@ -134,16 +134,16 @@ func (e *explainCommand) flow(ctx context.Context, sc *scene, src, dst string) (
 	if err != nil {
 		return nil, err
 	}
-	answers, err := sc.judge(ctx, ways)
+	answers, err := sc.each(ctx, ways)
 	if err != nil {
 		return nil, err
 	}
-	report := flowReportOf(answers)
+	report := flowReportOf(merged(answers))
 	switch {
 	case e.probe && e.source.files():
 		report.Probe, err = e.send(ctx, sc, report.Answers)
 	case e.probe:
-		report.Probe, err = e.sendLive(ctx, sc, ways)
+		report.Probe, err = e.sendLive(ctx, sc, answers)
 	}
 	return report, err
 }

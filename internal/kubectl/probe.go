@@ -64,8 +64,7 @@ func (p *probe) String() string {
 			agrees = "NOT as explained"
 		}
 		list = append(list, fmt.Sprintf("probe: %s to %s, %s: the packet %s, %s", path.Source, path.Destination,
-			path.Family,
-			path.Verdict, agrees))
+			path.Family, path.Verdict, agrees))
 	}
 	return strings.Join(list, "\n")
 }
@@ -93,9 +92,9 @@ func (e *explainCommand) send(ctx context.Context, sc *scene, answers []answer) 
 
 // canProbe refuses what the lab has no end for.
 func (sc *scene) canProbe(a answer) error {
-	if a.translated {
-		return errors.New("--probe does not send through node ports: the node's own address would have to be " +
-			"the source")
+	if a.way.translated() {
+		return errors.New("--probe with -f does not send where a node puts its own address in the place of the " +
+			"client's, as through node ports and external addresses")
 	}
 	for _, name := range []string{a.Source, a.Destination} {
 		if strings.HasPrefix(name, "node/") {

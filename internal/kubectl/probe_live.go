@@ -60,10 +60,8 @@ func (e *explainCommand) check(args []string) error {
 		return nil
 	case !e.live.allowed:
 		return errors.New("--probe on a cluster changes the source pod: it adds an ephemeral container that sends " +
-			"the packets, " +
-			"and that stays in the pod's spec until the pod ends. If you want that, add --ephemeral. To send in " +
-			"network " +
-			"namespaces of this machine instead: " +
+			"the packets, and that stays in the pod's spec until the pod ends. If you want that, add --ephemeral. " +
+			"To send in network namespaces of this machine instead: " +
 			"kubectl get ns,nodes,pods,netpol,svc -A -o yaml | kubectl podwall explain -f - SRC DST:PORT --probe")
 	case dst == outside:
 		return errors.New("--probe on a cluster sends to real addresses: name one instead of outside")
@@ -73,9 +71,9 @@ func (e *explainCommand) check(args []string) error {
 	return nil
 }
 
-// sendLive has a container in the source pod send a packet on each path.
-func (e *explainCommand) sendLive(ctx context.Context, sc *scene, ways []path) (*probe, error) {
-	source, list, err := sc.sendings(ways)
+// sendLive has a container in the source pod send a packet on the path of each answer.
+func (e *explainCommand) sendLive(ctx context.Context, sc *scene, answers []answer) (*probe, error) {
+	source, list, err := sc.sendings(answers)
 	if err != nil {
 		return nil, err
 	}
@@ -97,8 +95,7 @@ func (e *explainCommand) sendLive(ctx context.Context, sc *scene, ways []path) (
 	}
 	if image == "" {
 		return nil, fmt.Errorf("no agent is known on node %s, where pod %s is, so that no image is: name one that has "+
-			"podwall-agent with --probe-image, or podwall's namespace with "+
-			"--agents-namespace", pod.Spec.NodeName, source.Key)
+			"podwall-agent with --probe-image, or podwall's namespace with --agents-namespace", pod.Spec.NodeName, source.Key)
 	}
 	c := probeContainer(image, list)
 	run := prober{client: e.live.client, say: e.source.say, patience: e.live.patience, pause: e.live.pause}
@@ -109,10 +106,8 @@ func (e *explainCommand) sendLive(ctx context.Context, sc *scene, ways []path) (
 	r, err := connect.ReadReport(message, len(list))
 	if err != nil {
 		return nil, fmt.Errorf("container %s of pod %s says %q: %w; it may be cut where a pod has had many "+
-			"containers, and an "+
-			"image without podwall-agent of this release has none: name another pod, or an image with "+
-			"--probe-image", c.Name,
-			source.Key, shortened(message), err)
+			"containers, and an image without podwall-agent of this release has none: name another pod, or an "+
+			"image with --probe-image", c.Name, source.Key, shortened(message), err)
 	}
 	p := compare(list, r)
 	p.Pod, p.Container = source.Key.String(), c.Name
@@ -133,22 +128,19 @@ func notRead(key cluster.Key, err error) error {
 // canHost says why a pod can have no probe, as the end of a sentence about it; explained is what the
 // explanation is about.
 func canHost(p *corev1.Pod, explained *cluster.Pod) error {
-	const another = "name another pod as the source"
 	switch {
 	case explained.UID != "" && string(p.UID) != explained.UID:
 		return errors.New("was replaced by another of this name meanwhile: ask again")
 	case p.Spec.HostNetwork:
-		return errors.New("is on the network of its node: policies do not hold for it; " + another)
-	case p.DeletionTimestamp != nil:
-		return errors.New("is terminating, and starts no container any more; " + another)
-	case p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed:
-		return fmt.Errorf("has ended (%s); %s", p.Status.Phase, another)
+		return errors.New("is on the network of its node: policies do not hold for it; " + nameAnother)
+	case ends(p) != "":
+		return errors.New(ends(p) + "; " + nameAnother)
 	case p.Spec.NodeName == "" || len(p.Status.PodIPs) == 0:
 		return errors.New("has no address yet; wait with kubectl wait --for=condition=Ready")
 	case p.Annotations[corev1.MirrorPodAnnotationKey] != "":
-		return errors.New("is a static pod of its node, to which the API adds no container; " + another)
+		return errors.New("is a static pod of its node, to which the API adds no container; " + nameAnother)
 	case p.Spec.OS != nil && p.Spec.OS.Name == corev1.Windows:
-		return errors.New("runs Windows, and the probe is a program for Linux; " + another)
+		return errors.New("runs Windows, and the probe is a program for Linux; " + nameAnother)
 	}
 	return nil
 }

@@ -127,6 +127,20 @@ func neverStarts() []string {
 		"RegistryUnavailable", "SignatureValidationFailed", "CreateContainerConfigError"}
 }
 
+// nameAnother is the cure where a pod can have no probe.
+const nameAnother = "name another pod as the source"
+
+// ends says that a pod ends or has ended, as the end of a sentence about it; it is empty for others.
+func ends(p *corev1.Pod) string {
+	switch {
+	case p.DeletionTimestamp != nil:
+		return "is terminating, and starts no container any more"
+	case p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed:
+		return fmt.Sprintf("has ended (%s)", p.Status.Phase)
+	}
+	return ""
+}
+
 // stateOf says in which state a container of a pod is, and how it ended if it has. It is an error if it
 // will not end.
 func stateOf(pod *corev1.Pod, uid types.UID, name string) (string, *corev1.ContainerStateTerminated, error) {
@@ -141,20 +155,16 @@ func stateOf(pod *corev1.Pod, uid types.UID, name string) (string, *corev1.Conta
 		return "", nil, errPodGone
 	case state.Terminated != nil:
 		return "", state.Terminated, nil
-	case pod.DeletionTimestamp != nil:
-		return "", nil, errors.New("the pod is terminating, and starts no container any more: name another pod as " +
-			"the source")
-	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
-		return "", nil, fmt.Errorf("the pod has ended (%s): name another pod as the source", pod.Status.Phase)
+	case ends(pod) != "":
+		return "", nil, fmt.Errorf("the pod %s; %s", ends(pod), nameAnother)
 	case state.Running != nil:
 		return "it runs", nil, nil
 	case state.Waiting == nil || state.Waiting.Reason == "":
 		return "waiting for the kubelet of node " + pod.Spec.NodeName, nil, nil
 	case slices.Contains(neverStarts(), state.Waiting.Reason):
 		return "", nil, fmt.Errorf("it does not start: %s: %s; name an image that the node has or can pull with "+
-			"--probe-image. "+
-			"The container stays in the pod's spec, and sends its packets if its image comes", state.Waiting.Reason,
-			shortened(state.Waiting.Message))
+			"--probe-image. The container stays in the pod's spec, and sends its packets if its image comes",
+			state.Waiting.Reason, shortened(state.Waiting.Message))
 	}
 	return state.Waiting.Reason, nil, nil
 }

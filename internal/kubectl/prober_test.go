@@ -97,9 +97,9 @@ func TestTheContainerIsWaitedFor(t *testing.T) {
 			"the pod was deleted meanwhile: name another"},
 		{"another pod has its name", []func(*corev1.Pod) error{changed(func(p *corev1.Pod) { p.UID = "v" })}, nil, "deleted meanwhile"},
 		{"the pod terminates", []func(*corev1.Pod) error{changed(func(p *corev1.Pod) { p.DeletionTimestamp = &now })}, nil,
-			"terminating, and starts no container any more: name another"},
+			"terminating, and starts no container any more; name another"},
 		{"the pod ends", []func(*corev1.Pod) error{changed(func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed })}, nil,
-			"the pod has ended (Failed): name another"},
+			"the pod has ended (Failed); name another"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

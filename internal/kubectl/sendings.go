@@ -20,32 +20,27 @@ type sending struct {
 	allowed, denied     bool
 }
 
-// sendings returns the packets that compare the explanation of paths with the kernel, and the pod that
+// sendings returns the packets that compare answers about paths with the kernel, and the pod that
 // sends them: one to each pod, and one to each address of a Service or node port in addition. Paths on
 // which nodes translate the source are compared by the latter only.
-func (sc *scene) sendings(ways []path) (*cluster.Pod, []sending, error) {
+func (sc *scene) sendings(answers []answer) (*cluster.Pod, []sending, error) {
 	var pod *cluster.Pod
 	var list []sending
-	for _, way := range ways {
-		from := sc.answers.Pod(way.egress.Src.Pod)
+	for _, a := range answers {
+		from := sc.answers.Pod(a.way.egress.Src.Pod)
 		switch {
 		case from == nil:
 			return nil, nil, fmt.Errorf("--probe sends from a pod of the cluster, and %s is none: name a pod as the "+
-				"source",
-				way.egress.Src)
+				"source", a.way.egress.Src)
 		case pod != nil && pod != from:
 			return nil, nil, fmt.Errorf("--probe adds a container to one pod, and the source means several that "+
 				"differ, such as %s and %s: name one of them", pod.Key, from.Key)
 		}
 		pod = from
-		a, err := sc.answer(way)
-		if err != nil {
-			return nil, nil, err
-		}
-		if !way.egress.Protocol.HasPorts() {
+		if !a.way.egress.Protocol.HasPorts() {
 			return nil, nil, fmt.Errorf("--probe sends TCP, UDP and SCTP, not %s", a.Protocol)
 		}
-		list = add(list, a, way)
+		list = add(list, a)
 	}
 	if len(list) > connect.MaxTargets {
 		return nil, nil, fmt.Errorf("these are %d packets, and --probe sends %d at most: name a pod as the "+
@@ -55,12 +50,12 @@ func (sc *scene) sendings(ways []path) (*cluster.Pod, []sending, error) {
 }
 
 // add adds the packets of a path to those that there are.
-func add(list []sending, a answer, way path) []sending {
+func add(list []sending, a answer) []sending {
 	packet := sending{source: a.Source, allowed: a.Allowed, denied: !a.Allowed}
-	for _, to := range way.addresses(a) {
+	for _, to := range a.stops() {
 		one := packet
 		one.destination = to.name
-		one.target = connect.Target{Protocol: way.egress.Protocol, To: to.at}
+		one.target = connect.Target{Protocol: a.way.egress.Protocol, To: to.at}
 		i := slices.IndexFunc(list, func(s sending) bool { return s.target == one.target })
 		if i < 0 {
 			list = append(list, one)
@@ -77,13 +72,13 @@ type stop struct {
 	at   netip.AddrPort
 }
 
-// addresses returns where to send packets that take a path.
-func (way path) addresses(a answer) (list []stop) {
-	if way.ingress == way.egress { // else the pods see another source
+// stops returns where to send packets that take the path of an answer.
+func (a answer) stops() (list []stop) {
+	if !a.way.translated() { // else the pods see another source
 		list = append(list, stop{a.Destination, netip.AddrPortFrom(a.DestinationAddress, a.Port)})
 	}
-	if way.entry.IsValid() {
-		list = append(list, stop{way.entryName, way.entry})
+	if a.way.entry.IsValid() {
+		list = append(list, stop{a.way.entryName, a.way.entry})
 	}
 	return list
 }

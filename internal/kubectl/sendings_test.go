@@ -52,7 +52,7 @@ func TestWhereAProbeSends(t *testing.T) {
 			t.Errorf("%s: %v", question, err)
 			continue
 		}
-		pod, list, err := sc.sendings(ways)
+		pod, list, err := sc.sendings(answered(t, sc, ways))
 		if err != nil {
 			t.Errorf("%s: %v", question, err)
 			continue
@@ -70,6 +70,15 @@ func TestWhereAProbeSends(t *testing.T) {
 			t.Errorf("%s:\n%s, want\n%s", question, text, want)
 		}
 	}
+}
+
+func answered(t *testing.T, sc *scene, ways []path) []answer {
+	t.Helper()
+	answers, err := sc.each(t.Context(), ways)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answers
 }
 
 func TestWhatNoProbeIsSentFor(t *testing.T) {
@@ -102,7 +111,7 @@ func TestWhatNoProbeIsSentFor(t *testing.T) {
 				ways = append(ways, way)
 			}
 		}
-		if _, _, err := sc.sendings(ways); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := sc.sendings(answered(t, sc, ways)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", question, err, want)
 		}
 	}
