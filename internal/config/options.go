@@ -46,8 +46,8 @@ func sourceOptions() []option {
 			bind: func(c *Config) flag.Value { return server(&c.Master) }},
 		{name: "manifests", arg: "DIR",
 			help: "Read namespaces, pods and policies from the YAML and JSON files in this directory, and again " +
-				"when they change, " +
-				"instead of from an API server (docs/manifests.md). Excludes --kubeconfig and --master.",
+				"when they change, instead of from an API server (docs/manifests.md). Excludes --kubeconfig and " +
+				"--master.",
 			why: "a machine outside a cluster looks like a node whose kubeconfig is missing; only you know that " +
 				"the directory is the truth.",
 			bind: func(c *Config) flag.Value { return text(&c.Manifests) }},
@@ -112,17 +112,14 @@ func partOptions() []option {
 			}},
 		{name: "uninstall", arg: "stop-agents|await-nodes",
 			help: "Do a step of uninstalling that concerns all nodes, then exit. stop-agents deletes the agents' " +
-				"DaemonSet and " +
-				"waits until they are gone; await-nodes waits until the DaemonSet podwall-uninstall has cleaned " +
-				"every node, " +
-				"names those that are dead or fail, and deletes it when none is left. The Helm chart's Jobs run " +
-				"it; see docs/uninstall.md.",
+				"DaemonSet and waits until they are gone; await-nodes waits until the DaemonSet podwall-uninstall " +
+				"has cleaned every node, names those that are dead or fail, and deletes it when none is left. The " +
+				"Helm chart's Jobs run it; see docs/uninstall.md.",
 			why:  "that podwall shall go is your decision alone.",
 			bind: func(c *Config) flag.Value { return oneOf(&c.Uninstall, StepStopAgents, StepAwaitNodes) }},
 		{name: "uninstall-timeout", arg: "DURATION",
 			help: "How long a step of --uninstall may take. It should be shorter than helm's --timeout, so that " +
-				"the Job can say " +
-				"which nodes are left.",
+				"the Job can say which nodes are left.",
 			why:  "only you know how long helm waits, and how long your nodes may take to pull an image.",
 			bind: func(c *Config) flag.Value { return duration(&c.UninstallTimeout) }},
 	}

@@ -100,20 +100,18 @@ func newMetrics(b *builder, version string, now computedValues) *metrics {
 		gateWait: b.histogram("gate_wait_seconds", "Time that a pod waited at the start gate for the agent's answer.",
 			durations()),
 		sourceErrors: b.counters("source_errors_total",
-			"Requests to the API server that failed, and watches that broke. "+
-				"unreachable: no answer. unauthorized: the credentials are not accepted. forbidden: the role is "+
-				"missing. "+
-				"refused: another error of the server. broken: the connection of a watch was lost.",
+			"Requests to the API server that failed, and watches that broke. unreachable: no answer. unauthorized: "+
+				"the credentials are not accepted. forbidden: the role is missing. refused: another error of the "+
+				"server. broken: the connection of a watch was lost.",
 			"reason", SourceErrors()...),
 		events: b.counters("policy_events_total", "Events about findings, for the authors of policies. "+
 			"written: by this node. exists: another node wrote it, or this one before a restart. failed: the API "+
 			"server refused it. dropped: the queue was full, or the policy or the finding no longer existed.",
 			"result", EventResults()...),
 		unannounced: b.counter("gate_unannounced_pods_total",
-			"Pods of this node that started and were not announced at the start gate. "+
-				"Where the gate is used it stays at 0, unless the runtime's configuration was changed. "+
-				"podwall-gate status "+
-				"on the node prints which file the runtime uses."),
+			"Pods of this node that started and were not announced at the start gate. Where the gate is used it "+
+				"stays at 0, unless the runtime's configuration was changed. podwall-gate status on the node prints "+
+				"which file the runtime uses."),
 		applyDuration: b.histograms("apply_duration_seconds",
 			"Duration of a pass, from the change taken to the kernel's "+
 				"answer. Kind full compares the whole table, delta writes a change.",
@@ -124,14 +122,12 @@ func newMetrics(b *builder, version string, now computedValues) *metrics {
 			"Revision of the cluster that the last pass tried to enforce. It counts "+
 				"changes since the agent started."),
 		applied: b.gauge("applied_revision", "Revision of the cluster that the kernel enforces. Less than "+
-			"snapshot_revision "+
-			"after an error."),
+			"snapshot_revision after an error."),
 		workloads: b.gauge("workloads", "Pods of this node that policies can select."),
 		isolated:  b.gauge("isolated_workloads", "Pods of this node that a policy isolates in a direction or in both."),
 		policies:  b.gauge("policies", "Policies that isolate a pod of this node."),
 		diagnostics: b.gauges("policy_diagnostics", "Findings about users' objects. Severity error: a part cannot "+
-			"be parsed and "+
-			"matches nothing.", "severity", cluster.Warning.String(), cluster.Error.String()),
+			"be parsed and matches nothing.", "severity", cluster.Warning.String(), cluster.Error.String()),
 		elements: b.gauge("set_elements", "Elements of all sets and maps in the kernel."),
 		objects:  b.gauges("kernel_objects", "Objects in the kernel by type.", "type", "chain", "rule", "set"),
 		repairs: b.counter("drift_repairs_total", "Differences in the kernel that this agent did not make and "+
@@ -155,18 +151,14 @@ func (m *metrics) addPackets(b *builder) {
 	m.scanned = b.counter("conntrack_entries_scanned_total",
 		"Entries of the connection table that these scans read.")
 	m.scanSeconds = b.counter("conntrack_scan_seconds_total", "Time that these scans took.")
-	m.entries = b.gauge("conntrack_entries", "Entries of the kernel's connection table, read once per "+
-		"verification; 0 where "+
-		"it cannot be read.")
+	m.entries = b.gauge("conntrack_entries", "Entries of the kernel's connection table, read once per verification; "+
+		"0 where it cannot be read.")
 	m.entriesLimit = b.gauge("conntrack_limit", "Size of the connection table (nf_conntrack_max); 0 for no bound, "+
-		"and where it "+
-		"cannot be read.")
+		"and where it cannot be read.")
 	m.used = b.gauges("limit_used_ratio", "Used part of a limit: 1 is all, and soft limits can be exceeded. "+
-		"docs/limits.md "+
-		"has the figures.", "limit", limits()...)
-	m.connected = b.laterGauges("source_connected", "1 while changes of the kind arrive as they happen; 0: the "+
-		"last known state "+
-		"stays enforced. It stays 0 for nodes while the role allows only get: the own Node is then read "+
+		"docs/limits.md has the figures.", "limit", limits()...)
+	m.connected = b.laterGauges("source_connected", "1 while changes of the kind arrive as they happen; 0: the last "+
+		"known state stays enforced. It stays 0 for nodes while the role allows only get: the own Node is then read "+
 		"periodically.", "kind", feedKinds()...)
 	m.heard = b.laterGauges("source_last_word_timestamp_seconds",
 		"Unix time of the last list, event or bookmark of the kind; 0 "+
@@ -176,8 +168,7 @@ func (m *metrics) addPackets(b *builder) {
 	m.open = b.gauge("node_open", "1 while the node is open on purpose (--open-node): no policy is enforced "+
 		"on it.")
 	m.withoutPod = b.gauge("interfaces_without_pod", "Interfaces that are closed because pods may be behind them, "+
-		"while no "+
-		"pod is known there, counted at once; after 30 s a problem names them.")
+		"while no pod is known there, counted at once; after 30 s a problem names them.")
 	m.unsure = unsurePods(b)
 	m.audited = b.gauge("audited_workloads", "Pods of this node that are open in a direction only because the "+
 		"policies that select them are in audit mode.")
@@ -189,12 +180,11 @@ func (m *metrics) addPackets(b *builder) {
 
 func unsurePods(b *builder) *prometheus.GaugeVec {
 	return b.gauges("pods_unsure", "Addresses of pods of this node for which enforcement cannot be verified, "+
-		"counted at "+
-		"once; after 30 s a problem names them. bypassed: packets of the interface do not traverse the IP hooks. "+
-		"unreached: neither a route nor a bridge's port leads to it. unclear: a port has it that is not trusted, "+
-		"and no route leads to it. contested: the port of its bridge is not trusted, so no port may use it. "+
-		"elsewhere: its routes lead elsewhere. unbound: no port of its bridge has it. Of bypassed, unreached and "+
-		"unclear only isolated pods count.", "missing", Unsures()...)
+		"counted at once; after 30 s a problem names them. bypassed: packets of the interface do not traverse the "+
+		"IP hooks. unreached: neither a route nor a bridge's port leads to it. unclear: a port has it that is not "+
+		"trusted, and no route leads to it. contested: the port of its bridge is not trusted, so no port may use "+
+		"it. elsewhere: its routes lead elsewhere. unbound: no port of its bridge has it. Of bypassed, unreached "+
+		"and unclear only isolated pods count.", "missing", Unsures()...)
 }
 
 func droppedPackets(b *builder) *prometheus.CounterVec {

@@ -69,8 +69,7 @@ func (o options) check() error {
 	}
 	if o.key != "" && (o.version != "v"+o.tag || o.revision == "") {
 		return fmt.Errorf("version %s is not signed: a release is built at the tag v%s (the chart's appVersion), "+
-			"from a clean tree: "+
-			"without SIGN_KEY it can be tried", o.version, o.tag)
+			"from a clean tree: without SIGN_KEY it can be tried", o.version, o.tag)
 	}
 	if err := o.checkURL(); err != nil {
 		return err

@@ -33,8 +33,7 @@ func (r *reader) affordable(s *networkingv1.NetworkPolicySpec) bool {
 
 func (r *reader) tooLarge(size int) {
 	r.fail("spec", fmt.Sprintf("the policy has %d entries (ports, peers, exceptions and values of selectors), more "+
-		"than %d: "+
-		"it allows nothing, its pods stay isolated", size, cluster.MaxPolicyEntries),
+		"than %d: it allows nothing, its pods stay isolated", size, cluster.MaxPolicyEntries),
 		"write larger CIDR blocks and port ranges, or fewer selectors; docs/limits.md says how entries are counted")
 }
 

@@ -75,8 +75,7 @@ func (d directory) source() (f found, ok bool) {
 func (d directory) complaints() (list []string) {
 	for _, name := range slices.Sorted(maps.Keys(d.broken)) {
 		list = append(list, fmt.Sprintf("runtimes cannot read %s: %v; mend or remove it: containerd starts no pod "+
-			"if it is the "+
-			"first file by name", name, d.broken[name]))
+			"if it is the first file by name", name, d.broken[name]))
 	}
 	return list
 }

@@ -124,9 +124,8 @@ func notes() []string {
 			"taken its place.",
 		"QPS is ab's own figure. All runs on one machine: ab, both nginx and both nodes share its processors.",
 		"CPU of nginx and ab is what the kernel accounted to these processes. It holds the network stack's work as " +
-			"far as it was done in " +
-			"their name, with softirqs on return from a send; what ksoftirqd and other processes did for them is " +
-			"missing. Kernels with CONFIG_IRQ_TIME_ACCOUNTING leave softirqs out of it.",
+			"far as it was done in their name, with softirqs on return from a send; what ksoftirqd and other " +
+			"processes did for them is missing. Kernels with CONFIG_IRQ_TIME_ACCOUNTING leave softirqs out of it.",
 		"CPU of the whole machine has all of that, and the agents, kube-proxy, the API server and everything else " +
 			"that ran; it is counted in ticks of 10 ms.",
 		"The pods that do nothing are objects, and namespaces with an address on the two real nodes; no nginx runs " +
