@@ -95,7 +95,8 @@ func (e *explainCommand) sendLive(ctx context.Context, sc *scene, answers []answ
 	}
 	if image == "" {
 		return nil, fmt.Errorf("no agent is known on node %s, where pod %s is, so that no image is: name one that has "+
-			"podwall-agent with --probe-image, or podwall's namespace with --agents-namespace", pod.Spec.NodeName, source.Key)
+			"podwall-agent with --probe-image, or podwall's namespace with --agents-namespace",
+			pod.Spec.NodeName, source.Key)
 	}
 	c := probeContainer(image, list)
 	run := prober{client: e.live.client, say: e.source.say, patience: e.live.patience, pause: e.live.pause}
