@@ -161,4 +161,29 @@ func showsPage(t *testing.T, c *cluster.Cluster, pods map[string]*cluster.Pod) {
 	if why.Allowed || !strings.Contains(why.Text, "needs app=friend, has app=foe") {
 		t.Errorf("the page explains it with %+v", why)
 	}
+	p.isDrawn(c, "shop to shop: some", "namespace shop, 3 workloads, 3 pods; isolated: ingress 1, egress none")
+}
+
+// isDrawn opens the page in a browser next to the control plane, and wants parts of what it shows.
+func (p *pageOf) isDrawn(c *cluster.Cluster, want ...string) {
+	p.t.Helper()
+	dir, err := os.MkdirTemp("", "podwall-browser-")
+	check(p.t, err)
+	// Processes of the browser end a moment after it, and write until then.
+	defer func() {
+		check(p.t, cluster.Await(p.t.Context(), "no file of the browser", time.Minute,
+			func(context.Context) error { return os.RemoveAll(dir) }))
+	}()
+	ctx, end := context.WithTimeout(p.t.Context(), 2*time.Minute)
+	defer end()
+	cmd, start := c.Command(ctx, "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+dir,
+		"--virtual-time-budget=60000", "--dump-dom", p.base+"/#"+p.token)
+	cmd.Env = append(cmd.Env, "HOME="+dir, "TMPDIR="+dir)
+	var out, said strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &said
+	check(p.t, start())
+	if err := cmd.Wait(); err != nil {
+		p.t.Fatalf("chromium: %v: %s", err, &said)
+	}
+	wantSaid(p.t, out.String(), want...)
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/podwall/podwall/test/cluster"
 )
 
@@ -22,8 +24,9 @@ metadata: {name: web, namespace: shop}
 spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 `
 
-// probes has containers in pods ask what is explained: a flow that is denied, one that is allowed, and one
-// through a Service.
+// probes has containers in pods ask what is explained: a flow that is denied, one that is allowed, one
+// through a Service, one of a protocol that the kernel may not have, and one from an image that
+// does not exist.
 func probes(t *testing.T, c *cluster.Cluster, k *console, pods map[string]*cluster.Pod) {
 	t.Helper()
 	ctx := t.Context()
@@ -50,11 +53,29 @@ func probes(t *testing.T, c *cluster.Cluster, k *console, pods map[string]*clust
 	wantSaid(t, out, "shop/friend to shop/web tcp:8080: allowed",
 		"probe: shop/friend to shop/web, tcp "+at(pods["web"]).String()+": connected: the packet arrived, as explained",
 		"probe: shop/friend to Service shop/web, tcp "+front+":80: connected: the packet arrived, as explained exit status 0")
+	out = strings.Join(strings.Fields(k.run(line+"foe web:8080/sctp; echo exit status $?")), " ")
+	if hasSCTP() {
+		wantSaid(t, out, "no answer in 5 s: the packet was dropped, as explained exit status 0")
+	} else {
+		wantSaid(t, out, "the kernel of the node does not have this protocol: unknown exit status 3")
+	}
+	out = strings.Join(strings.Fields(k.run(line+"foe web:8080 --probe-image 127.0.0.1:1/podwall:1; echo exit status $?")), " ")
+	wantSaid(t, out, "it does not start: ", "name an image that the node has or can pull with --probe-image", "exit status 2")
 	out = k.run("kubectl get pod -n shop friend -o jsonpath='{.spec.ephemeralContainers[*].name} {.status.phase} " +
 		`{.status.conditions[?(@.type=="Ready")].status}'`)
 	if f := strings.Fields(out); len(f) != 3 || !strings.HasPrefix(f[0], "podwall-probe-") || f[1] != "Running" || f[2] != "True" {
 		t.Errorf("the source pod is %q", out)
 	}
+}
+
+// hasSCTP reports whether this kernel, which is that of the nodes, has sockets of SCTP.
+func hasSCTP() bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
 }
 
 func wantSaid(t *testing.T, out string, parts ...string) {
