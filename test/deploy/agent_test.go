@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/podwall/podwall/internal/config"
 	"github.com/podwall/podwall/internal/inet"
@@ -38,6 +39,26 @@ func TestTheChartsDefaultsAreTheAgents(t *testing.T) {
 	got, notices := parse(t, plainFile)
 	if diff := cmp.Diff(want, got); diff != "" || len(notices) > 0 {
 		t.Errorf("-agent +chart:\n%s%v", diff, notices)
+	}
+}
+
+// With the service proxy the role may also list and watch what the proxy reads, and nothing more of it.
+func TestTheRoleOfTheServiceProxy(t *testing.T) {
+	granted := func(file, group, resource string) (verbs []string) {
+		for _, rule := range object[rbacv1.ClusterRole](t, file, "ClusterRole").Rules {
+			if slices.Contains(rule.APIGroups, group) && slices.Contains(rule.Resources, resource) {
+				verbs = append(verbs, rule.Verbs...)
+			}
+		}
+		return slices.Sorted(slices.Values(verbs))
+	}
+	for resource, group := range map[string]string{"services": "", "endpointslices": "discovery.k8s.io"} {
+		if got := granted(everyOption, group, resource); !slices.Equal(got, []string{"list", "watch"}) {
+			t.Errorf("with the proxy %s may be used by %v, want list and watch", resource, got)
+		}
+		if got := granted(plainFile, group, resource); got != nil {
+			t.Errorf("without the proxy %s may be used by %v", resource, got)
+		}
 	}
 }
 

@@ -99,6 +99,23 @@ func TestPoliciesHoldWithServicesByIPVS(t *testing.T) {
 	}
 }
 
+// An agent that is told to use IPVS where the kernel has none enforces policies, and is not ready.
+func TestWithoutIPVSTheNodeIsNotReady(t *testing.T) {
+	if hasIPVS(t) {
+		t.Skip("this kernel has IPVS")
+	}
+	w := newWorld(t, lab.Routed, "node1", "node2")
+	a := w.agent("node1", serving("--service-proxy-backend=ipvs")...)
+	a.answers("/readyz", http.StatusServiceUnavailable)
+	a.await("a problem that names the cure, and policies", func() bool {
+		s := a.status()
+		return s.Revision > 0 && slices.ContainsFunc(s.Problems, func(p observe.Problem) bool {
+			return p.Blocking && strings.Contains(p.Cure, "modprobe ip_vs")
+		})
+	})
+	a.answers("/readyz", http.StatusServiceUnavailable) // with policies, too
+}
+
 // ofTheProxy returns the problems but those of a small machine: nodes of the lab cannot set the size of its table.
 func ofTheProxy(s observe.Status) []observe.Problem {
 	return slices.DeleteFunc(withoutRoutes(s), func(p observe.Problem) bool {
@@ -139,6 +156,13 @@ func (w *world) virtualServices(node string) (n int) {
 // needIPVS skips on a kernel without IPVS.
 func needIPVS(t *testing.T) {
 	t.Helper()
+	if !hasIPVS(t) {
+		t.Skip("this kernel has no IPVS: run `make vm-ipvs`")
+	}
+}
+
+func hasIPVS(t *testing.T) bool {
+	t.Helper()
 	ns, err := netns.New()
 	if err != nil {
 		t.Fatal(err)
@@ -148,12 +172,10 @@ func needIPVS(t *testing.T) {
 		_, err := os.Stat("/proc/thread-self/net/ip_vs")
 		return err
 	})
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("this kernel has no IPVS: run `make vm-ipvs`")
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
+	return err == nil
 }
 
 // ipvsCarries wants IPVS to know connections to the Services' own addresses

@@ -85,8 +85,11 @@ func here(t *testing.T) {
 				if err != nil {
 					return
 				}
-				_, _ = c.Write([]byte(at[len(at)-4:]))
-				_ = c.Close()
+				go func() { // its name first, and then what it hears
+					_, _ = c.Write([]byte(at[len(at)-4:]))
+					_, _ = io.Copy(c, c)
+					_ = c.Close()
+				}()
 			}
 		}()
 	}
@@ -147,6 +150,9 @@ func reached(to string) string {
 		return err.Error()
 	}
 	defer c.Close()
+	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+		return err.Error()
+	}
 	text, err := io.ReadAll(c)
 	if err != nil {
 		return err.Error()
@@ -287,6 +293,26 @@ func seesItWrite(t *testing.T, change func()) {
 	})
 }
 
+// stays opens a connection. What it returns wants it to live.
+func stays(t *testing.T, to string) (lives func()) {
+	t.Helper()
+	c, err := net.Dial("tcp", to)
+	check(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	name := make([]byte, 4)
+	_, err = io.ReadFull(c, name)
+	check(t, err)
+	return func() {
+		t.Helper()
+		check(t, c.SetDeadline(time.Now().Add(2*time.Minute)))
+		if _, err := c.Write([]byte("on?")); err != nil {
+			t.Errorf("a connection from before to %s: %v", to, err)
+		} else if _, err := io.ReadFull(c, name[:3]); err != nil || string(name[:3]) != "on?" {
+			t.Errorf("a connection from before to %s: heard %q, %v", to, name[:3], err)
+		}
+	}
+}
+
 func takeOver(t *testing.T, mode string) {
 	here(t)
 	load := exec.Command("nft", "-f", "-")
@@ -316,6 +342,10 @@ func takeOver(t *testing.T, mode string) {
 	if plan = foreign.Decide(inv, true); len(plan.Refusals) > 0 || len(plan.Steps) != 1 || len(plan.Left) > 0 {
 		t.Fatalf("the take-over is:\n%s", plan.Text())
 	}
+	var existing []func()
+	for _, to := range []string{front4, front6, nodeV4 + ":30080", "[" + nodeV6 + "]:30080"} {
+		existing = append(existing, stays(t, to))
+	}
 	c := startClients(t)
 	time.Sleep(200 * time.Millisecond)
 	loadOurs(t, 8080)
@@ -325,6 +355,9 @@ func takeOver(t *testing.T, mode string) {
 	t.Logf("removed in %v", time.Since(start))
 	time.Sleep(500 * time.Millisecond)
 	c.stop(t)
+	for _, lives := range existing {
+		lives()
+	}
 
 	if p := foreign.Decide(looked(t), false); !p.Nothing() {
 		t.Errorf("after the take-over the plan is:\n%s", p.Text())

@@ -6,6 +6,7 @@ package host
 
 import (
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"math"
@@ -363,6 +364,27 @@ func TestTheSourceOfARouteFollowsTheNode(t *testing.T) {
 	check(t, s.Verify())
 	s.apply(at(1))
 	source("after a verification", 1)
+}
+
+// The settings are those that docs/services.md names, and no others. Whoever removes IPVS does not look at them.
+func TestTheSettingsOfIPVSAreThoseOfThePage(t *testing.T) {
+	s, _ := newFakeStage(t)
+	s.apply(model(1))
+	found := map[string]string{}
+	root := string(s.wants.Sysctls)
+	check(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		found[strings.TrimPrefix(path, root+"/")] = strings.TrimSpace(string(text))
+		return err
+	}))
+	want := map[string]string{"net/ipv4/vs/conntrack": "1", "net/ipv4/vs/expire_nodest_conn": "1",
+		"net/ipv4/vs/expire_quiescent_template": "1", "net/ipv4/conf/all/arp_ignore": "1", "net/ipv4/conf/all/arp_announce": "2"}
+	if !maps.Equal(found, want) {
+		t.Errorf("the settings are %v, want %v", found, want)
+	}
 }
 
 // Settings that are stricter than is needed stay.
