@@ -21,11 +21,23 @@ import (
 
 // sight is a frame that came into a namespace.
 type sight struct {
-	at       time.Time // as the kernel took it
+	at       time.Time // as the kernel took it, or when it was drained (see early)
 	src, dst netip.Addr
 	port     uint16 // destination
 	proto    packet.Protocol
 	others   bool // a bridge flooded it; it was meant for another one
+	// early is true if it was drained before a container could run. The kernel begins to note times a while
+	// after a socket asks for them, under load a third of a second: until then a frame has the time at which
+	// it is drained.
+	early bool
+}
+
+// earlySights marks sights as early.
+func earlySights(list []sight) []sight {
+	for i := range list {
+		list[i].early = true
+	}
+	return list
 }
 
 func (s sight) String() string {
@@ -75,7 +87,8 @@ func (e eye) drain(t *testing.T) (list []sight) {
 			continue
 		}
 		p, _, _ := packet.Parse(buf[14:n])
-		list = append(list, sight{stamp(control[:nc]), p.Src, p.Dst, p.DstPort, p.Proto, link.Pkttype == unix.PACKET_OTHERHOST})
+		list = append(list, sight{at: stamp(control[:nc]), src: p.Src, dst: p.Dst, port: p.DstPort,
+			proto: p.Proto, others: link.Pkttype == unix.PACKET_OTHERHOST})
 	}
 	stats, err := unix.GetsockoptTpacketStats(e.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	check(t, err)

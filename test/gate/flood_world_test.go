@@ -62,6 +62,7 @@ type flooded struct {
 	mouths    []*mouth
 	targets   []netip.Addr // of what pods send
 	eyes      []eye        // where that would arrive
+	left      []sight      // that they have had before a container could run
 	friend    []netip.Addr
 	stop      context.CancelFunc
 	running   sync.WaitGroup

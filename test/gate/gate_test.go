@@ -24,6 +24,20 @@ import (
 // add starts a pod and returns its addresses and how long it took.
 func (n *node) add(s sandbox) (ips []netip.Addr, took time.Duration, err error) {
 	n.t.Helper()
+	for end := time.Now().Add(patience); ; {
+		ips, took, err = n.tryAdd(s)
+		if err == nil || !strings.Contains(err.Error(), tentative) || time.Now().After(end) {
+			return ips, took, err
+		}
+		n.del(s)
+	}
+}
+
+// tentative is in the error of a plugin that has waited five seconds for a kernel thread which makes IPv6 addresses
+// usable, and which got no time on a busy machine. Runtimes try again.
+const tentative = "still has tentative addresses"
+
+func (n *node) tryAdd(s sandbox) (ips []netip.Addr, took time.Duration, err error) {
 	start := time.Now()
 	err = n.in(func(ctx context.Context) error {
 		result, err := n.runtime.AddNetworkList(ctx, n.networks, s.conf)
