@@ -139,7 +139,7 @@ func proxyLayers() []layer {
 			reason: "a witness that shares code with service or program repeats their mistakes"},
 		{pkg: "internal/proxy/stale", pure: true, may: ours("inet", "proxy/program"),
 			reason: "which entries end is a function of the program and of what the table says"},
-		{pkg: "internal/proxy/tables", may: append(ours("inet", "wake", "proxy/program", "proxy/service", "proxy/ruleset",
+		{pkg: "internal/proxy/tables", may: append(ours("inet", "pace", "wake", "proxy/program", "proxy/service", "proxy/ruleset",
 			"proxy/stale", "kernel/nft", "kernel/conntrack"), kernel...),
 			reason: "it makes the kernel agree with the programs, and does not know Kubernetes"},
 		{pkg: "internal/proxy/ipvs", pure: true, may: ours("immutable", "inet", "proxy/program", "kernel/ipvs"),

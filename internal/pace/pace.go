@@ -22,6 +22,20 @@ func (r *Rest) After(start time.Time) {
 	r.until = end.Add(min(rest*end.Sub(start), longestRest))
 }
 
+// A scan of the kernel's connection table takes as long as that table is large, however little there is to find.
+// Scans leave it scanRest times as long as the last one took, and no longer than longestScanRest: what a scan
+// ends is ended within a tenth of a second.
+const (
+	scanRest        = 9
+	longestScanRest = 60 * time.Millisecond
+)
+
+// AfterScan begins the rest after a scan of the connection table that began then.
+func (r *Rest) AfterScan(start time.Time) {
+	end := time.Now()
+	r.until = end.Add(min(scanRest*end.Sub(start), longestScanRest))
+}
+
 // Left returns how long the rest still is, 0 if it is over.
 func (r *Rest) Left() time.Duration { return max(0, time.Until(r.until)) }
 

@@ -37,3 +37,15 @@ func TestTheWaitAfterFailuresDoubles(t *testing.T) {
 		t.Errorf("the first wait after a success is %s", got)
 	}
 }
+
+func TestScansLeaveTheTableAlone(t *testing.T) {
+	var r pace.Rest
+	r.AfterScan(time.Now().Add(-time.Hour))
+	if left := r.Left(); left > 60*time.Millisecond {
+		t.Errorf("after a scan of an hour it rests %s: what goes meanwhile must end within a tenth of a second", left)
+	}
+	r.AfterScan(time.Now())
+	if left := r.Left(); left > 50*time.Millisecond {
+		t.Errorf("after a scan that took no time it rests %s", left)
+	}
+}

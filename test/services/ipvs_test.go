@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,7 +54,12 @@ func (n *node) applyByIPVS(t fataler, m *service.Model) {
 	var r tables.Report
 	check(t, n.ns.Do(func() (err error) {
 		own := func(a netip.Addr) bool { return slices.Contains(n.addrs, a) }
-		r, err = n.ipvs.Apply(n.context, tables.Desired{Model: m, Own: own})
+		want := tables.Desired{Model: m, Own: own}
+		r, err = n.ipvs.Apply(n.context, want)
+		for err == nil && r.Later > 0 {
+			time.Sleep(r.Later)
+			r, err = n.ipvs.Apply(n.context, want)
+		}
 		return err
 	}))
 	check(t, r.Unsettled)

@@ -77,22 +77,9 @@ func (r *run) bed(t *testing.T, v variant, seed uint64, want int) uint64 {
 	return seed
 }
 
-// judge asks the kernel. What stays a problem is a failure.
+// judge asks the kernel. A problem that is no verdict, as an answer that got
+// lost on a busy machine, is asked once more; what stays is a failure.
 func (r *run) judge(t *testing.T, k trial.KernelBackend, step *cases.Step) cases.Observed {
-	t.Helper()
-	o, err := r.ask(t, k, step)
-	if err != nil {
-		t.Errorf("%s (%s): %v", step.ID, step.Description, err)
-	}
-	if len(o.Probes) == 0 {
-		t.FailNow()
-	}
-	return o
-}
-
-// ask asks the kernel. A problem that is no verdict, as an answer that got lost on a busy machine, is asked
-// once more.
-func (r *run) ask(t *testing.T, k trial.KernelBackend, step *cases.Step) (cases.Observed, error) {
 	t.Helper()
 	o, err := k.Judge(t.Context(), step)
 	if err != nil && len(o.Probes) > 0 {
@@ -100,5 +87,11 @@ func (r *run) ask(t *testing.T, k trial.KernelBackend, step *cases.Step) (cases.
 		r.again++
 		o, err = k.Judge(t.Context(), step)
 	}
-	return o, err
+	if err != nil {
+		t.Errorf("%s (%s): %v", step.ID, step.Description, err)
+	}
+	if len(o.Probes) == 0 {
+		t.FailNow()
+	}
+	return o
 }

@@ -84,14 +84,16 @@ type Loop struct {
 	served   bool  // the first pass succeeded
 	// unsettled is true if clients or connections of backends that went could not be ended.
 	unsettled bool
-	read      time.Time       // when the counters were read last
-	known     map[string]bool // subjects of the problems that there are
-	ports     []string        // subjects of those of Health
-	found     []string        // subjects of those of Node
-	beside    []string        // subjects of those of Others
-	limits    []string        // subjects of those of Limits
-	model     *service.Model  // of the last pass that succeeded
-	state     health.Proxy
+	// later is when the next pass shall be for connections that wait, after the last one; 0 if none do.
+	later  time.Duration
+	read   time.Time       // when the counters were read last
+	known  map[string]bool // subjects of the problems that there are
+	ports  []string        // subjects of those of Health
+	found  []string        // subjects of those of Node
+	beside []string        // subjects of those of Others
+	limits []string        // subjects of those of Limits
+	model  *service.Model  // of the last pass that succeeded
+	state  health.Proxy
 }
 
 // countEach is how often the kernel's counters are read between passes.
@@ -167,6 +169,9 @@ func (l *Loop) Run(ctx context.Context) {
 			continue
 		case l.unsettled:
 			again.Reset(retry.Failed())
+		case l.later > 0:
+			retry.Succeeded()
+			again.Reset(l.later)
 		default:
 			retry.Succeeded()
 		}
@@ -246,6 +251,7 @@ func (l *Loop) pass(ctx context.Context) error {
 	if err == nil {
 		l.inForce(model, delta.Triggered)
 		l.checkSettled(report.Unsettled)
+		l.later = report.Later
 	}
 	if l.Limits != nil {
 		l.limits = l.replace(l.limits, l.Limits())
@@ -259,7 +265,7 @@ func (l *Loop) pass(ctx context.Context) error {
 			l.Served()
 		}
 	}
-	l.rest.After(start)
+	l.rest.After(start.Add(report.Scan))
 	return err
 }
 

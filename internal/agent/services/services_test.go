@@ -34,8 +34,10 @@ import (
 type kernel struct {
 	mu       sync.Mutex
 	verified int
-	err      error // of Apply
-	left     error // Unsettled of Apply
+	err      error         // of Apply
+	left     error         // Unsettled of Apply
+	scan     time.Duration // Scan of Apply
+	waiting  int           // how many of the next Applys have connections that wait
 	changed  wake.Signal
 	passes   chan *service.Model
 }
@@ -46,7 +48,11 @@ func (k *kernel) Apply(_ context.Context, want tables.Desired) (tables.Report, e
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.passes <- want.Model
-	return tables.Report{Drift: 1, Ended: 2, Unsettled: k.left}, k.err
+	later := time.Duration(0)
+	if k.waiting > 0 {
+		k.waiting, later = k.waiting-1, time.Millisecond
+	}
+	return tables.Report{Drift: 1, Ended: 2, Unsettled: k.left, Later: later, Scan: k.scan}, k.err
 }
 
 func (k *kernel) Verify() error {
@@ -441,4 +447,29 @@ func TestConnectionsThatCannotBeEndedAreTriedAgain(t *testing.T) {
 	s.kernel.left = nil
 	s.kernel.mu.Unlock()
 	s.await("no problem", func(x observe.Services) bool { return !has(x) })
+}
+
+// Connections that wait for a scan have a pass of their own, although nothing changes.
+func TestConnectionsThatWaitHaveAPass(t *testing.T) {
+	s := newStage(t)
+	s.fill("10.244.1.1")
+	s.kernel.waiting = 20
+	s.run()
+	for range 21 {
+		s.next()
+	}
+}
+
+// A scan of the connection table has a rest of its own: the next change does not wait for it.
+func TestAPassDoesNotRestForItsScan(t *testing.T) {
+	s := newStage(t)
+	s.fill("10.244.1.1")
+	s.kernel.scan = time.Hour
+	s.index = service.NewIndex(s.settings)
+	if err := s.pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := s.rest.Left(); left != 0 {
+		t.Errorf("it rests %s", left)
+	}
 }

@@ -84,7 +84,14 @@ func (b *balanced) apply(t *testing.T, w *world, p *program.Program) int {
 	model := w.model(p)
 	var r tables.Report
 	check(t, w.endpoint(ourNode).NS.Do(func() (err error) {
-		r, err = b.proxy.Apply(t.Context(), tables.Desired{Model: model, Own: w.isOwn, Serving: b.serving})
+		want := tables.Desired{Model: model, Own: w.isOwn, Serving: b.serving}
+		r, err = b.proxy.Apply(t.Context(), want)
+		for err == nil && r.Later > 0 {
+			time.Sleep(r.Later)
+			var next tables.Report
+			next, err = b.proxy.Apply(t.Context(), want)
+			r = r.And(next)
+		}
 		return err
 	}))
 	check(t, r.Unsettled)

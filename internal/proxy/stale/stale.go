@@ -11,6 +11,7 @@
 package stale
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -75,6 +76,19 @@ func After(old, now *program.Program, serving Serving, left Left) *Judge {
 	}
 	return j
 }
+
+// Add has the judge look at the fronts of an earlier one, too, by which entries were not judged. An entry is
+// judged by what its front leads to now, so what the front led to in between does not matter.
+func (j *Judge) Add(earlier *Judge) {
+	if earlier != nil {
+		maps.Copy(j.fronts, earlier.fronts)
+		j.all = j.all || earlier.all
+	}
+}
+
+// MayWait reports whether only clients of single fronts are to be looked for: that may wait for the next change.
+// After the first program of a process, what an earlier one left must not.
+func (j *Judge) MayWait() bool { return !j.all && len(j.fronts) > 0 }
 
 // note adds a UDP front.
 func (j *Judge) note(f program.Front, changed bool) {

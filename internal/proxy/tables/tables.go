@@ -19,10 +19,12 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/podwall/podwall/internal/inet"
 	"github.com/podwall/podwall/internal/kernel/conntrack"
 	"github.com/podwall/podwall/internal/kernel/nft"
+	"github.com/podwall/podwall/internal/pace"
 	"github.com/podwall/podwall/internal/proxy/program"
 	"github.com/podwall/podwall/internal/proxy/ruleset"
 	"github.com/podwall/podwall/internal/proxy/service"
@@ -37,9 +39,17 @@ type Tables struct {
 	families [len(inet.Families)]*table
 	shown    [len(inet.Families)]atomic.Pointer[nft.Table] // of the last commits, for other goroutines
 	entries  connections
-	failed   bool // reading or deleting entries failed, so their connection may be out of step
+	scans    scans         // of the connection table
+	wait     time.Duration // how long they rest still, as of the beginning of an Apply
+	failed   bool          // reading or deleting entries failed, so their connection may be out of step
 	events
 	mark nft.Mark // the state of the kernel's nftables up to which the tables are known
+}
+
+// scans says how long the connection table is not read again after a scan, a *pace.Rest but in tests.
+type scans interface {
+	AfterScan(start time.Time)
+	Left() time.Duration
 }
 
 // connections is the connection table, a *conntrack.Conn but in tests of its failures.
@@ -83,6 +93,11 @@ type Report struct {
 	// Unsettled is why clients or connections of backends that went are left; the tables are in force. The
 	// next Apply tries again.
 	Unsettled error
+	// Later is when the next Apply shall be at the latest, from now on, to end connections whose backend went: the
+	// connection table was read just now. 0 if none wait.
+	Later time.Duration
+	// Scan is how long the connection table was read and entries were deleted. That has a rest of its own.
+	Scan time.Duration
 }
 
 // And returns the report of two Applys, the first of which is r.
@@ -90,13 +105,14 @@ func (r Report) And(next Report) Report {
 	next.Full = next.Full || r.Full
 	next.Changes, next.Elements, next.Drift = next.Changes+r.Changes, next.Elements+r.Elements, next.Drift+r.Drift
 	next.Forgotten, next.Ended = next.Forgotten+r.Forgotten, next.Ended+r.Ended
+	next.Scan += r.Scan
 	return next // what the first left unsettled, the next has tried again
 }
 
 // Open connects to the kernel, in the network namespace of the calling thread. Transactions that count in the
 // tally are no drift.
 func Open(settings ruleset.Settings, tally *nft.Tally, log *slog.Logger) (*Tables, error) {
-	t := &Tables{settings: settings, log: log}
+	t := &Tables{settings: settings, log: log, scans: &pace.Rest{}}
 	t.events.init()
 	for i, f := range inet.Families {
 		conn, err := nft.Open(0, ruleset.Table(f))
@@ -140,6 +156,7 @@ func (t *Tables) Apply(ctx context.Context, want Desired) (Report, error) {
 	if err := t.hear(); err != nil {
 		return report, err
 	}
+	t.wait = t.scans.Left() // once for both families: a Service with both does not wait for itself
 	var failed []error
 	for i, f := range inet.Families {
 		err := t.apply(ctx, t.families[i], want.Model.Program(f), want, &report)
@@ -264,6 +281,8 @@ type table struct {
 	// have begun under any program, or under none.
 	settled *program.Program
 	left    stale.Left // backends that were left their clients
+	// waiting is the last judge if the entries that it shall judge wait for the next scan; else nil.
+	waiting *stale.Judge
 	// sticky is the program of the table at that time.
 	sticky *program.Program
 }
@@ -342,7 +361,7 @@ func (t *Tables) committed(changes int) error {
 // settle forgets the clients of backends that went, and ends connections that would go on to them. It runs
 // after the change is in the kernel: until then clients are sent there.
 func (t *Tables) settle(f *table, p, tabled *program.Program, want Desired, report *Report) error {
-	if f.settled == p && len(f.left) == 0 {
+	if f.settled == p && len(f.left) == 0 && f.waiting == nil {
 		return nil
 	}
 	forgotten, err := ruleset.Forget(f.conn, tabled, ruleset.StickyChanges(f.sticky, tabled), t.settings, want.Own)
@@ -350,22 +369,37 @@ func (t *Tables) settle(f *table, p, tabled *program.Program, want Desired, repo
 	if err != nil {
 		return f.trust(err)
 	}
+	f.sticky = tabled
 	judge := stale.After(f.settled, p, want.Serving, f.left)
 	judge.IPVS = t.settings.IPVS
-	ended, err := t.end(judge, p.Family)
+	judge.Add(f.waiting)
+	f.waiting = judge
+	if t.wait > 0 && judge.MayWait() {
+		f.settled, f.left = p, judge.Left()
+		report.Later = max(report.Later, t.wait)
+		return nil
+	}
+	ended, err := t.end(judge, p.Family, report)
 	report.Ended += ended
 	if err != nil {
 		t.failed = true
 		return err
 	}
-	f.settled, f.sticky, f.left = p, tabled, judge.Left()
+	f.settled, f.left, f.waiting = p, judge.Left(), nil
 	return nil
 }
 
 // end deletes the entries of the connection table that a change made stale.
-func (t *Tables) end(judge *stale.Judge, f inet.Family) (ended int, err error) {
+func (t *Tables) end(judge *stale.Judge, f inet.Family, report *Report) (ended int, err error) {
 	var list []inet.Connection
-	for _, p := range judge.Needed() {
+	needed := judge.Needed()
+	if len(needed) > 0 {
+		defer func(start time.Time) {
+			t.scans.AfterScan(start)
+			report.Scan += time.Since(start)
+		}(time.Now())
+	}
+	for _, p := range needed {
 		err = t.entries.DumpProtocol(f, p, func(e *inet.Connection) {
 			if judge.Stale(*e) {
 				list = append(list, *e)

@@ -87,6 +87,9 @@ func (w *world) control(ctx context.Context, cfg Config) (f figures, err error) 
 	if f.first, err = w.change(ctx, 0, w.pause(cfg)); err != nil {
 		return f, fmt.Errorf("the first change: %w", err)
 	}
+	if err := rest(ctx, w.pause(cfg)); err != nil { // each change that follows comes alone
+		return f, err
+	}
 	if f.changes, f.work, err = w.changes(ctx, cfg.Changes, w.pause(cfg)); err != nil {
 		return f, err
 	}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -79,7 +80,14 @@ func (s *stage) open() (p *Proxy) {
 func (s *stage) apply(m *service.Model) (r tables.Report) {
 	s.t.Helper()
 	check(s.t, s.ns.Do(func() (err error) {
-		r, err = s.Apply(s.t.Context(), tables.Desired{Model: m, Own: func(netip.Addr) bool { return false }})
+		want := tables.Desired{Model: m, Own: func(netip.Addr) bool { return false }}
+		r, err = s.Apply(s.t.Context(), want)
+		for err == nil && r.Later > 0 {
+			time.Sleep(r.Later)
+			var next tables.Report
+			next, err = s.Apply(s.t.Context(), want)
+			r = r.And(next)
+		}
 		return err
 	}))
 	return r
