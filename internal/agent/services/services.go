@@ -112,6 +112,8 @@ func (l *Loop) Run(ctx context.Context) {
 	if !l.awaitSync(ctx) || !l.awaitOthers(ctx) {
 		return
 	}
+	// The first changes name all nodes, and the index keeps only this one's object.
+	l.settings.Node = l.Options.Node
 	l.naming.Lock()
 	l.index = service.NewIndex(l.settings)
 	l.naming.Unlock()
