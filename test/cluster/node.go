@@ -228,8 +228,8 @@ func (n *Node) Import(ctx context.Context, archive string) error {
 func (n *Node) register(ctx context.Context) error {
 	pods := texts(n.plan.pods(n.index))
 	labels := map[string]string{corev1.LabelHostname: n.Name, corev1.LabelOSStable: "linux"}
-	if n.options.Tools { // specs of traffic distribution want zones
-		labels[corev1.LabelTopologyZone] = "zone-of-" + n.Name
+	if n.options.Zones > 0 {
+		labels[corev1.LabelTopologyZone] = fmt.Sprintf("zone%d", (n.index-1)%n.options.Zones+1)
 	}
 	_, err := n.client.CoreV1().Nodes().Create(ctx, &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: n.Name, Labels: labels},

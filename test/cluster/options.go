@@ -50,9 +50,11 @@ type Options struct {
 	// Images are archives that every node has from the start, beside those of
 	// agnhost and pause.
 	Images []string
-	// Tools gives the pods' image a shell, curl, wget and nc of this machine, makes names of Services known to
-	// pods, and puts each node into a zone of its own. Most specs and scenarios need neither, and start faster without.
+	// Tools gives the pods' image a shell, curl, wget and nc of this machine, and makes names of Services known to
+	// pods. Most specs and scenarios need neither, and start faster without.
 	Tools bool
+	// Zones is how many zones the nodes are spread over, in turn; 0 means that no node says where it is.
+	Zones int
 	// Say is told what takes long; nil means nobody.
 	Say func(format string, args ...any)
 }

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -91,8 +92,7 @@ func (w *world) keepLogs() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	// what there is
-	text, _ := w.Kubectl(ctx, "", "logs", "-n", system, "-l", "app.kubernetes.io/name=podwall",
-		"--all-containers", "--prefix", "--tail=-1")
+	text, _ := w.agentLogs(ctx, -1)
 	return errors.Join(err, os.WriteFile(filepath.Join(to, "podwall.log"), []byte(text), 0o644))
 }
 
@@ -183,7 +183,7 @@ func (w *world) apply(ctx context.Context, manifest string) error {
 // awaitAgents waits until every node has an agent of the newest manifest that
 // is ready.
 func (w *world) awaitAgents(ctx context.Context) error {
-	return cluster.Await(ctx, "ready agents", patience, func(ctx context.Context) error {
+	err := cluster.Await(ctx, "ready agents", patience, func(ctx context.Context) error {
 		ds, err := w.Client().AppsV1().DaemonSets(system).Get(ctx, daemonSet, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -196,6 +196,26 @@ func (w *world) awaitAgents(ctx context.Context) error {
 		}
 		return nil
 	})
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w; they say last:\n%s", err, w.lastWords(ctx))
+	}
+	return err
+}
+
+// lastWords are the last lines of all agents' logs. An agent of another source than the manifest does not know
+// its flags, and its log is all that says so.
+func (w *world) lastWords(ctx context.Context) string {
+	text, err := w.agentLogs(ctx, 2)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(text)
+}
+
+// agentLogs returns so many lines of each agent's log; -1 for all.
+func (w *world) agentLogs(ctx context.Context, lines int) (string, error) {
+	return w.Kubectl(ctx, "", "logs", "-n", system, "-l", "app.kubernetes.io/name=podwall", "--all-containers",
+		"--prefix", "--tail="+strconv.Itoa(lines), "--max-log-requests=9")
 }
 
 // startProcesses runs agents without an image, to try the rest alone.

@@ -29,7 +29,7 @@ const allSpecs = "Netpol"
 // machine has: a cloud's load balancers, a way out, kernel modules for SCTP, a control plane that can be restarted
 // by ssh.
 const (
-	servicesSpecs = "Services |Conntrack |EndpointSlice|Endpoints |EndpointsController|Traffic Distribution|" +
+	servicesSpecs = "Services |Conntrack |EndpointSlice|Endpoints |EndpointsController|" +
 		"IPv6DualStack|Granular Checks|Connectivity Pod Lifecycle|NoSNAT|HostPort|Service CIDRs|ServiceCIDR|" +
 		"Service endpoints latency"
 	notHere = `Feature:LoadBalancer|SCTPConnectivity|\[Disruptive\]|Feature:Networking-`
@@ -66,13 +66,22 @@ func plans() []plan {
 			count: 12},
 		specsOfServices("dual-stack ptp own services, specs of services", dual(cluster.PTP, cluster.NoProxy)),
 		specsOfServices("dual-stack ptp nftables, specs of services", dual(cluster.PTP, cluster.Nftables)),
+		specsOfZones("three zones, own services", cluster.NoProxy),
+		specsOfZones("three zones, nftables", cluster.Nftables),
 	}
 }
 
 // specsOfServices is a combination that has no other purpose.
 func specsOfServices(name string, o cluster.Options) plan {
-	o.Tools = true // two nodes: the specs of traffic distribution, which want three zones, do not run
-	return plan{name: name, options: o, specs: servicesSpecs, count: 126, skip: notHere, bare: true}
+	o.Tools, o.Zones = true, o.Nodes
+	return plan{name: name, options: o, specs: servicesSpecs, count: 120, skip: notHere, bare: true}
+}
+
+// specsOfZones is a combination for upstream's specs of traffic distribution. All want three zones, and some of
+// them two nodes in each.
+func specsOfZones(name string, p cluster.Proxy) plan {
+	o := cluster.Options{Nodes: 6, Zones: 3, Proxy: p, Tools: true}
+	return plan{name: name, options: o, specs: "Traffic Distribution", count: 6, bare: true}
 }
 
 // chosen are twelve specs, one of each kind.
