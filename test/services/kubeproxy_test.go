@@ -303,6 +303,7 @@ func apart() map[string]string {
 		"endpoints/a copy that is not ready gives no hint":                                  copies,
 		"external/source ranges of one family close the other":                              "the other family is open",
 		"external/addresses that somebody has are not taken":                                owned,
+		"external/load balancers' addresses that somebody has are not taken":                owned,
 		"external/two Services want one external address":                                   older,
 		"external/of two Services of one age the name decides":                              older,
 		"external/a status that is left from another type":                                  typed,
