@@ -155,7 +155,7 @@ bench: build kubeapi kube-proxy standin ## measure what the agent costs on this 
 
 soak: build image cni containerd ## the long runs: random cases by programs and packets, a container runtime, mutants, IPVS in virtual machines (an hour)
 	PODWALL_SOAK=1 PODWALL_AGENT=$(CURDIR)/bin/podwall-agent PODWALL_CNI_BIN=$(CURDIR)/bin/cni \
-	go test ./internal/explain ./test/soak ./test/attack ./test/cut ./test/faults ./test/gate -count=1 -v -timeout 3h
+	go test ./internal/explain ./internal/kubectl ./test/soak ./test/attack ./test/cut ./test/faults ./test/gate -count=1 -v -timeout 3h
 	PODWALL_SOAK=1 go test -C tools ./image ./release -count=1 -v -timeout 1h
 	go vet -C test/containerd ./... && go test -C test/containerd ./... -count=1 -v
 	$(MAKE) --no-print-directory mutants
