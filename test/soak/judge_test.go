@@ -79,9 +79,18 @@ func mark(src, dst cases.End, allowed func() bool) byte {
 // maxReported bounds how many cells of a step are told one by one.
 const maxReported = 5
 
-// compare counts the step and reports the cells that differ, with the oracle's
-// reason and with the step as a line that podwall-lab check reads.
+// compare counts the step and reports the cells that differ.
 func compare(t *testing.T, y *tally, step *cases.Step, answer func(probe, src, dst int) oracle.Answer, o cases.Observed) {
+	t.Helper()
+	if text := difference(t, y, step, answer, o); text != "" {
+		t.Error(text)
+	}
+}
+
+// difference counts the step and returns the cells that differ, with the oracle's reason and with the step as
+// a line that podwall-lab check reads; nothing if none does.
+func difference(t *testing.T, y *tally, step *cases.Step, answer func(probe, src, dst int) oracle.Answer,
+	o cases.Observed) string {
 	t.Helper()
 	y.steps++
 	var wrong []string
@@ -100,13 +109,14 @@ func compare(t *testing.T, y *tally, step *cases.Step, answer func(probe, src, d
 		}
 	}
 	if len(wrong) == 0 {
-		return
+		return ""
 	}
 	line, err := json.Marshal(step)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Errorf("%s (%s): %d cells differ\n%s\n%s", step.ID, step.Description, len(wrong), strings.Join(wrong[:min(maxReported, len(wrong))], "\n"), line)
+	return fmt.Sprintf("%s (%s): %d cells differ\n%s\n%s", step.ID, step.Description, len(wrong),
+		strings.Join(wrong[:min(maxReported, len(wrong))], "\n"), line)
 }
 
 func (y *tally) count(got byte, a oracle.Answer) {

@@ -77,16 +77,10 @@ func (r *run) bed(t *testing.T, v variant, seed uint64, want int) uint64 {
 	return seed
 }
 
-// judge asks the kernel. A problem that is no verdict, as an answer that got
-// lost on a busy machine, is asked once more; what stays is a failure.
+// judge asks the kernel. What stays a problem is a failure.
 func (r *run) judge(t *testing.T, k trial.KernelBackend, step *cases.Step) cases.Observed {
 	t.Helper()
-	o, err := k.Judge(t.Context(), step)
-	if err != nil && len(o.Probes) > 0 {
-		t.Logf("%s: asked again: %v", step.ID, err)
-		r.again++
-		o, err = k.Judge(t.Context(), step)
-	}
+	o, err := r.ask(t, k, step)
 	if err != nil {
 		t.Errorf("%s (%s): %v", step.ID, step.Description, err)
 	}
@@ -94,4 +88,17 @@ func (r *run) judge(t *testing.T, k trial.KernelBackend, step *cases.Step) cases
 		t.FailNow()
 	}
 	return o
+}
+
+// ask asks the kernel. A problem that is no verdict, as an answer that got lost on a busy machine, is asked
+// once more.
+func (r *run) ask(t *testing.T, k trial.KernelBackend, step *cases.Step) (cases.Observed, error) {
+	t.Helper()
+	o, err := k.Judge(t.Context(), step)
+	if err != nil && len(o.Probes) > 0 {
+		t.Logf("%s: asked again: %v", step.ID, err)
+		r.again++
+		o, err = k.Judge(t.Context(), step)
+	}
+	return o, err
 }

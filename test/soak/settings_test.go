@@ -6,6 +6,7 @@ package soak_test
 
 import (
 	"os"
+	"regexp"
 	"strconv"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 const (
 	seedVariable  = "PODWALL_SOAK_SEED"
 	casesVariable = "PODWALL_SOAK_CASES" // states on the kernel
+	stepsVariable = "PODWALL_SOAK_STEPS" // a regular expression: the steps whose records are compared
 )
 
 // settings of a run. A state is one cluster at one moment; it is what a case is
@@ -28,6 +30,7 @@ type settings struct {
 	seed     uint64
 	verdicts int // by programs, at least
 	states   int // on the kernel, at least
+	steps    *regexp.Regexp
 }
 
 // shortSeed is the seed of a short run. It was chosen so that the few cases on
@@ -54,6 +57,10 @@ func readSettings(t *testing.T) settings {
 			t.Fatalf("%s is %q, want a number above 0", casesVariable, text)
 		}
 		s.states = n
+	}
+	var err error
+	if s.steps, err = regexp.Compile(os.Getenv(stepsVariable)); err != nil {
+		t.Fatalf("%s: %v", stepsVariable, err)
 	}
 	return s
 }
