@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package pace says how long the agent's loops wait: after a turn, so that a burst of changes costs few
-// turns, and after a failure. It waits for nothing itself.
+// Package pace says how long the agent's loops wait: after a turn or a scan of the connection table, so that a
+// burst of changes costs few of them, and after a failure. It waits for nothing itself.
 package pace
 
 import "time"
@@ -23,17 +23,18 @@ func (r *Rest) After(start time.Time) {
 }
 
 // A scan of the kernel's connection table takes as long as that table is large, however little there is to find.
-// Scans leave it scanRest times as long as the last one took, and no longer than longestScanRest: what a scan
-// ends is ended within a tenth of a second.
+// Scans leave it scanRest times as long as the last one took, and usualScanRest at most; where that is less than a
+// scan takes, as long as that: scans take half of the time at most.
 const (
-	scanRest        = 9
-	longestScanRest = 60 * time.Millisecond
+	scanRest      = 9
+	usualScanRest = 60 * time.Millisecond
 )
 
 // AfterScan begins the rest after a scan of the connection table that began then.
 func (r *Rest) AfterScan(start time.Time) {
 	end := time.Now()
-	r.until = end.Add(min(scanRest*end.Sub(start), longestScanRest))
+	took := end.Sub(start)
+	r.until = end.Add(min(scanRest*took, max(usualScanRest, took)))
 }
 
 // Left returns how long the rest still is, 0 if it is over.

@@ -4,6 +4,7 @@ package pace_test
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/podwall/podwall/internal/pace"
@@ -39,13 +40,14 @@ func TestTheWaitAfterFailuresDoubles(t *testing.T) {
 }
 
 func TestScansLeaveTheTableAlone(t *testing.T) {
-	var r pace.Rest
-	r.AfterScan(time.Now().Add(-time.Hour))
-	if left := r.Left(); left > 60*time.Millisecond {
-		t.Errorf("after a scan of an hour it rests %s: what goes meanwhile must end within a tenth of a second", left)
-	}
-	r.AfterScan(time.Now())
-	if left := r.Left(); left > 50*time.Millisecond {
-		t.Errorf("after a scan that took no time it rests %s", left)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		for took, want := range map[time.Duration]time.Duration{0: 0, 5 * time.Millisecond: 45 * time.Millisecond,
+			10 * time.Millisecond: 60 * time.Millisecond, time.Second: time.Second} {
+			var r pace.Rest
+			r.AfterScan(time.Now().Add(-took))
+			if left := r.Left(); left != want {
+				t.Errorf("after a scan of %s it rests %s, want %s", took, left, want)
+			}
+		}
+	})
 }

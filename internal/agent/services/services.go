@@ -166,11 +166,11 @@ func (l *Loop) Run(ctx context.Context) {
 			return
 		case err != nil:
 			l.Log.Error("serving Services failed, the kernel keeps what it had", "err", err)
-			again.Reset(retry.Failed())
+			again.Reset(l.soon(retry.Failed()))
 			changed, moved = nil, nil // what comes meanwhile waits for it, too: each pass reads the tables
 			continue
 		case l.unsettled:
-			again.Reset(retry.Failed())
+			again.Reset(l.soon(retry.Failed()))
 		case l.later > 0:
 			retry.Succeeded()
 			again.Reset(l.later)
@@ -179,6 +179,14 @@ func (l *Loop) Run(ctx context.Context) {
 		}
 		changed, moved = l.Store.ServicesChanged(), l.Kernel.Changed()
 	}
+}
+
+// soon returns how long to wait where something is due after that time, and connections may be earlier.
+func (l *Loop) soon(wait time.Duration) time.Duration {
+	if l.later > 0 {
+		return min(wait, l.later)
+	}
+	return wait
 }
 
 // awaitSync waits for the first complete list of every kind. It returns false if ctx ended before.
@@ -253,8 +261,8 @@ func (l *Loop) pass(ctx context.Context) error {
 	if err == nil {
 		l.inForce(model, delta.Triggered)
 		l.checkSettled(report.Unsettled)
-		l.later = report.Later
 	}
+	l.later = report.Later
 	if l.Limits != nil {
 		l.limits = l.replace(l.limits, l.Limits())
 	}

@@ -86,6 +86,10 @@ func (j *Judge) Add(earlier *Judge) {
 	}
 }
 
+// LookAtAll has the judge look at the entries of every front, as after the first program of a process: some began under
+// other rules, or under none.
+func (j *Judge) LookAtAll() { j.all = true }
+
 // MayWait reports whether only clients of single fronts are to be looked for: that may wait for the next change.
 // After the first program of a process, what an earlier one left must not.
 func (j *Judge) MayWait() bool { return !j.all && len(j.fronts) > 0 }

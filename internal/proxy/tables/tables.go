@@ -41,6 +41,7 @@ type Tables struct {
 	entries  connections
 	scans    scans         // of the connection table
 	wait     time.Duration // how long they rest still, as of the beginning of an Apply
+	scanning time.Time     // when the first one of an Apply began
 	failed   bool          // reading or deleting entries failed, so their connection may be out of step
 	events
 	mark nft.Mark // the state of the kernel's nftables up to which the tables are known
@@ -157,6 +158,12 @@ func (t *Tables) Apply(ctx context.Context, want Desired) (Report, error) {
 		return report, err
 	}
 	t.wait = t.scans.Left() // once for both families: a Service with both does not wait for itself
+	t.scanning = time.Time{}
+	defer func() {
+		if !t.scanning.IsZero() {
+			t.scans.AfterScan(t.scanning)
+		}
+	}()
 	var failed []error
 	for i, f := range inet.Families {
 		err := t.apply(ctx, t.families[i], want.Model.Program(f), want, &report)
@@ -186,7 +193,7 @@ func (t *Tables) Verify() error {
 // Resettle makes the next Apply look at all connections again, after a change that no program shows.
 func (t *Tables) Resettle() {
 	for _, f := range t.families {
-		f.settled = nil
+		f.again = true
 	}
 }
 
@@ -277,13 +284,14 @@ type table struct {
 	actual   *nft.Table // what the kernel holds, nil for no table
 	known    bool       // actual can be trusted
 	wrote    *nft.Table // the last commit of this process: other differences are drift
-	// settled is the program to which the remembered clients and the connections agree; nil if they may
-	// have begun under any program, or under none.
-	settled *program.Program
-	left    stale.Left // backends that were left their clients
-	// waiting is the last judge if the entries that it shall judge wait for the next scan; else nil.
+	// noted is the program whose difference to the one before it is in waiting; nil if there was none.
+	noted *program.Program
+	again bool       // all connections must be looked at: they may have begun under other rules, or under none
+	left  stale.Left // backends that were left their clients
+	// waiting has what the next scan must look for; nil if nothing.
 	waiting *stale.Judge
-	// sticky is the program of the table at that time.
+	due     time.Time // when the scan must be at the latest; zero if none was put off
+	// sticky is the program of the table by which clients were forgotten last; nil if that may have failed since.
 	sticky *program.Program
 }
 
@@ -301,6 +309,12 @@ func (t *Tables) apply(ctx context.Context, f *table, p *program.Program, want D
 	tabled := want.tables(p.Family)
 	desired := f.renderer.Render(tabled, t.settings)
 	ops := nft.Diff(f.actual, desired)
+	// A pass that fails from here on may have been in force, and clients may have begun under it.
+	f.note(p, want.Serving, t.settings.IPVS)
+	forgotten := f.sticky
+	if len(ops) > 0 {
+		f.sticky = nil
+	}
 	if err := f.conn.CommitUntil(ctx, ops); err != nil {
 		f.known, f.wrote = false, nil
 		return f.trust(err)
@@ -318,7 +332,7 @@ func (t *Tables) apply(ctx context.Context, f *table, p *program.Program, want D
 			return err
 		}
 	}
-	if err := t.settle(f, p, tabled, want, report); err != nil {
+	if err := t.settle(f, forgotten, tabled, want, report); err != nil {
 		report.Unsettled = errors.Join(report.Unsettled, fmt.Errorf("%s: %w", ruleset.Table(p.Family), err))
 	}
 	return nil
@@ -338,7 +352,7 @@ func (t *Tables) read(ctx context.Context, f *table, report *Report) error {
 		drift := len(nft.Diff(actual, f.wrote))
 		report.Drift += drift
 		if drift > 0 {
-			f.settled, f.sticky = nil, nil // connections began without our rules, or with other ones
+			f.again, f.sticky = true, nil // connections began without our rules, or with other ones
 		}
 	}
 	f.actual, f.known = actual, true
@@ -358,34 +372,60 @@ func (t *Tables) committed(changes int) error {
 	return err
 }
 
-// settle forgets the clients of backends that went, and ends connections that would go on to them. It runs
-// after the change is in the kernel: until then clients are sent there.
-func (t *Tables) settle(f *table, p, tabled *program.Program, want Desired, report *Report) error {
-	if f.settled == p && len(f.left) == 0 && f.waiting == nil {
-		return nil
+// note adds what a change to a program makes stale to what the next scan looks for.
+func (f *table) note(p *program.Program, serving stale.Serving, ipvs bool) {
+	if f.noted == p && !f.again && len(f.left) == 0 {
+		return
 	}
-	forgotten, err := ruleset.Forget(f.conn, tabled, ruleset.StickyChanges(f.sticky, tabled), t.settings, want.Own)
-	report.Forgotten += forgotten
-	if err != nil {
-		return f.trust(err)
+	judge := stale.After(f.noted, p, serving, f.left)
+	judge.IPVS = ipvs
+	if f.again {
+		judge.LookAtAll()
+	}
+	judge.Add(f.waiting)
+	f.noted, f.again, f.left, f.waiting = p, false, judge.Left(), judge
+}
+
+// putOff returns how long the scan may wait still: until the rest after the last one is over, and no longer if
+// further ones begin meanwhile.
+func (f *table) putOff(rest time.Duration) time.Duration {
+	if rest == 0 || !f.waiting.MayWait() {
+		return 0
+	}
+	now := time.Now()
+	if f.due.IsZero() {
+		f.due = now.Add(rest)
+	}
+	return max(0, f.due.Sub(now))
+}
+
+// settle forgets the clients of backends that went, and ends connections that would go on to them. It runs
+// after the change is in the kernel: until then clients are sent there. Clients were forgotten last by the program
+// forgotten, nil if that is not known.
+func (t *Tables) settle(f *table, forgotten, tabled *program.Program, want Desired, report *Report) error {
+	if forgotten != tabled || f.waiting != nil {
+		n, err := ruleset.Forget(f.conn, tabled, ruleset.StickyChanges(forgotten, tabled), t.settings, want.Own)
+		report.Forgotten += n
+		if err != nil {
+			f.sticky = nil
+			return f.trust(err)
+		}
 	}
 	f.sticky = tabled
-	judge := stale.After(f.settled, p, want.Serving, f.left)
-	judge.IPVS = t.settings.IPVS
-	judge.Add(f.waiting)
-	f.waiting = judge
-	if t.wait > 0 && judge.MayWait() {
-		f.settled, f.left = p, judge.Left()
-		report.Later = max(report.Later, t.wait)
+	if f.waiting == nil {
 		return nil
 	}
-	ended, err := t.end(judge, p.Family, report)
+	if wait := f.putOff(t.wait); wait > 0 {
+		report.Later = max(report.Later, wait)
+		return nil
+	}
+	ended, err := t.end(f.waiting, tabled.Family, report)
 	report.Ended += ended
 	if err != nil {
 		t.failed = true
 		return err
 	}
-	f.settled, f.left, f.waiting = p, judge.Left(), nil
+	f.left, f.waiting, f.due = f.waiting.Left(), nil, time.Time{}
 	return nil
 }
 
@@ -394,10 +434,11 @@ func (t *Tables) end(judge *stale.Judge, f inet.Family, report *Report) (ended i
 	var list []inet.Connection
 	needed := judge.Needed()
 	if len(needed) > 0 {
-		defer func(start time.Time) {
-			t.scans.AfterScan(start)
-			report.Scan += time.Since(start)
-		}(time.Now())
+		start := time.Now()
+		if t.scanning.IsZero() {
+			t.scanning = start
+		}
+		defer func() { report.Scan += time.Since(start) }()
 	}
 	for _, p := range needed {
 		err = t.entries.DumpProtocol(f, p, func(e *inet.Connection) {
