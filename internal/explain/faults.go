@@ -72,22 +72,13 @@ func (c *Cluster) faulty(policy cluster.Key, bears func(field string) bool) (fie
 	return fields
 }
 
-// Fault returns the field of a policy that was not understood and that bears on a side, "egress" or
-// "ingress": the first below the path of a rule if there is one, else the first of all. It is empty if
-// the policy was understood whole.
-func (c *Cluster) Fault(policy cluster.Key, side, rule string) string {
+// Faults returns the fields of a policy that were not understood and that bear on a side, "egress" or "ingress".
+func (c *Cluster) Faults(policy cluster.Key, side string) []string {
 	otherSide := "spec.ingress"
 	if side == "ingress" {
 		otherSide = "spec.egress"
 	}
-	fields := c.faulty(policy, func(f string) bool { return !under(f, otherSide) })
-	if i := slices.IndexFunc(fields, func(f string) bool { return rule != "" && under(f, rule) }); i >= 0 {
-		return fields[i]
-	}
-	if len(fields) == 0 {
-		return ""
-	}
-	return fields[0]
+	return c.faulty(policy, func(f string) bool { return !under(f, otherSide) })
 }
 
 // corrected adds the faults of a half that the flow does not meet, and proposes to correct

@@ -182,6 +182,9 @@ func (sc *scene) apply(from manifest.From) (*scene, error) {
 	next.workload, next.fronts, next.namespace = sc.workload, sc.fronts, sc.namespace
 	next.found = slices.Concat(found, slices.DeleteFunc(loaded.Diagnostics, complete.IsUnused))
 	next.answers.Report(next.found)
+	next.answers.Report(slices.DeleteFunc(slices.Clone(sc.found), func(d cluster.Diagnostic) bool {
+		return slices.ContainsFunc(loaded.Policies, func(p *cluster.Policy) bool { return p.Key == d.Object })
+	}))
 	next.asWritten = loaded.AsWritten() && !slices.ContainsFunc(found, isError)
 	for _, p := range loaded.Pods {
 		if now := next.answers.Pod(p.Key); now != nil && len(now.IPs) == 0 {

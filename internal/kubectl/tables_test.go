@@ -130,6 +130,18 @@ func TestWhatWasNotUnderstoodIsACause(t *testing.T) {
 			}
 		}
 	}
+	// A fault that both states have is a cause where the policy begins to isolate, and none where a rule has gone.
+	faulty := policyNamed("p", "{podSelector: {matchLabels: {app: a}}, ingress: [{ports: [{port: 0}]}]}")
+	free := strings.ReplaceAll(podNamed("a", ""), "app: a", "app: free")
+	_, out, _ := commandLine(t, "diff", "-f", file(t, free+podNamed("b", "")+faulty), file(t, podNamed("a", "")))
+	if !strings.Contains(out, "ingress: shop/p spec.ingress[0].ports[0].port was not understood") {
+		t.Errorf("a pod that an unchanged policy selects now:\n%s", out)
+	}
+	two := strings.ReplaceAll(faulty, "0}]}]", "0}]}, {from: [{podSelector: {matchLabels: {app: b}}}]}]")
+	_, out, _ = commandLine(t, "diff", file(t, pods+two), file(t, pods+faulty))
+	if !strings.Contains(out, "shop/p spec.ingress[1] allowed it before") || strings.Contains(out, "understood") {
+		t.Errorf("a rule that has gone:\n%s", out)
+	}
 	status, out, _ := commandLine(t, "diff", file(t, pods+policyNamed("p", wrong)), file(t, pods))
 	if status == statusUsage || strings.Contains(out, "understood") {
 		t.Errorf("status %d: a policy that is gone closes nothing\n%s", status, out)

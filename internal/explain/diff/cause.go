@@ -76,12 +76,20 @@ func (c *comparer) because(family, port int, src, dst *end, opens bool) (list []
 }
 
 // faults are the parts of policies that were not understood in the new state, where such a policy closes
-// a flow.
+// a flow: of each the first below the rule that allowed the flow, else the first.
 func (c *comparer) faults(causes []Cause) (list []Cause) {
 	for _, cause := range causes {
-		field := c.states[now].Answers.Fault(cause.Policy, cause.Side, cause.Path)
-		fault := Cause{Side: cause.Side, What: NotUnderstood, Policy: cause.Policy, Path: field}
-		if field != "" && !slices.Contains(list, fault) {
+		fields := c.states[now].Answers.Faults(cause.Policy, cause.Side)
+		if cause.What == AllowedBefore { // in spite of the old ones
+			before := c.states[old].Answers.Faults(cause.Policy, cause.Side)
+			fields = slices.DeleteFunc(fields, func(f string) bool { return slices.Contains(before, f) })
+		}
+		if len(fields) == 0 {
+			continue
+		}
+		i := slices.IndexFunc(fields, func(f string) bool { return strings.HasPrefix(f, cause.Path+".") })
+		fault := Cause{Side: cause.Side, What: NotUnderstood, Policy: cause.Policy, Path: fields[max(0, i)]}
+		if !slices.Contains(list, fault) {
 			list = append(list, fault)
 		}
 	}
