@@ -31,6 +31,8 @@ type kubelets struct {
 	newest  atomic.Uint64
 	asked   atomic.Int64
 	fails   atomic.Int64
+	ended   <-chan struct{} // the test
+	at      sync.WaitGroup  // questions that are being answered
 	mu      sync.Mutex
 	refuses map[string]int // by pod: how many times more it says an older version
 }
@@ -39,9 +41,13 @@ type kubelets struct {
 func (k *kubelets) serve(t *testing.T) {
 	t.Helper()
 	k.refuses = map[string]int{}
+	k.ended = t.Context().Done()
 	s := httptest.NewTLSServer(k)
-	t.Cleanup(s.CloseClientConnections)
-	t.Cleanup(s.Close)
+	t.Cleanup(func() {
+		s.CloseClientConnections()
+		s.Close()
+		k.at.Wait() // the server does not, for streams
+	})
 	u, err := url.Parse(s.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -55,6 +61,8 @@ func (k *kubelets) serve(t *testing.T) {
 
 // ServeHTTP answers /exec/NAMESPACE/POD/CONTAINER.
 func (k *kubelets) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	k.at.Add(1)
+	defer k.at.Done()
 	k.asked.Add(1)
 	if err := k.exec(w, r); err != nil {
 		k.fails.Add(1)
@@ -93,6 +101,8 @@ func (k *kubelets) exec(w http.ResponseWriter, r *http.Request) error {
 		case s := <-come:
 			<-s.replied
 			streams[s.Headers().Get(corev1.StreamType)] = s
+		case <-k.ended:
+			return fmt.Errorf("the test ends before %s", r.URL)
 		case <-time.After(time.Minute):
 			return fmt.Errorf("%d streams for %s", len(streams), r.URL)
 		}

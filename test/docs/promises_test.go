@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -40,10 +41,11 @@ func TestEachPromiseOfServicesIsTried(t *testing.T) {
 			t.Errorf("docs/services.md says: %s\nNo row of test/docs/%s has this sentence.\n"+
 				"Add one that names the test which tries it, or `-` and why no test can", s, promises)
 		}
-		delete(rows, s)
 	}
 	for s := range rows {
-		t.Errorf("test/docs/%s has: %s\ndocs/services.md does not say so any more", promises, s)
+		if !slices.Contains(said, s) {
+			t.Errorf("test/docs/%s has: %s\ndocs/services.md does not say so any more", promises, s)
+		}
 	}
 }
 

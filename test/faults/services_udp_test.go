@@ -99,4 +99,7 @@ func TestUDPClientsOfEndpointsThatGoAreEnded(t *testing.T) {
 	t.Logf("%d UDP Services, %d endpoints replaced in %v: from the API server's event to the end of a client's connection "+
 		"%v in the middle, %v in 99 of 100, %v at most", services, rounds, time.Since(start).Round(time.Millisecond), at(50),
 		at(99), at(100))
+	if middle := at(50); soak.Long() && middle > time.Second {
+		t.Errorf("a connection to an endpoint that went lives for %v", middle)
+	}
 }
