@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
@@ -21,23 +22,11 @@ import (
 
 // sight is a frame that came into a namespace.
 type sight struct {
-	at       time.Time // as the kernel took it, or when it was drained (see early)
+	at       time.Time // as the kernel took it
 	src, dst netip.Addr
 	port     uint16 // destination
 	proto    packet.Protocol
 	others   bool // a bridge flooded it; it was meant for another one
-	// early is true if it was drained before a container could run. The kernel begins to note times a while
-	// after a socket asks for them, under load a third of a second: until then a frame has the time at which
-	// it is drained.
-	early bool
-}
-
-// earlySights marks sights as early.
-func earlySights(list []sight) []sight {
-	for i := range list {
-		list[i].early = true
-	}
-	return list
 }
 
 func (s sight) String() string {
@@ -112,6 +101,33 @@ func housekeeping(b []byte) bool {
 		return slices.Contains([]byte{130, 131, 132, 143}, b[62])
 	}
 	return len(b) >= 55 && b[20] == unix.IPPROTO_ICMPV6 && (b[54] >= 133 && b[54] <= 137 || b[54] == 143)
+}
+
+// awaitStamps returns when the kernel notes the time at which it takes a packet. It begins that a while after the
+// first socket has asked for it, under load a third of a second; until then a packet has the time at which it is
+// read. It goes on as long as there is such a socket.
+func awaitStamps(t *testing.T) {
+	t.Helper()
+	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	check(t, err)
+	defer c.Close()
+	raw, err := c.SyscallConn()
+	check(t, err)
+	check(t, raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1) }))
+	check(t, err)
+	buf, control := make([]byte, 64), make([]byte, 128)
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		_, err := c.WriteTo([]byte("when"), c.LocalAddr())
+		check(t, err)
+		time.Sleep(5 * time.Millisecond)
+		read := time.Now()
+		_, n, _, _, err := c.ReadMsgUDP(buf, control)
+		check(t, err)
+		if stamp(control[:n]).Before(read) {
+			return
+		}
+	}
+	t.Fatal("the kernel notes no times")
 }
 
 // stamp returns the kernel's time of a packet.

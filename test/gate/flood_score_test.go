@@ -46,32 +46,27 @@ func (f *flooded) judge(c *score, seen []sight, started time.Time, ips []netip.A
 		case l.opens && f.ofFriend(s):
 			c.friends++
 		default:
-			early := s.early || !s.at.After(started)
-			if early {
+			if c.windows = append(c.windows, s.at.Sub(started)); s.at.After(started) {
+				c.after++
+			} else {
+				c.before++
+			}
+			c.example(ips, started, s, !s.at.After(started))
+		}
+	}
+	for _, e := range f.eyes {
+		for _, s := range e.drain(f.t) {
+			if s.others || !slices.Contains(ips, s.src) || l.opens && slices.Contains(f.friend, s.dst) {
+				continue
+			}
+			early := s.at.Before(started)
+			if early { // an answer of the pod's kernel
 				c.before++
 			} else {
-				c.after++
-				c.windows = append(c.windows, s.at.Sub(started))
+				c.heard++
 			}
 			c.example(ips, started, s, early)
 		}
-	}
-	arrived := f.left
-	f.left = nil
-	for _, e := range f.eyes {
-		arrived = append(arrived, e.drain(f.t)...)
-	}
-	for _, s := range arrived {
-		if s.others || !slices.Contains(ips, s.src) || l.opens && slices.Contains(f.friend, s.dst) {
-			continue
-		}
-		early := s.early || s.at.Before(started)
-		if early { // an answer of the pod's kernel
-			c.before++
-		} else {
-			c.heard++
-		}
-		c.example(ips, started, s, early)
 	}
 }
 

@@ -43,16 +43,13 @@ func (f *flooded) live(c *score, l life) {
 		f.await(func() bool { return f.connections(ips) == 0 })
 		c.waited = append(c.waited, time.Since(added))
 	}
-	seen := earlySights(e.drain(t))
-	for _, o := range f.eyes {
-		f.left = append(f.left, earlySights(o.drain(t))...)
-	}
 	started := time.Now()
 	m.src = ips
 	f.first(m)
 	if l.living != nil {
 		l.living(ips)
 	}
+	var seen []sight
 	if l.opens {
 		f.await(func() bool {
 			seen = append(seen, e.drain(t)...)

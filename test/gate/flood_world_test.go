@@ -62,7 +62,6 @@ type flooded struct {
 	mouths    []*mouth
 	targets   []netip.Addr // of what pods send
 	eyes      []eye        // where that would arrive
-	left      []sight      // that they have had before a container could run
 	friend    []netip.Addr
 	stop      context.CancelFunc
 	running   sync.WaitGroup
@@ -100,6 +99,7 @@ func newFlooded(t *testing.T, plugin, timeout string) *flooded {
 	}))
 	t.Cleanup(func() { check(t, f.tracked.Close()) })
 	f.meet("outside", f.far, hosts(farAddrs()))
+	awaitStamps(t)
 	f.base = []string{denyAll, "apiVersion: v1\nkind: Namespace\nmetadata: {name: evil}\n",
 		"apiVersion: v1\nkind: Node\nmetadata: {name: node1}\nstatus: {addresses: [{type: InternalIP, address: 198.51.100.1}, {type: InternalIP, address: 'fd00:99::1'}]}\n"}
 	return f
