@@ -54,7 +54,7 @@ func other(d program.Direction) program.Direction {
 // correct the first policy with a fault, else a rule.
 func (c *Cluster) noRules(d program.Direction, isolating []*cluster.Policy) string {
 	for _, p := range isolating {
-		fields := c.faulty(p.Key, func(field string) bool { return !under(field, "spec."+other(d).String()) })
+		fields := c.Faults(p.Key, d.String())
 		if len(fields) > 0 {
 			return line("correct %s of %s", strings.Join(fields, " and "), p.Key)
 		}

@@ -122,7 +122,8 @@ func checkWebRows(t *testing.T, rows []bench.Row) {
 			t.Errorf("%s, %s: %v %s, want some", row.Section, row.Name, row.Value.Median, row.Unit)
 		}
 		if (row.Ratio == nil) != (row.Name == settings[0]) ||
-			(row.Bar != nil) != (strings.HasPrefix(row.Name, "podwall") && strings.HasPrefix(row.Section, "CPU of nginx") && strings.HasSuffix(row.Section, "all requests")) {
+			(row.Bar != nil) != (strings.HasPrefix(row.Name, "podwall") && strings.HasPrefix(row.Section, "CPU of nginx") &&
+				strings.HasSuffix(row.Section, "all requests")) {
 			t.Errorf("%s, %s: ratio %v, bar %v", row.Section, row.Name, row.Ratio, row.Bar)
 		}
 	}
