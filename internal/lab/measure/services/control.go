@@ -102,7 +102,7 @@ func (w *world) control(ctx context.Context, cfg Config) (f figures, err error) 
 	if err := w.restart(ctx, w.pause(cfg), &f); err != nil {
 		return f, fmt.Errorf("a restart: %w", err)
 	}
-	if err := w.settle(ctx); err != nil {
+	if err := w.settle(ctx, w.pause(cfg)); err != nil {
 		return f, fmt.Errorf("the last change: %w", err)
 	}
 	return f, w.end()
@@ -166,12 +166,17 @@ func (w *world) replace(i int) (time.Time, *witness.Arrival, error) {
 	return start, seen, err
 }
 
-// settle waits until the kernel has all changes: an endpoint that is put back is one that other Services have, too,
-// so that what is told of it may be about those. The last Service keeps an endpoint that no other one has.
-func (w *world) settle(ctx context.Context) error {
+// settle waits until the kernel has all changes. An endpoint that is put back is one that other Services have, too, so
+// what is told of it may be about those; the last Service gets one that no other one has. Its change may come before
+// theirs, as podwall is fair between namespaces: so nothing else may come for a pause after it.
+func (w *world) settle(ctx context.Context, pause time.Duration) error {
 	_, seen, err := w.replace(w.size.Services - 1)
 	if err == nil {
 		_, err = w.await(ctx, seen)
+	}
+	for before := uint64(0); err == nil && before != w.kernel.Changes(); {
+		before = w.kernel.Changes()
+		err = rest(ctx, pause)
 	}
 	return err
 }

@@ -59,17 +59,17 @@ func (w *world) rush(ctx context.Context, cfg Config, f *figures) error {
 		}
 		f.rush = append(f.rush, at.Sub(starts[i]))
 	}
-	return w.allBack(ctx, min(n, w.size.Services))
+	return w.allBack(ctx, min(n, w.size.Services), w.pause(cfg))
 }
 
 // allBack gives the first Services their endpoints again.
-func (w *world) allBack(ctx context.Context, services int) error {
+func (w *world) allBack(ctx context.Context, services int, pause time.Duration) error {
 	for i := range services {
 		if _, err := w.api.Put(w.size.slice(i, w.size.endpoints())); err != nil {
 			return err
 		}
 	}
-	return w.settle(ctx)
+	return w.settle(ctx, pause)
 }
 
 // restart ends the program, replaces an endpoint, and starts it again.
