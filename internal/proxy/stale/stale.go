@@ -11,6 +11,7 @@
 package stale
 
 import (
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -83,6 +84,15 @@ func (j *Judge) Add(earlier *Judge) {
 	if earlier != nil {
 		maps.Copy(j.fronts, earlier.fronts)
 		j.all = j.all || earlier.all
+	}
+}
+
+// Earlier has the judge look at the entries of fronts that an earlier process had, and that went while none ran. Where
+// no Service is assigned an address, nothing else tells them from connections that other programs translate.
+func (j *Judge) Earlier(fronts iter.Seq[program.Front]) {
+	for f := range fronts {
+		_, ours := j.now.Route(f)
+		j.note(f, !ours)
 	}
 }
 

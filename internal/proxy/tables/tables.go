@@ -372,13 +372,17 @@ func (t *Tables) committed(changes int) error {
 	return err
 }
 
-// note adds what a change to a program makes stale to what the next scan looks for.
+// note adds what a change to a program makes stale to what the next scan looks for. It runs before the change is in
+// the kernel: for the first program of a process, the table is still what an earlier one left.
 func (f *table) note(p *program.Program, serving stale.Serving, ipvs bool) {
 	if f.noted == p && !f.again && len(f.left) == 0 {
 		return
 	}
 	judge := stale.After(f.noted, p, serving, f.left)
 	judge.IPVS = ipvs
+	if f.noted == nil {
+		judge.Earlier(ruleset.Fronts(f.actual))
+	}
 	if f.again {
 		judge.LookAtAll()
 	}

@@ -290,6 +290,33 @@ func TestTheFirstPassEndsOldConnections(t *testing.T) {
 	}
 }
 
+// A Service that went while no process ran leaves no client, wherever its address is from: the table that the earlier
+// process left says that it was a Service's.
+func TestAServiceThatWentBetweenTwoProcessesLeavesNoClient(t *testing.T) {
+	s := newStage(t)
+	node := func(m *service.Model) *service.Model {
+		m.IPv4.NodeAddresses = []netip.Addr{address(inet.IPv4, 3, 1)}
+		return m
+	}
+	both := node(besides(model(1), 5))
+	front := program.Front{Protocol: inet.UDP, Port: 30_080}
+	pick := program.Pick{Count: 1}
+	both.IPv4.Routes = both.IPv4.Routes.With(program.Route{Front: front, Inside: pick, Outside: pick})
+	both.IPv4.Slots = both.IPv4.Slots.With(program.Slot{Front: front,
+		Backend: program.Backend{Addr: address(inet.IPv4, 2, 6), Port: 8080}})
+	s.apply(both)
+	s.connect(1, inet.UDP, addressPort(0, 2, 81), addressPort(2, 5, 8080))     // to an address of the Service that goes
+	s.connect(2, inet.UDP, addressPort(3, 1, 30_080), addressPort(2, 6, 8080)) // to a node port that goes
+	s.connect(3, inet.UDP, addressPort(3, 1, 30_081), addressPort(2, 6, 8080)) // to a port that was never ours
+	s.connect(4, inet.UDP, addressPort(0, 1, 80), addressPort(2, 1, 8080))     // to the Service that stays
+	s.connect(5, inet.TCP, addressPort(3, 1, 30_080), addressPort(2, 6, 8080)) // of TCP, which ends by itself
+	s.Tables = s.open()
+	r := s.apply(node(model(1)))
+	if left, want := s.clients(), []uint16{3, 4, 5}; r.Ended != 2 || !slices.Equal(left, want) {
+		t.Errorf("ended %d; left are the clients %d, want %d", r.Ended, left, want)
+	}
+}
+
 // What IPVS chose leads nowhere when it no longer chooses: where nothing of ours changes, it takes a second look.
 func TestConnectionsThroughIPVSEnd(t *testing.T) {
 	s := newStage(t)
